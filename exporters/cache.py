@@ -1,0 +1,56 @@
+"""PrefixCache: the attention keys and values of a policy's prefix, which every denoising step reads and none extends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class PrefixLayer(DynamicLayer):
+    """One layer's prefix keys and values, each ``[batch, kv_heads, prefix, head_dim]``.
+
+    A ``DynamicLayer`` grows by what it is given, so a second denoising step would attend to the
+    first. This one answers with prefix and suffix joined and keeps only the prefix; its length is
+    the same before and after, which is what the mask builders ask for.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.dtype, self.device = keys.dtype, keys.device
+        self.keys, self.values = keys, values
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            torch.cat([self.keys, key_states], dim=-2),
+            torch.cat([self.values, value_states], dim=-2),
+        )
+
+
+class PrefixCache(Cache):
+    """A transformers ``Cache`` that holds one :class:`PrefixLayer` per decoder layer."""
+
+    def __init__(self, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+        super().__init__(layers=[PrefixLayer(k, v) for k, v in zip(keys, values, strict=True)])
+
+
+def cache_tensors(cache: Cache) -> dict[str, torch.Tensor]:
+    """The tensors of ``cache`` by name, ``keys.0``, ``values.0``, ``keys.1`` and so on, layer by layer."""
+    tensors: dict[str, torch.Tensor] = {}
+    for index, layer in enumerate(cache.layers):
+        tensors[f"keys.{index}"] = layer.keys
+        tensors[f"values.{index}"] = layer.values
+    return tensors
+
+
+def prefix_cache(tensors: dict[str, torch.Tensor]) -> PrefixCache:
+    """The :class:`PrefixCache` of tensors named as :func:`cache_tensors` names them; other names are passed over."""
+    layers = sum(name.startswith("keys.") for name in tensors)
+    return PrefixCache(
+        [tensors[f"keys.{index}"] for index in range(layers)],
+        [tensors[f"values.{index}"] for index in range(layers)],
+    )

@@ -1,0 +1,122 @@
+"""Proves in pytest that an exported ONNX policy computes what the PyTorch policy computes.
+
+The public names load on first use, so that ``import pytest_reflex`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Never, TypeVar
+
+if TYPE_CHECKING:
+    from pytest_reflex.check import check
+    from pytest_reflex.errors import ParityError, ReflexError
+    from pytest_reflex.inputs import InputSpec
+    from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner
+    from pytest_reflex.verdict import ParityResult
+
+__version__ = "0.1.0"
+
+_T = TypeVar("_T")
+
+__all__ = [
+    "InputSpec",
+    "OnnxRunner",
+    "ParityError",
+    "ParityResult",
+    "RecordedRunner",
+    "ReflexError",
+    "TorchRunner",
+    "__version__",
+    "check",
+    "parity",
+]
+
+_HOMES: Final = {
+    "InputSpec": "pytest_reflex.inputs",
+    "OnnxRunner": "pytest_reflex.runners",
+    "ParityError": "pytest_reflex.errors",
+    "ParityResult": "pytest_reflex.verdict",
+    "RecordedRunner": "pytest_reflex.runners",
+    "ReflexError": "pytest_reflex.errors",
+    "TorchRunner": "pytest_reflex.runners",
+    "check": "pytest_reflex.check",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pytest_reflex' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """This package, in which ``check`` stays the function after the file ``check.py`` was imported.
+
+    The import system binds a submodule to its name in the package; here that name is a public function.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "check" and isinstance(value, ModuleType):
+            value = value.check
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+class _Parity(list[Any]):
+    """The marks ``@reflex.parity(...)`` puts on a test; a list, so that ``pytestmark = reflex.parity(...)`` works."""
+
+    def __call__(self, test: _T) -> _T:
+        for mark in self:
+            test = mark(test)
+        return test
+
+
+def parity(
+    function: Any = None,
+    /,
+    *,
+    threshold: float | None = None,
+    fixtures: int | None = None,
+    seed: int | None = None,
+    provider: str | None = None,
+    **unknown: Never,
+) -> Any:
+    """Mark a test, a class or a module (``pytestmark``) as a parity test.
+
+    It is ``pytest.mark.parity`` with its keywords checked where they are written, together with
+    ``usefixtures("parity")``: with the plugin off such a test is an error and never a pass.
+
+    Args:
+        threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit (default 1e-4).
+        fixtures: how many fixtures are drawn (default 5).
+        seed: what they are drawn with (default 0).
+        provider: the execution provider the candidate must run on (default ``cpu``).
+
+    Returns:
+        A decorator; or the test itself when used bare, as ``@reflex.parity``.
+
+    Raises:
+        SettingsError: an unknown keyword, a positional argument or a bad value.
+    """
+    import pytest
+
+    from pytest_reflex import settings
+
+    values = {"threshold": threshold, "fixtures": fixtures, "seed": seed, "provider": provider}
+    bare = callable(function)
+    positional = () if bare or function is None else (function,)
+    settings.resolve(settings.marker({**values, **unknown}, positional))
+    given = {name: value for name, value in values.items() if value is not None}
+    marks = _Parity([pytest.mark.usefixtures("parity"), pytest.mark.parity(**given)])
+    return marks(function) if bare else marks

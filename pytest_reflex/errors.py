@@ -1,0 +1,52 @@
+"""The two ways to say no: a verdict of fail (``ParityError``) and no verdict at all (``ReflexError``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_reflex.verdict import ParityResult
+
+
+class ReflexError(Exception):
+    """No verdict could be reached: a bad argument, an unreadable file, a model that does not run.
+
+    The message is one line that names the value, what was expected and what to do. The command
+    line exits 2 on it.
+    """
+
+
+class SettingsError(ReflexError):
+    """A setting has a value that it cannot take."""
+
+
+class InputError(ReflexError):
+    """An input specification is wrong, or an array does not fit it."""
+
+
+class RunnerError(ReflexError):
+    """A model could not be opened or run."""
+
+
+class BundleError(ReflexError):
+    """A bundle is missing, incomplete, or is not what its manifest says."""
+
+
+class CheckpointError(ReflexError):
+    """A checkpoint could not be found, read, or fitted to its model class."""
+
+
+class TracingError(ReflexError):
+    """A module could not be turned into a graph that computes what it computes."""
+
+
+class ParityError(AssertionError):
+    """The candidate does not compute what the reference computes.
+
+    Attributes:
+        result: the whole :class:`~pytest_reflex.verdict.ParityResult`.
+    """
+
+    def __init__(self, message: str, result: ParityResult) -> None:
+        super().__init__(message)
+        self.result = result

@@ -1,0 +1,1 @@
+"""One result, many faces: text, JSON and HTML. Each renders; none decides."""

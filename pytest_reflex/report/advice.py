@@ -1,0 +1,92 @@
+"""What to look at next, gate by gate: the causes that were found behind each kind of failure, likeliest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from pytest_reflex.verdict import Answer, ParityResult
+
+
+def next_steps(result: ParityResult, refusal: Answer) -> str:
+    """One short paragraph for the refusal that a result's first line names."""
+    return _ADVICE.get(refusal.gate, _unknown)(result)
+
+
+def _structure(result: ParityResult) -> str:
+    return (
+        "compare the output names, order, dtypes and shapes of the two sides; a wrong dtype often means "
+        "a model in half precision, a wrong shape a chunk length or a batch size fixed while tracing."
+    )
+
+
+def _provider(result: ParityResult) -> str:
+    return (
+        "see what this ONNX Runtime has with `python -c \"import onnxruntime as ort; "
+        'print(ort.get_available_providers())"`, then install the build that has the provider, or ask for another.'
+    )
+
+
+def _finite(result: ParityResult) -> str:
+    return (
+        "look for the first value that is not finite: often an attention row in which everything is masked, "
+        "or an overflow in half precision."
+    )
+
+
+def _exact(result: ParityResult) -> str:
+    return (
+        "integers and booleans must be equal, so look for an argmax or a rounding whose input differs in the "
+        "last bits, or a token id or mask that was built otherwise."
+    )
+
+
+def _threshold(result: ParityResult) -> str:
+    failing = [f.fixture_idx for f in result.fixtures if not f.passed]
+    passing = [f.fixture_idx for f in result.fixtures if f.passed]
+    if passing:
+        return (
+            f"compare the inputs of fixture {failing[0]}, which fails, with those of fixture {passing[0]}, which "
+            "passes: a masked camera, a short prompt or a state at its limits is where masks and padding go wrong."
+        )
+    return (
+        "every fixture fails, so look at what all of them pass through: the weights, the number of steps and "
+        "their times, an attention mask, constants that should be float64."
+    )
+
+
+def _compared(result: ParityResult) -> str:
+    return "give the check fixtures, inputs and outputs to compare; what was not compared is never a pass."
+
+
+def _repeat(result: ParityResult) -> str:
+    return (
+        "look for a random operator in the graph (noise must be an input) or a provider that sums in no fixed "
+        "order; an answer that does not repeat cannot be trusted."
+    )
+
+
+def _inputs(result: ParityResult) -> str:
+    return (
+        "look for where the input leaves the graph: an input that is not wired, a mask that was dropped, or a "
+        "value that was fixed while tracing."
+    )
+
+
+def _unknown(result: ParityResult) -> str:
+    return "run the check again with --reflex-report DIR and read every figure there."
+
+
+_ADVICE: Final[Mapping[str, Callable[[ParityResult], str]]] = MappingProxyType(
+    {
+        "structure": _structure,
+        "provider": _provider,
+        "finite": _finite,
+        "exact": _exact,
+        "threshold": _threshold,
+        "compared": _compared,
+        "repeat": _repeat,
+        "inputs": _inputs,
+    }
+)

@@ -1,0 +1,276 @@
+"""A result as plain ASCII text: the verdict in the first line, then what a reader needs to act on it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from pytest_reflex.report import advice
+from pytest_reflex.verdict import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult, ParityResult
+
+WIDTH: Final = 80
+# pytest puts "E" and an indent of seven before each line of a failure.
+MESSAGE_WIDTH: Final = WIDTH - 8
+TABLE_ROWS: Final = 20
+
+_COLUMNS: Final = ("fixture_idx", "max_abs_diff", "mean_abs_diff", "      cos", "passed")
+
+
+def figure(value: float | None, threshold: float | None = None) -> str:
+    """A figure for people, ``9.461e-03``; exact where rounding would move it across ``threshold``."""
+    if value is None:
+        return "-"
+    text = f"{value:.3e}" if math.isfinite(value) else str(float(value))
+    if threshold is not None and (float(text) < threshold) != (value < threshold):
+        return repr(float(value))
+    return text
+
+
+def bound(threshold: float) -> str:
+    """A threshold for people, ``1.0e-05``; exact when two digits do not hold it."""
+    text = f"{threshold:.1e}"
+    return text if float(text) == threshold else repr(float(threshold))
+
+
+def cosine(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.6f}"
+
+
+def yes(passed: bool) -> str:
+    return "yes" if passed else "NO"
+
+
+def element(name: str, index: Iterable[int]) -> str:
+    """``actions[0, 17, 3]``; a scalar output has no brackets."""
+    at = ", ".join(str(int(i)) for i in index)
+    return f"{name}[{at}]" if at else name
+
+
+def headline(result: ParityResult) -> str:
+    """The whole verdict in one line."""
+    count = len(result.fixtures)
+    worst = _worst(result.fixtures)
+    if result.passed and worst is not None:
+        seen = figure(worst[2], result.threshold)
+        return _line(f"parity PASS: max_abs_diff {seen} is below {bound(result.threshold)} ({_count(count)})")
+    failing = [f for f in result.fixtures if not f.passed]
+    idx, answer = _first_refusal(result)
+    if idx is None:
+        return _line(f"parity FAIL: {answer.gate}: {answer.said}")
+    how_many = f"{len(failing)} of {_count(count)} {'fails' if len(failing) == 1 else 'fail'}"
+    worst = _worst(failing)
+    if answer.gate != "threshold" or worst is None:
+        return _line(f"parity FAIL: fixture {idx}, {answer.gate}: {answer.said} ({how_many})")
+    fixture, output, diff = worst
+    where = element(output.name, output.difference.worst_index) if output.difference else output.name
+    return _line(
+        f"parity FAIL: max_abs_diff {figure(diff, result.threshold)} is not below {bound(result.threshold)} "
+        f"({how_many}; worst: fixture {fixture.fixture_idx}, {where})"
+    )
+
+
+def fixture_table(result: ParityResult, width: int = WIDTH, rows: int = TABLE_ROWS) -> str:
+    """``Per-fixture results``: one row per fixture; beyond ``rows`` the failing ones first, the rest counted."""
+    shown: Sequence[FixtureResult] = result.fixtures
+    if len(shown) > rows:
+        shown = sorted(shown, key=lambda f: f.passed)[:rows]
+    lines = ["Per-fixture results", "  ".join((*_COLUMNS, "gate"))]
+    for f in shown:
+        refusal = f.refusal
+        cells = (
+            str(f.fixture_idx),
+            figure(f.max_abs_diff, result.threshold),
+            figure(f.mean_abs_diff),
+            cosine(f.cos),
+            yes(f.passed),
+        )
+        row = "  ".join(cell.rjust(len(column)) for cell, column in zip(cells, _COLUMNS, strict=True))
+        lines.append(f"{row}  {refusal.gate}" if refusal else row)
+    left_out = [f for f in result.fixtures if f not in shown] if len(shown) < len(result.fixtures) else []
+    if left_out:
+        failing = sum(not f.passed for f in left_out)
+        worst = _worst(left_out)
+        largest = f", max_abs_diff at most {figure(worst[2])}" if worst else ""
+        text = f"... {len(left_out)} more not shown: {failing} failing, {len(left_out) - failing} passing{largest}"
+        lines += textwrap.wrap(text, width)
+    if not result.fixtures:
+        lines.append("(none)")
+    return _ascii("\n".join(lines))
+
+
+def summary(result: ParityResult) -> str:
+    """The ``Summary`` block."""
+    return "\n".join(
+        [
+            "Summary",
+            f"  max_abs_diff_across_all  {figure(result.max_abs_diff_across_all, result.threshold)}",
+            f"  threshold                {bound(result.threshold)}{' (strict)' if result.strict else ''}",
+            f"  passed                   {yes(result.passed)}",
+        ]
+    )
+
+
+def worst_element(result: ParityResult) -> str:
+    """Where the two sides differ most: index, both values exactly, the difference; empty without figures."""
+    worst = _worst([f for f in result.fixtures if not f.passed]) or _worst(result.fixtures)
+    if worst is None or worst[1].difference is None:
+        return ""
+    fixture, output, _ = worst
+    d = worst[1].difference
+    where = element(output.name, d.worst_index)
+    shape = "x".join(map(str, output.shape)) or "scalar"
+    lines = [
+        f"Worst element: fixture {fixture.fixture_idx}, {where} ({output.dtype}, {shape})",
+        f"  reference     {d.worst_reference!r}",
+        f"  candidate     {d.worst_candidate!r}",
+        f"  difference    {float(d.max_abs_diff)!r}",
+        f"  its output    {d.unequal} of {d.elements} elements differ; ULP p50 {d.ulp_p50}, p99 {d.ulp_p99}, "
+        f"max {d.ulp_max}",
+        f"                rmse {figure(d.rmse)}, max relative {figure(d.max_rel_diff)}, "
+        f"SQNR {d.sqnr_db:.1f} dB",
+    ]
+    return _ascii("\n".join(lines))
+
+
+def refusals(result: ParityResult, width: int = WIDTH) -> str:
+    """Why, gate by gate; fixtures that were refused with the same words share a line; empty when none was.
+
+    The threshold's own refusals stand in the table and are left out when they are all there is.
+    """
+    grouped: dict[Answer, list[int]] = {}
+    for idx, answer in result.refusals:
+        grouped.setdefault(answer, []).extend([] if idx is None else [idx])
+    if all(answer.gate == "threshold" for answer in grouped):
+        return ""
+    lines = ["Refused by"]
+    for answer, idxs in grouped.items():
+        where = f" ({_indices(idxs)})" if idxs else ""
+        lines += _wrap(f"{answer.gate}{where}: {answer.said}", width, first="  ", rest="    ")
+    return _ascii("\n".join(lines))
+
+
+def sides(result: ParityResult, width: int = WIDTH) -> str:
+    """One line for each side: what it is; empty when nothing is known."""
+    lines: list[str] = []
+    for label, facts in (("Reference", result.reference), ("Candidate", result.candidate)):
+        words = _side(facts)
+        if words:
+            lines += _wrap(f"{label}: {words}", width, rest="  ")
+    return _ascii("\n".join(lines))
+
+
+def notes(result: ParityResult, width: int = WIDTH) -> str:
+    return _ascii("\n".join(line for note in result.notes for line in _wrap(f"Note: {note}", width, rest="  ")))
+
+
+def failure_message(
+    result: ParityResult, *, report: str | None = None, rerun: str | None = None, width: int = MESSAGE_WIDTH
+) -> str:
+    """What a :class:`~pytest_reflex.errors.ParityError` says: the verdict's line, and below it the evidence.
+
+    Args:
+        result: a result that did not pass.
+        report: where the full report will lie, when it is known.
+        rerun: the command that runs this check again and keeps a report, when it is known.
+        width: columns; the first line alone may be longer, and so may a word that does not break.
+    """
+    advised = advice.next_steps(result, _first_refusal(result)[1])
+    last = _wrap(f"Next: {advised}", width, rest="  ")
+    if rerun:
+        last += [f"  {rerun}"]
+    if report:
+        last += [f"Report: {report}"]
+    blocks = [
+        headline(result),
+        refusals(result, width),
+        fixture_table(result, width),
+        worst_element(result),
+        sides(result, width),
+        notes(result, width),
+        "\n".join(last),
+    ]
+    return _ascii("\n\n".join(block for block in blocks if block))
+
+
+def result_text(result: ParityResult, width: int = WIDTH) -> str:
+    """A result for a terminal or ``print``: the same evidence for a pass as for a fail."""
+    if not result.passed:
+        return failure_message(result, width=width) + "\n\n" + summary(result)
+    blocks = [
+        headline(result),
+        fixture_table(result, width),
+        worst_element(result),
+        sides(result, width),
+        notes(result, width),
+        summary(result),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _worst(fixtures: Iterable[FixtureResult]) -> tuple[FixtureResult, OutputResult, float] | None:
+    """The fixture and output with the largest max_abs_diff, where NaN is larger than anything."""
+    found = [(f, o, o.difference.max_abs_diff) for f in fixtures for o in f.outputs if o.difference is not None]
+    return max(found, key=lambda it: (math.isnan(it[2]), it[2]), default=None)
+
+
+def _first_refusal(result: ParityResult) -> tuple[int | None, Answer]:
+    """The refusal to begin with: a fixture's before the run's, the earliest gate first."""
+    order = {gate: i for i, gate in enumerate(FIXTURE_GATE_NAMES)}
+    found = result.refusals
+    if not found:
+        return None, Answer("compared", "nothing was compared")
+    return min(found, key=lambda it: (it[0] is None, order.get(it[1].gate, len(order)) if it[0] is not None else 0))
+
+
+def _side(facts: Mapping[str, Any]) -> str:
+    kind = facts.get("kind")
+    what = next((facts[key] for key in ("class", "path", "name") if facts.get(key)), None)
+    words = " ".join(str(word) for word in (kind, what) if word)
+    # The runner's own keys first; a runner of someone else's may know none of them.
+    asked = facts.get("provider_asked")
+    used = facts.get("providers_used")
+    ran = used[0] if isinstance(used, list | tuple) and used else None
+    if ran and ran == asked:
+        words += f", on {ran}"
+    elif asked:
+        words += f", asked for {asked}, ran on {ran or 'no provider'}"
+    return words
+
+
+def _indices(idxs: Sequence[int]) -> str:
+    """``fixture 3``, ``fixtures 0-4, 7``."""
+    runs: list[list[int]] = []
+    for idx in sorted(idxs):
+        if runs and idx == runs[-1][-1] + 1:
+            runs[-1].append(idx)
+        else:
+            runs.append([idx])
+    text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"fixture {text}" if len(idxs) == 1 else f"fixtures {text}"
+
+
+def _count(fixtures: int) -> str:
+    return f"{fixtures} fixture" if fixtures == 1 else f"{fixtures} fixtures"
+
+
+def _wrap(text: str, width: int, *, first: str = "", rest: str = "") -> list[str]:
+    # A path or a name is not broken: it is there to be copied.
+    return textwrap.wrap(
+        " ".join(text.split()),
+        width,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _line(text: str) -> str:
+    return _ascii(" ".join(text.split()))
+
+
+def _ascii(text: str) -> str:
+    # A console that cannot show a name must not cost the reader the verdict.
+    return text.encode("ascii", "backslashreplace").decode("ascii")

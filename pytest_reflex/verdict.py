@@ -1,0 +1,323 @@
+"""The verdict: gates in order, each of which must say yes; the results they leave; nothing else decides.
+
+A fixture passes when every gate in :data:`FIXTURE_GATES` has answered :data:`YES`, and a run passes
+when it holds at least one fixture, all of them pass, and every gate in :data:`RUN_GATES` has
+answered :data:`YES` too. There is no flag to set: ``passed`` is derived from the answers, so what
+was never asked is a fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from pytest_reflex.errors import ParityError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pytest_reflex.metrics import Difference
+
+THRESHOLD: Final = 1e-4
+STRICT_THRESHOLD: Final = 1e-5
+
+# What a gate answers when it is satisfied. A sentinel, so that None, "" or a forgotten return is no yes.
+YES: Final = "yes"
+
+Arrays = Mapping[str, "np.ndarray"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one gate said: its name and :data:`YES`, or its name and the reason it refused."""
+
+    gate: str
+    said: str
+
+    @property
+    def yes(self) -> bool:
+        return self.said == YES
+
+
+@dataclass(frozen=True)
+class OutputResult:
+    """How one named output differs.
+
+    Attributes:
+        name: the output's name.
+        dtype: numpy name of the reference's dtype.
+        shape: the reference's shape.
+        difference: the figures, or None when structure or finiteness made them meaningless.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class FixtureResult:
+    """The verdict on one fixture.
+
+    Attributes:
+        fixture_idx: the fixture's number.
+        answers: what each gate said, in order, up to and including the first refusal.
+        outputs: the figures of each output, in the reference's order.
+    """
+
+    fixture_idx: int
+    answers: tuple[Answer, ...]
+    outputs: tuple[OutputResult, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return tuple(a.gate for a in self.answers) == FIXTURE_GATE_NAMES and all(a.yes for a in self.answers)
+
+    @property
+    def refusal(self) -> Answer | None:
+        """The first gate that refused, or None. A fixture without answers is refused by the first gate."""
+        for answer in self.answers:
+            if not answer.yes:
+                return answer
+        if self.passed:
+            return None
+        missing = FIXTURE_GATE_NAMES[len(self.answers)]
+        return Answer(missing, f"the {missing} gate was never asked")
+
+    @property
+    def worst(self) -> OutputResult | None:
+        """The output with the largest max_abs_diff, or None when no figures could be taken."""
+        measured = [o for o in self.outputs if o.difference is not None]
+        return max(measured, key=lambda o: o.difference.max_abs_diff, default=None)  # type: ignore[union-attr]
+
+    @property
+    def max_abs_diff(self) -> float | None:
+        worst = self.worst
+        return worst.difference.max_abs_diff if worst and worst.difference else None
+
+    @property
+    def mean_abs_diff(self) -> float | None:
+        """The mean over all elements of all outputs, each element counted once."""
+        measured = [o.difference for o in self.outputs if o.difference is not None]
+        elements = sum(d.elements for d in measured)
+        return sum(d.mean_abs_diff * d.elements for d in measured) / elements if elements else None
+
+    @property
+    def cos(self) -> float | None:
+        """The least cosine of any output."""
+        return min((o.difference.cos for o in self.outputs if o.difference is not None), default=None)
+
+
+@dataclass(frozen=True)
+class ParityResult:
+    """The verdict on a run, with everything a report needs to say why.
+
+    Attributes:
+        name: what was judged, for people: a test's node id or a bundle's path.
+        threshold: the bound on max_abs_diff; pass is strictly below.
+        strict: whether notes were turned into failures.
+        seed: what the fixtures were drawn with, or None when they were recorded.
+        fixtures: one result per fixture.
+        answers: what each run gate said, all of them (they are independent of each other).
+        reference: facts about the reference, builtins only.
+        candidate: facts about the candidate, builtins only.
+        notes: what a careful reader should know though it failed nothing.
+    """
+
+    name: str
+    threshold: float
+    strict: bool
+    seed: int | None
+    fixtures: tuple[FixtureResult, ...]
+    answers: tuple[Answer, ...]
+    reference: Mapping[str, object] = field(default_factory=dict)
+    candidate: Mapping[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return (
+            len(self.fixtures) > 0
+            and all(f.passed for f in self.fixtures)
+            and tuple(a.gate for a in self.answers) == RUN_GATE_NAMES
+            and all(a.yes for a in self.answers)
+        )
+
+    @property
+    def refusals(self) -> tuple[tuple[int | None, Answer], ...]:
+        """Every refusal, ``(fixture_idx or None, answer)``: fixtures first, then the run's own gates."""
+        found: list[tuple[int | None, Answer]] = []
+        for fixture in self.fixtures:
+            refusal = fixture.refusal
+            if refusal is not None:
+                found.append((fixture.fixture_idx, refusal))
+        found += [(None, answer) for answer in self.answers if not answer.yes]
+        if not found and not self.passed:
+            asked = {answer.gate for answer in self.answers}
+            missing = next((g for g in RUN_GATE_NAMES if g not in asked), RUN_GATE_NAMES[0])
+            found.append((None, Answer(missing, f"the {missing} gate was never asked")))
+        return tuple(found)
+
+    @property
+    def max_abs_diff_across_all(self) -> float | None:
+        return max((f.max_abs_diff for f in self.fixtures if f.max_abs_diff is not None), default=None)
+
+    @property
+    def worst_fixture(self) -> FixtureResult | None:
+        """The fixture a reader should look at first: refused before passed, then the largest max_abs_diff."""
+        return max(
+            self.fixtures,
+            key=lambda f: (not f.passed, f.max_abs_diff if f.max_abs_diff is not None else float("inf")),
+            default=None,
+        )
+
+    def require(self) -> ParityResult:
+        """Return the result itself when it passed.
+
+        Raises:
+            ParityError: it did not; the message is the whole report, its first line the verdict.
+        """
+        if self.passed:
+            return self
+        from pytest_reflex.report.terminal import failure_message
+
+        raise ParityError(failure_message(self), self)
+
+    def to_json(self) -> dict[str, object]:
+        """The result as builtins, ready for ``json.dumps(..., allow_nan=False)``; see ``report/parity.schema.json``."""
+        from pytest_reflex.report.json import result_to_json
+
+        return result_to_json(self)
+
+    def _repr_html_(self) -> str:
+        from pytest_reflex.report.html import result_html
+
+        return result_html(self)
+
+    def __str__(self) -> str:
+        from pytest_reflex.report.terminal import result_text
+
+        return result_text(self)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the fixture gates look at: both sides' outputs for one fixture, and how the candidate ran."""
+
+    reference: Arrays
+    candidate: Arrays
+    threshold: float
+    provider_asked: str
+    providers_used: Sequence[str]
+
+
+def _structure(e: Evidence) -> str:
+    if not e.reference:
+        return "the reference gave no output, so there is nothing to compare"
+    want, got = list(e.reference), list(e.candidate)
+    missing = [n for n in want if n not in e.candidate]
+    extra = [n for n in got if n not in e.reference]
+    if missing or extra:
+        parts = [f"missing {', '.join(map(repr, missing))}"] if missing else []
+        parts += [f"unexpected {', '.join(map(repr, extra))}"] if extra else []
+        return f"outputs differ: {'; '.join(parts)} (reference gives {', '.join(map(repr, want))})"
+    if want != got:
+        return f"outputs are reordered: reference gives {', '.join(want)}, candidate {', '.join(got)}"
+    for name in want:
+        r, c = e.reference[name], e.candidate[name]
+        if r.dtype != c.dtype:
+            return f"{name}: dtype is {c.dtype}, reference has {r.dtype}"
+        if r.shape != c.shape:
+            return f"{name}: shape is {list(c.shape)}, reference has {list(r.shape)}"
+        if r.size == 0:
+            return f"{name}: shape {list(r.shape)} holds no element, so there is nothing to compare"
+        if r.dtype.kind not in "fiub" and r.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+            return f"{name}: dtype {r.dtype} cannot be compared as numbers"
+    return YES
+
+
+def _provider(e: Evidence) -> str:
+    if not e.provider_asked:
+        return YES  # the candidate is no ONNX Runtime session: it has no provider to fall back from
+    used = e.providers_used[0] if e.providers_used else None
+    if used == e.provider_asked:
+        return YES
+    return f"ran on {used or 'no provider'}, not on {e.provider_asked} as asked"
+
+
+def _finite(e: Evidence) -> str:
+    import numpy as np
+
+    for name, r in e.reference.items():
+        if r.dtype.kind in "iub":
+            continue
+        for side, array in (("candidate", e.candidate[name]), ("reference", r)):
+            bad = ~np.isfinite(array.astype(np.float64))
+            if bad.any():
+                at = [int(i) for i in np.argwhere(bad)[0]]
+                value = float(array[tuple(at)])
+                return f"{side} {name}{at} is {value} ({int(bad.sum())} of {bad.size} elements are not finite)"
+    return YES
+
+
+def _exact(e: Evidence) -> str:
+    import numpy as np
+
+    for name, r in e.reference.items():
+        c = e.candidate[name]
+        if r.dtype.kind in "iub" and not np.array_equal(r, c):
+            wrong = r != c
+            at = [int(i) for i in np.argwhere(wrong)[0]]
+            return (
+                f"{name}{at} is {c[tuple(at)]}, reference has {r[tuple(at)]} "
+                f"({int(wrong.sum())} of {wrong.size} elements differ; {r.dtype} must be equal)"
+            )
+    return YES
+
+
+def _threshold(e: Evidence) -> str:
+    from pytest_reflex.metrics import difference
+
+    for name, r in e.reference.items():
+        d = difference(r, e.candidate[name])
+        # Asked this way round, a NaN is a refusal.
+        if not (d.max_abs_diff < e.threshold):
+            return f"{name}: max_abs_diff {d.max_abs_diff:.3e} is not below {e.threshold:.1e}"
+    return YES
+
+
+FIXTURE_GATES: Final[tuple[tuple[str, Callable[[Evidence], str]], ...]] = (
+    ("structure", _structure),
+    ("provider", _provider),
+    ("finite", _finite),
+    ("exact", _exact),
+    ("threshold", _threshold),
+)
+FIXTURE_GATE_NAMES: Final = tuple(name for name, _ in FIXTURE_GATES)
+# compared: something was; repeat: a repeated fixture gave the same bits; inputs: none is dead.
+RUN_GATE_NAMES: Final = ("compared", "repeat", "inputs")
+
+
+def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
+    """Ask the fixture gates in order and stop at the first that refuses."""
+    from pytest_reflex.metrics import difference
+
+    answers: list[Answer] = []
+    for name, gate in FIXTURE_GATES:
+        answers.append(Answer(name, gate(evidence)))
+        if not answers[-1].yes:
+            break
+    # Figures are taken whenever the arrays can be laid side by side, also for a fixture that was refused.
+    comparable = answers[0].yes
+    outputs = tuple(
+        OutputResult(
+            name,
+            str(r.dtype),
+            tuple(int(n) for n in r.shape),
+            difference(r, evidence.candidate[name]) if comparable else None,
+        )
+        for name, r in evidence.reference.items()
+    )
+    return FixtureResult(fixture_idx, tuple(answers), outputs)
