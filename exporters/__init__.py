@@ -1,0 +1,79 @@
+"""The makers: how a policy becomes a bundle.
+
+``export`` and ``open_bundle`` are for any ``nn.Module`` and any bundle; each family of policies has
+a module of its own with ``load``, ``reference``, ``inputs`` and ``export``. All of them load on
+first use: opening a bundle imports neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_reflex.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from exporters import pi0
+    from exporters.bundle import Bundle, Export, open_bundle
+    from exporters.flow import FlowPolicy
+    from exporters.pipeline import export
+    from exporters.policy import Policy
+    from exporters.schedule import EulerSchedule
+
+__all__ = [
+    "FAMILIES",
+    "Bundle",
+    "EulerSchedule",
+    "Export",
+    "FlowPolicy",
+    "Policy",
+    "export",
+    "family_of",
+    "open_bundle",
+    "pi0",
+]
+
+FAMILIES: Final = ("pi0",)
+
+_HOMES: Final = {
+    "Bundle": "exporters.bundle",
+    "EulerSchedule": "exporters.schedule",
+    "Export": "exporters.bundle",
+    "FlowPolicy": "exporters.flow",
+    "Policy": "exporters.policy",
+    "export": "exporters.pipeline",
+    "open_bundle": "exporters.bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in FAMILIES:
+        return importlib.import_module(f"exporters.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'exporters' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> str:
+    """The family of a checkpoint, by what its ``config.json`` says.
+
+    Args:
+        checkpoint: a directory or a hub id.
+        revision: branch, tag or commit of the hub id.
+
+    Raises:
+        CheckpointError: it cannot be had, or its family is not one of :data:`FAMILIES`.
+    """
+    from exporters import checkpoints
+
+    config = checkpoints.read_config(checkpoints.resolve(checkpoint, revision=revision))
+    found = config.get("model_type") or config.get("type")
+    if found not in FAMILIES:
+        raise CheckpointError(
+            f"{checkpoint} is a checkpoint of {found!r}, expected one of {', '.join(FAMILIES)}; "
+            "export any other model from Python with exporters.export"
+        )
+    return str(found)

@@ -1,4 +1,4 @@
-"""PrefixCache: the attention keys and values of a policy's prefix, which every denoising step reads and none extends."""
+"""PrefixCache: the keys and values of a policy's prefix, which every step reads and none extends."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cache_tensors(cache: Cache) -> dict[str, torch.Tensor]:
 
 
 def prefix_cache(tensors: dict[str, torch.Tensor]) -> PrefixCache:
-    """The :class:`PrefixCache` of tensors named as :func:`cache_tensors` names them; other names are passed over."""
+    """The :class:`PrefixCache` of tensors named as by :func:`cache_tensors`; other names are passed over."""
     layers = sum(name.startswith("keys.") for name in tensors)
     return PrefixCache(
         [tensors[f"keys.{index}"] for index in range(layers)],

@@ -8,50 +8,13 @@ everything else, the loop included, is done here and in :mod:`exporters.compose`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from exporters.schedule import EulerSchedule
+
 Context = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class EulerSchedule:
-    """Equal Euler steps from ``start`` to ``end``: ``x += dt * velocity(x, t)`` with ``t = start + i * dt``.
-
-    ``dt = (end - start) / steps`` and ``t`` are counted in Python floats and rounded once, to
-    float32, where a tensor is made of them. That is how lerobot's ``euler_integrate`` and
-    transformers' ``PI0ForConditionalGeneration.sample_actions`` count; adding ``dt`` up in float32
-    gives other last bits.
-
-    Attributes:
-        start: time of the first step, where ``x`` is noise.
-        end: time after the last step, where ``x`` is actions.
-    """
-
-    start: float = 1.0
-    end: float = 0.0
-
-    kind = "euler"
-
-    def dt(self, steps: int) -> float:
-        """The step's length, a float64."""
-        return (self.end - self.start) / steps
-
-    def time(self, index: int, steps: int) -> float:
-        """The time of step ``index``, a float64 that the policy sees as float32."""
-        return self.start + index * self.dt(steps)
-
-    def to_json(self) -> dict[str, object]:
-        return {"kind": self.kind, "start": self.start, "end": self.end}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> EulerSchedule:
-        if stored.get("kind") != cls.kind:
-            raise ValueError(f"schedule kind is {stored.get('kind')!r}, expected {cls.kind!r}")
-        return cls(start=float(stored["start"]), end=float(stored["end"]))  # type: ignore[arg-type]
 
 
 class FlowPolicy(nn.Module, ABC):
@@ -61,12 +24,17 @@ class FlowPolicy(nn.Module, ABC):
     :meth:`velocity` with its parts. They are what is traced; what is *true* remains the upstream
     policy, whole, and the split is judged against it like any other export.
 
+    A policy that has no other implementation is its own reference: called as a module, it runs the
+    loop in PyTorch.
+
     Attributes:
+        steps: how many steps the loop takes.
         schedule: how the loop counts its time.
         noise: name of the input that holds the initial ``x``.
         output: name of what the loop gives.
     """
 
+    steps: int = 10
     schedule: EulerSchedule = EulerSchedule()
     noise: str = "noise"
     output: str = "actions"
@@ -80,4 +48,15 @@ class FlowPolicy(nn.Module, ABC):
 
     @abstractmethod
     def velocity(self, x_t: torch.Tensor, time: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
-        """The velocity at ``x_t`` ``[batch, chunk, dim]`` and ``time`` ``[batch]`` float32, shaped like ``x_t``."""
+        """The velocity, shaped like ``x_t`` ``[batch, chunk, dim]``, at ``time`` ``[batch]`` float32."""
+
+    def forward(self, **inputs: torch.Tensor) -> Context:
+        """The whole policy in PyTorch: ``{output: actions}`` for the named inputs, noise included."""
+        x = inputs.pop(self.noise)
+        context = self.prefix(**inputs)
+        dt = self.schedule.dt(self.steps)
+        for index in range(self.steps):
+            now = self.schedule.time(index, self.steps)
+            time = torch.full(x.shape[:1], now, dtype=torch.float32, device=x.device)
+            x = x + dt * self.velocity(x, time, **context)
+        return {self.output: x}

@@ -10,14 +10,14 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar
 
+from pytest_reflex._version import __version__
+
 if TYPE_CHECKING:
     from pytest_reflex.check import check
     from pytest_reflex.errors import ParityError, ReflexError
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner
     from pytest_reflex.verdict import ParityResult
-
-__version__ = "0.1.0"
 
 _T = TypeVar("_T")
 
@@ -74,7 +74,7 @@ sys.modules[__name__].__class__ = _Package
 
 
 class _Parity(list[Any]):
-    """The marks ``@reflex.parity(...)`` puts on a test; a list, so that ``pytestmark = reflex.parity(...)`` works."""
+    """The marks ``parity(...)`` puts on a test; a list, so that ``pytestmark = parity(...)`` works too."""
 
     def __call__(self, test: _T) -> _T:
         for mark in self:

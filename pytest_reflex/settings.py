@@ -78,7 +78,9 @@ def fixtures(value: object, source: str = "fixtures") -> int:
     """
     number = _whole(value)
     if number is None or number < 1:
-        raise SettingsError(f"{source}: {value!r} is not a number of fixtures; give a whole number, 1 or more")
+        raise SettingsError(
+            f"{source}: {value!r} is not a number of fixtures; give a whole number, 1 or more"
+        )
     return number
 
 

@@ -1,4 +1,4 @@
-"""What to look at next, gate by gate: the causes that were found behind each kind of failure, likeliest first."""
+"""What to look at next, gate by gate: the causes found behind each kind of failure, likeliest first."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _structure(result: ParityResult) -> str:
 
 def _provider(result: ParityResult) -> str:
     return (
-        "see what this ONNX Runtime has with `python -c \"import onnxruntime as ort; "
-        'print(ort.get_available_providers())"`, then install the build that has the provider, or ask for another.'
+        "see with onnxruntime.get_available_providers() what this build has, then install the build that has "
+        "the provider, or ask for another."
     )
 
 
@@ -47,8 +47,9 @@ def _threshold(result: ParityResult) -> str:
     passing = [f.fixture_idx for f in result.fixtures if f.passed]
     if passing:
         return (
-            f"compare the inputs of fixture {failing[0]}, which fails, with those of fixture {passing[0]}, which "
-            "passes: a masked camera, a short prompt or a state at its limits is where masks and padding go wrong."
+            f"compare the inputs of fixture {failing[0]}, which fails, with those of fixture {passing[0]}, "
+            "which passes: a masked camera, a short prompt or a state at its limits is where masks and "
+            "padding go wrong."
         )
     return (
         "every fixture fails, so look at what all of them pass through: the weights, the number of steps and "
@@ -62,15 +63,15 @@ def _compared(result: ParityResult) -> str:
 
 def _repeat(result: ParityResult) -> str:
     return (
-        "look for a random operator in the graph (noise must be an input) or a provider that sums in no fixed "
-        "order; an answer that does not repeat cannot be trusted."
+        "look for a random operator in the graph (noise must be an input) or a provider that sums in no "
+        "fixed order; an answer that does not repeat cannot be trusted."
     )
 
 
 def _inputs(result: ParityResult) -> str:
     return (
-        "look for where the input leaves the graph: an input that is not wired, a mask that was dropped, or a "
-        "value that was fixed while tracing."
+        "look for where the input leaves the graph: an input that is not wired, a mask that was dropped, or "
+        "a value that was fixed while tracing."
     )
 
 

@@ -1,4 +1,4 @@
-"""Results as JSON and back, at full precision; ``parity.schema.json`` beside this file says what each key means.
+"""Results as JSON and back, at full precision; ``parity.schema.json`` beside this file explains each key.
 
 JSON has no NaN and no infinity: those are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
 Everything else is written as it is, nothing rounded.
@@ -159,7 +159,9 @@ def _read_result(data: Mapping[str, Any]) -> ParityResult:
         strict=data["strict"],
         seed=data["seed"],
         fixtures=tuple(
-            FixtureResult(f["fixture_idx"], _read_answers(f["answers"]), tuple(map(_read_output, f["outputs"])))
+            FixtureResult(
+                f["fixture_idx"], _read_answers(f["answers"]), tuple(map(_read_output, f["outputs"]))
+            )
             for f in data["fixtures"]
         ),
         answers=_read_answers(data["gates"]),
@@ -233,15 +235,21 @@ def document(
     return made
 
 
-def error_document(error: BaseException, *, exit_code: int = 2) -> dict[str, Any]:
-    """The document of a run that reached no verdict."""
+def error_document(error: BaseException, *, message: str | None = None, exit_code: int = 2) -> dict[str, Any]:
+    """The document of a run that reached no verdict.
+
+    Args:
+        error: what kept it from one.
+        message: what to say of it; None takes the error's own message.
+        exit_code: what the process exits with.
+    """
     from pytest_reflex import __version__
 
     return {
         "schema_version": SCHEMA_VERSION,
         "tool": TOOL,
         "version": __version__,
-        "error": {"type": type(error).__name__, "message": plain(str(error))},
+        "error": {"type": type(error).__name__, "message": plain(str(error) if message is None else message)},
         "exit_code": int(exit_code),
     }
 
@@ -265,7 +273,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise ReflexError(f"{shown}: cannot be read ({error.strerror}); give a parity.json") from error
     except ValueError as error:
-        raise ReflexError(f"{shown}: is not JSON ({error}); give a parity.json that pytest-reflex wrote") from error
+        raise ReflexError(
+            f"{shown}: is not JSON ({error}); give a parity.json that pytest-reflex wrote"
+        ) from error
     if not isinstance(made, dict) or made.get("tool") != TOOL:
         raise ReflexError(f"{shown}: is no parity document; give a parity.json that pytest-reflex wrote")
     if made.get("schema_version") != SCHEMA_VERSION:
@@ -282,9 +292,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     except ReflexError as error:
         raise ReflexError(f"{shown}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise ReflexError(f"{shown}: is no parity document ({error!r}); give one pytest-reflex wrote") from error
+        raise ReflexError(
+            f"{shown}: is no parity document ({error!r}); give one pytest-reflex wrote"
+        ) from error
     if made.get("passed") is not again["passed"]:
-        raise ReflexError(f"{shown}: says passed {made.get('passed')!r}, but its results give {again['passed']!r}")
+        raise ReflexError(
+            f"{shown}: says passed {made.get('passed')!r}, but its results give {again['passed']!r}"
+        )
     return made
 
 

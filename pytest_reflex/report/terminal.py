@@ -72,7 +72,7 @@ def headline(result: ParityResult) -> str:
 
 
 def fixture_table(result: ParityResult, width: int = WIDTH, rows: int = TABLE_ROWS) -> str:
-    """``Per-fixture results``: one row per fixture; beyond ``rows`` the failing ones first, the rest counted."""
+    """``Per-fixture results``, a row per fixture; beyond ``rows`` the failing ones first, others counted."""
     shown: Sequence[FixtureResult] = result.fixtures
     if len(shown) > rows:
         shown = sorted(shown, key=lambda f: f.passed)[:rows]
@@ -93,7 +93,8 @@ def fixture_table(result: ParityResult, width: int = WIDTH, rows: int = TABLE_RO
         failing = sum(not f.passed for f in left_out)
         worst = _worst(left_out)
         largest = f", max_abs_diff at most {figure(worst[2])}" if worst else ""
-        text = f"... {len(left_out)} more not shown: {failing} failing, {len(left_out) - failing} passing{largest}"
+        passing = len(left_out) - failing
+        text = f"... {len(left_out)} more not shown: {failing} failing, {passing} passing{largest}"
         lines += textwrap.wrap(text, width)
     if not result.fixtures:
         lines.append("(none)")
@@ -126,10 +127,9 @@ def worst_element(result: ParityResult) -> str:
         f"  reference     {d.worst_reference!r}",
         f"  candidate     {d.worst_candidate!r}",
         f"  difference    {float(d.max_abs_diff)!r}",
-        f"  its output    {d.unequal} of {d.elements} elements differ; ULP p50 {d.ulp_p50}, p99 {d.ulp_p99}, "
-        f"max {d.ulp_max}",
-        f"                rmse {figure(d.rmse)}, max relative {figure(d.max_rel_diff)}, "
-        f"SQNR {d.sqnr_db:.1f} dB",
+        f"  differing     {d.unequal} of {d.elements} elements",
+        f"  ULP           p50 {d.ulp_p50}, p99 {d.ulp_p99}, max {d.ulp_max}",
+        f"  rmse          {figure(d.rmse)}, max relative {figure(d.max_rel_diff)}, SQNR {d.sqnr_db:.1f} dB",
     ]
     return _ascii("\n".join(lines))
 
@@ -162,7 +162,9 @@ def sides(result: ParityResult, width: int = WIDTH) -> str:
 
 
 def notes(result: ParityResult, width: int = WIDTH) -> str:
-    return _ascii("\n".join(line for note in result.notes for line in _wrap(f"Note: {note}", width, rest="  ")))
+    return _ascii(
+        "\n".join(line for note in result.notes for line in _wrap(f"Note: {note}", width, rest="  "))
+    )
 
 
 def failure_message(
@@ -211,7 +213,9 @@ def result_text(result: ParityResult, width: int = WIDTH) -> str:
 
 def _worst(fixtures: Iterable[FixtureResult]) -> tuple[FixtureResult, OutputResult, float] | None:
     """The fixture and output with the largest max_abs_diff, where NaN is larger than anything."""
-    found = [(f, o, o.difference.max_abs_diff) for f in fixtures for o in f.outputs if o.difference is not None]
+    found = [
+        (f, o, o.difference.max_abs_diff) for f in fixtures for o in f.outputs if o.difference is not None
+    ]
     return max(found, key=lambda it: (math.isnan(it[2]), it[2]), default=None)
 
 
@@ -221,7 +225,9 @@ def _first_refusal(result: ParityResult) -> tuple[int | None, Answer]:
     found = result.refusals
     if not found:
         return None, Answer("compared", "nothing was compared")
-    return min(found, key=lambda it: (it[0] is None, order.get(it[1].gate, len(order)) if it[0] is not None else 0))
+    return min(
+        found, key=lambda it: (it[0] is None, order.get(it[1].gate, len(order)) if it[0] is not None else 0)
+    )
 
 
 def _side(facts: Mapping[str, Any]) -> str:

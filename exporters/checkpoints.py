@@ -1,0 +1,169 @@
+"""A directory or hub id -> a local directory, its configuration and digest; and keys that must fit."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import re
+import sys
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pytest_reflex.errors import CheckpointError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# What a policy is made of. Pickled weights are not fetched, and never loaded.
+_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt"]
+
+_sources: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> Path:
+    """The local directory of a checkpoint: the one given, or a hub id's, fetched or from the local cache.
+
+    Raises:
+        CheckpointError: there is no such directory, and it is no hub id that can be had.
+    """
+    path = Path(checkpoint)
+    if path.is_dir():
+        return path
+    name = str(checkpoint)
+    if path.exists():
+        raise CheckpointError(
+            f"{name} is a file; expected a checkpoint directory or a hub id such as lerobot/pi0_base"
+        )
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(f"no checkpoint directory {name}, and it is no hub id (owner/name)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"no directory {name}, and hub id {name!r} is neither in the local hub cache nor can the hub be "
+            f"reached; fetch it where there is network (`hf download {name}`) or give a directory"
+        ) from error
+    except HFValidationError as error:
+        raise CheckpointError(f"no checkpoint directory {name}, and it is no hub id: {error}") from error
+    except (HfHubHTTPError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"hub id {name!r} could not be fetched: {first}") from error
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """``config.json`` of a checkpoint directory.
+
+    Raises:
+        CheckpointError: it is missing or no JSON object.
+    """
+    file = directory / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"no config.json in {directory}: it is no checkpoint directory") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file} holds a {type(config).__name__}, expected a JSON object")
+    return config
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint directory, in order.
+
+    Raises:
+        CheckpointError: there are none; pickled weights are named and refused.
+    """
+    files = sorted(directory.glob("*.safetensors"))
+    if files:
+        return files
+    pickled = sorted(
+        p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern)
+    )
+    if pickled:
+        raise CheckpointError(
+            f"{directory} holds pickled weights ({pickled[0]}), which run code when they are loaded; "
+            "convert them to safetensors"
+        )
+    raise CheckpointError(f"no *.safetensors in {directory}: it holds no weights")
+
+
+def require_fit(missing: Iterable[str], unexpected: Iterable[str], directory: Path) -> None:
+    """Refuse a checkpoint whose keys are not its model's.
+
+    Raises:
+        CheckpointError: naming the first keys that do not fit, with the nearest key of the other side.
+    """
+    lost, stray = sorted(missing), sorted(unexpected)
+    if not lost and not stray:
+        return
+    parts = []
+    if lost:
+        parts.append(f"lacks {_named(lost, stray)}")
+    if stray:
+        parts.append(f"has unknown {_named(stray, lost)}")
+    raise CheckpointError(f"checkpoint {directory} does not fit its model: it {'; it '.join(parts)}")
+
+
+def _named(keys: list[str], others: list[str]) -> str:
+    near = difflib.get_close_matches(keys[0], others, n=1, cutoff=0.6)
+    text = repr(keys[0]) + (f" (nearest: {near[0]!r})" if near else "")
+    return text + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
+
+
+def digest(directory: Path) -> str:
+    """SHA-256 over the configuration and the weights of a checkpoint: names, sizes and contents."""
+    whole = hashlib.sha256()
+    for file in [directory / "config.json", *weight_files(directory)]:
+        whole.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                whole.update(chunk)
+    return whole.hexdigest()
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers' progress bars out of logs; restores what it touched."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def remember(policy: Any, checkpoint: str | os.PathLike[str], directory: Path, **facts: Any) -> None:
+    """Note where ``policy`` was loaded from, for the manifest of its exports."""
+    _sources[policy] = {
+        "kind": "checkpoint",
+        "checkpoint": os.path.basename(os.path.normpath(checkpoint))
+        if Path(checkpoint).exists()
+        else str(checkpoint),
+        "directory": directory,
+        **facts,
+    }
+
+
+def source_of(policy: Any) -> dict[str, Any]:
+    """What is known of where ``policy`` came from, ready for a manifest.
+
+    A checkpoint is named by its directory's last part or hub id and by the digest of its files; a
+    live object by its class alone (the digest of its exported weights stands with the files).
+    """
+    known = dict(_sources.get(policy, {"kind": "live"}))
+    directory = known.pop("directory", None)
+    if directory is not None:
+        known["sha256"] = digest(directory)
+    cls = type(policy)
+    return {**known, "class": f"{cls.__module__}.{cls.__qualname__}"}

@@ -1,0 +1,263 @@
+"""export(): reference -> graph -> bundle -> verdict -> its place on disk, in that order and never back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from exporters import checkpoints
+from exporters.bundle import FIXTURES, Bundle, Export, file_facts, staged, write_manifest
+from exporters.compose import LAYOUTS, Layout, Loop, compose
+from exporters.encoder import TIME, VELOCITY, X_T
+from exporters.flow import FlowPolicy
+from exporters.graphs import write_graph
+from exporters.tracing import trace
+from pytest_reflex.check import check
+from pytest_reflex.errors import InputError, SettingsError, TracingError
+from pytest_reflex.inputs import InputSpec, make_fixture
+from pytest_reflex.runners import Runner, TorchRunner, save_recording
+from pytest_reflex.runners.base import RunnerBase
+from pytest_reflex.verdict import THRESHOLD, ParityResult
+
+# (what is being done, how much of it is done, of how much)
+Progress = Callable[[str, int, int], None]
+
+_CONTEXT = "context."
+_PACKAGES = (
+    "pytest-reflex",
+    "torch",
+    "transformers",
+    "lerobot",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+)
+
+
+def export(
+    reference: nn.Module | TorchRunner,
+    out_dir: str | os.PathLike[str],
+    *,
+    inputs: Sequence[InputSpec],
+    threshold: float = THRESHOLD,
+    strict: bool = False,
+    fixtures: int = 5,
+    seed: int = 0,
+    provider: str = "cpu",
+    flow: FlowPolicy | None = None,
+    layout: Layout = "unrolled",
+    steps: int | None = None,
+    outputs: Sequence[str] | None = None,
+    family: str = "module",
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> Export:
+    """Export a model as a bundle, proven against itself in PyTorch before it is written.
+
+    Args:
+        reference: what is true: an ``nn.Module`` whose ``forward`` takes the inputs by keyword, or a
+            :class:`~pytest_reflex.runners.TorchRunner` that says how a policy is called.
+        out_dir: where the bundle goes. An earlier bundle there is replaced, in one rename, once the
+            new one has passed; anything else there is left alone.
+        inputs: what the model reads, in the order of the graph's inputs.
+        threshold: bound on ``max_abs_diff``; pass is strictly below.
+        strict: tighten the threshold to 1e-5, and refuse what a careful reader would ask about.
+        fixtures: how many seeded fixtures are compared.
+        seed: what they are drawn with.
+        provider: ONNX Runtime execution provider, by short or by full name.
+        flow: the reference's two halves, when it is a flow-matching policy; a reference that is a
+            :class:`~exporters.flow.FlowPolicy` is its own.
+        layout: how the bundle carries a flow's loop: ``unrolled``, ``loop`` or ``stepwise``.
+        steps: the number of a flow's denoising steps; by default the flow's own.
+        outputs: names of a module's outputs, where it does not return a mapping.
+        family: the module of this package that knows how to call the reference again.
+        verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
+        progress: called with (stage, done, total).
+
+    Raises:
+        ParityError: the candidate does not compute what the reference computes. Nothing is written.
+        ReflexError: it could not be made, run or written. Nothing is written.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    if flow is None and isinstance(reference, FlowPolicy):
+        flow = reference
+    if flow is not None and layout not in LAYOUTS:
+        raise SettingsError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+        raise SettingsError(f"steps is {steps!r}, expected a whole number of at least 1")
+    owner = reference.model if isinstance(reference, TorchRunner) else reference
+    if not isinstance(owner, nn.Module):
+        raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
+    runner = reference if isinstance(reference, TorchRunner) else TorchRunner(reference, outputs=outputs)
+    example = make_fixture(list(inputs), seed=seed, fixture_idx=0)
+
+    with _evaluating(owner), staged(out_dir) as stage:
+        loop: Loop | None = None
+        if flow is not None:
+            loop = Loop(flow.schedule, steps or flow.steps, flow.noise, flow.output)
+            models = _flow_models(flow, example, loop, layout, tell)
+        else:
+            tell("trace", 0, 1)
+            models = {"model": trace(owner, runner.forward, _tensors(example))}
+            tell("trace", 1, 1)
+        written: dict[str, dict[str, Any]] = {}
+        for index, (stem, model) in enumerate(models.items()):
+            tell("write", index, len(models))
+            written |= write_graph(model, stage, stem)
+        tell("write", len(models), len(models))
+
+        manifest: dict[str, Any] = {
+            "made_by": {"name": "pytest-reflex", "version": _version("pytest-reflex")},
+            "family": family,
+            "layout": layout if flow is not None else "single",
+            "steps": loop.steps if loop is not None else None,
+            "loop": None
+            if loop is None
+            else {"noise": loop.noise, "output": loop.output, "schedule": loop.schedule.to_json()},
+            "graphs": {stem: f"{stem}.onnx" for stem in models},
+            "inputs": [spec.to_json() for spec in inputs],
+            "source": checkpoints.source_of(owner),
+            "dtype": "float32",
+            "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+            "machine": {
+                "python": platform.python_version(),
+                "system": platform.system(),
+                "arch": platform.machine(),
+            },
+        }
+        recorder = _Recorder(runner)
+        result: ParityResult | None = None
+        if verify:
+            # The outputs' names are known once the reference has run; the runner needs only the graphs.
+            draft = Bundle(stage, {**manifest, "outputs": [], "files": written})
+            result = check(
+                recorder,
+                draft,
+                inputs=list(inputs),
+                threshold=threshold,
+                strict=strict,
+                fixtures=fixtures,
+                seed=seed,
+                provider=provider,
+                name=str(out_dir),
+                progress=tell,
+            ).require()
+        else:
+            with recorder:
+                recorder.run(example)
+        save_recording(
+            stage / FIXTURES, recorder.seen[: fixtures if verify else 1], live_inputs=_live(result, inputs)
+        )
+        manifest["outputs"] = [
+            {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+            for name, array in recorder.seen[0][1].items()
+        ]
+        manifest["check"] = result.to_json() if result is not None else None
+        whole = write_manifest(stage, manifest, {**written, **file_facts(stage, [FIXTURES])})
+    return Export(Path(out_dir), whole, result)
+
+
+def _flow_models(
+    flow: FlowPolicy, example: Mapping[str, np.ndarray], loop: Loop, layout: Layout, tell: Progress
+) -> dict[str, Any]:
+    """Trace the two halves, once each, and compose them."""
+    tensors = _tensors(example)
+    if loop.noise not in tensors:
+        raise InputError(
+            f"no input is named {loop.noise!r}, which the flow takes as its noise; add its InputSpec"
+        )
+    x_t = tensors.pop(loop.noise)
+
+    def prefix(**observation: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {_CONTEXT + name: value for name, value in flow.prefix(**observation).items()}
+
+    def velocity(**step: torch.Tensor) -> dict[str, torch.Tensor]:
+        x, time = step.pop(X_T), step.pop(TIME)
+        context = {name.removeprefix(_CONTEXT): value for name, value in step.items()}
+        return {VELOCITY: flow.velocity(x, time, **context)}
+
+    tell("trace prefix", 0, 1)
+    prefix_model = trace(flow, prefix, tensors)
+    tell("trace prefix", 1, 1)
+    tell("trace step", 0, 1)
+    # The step is traced on blanks: shapes and dtypes are enough, and the real ones would run the prefix.
+    context = {value.name: _blank(value) for value in prefix_model.graph.outputs}
+    time = torch.full(x_t.shape[:1], loop.schedule.start, dtype=torch.float32)
+    step_model = trace(flow, velocity, {X_T: x_t, TIME: time, **context})
+    tell("trace step", 1, 1)
+    return compose(prefix_model, step_model, loop, layout)
+
+
+class _Recorder(RunnerBase):
+    """The reference, remembering what it was given and what it answered."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.name = runner.name
+        self.seen: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
+
+    def open(self) -> None:
+        self._runner.open()
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def facts(self) -> dict[str, Any]:
+        return self._runner.facts()
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = self._runner.run(inputs)
+        self.seen.append(
+            ({n: a.copy() for n, a in inputs.items()}, {n: a.copy() for n, a in outputs.items()})
+        )
+        return outputs
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode for as long as the block lasts; every submodule's own flag is put back."""
+    flags = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in flags.items():
+            part.training = training
+
+
+def _blank(value: ir.Value) -> torch.Tensor:
+    """A tensor of zeros of a graph value's shape and dtype."""
+    if value.shape is None or value.dtype is None:
+        raise TracingError(f"{value.name!r} came out of the prefix without a shape")
+    blank = np.zeros([int(n) for n in value.shape], value.dtype.numpy())
+    return torch.from_numpy(blank)
+
+
+def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+
+def _live(result: ParityResult | None, inputs: Sequence[InputSpec]) -> list[str]:
+    if result is None:
+        return []
+    live = result.candidate.get("live_inputs", [])
+    return [str(name) for name in live] if isinstance(live, (list, tuple)) else []
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,6 @@
+"""``python -m pytest_reflex`` is ``reflex``."""
+
+from pytest_reflex.cli import main
+
+if __name__ == "__main__":
+    main()

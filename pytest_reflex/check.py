@@ -1,0 +1,210 @@
+"""The one loop everyone calls: fixtures through the reference, through the candidate, then the verdict."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pytest_reflex import settings
+from pytest_reflex.errors import ReflexError, RunnerError
+from pytest_reflex.fixtures import Fixtures, fixtures_from
+from pytest_reflex.inputs import InputSpec
+from pytest_reflex.liveness import Effect, copied, effects, judge_liveness, unequal_bits
+from pytest_reflex.runners import Runner
+from pytest_reflex.sides import Candidate, candidate_runner, inputs_for, provider_asked, reference_runner
+from pytest_reflex.verdict import (
+    RUN_GATE_NAMES,
+    STRICT_THRESHOLD,
+    THRESHOLD,
+    YES,
+    Answer,
+    Evidence,
+    FixtureResult,
+    ParityResult,
+    judge_fixture,
+)
+
+__all__ = ["Candidate", "Progress", "check"]
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[str, int, int], None]
+
+
+def check(
+    reference: Any,
+    candidate: Any,
+    *,
+    inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | None = None,
+    threshold: float = THRESHOLD,
+    fixtures: int = 5,
+    seed: int = 0,
+    provider: str = "cpu",
+    strict: bool = False,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> ParityResult:
+    """Judge whether the candidate computes what the reference computes.
+
+    The reference runs all fixtures and is closed before the candidate is opened, so the two are never
+    in memory together.
+
+    Args:
+        reference: a runner; an ``nn.Module``; or whatever the candidate's ``reference_runner`` takes.
+        candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate` such as a bundle.
+        inputs: the inputs to draw fixtures from, or recorded inputs, one mapping per fixture. By default
+            those of a recorded reference, else the candidate's own.
+        threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit.
+        fixtures: how many to draw.
+        seed: what to draw them with.
+        provider: the execution provider the candidate must run on, by short or full name.
+        strict: lower the threshold to 1e-5 at most, and refuse what would otherwise be noted.
+        name: what the result is called; by default the candidate's name.
+        progress: called as ``progress(side, runs done, runs in all)``.
+
+    Returns:
+        The result, whether it passed or not; ``result.require()`` raises when it did not.
+
+    Raises:
+        SettingsError: a setting has no good value, or the candidate was made for another provider.
+        InputError: there are no inputs, or they do not fit together.
+        RunnerError: a side could not be opened or could not run a fixture.
+        ReflexError: the reference or the candidate is nothing that can be judged.
+    """
+    bound = settings.threshold(threshold)
+    bound = min(bound, STRICT_THRESHOLD) if strict else bound
+    provider = settings.provider_name(provider)
+    tested = candidate_runner(candidate, provider)
+    truth = reference_runner(reference, candidate)
+    if truth is tested:
+        raise ReflexError(f"{truth.name} is given as both reference and candidate; give two runners")
+    asked = provider_asked(tested, provider)
+    drawn = fixtures_from(
+        inputs_for(inputs, truth, candidate), settings.fixtures(fixtures), settings.seed(seed)
+    )
+    tell = progress or (lambda side, done, total: None)
+
+    expected, reference_facts = _run_reference(truth, drawn, tell)
+    run = _run_candidate(tested, drawn, expected, Evidence({}, {}, bound, asked, ()), tell)
+    silent = {n: value for n, value in drawn.others().items() if not run.effects[n].words}
+    liveness = judge_liveness(list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent))
+
+    doubts = {"compared": _random(reference_facts), "repeat": [], "inputs": liveness.unproven}
+    reasons = {"compared": _uncompared(run.results), "repeat": run.unrepeated, "inputs": liveness.dead}
+    notes = list(liveness.notes)
+    for gate in RUN_GATE_NAMES:
+        (reasons[gate] if strict else notes).extend(doubts[gate])
+    return ParityResult(
+        name=name or tested.name,
+        threshold=bound,
+        strict=strict,
+        seed=drawn.seed,
+        fixtures=tuple(run.results),
+        answers=tuple(Answer(gate, "; ".join(reasons[gate]) or YES) for gate in RUN_GATE_NAMES),
+        reference=reference_facts,
+        candidate={**run.facts, "live_inputs": list(liveness.live)},
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _CandidateRun:
+    """What is left of the candidate when it is closed."""
+
+    results: list[FixtureResult]
+    unrepeated: list[str]
+    effects: dict[str, Effect]
+    facts: dict[str, Any]
+
+
+def _run_reference(
+    runner: Runner, fixtures: Fixtures, tell: Progress
+) -> tuple[list[dict[str, Array]], dict[str, Any]]:
+    expected = []
+    with _opened(runner):
+        for fixture_idx in range(fixtures.count):
+            expected.append(copied(runner.run(fixtures.make(fixture_idx))))
+            tell("reference", fixture_idx + 1, fixtures.count)
+        return expected, _facts(runner)
+
+
+def _run_candidate(
+    runner: Runner,
+    fixtures: Fixtures,
+    expected: Sequence[Mapping[str, Array]],
+    terms: Evidence,
+    tell: Progress,
+) -> _CandidateRun:
+    others = fixtures.others()
+    total = fixtures.count + 1 + len(others)
+    done = itertools.count(1)
+    results = []
+    plain: dict[str, Array] = {}
+    with _opened(runner):
+        for fixture_idx in range(fixtures.count):
+            got = copied(runner.run(fixtures.make(fixture_idx)))
+            used = tuple(getattr(runner, "providers_used", ()))
+            evidence = replace(terms, reference=expected[fixture_idx], candidate=got, providers_used=used)
+            results.append(judge_fixture(fixture_idx, evidence))
+            plain = got if fixture_idx == 0 else plain
+            tell("candidate", next(done), total)
+        again = unequal_bits(plain, copied(runner.run(fixtures.make(0))))
+        unrepeated = [f"fixture 0 run again gave other bits: {again}"] if again else []
+        tell("candidate", next(done), total)
+        found = effects(runner, fixtures.make(0), plain, others, lambda: tell("candidate", next(done), total))
+        return _CandidateRun(results, unrepeated, found, _facts(runner))
+
+
+def _reference_effects(runner: Runner, fixtures: Fixtures, silent: Mapping[str, Array]) -> dict[str, Effect]:
+    """What the inputs that are silent in the candidate do to the reference; it is opened only for them."""
+    if not silent:
+        return {}
+    with _opened(runner):
+        # Run anew: a model that is loaded again is compared with itself as it is now.
+        plain = copied(runner.run(fixtures.make(0)))
+        return effects(runner, fixtures.make(0), plain, silent)
+
+
+def _uncompared(results: Sequence[FixtureResult]) -> list[str]:
+    compared = sum(o.difference.elements for f in results for o in f.outputs if o.difference is not None)
+    if compared > 0:
+        return []
+    return [f"no element was compared in {len(results)} fixtures"]
+
+
+def _random(facts: Mapping[str, Any]) -> list[str]:
+    if not facts.get("drew_random"):
+        return []
+    return [
+        "the reference drew from torch's random generator while running, so its inputs alone do not determine "
+        "its outputs; pass noise as an input"
+    ]
+
+
+def _facts(runner: Runner) -> dict[str, Any]:
+    """The runner's facts and the versions around it, as builtins: nothing else survives every report."""
+    facts = runner.facts()
+    around = {"python": platform.python_version(), "platform": platform.platform(), "numpy": np.__version__}
+    try:
+        known = {**facts, "versions": {**around, **facts.get("versions", {})}}
+        plain = json.loads(json.dumps(known, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise RunnerError(
+            f"{runner.name}: facts() holds more than builtins ({error}); convert them"
+        ) from error
+    return dict(plain)
+
+
+@contextmanager
+def _opened(runner: Runner) -> Iterator[None]:
+    try:
+        runner.open()
+        yield
+    finally:
+        runner.close()

@@ -1,0 +1,100 @@
+"""Where a check's fixtures come from: drawn from input specs, or given as recorded arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from pytest_reflex.errors import InputError
+from pytest_reflex.inputs import InputSpec, check_specs, make_fixture
+
+Array = np.ndarray[Any, Any]
+
+# How many fixtures beyond the judged ones may be drawn in search of another value for an input.
+_SPARE: Final = 32
+
+
+@dataclass(frozen=True)
+class Fixtures:
+    """The fixtures of one check.
+
+    Attributes:
+        count: how many are judged, numbered from 0.
+        spare: how many more can be made, numbered from ``count``, to probe inputs with.
+        seed: what they are drawn with, or None when they were given.
+        make: fixture_idx to fresh arrays by name, the same ones at each call.
+    """
+
+    count: int
+    spare: int
+    seed: int | None
+    make: Callable[[int], dict[str, Array]]
+
+    def others(self) -> dict[str, Array]:
+        """Another value of each input than in fixture 0, of the same shape; none for one that never varies."""
+        plain = self.make(0)
+        found: dict[str, Array] = {}
+        for fixture_idx in range(1, self.count + self.spare):
+            if len(found) == len(plain):
+                break
+            for name, array in self.make(fixture_idx).items():
+                same_form = array.shape == plain[name].shape and array.dtype == plain[name].dtype
+                if name not in found and same_form and array.tobytes() != plain[name].tobytes():
+                    found[name] = array
+        return found
+
+
+def fixtures_from(inputs: object, count: int, seed: int) -> Fixtures:
+    """Fixtures drawn from input specs, or given as recorded inputs.
+
+    Args:
+        inputs: a sequence of :class:`InputSpec`, or of mappings from name to array, which are all judged.
+        count: how many to draw.
+        seed: what to draw them with.
+
+    Raises:
+        InputError: it is neither, it is empty, or its parts do not fit together.
+    """
+    if isinstance(inputs, str | Mapping | InputSpec) or not hasattr(inputs, "__iter__"):
+        raise InputError(
+            f"inputs is a {type(inputs).__name__}; give a list of InputSpec, or of recorded inputs"
+        )
+    items = list(inputs)
+    if not items:
+        raise InputError("inputs is empty; give at least one InputSpec, or at least one recorded fixture")
+    if all(isinstance(item, InputSpec) for item in items):
+        check_specs(items)
+        return Fixtures(count, _SPARE, seed, lambda fixture_idx: make_fixture(items, seed, fixture_idx))
+    given = _given(items)
+    # Copied at each call: what one side does to its inputs must not reach the other.
+    return Fixtures(
+        len(given), 0, None, lambda fixture_idx: {n: a.copy() for n, a in given[fixture_idx].items()}
+    )
+
+
+def _given(items: Sequence[object]) -> list[dict[str, Array]]:
+    fixtures: list[dict[str, Array]] = []
+    for i, item in enumerate(items):
+        if not isinstance(item, Mapping):
+            kind = type(item).__name__
+            raise InputError(f"inputs[{i}] is a {kind}; give InputSpecs only, or mappings from name to array")
+        fixtures.append({name: _array(i, name, value) for name, value in item.items()})
+        names, first = sorted(fixtures[-1]), sorted(fixtures[0])
+        if not names or names != first:
+            raise InputError(
+                f"inputs[{i}] has {names}; every recorded fixture needs the same names, as {first}"
+            )
+    return fixtures
+
+
+def _array(i: int, name: object, value: object) -> Array:
+    array = np.array(value, order="C")
+    if array.dtype.hasobject or not array.size:
+        wrong = f"{array.dtype} {list(array.shape)}"
+        raise InputError(
+            f"inputs[{i}][{name!r}] is {wrong}; give an array of numbers with at least one element"
+        )
+    return array

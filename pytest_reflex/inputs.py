@@ -1,0 +1,199 @@
+"""What goes into a policy: each input's name, shape, dtype and meaning, and the fixtures drawn from them.
+
+A fixture is a pure function of ``(specs, seed, fixture_idx)``, so both sides and every machine get the
+same arrays. Fixture 0 is the plain case; the next ones reach what it does not: a masked-out camera, a
+one-token prompt, a full one, a state at rest and at its limits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+
+from pytest_reflex.errors import InputError
+from pytest_reflex.meanings import (
+    MEANINGS,
+    Bernoulli,
+    Draw,
+    Gaussian,
+    Image,
+    Integers,
+    Meaning,
+    State,
+    Uniform,
+)
+from pytest_reflex.prompts import CameraMask, ImagePromptMask, ImagePromptTokens, PromptMask, Tokens
+
+__all__ = [
+    "Bernoulli",
+    "CameraMask",
+    "Draw",
+    "Gaussian",
+    "Image",
+    "ImagePromptMask",
+    "ImagePromptTokens",
+    "InputSpec",
+    "Integers",
+    "Meaning",
+    "PromptMask",
+    "State",
+    "Tokens",
+    "Uniform",
+    "array_digest",
+    "check_specs",
+    "make_fixture",
+]
+
+Array = np.ndarray[Any, Any]
+
+_DTYPES: Final = (
+    *("float16", "float32", "float64", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a policy.
+
+    Attributes:
+        name: its name, the same on both sides.
+        shape: its shape, every dimension fixed and at least 1; ``()`` is a scalar.
+        dtype: its numpy name, such as ``"float32"``.
+        meaning: what its values stand for, which decides how they are drawn.
+
+    Raises:
+        InputError: a value is not one of these, or the meaning does not fit the shape or dtype.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    meaning: Meaning = Gaussian()  # noqa: RUF009  # frozen, so safe to share
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f"input name {self.name!r} is no name; give a string that is not empty")
+        object.__setattr__(self, "shape", _shape(self.name, self.shape))
+        if self.dtype not in _DTYPES:
+            good = ", ".join(_DTYPES)
+            raise InputError(f"input {self.name!r}: dtype is {self.dtype!r}; give one of {good}")
+        if not isinstance(self.meaning, Meaning):
+            raise InputError(f"input {self.name!r}: meaning is {self.meaning!r}; give one such as Gaussian()")
+        try:
+            self.meaning.check(self)
+        except TypeError as error:
+            raise InputError(f"input {self.name!r}: {self.meaning!r} holds a wrong type ({error})") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as builtins; :meth:`from_json` gives an equal one back."""
+        meaning = {"kind": self.meaning.kind, **asdict(self.meaning)}
+        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype, "meaning": meaning}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
+        """The spec that :meth:`to_json` wrote.
+
+        Raises:
+            InputError: a key is missing or unknown, the kind is unknown, or a value is bad.
+        """
+        given = dict(_fitting(cls, data, "input"))
+        meaning = given.get("meaning")
+        if meaning is not None:
+            name = given["name"]
+            kind = meaning.get("kind") if isinstance(meaning, Mapping) else meaning
+            if not isinstance(kind, str) or kind not in MEANINGS:
+                good = ", ".join(sorted(MEANINGS))
+                raise InputError(f"input {name!r}: meaning kind {kind!r} is unknown; give one of {good}")
+            values = {key: value for key, value in meaning.items() if key != "kind"}
+            made = MEANINGS[kind]
+            given["meaning"] = made(**_fitting(made, values, f"input {name!r}, {kind}"))
+        return cls(**given)
+
+
+def check_specs(specs: Sequence[InputSpec]) -> None:
+    """Check that the specs can be drawn together, in their order.
+
+    Raises:
+        InputError: there is none, two share a name, or one needs an input that does not come before it
+            or does not fit it.
+    """
+    if not specs:
+        raise InputError("no inputs: give at least one InputSpec")
+    earlier: dict[str, InputSpec] = {}
+    for spec in specs:
+        if spec.name in earlier:
+            raise InputError(f"input {spec.name!r} is given twice; give each input a name of its own")
+        for needed in spec.meaning.needs():
+            if needed not in earlier:
+                before = ", ".join(map(repr, earlier)) or "nothing"
+                raise InputError(f"input {spec.name!r} needs {needed!r} before it; before it comes {before}")
+        spec.meaning.check_needs(spec, earlier)
+        earlier[spec.name] = spec
+
+
+def make_fixture(specs: Sequence[InputSpec], seed: int, fixture_idx: int) -> dict[str, Array]:
+    """Draw one fixture.
+
+    Args:
+        specs: the inputs, in the order in which they are drawn.
+        seed: 0 or more.
+        fixture_idx: the fixture's number, 0 or more.
+
+    Returns:
+        Fresh, writable, C-contiguous arrays by name, in the order of the specs.
+
+    Raises:
+        InputError: the specs are bad, or a meaning drew an array of another shape.
+    """
+    check_specs(specs)
+    draw = Draw(seed, fixture_idx, np.random.default_rng([seed, fixture_idx]))
+    for spec in specs:
+        array = np.asarray(spec.meaning.draw(draw, spec))
+        if array.shape != spec.shape:
+            drew = f"{spec.meaning.kind} drew shape {list(array.shape)}"
+            raise InputError(f"input {spec.name!r}: {drew}; its draw() must give {list(spec.shape)}")
+        draw.drawn[spec.name] = np.array(array, dtype=spec.dtype, order="C")
+    return draw.drawn
+
+
+def array_digest(arrays: Mapping[str, Array]) -> str:
+    """SHA-256, in hex, of the arrays' names, dtypes, shapes and bytes; their order does not matter."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(json.dumps([name, array.dtype.name, list(array.shape)]).encode())
+        little = array if array.dtype.kind == "V" else array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(little.tobytes())
+    return digest.hexdigest()
+
+
+def _shape(name: str, shape: object) -> tuple[int, ...]:
+    try:
+        return tuple(_dimension(n) for n in shape)  # type: ignore[attr-defined]
+    except (TypeError, AttributeError, ValueError):
+        raise InputError(f"input {name!r}: shape is {shape!r}; give whole numbers above 0") from None
+
+
+def _dimension(n: Any) -> int:
+    whole: int = n.__index__()
+    if isinstance(n, bool) or whole < 1:
+        raise ValueError(n)
+    return whole
+
+
+def _fitting(made: type, data: object, what: str) -> Mapping[str, Any]:
+    """``data``, once it is sure to hold every key that the dataclass ``made`` needs, and no other."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{what}: {data!r} is no JSON object")
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(made)}
+    wrong = [repr(key) for key in data if key not in known]
+    wrong += [f"no {name!r}" for name, needed in known.items() if needed and name not in data]
+    if wrong:
+        raise InputError(f"{what}: it has {', '.join(wrong)}; its keys are {', '.join(known) or 'none'}")
+    return data

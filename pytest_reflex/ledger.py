@@ -1,0 +1,124 @@
+"""What a whole session found: collected from test reports, written to files, and the session's last word.
+
+Everything in here is made of builtins, because under xdist it came through a pipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+# The attribute of a test report that carries what the test found to the process that writes the files.
+ATTRIBUTE: Final = "reflex"
+# Passing results beyond this many are counted, not listed.
+LISTED: Final = 50
+
+
+class Ledger:
+    """Takes entries in any order and gives them back sorted, so that workers change nothing.
+
+    Attributes:
+        problems: what went wrong with the run itself, one line each; any problem fails the session.
+        strict: whether the session must have compared something.
+    """
+
+    def __init__(self, *, strict: bool, json: Path | None, report: Path | None) -> None:
+        self.strict = strict
+        self.problems: list[str] = []
+        self._json = json
+        self._report = report
+        self._results: list[dict[str, Any]] = []
+        self._not_compared: list[dict[str, str]] = []
+        self._written: list[Path] = []
+
+    @property
+    def empty(self) -> bool:
+        return not (self._results or self._not_compared or self.problems)
+
+    def add(self, payload: Mapping[str, Any]) -> None:
+        """Take what one test report carries: ``results`` and ``not_compared``, both lists of dicts."""
+        self._results += payload["results"]
+        self._not_compared += payload["not_compared"]
+
+    def problem(self, line: str) -> None:
+        if line not in self.problems:
+            self.problems.append(line)
+
+    def document(self) -> dict[str, Any]:
+        from pytest_reflex.report.json import document, dumps
+
+        def order(entry: dict[str, Any]) -> tuple[str, int, str]:
+            # A test that ran more than once (in each worker, or again) leaves several entries under one key.
+            return entry["nodeid"], entry["call"], dumps(entry)
+
+        results = sorted(self._results, key=order)
+        return document(
+            results,
+            not_compared=sorted(self._not_compared, key=lambda t: (t["nodeid"], t["outcome"], t["reason"])),
+            problems=sorted(self.problems),
+        )
+
+    def close(self) -> None:
+        """Say what is missing from the session, then write the files; one that cannot be is a problem."""
+        if self.strict and not self._results:
+            self.problem("no parity result in this session; --reflex-strict wants at least one")
+        if self._json is None and self._report is None:
+            return
+        from pytest_reflex.report.json import dumps
+        from pytest_reflex.report.write import write_text
+
+        made = self.document()
+        files = {} if self._json is None else {self._json: dumps(made)}
+        if self._report is not None:
+            from pytest_reflex.report.html import page
+
+            files[self._report / "parity.json"] = dumps(made)
+            files[self._report / "index.html"] = page(made)
+        for path, text in files.items():
+            try:
+                write_text(path, text)
+            except OSError as error:
+                self.problem(f"{path}: the report could not be written ({error.strerror or error})")
+            else:
+                self._written.append(path)
+
+    def summary(self) -> list[tuple[str, str]]:
+        """The terminal section's lines, each with how it is meant: pass, fail, warning or plain."""
+        from pytest_reflex.report.json import number
+        from pytest_reflex.report.terminal import bound, figure
+
+        lines: list[tuple[str, str]] = []
+        made = self.document()
+        if made["results"]:
+            lines.append(("verdict  max_abs_diff  threshold  name", "plain"))
+        passing = 0
+        for entry in made["results"]:
+            passed = entry["passed"] is True
+            passing += passed
+            if passed and passing > LISTED:
+                continue
+            seen = figure(number(entry["max_abs_diff_across_all"]), entry["threshold"])
+            text = (
+                f"{'PASS' if passed else 'FAIL':7}  {seen:>12}  {bound(entry['threshold']):>9}  "
+                f"{_label(entry)}"
+            )
+            lines.append((text, "pass" if passed else "fail"))
+        if passing > LISTED:
+            lines.append((f"... {passing - LISTED} more PASS", "plain"))
+        for test in made["not_compared"]:
+            if test["outcome"] == "passed":
+                lines.append((f"warning: {test['nodeid']}: {test['reason']}", "warning"))
+            else:
+                lines.append(
+                    (f"not compared: {test['nodeid']}: {test['outcome']}: {test['reason']}", "warning")
+                )
+        lines += [(f"report: {path}", "plain") for path in self._written if path.name != "parity.json"]
+        lines += [(f"error: {problem}", "fail") for problem in made["problems"]]
+        return lines
+
+
+def _label(entry: Mapping[str, Any]) -> str:
+    """The test, and after it the result's own name when it was given one."""
+    name, nodeid = " ".join(entry["name"].split()), entry["nodeid"]
+    return name if name.startswith(nodeid) else f"{nodeid} ({name})"

@@ -1,0 +1,206 @@
+"""What an input's values stand for, and how a fixture's values are drawn from that.
+
+Plain arithmetic on numpy's PCG64 stream and no sine or cosine, whose last bit differs between
+processors: every machine draws the same arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import numpy as np
+
+from pytest_reflex.errors import InputError
+
+if TYPE_CHECKING:
+    from pytest_reflex.inputs import InputSpec
+
+Array = np.ndarray[Any, Any]
+
+_BLOCKS_PER_SIDE: Final = 8
+
+
+@dataclass
+class Draw:
+    """One fixture in the making.
+
+    Attributes:
+        seed: what the fixtures are drawn with.
+        fixture_idx: the fixture's number.
+        rng: the generator that the specs share, in their order.
+        drawn: the inputs drawn so far.
+    """
+
+    seed: int
+    fixture_idx: int
+    rng: np.random.Generator
+    drawn: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What an input's values stand for. Subclasses are frozen dataclasses and are known by their ``kind``.
+
+    A meaning of one's own needs a ``kind`` and :meth:`draw`; the JSON form follows from its fields.
+    """
+
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        known = MEANINGS.setdefault(cls.kind, cls)
+        if not cls.kind or known.__qualname__ != cls.__qualname__:
+            raise InputError(f"{cls.__name__}.kind: {cls.kind!r} is empty or taken; give it another")
+        MEANINGS[cls.kind] = cls
+
+    def check(self, spec: InputSpec) -> None:
+        """Raise InputError when the meaning's values or the spec's shape and dtype do not fit it."""
+
+    def needs(self) -> tuple[str, ...]:
+        """Names of the inputs that must be drawn before this one."""
+        return ()
+
+    def check_needs(self, spec: InputSpec, earlier: Mapping[str, InputSpec]) -> None:
+        """Raise InputError when an input named by :meth:`needs` does not fit; ``earlier`` has them all."""
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        """Return an array that has, or can be cast to, the spec's dtype, and has its shape."""
+        raise NotImplementedError
+
+
+MEANINGS: Final[dict[str, type[Meaning]]] = {}
+
+
+@dataclass(frozen=True)
+class Gaussian(Meaning):
+    """Independent normal values: noise."""
+
+    kind: ClassVar[str] = "gaussian"
+    mean: float = 0.0
+    std: float = 1.0
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "f")
+        require(math.isfinite(self.mean), spec, "mean", self.mean, "a finite number")
+        require(math.isfinite(self.std) and self.std > 0, spec, "std", self.std, "a finite number above 0")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        return self.mean + self.std * draw.rng.standard_normal(spec.shape)
+
+
+@dataclass(frozen=True)
+class Uniform(Meaning):
+    """Independent values between ``low`` and ``high``: a time, a percentage."""
+
+    kind: ClassVar[str] = "uniform"
+    low: float = 0.0
+    high: float = 1.0
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "f")
+        require(math.isfinite(self.high - self.low), spec, "high - low", self.high - self.low, "finite")
+        require(self.low < self.high, spec, "high", self.high, f"above low, which is {self.low!r}")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        return self.low + (self.high - self.low) * draw.rng.random(spec.shape)
+
+
+@dataclass(frozen=True)
+class Integers(Meaning):
+    """Independent integers from ``low`` up to and not including ``high``: an embodiment's id."""
+
+    kind: ClassVar[str] = "integers"
+    low: int = 0
+    high: int = 2
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "iu")
+        require(self.low < self.high, spec, "high", self.high, f"above low, which is {self.low!r}")
+        require_fits(spec, "low", self.low)
+        require_fits(spec, "high - 1", self.high - 1)
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        return draw.rng.integers(self.low, self.high, spec.shape, dtype=np.dtype(spec.dtype).type)
+
+
+@dataclass(frozen=True)
+class Bernoulli(Meaning):
+    """Independent booleans, true with probability ``p``."""
+
+    kind: ClassVar[str] = "bernoulli"
+    p: float = 0.5
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "b")
+        require(0 < self.p < 1, spec, "p", self.p, "between 0 and 1")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        return draw.rng.random(spec.shape) < self.p
+
+
+@dataclass(frozen=True)
+class Image(Meaning):
+    """Pixels in [-1, 1], shape [..., H, W]: noise, smooth gradients and saturated blocks in turn."""
+
+    kind: ClassVar[str] = "image"
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "f")
+        require(len(spec.shape) >= 2, spec, "shape", list(spec.shape), "[..., height, width]")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        *planes, height, width = spec.shape
+        style = draw.fixture_idx % 3
+        if style == 0:
+            return np.asarray(draw.rng.uniform(-1.0, 1.0, spec.shape))
+        if style == 1:  # each plane interpolates between four corners of its own
+            corner = draw.rng.uniform(-1.0, 1.0, (4, *planes, 1, 1))
+            y = (np.arange(height) / max(height - 1, 1))[:, None]
+            x = np.arange(width) / max(width - 1, 1)
+            top = corner[0] + (corner[1] - corner[0]) * x
+            bottom = corner[2] + (corner[3] - corner[2]) * x
+            return np.asarray(np.clip(top + (bottom - top) * y, -1.0, 1.0))
+        sign = 2.0 * draw.rng.integers(0, 2, (*planes, _BLOCKS_PER_SIDE, _BLOCKS_PER_SIDE)) - 1.0
+        row = np.arange(height) * _BLOCKS_PER_SIDE // height
+        column = np.arange(width) * _BLOCKS_PER_SIDE // width
+        return np.asarray(sign[..., row[:, None], column])
+
+
+@dataclass(frozen=True)
+class State(Meaning):
+    """A robot's normalised state: gaussian, at rest (0), at its limits (-1 or 1), then clipped gaussian."""
+
+    kind: ClassVar[str] = "state"
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "f")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        values = draw.rng.standard_normal(spec.shape)
+        if draw.fixture_idx == 0:
+            return values
+        if draw.fixture_idx == 1:
+            return np.zeros(spec.shape)
+        if draw.fixture_idx == 2:
+            return np.where(values < 0, -1.0, 1.0)
+        return np.clip(values, -1.0, 1.0)
+
+
+def require(good: bool, spec: InputSpec, what: str, value: object, expected: str) -> None:
+    if not good:
+        raise InputError(f"input {spec.name!r}, {spec.meaning.kind}: {what} is {value!r}; give {expected}")
+
+
+def require_dtype(spec: InputSpec, kinds: str) -> None:
+    words = {"f": "float", "b": "bool", "i": "int", "u": "uint"}
+    expected = "one of kind " + ", ".join(words[kind] for kind in kinds)
+    require(np.dtype(spec.dtype).kind in kinds, spec, "dtype", spec.dtype, expected)
+
+
+def require_fits(spec: InputSpec, what: str, value: object) -> None:
+    limits = np.iinfo(spec.dtype)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    good = whole and limits.min <= value <= limits.max  # type: ignore[operator]
+    require(good, spec, what, value, f"a whole number that {spec.dtype} can hold")

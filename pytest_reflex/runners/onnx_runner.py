@@ -1,0 +1,167 @@
+"""Runs an ONNX model under ONNX Runtime, and reports which execution provider did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.runners.base import RunnerBase, first_line
+from pytest_reflex.settings import PROVIDERS, provider_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnxruntime
+
+    Array = np.ndarray[Any, Any]
+
+_DTYPES: Final = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    **{f"tensor({name})": name for name in ("float16", "bfloat16", "bool")},
+    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+class OnnxRunner(RunnerBase):
+    """Runs an ONNX model.
+
+    Asking for a provider that is not there is no error here: ONNX Runtime falls back, ``providers_used``
+    says so, and the verdict refuses it.
+
+    Args:
+        model: path of the ``.onnx`` file, or its bytes.
+        provider: the execution provider, by short or full name.
+        threads: threads within an operator; by default what ONNX Runtime chooses.
+        prepack: copy the weights into the layout that runs fastest; without, they stay mapped from the
+            file, and the session opens at once and small.
+        name: for people; by default the path.
+
+    Attributes:
+        provider_asked: ONNX Runtime's full name of the provider asked for.
+        providers_used: what the session reports, empty before the first open.
+        inputs: names of the model's inputs, empty before the first open.
+        outputs: names of the model's outputs, empty before the first open.
+
+    Raises:
+        SettingsError: the provider has no such name.
+        RunnerError: ``threads`` is not a whole number above 0.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | bytes,
+        *,
+        provider: str = "cpu",
+        threads: int | None = None,
+        prepack: bool = True,
+        name: str | None = None,
+    ) -> None:
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise RunnerError(f"threads is {threads!r}; give a whole number above 0, or None")
+        self._model = model if isinstance(model, bytes) else Path(model)
+        self.name = name or (f"{len(model)} bytes of ONNX" if isinstance(model, bytes) else str(model))
+        self.provider_asked = provider_name(provider)
+        self.providers_used: tuple[str, ...] = ()
+        self.inputs: tuple[str, ...] = ()
+        self.outputs: tuple[str, ...] = ()
+        self._threads = threads
+        self._prepack = prepack
+        self._session: onnxruntime.InferenceSession | None = None
+
+    def open(self) -> None:
+        if self._session is not None:
+            return
+        if isinstance(self._model, Path) and not self._model.is_file():
+            wrong = "is a directory" if self._model.is_dir() else "does not exist"
+            raise RunnerError(f"{self._model} {wrong}; give the path of an .onnx file")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise RunnerError(f"{self.name} needs ONNX Runtime; pip install onnxruntime") from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only: they come as exceptions, the rest is noise
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        if not self._prepack:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        there = self.provider_asked in onnxruntime.get_available_providers()
+        provider = self.provider_asked if there else PROVIDERS["cpu"]
+        model = self._model if isinstance(self._model, bytes) else str(self._model)
+        try:
+            session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        except Exception as error:
+            raise RunnerError(
+                f"{self.name} is no model that ONNX Runtime can open: {first_line(error)}"
+            ) from error
+        # A failing run would otherwise be repeated on another provider, after this one was reported.
+        session.disable_fallback()
+        self._session = session
+        self.providers_used = tuple(session.get_providers())
+        self.inputs = tuple(i.name for i in session.get_inputs())
+        self.outputs = tuple(o.name for o in session.get_outputs())
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        import numpy as np
+
+        session = self._opened()
+        self._require_inputs(session, inputs)
+        feed = {name: np.array(array, order="C") for name, array in inputs.items()}
+        try:
+            outputs = session.run(list(self.outputs), feed)
+        except Exception as error:
+            raise RunnerError(f"{self.name} failed: {first_line(error)}") from error
+        for name, value in zip(self.outputs, outputs, strict=True):
+            if not isinstance(value, np.ndarray | np.generic):
+                raise RunnerError(f"{self.name}: output {name!r} is a {type(value).__name__}, not an array")
+        return {name: np.asarray(value) for name, value in zip(self.outputs, outputs, strict=True)}
+
+    def close(self) -> None:
+        self._session = None
+
+    def facts(self) -> dict[str, Any]:
+        import onnxruntime
+
+        self._opened()
+        return {
+            "kind": "onnx",
+            "name": self.name,
+            "path": None if isinstance(self._model, bytes) else str(self._model),
+            "provider_asked": self.provider_asked,
+            "providers_used": list(self.providers_used),
+            "threads": self._threads,
+            "prepack": self._prepack,
+            "versions": {"onnxruntime": str(onnxruntime.__version__)},
+        }
+
+    def _opened(self) -> onnxruntime.InferenceSession:
+        if self._session is None:
+            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
+        return self._session
+
+    def _require_inputs(self, session: onnxruntime.InferenceSession, inputs: Mapping[str, Array]) -> None:
+        missing = [name for name in self.inputs if name not in inputs]
+        # An input with a default may be given or left out.
+        optional = {i.name: i for i in session.get_overridable_initializers()}
+        extra = [name for name in inputs if name not in self.inputs and name not in optional]
+        if missing or extra:
+            parts = [f"missing {', '.join(map(repr, missing))}"] if missing else []
+            parts += [f"unexpected {', '.join(map(repr, extra))}"] if extra else []
+            raise RunnerError(
+                f"{self.name}: inputs are {'; '.join(parts)}; it takes {', '.join(self.inputs)}"
+            )
+        given = [i for name, i in optional.items() if name in inputs]
+        for expected in [*session.get_inputs(), *given]:
+            array = inputs[expected.name]
+            if array.dtype.name != _DTYPES.get(expected.type):
+                wrong = f"input {expected.name!r} is {array.dtype.name}"
+                raise RunnerError(
+                    f"{self.name}: {wrong}; it takes {_DTYPES.get(expected.type, expected.type)}"
+                )
+            # A dimension with a name, or none, takes any length.
+            same_rank = len(array.shape) == len(expected.shape)
+            sizes = zip(array.shape, expected.shape, strict=False)
+            if not same_rank or any(isinstance(want, int) and got != want for got, want in sizes):
+                wrong = f"input {expected.name!r} has shape {list(array.shape)}"
+                raise RunnerError(f"{self.name}: {wrong}; it takes {list(expected.shape)}")

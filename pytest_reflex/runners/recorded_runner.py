@@ -1,0 +1,204 @@
+"""Replays outputs that were recorded elsewhere: a reference without its framework, weights or machine.
+
+A recording is one safetensors file with the tensors ``fixture{i}.inputs.{name}`` and
+``fixture{i}.outputs.{name}``, and the metadata ``format``, ``version``, ``inputs``, ``outputs`` and
+``live_inputs``; the last three are JSON lists of names, the first two of them in the model's order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.runners.base import RunnerBase, first_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+    Fixture = tuple[dict[str, Array], dict[str, Array]]
+
+FORMAT: Final = "reflex-fixtures"
+VERSION: Final = "1"
+
+
+class RecordedRunner(RunnerBase):
+    """Answers the inputs of a recording with the outputs of that recording, and no others.
+
+    Args:
+        path: the safetensors file that :func:`save_recording` wrote.
+        name: for people; by default the path.
+
+    Attributes:
+        live_inputs: the inputs that change the recorded model's outputs; known once open.
+    """
+
+    def __init__(self, path: str | Path, *, name: str | None = None) -> None:
+        self._path = Path(path)
+        self.name = name or str(path)
+        self.live_inputs: tuple[str, ...] = ()
+        self._count = 0
+        self._outputs: dict[str, dict[str, Array]] | None = None
+
+    def recorded(self) -> list[dict[str, Array]]:
+        """The inputs of every fixture, in order; fresh arrays, open or not.
+
+        Raises:
+            RunnerError: the file is missing, damaged, or no recording.
+        """
+        return [inputs for inputs, _ in _read(self._path)[0]]
+
+    def open(self) -> None:
+        from pytest_reflex.inputs import array_digest
+
+        if self._outputs is None:
+            fixtures, self.live_inputs = _read(self._path)
+            self._count = len(fixtures)
+            self._outputs = {array_digest(inputs): outputs for inputs, outputs in fixtures}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        from pytest_reflex.inputs import array_digest
+
+        if self._outputs is None:
+            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
+        found = self._outputs.get(array_digest(inputs))
+        if found is None:
+            known = f"{len(self._outputs)} others are"
+            raise RunnerError(
+                f"{self.name}: these inputs are not recorded ({known}); check with its recorded() inputs"
+            )
+        return {name: array.copy() for name, array in found.items()}
+
+    def close(self) -> None:
+        self._outputs = None
+
+    def facts(self) -> dict[str, Any]:
+        import safetensors
+
+        if self._outputs is None:
+            raise RunnerError(f"{self.name} is not open, so nothing is known about it; call open() first")
+        return {
+            "kind": "recorded",
+            "name": self.name,
+            "path": str(self._path),
+            "fixtures": self._count,
+            "live_inputs": list(self.live_inputs),
+            "versions": {"safetensors": str(safetensors.__version__)},
+        }
+
+
+def save_recording(
+    path: str | Path,
+    fixtures: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]],
+    live_inputs: Sequence[str],
+) -> None:
+    """Write a recording; the file appears whole or not at all.
+
+    Args:
+        path: where to; an existing file is replaced.
+        fixtures: ``(inputs, outputs)`` of each fixture, the same names in each.
+        live_inputs: the inputs that change the model's outputs. A check refuses a candidate in which one
+            of them is dead.
+
+    Raises:
+        RunnerError: there is no fixture, names differ between fixtures, ``live_inputs`` names no input,
+            or two fixtures have the same inputs and not the same outputs.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    if not fixtures:
+        raise RunnerError(f"{path}: no fixture to record; give at least one")
+    inputs, outputs = (list(side) for side in fixtures[0])
+    for i, fixture in enumerate(fixtures):
+        for side, names, arrays in zip(("inputs", "outputs"), (inputs, outputs), fixture, strict=True):
+            if not names or list(arrays) != names:
+                raise RunnerError(f"{path}: {side} of fixture {i} are {list(arrays)}; fixture 0 has {names}")
+    for name in live_inputs:
+        if name not in inputs:
+            raise RunnerError(f"{path}: live input {name!r} is no input; the inputs are {', '.join(inputs)}")
+    _require_function(path, fixtures)
+    tensors = {
+        f"fixture{i}.{side}.{name}": np.array(array, order="C")
+        for i, fixture in enumerate(fixtures)
+        for side, arrays in zip(("inputs", "outputs"), fixture, strict=True)
+        for name, array in arrays.items()
+    }
+    lists = {"inputs": inputs, "outputs": outputs, "live_inputs": list(live_inputs)}
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        **{key: json.dumps(names) for key, names in lists.items()},
+    }
+    unfinished = Path(f"{path}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, unfinished, metadata)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
+    except Exception as error:
+        raise RunnerError(f"{path} cannot be read as a recording: {first_line(error)}") from error
+    form = (metadata.get("format"), metadata.get("version"))
+    if form != (FORMAT, VERSION):
+        raise RunnerError(
+            f"{path} is {form[0]!r} version {form[1]!r}; a recording is {FORMAT!r} version {VERSION!r}"
+        )
+    names = {side: _names(path, metadata, side) for side in ("inputs", "outputs", "live_inputs")}
+    inputs, outputs, live = names["inputs"], names["outputs"], names["live_inputs"]
+    per_fixture = len(inputs) + len(outputs)
+    count = len(tensors) // per_fixture if per_fixture else 0
+    expected = {
+        f"fixture{i}.{side}.{n}" for i in range(count) for side in ("inputs", "outputs") for n in names[side]
+    }
+    if not inputs or not outputs or not tensors or set(tensors) != expected or not set(live) <= set(inputs):
+        wrong = (
+            f"{len(tensors)} tensors do not make fixtures of {len(inputs)} inputs and {len(outputs)} outputs"
+        )
+        raise RunnerError(f"{path} is no whole recording: {wrong}; record it again")
+    fixtures = [
+        (
+            {name: tensors[f"fixture{i}.inputs.{name}"] for name in inputs},
+            {name: tensors[f"fixture{i}.outputs.{name}"] for name in outputs},
+        )
+        for i in range(count)
+    ]
+    _require_function(path, fixtures)
+    return fixtures, live
+
+
+def _names(path: Path, metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
+    try:
+        names = json.loads(metadata[key])
+    except (KeyError, ValueError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RunnerError(f"{path}: metadata {key!r} is {metadata.get(key)!r}; expected a JSON list of names")
+    return tuple(names)
+
+
+def _require_function(
+    path: str | Path, fixtures: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]]
+) -> None:
+    """Equal inputs with unequal outputs: only one of the two could be replayed, the other never compared."""
+    from pytest_reflex.inputs import array_digest
+
+    answers: dict[str, tuple[int, str]] = {}
+    for i, (inputs, outputs) in enumerate(fixtures):
+        answer = array_digest(outputs)
+        first, known = answers.setdefault(array_digest(inputs), (i, answer))
+        if answer != known:
+            wrong = f"fixtures {first} and {i} have the same inputs and not the same outputs"
+            raise RunnerError(f"{path}: {wrong}; record a model that its inputs determine")

@@ -1,0 +1,85 @@
+"""Who is judged against whom: what a caller holds, as two runners, one provider and the inputs for both."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from pytest_reflex import settings
+from pytest_reflex.errors import InputError, ReflexError, RunnerError, SettingsError
+from pytest_reflex.inputs import InputSpec
+from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner
+
+
+@runtime_checkable
+class Candidate(Protocol):
+    """What can be judged besides a runner: it knows its inputs and makes its runner, as a bundle does."""
+
+    @property
+    def inputs(self) -> Sequence[InputSpec]:
+        """What it reads."""
+
+    def runner(self, provider: str) -> Runner:
+        """Itself as a runner on that execution provider (ONNX Runtime's full name)."""
+
+    def reference_runner(self, model: Any) -> Runner:
+        """The model it was made from, as a runner that is called the way the candidate is."""
+
+
+def candidate_runner(candidate: Any, provider: str) -> Runner:
+    """The candidate as a runner, on the provider (full name) unless it is a runner already."""
+    if isinstance(candidate, Runner):
+        return candidate
+    if isinstance(candidate, Candidate):
+        return candidate.runner(provider)
+    if isinstance(candidate, str | os.PathLike):
+        path = Path(candidate)
+        if path.is_dir():
+            raise ReflexError(
+                f"candidate {path} is a directory; open it with exporters.open_bundle({str(path)!r})"
+            )
+        if not path.is_file():  # said before the reference has run for an hour
+            raise RunnerError(f"candidate {path} does not exist; give the path of an .onnx file")
+        return OnnxRunner(path, provider=provider)
+    kind = type(candidate).__name__
+    raise ReflexError(f"candidate is a {kind}; give a runner, the path of an .onnx file, or a bundle")
+
+
+def reference_runner(reference: Any, candidate: Any) -> Runner:
+    """The reference as a runner; the candidate knows best how to call the model it was made from."""
+    if isinstance(reference, Runner):
+        return reference
+    if isinstance(candidate, Candidate):
+        return candidate.reference_runner(reference)
+    torch = sys.modules.get("torch")  # no module is given by someone who has not imported it
+    if torch is not None and isinstance(reference, torch.nn.Module):
+        return TorchRunner(reference)
+    kind = type(reference).__name__
+    raise ReflexError(f"reference is a {kind}; give a runner or an nn.Module (TorchRunner(f) for a function)")
+
+
+def provider_asked(runner: Runner, provider: str) -> str:
+    """The provider that the verdict insists on, or "" where the candidate has none."""
+    made_for = getattr(runner, "provider_asked", None)
+    if made_for is None:
+        # No ONNX Runtime session, so nothing to fall back from; but what was asked for must still be met.
+        return "" if provider == settings.PROVIDERS["cpu"] else provider
+    if made_for != provider:
+        raise SettingsError(
+            f"provider: {provider} is asked for and {runner.name} was made for {made_for}; give one"
+        )
+    return str(made_for)
+
+
+def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:
+    """The inputs that were given, else the recorded reference's, else the candidate's own."""
+    if inputs is not None:
+        return inputs
+    if isinstance(reference, RecordedRunner):
+        return reference.recorded()  # it can answer no others
+    if isinstance(candidate, Candidate):
+        return candidate.inputs
+    raise InputError("inputs is None and the candidate does not know its own; give a list of InputSpec")
