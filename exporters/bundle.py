@@ -42,15 +42,20 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk whose files are what its manifest says.
+    """A bundle on disk.
 
     Attributes:
         path: the directory.
         manifest: the contents of ``reflex.json``.
+        shown: what reports call it; by default its path.
+        changed: what was changed since its check, in words; empty when every digest holds. A verdict
+            refuses a bundle with anything here, whatever its figures.
     """
 
     path: Path
     manifest: Mapping[str, Any]
+    shown: str = ""
+    changed: str = ""
 
     @property
     def family(self) -> str:
@@ -113,8 +118,13 @@ class Export(Bundle):
         return head + (self.result._repr_html_() if self.result else "<p>not verified</p>")
 
 
-def open_bundle(directory: str | os.PathLike[str]) -> Bundle:
+def open_bundle(directory: str | os.PathLike[str], *, to_judge: bool = False) -> Bundle:
     """Open a bundle after checking every file against the manifest.
+
+    Args:
+        directory: the bundle.
+        to_judge: open it also when a file was changed since its check, so that a verdict can say by how
+            much it is wrong; :attr:`Bundle.changed` then names the file and the verdict is a fail.
 
     Raises:
         BundleError: the directory, the manifest or a file is missing, unreadable, of another size or
@@ -124,9 +134,10 @@ def open_bundle(directory: str | os.PathLike[str]) -> Bundle:
     if not path.is_dir():
         raise BundleError(f"no bundle at {path}: expected a directory that holds {MANIFEST}")
     manifest = read_manifest(path)
-    for name, facts in manifest["files"].items():
-        _check_file(path, name, facts)
-    return Bundle(path, manifest)
+    changed = [said for name, facts in manifest["files"].items() if (said := _check_file(path, name, facts))]
+    if changed and not to_judge:
+        raise BundleError(f"{changed[0]}; export the bundle again")
+    return Bundle(path, manifest, changed="; ".join(changed))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -159,7 +170,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_file(path: Path, name: str, facts: Any) -> None:
+def _check_file(path: Path, name: str, facts: Any) -> str:
+    """What of a file's contents is not as its manifest says, in words; empty when all is."""
     file = path / name
     if Path(name).name != name:
         raise BundleError(f"{path / MANIFEST} names a file outside of the bundle: {name!r}")
@@ -174,10 +186,9 @@ def _check_file(path: Path, name: str, facts: Any) -> None:
             "written over; export the bundle again"
         )
     if (found := sha256_file(file)) != facts["sha256"]:
-        raise BundleError(
-            f"{file} was changed after its check: SHA-256 is {found[:12]}…, its manifest says "
-            f"{facts['sha256'][:12]}…; export the bundle again"
-        )
+        wanted = facts["sha256"]
+        return f"{file} was changed after its check (SHA-256 {found[:12]}, manifest {wanted[:12]})"
+    return ""
 
 
 def write_manifest(
@@ -228,9 +239,12 @@ def staged(destination: str | os.PathLike[str]) -> Iterator[Path]:
         raise BundleError(f"cannot write beside {destination}: {error.strerror or error}") from error
     try:
         yield stage
-        stage.chmod(0o755)
+        mask = os.umask(0)
+        os.umask(mask)
         for file in stage.iterdir():
+            file.chmod(0o666 & ~mask)
             _fsync(file)
+        stage.chmod(0o777 & ~mask)
         _fsync(stage)
         _exchange(stage, target)
     finally:

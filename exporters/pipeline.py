@@ -141,7 +141,7 @@ def export(
         result: ParityResult | None = None
         if verify:
             # The outputs' names are known once the reference has run; the runner needs only the graphs.
-            draft = Bundle(stage, {**manifest, "outputs": [], "files": written})
+            draft = Bundle(stage, {**manifest, "outputs": [], "files": written}, shown=str(out_dir))
             result = check(
                 recorder,
                 draft,
@@ -166,7 +166,7 @@ def export(
         ]
         manifest["check"] = result.to_json() if result is not None else None
         whole = write_manifest(stage, manifest, {**written, **file_facts(stage, [FIXTURES])})
-    return Export(Path(out_dir), whole, result)
+    return Export(Path(out_dir), whole, result=result)
 
 
 def _flow_models(

@@ -31,7 +31,7 @@ class Policy(RunnerBase):
 
     def __init__(self, bundle: Bundle, *, provider: str = "cpu", steps: int | None = None) -> None:
         manifest = bundle.manifest
-        self.name = str(bundle.path)
+        self.name = bundle.shown or str(bundle.path)
         self._bundle = bundle
         self._steps = steps if steps is not None else manifest["steps"]
         weights = sum(facts["size"] for facts in manifest["files"].values())
@@ -63,6 +63,7 @@ class Policy(RunnerBase):
         return {
             **first.facts(),
             "kind": "bundle",
+            "name": self.name,
             "path": self.name,
             "family": self._bundle.family,
             "layout": self._bundle.layout,

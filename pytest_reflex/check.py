@@ -85,14 +85,13 @@ def check(
     if truth is tested:
         raise ReflexError(f"{truth.name} is given as both reference and candidate; give two runners")
     asked = provider_asked(tested, provider)
-    drawn = fixtures_from(
-        inputs_for(inputs, truth, candidate), settings.fixtures(fixtures), settings.seed(seed)
-    )
+    given = inputs_for(inputs, truth, candidate)
+    drawn = fixtures_from(given, settings.fixtures(fixtures), settings.seed(seed))
     tell = progress or (lambda side, done, total: None)
 
     expected, reference_facts = _run_reference(truth, drawn, tell)
     run = _run_candidate(tested, drawn, expected, Evidence({}, {}, bound, asked, ()), tell)
-    silent = {n: value for n, value in drawn.others().items() if not run.effects[n].words}
+    silent = {n: value for n, value in drawn.others.items() if not run.effects[n].words}
     liveness = judge_liveness(list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent))
 
     doubts = {"compared": _random(reference_facts), "repeat": [], "inputs": liveness.unproven}
@@ -108,7 +107,7 @@ def check(
         fixtures=tuple(run.results),
         answers=tuple(Answer(gate, "; ".join(reasons[gate]) or YES) for gate in RUN_GATE_NAMES),
         reference=reference_facts,
-        candidate={**run.facts, "live_inputs": list(liveness.live)},
+        candidate={**run.facts, "live_inputs": liveness.live},
         notes=tuple(notes),
     )
 
@@ -141,7 +140,7 @@ def _run_candidate(
     terms: Evidence,
     tell: Progress,
 ) -> _CandidateRun:
-    others = fixtures.others()
+    others = fixtures.others
     total = fixtures.count + 1 + len(others)
     done = itertools.count(1)
     results = []
@@ -182,8 +181,8 @@ def _random(facts: Mapping[str, Any]) -> list[str]:
     if not facts.get("drew_random"):
         return []
     return [
-        "the reference drew from torch's random generator while running, so its inputs alone do not determine "
-        "its outputs; pass noise as an input"
+        "the reference drew from torch's random generator while running, so inputs alone do not determine "
+        "its output; pass noise as an input"
     ]
 
 

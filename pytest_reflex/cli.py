@@ -123,7 +123,7 @@ def validate_export(directory: Path, model: str, output_json: bool, **judging: A
 
     with _Progress() as tell:
         tell("digests", 0, 1)
-        bundle = open_bundle(directory)
+        bundle = open_bundle(directory, to_judge=True)
         tell("digests", 1, 1)
         reference, inputs = _reference(bundle, model)
         result = check(reference, bundle, inputs=inputs, name=str(directory), progress=tell, **judging)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -33,8 +34,9 @@ class Fixtures:
     seed: int | None
     make: Callable[[int], dict[str, Array]]
 
+    @cached_property
     def others(self) -> dict[str, Array]:
-        """Another value of each input than in fixture 0, of the same shape; none for one that never varies."""
+        """For each input that ever varies, a value it does not have in fixture 0, of the same shape."""
         plain = self.make(0)
         found: dict[str, Array] = {}
         for fixture_idx in range(1, self.count + self.spare):

@@ -44,7 +44,7 @@ class TorchRunner(RunnerBase):
             raise RunnerError(
                 f"model is a {type(model).__name__}; give an nn.Module or a function that returns one"
             )
-        self.name: str = name or getattr(model, "__name__", type(model).__name__)
+        self.name = name or str(getattr(model, "__name__", type(model).__name__))
         self.drew_random = False
         self._given = model
         self._call = call
