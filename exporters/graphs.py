@@ -101,17 +101,17 @@ def refuse_narrowed_constants(model: ir.Model) -> None:
         TracingError: naming the node.
     """
     for node in model.graph:
-        source = node.inputs[0] if node.op_type == "Cast" else None
-        if source is None or node.outputs[0].dtype != ir.DataType.DOUBLE or source.dtype != ir.DataType.FLOAT:
+        if node.op_type != "Cast" or node.attributes["to"].as_int() != ir.DataType.DOUBLE:
             continue
-        tensor = ir.convenience.get_const_tensor(source)
-        if tensor is None:
+        source = node.inputs[0]
+        tensor = ir.convenience.get_const_tensor(source) if source is not None else None
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT:
             continue
         for value in tensor.numpy().reshape(-1):
             # The number that was written is the shortest one that rounds to this float32.
             if np.isfinite(value) and float(str(value)) != float(value):
                 raise TracingError(
-                    f"node {node.name!r} widens the float32 constant {value} to float64, "
+                    f"node {node.name!r} widens the float32 constant {value!s} to float64, "
                     "so the digits beyond float32 are lost; make it a float64 tensor in the module"
                 )
 

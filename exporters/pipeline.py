@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -115,7 +116,8 @@ def export(
         written: dict[str, dict[str, Any]] = {}
         for index, (stem, model) in enumerate(models.items()):
             tell("write", index, len(models))
-            written |= write_graph(model, stage, stem)
+            with _no_collection():
+                written |= write_graph(model, stage, stem)
         tell("write", len(models), len(models))
 
         manifest: dict[str, Any] = {
@@ -197,7 +199,11 @@ def _flow_models(
     time = torch.full(x_t.shape[:1], loop.schedule.start, dtype=torch.float32)
     step_model = trace(flow, velocity, {X_T: x_t, TIME: time, **context})
     tell("trace step", 1, 1)
-    return compose(prefix_model, step_model, loop, layout)
+    tell("compose", 0, 1)
+    with _no_collection():
+        composed = compose(prefix_model, step_model, loop, layout)
+    tell("compose", 1, 1)
+    return composed
 
 
 class _Recorder(RunnerBase):
@@ -235,6 +241,18 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in flags.items():
             part.training = training
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the cyclic collector, which else walks all of torch again for every few hundred nodes made."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _blank(value: ir.Value) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Generator
@@ -116,9 +117,14 @@ def parity(request: pytest.FixtureRequest) -> Parity:
 
     report = request.config.stash[_SETTINGS].report
     page = None if report is None else str(Path(report, "index.html"))
-    node = shlex.quote(str(request.config.cwd_relative_nodeid(item.nodeid)))
-    rerun = None if report else f"pytest {node} --reflex-report parity_reports"
+    rerun = None if report else f"pytest {shlex.quote(_from_here(item))} --reflex-report parity_reports"
     return Parity(str(item.nodeid), resolve, _watch(item).record, report=page, rerun=rerun)
+
+
+def _from_here(item: pytest.Item) -> str:
+    """The item's node id as it is written on a command line where pytest was started."""
+    _, colons, rest = str(item.nodeid).partition("::")
+    return os.path.relpath(item.path, item.config.invocation_params.dir) + colons + rest
 
 
 def _watch(item: pytest.Item) -> Watch:

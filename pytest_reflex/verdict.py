@@ -8,6 +8,7 @@ was never asked is a fail.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -83,14 +84,19 @@ class FixtureResult:
                 return answer
         if self.passed:
             return None
-        missing = FIXTURE_GATE_NAMES[len(self.answers)]
+        asked = {answer.gate for answer in self.answers}
+        missing = next((g for g in FIXTURE_GATE_NAMES if g not in asked), FIXTURE_GATE_NAMES[0])
         return Answer(missing, f"the {missing} gate was never asked")
 
     @property
     def worst(self) -> OutputResult | None:
         """The output with the largest max_abs_diff, or None when no figures could be taken."""
         measured = [o for o in self.outputs if o.difference is not None]
-        return max(measured, key=lambda o: o.difference.max_abs_diff, default=None)  # type: ignore[union-attr]
+        return max(
+            measured,
+            key=lambda o: _badness(o.difference.max_abs_diff if o.difference else None),
+            default=None,
+        )
 
     @property
     def max_abs_diff(self) -> float | None:
@@ -107,7 +113,8 @@ class FixtureResult:
     @property
     def cos(self) -> float | None:
         """The least cosine of any output."""
-        return min((o.difference.cos for o in self.outputs if o.difference is not None), default=None)
+        cosines = [o.difference.cos for o in self.outputs if o.difference is not None]
+        return max(cosines, key=lambda cos: _badness(-cos), default=None)
 
 
 @dataclass(frozen=True)
@@ -162,14 +169,15 @@ class ParityResult:
 
     @property
     def max_abs_diff_across_all(self) -> float | None:
-        return max((f.max_abs_diff for f in self.fixtures if f.max_abs_diff is not None), default=None)
+        measured = [f.max_abs_diff for f in self.fixtures if f.max_abs_diff is not None]
+        return max(measured, key=_badness, default=None)
 
     @property
     def worst_fixture(self) -> FixtureResult | None:
         """The fixture a reader should look at first: refused before passed, then the largest max_abs_diff."""
         return max(
             self.fixtures,
-            key=lambda f: (not f.passed, f.max_abs_diff if f.max_abs_diff is not None else float("inf")),
+            key=lambda f: (not f.passed, _badness(f.max_abs_diff)),
             default=None,
         )
 
@@ -186,7 +194,7 @@ class ParityResult:
         raise ParityError(failure_message(self), self)
 
     def to_json(self) -> dict[str, object]:
-        """The result as builtins, ready for ``json.dumps(..., allow_nan=False)``; see ``report/parity.schema.json``."""
+        """The result as builtins, strict JSON once dumped; ``report/parity.schema.json`` describes it."""
         from pytest_reflex.report.json import result_to_json
 
         return result_to_json(self)
@@ -200,6 +208,12 @@ class ParityResult:
         from pytest_reflex.report.terminal import result_text
 
         return result_text(self)
+
+
+def _badness(figure: float | None) -> tuple[bool, float]:
+    """Orders figures, NaN and none above every number; ``max`` by itself sees a NaN only in first place."""
+    unknown = figure is None or math.isnan(figure)
+    return unknown, 0.0 if figure is None or unknown else figure
 
 
 @dataclass(frozen=True)
@@ -258,7 +272,9 @@ def _finite(e: Evidence) -> str:
             if bad.any():
                 at = [int(i) for i in np.argwhere(bad)[0]]
                 value = float(array[tuple(at)])
-                return f"{side} {name}{at} is {value} ({int(bad.sum())} of {bad.size} elements are not finite)"
+                return (
+                    f"{side} {name}{at} is {value} ({int(bad.sum())} of {bad.size} elements are not finite)"
+                )
     return YES
 
 

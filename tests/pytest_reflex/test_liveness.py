@@ -1,0 +1,74 @@
+"""The inputs gate: an input that reaches the reference and not the candidate is dead."""
+
+from __future__ import annotations
+
+import numpy as np
+from policy_cases import SPECS, Function, Policy, candidate, honest, only_refusal, unmasked
+
+from pytest_reflex.check import check
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.inputs import CameraMask, InputSpec, make_fixture
+
+
+def test_inputs_refuses_alone():
+    """All masks are true where the two are compared; only the swap shows that one side ignores them."""
+    fixtures = [{"x": np.full((1, 8), i, np.float32), "mask": np.ones((1, 8), bool)} for i in range(3)]
+    fixtures.append({"x": np.zeros((1, 8), np.float32) - 0.25, "mask": np.zeros((1, 8), bool)})
+    result = check(Policy(), candidate(masked=False), inputs=fixtures)
+    said = only_refusal(result, "inputs")
+    reason = "with another value the reference changes by 5.000e-01, and the candidate gives the same bits"
+    assert said == f"input 'mask' is dead: {reason}"
+    assert result.candidate["live_inputs"] == ["x"]
+
+
+def test_an_input_that_varies_in_no_judged_fixture_is_drawn_until_it_does():
+    cameras = InputSpec("cameras", (1, 3), "bool", CameraMask())
+
+    def last(x, cameras):
+        return {"actions": x * cameras[:, :1]}
+
+    def blind(x, cameras):
+        return {"actions": x}
+
+    spec = InputSpec("camera_0", (1,), "bool", CameraMask(0, 3))
+    assert make_fixture([cameras], 0, 1)["cameras"].tolist() == [[True, True, False]]
+    sides = (
+        Function(lambda x, camera_0: last(x, camera_0[:, None]), "reference"),
+        Function(lambda x, camera_0: blind(x, camera_0)),
+    )
+    said = only_refusal(check(*sides, inputs=[SPECS[0], spec], fixtures=2), "inputs")
+    assert said.startswith("input 'camera_0' is dead")
+
+
+def test_an_input_that_neither_side_uses_is_a_note_and_under_strict_a_refusal():
+    sides = (Function(unmasked, "reference"), candidate(masked=False))
+    result = check(*sides, inputs=SPECS)
+    assert result.passed
+    assert result.notes == ("input 'mask' changes neither side",)
+    assert only_refusal(check(*sides, inputs=SPECS, strict=True), "inputs") == result.notes[0]
+
+
+def test_an_input_that_never_varies_is_a_note_and_under_strict_a_refusal():
+    one = [make_fixture(SPECS, 0, 0)]
+    result = check(Policy(), candidate(), inputs=one)
+    assert result.passed
+    assert result.seed is None
+    assert result.notes[0] == "input 'x' never varies, so it is not known whether it is used"
+    assert "'mask' never varies" in only_refusal(
+        check(Policy(), candidate(), inputs=one, strict=True), "inputs"
+    )
+
+
+def test_an_input_that_the_candidate_will_not_have_swapped_is_live_and_noted():
+    plain = make_fixture(SPECS, 0, 0)
+
+    def coupled(x, mask):
+        if x.tobytes() == plain["x"].tobytes() and mask.tobytes() != plain["mask"].tobytes():
+            raise RunnerError("mask and x do not fit together")
+        return honest(x, mask)
+
+    result = check(Policy(), Function(coupled), inputs=SPECS, strict=True)
+    assert result.passed
+    assert result.notes == (
+        "input 'mask' was not varied alone: the candidate refuses it (mask and x do not fit together)",
+    )

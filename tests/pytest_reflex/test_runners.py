@@ -1,0 +1,266 @@
+"""Runners: what they run, what they restore, and how they say no."""
+
+from __future__ import annotations
+
+import json
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
+from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner, save_recording
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+class Head(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def double_model(shape=(2, 3), dtype=TensorProto.FLOAT) -> bytes:
+    """y = x + x"""
+    x, y = (helper.make_tensor_value_info(name, dtype, shape) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def run(runner, **inputs):
+    with runner:
+        return runner.run(inputs)
+
+
+def test_all_three_are_runners(tmp_path):
+    for runner in (TorchRunner(Head()), OnnxRunner(b""), RecordedRunner(tmp_path)):
+        assert isinstance(runner, Runner)
+        runner.close()
+        with pytest.raises(RunnerError, match="is not open"):
+            runner.run({})
+        with pytest.raises(RunnerError, match="is not open"):
+            runner.facts()
+
+
+# --- torch
+
+
+def test_a_module_runs_in_eval_mode_and_gets_each_flag_back():
+    model = Head().train()
+    model.body.eval()
+    model.body[1].train()
+    flags = {name: module.training for name, module in model.named_modules()}
+    runner = TorchRunner(model)
+    for _ in range(2):  # it can be opened again
+        with runner:
+            assert not any(module.training for module in model.modules())
+            first, second = runner.run({"x": X})["output"], runner.run({"x": X})["output"]
+            assert (first == second).all()
+            assert not runner.facts()["drew_random"]
+        assert {name: module.training for name, module in model.named_modules()} == flags
+    with pytest.raises(ZeroDivisionError), runner:
+        raise ZeroDivisionError
+    assert {name: module.training for name, module in model.named_modules()} == flags
+
+
+def test_no_graph_is_kept_and_inputs_are_not_written_to():
+    seen = []
+
+    def call(x):
+        seen.append(torch.is_grad_enabled())
+        return x.add_(1)
+
+    x = X.copy()
+    assert (run(TorchRunner(nn.Identity(), call), x=x)["output"] == X + 1).all()
+    assert (x == X).all()
+    assert seen == [False]
+
+
+def test_outputs_do_not_share_the_models_memory():
+    buffer = torch.zeros(2)
+    output = run(TorchRunner(nn.Identity(), lambda x: buffer), x=X)["output"]
+    buffer += 1
+    assert output.tolist() == [0, 0]
+
+
+def test_a_loader_is_called_on_open_with_the_module_handed_to_call():
+    made = []
+
+    def load():
+        made.append(nn.Linear(3, 1))
+        return made[-1]
+
+    runner = TorchRunner(load, lambda model, x: model(x))
+    assert runner.name == "load"
+    assert not made
+    assert run(runner, x=X)["output"].shape == (2, 1)
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+    ("returned", "outputs", "names"),
+    [
+        (lambda x: x, None, ["output"]),
+        (lambda x: x, ["actions"], ["actions"]),
+        (lambda x: (x, x), None, ["output_0", "output_1"]),
+        (lambda x: [x, x], ["a", "b"], ["a", "b"]),
+        (lambda x: {"b": x, "a": x}, None, ["b", "a"]),
+        (lambda x: {"b": x, "a": x}, ["b", "a"], ["b", "a"]),
+    ],
+)
+def test_outputs_get_names(returned, outputs, names):
+    assert list(run(TorchRunner(nn.Identity(), returned, outputs=outputs), x=X)) == names
+
+
+@pytest.mark.parametrize(
+    ("returned", "outputs", "message"),
+    [
+        (lambda x: None, None, "returned a NoneType"),
+        (lambda x: (x, x), ["a"], r"returned 2 outputs; 1 are named: \['a'\]"),
+        (lambda x: {"a": x}, ["b"], r"returned \['a'\]; its outputs should be \['b'\]"),
+        (lambda x: {"a": 1.0}, None, "output 'a' is a float, not a tensor"),
+        (lambda x: 1 / 0, None, "Identity failed on inputs x: ZeroDivisionError: division by zero"),
+        (lambda y: y, None, "failed on inputs x: TypeError"),
+    ],
+)
+def test_a_model_that_does_not_give_tensors_says_so(returned, outputs, message):
+    with pytest.raises(RunnerError, match=message):
+        run(TorchRunner(nn.Identity(), returned, outputs=outputs), x=X)
+
+
+def test_bfloat16_outputs_keep_their_dtype():
+    output = run(TorchRunner(nn.Identity(), lambda x: x.to(torch.bfloat16).T), x=X)["output"]
+    assert output.dtype == ml_dtypes.bfloat16
+    assert output.astype(np.float32).tolist() == X.T.tolist()
+
+
+def test_a_reference_in_another_precision_is_refused():
+    with pytest.raises(
+        RunnerError, match=r"parameter body\.0\.weight is torch\.bfloat16; .*call \.float\(\)"
+    ):
+        TorchRunner(Head().to(torch.bfloat16)).open()
+    with pytest.raises(RunnerError, match=r"parameter body\.0\.weight is torch\.float64"):
+        TorchRunner(Head().double()).open()
+    model = Head()
+    model.register_buffer("exact", torch.zeros(1, dtype=torch.float64))
+    run(TorchRunner(model), x=X)
+    model.register_buffer("coarse", torch.zeros(1, dtype=torch.float16))
+    with pytest.raises(RunnerError, match=r"buffer coarse is torch\.float16"):
+        TorchRunner(model).open()
+
+
+def test_randomness_is_noticed():
+    runner = TorchRunner(nn.Identity(), lambda x: x + torch.randn(3))
+    run(runner, x=X)
+    assert runner.drew_random
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (lambda: 3, "returned a int; it must return an nn.Module"),
+        (lambda: 1 / 0, "could not be loaded: ZeroDiv"),
+    ],
+)
+def test_a_loader_that_fails_says_so(load, message):
+    with pytest.raises(RunnerError, match=message):
+        TorchRunner(load).open()
+    with pytest.raises(RunnerError, match="model is a str"):
+        TorchRunner("model.pt")
+
+
+# --- onnx
+
+
+def test_a_model_runs_from_bytes_and_from_a_path(tmp_path):
+    path = tmp_path / "double.onnx"
+    path.write_bytes(double_model())
+    for model in (path, str(path), double_model()):
+        runner = OnnxRunner(model, threads=1, prepack=False)
+        for _ in range(2):
+            assert (run(runner, x=X)["y"] == X + X).all()
+        assert (runner.inputs, runner.outputs) == (("x",), ("y",))
+        assert (runner.provider_asked, runner.providers_used) == (CPU, (CPU,))
+
+
+def test_scalars_and_columns_go_in_and_out_unchanged():
+    output = run(OnnxRunner(double_model(())), x=np.float32(2).reshape(()))["y"]
+    assert isinstance(output, np.ndarray)
+    assert (output.shape, float(output)) == ((), 4.0)
+    assert (run(OnnxRunner(double_model((3, 2))), x=X.T)["y"] == 2 * X.T).all()
+    assert run(OnnxRunner(double_model(("n", None))), x=X)["y"].shape == (2, 3)
+
+
+def test_a_provider_that_is_not_there_is_not_hidden():
+    import onnxruntime
+
+    if CUDA in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    runner = OnnxRunner(double_model(), provider="cuda")
+    run(runner, x=X)
+    assert runner.provider_asked == CUDA
+    assert runner.providers_used[0] == CPU
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "missing 'x'; it takes x"),
+        ({"x": X, "mask": X}, "unexpected 'mask'; it takes x"),
+        ({"x": X.astype(np.float64)}, "input 'x' is float64; it takes float32"),
+        ({"x": X[0]}, r"input 'x' has shape \[3\]; it takes \[2, 3\]"),
+        ({"x": X[:1]}, r"input 'x' has shape \[1, 3\]; it takes \[2, 3\]"),
+    ],
+)
+def test_inputs_that_are_not_the_models_are_refused(inputs, message):
+    with pytest.raises(RunnerError, match=message):
+        run(OnnxRunner(double_model(), name="double"), **inputs)
+
+
+def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path):
+    truncated, empty = tmp_path / "truncated.onnx", tmp_path / "empty.onnx"
+    truncated.write_bytes(double_model()[:-9])
+    empty.write_bytes(b"")
+    bad = [
+        (truncated, "no model"),
+        (empty, "no model"),
+        (tmp_path, "is a directory"),
+        (tmp_path / "x", "not exist"),
+    ]
+    for path, message in bad:
+        with pytest.raises(RunnerError, match=message) as refused:
+            OnnxRunner(path).open()
+        assert str(path) in str(refused.value)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(SettingsError):
+        OnnxRunner(double_model(), provider="gpu")
+    with pytest.raises(RunnerError, match="threads is 0"):
+        OnnxRunner(double_model(), threads=0)
+
+
+def test_facts_are_builtins(tmp_path):
+    path = tmp_path / "recording.safetensors"
+    save_recording(path, [({"x": X}, {"y": X})], ["x"])
+    for runner in (TorchRunner(Head()), OnnxRunner(double_model()), RecordedRunner(path)):
+        with runner:
+            facts = runner.facts()
+        assert json.loads(json.dumps(facts)) == facts
+        assert {"kind", "name", "versions"} <= set(facts)
+
+
+def test_an_error_of_the_project_itself_passes_through_a_model():
+    def call(x):
+        raise ReflexError("as it is")
+
+    with pytest.raises(ReflexError, match=r"^as it is$"):
+        run(TorchRunner(nn.Identity(), call), x=X)
