@@ -130,15 +130,20 @@ def digest(directory: Path) -> str:
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers' progress bars out of logs; restores what it touched."""
+    """Keep transformers' progress bars and its table of ill-fitting keys out of logs; restores both.
+
+    Keys that do not fit are for :func:`require_fit` to name.
+    """
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.set_verbosity_error()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 

@@ -59,15 +59,19 @@ def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> 
     try:
         with checkpoints.quiet_loading():
             policy, info = PI0ForConditionalGeneration.from_pretrained(
-                directory, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+                directory,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                # They are refused below, by name.
+                ignore_mismatched_sizes=True,
             )
     except Exception as error:
-        raise CheckpointError(
-            f"{directory} cannot be loaded: {str(error).strip().splitlines()[0]}"
-        ) from error
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointError(f"{directory} cannot be loaded: {first}") from error
     checkpoints.require_fit(info["missing_keys"], info["unexpected_keys"], directory)
     if info.get("mismatched_keys"):
-        key, stored, wanted = next(iter(info["mismatched_keys"]))
+        key, stored, wanted = min(info["mismatched_keys"])
         raise CheckpointError(f"{directory}: {key} is {list(stored)} there, the model has {list(wanted)}")
     checkpoints.remember(policy, checkpoint, directory, stored_dtype=config.get("dtype"))
     loaded: PI0ForConditionalGeneration = policy.eval()

@@ -27,6 +27,7 @@ from exporters.program import fold_constants, widen_scalars
 from pytest_reflex.errors import TracingError
 
 OPSET = 20
+_CHATTY = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir")
 Named = Mapping[str, torch.Tensor]
 
 
@@ -130,7 +131,7 @@ def _naming(what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep torch's and onnxscript's progress chatter out of a test's output; restores what it touched."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in _CHATTY]
     levels = [log.level for log in loggers]
     for log in loggers:
         log.setLevel(logging.ERROR)

@@ -18,7 +18,14 @@ from pytest_reflex.fixtures import Fixtures, fixtures_from
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.liveness import Effect, copied, effects, judge_liveness, unequal_bits
 from pytest_reflex.runners import Runner
-from pytest_reflex.sides import Candidate, candidate_runner, inputs_for, provider_asked, reference_runner
+from pytest_reflex.sides import (
+    Candidate,
+    candidate_runner,
+    changed,
+    inputs_for,
+    provider_asked,
+    reference_runner,
+)
 from pytest_reflex.verdict import (
     RUN_GATE_NAMES,
     STRICT_THRESHOLD,
@@ -94,11 +101,16 @@ def check(
     silent = {n: value for n, value in drawn.others.items() if not run.effects[n].words}
     liveness = judge_liveness(list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent))
 
-    doubts = {"compared": _random(reference_facts), "repeat": [], "inputs": liveness.unproven}
-    reasons = {"compared": _uncompared(run.results), "repeat": run.unrepeated, "inputs": liveness.dead}
+    doubts = {"compared": _random(reference_facts), "inputs": liveness.unproven}
+    reasons = {
+        "intact": changed(candidate),
+        "compared": _uncompared(run.results),
+        "repeat": run.unrepeated,
+        "inputs": liveness.dead,
+    }
     notes = list(liveness.notes)
     for gate in RUN_GATE_NAMES:
-        (reasons[gate] if strict else notes).extend(doubts[gate])
+        (reasons[gate] if strict else notes).extend(doubts.get(gate, []))
     return ParityResult(
         name=name or tested.name,
         threshold=bound,

@@ -6,6 +6,7 @@ what is said to people goes to stderr then.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from pytest_reflex import settings
 from pytest_reflex._version import __version__
-from pytest_reflex.errors import CheckpointError, ParityError, ReflexError
+from pytest_reflex.errors import BundleError, CheckpointError, ParityError, ReflexError
 from pytest_reflex.verdict import THRESHOLD
 
 if TYPE_CHECKING:
@@ -29,26 +31,41 @@ PASS: Final = 0
 FAIL: Final = 1
 ERROR: Final = 2
 
+# What a command gives back: the verdict, and what to say below it.
+Judged = tuple["ParityResult", str]
+
+
+def _parsed(context: click.Context, parameter: click.Parameter, value: object) -> object:
+    """A value as every other way in takes it, with the same words for a bad one, before any work is done."""
+    name = str(parameter.name)
+    return settings.PARSERS[name](value, f"--{name}")
+
 
 def _judging(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that reaches a verdict."""
     for option in reversed(
         (
             click.option(
-                "--threshold", type=float, default=THRESHOLD, show_default=True,
+                "--threshold", metavar="FLOAT", default=str(THRESHOLD), show_default=True, callback=_parsed,
                 help="Pass is max_abs_diff strictly below this.",
             ),
             click.option("--strict", is_flag=True, help="Threshold 1e-5, and doubts are failures."),
             click.option(
-                "--fixtures", type=click.IntRange(min=1), default=5, show_default=True,
+                "--fixtures", metavar="N", default="5", show_default=True, callback=_parsed,
                 help="How many fixtures are compared.",
             ),
             click.option(
-                "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+                "--seed", metavar="N", default="0", show_default=True, callback=_parsed,
                 help="What the fixtures are drawn with.",
             ),
-            click.option("--provider", default="cpu", show_default=True, help="ONNX Runtime execution provider."),
-            click.option("--output-json", is_flag=True, help="Print JSON to stdout and nothing else."),
+            click.option(
+                "--provider", metavar="NAME", default="cpu", show_default=True, callback=_parsed,
+                help="ONNX Runtime execution provider.",
+            ),
+            click.option(
+                "--output-json", is_flag=True, expose_value=False,
+                help="Print JSON to stdout and nothing else.",
+            ),
         )
     ):  # fmt: skip
         command = option(command)
@@ -79,10 +96,12 @@ def export(
     steps: int | None,
     cameras: int | None,
     prompt_tokens: int | None,
-    output_json: bool,
     **judging: Any,
-) -> int:
-    """Export the policy MODEL (a checkpoint directory or hub id) to the bundle OUT, proven before it is written."""
+) -> Judged:
+    """Export the policy MODEL to the bundle OUT, proven before it is written.
+
+    MODEL is a checkpoint directory or a hub id.
+    """
     import exporters
 
     family = importlib.import_module(f"exporters.{exporters.family_of(model)}")
@@ -99,7 +118,9 @@ def export(
             **{name: value for name, value in options.items() if value is not None},
             **judging,
         )
-    return _say(made.result, output_json, f"Bundle: {out}")
+    if made.result is None:
+        raise BundleError(f"{out} was written without a verdict")
+    return made.result, f"Bundle: {out}"
 
 
 @app.group()
@@ -116,7 +137,7 @@ def validate() -> None:
     "or a .safetensors recording, which needs no torch.",
 )
 @_judging
-def validate_export(directory: Path, model: str, output_json: bool, **judging: Any) -> int:
+def validate_export(directory: Path, model: str, **judging: Any) -> Judged:
     """Judge the bundle DIR against the policy it was made from."""
     from exporters.bundle import open_bundle
     from pytest_reflex.check import check
@@ -127,7 +148,7 @@ def validate_export(directory: Path, model: str, output_json: bool, **judging: A
         tell("digests", 1, 1)
         reference, inputs = _reference(bundle, model)
         result = check(reference, bundle, inputs=inputs, name=str(directory), progress=tell, **judging)
-    return _say(result, output_json)
+    return result, ""
 
 
 def _reference(bundle: Bundle, model: str) -> tuple[Runner, Any]:
@@ -146,7 +167,9 @@ def _reference(bundle: Bundle, model: str) -> tuple[Runner, Any]:
 
     family = importlib.import_module(f"exporters.{bundle.family}")
     checkpoints.read_config(checkpoints.resolve(model))
-    return bundle.reference_runner(lambda: family.load(model)), None
+    runner = bundle.reference_runner(lambda: family.load(model))
+    runner.name = model
+    return runner, None
 
 
 def _imported(model: str) -> Any:
@@ -154,7 +177,8 @@ def _imported(model: str) -> Any:
     source, _, name = model.rpartition(":")
     if not source or not name:
         raise CheckpointError(
-            f"--model is {model!r}; this bundle was made from a plain module: give module:name or file.py:name"
+            f"--model is {model!r}, and this bundle was made from a plain module; "
+            "give module:name or file.py:name"
         )
     try:
         if source.endswith(".py"):
@@ -181,16 +205,16 @@ def _imported(model: str) -> Any:
     return getattr(module, name)
 
 
-def _say(result: ParityResult, output_json: bool, *lines: str) -> int:
+def _say(result: ParityResult, as_json: bool, below: str = "") -> int:
     """Print the verdict; its exit code."""
     from pytest_reflex.report.json import document, dumps
     from pytest_reflex.report.terminal import result_text
 
     code = PASS if result.passed else FAIL
-    if output_json:
+    if as_json:
         click.echo(dumps(document([result], exit_code=code)), nl=False)
     else:
-        click.echo("\n".join([result_text(result), *lines]))
+        click.echo("\n".join(text for text in (result_text(result), below) if text))
     return code
 
 
@@ -235,11 +259,15 @@ class _Progress:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and exit with its code; an error is one line on stderr, and JSON where that was asked for."""
+    """Run the command and exit with its code; an error is one line on stderr, and JSON where asked for."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--output-json" in given
+    # A policy of someone's own may print while it is imported or run.
+    aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
-        code = app.main(given, prog_name="reflex", standalone_mode=False)
+        with aside:
+            made = app.main(given, prog_name="reflex", standalone_mode=False)
+        code = _say(made[0], as_json, made[1]) if isinstance(made, tuple) else made
     except ParityError as error:
         code = _say(error.result, as_json)
     except ReflexError as error:
@@ -248,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         click.echo(error.format_message(), err=True)
         code = ERROR
     except click.ClickException as error:
-        code = _fail(error, " ".join(error.format_message().split()), as_json)
+        code = _fail(error, _usage(error), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         code = _fail(error, "interrupted; nothing was written", as_json)
     except Exception as error:
@@ -258,7 +286,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
+def _usage(error: click.ClickException) -> str:
+    """What click says of a command line, in one line and with where to look."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "reflex"
+    see = " See" if said.endswith("?") else "; see"
+    return f"{said[:1].lower()}{said[1:]}{see} `{where} -h`"
+
+
 def _fail(error: BaseException, message: str, as_json: bool) -> int:
+    message = " ".join(message.split())
     click.echo(f"reflex: error: {message}", err=True)
     if as_json:
         from pytest_reflex.report.json import dumps, error_document

@@ -28,6 +28,8 @@ class Candidate(Protocol):
     def reference_runner(self, model: Any) -> Runner:
         """The model it was made from, as a runner that is called the way the candidate is."""
 
+    # It may also have ``changed: str``, what of its files is not as its manifest says; no verdict passes that.
+
 
 def candidate_runner(candidate: Any, provider: str) -> Runner:
     """The candidate as a runner, on the provider (full name) unless it is a runner already."""
@@ -72,6 +74,12 @@ def provider_asked(runner: Runner, provider: str) -> str:
             f"provider: {provider} is asked for and {runner.name} was made for {made_for}; give one"
         )
     return str(made_for)
+
+
+def changed(candidate: Any) -> list[str]:
+    """What of the candidate's files is not as its manifest says; one without a manifest has nothing to break."""
+    found = getattr(candidate, "changed", "") if isinstance(candidate, Candidate) else ""
+    return [str(found)] if found else []
 
 
 def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:

@@ -312,8 +312,9 @@ FIXTURE_GATES: Final[tuple[tuple[str, Callable[[Evidence], str]], ...]] = (
     ("threshold", _threshold),
 )
 FIXTURE_GATE_NAMES: Final = tuple(name for name, _ in FIXTURE_GATES)
-# compared: something was; repeat: a repeated fixture gave the same bits; inputs: none is dead.
-RUN_GATE_NAMES: Final = ("compared", "repeat", "inputs")
+# intact: the files are those of the manifest; compared: something was; repeat: a repeated fixture gave
+# the same bits; inputs: none is dead.
+RUN_GATE_NAMES: Final = ("intact", "compared", "repeat", "inputs")
 
 
 def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:

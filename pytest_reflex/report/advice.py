@@ -57,6 +57,10 @@ def _threshold(result: ParityResult) -> str:
     )
 
 
+def _intact(result: ParityResult) -> str:
+    return "export the bundle again, or find out who changed its files: what was proven is not what is there."
+
+
 def _compared(result: ParityResult) -> str:
     return "give the check fixtures, inputs and outputs to compare; what was not compared is never a pass."
 
@@ -86,6 +90,7 @@ _ADVICE: Final[Mapping[str, Callable[[ParityResult], str]]] = MappingProxyType(
         "finite": _finite,
         "exact": _exact,
         "threshold": _threshold,
+        "intact": _intact,
         "compared": _compared,
         "repeat": _repeat,
         "inputs": _inputs,

@@ -145,6 +145,9 @@ def save_recording(
 def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:
     from safetensors import safe_open
 
+    if not path.is_file():
+        wrong = "is a directory" if path.is_dir() else "does not exist"
+        raise RunnerError(f"{path} cannot be read as a recording: it {wrong}; give the path of a recording")
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}

@@ -61,7 +61,7 @@ def test_every_operator_that_takes_a_number_keeps_it_in_float64() -> None:
     got = run(model, time=time)
     for name, expected in module(time).items():
         assert got[name].dtype == np.float64
-        np.testing.assert_allclose(got[name], expected.numpy(), rtol=4e-16, atol=0, err_msg=name)
+        np.testing.assert_allclose(got[name], expected.numpy(), rtol=1e-12, atol=1e-15, err_msg=name)
 
 
 def test_without_the_mending_the_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
