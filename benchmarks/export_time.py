@@ -86,8 +86,14 @@ def main() -> None:
             flush=True,
         )
     if options.json:
-        facts = {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
-        options.json.write_text(json.dumps({"depth": list(options.depth), **facts, "rows": rows}, indent=2) + "\n")
+        table = {
+            "depth": list(options.depth),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "rows": rows,
+        }
+        options.json.write_text(json.dumps(table, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,16 +29,15 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
     Raises:
         CheckpointError: there is no such directory, and it is no hub id that can be had.
     """
-    path = Path(checkpoint)
-    if path.is_dir():
+    path, name = Path(checkpoint), str(checkpoint)
+    if name and path.is_dir():
         return path
-    name = str(checkpoint)
     if path.exists():
         raise CheckpointError(
             f"{name} is a file; expected a checkpoint directory or a hub id such as lerobot/pi0_base"
         )
     if not _HUB_ID.fullmatch(name):
-        raise CheckpointError(f"no checkpoint directory {name}, and it is no hub id (owner/name)")
+        raise CheckpointError(f"no checkpoint directory {name!r}, and it is no hub id (owner/name)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -46,11 +45,11 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
         return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"no directory {name}, and hub id {name!r} is neither in the local hub cache nor can the hub be "
-            f"reached; fetch it where there is network (`hf download {name}`) or give a directory"
+            f"no directory {name!r}, and as a hub id it is neither in the local hub cache nor can the hub "
+            f"be reached; fetch it where there is network (`hf download {name}`) or give a directory"
         ) from error
     except HFValidationError as error:
-        raise CheckpointError(f"no checkpoint directory {name}, and it is no hub id: {error}") from error
+        raise CheckpointError(f"no checkpoint directory {name!r}, and it is no hub id: {error}") from error
     except (HfHubHTTPError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"hub id {name!r} could not be fetched: {first}") from error

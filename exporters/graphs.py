@@ -55,7 +55,7 @@ def transpose_weights(model: ir.Model) -> None:
 
 
 def _transposed(tensor: ir.TensorProtocol, axes: Sequence[int], name: str) -> ir.LazyTensor:
-    shape = [int(n) for n in tensor.shape]
+    shape = tensor.shape.numpy()
 
     def read() -> ir.TensorProtocol:
         return ir.Tensor(tensor.numpy().transpose(axes), dtype=tensor.dtype, name=name)
@@ -152,7 +152,7 @@ def write_graph(model: ir.Model, directory: Path, stem: str) -> dict[str, dict[s
             padding = b"\0" * (-offset % ALIGNMENT)
             # A view of the weight's own storage unless it is transposed.
             array = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
-            for piece in (padding, memoryview(array)):
+            for piece in (padding, array.data):
                 stream.write(piece)
                 digest.update(piece)
             offset += len(padding)
@@ -161,7 +161,7 @@ def write_graph(model: ir.Model, directory: Path, stem: str) -> dict[str, dict[s
                 offset=offset,
                 length=array.nbytes,
                 dtype=tensor.dtype,
-                shape=ir.Shape([int(n) for n in tensor.shape]),
+                shape=ir.Shape(tensor.shape.numpy()),
                 name=value.name or "",
                 base_dir=str(directory),
             )

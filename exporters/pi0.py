@@ -74,8 +74,8 @@ def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> 
         key, stored, wanted = min(info["mismatched_keys"])
         raise CheckpointError(f"{directory}: {key} is {list(stored)} there, the model has {list(wanted)}")
     checkpoints.remember(policy, checkpoint, directory, stored_dtype=config.get("dtype"))
-    loaded: PI0ForConditionalGeneration = policy.eval()
-    return loaded
+    policy.eval()
+    return policy
 
 
 def reference(policy: Any, *, steps: int | None = None) -> TorchRunner:

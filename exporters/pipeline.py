@@ -195,7 +195,7 @@ def _flow_models(
     tell("trace prefix", 1, 1)
     tell("trace step", 0, 1)
     # The step is traced on blanks: shapes and dtypes are enough, and the real ones would run the prefix.
-    context = {value.name: _blank(value) for value in prefix_model.graph.outputs}
+    context = {str(value.name): _blank(value) for value in prefix_model.graph.outputs}
     time = torch.full(x_t.shape[:1], loop.schedule.start, dtype=torch.float32)
     step_model = trace(flow, velocity, {X_T: x_t, TIME: time, **context})
     tell("trace step", 1, 1)
@@ -259,7 +259,7 @@ def _blank(value: ir.Value) -> torch.Tensor:
     """A tensor of zeros of a graph value's shape and dtype."""
     if value.shape is None or value.dtype is None:
         raise TracingError(f"{value.name!r} came out of the prefix without a shape")
-    blank = np.zeros([int(n) for n in value.shape], value.dtype.numpy())
+    blank = np.zeros(value.shape.numpy(), value.dtype.numpy())
     return torch.from_numpy(blank)
 
 

@@ -115,7 +115,8 @@ def _lift(program: ExportedProgram, name: str, value: torch.Tensor) -> fx.Node:
     node.meta["val"] = mode.from_tensor(value, static_shapes=True) if mode is not None else value
     program.constants[node.name] = value
     specs.insert(at, InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(name=node.name), target=node.name))
-    return node
+    placeholder: fx.Node = node
+    return placeholder
 
 
 def _fakes(program: ExportedProgram) -> Iterator[Any]:

@@ -114,7 +114,9 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
 
     registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
     implemented = set(_decomp.get_onnx_implemented_overloads(registry))
-    return program.run_decompositions(_decomp.create_onnx_friendly_decomposition_table(implemented))
+    table = _decomp.create_onnx_friendly_decomposition_table(implemented)
+    functional: ExportedProgram = program.run_decompositions(table)
+    return functional
 
 
 @contextlib.contextmanager

@@ -145,7 +145,7 @@ def test_an_untraceable_module_is_named_with_its_reason() -> None:
             return {"y": x if x.sum() > 0 else -x}
 
     module = Branching()
-    with pytest.raises(TracingError, match="torch.export could not trace Branching: GuardOnDataDependent"):
+    with pytest.raises(TracingError, match=r"torch\.export could not trace Branching: GuardOnDataDependent"):
         trace(module, module.forward, {"x": torch.rand(3)})
 
 
