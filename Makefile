@@ -2,23 +2,31 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints/newest.txt
-# Policies are small in tests; more threads than this only get in each other's way.
+EXTRAS ?= export,dev
+BIN := $(VENV)/bin
+# Policies are small in tests; more workers than this only get in each other's way.
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadscope
 
-.PHONY: help demo test lint types suite clean
+# lerobot needs Python 3.12: the first interpreter that is new enough, pyenv's among them.
+LEROBOT_PYTHON ?= $(shell for python in python3 python3.12 python3.13 \
+	"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.12*/bin/python3 \
+	"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13*/bin/python3; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo "$$python" && break; done)
+
+.PHONY: help demo test test-lerobot lint types suite clean
 
 help:
-	@echo "make demo   make a small pi0 checkpoint, export it, prove it"
-	@echo "make test   lint, types, and the whole test suite"
-	@echo "make clean  remove what the others made"
+	@echo "make demo          make a small pi0 checkpoint, export it, prove it"
+	@echo "make test          lint, types, and the test suite"
+	@echo "make test-lerobot  the test suite with lerobot's policies, live (Python 3.12, 6 GB)"
+	@echo "make clean         remove what the others made"
 
 $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "pytest-reflex needs Python 3.11 or later; give one with PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[export,dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(VENV)/.ready
@@ -27,6 +35,12 @@ demo: $(VENV)/.ready
 	$(BIN)/reflex validate export demo/p0 --model demo/checkpoint --threshold 1e-4 --strict
 
 test: lint types suite
+
+test-lerobot:
+	@test -n "$(LEROBOT_PYTHON)" \
+		|| { echo "NOT RUN: lerobot needs Python 3.12 or later; give one with LEROBOT_PYTHON=..."; exit 1; }
+	$(MAKE) suite PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot CONSTRAINTS=constraints/lerobot.txt \
+		EXTRAS=export,dev,lerobot
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -39,4 +53,4 @@ suite: $(VENV)/.ready
 	$(PYTEST)
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lerobot demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,7 +32,7 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
     path, name = Path(checkpoint), str(checkpoint)
     if name and path.is_dir():
         return path
-    if path.exists():
+    if name and path.exists():
         raise CheckpointError(
             f"{name} is a file; expected a checkpoint directory or a hub id such as lerobot/pi0_base"
         )

@@ -163,10 +163,16 @@ def _reference(bundle: Bundle, model: str) -> tuple[Runner, Any]:
         return recording, recording.recorded()
     if bundle.family == "module":
         return bundle.reference_runner(_imported(model)), None
-    from exporters import checkpoints
+    from exporters import FAMILIES, checkpoints
 
-    family = importlib.import_module(f"exporters.{bundle.family}")
+    if bundle.family not in FAMILIES:
+        raise BundleError(
+            f"{bundle.path} was made from a {bundle.family!r} policy, which this version does not know "
+            f"({', '.join(FAMILIES)}); judge it with the version that made it"
+        )
     checkpoints.read_config(checkpoints.resolve(model))
+    # Last, for it imports torch.
+    family = importlib.import_module(f"exporters.{bundle.family}")
     runner = bundle.reference_runner(lambda: family.load(model))
     runner.name = model
     return runner, None
@@ -255,6 +261,8 @@ class _Progress:
     def __exit__(self, *error: object) -> None:
         if self._bars is not None:
             self._timer.cancel()
+            # A bar that starts after it was stopped would take the verdict's place on stdout.
+            self._timer.join()
             self._bars.stop()
 
 

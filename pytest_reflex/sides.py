@@ -28,7 +28,7 @@ class Candidate(Protocol):
     def reference_runner(self, model: Any) -> Runner:
         """The model it was made from, as a runner that is called the way the candidate is."""
 
-    # It may also have ``changed: str``, what of its files is not as its manifest says; no verdict passes that.
+    # It may have ``changed: str`` too: what of its files is not as its manifest says. No verdict passes that.
 
 
 def candidate_runner(candidate: Any, provider: str) -> Runner:
@@ -77,7 +77,7 @@ def provider_asked(runner: Runner, provider: str) -> str:
 
 
 def changed(candidate: Any) -> list[str]:
-    """What of the candidate's files is not as its manifest says; one without a manifest has nothing to break."""
+    """What of the candidate's files is not as its manifest says; without a manifest, nothing."""
     found = getattr(candidate, "changed", "") if isinstance(candidate, Candidate) else ""
     return [str(found)] if found else []
 
