@@ -32,7 +32,7 @@ def check_fit(prefix: ir.Model, step: ir.Model) -> None:
         source = given.get(value.name)
         if source is None:
             raise TracingError(f"the step reads {value.name!r}, which the prefix does not give")
-        if source.dtype != value.dtype or dims(source) != dims(value):
+        if source.dtype != value.dtype or _fixed(source) != _fixed(value):
             raise TracingError(
                 f"{value.name!r} is {source.dtype}{dims(source)} out of the prefix "
                 f"and {value.dtype}{dims(value)} into the step"
@@ -51,6 +51,11 @@ def check_fit(prefix: ir.Model, step: ir.Model) -> None:
 
 def dims(value: ir.Value) -> list[int | str | None]:
     return [d if isinstance(d, int) else d.value for d in value.shape] if value.shape is not None else []
+
+
+def _fixed(value: ir.Value) -> list[int | None]:
+    """The dimensions, a free one as None: each trace gives it a name of its own."""
+    return [d if isinstance(d, int) else None for d in dims(value)]
 
 
 def qualify(model: ir.Model, half: str) -> None:

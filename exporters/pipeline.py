@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def export(
     steps: int | None = None,
     outputs: Sequence[str] | None = None,
     family: str = "module",
+    dynamic_batch: bool = False,
     verify: bool = True,
     progress: Progress | None = None,
 ) -> Export:
@@ -84,6 +86,8 @@ def export(
         steps: the number of a flow's denoising steps; by default the flow's own.
         outputs: names of a module's outputs, where it does not return a mapping.
         family: the module of this package that knows how to call the reference again.
+        dynamic_batch: leave the batch, the first dimension of every input, free; fixtures then come in
+            batches of several sizes.
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
         progress: called with (stage, done, total).
 
@@ -102,16 +106,17 @@ def export(
     if not isinstance(owner, nn.Module):
         raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
     runner = reference if isinstance(reference, TorchRunner) else TorchRunner(reference, outputs=outputs)
-    example = make_fixture(list(inputs), seed=seed, fixture_idx=0)
+    # torch.export takes a batch of one for a constant, so a free one is traced with two.
+    example = make_fixture(_batched(inputs, 2) if dynamic_batch else list(inputs), seed=seed, fixture_idx=0)
 
     with _evaluating(owner), staged(out_dir) as stage:
         loop: Loop | None = None
         if flow is not None:
             loop = Loop(flow.schedule, steps or flow.steps, flow.noise, flow.output)
-            models = _flow_models(flow, example, loop, layout, tell)
+            models = _flow_models(flow, example, loop, layout, tell, dynamic_batch)
         else:
             tell("trace", 0, 1)
-            models = {"model": trace(owner, runner.forward, _tensors(example))}
+            models = {"model": trace(owner, runner.forward, _tensors(example), dynamic_batch=dynamic_batch)}
             tell("trace", 1, 1)
         written: dict[str, dict[str, Any]] = {}
         for index, (stem, model) in enumerate(models.items()):
@@ -130,6 +135,7 @@ def export(
             else {"noise": loop.noise, "output": loop.output, "schedule": loop.schedule.to_json()},
             "graphs": {stem: f"{stem}.onnx" for stem in models},
             "inputs": [spec.to_json() for spec in inputs],
+            "dynamic_batch": dynamic_batch,
             "source": checkpoints.source_of(owner),
             "dtype": "float32",
             "versions": {name: found for name in _PACKAGES if (found := _version(name))},
@@ -147,7 +153,7 @@ def export(
             result = check(
                 recorder,
                 draft,
-                inputs=list(inputs),
+                inputs=_varied(inputs, seed, fixtures) if dynamic_batch else list(inputs),
                 threshold=threshold,
                 strict=strict,
                 fixtures=fixtures,
@@ -172,7 +178,12 @@ def export(
 
 
 def _flow_models(
-    flow: FlowPolicy, example: Mapping[str, np.ndarray], loop: Loop, layout: Layout, tell: Progress
+    flow: FlowPolicy,
+    example: Mapping[str, np.ndarray],
+    loop: Loop,
+    layout: Layout,
+    tell: Progress,
+    dynamic_batch: bool,
 ) -> dict[str, Any]:
     """Trace the two halves, once each, and compose them."""
     tensors = _tensors(example)
@@ -191,13 +202,14 @@ def _flow_models(
         return {VELOCITY: flow.velocity(x, time, **context)}
 
     tell("trace prefix", 0, 1)
-    prefix_model = trace(flow, prefix, tensors)
+    prefix_model = trace(flow, prefix, tensors, dynamic_batch=dynamic_batch)
     tell("trace prefix", 1, 1)
     tell("trace step", 0, 1)
     # The step is traced on blanks: shapes and dtypes are enough, and the real ones would run the prefix.
-    context = {str(value.name): _blank(value) for value in prefix_model.graph.outputs}
+    context = {str(value.name): _blank(value, x_t.shape[0]) for value in prefix_model.graph.outputs}
     time = torch.full(x_t.shape[:1], loop.schedule.start, dtype=torch.float32)
-    step_model = trace(flow, velocity, {X_T: x_t, TIME: time, **context})
+    step = {X_T: x_t, TIME: time, **context}
+    step_model = trace(flow, velocity, step, dynamic_batch=dynamic_batch)
     tell("trace step", 1, 1)
     tell("compose", 0, 1)
     with _no_collection():
@@ -255,11 +267,25 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _blank(value: ir.Value) -> torch.Tensor:
-    """A tensor of zeros of a graph value's shape and dtype."""
+def _batched(inputs: Sequence[InputSpec], batch: int) -> list[InputSpec]:
+    """The same inputs in batches of ``batch``."""
+    for spec in inputs:
+        if not spec.shape:
+            raise InputError(f"input {spec.name!r} is a scalar, which has no batch to leave free")
+    return [replace(spec, shape=(batch, *spec.shape[1:])) for spec in inputs]
+
+
+def _varied(inputs: Sequence[InputSpec], seed: int, fixtures: int) -> list[dict[str, np.ndarray]]:
+    """Fixtures in batches of one, two, three and five in turn, so that no size can have been fixed unseen."""
+    sizes = (1, 2, 3, 5)
+    return [make_fixture(_batched(inputs, sizes[i % len(sizes)]), seed, i) for i in range(fixtures)]
+
+
+def _blank(value: ir.Value, batch: int) -> torch.Tensor:
+    """A tensor of zeros of a graph value's shape and dtype; a free dimension is the batch."""
     if value.shape is None or value.dtype is None:
         raise TracingError(f"{value.name!r} came out of the prefix without a shape")
-    blank = np.zeros(value.shape.numpy(), value.dtype.numpy())
+    blank = np.zeros([n if isinstance(n, int) else batch for n in value.shape], value.dtype.numpy())
     return torch.from_numpy(blank)
 
 

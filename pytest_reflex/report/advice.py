@@ -10,7 +10,12 @@ from pytest_reflex.verdict import Answer, ParityResult
 
 
 def next_steps(result: ParityResult, refusal: Answer) -> str:
-    """One short paragraph for the refusal that a result's first line names."""
+    """One short paragraph for the refusal that a result's first line names.
+
+    Files that were changed explain whatever else is wrong, so they are spoken of first.
+    """
+    if any(answer.gate == "intact" and not answer.yes for answer in result.answers):
+        return _intact(result)
     return _ADVICE.get(refusal.gate, _unknown)(result)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from exporters import EulerSchedule, FlowPolicy, Policy, export, open_bundle
 from exporters.compose import LAYOUTS, STEP_KEY, Layout
 from exporters.encoder import HALF_KEY
 from exporters.schedule import schedule_from_json
-from pytest_reflex.errors import BundleError, InputError, SettingsError, TracingError
+from pytest_reflex import check
+from pytest_reflex.errors import BundleError, InputError, RunnerError, SettingsError, TracingError
 from pytest_reflex.inputs import Gaussian, InputSpec, make_fixture
 
 
@@ -182,3 +184,30 @@ def test_bad_options_are_named(option: dict[str, object], message: str, tmp_path
 def test_a_schedule_of_a_later_version_is_refused() -> None:
     with pytest.raises(BundleError, match="schedule kind is 'heun', this version knows 'euler'"):
         schedule_from_json({"kind": "heun"})
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_free_batch_is_proven_in_several_sizes(layout: Layout, tmp_path: Path) -> None:
+    made = export(
+        policy(), tmp_path / "free", inputs=INPUTS, layout=layout, fixtures=4, strict=True, dynamic_batch=True
+    )
+    assert made.result is not None
+    assert [f.outputs[0].shape[0] for f in made.result.fixtures] == [1, 2, 3, 5]
+    assert made.manifest["dynamic_batch"] is True
+    # Its own inputs are those of a single robot, and are judged as such.
+    assert check(policy(), open_bundle(made.path), strict=True).passed
+
+
+def test_a_batch_is_fixed_unless_it_is_asked_to_be_free(bundles: dict[str, Path]) -> None:
+    pair = make_fixture([replace(spec, shape=(2, *spec.shape[1:])) for spec in INPUTS], 0, 0)
+    with open_bundle(bundles["unrolled"]).runner() as runner:
+        with pytest.raises(
+            RunnerError, match=r"input 'image' has shape \[2, 3, 32, 32\]; it takes \[1, 3, 32, 32\]"
+        ):
+            runner.run(pair)
+
+
+def test_a_scalar_input_has_no_batch_to_free(tmp_path: Path) -> None:
+    inputs = [InputSpec("gain", ()), *CLOCK_INPUTS]
+    with pytest.raises(InputError, match="input 'gain' is a scalar, which has no batch to leave free"):
+        export(Clock(), tmp_path / "free", inputs=inputs, dynamic_batch=True)

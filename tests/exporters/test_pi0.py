@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from examples.tiny_pi0 import scatter, tiny_pi0
 from exporters import family_of, open_bundle, pi0
-from exporters.compose import LAYOUTS
+from exporters.compose import LAYOUTS, Layout
 from pytest_reflex import InputSpec, ParityError, check
 from pytest_reflex.errors import CheckpointError, InputError
 from pytest_reflex.inputs import make_fixture
@@ -50,6 +50,16 @@ def test_parity(attention: str, steps: int, tmp_path: Path) -> None:
     for unrolled, looped, stepwise in zip(*(actions[layout] for layout in LAYOUTS), strict=True):
         assert np.array_equal(unrolled, stepwise)
         assert np.array_equal(unrolled, looped)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_parity_with_a_free_batch(layout: Layout, tmp_path: Path) -> None:
+    made = pi0.export(
+        tiny_pi0(), tmp_path / "p", layout=layout, fixtures=4, strict=True, dynamic_batch=True, **SMALL
+    )
+    assert made.result is not None
+    assert made.result.max_abs_diff_across_all is not None
+    assert made.result.max_abs_diff_across_all < 3e-6
 
 
 def test_the_reference_is_sample_actions_itself() -> None:
