@@ -59,7 +59,8 @@ def test_without_cache_and_network_the_error_says_what_to_do(tmp_path: Path) -> 
     done = load_offline(HUB_ID, tmp_path)
     assert done.stdout.splitlines() == [
         f"CheckpointError no directory '{HUB_ID}', and as a hub id it is neither in the local hub cache "
-        f"nor can the hub be reached; fetch it where there is network (`hf download {HUB_ID}`) or give a directory"
+        f"nor can the hub be reached; fetch it where there is network (`hf download {HUB_ID}`) "
+        "or give a directory"
     ], done.stderr
 
 

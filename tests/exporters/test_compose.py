@@ -189,10 +189,10 @@ def test_a_schedule_of_a_later_version_is_refused() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_free_batch_is_proven_in_several_sizes(layout: Layout, tmp_path: Path) -> None:
     made = export(
-        policy(), tmp_path / "free", inputs=INPUTS, layout=layout, fixtures=4, strict=True, dynamic_batch=True
+        policy(), tmp_path / "free", inputs=INPUTS, layout=layout, fixtures=5, strict=True, dynamic_batch=True
     )
     assert made.result is not None
-    assert [f.outputs[0].shape[0] for f in made.result.fixtures] == [1, 2, 3, 5]
+    assert [f.outputs[0].shape[0] for f in made.result.fixtures] == [1, 1, 2, 3, 5]
     assert made.manifest["dynamic_batch"] is True
     # Its own inputs are those of a single robot, and are judged as such.
     assert check(policy(), open_bundle(made.path), strict=True).passed
@@ -200,11 +200,10 @@ def test_a_free_batch_is_proven_in_several_sizes(layout: Layout, tmp_path: Path)
 
 def test_a_batch_is_fixed_unless_it_is_asked_to_be_free(bundles: dict[str, Path]) -> None:
     pair = make_fixture([replace(spec, shape=(2, *spec.shape[1:])) for spec in INPUTS], 0, 0)
-    with open_bundle(bundles["unrolled"]).runner() as runner:
-        with pytest.raises(
-            RunnerError, match=r"input 'image' has shape \[2, 3, 32, 32\]; it takes \[1, 3, 32, 32\]"
-        ):
-            runner.run(pair)
+    with open_bundle(bundles["unrolled"]).runner() as runner, pytest.raises(
+        RunnerError, match=r"input 'image' has shape \[2, 3, 32, 32\]; it takes \[1, 3, 32, 32\]"
+    ):
+        runner.run(pair)
 
 
 def test_a_scalar_input_has_no_batch_to_free(tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+"""README.md says what is so: its code runs, its options exist, its failure is the one that is printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from bundle_cases import Reflex, add_to_weight
+
+from exporters import FAMILIES
+from pytest_reflex.cli import export, validate_export
+from pytest_reflex.plugin import _OPTIONS
+from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# (language, code) of every fenced block, in order
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+OWN_POLICY = (ROOT / "examples" / "own_policy.py").read_text(encoding="utf-8")
+
+
+def table(first: str) -> list[list[str]]:
+    """The rows of the README's table whose first column has this heading."""
+    found = re.search(rf"^\| {first} \|.*\n\|(?: ---? \|| --- \|)+\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert found, f"no table of {first}"
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in found[1].splitlines()]
+
+
+@pytest.fixture
+def place(tmp_path: Path, checkpoint: Path, bundle: Path) -> Path:
+    """A directory with what the README's code finds in its own."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "pi0").symlink_to(checkpoint)
+    shutil.copytree(bundle, tmp_path / "p0")
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_the_python_code_runs(code: str, place: Path, plugin_args: list[str]) -> None:
+    is_test = "\ndef test_" in code
+    file = place / ("test_readme_block.py" if is_test else "block.py")
+    file.write_text(code)
+    how = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin_args] if is_test else []
+    done = subprocess.run(
+        [sys.executable, *how, file.name],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if is_test:
+        assert "1 passed" in done.stdout
+        assert "PASS " in done.stdout
+
+
+def test_the_own_policy_is_the_example_s() -> None:
+    assert OWN_POLICY in PYTHON
+
+
+def test_the_pytest_options_are_those_there_are() -> None:
+    listed = [(option.split()[0].strip("`"), ini.strip("`")) for option, ini, _ in table("option")[-7:]]
+    # The table of the command's options has the same heading and comes first.
+    rows = re.findall(r"^\| `(--reflex-[a-z-]+)[^`]*` \| `(\w+)` \|", README, re.MULTILINE)
+    expected = [(f"--reflex-{name}", f"reflex_{name}") for name, *_ in _OPTIONS]
+    assert rows == expected, listed
+    assert set(re.findall(r"--reflex-[a-z-]+", README)) == {option for option, _ in expected}
+
+
+def test_the_command_s_options_are_those_there_are() -> None:
+    def options(command: click.Command) -> set[str]:
+        return {name for p in command.params if isinstance(p, click.Option) for name in p.opts}
+
+    made, judged = options(export), options(validate_export)
+    expected = {
+        name: "both" if name in made & judged else "export" if name in made else "validate"
+        for name in made | judged
+    }
+    rows = dict(re.findall(r"^\| `(--(?!reflex-)[a-z-]+)[^`]*` \| (\w+) \|", README, re.MULTILINE))
+    assert rows == expected
+    named = {name for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", README) if "--reflex-" not in name}
+    assert named == set(expected)
+
+
+def test_the_gates_are_those_that_are_asked_in_that_order() -> None:
+    assert [row[0] for row in table("gate")] == [*FIXTURE_GATE_NAMES, *RUN_GATE_NAMES]
+
+
+def test_the_exit_codes_are_three() -> None:
+    assert [row[0] for row in table("exit")] == ["0", "1", "2"]
+
+
+def test_every_family_is_named() -> None:
+    line = next(line for line in README.splitlines() if "come with an adapter" in line)
+    assert re.findall(r"`(\w+)`", line) == list(FAMILIES)
+
+
+def test_every_linked_file_exists() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+
+
+def test_the_failure_is_what_is_printed(place: Path, bundle: Path, checkpoint: Path, reflex: Reflex) -> None:
+    (shown,) = [code for language, code in BLOCKS if language == "console"]
+    command, _, expected = shown.partition("\n")
+    demo = place / "demo"
+    demo.mkdir()
+    (demo / "checkpoint").symlink_to(checkpoint)
+    shutil.copytree(bundle, demo / "p0")
+    add_to_weight(demo / "p0", "policy.action_out_proj.weight.T", 0.01)
+    words = shlex.split(command)
+    assert words[:2] == ["$", "reflex"]
+    ran = reflex(*words[2:], cwd=place)
+    assert (ran.code, ran.err) == (1, "")
+    assert _without_figures(ran.out) == _without_figures(expected)
+
+
+def _without_figures(text: str) -> list[str]:
+    """Lines with every figure as ``#``: they belong to one checkpoint and one machine."""
+    hashed = re.sub(r"\b[0-9a-f]{12}\b", "#", text)
+    return [
+        " ".join(line.split()) for line in re.sub(r"[+-]?\d[\d.]*(?:e[+-]\d+)?", "#", hashed).splitlines()
+    ]
