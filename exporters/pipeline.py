@@ -278,7 +278,7 @@ def _batched(inputs: Sequence[InputSpec], batch: int) -> list[InputSpec]:
 
 
 def _varied(inputs: Sequence[InputSpec], seed: int, fixtures: int) -> list[dict[str, np.ndarray]]:
-    """Two fixtures of one, so that every input varies at one size, then batches of two, three and five in turn."""
+    """Two fixtures of one, so that every input varies at one size, then batches of two, three, five."""
     sizes = [1, 1] + [(2, 3, 5)[i % 3] for i in range(max(fixtures - 2, 1))]
     return [make_fixture(_batched(inputs, size), seed, i) for i, size in enumerate(sizes)]
 
