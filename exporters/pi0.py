@@ -88,9 +88,8 @@ def reference(policy: Any, *, steps: int | None = None) -> TorchRunner:
     from pytest_reflex.runners import TorchRunner
 
     if isinstance(policy, torch.nn.Module):
-        return TorchRunner(
-            policy, lambda **inputs: policy.sample_actions(**inputs, num_steps=steps), outputs=["actions"]
-        )
+        sample: Any = policy.sample_actions
+        return TorchRunner(policy, lambda **inputs: sample(**inputs, num_steps=steps), outputs=["actions"])
     return TorchRunner(
         policy,
         lambda model, **inputs: model.sample_actions(**inputs, num_steps=steps),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from bundle_cases import Exported, Ran, Reflex, add_to_weight, digests, parsed, weight_place
 
+from exporters import FAMILIES
 from pytest_reflex import __version__
 from pytest_reflex.cli import main
 
@@ -351,6 +352,18 @@ def test_a_damaged_bundle_is_one_line_and_exit_2(
     assert parsed(as_json) == {
         "schema_version": 1, "tool": "pytest-reflex", "version": __version__, "error": error, "exit_code": 2,
     }  # fmt: skip
+
+
+def test_a_bundle_of_an_unknown_family_is_refused(
+    copied: Path, checkpoint: Path, here: Callable[..., Ran]
+) -> None:
+    manifest = copied / "reflex.json"
+    manifest.write_text(manifest.read_text().replace('"family": "pi0"', '"family": "pi99"'))
+    refused(
+        here("validate", "export", copied, "--model", checkpoint),
+        f"{copied} was made from a 'pi99' policy, which this version does not know ({', '.join(FAMILIES)}); "
+        "judge it with the version that made it",
+    )
 
 
 def _checkpoint(source: Path, place: Path, change: Callable[[dict], object]) -> Path:

@@ -200,8 +200,11 @@ def test_a_free_batch_is_proven_in_several_sizes(layout: Layout, tmp_path: Path)
 
 def test_a_batch_is_fixed_unless_it_is_asked_to_be_free(bundles: dict[str, Path]) -> None:
     pair = make_fixture([replace(spec, shape=(2, *spec.shape[1:])) for spec in INPUTS], 0, 0)
-    with open_bundle(bundles["unrolled"]).runner() as runner, pytest.raises(
-        RunnerError, match=r"input 'image' has shape \[2, 3, 32, 32\]; it takes \[1, 3, 32, 32\]"
+    with (
+        open_bundle(bundles["unrolled"]).runner() as runner,
+        pytest.raises(
+            RunnerError, match=r"input 'image' has shape \[2, 3, 32, 32\]; it takes \[1, 3, 32, 32\]"
+        ),
     ):
         runner.run(pair)
 

@@ -242,7 +242,7 @@ def test_result_text_of_a_failure_is_the_message_and_the_summary() -> None:
             "and not the candidate's",
         ),
         (EMPTY, "parity FAIL: compared: no fixture was compared"),
-        (result(), "parity FAIL: compared: the compared gate was never asked"),
+        (result(), "parity FAIL: intact: the intact gate was never asked"),
         (
             result(FixtureResult(0, ())),
             "parity FAIL: fixture 0, structure: the structure gate was never asked (1 of 1 fixture fails)",
