@@ -16,6 +16,13 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--cameras", "2", "--prompt-tokens", "8", "--fixtures", "3"]
 
 
+@pytest.fixture(autouse=True)
+def _at_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest and rich print other text where these are set, and the tests pin what a person sees."""
+    for name in ("CI", "BUILD_NUMBER", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def reflex() -> Reflex:
     """The real command in a process of its own: ``reflex("export", ..., cwd=..., env={...})``."""
