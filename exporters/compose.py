@@ -11,16 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import onnx_ir as ir
 
 from exporters.encoder import HALF_KEY, Encoder, check_fit, dims, qualify
-from exporters.schedule import EulerSchedule
-
-Layout = Literal["unrolled", "loop", "stepwise"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+from exporters.schedule import EulerSchedule, Layout
 
 STEP_KEY = "pytest_reflex.step"
 STEPS = "num_steps"

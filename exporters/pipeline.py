@@ -19,10 +19,11 @@ from torch import nn
 
 from exporters import checkpoints
 from exporters.bundle import FIXTURES, Bundle, Export, file_facts, staged, write_manifest
-from exporters.compose import LAYOUTS, Layout, Loop, compose
+from exporters.compose import Loop, compose
 from exporters.encoder import TIME, VELOCITY, X_T
 from exporters.flow import FlowPolicy
 from exporters.graphs import write_graph
+from exporters.schedule import LAYOUTS, Layout
 from exporters.tracing import trace
 from pytest_reflex.check import check
 from pytest_reflex.errors import InputError, SettingsError, TracingError

@@ -1,12 +1,16 @@
-"""How a flow-matching loop counts its time. Plain numbers: a host that runs the loop needs no torch."""
+"""How a flow-matching loop is carried and counts its time. Plain data: a host that runs it needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pytest_reflex.errors import BundleError
+
+# How a bundle carries the loop: N steps in one graph, an ONNX Loop, or a step graph that the host calls.
+Layout = Literal["unrolled", "loop", "stepwise"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from click.core import ParameterSource
 
+from exporters.schedule import LAYOUTS
 from pytest_reflex import settings
 from pytest_reflex._version import __version__
 from pytest_reflex.errors import BundleError, CheckpointError, ParityError, ReflexError
@@ -84,15 +86,17 @@ def app() -> None:
 @app.command()
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--layout", default="unrolled", show_default=True, help="unrolled, loop or stepwise.")
+@click.option("--layout", type=click.Choice(LAYOUTS), default="unrolled", show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), help="Denoising steps  [default: the checkpoint's]")
 @click.option("--cameras", type=click.IntRange(min=1), help="How many cameras the bundle reads.")
 @click.option("--prompt-tokens", type=click.IntRange(min=1), help="Text length that prompts are padded to.")
+@click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
 @_judging
 def export(
     model: str,
     out: Path,
     layout: str,
+    dynamic_batch: bool,
     steps: int | None,
     cameras: int | None,
     prompt_tokens: int | None,
@@ -114,6 +118,7 @@ def export(
             policy,
             out,
             layout=layout,
+            dynamic_batch=dynamic_batch,
             progress=tell,
             **{name: value for name, value in options.items() if value is not None},
             **judging,
@@ -137,8 +142,13 @@ def validate() -> None:
     "or a .safetensors recording, which needs no torch.",
 )
 @_judging
-def validate_export(directory: Path, model: str, **judging: Any) -> Judged:
+@click.pass_context
+def validate_export(context: click.Context, directory: Path, model: str, **judging: Any) -> Judged:
     """Judge the bundle DIR against the policy it was made from."""
+    if model.endswith(".safetensors"):
+        for name in ("fixtures", "seed"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name} was given, and a recording brings its own fixtures")
     from exporters.bundle import open_bundle
     from pytest_reflex.check import check
 

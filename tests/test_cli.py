@@ -426,7 +426,8 @@ def test_pickled_weights_are_refused_unread(
 def test_an_unknown_layout_is_refused(checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]) -> None:
     refused(
         here("export", checkpoint, tmp_path / "out", "--layout", "zigzag"),
-        "layout is 'zigzag', expected one of unrolled, loop, stepwise",
+        "invalid value for '--layout': 'zigzag' is not one of 'unrolled', 'loop', 'stepwise'; "
+        "see `reflex export -h`",
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -518,3 +519,11 @@ def test_no_command_is_an_error_that_shows_the_commands(
     assert ran.err.startswith(f"Usage: {' '.join(['reflex', *group])} [OPTIONS] COMMAND [ARGS]...\n")
     listed = ran.err.partition("Commands:\n")[2]
     assert re.findall(r"^  (\w+)", listed, re.MULTILINE) == names
+
+
+def test_a_recording_takes_no_fixtures_of_anyone_elses(bundle: Path, here: Callable[..., Ran]) -> None:
+    for option in ("--fixtures", "--seed"):
+        refused(
+            here("validate", "export", bundle, "--model", bundle / "fixtures.safetensors", option, "2"),
+            f"{option} was given, and a recording brings its own fixtures; see `reflex validate export -h`",
+        )

@@ -13,9 +13,9 @@ from torch import nn
 
 from examples.own_policy import INPUTS, policy
 from exporters import EulerSchedule, FlowPolicy, Policy, export, open_bundle
-from exporters.compose import LAYOUTS, STEP_KEY, Layout
+from exporters.compose import STEP_KEY
 from exporters.encoder import HALF_KEY
-from exporters.schedule import schedule_from_json
+from exporters.schedule import LAYOUTS, Layout, schedule_from_json
 from pytest_reflex import check
 from pytest_reflex.errors import BundleError, InputError, RunnerError, SettingsError, TracingError
 from pytest_reflex.inputs import Gaussian, InputSpec, make_fixture

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from examples.tiny_pi0 import scatter, tiny_pi0
 from exporters import family_of, open_bundle, pi0
-from exporters.compose import LAYOUTS, Layout
+from exporters.schedule import LAYOUTS, Layout
 from pytest_reflex import InputSpec, ParityError, check
 from pytest_reflex.errors import CheckpointError, InputError
 from pytest_reflex.inputs import make_fixture
