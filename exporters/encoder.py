@@ -111,6 +111,8 @@ class Encoder:
         self.varying = varying
         self.velocity = step.graph.outputs[0]
         self.x_t, self.time = inputs[X_T], inputs[TIME]
+        if self.velocity.producer() not in varying:
+            raise TracingError("the velocity reads neither x_t nor time, so there is no loop to export")
         self.here = here
         self.opset = dict(prefix.opset_imports)
         self.graph.outputs.clear()

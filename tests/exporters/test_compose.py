@@ -163,6 +163,15 @@ def test_a_step_that_reads_what_the_prefix_does_not_give(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_velocity_that_never_changes_is_no_flow(tmp_path: Path) -> None:
+    class Still(Clock):
+        def velocity(self, x_t: torch.Tensor, time: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+            return unit[:, None, :] * 2.0
+
+    with pytest.raises(TracingError, match="the velocity reads neither x_t nor time"):
+        export(Still(), tmp_path / "still", inputs=CLOCK_INPUTS)
+
+
 def test_a_flow_without_its_noise_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no input is named 'noise', which the flow takes as its noise"):
         export(Clock(), tmp_path / "quiet", inputs=CLOCK_INPUTS[:1])
