@@ -21,7 +21,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +88,9 @@ class Bundle:
 
         if self.family == "module":
             return TorchRunner(model, outputs=self.outputs)
-        family = import_module(f"exporters.{self.family}")
-        runner: Runner = family.reference(model, steps=self.manifest["steps"])
+        import exporters
+
+        runner: Runner = getattr(exporters, self.family).reference(model, steps=self.manifest["steps"])
         return runner
 
     def recording(self) -> RecordedRunner:

@@ -38,8 +38,14 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
         )
     if not _HUB_ID.fullmatch(name):
         raise CheckpointError(f"no checkpoint directory {name!r}, and it is no hub id (owner/name)")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            f"no checkpoint directory {name!r}, and a hub id needs huggingface_hub, which is not installed; "
+            "pip install 'pytest-reflex[export]'"
+        ) from error
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))

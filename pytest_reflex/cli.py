@@ -108,7 +108,7 @@ def export(
     """
     import exporters
 
-    family = importlib.import_module(f"exporters.{exporters.family_of(model)}")
+    family = getattr(exporters, exporters.family_of(model))
     options = {"steps": steps, "cameras": cameras, "prompt_tokens": prompt_tokens}
     with _Progress() as tell:
         tell("load", 0, 1)
@@ -143,7 +143,7 @@ def validate() -> None:
 )
 @_judging
 @click.pass_context
-def validate_export(context: click.Context, directory: Path, model: str, **judging: Any) -> Judged:
+def validate_export(context: click.Context, /, directory: Path, model: str, **judging: Any) -> Judged:
     """Judge the bundle DIR against the policy it was made from."""
     if model.endswith(".safetensors"):
         for name in ("fixtures", "seed"):
@@ -173,16 +173,17 @@ def _reference(bundle: Bundle, model: str) -> tuple[Runner, Any]:
         return recording, recording.recorded()
     if bundle.family == "module":
         return bundle.reference_runner(_imported(model)), None
-    from exporters import FAMILIES, checkpoints
+    import exporters
+    from exporters import checkpoints
 
-    if bundle.family not in FAMILIES:
+    if bundle.family not in exporters.FAMILIES:
         raise BundleError(
             f"{bundle.path} was made from a {bundle.family!r} policy, which this version does not know "
-            f"({', '.join(FAMILIES)}); judge it with the version that made it"
+            f"({', '.join(exporters.FAMILIES)}); judge it with the version that made it"
         )
     checkpoints.read_config(checkpoints.resolve(model))
     # Last, for it imports torch.
-    family = importlib.import_module(f"exporters.{bundle.family}")
+    family = getattr(exporters, bundle.family)
     runner = bundle.reference_runner(lambda: family.load(model))
     runner.name = model
     return runner, None

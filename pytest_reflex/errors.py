@@ -40,6 +40,10 @@ class TracingError(ReflexError):
     """A module could not be turned into a graph that computes what it computes."""
 
 
+class MissingPackageError(ReflexError, ImportError):
+    """A package is not installed; an ``ImportError`` too, so that imports fail as imports do."""
+
+
 class ParityError(AssertionError):
     """The candidate does not compute what the reference computes.
 

@@ -1,0 +1,44 @@
+"""Where torch is not installed, what needs it says so, and what does not works."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def without(*packages: str, code: str) -> subprocess.CompletedProcess[str]:
+    blocked = "\n".join(f"sys.modules[{name!r}] = None" for name in packages)
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys\n{blocked}\n{code}"], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["pi0", "FlowPolicy", "export"])
+def test_a_maker_names_what_is_missing_and_how_to_get_it(name: str) -> None:
+    code = f"""
+try:
+    from exporters import {name}
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    done = without("torch", code=code)
+    assert done.stdout.startswith("MissingPackageError exporters."), done.stderr
+    assert "needs torch, which is not installed; pip install 'pytest-reflex[export]'" in done.stdout
+
+
+def test_bundles_and_schedules_need_none_of_it() -> None:
+    code = "from exporters import Bundle, EulerSchedule, Policy, open_bundle; print(EulerSchedule().dt(4))"
+    done = without("torch", "transformers", "onnx", "onnx_ir", "onnxscript", "huggingface_hub", code=code)
+    assert done.stdout == "-0.25\n", done.stderr
+
+
+def test_the_command_gives_one_line() -> None:
+    code = "from pytest_reflex.cli import main; main(['export', 'somebody/policy', 'out'])"
+    done = without("huggingface_hub", code=code)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "reflex: error: no checkpoint directory 'somebody/policy', and a hub id needs huggingface_hub, "
+        "which is not installed; pip install 'pytest-reflex[export]'\n"
+    )
