@@ -11,10 +11,10 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_reflex.errors import CheckpointError
+from pytest_reflex.errors import CheckpointError, MissingPackageError
 
 if TYPE_CHECKING:
-    from exporters import pi0
+    from exporters import pi0, pi05, smolvla
     from exporters.bundle import Bundle, Export, open_bundle
     from exporters.flow import FlowPolicy
     from exporters.pipeline import export
@@ -32,9 +32,11 @@ __all__ = [
     "family_of",
     "open_bundle",
     "pi0",
+    "pi05",
+    "smolvla",
 ]
 
-FAMILIES: Final = ("pi0",)
+FAMILIES: Final = ("pi0", "pi05", "smolvla")
 
 _HOMES: Final = {
     "Bundle": "exporters.bundle",
@@ -49,12 +51,23 @@ _HOMES: Final = {
 
 def __getattr__(name: str) -> Any:
     if name in FAMILIES:
-        return importlib.import_module(f"exporters.{name}")
+        return _import(f"exporters.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'exporters' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(_import(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("exporters", "pytest_reflex"):
+            raise
+        raise MissingPackageError(
+            f"{module} needs {error.name}, which is not installed; pip install 'pytest-reflex[export]'"
+        ) from error
 
 
 def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> str:

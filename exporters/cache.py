@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
@@ -30,12 +30,20 @@ class PrefixLayer(DynamicLayer):
             torch.cat([self.values, value_states], dim=-2),
         )
 
+    def crop(self, *args: object, **kwargs: object) -> None:
+        """Nothing was added, so there is nothing to take away again."""
+
 
 class PrefixCache(Cache):
     """A transformers ``Cache`` that holds one :class:`PrefixLayer` per decoder layer."""
 
     def __init__(self, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
         super().__init__(layers=[PrefixLayer(k, v) for k, v in zip(keys, values, strict=True)])
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, None]]:
+        """Keys, values and the sliding window, which there is none of: as a ``DynamicCache`` is copied."""
+        for layer in self.layers:
+            yield layer.keys, layer.values, None
 
 
 def cache_tensors(cache: Cache) -> dict[str, torch.Tensor]:

@@ -1,8 +1,9 @@
-"""pi0: transformers' ``PI0ForConditionalGeneration``.
+"""pi0: lerobot's ``PI0Policy`` and transformers' ``PI0ForConditionalGeneration``, behind one face.
 
-The reference is the policy's own ``sample_actions``. The two halves call its own submodules:
-``embed_prefix`` and the vision-language model for the prefix, ``forward`` with the prefix cached
-for the step, as ``sample_actions`` does.
+The same weights in two codes: lerobot embeds the time in float64, transformers in float32, and each
+reads its images, masks and prompt in its own form. A policy is judged against the code that it is of,
+which its class says, and of a checkpoint its ``config.json`` (``type`` for lerobot, ``model_type`` for
+transformers). :mod:`exporters.pi0_lerobot` and :mod:`exporters.pi0_transformers` know the two.
 """
 
 from __future__ import annotations
@@ -12,74 +13,42 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporters import checkpoints
-from exporters.cache import cache_tensors, prefix_cache
-from exporters.flow import Context, FlowPolicy
-from pytest_reflex.errors import CheckpointError, InputError
-from pytest_reflex.inputs import (
-    CameraMask,
-    Gaussian,
-    Image,
-    ImagePromptMask,
-    ImagePromptTokens,
-    InputSpec,
-    State,
-)
+from exporters import checkpoints, lerobot, pi0_transformers
+from exporters.pi0_lerobot import UPSTREAM
+from exporters.pi0_transformers import PI0Flow
 
 if TYPE_CHECKING:
-    from transformers import PI0ForConditionalGeneration
-
     from exporters.bundle import Export
+    from pytest_reflex.inputs import InputSpec
     from pytest_reflex.runners import TorchRunner
 
+__all__ = ["FAMILY", "PI0Flow", "export", "inputs", "load", "reference"]
+
 FAMILY = "pi0"
-# A base camera and one on each wrist, and the prompt length that published checkpoints are trained with.
-CAMERAS = 3
-PROMPT_TOKENS = 48
 
 
-def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> PI0ForConditionalGeneration:
-    """Load a policy in float32 and eval mode.
+def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> Any:
+    """Load a policy in float32 and eval mode: lerobot's or transformers', as its ``config.json`` says.
 
     Args:
-        checkpoint: a directory as ``save_pretrained`` writes it, or a hub id.
+        checkpoint: a directory as either ``save_pretrained`` writes it, or a hub id.
         revision: branch, tag or commit of the hub id.
 
     Raises:
         CheckpointError: it cannot be had or read, is of another family, or its keys do not fit.
+        ReflexError: it is lerobot's, and lerobot is not installed or of an unsupported version.
     """
-    from transformers import PI0ForConditionalGeneration
-
     directory = checkpoints.resolve(checkpoint, revision=revision)
     config = checkpoints.read_config(directory)
-    if config.get("model_type") != "pi0":
-        found = config.get("model_type") or config.get("type")
-        raise CheckpointError(f"{directory} is a checkpoint of {found!r}, expected model_type 'pi0'")
-    checkpoints.weight_files(directory)
-    try:
-        with checkpoints.quiet_loading():
-            policy, info = PI0ForConditionalGeneration.from_pretrained(
-                directory,
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-                # They are refused below, by name.
-                ignore_mismatched_sizes=True,
-            )
-    except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CheckpointError(f"{directory} cannot be loaded: {first}") from error
-    checkpoints.require_fit(info["missing_keys"], info["unexpected_keys"], directory)
-    if info.get("mismatched_keys"):
-        key, stored, wanted = min(info["mismatched_keys"])
-        raise CheckpointError(f"{directory}: {key} is {list(stored)} there, the model has {list(wanted)}")
-    checkpoints.remember(policy, checkpoint, directory, stored_dtype=config.get("dtype"))
-    policy.eval()
-    return policy
+    if config.get("type") == FAMILY and "model_type" not in config:
+        from exporters import lerobot_checkpoints
+
+        return lerobot_checkpoints.load(checkpoint, UPSTREAM, revision=revision)
+    return pi0_transformers.load(checkpoint, revision=revision)
 
 
 def reference(policy: Any, *, steps: int | None = None) -> TorchRunner:
-    """``policy.sample_actions``, unpatched, as the reference.
+    """``sample_actions`` of the policy, unpatched, as the reference.
 
     Args:
         policy: a live policy, or a function that loads one when the runner opens.
@@ -87,80 +56,56 @@ def reference(policy: Any, *, steps: int | None = None) -> TorchRunner:
     """
     from pytest_reflex.runners import TorchRunner
 
+    def call(model: Any, **named: torch.Tensor) -> torch.Tensor:
+        if _is_transformers(model):
+            return pi0_transformers.sample(model, named, steps)
+        return UPSTREAM.sample(lerobot.inner(model, UPSTREAM), named, steps)
+
     if isinstance(policy, torch.nn.Module):
-        sample: Any = policy.sample_actions
-        return TorchRunner(policy, lambda **inputs: sample(**inputs, num_steps=steps), outputs=["actions"])
-    return TorchRunner(
-        policy,
-        lambda model, **inputs: model.sample_actions(**inputs, num_steps=steps),
-        outputs=["actions"],
-    )
+        return TorchRunner(policy, lambda **named: call(policy, **named), outputs=["actions"])
+    return TorchRunner(policy, call, outputs=["actions"])
 
 
 def inputs(
-    policy: PI0ForConditionalGeneration,
-    *,
-    cameras: int = CAMERAS,
-    prompt_tokens: int = PROMPT_TOKENS,
-    batch: int = 1,
+    policy: Any, *, cameras: int | None = None, prompt_tokens: int | None = None, batch: int = 1
 ) -> list[InputSpec]:
-    """What ``sample_actions`` reads, under its own names, as transformers' processor prepares it.
+    """What ``sample_actions`` reads, under the names of the policy's own code.
 
-    The prompt is one sequence ``[batch, cameras * tokens_per_image + prompt_tokens]``: image tokens of
-    the cameras that are present, then text, then padding that ``attention_mask`` leaves out.
+    See :func:`exporters.lerobot.inputs` and :func:`exporters.pi0_transformers.inputs`.
+
+    Args:
+        policy: a live policy.
+        cameras: how many; by default as many as its configuration names, else three.
+        prompt_tokens: the text length that prompts are padded to; by default the configuration's, else 48.
+        batch: the batch size.
+
+    Raises:
+        InputError: a size is no whole number of at least 1.
     """
-    for name, value in (("cameras", cameras), ("prompt_tokens", prompt_tokens), ("batch", batch)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{name} is {value!r}, expected a whole number of at least 1")
-    config = policy.config
-    vision = config.vlm_config.vision_config
-    tokens_per_image = (vision.image_size // vision.patch_size) ** 2
-    length = cameras * tokens_per_image + prompt_tokens
-    pixels = (batch, cameras, 3, vision.image_size, vision.image_size)
-    return [
-        InputSpec("pixel_attention_mask", (batch, cameras), "bool", CameraMask()),
-        InputSpec("pixel_values", pixels, "float32", Image()),
-        InputSpec(
-            "attention_mask",
-            (batch, length),
-            "int64",
-            ImagePromptMask(cameras="pixel_attention_mask", tokens_per_image=tokens_per_image),
-        ),
-        InputSpec(
-            "input_ids",
-            (batch, length),
-            "int64",
-            ImagePromptTokens(
-                vocab=config.vlm_config.text_config.vocab_size,
-                image_token=config.vlm_config.image_token_id,
-                tokens_per_image=tokens_per_image,
-                cameras="pixel_attention_mask",
-                mask="attention_mask",
-            ),
-        ),
-        InputSpec("state", (batch, config.max_state_dim), "float32", State()),
-        InputSpec("noise", (batch, config.chunk_size, config.max_action_dim), "float32", Gaussian()),
-    ]
+    sizes: dict[str, Any] = {"cameras": cameras, "prompt_tokens": prompt_tokens, "batch": batch}
+    if _is_transformers(policy):
+        return pi0_transformers.inputs(policy, **sizes)
+    return lerobot.inputs(policy, UPSTREAM, **sizes)
 
 
 def export(
-    policy: PI0ForConditionalGeneration,
+    policy: Any,
     out_dir: str | os.PathLike[str],
     *,
     steps: int | None = None,
-    cameras: int = CAMERAS,
-    prompt_tokens: int = PROMPT_TOKENS,
+    cameras: int | None = None,
+    prompt_tokens: int | None = None,
     batch: int = 1,
     **options: Any,
 ) -> Export:
     """Export ``policy`` as a bundle, proven against its own ``sample_actions``.
 
     Args:
-        policy: a live policy, or what :func:`load` returned.
+        policy: a live policy in float32, or what :func:`load` returned.
         out_dir: where the bundle goes; an earlier bundle there is replaced once the new one has passed.
         steps: the number of denoising steps; by default the configuration's.
-        cameras: how many cameras the bundle has inputs for.
-        prompt_tokens: the text length that prompts are padded to.
+        cameras: how many cameras the bundle has inputs for; by default as :func:`inputs` says.
+        prompt_tokens: the text length that prompts are padded to; by default as :func:`inputs` says.
         batch: the batch size.
         **options: what :func:`exporters.export` takes: layout, threshold, strict, fixtures, seed and so on.
 
@@ -170,11 +115,17 @@ def export(
     """
     from exporters.pipeline import export as export_any
 
+    sizes: dict[str, Any] = {"cameras": cameras, "prompt_tokens": prompt_tokens, "batch": batch}
+    if not _is_transformers(policy):
+        return lerobot.export(policy, UPSTREAM, out_dir, steps=steps, **sizes, **options)
     steps = steps if steps is not None else policy.config.num_inference_steps
+    runner = reference(policy, steps=steps)
+    with runner:
+        pass  # refuses a policy in half precision by name, before anything is traced
     return export_any(
-        reference(policy, steps=steps),
+        runner,
         out_dir,
-        inputs=inputs(policy, cameras=cameras, prompt_tokens=prompt_tokens, batch=batch),
+        inputs=inputs(policy, **sizes),
         flow=PI0Flow(policy),
         steps=steps,
         family=FAMILY,
@@ -182,47 +133,6 @@ def export(
     )
 
 
-class PI0Flow(FlowPolicy):
-    """The two halves of transformers' PI0, each the same calls that ``sample_actions`` makes."""
-
-    def __init__(self, policy: PI0ForConditionalGeneration) -> None:
-        super().__init__()
-        self.policy = policy
-
-    def prefix(  # type: ignore[override]
-        self,
-        pixel_attention_mask: torch.Tensor,  # [B, cameras] bool
-        pixel_values: torch.Tensor,  # [B, cameras, 3, H, W]
-        attention_mask: torch.Tensor,  # [B, S]
-        input_ids: torch.Tensor,  # [B, S]
-        state: torch.Tensor,  # [B, D]
-    ) -> Context:
-        model = self.policy.model
-        embeds = model.embed_prefix(input_ids, pixel_values, pixel_attention_mask)
-        cache = model.vlm(
-            inputs_embeds=embeds,
-            attention_mask=attention_mask,
-            position_ids=attention_mask.cumsum(-1) - 1,
-            # All of the prefix attends to all of the prefix.
-            token_type_ids=torch.zeros_like(embeds)[:, :, 0],
-            use_cache=True,
-        ).past_key_values
-        return {**cache_tensors(cache), "attention_mask": attention_mask, "state": state}
-
-    def velocity(  # type: ignore[override]
-        self,
-        x_t: torch.Tensor,  # [B, T, D]
-        time: torch.Tensor,  # [B]
-        state: torch.Tensor,
-        attention_mask: torch.Tensor,
-        **cached: torch.Tensor,
-    ) -> torch.Tensor:
-        output = self.policy(
-            state=state,
-            noise=x_t,
-            timestep=time,
-            attention_mask=attention_mask,
-            past_key_values=prefix_cache(cached),
-        )
-        velocity: torch.Tensor = output.logits
-        return velocity
+def _is_transformers(policy: Any) -> bool:
+    """Whether ``policy`` is transformers' pi0, told by its class and without an import."""
+    return any(kind.__name__ == "PI0ForConditionalGeneration" for kind in type(policy).__mro__)
