@@ -98,7 +98,7 @@ def test_the_exit_codes_are_three() -> None:
 
 
 def test_every_family_is_named() -> None:
-    assert [row[0] for row in table("family")] == [f"{name}" for name in FAMILIES]
+    assert [row[0] for row in table("family")] == [f"`{name}`" for name in FAMILIES]
 
 
 def test_every_linked_file_exists() -> None:
