@@ -134,10 +134,10 @@ def digest(directory: Path) -> str:
 
 
 @contextlib.contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Keep transformers' progress bars and its table of ill-fitting keys out of logs; restores both.
+def quiet_upstream() -> Iterator[None]:
+    """Keep transformers' progress bars, advice and table of ill-fitting keys out of logs; restores all.
 
-    Keys that do not fit are for :func:`require_fit` to name.
+    Keys that do not fit are for :func:`require_fit` to name; its advice is for those who call it anew.
     """
     from transformers.utils import logging
 

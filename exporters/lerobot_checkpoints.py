@@ -47,7 +47,7 @@ def load(checkpoint: str | os.PathLike[str], upstream: Upstream, *, revision: st
         )
     stored_dtype = _stored_dtype(directory / WEIGHTS)
     said = io.StringIO()
-    with checkpoints.quiet_loading(), _quiet(said):
+    with checkpoints.quiet_upstream(), _quiet(said):
         config = _config(directory)
         fit: dict[str, Any] = {}
         try:

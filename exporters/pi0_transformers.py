@@ -46,7 +46,7 @@ def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> 
         raise CheckpointError(f"{directory} is a checkpoint of {found!r}, expected model_type 'pi0'")
     checkpoints.weight_files(directory)
     try:
-        with checkpoints.quiet_loading():
+        with checkpoints.quiet_upstream():
             policy, info = PI0ForConditionalGeneration.from_pretrained(
                 directory,
                 dtype=torch.float32,
@@ -69,7 +69,8 @@ def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> 
 
 def sample(policy: Any, inputs: dict[str, torch.Tensor], steps: int | None) -> torch.Tensor:
     """``policy.sample_actions``, unpatched."""
-    actions: torch.Tensor = policy.sample_actions(**inputs, num_steps=steps)
+    with checkpoints.quiet_upstream():
+        actions: torch.Tensor = policy.sample_actions(**inputs, num_steps=steps)
     return actions
 
 

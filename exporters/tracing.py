@@ -27,7 +27,7 @@ from exporters.program import fold_constants, widen_scalars
 from pytest_reflex.errors import TracingError
 
 OPSET = 20
-_CHATTY = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir")
+_CHATTY = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir", "transformers")
 Named = Mapping[str, torch.Tensor]
 
 

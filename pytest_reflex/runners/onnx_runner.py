@@ -81,7 +81,7 @@ class OnnxRunner(RunnerBase):
         except ImportError as error:
             raise RunnerError(f"{self.name} needs ONNX Runtime; pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only: they come as exceptions, the rest is noise
+        options.log_severity_level = 4  # what fails comes as an exception, and a probe may fail unseen
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         if not self._prepack:
