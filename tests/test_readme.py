@@ -119,7 +119,9 @@ def test_the_failure_is_what_is_printed(place: Path, bundle: Path, checkpoint: P
     assert words[:2] == ["$", "reflex"]
     ran = reflex(*words[2:], cwd=place)
     assert (ran.code, ran.err) == (1, "")
-    assert _without_figures(ran.out) == _without_figures(expected)
+    # Whether a mask can be varied without its prompt, which a note tells, depends on transformers.
+    printed = re.sub(r"(?m)^Note: .*\n(?:  .*\n)*\n", "", ran.out)
+    assert _without_figures(printed) == _without_figures(expected)
 
 
 def _without_figures(text: str) -> list[str]:
