@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from examples.tiny_pi0 import scatter, tiny_pi0
-from exporters import family_of, open_bundle, pi0
+from exporters import Export, family_of, open_bundle, pi0
 from exporters.schedule import LAYOUTS, Layout
 from pytest_reflex import InputSpec, ParityError, check
-from pytest_reflex.errors import CheckpointError, InputError
+from pytest_reflex.errors import CheckpointError, InputError, TracingError
 from pytest_reflex.inputs import make_fixture
 
 # A short prompt and two cameras keep an export to a few seconds; what is compared is the whole chunk.
@@ -54,12 +55,20 @@ def test_parity(attention: str, steps: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_parity_with_a_free_batch(layout: Layout, tmp_path: Path) -> None:
-    made = pi0.export(
-        tiny_pi0(), tmp_path / "p", layout=layout, fixtures=4, strict=True, dynamic_batch=True, **SMALL
-    )
-    assert made.result is not None
-    assert made.result.max_abs_diff_across_all is not None
-    assert made.result.max_abs_diff_across_all < 3e-6
+    def exported() -> Export:
+        return pi0.export(
+            tiny_pi0(), tmp_path / "p", layout=layout, fixtures=4, strict=True, dynamic_batch=True, **SMALL
+        )
+
+    if transformers.__version__.startswith("5.5."):
+        # This release fills image tokens in by a count over the whole batch, which fixes the batch.
+        with pytest.raises(TracingError, match=r"Constraints violated \(batch\)"):
+            exported()
+        return
+    result = exported().result
+    assert result is not None
+    assert result.max_abs_diff_across_all is not None
+    assert result.max_abs_diff_across_all < 3e-6
 
 
 def test_the_reference_is_sample_actions_itself() -> None:
