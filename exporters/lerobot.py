@@ -199,11 +199,8 @@ def export(
 
     model = inner(policy, upstream)
     steps = steps if steps is not None else getattr(model.config, upstream.steps)
-    runner = reference(policy, upstream, steps=steps)
-    with runner:
-        pass  # refuses a policy in half precision by name, before anything is traced
     return export_any(
-        runner,
+        reference(policy, upstream, steps=steps),
         out_dir,
         inputs=inputs(policy, upstream, cameras=cameras, prompt_tokens=prompt_tokens, batch=batch),
         flow=upstream.flow(policy),

@@ -119,11 +119,8 @@ def export(
     if not _is_transformers(policy):
         return lerobot.export(policy, UPSTREAM, out_dir, steps=steps, **sizes, **options)
     steps = steps if steps is not None else policy.config.num_inference_steps
-    runner = reference(policy, steps=steps)
-    with runner:
-        pass  # refuses a policy in half precision by name, before anything is traced
     return export_any(
-        runner,
+        reference(policy, steps=steps),
         out_dir,
         inputs=inputs(policy, **sizes),
         flow=PI0Flow(policy),

@@ -110,7 +110,8 @@ def export(
     # torch.export takes a batch of one for a constant, so a free one is traced with two.
     example = make_fixture(_batched(inputs, 2) if dynamic_batch else list(inputs), seed=seed, fixture_idx=0)
 
-    with _evaluating(owner), staged(out_dir) as stage:
+    # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
+    with runner, staged(out_dir) as stage:
         loop: Loop | None = None
         if flow is not None:
             loop = Loop(flow.schedule, steps or flow.steps, flow.noise, flow.output)
@@ -244,18 +245,6 @@ class _Recorder(RunnerBase):
             ({n: a.copy() for n, a in inputs.items()}, {n: a.copy() for n, a in outputs.items()})
         )
         return outputs
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode for as long as the block lasts; every submodule's own flag is put back."""
-    flags = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in flags.items():
-            part.training = training
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from pytest_reflex.errors import ParityError
@@ -226,6 +227,13 @@ class Evidence:
     provider_asked: str
     providers_used: Sequence[str]
 
+    @cached_property
+    def differences(self) -> dict[str, Difference]:
+        """How each output differs, by name; to be asked only of outputs of the same structure."""
+        from pytest_reflex.metrics import difference
+
+        return {name: difference(r, self.candidate[name]) for name, r in self.reference.items()}
+
 
 def _structure(e: Evidence) -> str:
     if not e.reference:
@@ -294,10 +302,7 @@ def _exact(e: Evidence) -> str:
 
 
 def _threshold(e: Evidence) -> str:
-    from pytest_reflex.metrics import difference
-
-    for name, r in e.reference.items():
-        d = difference(r, e.candidate[name])
+    for name, d in e.differences.items():
         # Asked this way round, a NaN is a refusal.
         if not (d.max_abs_diff < e.threshold):
             return f"{name}: max_abs_diff {d.max_abs_diff:.3e} is not below {e.threshold:.1e}"
@@ -319,8 +324,6 @@ RUN_GATE_NAMES: Final = ("intact", "compared", "repeat", "inputs")
 
 def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
     """Ask the fixture gates in order and stop at the first that refuses."""
-    from pytest_reflex.metrics import difference
-
     answers: list[Answer] = []
     for name, gate in FIXTURE_GATES:
         answers.append(Answer(name, gate(evidence)))
@@ -333,7 +336,7 @@ def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
             name,
             str(r.dtype),
             tuple(int(n) for n in r.shape),
-            difference(r, evidence.candidate[name]) if comparable else None,
+            evidence.differences[name] if comparable else None,
         )
         for name, r in evidence.reference.items()
     )
