@@ -23,6 +23,7 @@ from exporters.compose import Loop, compose
 from exporters.encoder import TIME, VELOCITY, X_T
 from exporters.flow import FlowPolicy
 from exporters.graphs import write_graph
+from exporters.policy import OPTIMIZATION
 from exporters.schedule import LAYOUTS, Layout
 from exporters.tracing import trace
 from pytest_reflex.check import check
@@ -136,6 +137,7 @@ def export(
             if loop is None
             else {"noise": loop.noise, "output": loop.output, "schedule": loop.schedule.to_json()},
             "graphs": {stem: f"{stem}.onnx" for stem in models},
+            "session": {"optimization": OPTIMIZATION},
             "inputs": [spec.to_json() for spec in inputs],
             "dynamic_batch": dynamic_batch,
             "source": checkpoints.source_of(owner),

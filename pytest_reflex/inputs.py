@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from itertools import zip_longest
 from typing import Any, Final
 
 import numpy as np
@@ -46,6 +47,7 @@ __all__ = [
     "Uniform",
     "array_digest",
     "check_specs",
+    "free_sizes",
     "make_fixture",
 ]
 
@@ -66,6 +68,9 @@ class InputSpec:
         shape: its shape, every dimension fixed and at least 1; ``()`` is a scalar.
         dtype: its numpy name, such as ``"float32"``.
         meaning: what its values stand for, which decides how they are drawn.
+        free: for each axis the name of its size where that may be another in every run (``batch``,
+            ``tokens``), else None; ``()`` when the whole shape is fixed. Axes of one name, of one input or
+            of several, have one size at a time; ``shape`` is what fixture 0 has.
 
     Raises:
         InputError: a value is not one of these, or the meaning does not fit the shape or dtype.
@@ -75,11 +80,13 @@ class InputSpec:
     shape: tuple[int, ...]
     dtype: str = "float32"
     meaning: Meaning = Gaussian()  # noqa: RUF009  # frozen, so safe to share
+    free: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise InputError(f"input name {self.name!r} is no name; give a string that is not empty")
         object.__setattr__(self, "shape", _shape(self.name, self.shape))
+        object.__setattr__(self, "free", _free(self.name, self.free, self.shape))
         if self.dtype not in _DTYPES:
             good = ", ".join(_DTYPES)
             raise InputError(f"input {self.name!r}: dtype is {self.dtype!r}; give one of {good}")
@@ -93,7 +100,18 @@ class InputSpec:
     def to_json(self) -> dict[str, Any]:
         """The spec as builtins; :meth:`from_json` gives an equal one back."""
         meaning = {"kind": self.meaning.kind, **asdict(self.meaning)}
-        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype, "meaning": meaning}
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "meaning": meaning,
+            "free": list(self.free),
+        }
+
+    def sized(self, sizes: Mapping[str, int]) -> InputSpec:
+        """The same input with other sizes on its free axes, by their names."""
+        pairs = zip_longest(self.shape, self.free)
+        return replace(self, shape=tuple(sizes.get(name, n) if name else n for n, name in pairs))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
@@ -116,12 +134,36 @@ class InputSpec:
         return cls(**given)
 
 
+def free_sizes(specs: Sequence[InputSpec]) -> dict[str, int]:
+    """The names of the free axes, in order, with the size that each has in fixture 0.
+
+    Raises:
+        InputError: two axes of one name have different sizes.
+    """
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        for n, name in zip_longest(spec.shape, spec.free):
+            if name and sizes.setdefault(name, n) != n:
+                raise InputError(f"input {spec.name!r}: {name} is {n}, and {sizes[name]} in an earlier input")
+    return sizes
+
+
+def _sizes(specs: Sequence[InputSpec], fixture_idx: int) -> dict[str, int]:
+    """The sizes of a fixture's free axes: those of fixture 0 twice, then its double, its triple, one, ..."""
+    if fixture_idx < 2:
+        return free_sizes(specs)
+    found = {}
+    for place, (name, plain) in enumerate(free_sizes(specs).items()):
+        found[name] = (2 * plain, 3 * plain, 1, 5 * plain)[(fixture_idx - 2 + place) % 4]
+    return found
+
+
 def check_specs(specs: Sequence[InputSpec]) -> None:
     """Check that the specs can be drawn together, in their order.
 
     Raises:
         InputError: there is none, two share a name, or one needs an input that does not come before it
-            or does not fit it.
+            or does not fit it; or one name of a free axis has two sizes.
     """
     if not specs:
         raise InputError("no inputs: give at least one InputSpec")
@@ -138,7 +180,7 @@ def check_specs(specs: Sequence[InputSpec]) -> None:
 
 
 def make_fixture(specs: Sequence[InputSpec], seed: int, fixture_idx: int) -> dict[str, Array]:
-    """Draw one fixture.
+    """Draw one fixture. Free axes have other sizes from fixture 2 on.
 
     Args:
         specs: the inputs, in the order in which they are drawn.
@@ -152,6 +194,8 @@ def make_fixture(specs: Sequence[InputSpec], seed: int, fixture_idx: int) -> dic
         InputError: the specs are bad, or a meaning drew an array of another shape.
     """
     check_specs(specs)
+    sizes = _sizes(specs, fixture_idx)
+    specs = [spec.sized(sizes) for spec in specs] if sizes else specs
     draw = Draw(seed, fixture_idx, np.random.default_rng([seed, fixture_idx]))
     for spec in specs:
         array = np.asarray(spec.meaning.draw(draw, spec))
@@ -178,6 +222,16 @@ def _shape(name: str, shape: object) -> tuple[int, ...]:
         return tuple(_dimension(n) for n in shape)  # type: ignore[attr-defined]
     except (TypeError, AttributeError, ValueError):
         raise InputError(f"input {name!r}: shape is {shape!r}; give whole numbers above 0") from None
+
+
+def _free(name: str, free: object, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    names = tuple(free) if isinstance(free, Sequence) and not isinstance(free, str) else None
+    good = names is not None and all(n is None or (isinstance(n, str) and n) for n in names)
+    if names is None or not good or len(names) not in (0, len(shape)):
+        raise InputError(
+            f"input {name!r}: free is {free!r}; give a name or None for each of {len(shape)} axes, or ()"
+        )
+    return names if any(names) else ()
 
 
 def _dimension(n: Any) -> int:

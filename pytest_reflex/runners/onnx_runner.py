@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     import onnxruntime
 
     Array = np.ndarray[Any, Any]
+
+# How far ONNX Runtime may rewrite a graph, by its own words. Above "basic" it fuses operators, and a
+# fused operator rounds otherwise than the operators it replaces.
+Optimization = Literal["disable", "basic", "extended", "all"]
+OPTIMIZATIONS: Final[tuple[Optimization, ...]] = get_args(Optimization)
+_LEVELS: Final = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
 
 _DTYPES: Final = {
     "tensor(float)": "float32",
@@ -36,6 +47,8 @@ class OnnxRunner(RunnerBase):
         threads: threads within an operator; by default what ONNX Runtime chooses.
         prepack: copy the weights into the layout that runs fastest; without, they stay mapped from the
             file, and the session opens at once and small.
+        optimization: how far ONNX Runtime may rewrite the graph: ``disable``, ``basic``, ``extended`` or
+            ``all``, which is its default.
         name: for people; by default the path.
 
     Attributes:
@@ -46,7 +59,7 @@ class OnnxRunner(RunnerBase):
 
     Raises:
         SettingsError: the provider has no such name.
-        RunnerError: ``threads`` is not a whole number above 0.
+        RunnerError: ``threads`` is not a whole number above 0, or ``optimization`` is no such level.
     """
 
     def __init__(
@@ -56,10 +69,13 @@ class OnnxRunner(RunnerBase):
         provider: str = "cpu",
         threads: int | None = None,
         prepack: bool = True,
+        optimization: Optimization = "all",
         name: str | None = None,
     ) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise RunnerError(f"threads is {threads!r}; give a whole number above 0, or None")
+        if optimization not in OPTIMIZATIONS:
+            raise RunnerError(f"optimization is {optimization!r}; give one of {', '.join(OPTIMIZATIONS)}")
         self._model = model if isinstance(model, bytes) else Path(model)
         self.name = name or (f"{len(model)} bytes of ONNX" if isinstance(model, bytes) else str(model))
         self.provider_asked = provider_name(provider)
@@ -68,6 +84,7 @@ class OnnxRunner(RunnerBase):
         self.outputs: tuple[str, ...] = ()
         self._threads = threads
         self._prepack = prepack
+        self._optimization = optimization
         self._session: onnxruntime.InferenceSession | None = None
 
     def open(self) -> None:
@@ -82,6 +99,9 @@ class OnnxRunner(RunnerBase):
             raise RunnerError(f"{self.name} needs ONNX Runtime; pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what fails comes as an exception, and a probe may fail unseen
+        options.graph_optimization_level = getattr(
+            onnxruntime.GraphOptimizationLevel, _LEVELS[self._optimization]
+        )
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         if not self._prepack:
@@ -132,6 +152,7 @@ class OnnxRunner(RunnerBase):
             "providers_used": list(self.providers_used),
             "threads": self._threads,
             "prepack": self._prepack,
+            "optimization": self._optimization,
             "versions": {"onnxruntime": str(onnxruntime.__version__)},
         }
 

@@ -37,6 +37,26 @@ def double_model(shape=(2, 3), dtype=TensorProto.FLOAT) -> bytes:
     return model.SerializeToString()
 
 
+def gelu_model() -> bytes:
+    """y = x * 0.5 * (1 + erf(x / sqrt(2))), in the operators that ONNX Runtime fuses to one."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, 3)) for name in "xy")
+    nodes = [
+        helper.make_node("Div", ["x", "root"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["sum"]),
+        helper.make_node("Mul", ["x", "sum"], ["product"]),
+        helper.make_node("Mul", ["product", "half"], ["y"]),
+    ]
+    constants = [
+        helper.make_tensor(name, TensorProto.FLOAT, (), [value])
+        for name, value in (("root", 2**0.5), ("one", 1.0), ("half", 0.5))
+    ]
+    graph = helper.make_graph(nodes, "gelu", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
 def run(runner, **inputs):
     with runner:
         return runner.run(inputs)
@@ -191,6 +211,32 @@ def test_a_model_runs_from_bytes_and_from_a_path(tmp_path):
             assert (run(runner, x=X)["y"] == X + X).all()
         assert (runner.inputs, runner.outputs) == (("x",), ("y",))
         assert (runner.provider_asked, runner.providers_used) == (CPU, (CPU,))
+
+
+@pytest.mark.parametrize(
+    ("level", "fused"), [("all", True), ("extended", True), ("basic", False), ("disable", False)]
+)
+def test_the_level_of_optimization_is_the_one_asked_for(level, fused, tmp_path, monkeypatch):
+    """Seen from what ONNX Runtime makes of a graph that its extended level fuses."""
+    import onnxruntime
+
+    kept = tmp_path / "optimized.onnx"
+    real = onnxruntime.InferenceSession
+
+    def keeping(model, options, **rest):
+        options.optimized_model_filepath = str(kept)
+        return real(model, options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", keeping)
+    runner = OnnxRunner(gelu_model(), optimization=level)
+    with runner:
+        assert runner.facts()["optimization"] == level
+    assert ("Gelu" in {node.op_type for node in onnx.load(kept).graph.node}) is fused
+
+
+def test_a_level_of_optimization_that_does_not_exist_is_refused():
+    with pytest.raises(RunnerError, match=r"optimization is 'O3'; give one of disable, basic, extended, all"):
+        OnnxRunner(double_model(), optimization="O3")
 
 
 def test_scalars_and_columns_go_in_and_out_unchanged():
