@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_reflex.errors import CheckpointError, MissingPackageError
 
 if TYPE_CHECKING:
-    from exporters import pi0, pi05, smolvla
+    from exporters import groot, pi0, pi05, smolvla
     from exporters.bundle import Bundle, Export, open_bundle
     from exporters.flow import FlowPolicy
     from exporters.pipeline import export
@@ -30,13 +30,17 @@ __all__ = [
     "Policy",
     "export",
     "family_of",
+    "groot",
     "open_bundle",
     "pi0",
     "pi05",
     "smolvla",
 ]
 
-FAMILIES: Final = ("pi0", "pi05", "smolvla")
+FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
+
+# What a checkpoint of a family calls itself, where that is not the family's name.
+_OWN_NAMES: Final = {"Gr00tN1d6": "groot", "Gr00tN1d7": "groot"}
 
 _HOMES: Final = {
     "Bundle": "exporters.bundle",
@@ -83,7 +87,8 @@ def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None
     from exporters import checkpoints
 
     config = checkpoints.read_config(checkpoints.resolve(checkpoint, revision=revision))
-    found = config.get("model_type") or config.get("type")
+    stated = config.get("model_type") or config.get("type")
+    found = _OWN_NAMES.get(str(stated), stated)
     if found not in FAMILIES:
         raise CheckpointError(
             f"{checkpoint} is a checkpoint of {found!r}, expected one of {', '.join(FAMILIES)}; "

@@ -90,7 +90,9 @@ class Bundle:
             return TorchRunner(model, outputs=self.outputs)
         import exporters
 
-        runner: Runner = getattr(exporters, self.family).reference(model, steps=self.manifest["steps"])
+        runner: Runner = getattr(exporters, self.family).reference(
+            model, steps=self.manifest["steps"], **self.manifest["call"]
+        )
         return runner
 
     def recording(self) -> RecordedRunner:
@@ -159,7 +161,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}; export the bundle again or install the version that made it"
         )
     wanted = {
-        "family": str, "layout": str, "graphs": dict, "inputs": list, "outputs": list, "files": dict,
+        "family": str, "layout": str, "graphs": dict, "call": dict,
+        "inputs": list, "outputs": list, "files": dict,
     }  # fmt: skip
     for key, kind in wanted.items():
         if not isinstance(manifest.get(key), kind):

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters.encoder import HALF_KEY, Encoder, check_fit, dims, qualify
-from exporters.schedule import EulerSchedule, Layout
+from exporters.schedule import BucketedSchedule, Layout, Schedule
 
 STEP_KEY = "pytest_reflex.step"
 STEPS = "num_steps"
@@ -26,7 +26,7 @@ STEPS = "num_steps"
 class Loop:
     """What the composer has to know of the loop besides the two graphs."""
 
-    schedule: EulerSchedule
+    schedule: Schedule
     steps: int
     noise: str
     output: str
@@ -109,16 +109,7 @@ def _looped(encoder: Encoder, loop: Loop) -> ir.Model:
         body.append(node)
         return node.outputs[0]
 
-    # Counted in float64, as the upstream's Python floats are, and rounded once.
-    double = ir.DataType.DOUBLE
-    start = encoder.constant("schedule/start", np.asarray(loop.schedule.start, np.float64))
-    span = encoder.constant("schedule/span", np.asarray(loop.schedule.end - loop.schedule.start, np.float64))
-    dt64 = emit("Div", [span, emit("Cast", [steps], "steps", double, to=int(double))], "dt64", double)
-    index = emit("Cast", [counter], "index64", double, to=int(double))
-    time64 = emit("Add", [start, emit("Mul", [index, dt64], "elapsed", double)], "time64", double)
-    single = ir.DataType.FLOAT
-    dt = emit("Cast", [dt64], "dt", single, to=int(single))
-    scalar = emit("Cast", [time64], "time_scalar", single, to=int(single))
+    dt, scalar = _clock(encoder, loop.schedule, emit, steps, counter)
     time = _time_for_batch(encoder, body.append, scalar, x, "loop", metadata)
     nodes, velocity = encoder.step(x, time, "loop/step", metadata)
     body.extend(nodes)
@@ -137,6 +128,34 @@ def _looped(encoder: Encoder, loop: Loop) -> ir.Model:
     node.outputs[0].type, node.outputs[0].shape = noise.type, noise.shape
     graph.append(node)
     return encoder.close(node.outputs[0], loop.output)
+
+
+def _clock(
+    encoder: Encoder, schedule: Schedule, emit: Callable[..., ir.Value], steps: ir.Value, counter: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """``dt`` and the time of step ``counter``, float32 scalars of the loop's body.
+
+    Counted in float64, as the upstream's Python floats are, operation for operation, and rounded once.
+    """
+    whole, double, single = ir.DataType.INT64, ir.DataType.DOUBLE, ir.DataType.FLOAT
+
+    def constant(name: str, value: float) -> ir.Value:
+        return encoder.constant(f"schedule/{name}", np.asarray(value, np.float64))
+
+    steps64 = emit("Cast", [steps], "steps", double, to=int(double))
+    index = emit("Cast", [counter], "index64", double, to=int(double))
+    if isinstance(schedule, BucketedSchedule):
+        dt64 = emit("Div", [constant("span", 1.0), steps64], "dt64", double)
+        fraction = emit("Div", [index, steps64], "fraction", double)
+        buckets = emit("Mul", [fraction, constant("buckets", schedule.buckets)], "buckets", double)
+        # A cast to an integer cuts off, as Python's int() does.
+        time = emit("Cast", [buckets], "bucket", whole, to=int(whole))
+    else:
+        dt64 = emit("Div", [constant("span", schedule.end - schedule.start), steps64], "dt64", double)
+        elapsed = emit("Mul", [index, dt64], "elapsed", double)
+        time = emit("Add", [constant("start", schedule.start), elapsed], "time64", double)
+    dt = emit("Cast", [dt64], "dt", single, to=int(single))
+    return dt, emit("Cast", [time], "time_scalar", single, to=int(single))
 
 
 def _noise_input(encoder: Encoder, name: str) -> ir.Value:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
-from exporters.schedule import EulerSchedule
+from exporters.schedule import EulerSchedule, Schedule
 
 Context = dict[str, torch.Tensor]
 
@@ -35,7 +35,7 @@ class FlowPolicy(nn.Module, ABC):
     """
 
     steps: int = 10
-    schedule: EulerSchedule = EulerSchedule()
+    schedule: Schedule = EulerSchedule()
     noise: str = "noise"
     output: str = "actions"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,30 @@ def refuse_narrowed_constants(model: ir.Model) -> None:
                     f"node {node.name!r} widens the float32 constant {value!s} to float64, "
                     "so the digits beyond float32 are lost; make it a float64 tensor in the module"
                 )
+
+
+def name_axes(model: ir.Model, free: Mapping[str, Sequence[str | None]]) -> None:
+    """Call free sizes by the names that the inputs give them, wherever they appear; torch numbers them."""
+    names: dict[str, str] = {}
+    for value in model.graph.inputs:
+        for n, name in zip(value.shape or (), free.get(str(value.name), ()), strict=False):
+            if isinstance(n, ir.SymbolicDim) and n.value is not None and name:
+                names[str(n.value)] = name
+    if not names:
+        return
+    symbol = re.compile("|".join(rf"\b{re.escape(found)}\b" for found in names))
+    outputs = (output for node in model.graph for output in node.outputs)
+    for value in (*model.graph.inputs, *outputs):
+        if value.shape is None or not any(isinstance(n, ir.SymbolicDim) for n in value.shape):
+            continue
+        value.shape = ir.Shape(
+            [
+                symbol.sub(lambda m: names[m.group()], str(n.value))
+                if isinstance(n, ir.SymbolicDim) and n.value is not None
+                else n
+                for n in value.shape
+            ]
+        )
 
 
 def name_ends(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from torch import nn
 from exporters import checkpoints
 from exporters.bundle import FIXTURES, Bundle, Export, file_facts, staged, write_manifest
 from exporters.compose import Loop, compose
-from exporters.encoder import TIME, VELOCITY, X_T
+from exporters.encoder import TIME, VELOCITY, X_T, dims
 from exporters.flow import FlowPolicy
 from exporters.graphs import write_graph
 from exporters.policy import OPTIMIZATION
@@ -28,7 +29,7 @@ from exporters.schedule import LAYOUTS, Layout
 from exporters.tracing import trace
 from pytest_reflex.check import check
 from pytest_reflex.errors import InputError, SettingsError, TracingError
-from pytest_reflex.inputs import InputSpec, make_fixture
+from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
 from pytest_reflex.runners import Runner, TorchRunner, save_recording
 from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.verdict import THRESHOLD, ParityResult
@@ -66,6 +67,7 @@ def export(
     outputs: Sequence[str] | None = None,
     family: str = "module",
     dynamic_batch: bool = False,
+    call: Mapping[str, Any] | None = None,
     verify: bool = True,
     progress: Progress | None = None,
 ) -> Export:
@@ -90,6 +92,7 @@ def export(
         family: the module of this package that knows how to call the reference again.
         dynamic_batch: leave the batch, the first dimension of every input, free; fixtures then come in
             batches of several sizes.
+        call: what the family's ``reference`` takes besides the steps, for whoever judges the bundle again.
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
         progress: called with (stage, done, total).
 
@@ -108,18 +111,20 @@ def export(
     if not isinstance(owner, nn.Module):
         raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
     runner = reference if isinstance(reference, TorchRunner) else TorchRunner(reference, outputs=outputs)
-    # torch.export takes a batch of one for a constant, so a free one is traced with two.
-    example = make_fixture(_batched(inputs, 2) if dynamic_batch else list(inputs), seed=seed, fixture_idx=0)
+    inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
+    sizes = _example_sizes(inputs)
+    example = make_fixture([spec.sized(sizes) for spec in inputs], seed=seed, fixture_idx=0)
+    free = {spec.name: spec.free for spec in inputs if spec.free}
 
     # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
     with runner, staged(out_dir) as stage:
         loop: Loop | None = None
         if flow is not None:
             loop = Loop(flow.schedule, steps or flow.steps, flow.noise, flow.output)
-            models = _flow_models(flow, example, loop, layout, tell, dynamic_batch)
+            models = _flow_models(flow, example, loop, layout, tell, free, sizes)
         else:
             tell("trace", 0, 1)
-            models = {"model": trace(owner, runner.forward, _tensors(example), dynamic_batch=dynamic_batch)}
+            models = {"model": trace(owner, runner.forward, _tensors(example), free=free)}
             tell("trace", 1, 1)
         written: dict[str, dict[str, Any]] = {}
         for index, (stem, model) in enumerate(models.items()):
@@ -136,10 +141,10 @@ def export(
             "loop": None
             if loop is None
             else {"noise": loop.noise, "output": loop.output, "schedule": loop.schedule.to_json()},
+            "call": dict(call or {}),
             "graphs": {stem: f"{stem}.onnx" for stem in models},
             "session": {"optimization": OPTIMIZATION},
             "inputs": [spec.to_json() for spec in inputs],
-            "dynamic_batch": dynamic_batch,
             "source": checkpoints.source_of(owner),
             "dtype": "float32",
             "versions": {name: found for name in _PACKAGES if (found := _version(name))},
@@ -157,7 +162,7 @@ def export(
             result = check(
                 recorder,
                 draft,
-                inputs=_varied(inputs, seed, fixtures) if dynamic_batch else list(inputs),
+                inputs=inputs,
                 threshold=threshold,
                 strict=strict,
                 fixtures=fixtures,
@@ -189,7 +194,8 @@ def _flow_models(
     loop: Loop,
     layout: Layout,
     tell: Progress,
-    dynamic_batch: bool,
+    free: Mapping[str, Sequence[str | None]],
+    sizes: Mapping[str, int],
 ) -> dict[str, Any]:
     """Trace the two halves, once each, and compose them."""
     tensors = _tensors(example)
@@ -208,14 +214,20 @@ def _flow_models(
         return {VELOCITY: flow.velocity(x, time, **context)}
 
     tell("trace prefix", 0, 1)
-    prefix_model = trace(flow, prefix, tensors, dynamic_batch=dynamic_batch)
+    prefix_model = trace(flow, prefix, tensors, free=free)
     tell("trace prefix", 1, 1)
     tell("trace step", 0, 1)
     # The step is traced on blanks: shapes and dtypes are enough, and the real ones would run the prefix.
-    context = {str(value.name): _blank(value, x_t.shape[0]) for value in prefix_model.graph.outputs}
-    time = torch.full(x_t.shape[:1], loop.schedule.start, dtype=torch.float32)
+    made = {str(value.name): value for value in prefix_model.graph.outputs}
+    context = {name: _blank(value, sizes) for name, value in made.items()}
+    time = torch.full(x_t.shape[:1], loop.schedule.time(0, loop.steps), dtype=torch.float32)
     step = {X_T: x_t, TIME: time, **context}
-    step_model = trace(flow, velocity, step, dynamic_batch=dynamic_batch)
+    noise_axes = free.get(loop.noise, ())
+    step_free = {
+        name: [n if isinstance(n, str) else None for n in dims(value)] for name, value in made.items()
+    }
+    step_free |= {X_T: list(noise_axes), TIME: list(noise_axes[:1])}
+    step_model = trace(flow, velocity, step, free=step_free)
     tell("trace step", 1, 1)
     tell("compose", 0, 1)
     with _no_collection():
@@ -261,26 +273,34 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _batched(inputs: Sequence[InputSpec], batch: int) -> list[InputSpec]:
-    """The same inputs in batches of ``batch``."""
+def _free_batch(inputs: Sequence[InputSpec]) -> list[InputSpec]:
+    """The same inputs with the first axis of each left free, under one name."""
     for spec in inputs:
         if not spec.shape:
             raise InputError(f"input {spec.name!r} is a scalar, which has no batch to leave free")
-    return [replace(spec, shape=(batch, *spec.shape[1:])) for spec in inputs]
+    rest = {spec.name: spec.free[1:] or (None,) * (len(spec.shape) - 1) for spec in inputs}
+    return [replace(spec, free=("batch", *rest[spec.name])) for spec in inputs]
 
 
-def _varied(inputs: Sequence[InputSpec], seed: int, fixtures: int) -> list[dict[str, np.ndarray]]:
-    """Two fixtures of one, so that every input varies at one size, then batches of two, three, five."""
-    sizes = [1, 1] + [(2, 3, 5)[i % 3] for i in range(max(fixtures - 2, 1))]
-    return [make_fixture(_batched(inputs, size), seed, i) for i, size in enumerate(sizes)]
+def _example_sizes(inputs: Sequence[InputSpec]) -> dict[str, int]:
+    """Sizes to trace free axes with: torch.export takes a size of one, and two equal sizes, for constants."""
+    sizes: dict[str, int] = {}
+    for name, plain in free_sizes(inputs).items():
+        sizes[name] = next(n for n in itertools.count(max(plain, 2)) if n not in sizes.values())
+    return sizes
 
 
-def _blank(value: ir.Value, batch: int) -> torch.Tensor:
-    """A tensor of zeros of a graph value's shape and dtype; a free dimension is the batch."""
+def _blank(value: ir.Value, sizes: Mapping[str, int]) -> torch.Tensor:
+    """A tensor of zeros of a graph value's shape and dtype."""
     if value.shape is None or value.dtype is None:
         raise TracingError(f"{value.name!r} came out of the prefix without a shape")
-    blank = np.zeros([n if isinstance(n, int) else batch for n in value.shape], value.dtype.numpy())
-    return torch.from_numpy(blank)
+    shape = [n if isinstance(n, int) else sizes.get(str(n), 0) for n in dims(value)]
+    if not all(shape):
+        raise TracingError(
+            f"{value.name!r} has shape {dims(value)} out of the prefix; a free axis must keep the size that "
+            f"an input has ({', '.join(sizes) or 'none is free'})"
+        )
+    return torch.from_numpy(np.zeros(shape, value.dtype.numpy()))
 
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

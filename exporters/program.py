@@ -1,9 +1,11 @@
-"""ExportedProgram -> ExportedProgram: two mendings between ``torch.export`` and ``torch.onnx``.
+"""ExportedProgram -> ExportedProgram: three mendings between ``torch.export`` and ``torch.onnx``.
 
 * What depends on no input and no parameter is computed here, by torch, and stored. The sinusoid's
   frequencies then carry torch's own bits instead of those of another library's ``exp`` or ``pow``.
 * A Python scalar beside a float64 tensor becomes a float64 tensor. torch.onnx writes such a scalar
   as a *float32* constant; times an angle of 1,571 rad that costs 1e-4 in a time embedding.
+* Attention whose keys are all masked gives zeros, as torch's ``scaled_dot_product_attention`` does under
+  a bool mask. torch.onnx writes such a mask as a large negative number, whose softmax is an average.
 """
 
 from __future__ import annotations
@@ -70,6 +72,38 @@ def widen_scalars(program: ExportedProgram) -> None:
                 args[index] = made[value]
         node.target, node.args = tensor_overload, tuple(args)
     program.graph_module.recompile()
+
+
+def zero_masked_rows(program: ExportedProgram) -> None:
+    """Set to zero what attention under a bool mask gives for queries that may look at no key."""
+    zeros: dict[torch.dtype, fx.Node] = {}
+    for node in list(program.graph.nodes):
+        if node.target is not _aten.scaled_dot_product_attention.default:
+            continue
+        mask = node.kwargs.get("attn_mask", node.args[3] if len(node.args) > 3 else None)
+        fake = mask.meta.get("val") if isinstance(mask, fx.Node) else None
+        if not isinstance(fake, torch.Tensor) or fake.dtype != torch.bool:
+            continue
+        dtype = node.meta["val"].dtype
+        if dtype not in zeros:
+            zeros[dtype] = _lift(program, f"masked_row_{len(zeros)}", torch.zeros((), dtype=dtype))
+        users = list(node.users)
+        with program.graph.inserting_after(node):
+            seen = _call(program, _aten.any.dim, mask, -1, True)
+        with program.graph.inserting_after(seen):
+            mended = _call(program, _aten.where.self, seen, node, zeros[dtype])
+        for made in (seen, mended):
+            made.meta.update({key: value for key, value in node.meta.items() if key not in made.meta})
+        for user in users:
+            user.replace_input_with(node, mended)
+    program.graph_module.recompile()
+
+
+def _call(program: ExportedProgram, operator: Any, *args: Any) -> fx.Node:
+    """A node that calls ``operator``, with the fake value that later passes read its shape from."""
+    node: fx.Node = program.graph.call_function(operator, args)
+    node.meta["val"] = operator(*fx.map_arg(args, lambda argument: argument.meta["val"]))
+    return node
 
 
 _aten = torch.ops.aten

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx_ir as ir
 import torch
@@ -18,12 +19,13 @@ from torch.export import ExportedProgram
 
 from exporters.graphs import (
     brief_metadata,
+    name_axes,
     name_ends,
     name_weights,
     refuse_narrowed_constants,
     transpose_weights,
 )
-from exporters.program import fold_constants, widen_scalars
+from exporters.program import fold_constants, widen_scalars, zero_masked_rows
 from pytest_reflex.errors import TracingError
 
 OPSET = 20
@@ -51,7 +53,11 @@ class _Entry(nn.Module):
 
 
 def trace(
-    owner: nn.Module, call: Callable[..., Named], inputs: Named, *, dynamic_batch: bool = False
+    owner: nn.Module,
+    call: Callable[..., Named],
+    inputs: Named,
+    *,
+    free: Mapping[str, Sequence[str | None]] = MappingProxyType({}),
 ) -> ir.Model:
     """Trace ``call`` into an ONNX model without reading a weight.
 
@@ -59,7 +65,8 @@ def trace(
         owner: the module whose parameters and buffers ``call`` uses, in eval mode.
         call: maps the inputs, by keyword, to named output tensors.
         inputs: example tensors; their names, shapes and dtypes become the graph's.
-        dynamic_batch: leave the first dimension of every input free.
+        free: of an input, by name, what each of its axes is called where it may have any size, else None;
+            axes of one name have one size. Example sizes of free axes must be 2 or more, and differ.
 
     Returns:
         A model whose inputs and outputs carry the names of ``inputs`` and of what ``call`` returned,
@@ -70,10 +77,12 @@ def trace(
     """
     outputs: list[str] = []
     entry = _Entry(owner, call, list(inputs), outputs).eval()
+    names = sorted({name for axes in free.values() for name in axes if name})
+    sizes = {name: torch.export.Dim(name, min=1) for name in names}
     shapes = None
-    if dynamic_batch:
-        batch = torch.export.Dim("batch", min=1)
-        shapes = (tuple({0: batch} for _ in inputs),)
+    if sizes:
+        of = {n: {i: sizes[axis] for i, axis in enumerate(free.get(n, ())) if axis} for n in inputs}
+        shapes = (tuple(of.values()),)
     title = type(owner).__name__
     with torch.no_grad(), _quiet():
         with _naming(f"torch.export could not trace {title}"):
@@ -82,6 +91,7 @@ def trace(
             program = _functional(program)
             fold_constants(program)
             widen_scalars(program)
+            zero_masked_rows(program)
             converted = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -100,6 +110,7 @@ def trace(
         raise TracingError(f"{sorted(clash)} name both an input and an output of {title}; rename one")
     model: ir.Model = converted.model
     name_ends(model, list(inputs), outputs)
+    name_axes(model, free)
     brief_metadata(model)
     return model
 

@@ -28,7 +28,14 @@ from pytest_reflex.meanings import (
     State,
     Uniform,
 )
-from pytest_reflex.prompts import CameraMask, ImagePromptMask, ImagePromptTokens, PromptMask, Tokens
+from pytest_reflex.prompts import (
+    CameraMask,
+    ImagePromptMask,
+    ImagePromptTokens,
+    ImageTokenMask,
+    PromptMask,
+    Tokens,
+)
 
 __all__ = [
     "Bernoulli",
@@ -38,6 +45,7 @@ __all__ = [
     "Image",
     "ImagePromptMask",
     "ImagePromptTokens",
+    "ImageTokenMask",
     "InputSpec",
     "Integers",
     "Meaning",

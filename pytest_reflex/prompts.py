@@ -63,17 +63,45 @@ class CameraMask(Meaning):
 
 @dataclass(frozen=True)
 class PromptMask(Meaning):
-    """True for the first n tokens, [B, L]: n is 3/4 of L in fixture 0, then 1, then L, then any."""
+    """True for n tokens, [B, L]: n is 3/4 of L in fixture 0, then 1, then L, then any.
+
+    They are the first n, or the last where ``padding`` is ``"left"``.
+    """
 
     kind: ClassVar[str] = "prompt_mask"
+    padding: str = "right"
 
     def check(self, spec: InputSpec) -> None:
         require_dtype(spec, "biu")
         require(len(spec.shape) == 2, spec, "shape", list(spec.shape), "[batch, length]")
+        require(self.padding in ("left", "right"), spec, "padding", self.padding, "'left' or 'right'")
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
         batch, length = spec.shape
-        return np.arange(length) < _text_lengths(draw, batch, length)[:, None]
+        mask = np.arange(length) < _text_lengths(draw, batch, length)[:, None]
+        return mask if self.padding == "right" else mask[:, ::-1]
+
+
+@dataclass(frozen=True)
+class ImageTokenMask(Meaning):
+    """True for the tokens that stand for an image, bool [B, L].
+
+    The middle half of the prompt in fixture 0, none in fixture 1, all in fixture 2, then any.
+    """
+
+    kind: ClassVar[str] = "image_token_mask"
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "b")
+        require(len(spec.shape) == 2, spec, "shape", list(spec.shape), "[batch, length]")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        place = np.broadcast_to(np.arange(spec.shape[1]), spec.shape)
+        if draw.fixture_idx == 0:
+            return (place >= spec.shape[1] // 4) & (place < 3 * spec.shape[1] // 4)
+        if draw.fixture_idx in (1, 2):
+            return np.full(spec.shape, draw.fixture_idx == 2)
+        return draw.rng.random(spec.shape) < 0.5
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,8 @@ class OnnxRunner(RunnerBase):
 
         session = self._opened()
         self._require_inputs(session, inputs)
-        feed = {name: np.array(array, order="C") for name, array in inputs.items()}
+        # ONNX Runtime reads inputs where they lie; it wants them whole and aligned.
+        feed = {name: np.require(array, requirements=["C", "A"]) for name, array in inputs.items()}
         try:
             outputs = session.run(list(self.outputs), feed)
         except Exception as error:
