@@ -86,7 +86,15 @@ def trace(
     title = type(owner).__name__
     with torch.no_grad(), _quiet():
         with _naming(f"torch.export could not trace {title}"):
-            program = torch.export.export(entry, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
+            # torch guards free sizes with conditions that it cannot always simplify, such as
+            # min(n, 4 * n) == n; deferred, they do not fix a size. The check runs several sizes.
+            program = torch.export.export(
+                entry,
+                tuple(inputs.values()),
+                dynamic_shapes=shapes,
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=bool(sizes),
+            )
         with _naming(f"torch.onnx could not convert {title}"):
             program = _functional(program)
             fold_constants(program)
