@@ -2,6 +2,7 @@
 
     python benchmarks/fullsize.py smolvla --work WORK
     python benchmarks/fullsize.py pi0 --work WORK
+    python benchmarks/fullsize.py groot --work WORK
 
 The classes, the sizes and the arithmetic are the upstream's; the weights are seeded, so nothing is
 fetched. Each phase runs in a process of its own, whose wall time and peak resident memory are printed.
@@ -87,10 +88,36 @@ def make_pi0(work: Path) -> None:
     policy.save_pretrained(work / "checkpoint")
 
 
-MAKERS = {"smolvla": make_smolvla, "pi0": make_pi0}
+def make_groot(work: Path) -> None:
+    """1,606 M parameters: the action head of lerobot's N1.7 defaults, which are the published sizes."""
+    import torch
+    from lerobot.policies.groot.groot_n1_7 import GR00T_N1_7_DEFAULTS, GR00TN17ActionHead, GR00TN17Config
+    from safetensors.torch import save_file
+
+    with torch.device("meta"):
+        head = GR00TN17ActionHead(GR00TN17Config())
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, weight in head.state_dict().items():
+        drawn = torch.randn(weight.shape, generator=generator)
+        if name.endswith(".W"):
+            drawn /= weight.shape[-2] ** 0.5
+        elif weight.ndim > 1:
+            drawn /= weight.shape[-1] ** 0.5
+        else:
+            drawn = 0.1 * drawn + float("norm" in name and name.endswith(".weight"))
+        tensors[f"action_head.{name}"] = drawn
+    print(f"{sum(t.numel() for t in tensors.values()) / 1e6:.1f} M parameters")
+    checkpoint = work / "checkpoint"
+    checkpoint.mkdir(exist_ok=True)
+    save_file(tensors, checkpoint / "model.safetensors")
+    (checkpoint / "config.json").write_text(json.dumps({"model_type": "Gr00tN1d7", **GR00T_N1_7_DEFAULTS}))
 
 
-def export(family: str, work: Path, layout: str, fixtures: int) -> None:
+MAKERS = {"groot": make_groot, "smolvla": make_smolvla, "pi0": make_pi0}
+
+
+def export(family: str, work: Path, layout: str | None, fixtures: int) -> None:
     """Load, export, and check strictly; says when each stage began."""
     import exporters
 
@@ -102,9 +129,8 @@ def export(family: str, work: Path, layout: str, fixtures: int) -> None:
 
     policy = module.load(work / "checkpoint")
     tell("loaded", 1, 1)
-    made = module.export(
-        policy, work / "bundle", layout=layout, fixtures=fixtures, strict=True, progress=tell
-    )
+    chosen = {"layout": layout} if layout else {}
+    made = module.export(policy, work / "bundle", fixtures=fixtures, strict=True, progress=tell, **chosen)
     print(made.result)
 
 
@@ -124,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("family", choices=sorted(MAKERS))
     parser.add_argument("--work", type=Path, required=True, help="a directory with room for two copies")
-    parser.add_argument("--layout", default="unrolled")
+    parser.add_argument("--layout", help="default: the family's")
     parser.add_argument("--fixtures", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--phase", choices=("make", "export"), help=argparse.SUPPRESS)
@@ -136,8 +162,8 @@ def main() -> None:
     if options.phase == "export":
         return export(options.family, work, options.layout, options.fixtures)
 
-    here = [__file__, options.family, "--work", str(work), "--layout", options.layout]
-    here += ["--fixtures", str(options.fixtures)]
+    here = [__file__, options.family, "--work", str(work), "--fixtures", str(options.fixtures)]
+    here += ["--layout", options.layout] if options.layout else []
     rows = []
     if not (work / "checkpoint" / "model.safetensors").exists():
         rows.append(phase("make", *here, "--phase", "make"))
@@ -152,10 +178,11 @@ def main() -> None:
     for row in rows:
         print(f"{row['phase']:<20}{row['seconds']:>10.1f}{row['peak_bytes'] / 1e6:>10.0f}")
     if options.json:
-        proof = json.loads((work / "bundle" / "reflex.json").read_text())["check"]
+        manifest = json.loads((work / "bundle" / "reflex.json").read_text())
+        proof = manifest["check"]
         table = {
             "family": options.family,
-            "layout": options.layout,
+            "layout": manifest["layout"],
             "phases": rows,
             "max_abs_diff": [f["max_abs_diff"] for f in proof["fixtures"]],
             "versions": {name: version(name) for name in ("torch", "transformers", "onnxruntime")},

@@ -65,9 +65,8 @@ def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> 
     head = _head(described, directory)
     stored, dtypes = _stored(files)
     own = head.state_dict()
-    checkpoints.require_fit(
-        [k for k in own if k not in stored], [k for k in stored if k not in own], directory
-    )
+    missing, unexpected = own.keys() - stored.keys(), stored.keys() - own.keys()
+    checkpoints.require_fit([PREFIX + k for k in missing], [PREFIX + k for k in unexpected], directory)
     for key in sorted(own):
         if stored[key].shape != own[key].shape:
             raise CheckpointError(

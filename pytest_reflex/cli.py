@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 PASS: Final = 0
 FAIL: Final = 1
 ERROR: Final = 2
+
+# Options of `reflex export` that not every family takes.
+_OF_SOME_FAMILIES: Final = frozenset({"cameras", "prompt_tokens", "tokens", "embodiment"})
 
 # What a command gives back: the verdict, and what to say below it.
 Judged = tuple["ParityResult", str]
@@ -86,21 +90,19 @@ def app() -> None:
 @app.command()
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--layout", type=click.Choice(LAYOUTS), default="unrolled", show_default=True)
+@click.option("--layout", type=click.Choice(LAYOUTS), help="How the loop is carried  [default: the family's]")
 @click.option("--steps", type=click.IntRange(min=1), help="Denoising steps  [default: the checkpoint's]")
 @click.option("--cameras", type=click.IntRange(min=1), help="How many cameras the bundle reads.")
 @click.option("--prompt-tokens", type=click.IntRange(min=1), help="Text length that prompts are padded to.")
+@click.option("--tokens", type=click.IntRange(min=1), help="How many features GR00T reads  [default: free]")
+@click.option("--embodiment", type=click.IntRange(min=0), help="Bake this one of GR00T's embodiments in.")
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
 @_judging
 def export(
     model: str,
     out: Path,
-    layout: str,
     dynamic_batch: bool,
-    steps: int | None,
-    cameras: int | None,
-    prompt_tokens: int | None,
-    **judging: Any,
+    **options: Any,
 ) -> Judged:
     """Export the policy MODEL to the bundle OUT, proven before it is written.
 
@@ -108,8 +110,12 @@ def export(
     """
     import exporters
 
-    family = getattr(exporters, exporters.family_of(model))
-    options = {"steps": steps, "cameras": cameras, "prompt_tokens": prompt_tokens}
+    name = exporters.family_of(model)
+    family = getattr(exporters, name)
+    given = {option: value for option, value in options.items() if value is not None}
+    taken = inspect.signature(family.export).parameters
+    for option in _OF_SOME_FAMILIES & given.keys() - taken.keys():
+        raise click.UsageError(f"--{option.replace('_', '-')} was given, and {name} has no such choice")
     with _Progress() as tell:
         tell("load", 0, 1)
         policy = family.load(model)
@@ -117,11 +123,9 @@ def export(
         made = family.export(
             policy,
             out,
-            layout=layout,
             dynamic_batch=dynamic_batch,
             progress=tell,
-            **{name: value for name, value in options.items() if value is not None},
-            **judging,
+            **given,
         )
     if made.result is None:
         raise BundleError(f"{out} was written without a verdict")

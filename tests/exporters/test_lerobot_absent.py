@@ -35,6 +35,22 @@ def test_a_checkpoint_of_lerobots_says_what_to_install(family: str, tmp_path: Pa
         import_module(f"exporters.{family}").load(tmp_path)
 
 
+@pytest.mark.parametrize("release", ["Gr00tN1d6", "Gr00tN1d7"])
+def test_a_checkpoint_of_groot_says_what_to_install(release: str, tmp_path: Path) -> None:
+    """Whose weights and configuration are in order: what is amiss is the machine."""
+    import torch
+    from tiny_groot import config, weights, write_checkpoint
+
+    from exporters import groot
+
+    place = write_checkpoint(tmp_path / "g", config(model_type=release), weights())
+    assert family_of(place) == "groot"
+    with pytest.raises(ReflexError, match="lerobot is not installed"):
+        groot.load(place)
+    with pytest.raises(ReflexError, match="Linear was given as groot, and it has no get_action"):
+        groot.reference(torch.nn.Linear(2, 2))
+
+
 @pytest.mark.parametrize("family", ["pi05", "smolvla"])
 def test_what_is_no_policy_is_refused_with_what_it_lacks(family: str) -> None:
     import torch

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-VARIABLES = {"pi0": "PI0_CHECKPOINT", "smolvla": "SMOLVLA_CHECKPOINT", "pi05": "PI05_CHECKPOINT"}
+VARIABLES = {
+    "groot": "GROOT_CHECKPOINT",
+    "pi0": "PI0_CHECKPOINT",
+    "pi05": "PI05_CHECKPOINT",
+    "smolvla": "SMOLVLA_CHECKPOINT",
+}
 
 
 def family_of(path: Path) -> str:
@@ -19,7 +24,7 @@ def family_of(path: Path) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # pi0 is transformers' here, which needs no lerobot.
-        if item.path.parent == HERE and family_of(item.path) in ("smolvla", "pi05"):
+        if item.path.parent == HERE and family_of(item.path) in ("groot", "pi05", "smolvla"):
             item.add_marker(pytest.mark.lerobot)
             if find_spec("lerobot") is None:
                 item.add_marker(pytest.mark.skip(reason="needs lerobot (Python 3.12 or later)"))
@@ -37,6 +42,11 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
             tiny_pi0().save_pretrained(place)
             yield place
+            return
+        if family == "groot":
+            from tiny_groot import config, weights, write_checkpoint
+
+            yield write_checkpoint(place, config(), weights())
             return
         from tiny_lerobot import save_checkpoint, small_sizes
 
