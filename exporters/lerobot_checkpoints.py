@@ -51,7 +51,8 @@ def load(checkpoint: str | os.PathLike[str], upstream: Upstream, *, revision: st
         config = _config(directory)
         fit: dict[str, Any] = {}
         try:
-            policy = _noting(cls, fit).from_pretrained(str(directory), config=config, strict=True)
+            with _without_init():
+                policy = _noting(cls, fit).from_pretrained(str(directory), config=config, strict=True)
         except Exception as error:
             # Keys that do not fit are named below, better than by whoever stumbled over them.
             if "missing" not in fit:
@@ -81,6 +82,9 @@ def _config(directory: Path) -> Any:
         ) from error
     config.device = "cpu"
     config.compile_model = False
+    if hasattr(config, "dtype"):
+        # What is made in half precision would be lifted again, whole, in memory.
+        config.dtype = "float32"
     if hasattr(config, "load_vlm_weights"):
         # The checkpoint holds them all; the hub's would be fetched to be written over.
         config.load_vlm_weights = False
@@ -92,22 +96,39 @@ def _noting(cls: Any, fit: dict[str, Any]) -> Any:
 
     class Noting(cls):  # type: ignore[misc]
         def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
-            self.float()  # before, so that nothing stored is narrowed to what it was made as
             own = self.state_dict()
             # Of weights that share their memory a file need store but one.
-            given = {own[key].data_ptr() for key in own if key in state_dict}
-            fit["missing"] = [k for k in own if k not in state_dict and own[k].data_ptr() not in given]
+            given = {own[key].data_ptr(): key for key in own if key in state_dict}
+            tied = {k: given.get(own[k].data_ptr()) for k in own if k not in state_dict}
+            fit["missing"] = [key for key, source in tied.items() if source is None]
             fit["unexpected"] = [key for key in state_dict if key not in own]
             fit["shapes"] = sorted(
                 (key, list(value.shape), list(own[key].shape))
                 for key, value in state_dict.items()
                 if key in own and value.shape != own[key].shape
             )
-            result = super().load_state_dict(state_dict, *args, **options)
+            # Assigned, a float32 weight stays where it is, mapped from its file, and is read when it is used;
+            # what is stored in half is lifted, and nothing is narrowed to what the policy was made as.
+            lifted = {k: v.float() if v.is_floating_point() else v for k, v in state_dict.items()}
+            result = super().load_state_dict(lifted, *args, **{**options, "assign": True})
+            for key, source in tied.items():
+                if source is not None:
+                    place, _, name = key.rpartition(".")
+                    setattr(self.get_submodule(place), name, self.get_parameter(source))
+            self.float()
             fit["loaded"] = True
             return result
 
     return Noting
+
+
+@contextlib.contextmanager
+def _without_init() -> Iterator[None]:
+    """Make modules without drawing weights that the checkpoint replaces: they take no memory until used."""
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        yield
 
 
 def _unmade(directory: Path, config: Any, error: Exception) -> CheckpointError:

@@ -30,6 +30,7 @@ from exporters.tracing import trace
 from pytest_reflex.check import check
 from pytest_reflex.errors import InputError, SettingsError, TracingError
 from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
+from pytest_reflex.memory import release_mapped
 from pytest_reflex.runners import Runner, TorchRunner, save_recording
 from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.verdict import THRESHOLD, ParityResult
@@ -132,6 +133,7 @@ def export(
             with _no_collection():
                 written |= write_graph(model, stage, stem)
         tell("write", len(models), len(models))
+        release_mapped(weight.data_ptr() for weight in owner.parameters())
 
         manifest: dict[str, Any] = {
             "made_by": {"name": "pytest-reflex", "version": _version("pytest-reflex")},

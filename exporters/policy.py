@@ -18,8 +18,9 @@ from pytest_reflex.runners.onnx_runner import Optimization
 if TYPE_CHECKING:
     from exporters.bundle import Bundle
 
-# ONNX Runtime packs a private copy of every weight for its matrix kernels. Beyond this many bytes
-# the weights are mapped from the file instead: slower to run, far less memory and time to open.
+# ONNX Runtime packs a private copy of a weight for every node that multiplies by it, so that an unrolled
+# bundle holds one for each step. Beyond this many bytes the weights are mapped from the file instead:
+# slower to run, far less memory and time to open.
 PREPACK_LIMIT_BYTES = 2 << 30
 
 # How far ONNX Runtime may rewrite a bundle's graphs. Above this it fuses operators, which costs the last
@@ -38,11 +39,18 @@ class Policy(RunnerBase):
         provider: the execution provider, by short or by full name.
         steps: the number of denoising steps, where the layout leaves it open (``loop``,
             ``stepwise``); by default what the bundle was exported with.
+        prepack: pack the weights for speed; by default where that takes less than 2 GiB.
         seed: what the noise that :meth:`infer` is not given is drawn with; by default it is fresh.
     """
 
     def __init__(
-        self, bundle: Bundle, *, provider: str = "cpu", steps: int | None = None, seed: int | None = None
+        self,
+        bundle: Bundle,
+        *,
+        provider: str = "cpu",
+        steps: int | None = None,
+        prepack: bool | None = None,
+        seed: int | None = None,
     ) -> None:
         manifest = bundle.manifest
         self.name = bundle.shown or str(bundle.path)
@@ -51,14 +59,17 @@ class Policy(RunnerBase):
         self._noise = manifest["loop"]["noise"] if manifest["loop"] else None
         self._rng, self._rng_lock = np.random.default_rng(seed), threading.Lock()
         self._steps = steps if steps is not None else manifest["steps"]
-        weights = sum(facts["size"] for facts in manifest["files"].values())
+        if prepack is None:
+            weights = sum(facts["size"] for facts in manifest["files"].values())
+            copies = self._steps if bundle.layout == "unrolled" else 1
+            prepack = weights * copies < PREPACK_LIMIT_BYTES
         # As it was judged, it is run: the manifest says how its sessions were opened.
         optimization = manifest.get("session", {}).get("optimization", OPTIMIZATION)
         self.sessions = {
             role: OnnxRunner(
                 bundle.path / file,
                 provider=provider,
-                prepack=weights < PREPACK_LIMIT_BYTES,
+                prepack=prepack,
                 optimization=optimization,
             )
             for role, file in manifest["graphs"].items()

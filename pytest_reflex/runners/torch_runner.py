@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_reflex.errors import ReflexError, RunnerError
+from pytest_reflex.memory import release_mapped
 from pytest_reflex.runners.base import RunnerBase, first_line
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ class TorchRunner(RunnerBase):
         for module, training in self._training:
             module.training = training
         self._training = []
+        if self._model is not None:
+            # Whoever holds the policy keeps it; what it has read of its checkpoint need not stay in memory.
+            release_mapped(tensor.data_ptr() for tensor in self._model.parameters())
         self._model = None
 
     def facts(self) -> dict[str, Any]:
