@@ -14,12 +14,14 @@ LEROBOT_PYTHON ?= $(shell for python in python3 python3.12 python3.13 \
 	"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13*/bin/python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo "$$python" && break; done)
 
-.PHONY: help demo test test-lerobot lint types suite clean
+.PHONY: help demo test test-lerobot fullsize lint types suite clean
 
 help:
 	@echo "make demo          make a small pi0 checkpoint, export it, prove it"
 	@echo "make test          lint, types, and the test suite"
 	@echo "make test-lerobot  the test suite with lerobot's policies, live (Python 3.12, 6 GB)"
+	@echo "make fullsize FAMILY=pi0  a policy of the published size, exported and proven (groot,"
+	@echo "                   pi0, pi0-lerobot, pi05, smolvla; 30 GB of disk in WORK=demo/fullsize)"
 	@echo "make clean         remove what the others made"
 
 $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
@@ -41,6 +43,19 @@ test-lerobot:
 		|| { echo "NOT RUN: lerobot needs Python 3.12 or later; give one with LEROBOT_PYTHON=..."; exit 1; }
 	$(MAKE) suite PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot CONSTRAINTS=constraints/lerobot.txt \
 		EXTRAS=export,dev,lerobot
+
+# pi0 of transformers needs no lerobot; all others run in its environment.
+FAMILY ?= pi0
+WORK ?= demo/fullsize
+fullsize:
+ifeq ($(FAMILY),pi0)
+	$(MAKE) $(VENV)/.ready
+	$(BIN)/python benchmarks/fullsize.py $(FAMILY) --work $(WORK) --evidence parity_reports/fullsize
+else
+	$(MAKE) .venv-lerobot/.ready PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot \
+		CONSTRAINTS=constraints/lerobot.txt EXTRAS=export,dev,lerobot
+	.venv-lerobot/bin/python benchmarks/fullsize.py $(FAMILY) --work $(WORK) --evidence parity_reports/fullsize
+endif
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -1,0 +1,167 @@
+"""Seeded checkpoints of the published sizes, written tensor by tensor: no policy is ever whole in memory.
+
+The classes, the configurations and the key names are the upstream's; only the values are ours.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+
+def write_checkpoint(directory: Path, config: Mapping[str, Any] | None, shapes: Mapping[str, Any]) -> None:
+    """``config.json`` and a ``model.safetensors`` of float32 tensors drawn one after the other."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if config is not None:
+        (directory / "config.json").write_text(json.dumps(config, indent=2))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape in shapes.items():
+        size = 4 * torch.Size(shape).numel()
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 64)
+    generator = torch.Generator().manual_seed(0)
+    with (directory / "model.safetensors").open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in shapes.items():
+            out.write(drawn(name, torch.Size(shape), generator).numpy().tobytes())
+    print(f"{offset / 4e6:.1f} M parameters")
+
+
+def drawn(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """Values that keep activations near 1: what adds a 1 itself is around 0, other norms around 1."""
+    values = torch.randn(shape, generator=generator)
+    if len(shape) > 1:
+        # A table of embodiments' weights is [categories, in, out]; all others are [out, ..., in].
+        return values / shape[-2 if name.endswith(".W") else -1] ** 0.5
+    adds_one = any(part in name for part in ("language_model", "gemma", ".dit."))
+    is_scale = "norm" in name and name.endswith("weight") and not adds_one
+    return 0.1 * values + float(is_scale)
+
+
+def own_shapes(policy: nn.Module) -> dict[str, Any]:
+    """Names and shapes of a policy's weights, those that share their memory once."""
+    seen: dict[int, str] = {}
+    return {
+        name: tuple(value.shape)
+        for name, value in policy.state_dict().items()
+        if seen.setdefault(value.data_ptr(), name) == name
+    }
+
+
+def unfilled(make: Callable[[], nn.Module]) -> nn.Module:
+    """The policy that ``make`` makes, with weights that were never written to and so take no memory."""
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        return make()
+
+
+def make_smolvla(work: Path) -> None:
+    """450 M parameters: SmolVLM2-500M's sizes and lerobot's default configuration."""
+    from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+    from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+    from tiny_lerobot import tiny_tokenizer
+    from transformers import SmolVLMConfig, SmolVLMProcessor
+    from transformers.models.smolvlm.image_processing_smolvlm import SmolVLMImageProcessor
+    from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
+
+    base = work / "smolvlm2-500m"
+    SmolVLMConfig(
+        image_token_id=49190,
+        scale_factor=4,
+        text_config={
+            "model_type": "llama",
+            "hidden_size": 960,
+            "intermediate_size": 2560,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 15,
+            "num_key_value_heads": 5,
+            "head_dim": 64,
+            "vocab_size": 49280,
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 8192,
+        },
+        vision_config={
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "image_size": 512,
+            "patch_size": 16,
+            "layer_norm_eps": 1e-6,
+            "hidden_act": "gelu_pytorch_tanh",
+        },
+    ).save_pretrained(base)
+    SmolVLMProcessor(
+        image_processor=SmolVLMImageProcessor(),
+        tokenizer=tiny_tokenizer(),
+        video_processor=SmolVLMVideoProcessor(),
+    ).save_pretrained(base)
+    config = SmolVLAConfig(vlm_model_name=str(base), load_vlm_weights=False, device="cpu")
+    policy = unfilled(lambda: SmolVLAPolicy(config).float())
+    config.save_pretrained(work / "checkpoint")
+    write_checkpoint(work / "checkpoint", None, own_shapes(policy))
+
+
+def make_pi0(work: Path) -> None:
+    """3,501 M parameters: transformers' own default configuration."""
+    from transformers import PI0Config, PI0ForConditionalGeneration
+
+    policy = unfilled(lambda: PI0ForConditionalGeneration(PI0Config()))
+    policy.config.dtype = "float32"
+    policy.config.save_pretrained(work / "checkpoint")
+    write_checkpoint(work / "checkpoint", None, own_shapes(policy))
+
+
+def make_pi0_lerobot(work: Path) -> None:
+    """lerobot's own pi0, its default configuration."""
+    from lerobot.policies.pi0.configuration_pi0 import PI0Config
+    from lerobot.policies.pi0.modeling_pi0 import PI0Policy
+
+    config = PI0Config(device="cpu", dtype="float32")
+    policy = unfilled(lambda: PI0Policy(config))
+    config.save_pretrained(work / "checkpoint")
+    write_checkpoint(work / "checkpoint", None, own_shapes(policy))
+
+
+def make_pi05(work: Path) -> None:
+    """lerobot's pi0.5, its default configuration."""
+    from lerobot.policies.pi05.configuration_pi05 import PI05Config
+    from lerobot.policies.pi05.modeling_pi05 import PI05Policy
+
+    config = PI05Config(device="cpu", dtype="float32")
+    policy = unfilled(lambda: PI05Policy(config))
+    config.save_pretrained(work / "checkpoint")
+    write_checkpoint(work / "checkpoint", None, own_shapes(policy))
+
+
+def make_groot(work: Path) -> None:
+    """The action head of N1.7, lerobot's defaults, which are the published sizes."""
+    from lerobot.policies.groot.groot_n1_7 import GR00T_N1_7_DEFAULTS, GR00TN17ActionHead, GR00TN17Config
+
+    with torch.device("meta"):
+        head = GR00TN17ActionHead(GR00TN17Config())
+    shapes = {f"action_head.{name}": tuple(value.shape) for name, value in head.state_dict().items()}
+    write_checkpoint(work / "checkpoint", {"model_type": "Gr00tN1d7", **GR00T_N1_7_DEFAULTS}, shapes)
+
+
+# What a run is called -> the family that exports it, and who makes its checkpoint.
+MAKERS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "groot": ("groot", make_groot),
+    "pi0": ("pi0", make_pi0),
+    "pi0-lerobot": ("pi0", make_pi0_lerobot),
+    "pi05": ("pi05", make_pi05),
+    "smolvla": ("smolvla", make_smolvla),
+}
