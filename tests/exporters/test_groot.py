@@ -65,8 +65,9 @@ def test_the_halves_and_the_loop_give_the_upstreams_own_bits(
             assert np.array_equal(split.numpy(), runner.run(inputs)["actions"])
 
 
-@pytest.mark.parametrize("embodiment", [None, 3])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "embodiment"), [*((layout, None) for layout in LAYOUTS), ("stepwise", 3), ("unrolled", 0)]
+)
 @pytest.mark.parametrize("release", RELEASES)
 def test_parity(release: str, layout: Any, embodiment: int | None, heads: Heads, tmp_path: Path) -> None:
     head = heads(release)
