@@ -1,0 +1,88 @@
+"""What ``check`` costs beside the runs that it cannot do without.
+
+    python benchmarks/check_floor.py --json check_floor.json
+    python benchmarks/check_floor.py --family smolvla --checkpoint DIR --bundle DIR --rounds 1
+
+The floor is the same reference forwards in bare PyTorch, one start of the same session, and the same ONNX
+Runtime runs, on the same fixtures. Both are timed in turn; the ratio is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from side_by_side import in_turn, ratio, table, write
+
+import exporters
+from examples.tiny_pi0 import tiny_pi0
+from pytest_reflex import check
+from pytest_reflex.inputs import make_fixture
+
+
+def measure(title: str, policy: Any, bundle: Any, fixtures: int, rounds: int) -> dict[str, Any]:
+    runner = bundle.reference_runner(policy)
+    drawn = [make_fixture(bundle.inputs, 0, i) for i in range(fixtures)]
+    # fixture 0 again, and one run for each input that is swapped
+    again = [drawn[0]] * (1 + len(bundle.inputs))
+
+    def floor() -> None:
+        with torch.no_grad():
+            for fixture in drawn:
+                runner.forward(**{name: torch.from_numpy(array) for name, array in fixture.items()})
+        with bundle.runner() as session:
+            for fixture in [*drawn, *again]:
+                session.run(fixture)
+
+    def judged() -> None:
+        check(policy, bundle, fixtures=fixtures).require()
+
+    # The runner has to hold the policy before it can be called bare.
+    with runner:
+        seconds = in_turn({"floor": floor, "check": judged}, rounds)
+    return {
+        "what": title,
+        "fixtures": fixtures,
+        "floor_s": statistics.median(seconds["floor"]),
+        "check_s": statistics.median(seconds["check"]),
+        "ratio": ratio(seconds, "check", "floor"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--family", help="with --checkpoint and --bundle: a policy of your own")
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--fixtures", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    if options.family:
+        policy = getattr(exporters, options.family).load(options.checkpoint)
+        bundle = exporters.open_bundle(options.bundle)
+        title = f"{options.family}, {bundle.layout}"
+        rows.append(measure(title, policy, bundle, options.fixtures, options.rounds))
+    else:
+        policy = tiny_pi0()
+        for layout in ("unrolled", "loop", "stepwise"):
+            with tempfile.TemporaryDirectory() as folder:
+                made = exporters.pi0.export(
+                    policy, Path(folder) / "p", layout=layout, cameras=2, verify=False
+                )
+                rows.append(measure(f"tiny pi0, {layout}", policy, made, options.fixtures, options.rounds))
+    table("check beside its floor (seconds, median)", rows)
+    write(options.json, "check_floor", rows)
+
+
+if __name__ == "__main__":
+    main()
