@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints/newest.txt
 EXTRAS ?= export,dev
+OPENPI ?= .venv-openpi
 BIN := $(VENV)/bin
 # Policies are small in tests; more workers than this only get in each other's way.
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadscope
@@ -14,12 +15,16 @@ LEROBOT_PYTHON ?= $(shell for python in python3 python3.12 python3.13 \
 	"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13*/bin/python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo "$$python" && break; done)
 
-.PHONY: help demo test test-lerobot fullsize lint types suite clean
+.PHONY: help demo test test-lerobot openpi browser docs tutorial fullsize lint types suite clean
 
 help:
 	@echo "make demo          make a small pi0 checkpoint, export it, prove it"
 	@echo "make test          lint, types, and the test suite"
 	@echo "make test-lerobot  the test suite with lerobot's policies, live (Python 3.12, 6 GB)"
+	@echo "make openpi        an unmodified openpi-client in an environment of its own, for the suite"
+	@echo "make browser       axe-core from npm, for the tests that open the report in Chromium"
+	@echo "make docs          the documentation, in site/"
+	@echo "make tutorial      the tutorial, followed to the letter in an empty environment (2 GB)"
 	@echo "make fullsize FAMILY=pi0  a policy of the published size, exported and proven (groot,"
 	@echo "                   pi0, pi0-lerobot, pi05, smolvla; 30 GB of disk in WORK=demo/fullsize)"
 	@echo "make clean         remove what the others made"
@@ -30,6 +35,32 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
+
+# openpi's own client wants numpy 1, so it has an environment of its own; wheels only, which takes seconds.
+$(OPENPI)/.ready: constraints/openpi.txt
+	rm -rf $(OPENPI)
+	$(PYTHON) -m venv $(OPENPI)
+	$(OPENPI)/bin/python -m pip install --quiet --only-binary :all: --requirement constraints/openpi.txt
+	@touch $@
+
+openpi: $(OPENPI)/.ready
+
+tests/browser/node_modules/.ready: tests/browser/package-lock.json
+	cd tests/browser && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+browser: tests/browser/node_modules/.ready
+
+$(VENV)/.docs-ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS),docs]'
+	@touch $@
+
+docs: $(VENV)/.docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+tutorial: $(VENV)/.ready
+	$(BIN)/python tests/follow_tutorial.py
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/tiny_pi0.py demo/checkpoint
@@ -64,8 +95,11 @@ lint: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(BIN)/mypy
 
+# Where openpi-client cannot be installed its tests are skipped, by name.
 suite: $(VENV)/.ready
-	$(PYTEST)
+	@$(MAKE) --no-print-directory browser || echo "NOT INSTALLED: axe-core, so its tests are skipped"
+	@$(MAKE) --no-print-directory openpi || echo "NOT INSTALLED: openpi-client, so its tests are skipped"
+	REFLEX_OPENPI_PYTHON="$${REFLEX_OPENPI_PYTHON:-$(abspath $(OPENPI))/bin/python}" $(PYTEST)
 
 clean:
-	rm -rf .venv .venv-lerobot demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lerobot .venv-openpi demo site tests/browser/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

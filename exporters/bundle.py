@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -24,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporters.external import external_files
+from exporters.manifest import MANIFEST, read_manifest
 from pytest_reflex.errors import BundleError
 from pytest_reflex.inputs import InputSpec
 
@@ -32,9 +35,6 @@ if TYPE_CHECKING:
     from pytest_reflex.runners import RecordedRunner, Runner
     from pytest_reflex.verdict import ParityResult
 
-FORMAT = "reflex-bundle"
-FORMAT_VERSION = 1
-MANIFEST = "reflex.json"
 FIXTURES = "fixtures.safetensors"
 _CHUNK = 1 << 22
 
@@ -116,7 +116,7 @@ class Export(Bundle):
         from html import escape
 
         facts = f"{self.family}, {self.layout}, {self.manifest['steps'] or 'no'} steps"
-        head = f"<p><code>{escape(str(self.path))}</code>: {escape(facts)}</p>"
+        head = f"<p><code><bdi>{escape(str(self.path))}</bdi></code>: {escape(facts)}</p>"
         return head + (self.result._repr_html_() if self.result else "<p>not verified</p>")
 
 
@@ -125,61 +125,47 @@ def open_bundle(directory: str | os.PathLike[str], *, to_judge: bool = False) ->
 
     Args:
         directory: the bundle.
-        to_judge: open it also when a file was changed since its check, so that a verdict can say by how
-            much it is wrong; :attr:`Bundle.changed` then names the file and the verdict is a fail.
+        to_judge: open it also when its weights or fixtures were changed since its check, so that a verdict
+            can say by how much it is wrong; :attr:`Bundle.changed` then names the file and the verdict is
+            a fail. A graph that was changed is nothing to run.
 
     Raises:
         BundleError: the directory, the manifest or a file is missing, unreadable, of another size or
-            digest than the manifest says, or of a format this version does not know.
+            digest than the manifest says, or of a format this version does not know; or a graph takes
+            weights from a file that is none of the bundle's.
     """
     path = Path(directory)
     if not path.is_dir():
         raise BundleError(f"no bundle at {path}: expected a directory that holds {MANIFEST}")
     manifest = read_manifest(path)
-    changed = [said for name, facts in manifest["files"].items() if (said := _check_file(path, name, facts))]
-    if changed and not to_judge:
-        raise BundleError(f"{changed[0]}; export the bundle again")
+    graphs = set(manifest["graphs"].values())
+    changed = []
+    for name, facts in manifest["files"].items():
+        said = _check_file(path, name, facts)
+        if said and (name in graphs or not to_judge):
+            raise BundleError(f"{said}; export the bundle again")
+        changed += [said] if said else []
+    for name in sorted(graphs):
+        _require_own_weights(path / name, manifest["files"])
     return Bundle(path, manifest, changed="; ".join(changed))
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the bundle at ``path``, complete but with its files unchecked."""
-    file = path / MANIFEST
+def _require_own_weights(graph: Path, files: Mapping[str, Any]) -> None:
+    """Refuse a graph whose weights lie where no digest looks."""
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(
-            f"no {MANIFEST} in {path}: it is not a bundle; make one with `reflex export`"
-        ) from None
+        places = external_files(graph)
     except (OSError, ValueError) as error:
-        raise BundleError(f"{file} cannot be read: {error}; export the bundle again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(f"{file} is no bundle manifest: its format is not {FORMAT!r}")
-    if manifest.get("format_version") != FORMAT_VERSION:
+        raise BundleError(f"{graph} is no ONNX graph: {error}; export the bundle again") from error
+    foreign = sorted(place for place in places if place not in files)
+    if foreign:
         raise BundleError(
-            f"{file} has format version {manifest.get('format_version')!r}, this pytest-reflex reads "
-            f"{FORMAT_VERSION}; export the bundle again or install the version that made it"
+            f"{graph} takes weights from {foreign[0]!r}, which is no file of its bundle; export it again"
         )
-    wanted = {
-        "family": str, "layout": str, "graphs": dict, "call": dict,
-        "inputs": list, "outputs": list, "files": dict,
-    }  # fmt: skip
-    for key, kind in wanted.items():
-        if not isinstance(manifest.get(key), kind):
-            raise BundleError(f"{file} lacks {key!r}, or it is no {kind.__name__}; export the bundle again")
-    unlisted = [name for name in manifest["graphs"].values() if name not in manifest["files"]]
-    if unlisted:
-        raise BundleError(f"{file} gives no digest for {unlisted[0]!r}; export the bundle again")
-    return manifest
 
 
 def _check_file(path: Path, name: str, facts: Any) -> str:
     """What of a file's contents is not as its manifest says, in words; empty when all is."""
     file = path / name
-    if Path(name).name != name:
-        raise BundleError(f"{path / MANIFEST} names a file outside of the bundle: {name!r}")
-    if not isinstance(facts, dict) or not isinstance(facts.get("sha256"), str):
-        raise BundleError(f"{path / MANIFEST} gives no digest for {name!r}; export the bundle again")
     if not file.is_file():
         raise BundleError(f"{file} is missing; export the bundle again")
     size = file.stat().st_size
@@ -188,25 +174,14 @@ def _check_file(path: Path, name: str, facts: Any) -> str:
             f"{file} has {size} bytes, its manifest says {facts.get('size')}: it is truncated or was "
             "written over; export the bundle again"
         )
-    if (found := sha256_file(file)) != facts["sha256"]:
+    try:
+        found = sha256_file(file)
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror or error}") from error
+    if found != facts["sha256"]:
         wanted = facts["sha256"]
         return f"{file} was changed after its check (SHA-256 {found[:12]}, manifest {wanted[:12]})"
     return ""
-
-
-def write_manifest(
-    path: Path, manifest: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Write ``reflex.json``; ``files`` gives size and SHA-256 of every other file of the bundle."""
-    whole = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        **manifest,
-        "files": {name: dict(files[name]) for name in sorted(files)},
-    }
-    text = json.dumps(whole, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    (path / MANIFEST).write_text(text, encoding="utf-8")
-    return whole
 
 
 def sha256_file(path: Path) -> str:
@@ -222,22 +197,18 @@ def staged(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """A directory beside ``destination`` that takes its place when the block ends well.
 
     The block's directory is fsynced and renamed, so that a reader finds the earlier bundle whole or
-    the new one whole. When the block raises, it is removed and ``destination`` stays as it was.
+    the new one whole. When the block raises, it is removed and ``destination`` stays as it was. Where
+    ``destination`` is a link, what it leads to is replaced.
 
     Raises:
         BundleError: the destination exists and is no bundle, or cannot be written.
     """
-    target = Path(os.path.abspath(destination))
-    if target.exists() and not (
-        target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir()))
-    ):
-        raise BundleError(
-            f"{destination} exists and is no bundle: it will not be replaced; give another directory"
-        )
+    target = Path(os.path.realpath(destination))
+    _require_replaceable(target, destination)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.reflex-{os.getpid()}-", dir=target.parent))
+        stage, lock = _locked_stage(target)
     except OSError as error:
         raise BundleError(f"cannot write beside {destination}: {error.strerror or error}") from error
     try:
@@ -249,45 +220,108 @@ def staged(destination: str | os.PathLike[str]) -> Iterator[Path]:
             _fsync(file)
         stage.chmod(0o777 & ~mask)
         _fsync(stage)
+        # What came there while the export ran is nobody's to remove.
+        _require_replaceable(target, destination)
         _exchange(stage, target)
+    except OSError as error:
+        if not target.parent.is_dir() or not stage.is_dir():
+            raise BundleError(
+                f"{destination} was not written: its directory was removed meanwhile"
+            ) from error
+        if error.errno in _UNWRITABLE:
+            raise BundleError(f"{destination} was not written: {error.strerror}") from error
+        raise
     finally:
         # After the exchange this is the earlier bundle, before it the unfinished one.
         shutil.rmtree(stage, ignore_errors=True)
+        os.close(lock)
+
+
+# What a disk says that takes no more.
+_UNWRITABLE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+)
+
+
+def _require_replaceable(target: Path, destination: str | os.PathLike[str]) -> None:
+    try:
+        good = not target.exists() or (
+            target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir()))
+        )
+    except OSError as error:
+        raise BundleError(f"{destination} cannot be looked into: {error.strerror or error}") from error
+    if not good:
+        raise BundleError(
+            f"{destination} exists and is no bundle: it will not be replaced; give another directory"
+        )
+
+
+def _locked_stage(target: Path) -> tuple[Path, int]:
+    """A new directory beside ``target``, and the lock on it, which lives as long as this process."""
+    while True:
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.reflex-{os.getpid()}-", dir=target.parent))
+        try:
+            lock = os.open(stage, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # swept before it could be locked
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            continue  # it is being swept
+        except OSError:
+            pass  # a file system without locks; then nothing there is swept either
+        if stage.is_dir():
+            return stage, lock
+        os.close(lock)
 
 
 def _sweep(target: Path) -> None:
-    """Remove what exports to ``target`` that were killed have left behind."""
+    """Remove what exports to ``target`` that were killed have left behind: what nobody holds a lock on.
+
+    A lock tells the living from the dead also where their process ids mean nothing to each other, as in
+    two containers that share a volume.
+    """
     for leftover in target.parent.glob(f".{glob_escape(target.name)}.reflex-*-*"):
-        pid = leftover.name.rpartition(".reflex-")[2].partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
+        try:
+            lock = os.open(leftover, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(leftover, ignore_errors=True)
+        except OSError:
+            pass
+        finally:
+            os.close(lock)
 
 
 def glob_escape(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _exchange(stage: Path, target: Path) -> None:
     """Put ``stage`` where ``target`` is; if there was something, it is then where ``stage`` was."""
-    if not target.exists():
-        os.rename(stage, target)
-    elif not _swap(stage, target):
+    if not _moved(stage, target) and not _swap(stage, target):
         # Without the system call there is an instant in which the earlier bundle is only under another name.
         aside = stage.with_name(stage.name + "-old")
         os.rename(target, aside)
         os.rename(stage, target)
         os.rename(aside, stage)
     _fsync(target.parent)
+
+
+def _moved(stage: Path, target: Path) -> bool:
+    """Rename ``stage`` where nothing stands in the way; False where something does, if since an instant."""
+    if target.exists():
+        return False
+    try:
+        os.rename(stage, target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
 
 
 def _swap(first: Path, second: Path) -> bool:

@@ -19,11 +19,12 @@ import torch
 from torch import nn
 
 from exporters import checkpoints
-from exporters.bundle import FIXTURES, Bundle, Export, file_facts, staged, write_manifest
+from exporters.bundle import FIXTURES, Bundle, Export, file_facts, staged
 from exporters.compose import Loop, compose
 from exporters.encoder import TIME, VELOCITY, X_T, dims
 from exporters.flow import FlowPolicy
 from exporters.graphs import write_graph
+from exporters.manifest import write_manifest
 from exporters.policy import OPTIMIZATION
 from exporters.schedule import LAYOUTS, Layout
 from exporters.tracing import trace

@@ -104,6 +104,7 @@ class Policy(RunnerBase):
             "layout": self._bundle.layout,
             "steps": self._steps,
             "graphs": dict(self._bundle.manifest["graphs"]),
+            "sha256": {name: file["sha256"] for name, file in self._bundle.manifest["files"].items()},
         }
 
     def infer(

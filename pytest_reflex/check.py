@@ -13,11 +13,19 @@ from typing import Any
 import numpy as np
 
 from pytest_reflex import settings
+from pytest_reflex.details import InputSummary, keep_worst_grids, summaries
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.fixtures import Fixtures, fixtures_from
 from pytest_reflex.inputs import InputSpec
-from pytest_reflex.liveness import Effect, copied, effects, judge_liveness, unequal_bits
-from pytest_reflex.runners import Runner
+from pytest_reflex.liveness import (
+    Effect,
+    copied,
+    effects,
+    judge_liveness,
+    recorded_effects,
+    unequal_bits,
+)
+from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.sides import (
     Candidate,
     candidate_runner,
@@ -96,7 +104,7 @@ def check(
     drawn = fixtures_from(given, settings.fixtures(fixtures), settings.seed(seed))
     tell = progress or (lambda side, done, total: None)
 
-    expected, reference_facts = _run_reference(truth, drawn, tell)
+    expected, fed, reference_facts = _run_reference(truth, drawn, tell)
     run = _run_candidate(tested, drawn, expected, Evidence({}, {}, bound, asked, ()), tell)
     silent = {n: value for n, value in drawn.others.items() if not run.effects[n].words}
     liveness = judge_liveness(list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent))
@@ -116,11 +124,12 @@ def check(
         threshold=bound,
         strict=strict,
         seed=drawn.seed,
-        fixtures=tuple(run.results),
+        fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, fed, strict=True)),
         answers=tuple(Answer(gate, "; ".join(reasons[gate]) or YES) for gate in RUN_GATE_NAMES),
         reference=reference_facts,
         candidate={**run.facts, "live_inputs": liveness.live},
         notes=tuple(notes),
+        doubts=tuple(Answer(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
     )
 
 
@@ -136,13 +145,15 @@ class _CandidateRun:
 
 def _run_reference(
     runner: Runner, fixtures: Fixtures, tell: Progress
-) -> tuple[list[dict[str, Array]], dict[str, Any]]:
-    expected = []
+) -> tuple[list[dict[str, Array]], list[tuple[InputSummary, ...]], dict[str, Any]]:
+    expected, fed = [], []
     with _opened(runner):
         for fixture_idx in range(fixtures.count):
-            expected.append(copied(runner.run(fixtures.make(fixture_idx))))
+            inputs = fixtures.make(fixture_idx)
+            fed.append(summaries(inputs))  # before the runner, which may write to them
+            expected.append(copied(runner.run(inputs)))
             tell("reference", fixture_idx + 1, fixtures.count)
-        return expected, _facts(runner)
+        return expected, fed, _facts(runner)
 
 
 def _run_candidate(
@@ -169,7 +180,7 @@ def _run_candidate(
         unrepeated = [f"fixture 0 run again gave other bits: {again}"] if again else []
         tell("candidate", next(done), total)
         found = effects(runner, fixtures.make(0), plain, others, lambda: tell("candidate", next(done), total))
-        return _CandidateRun(results, unrepeated, found, _facts(runner))
+        return _CandidateRun(keep_worst_grids(results), unrepeated, found, _facts(runner))
 
 
 def _reference_effects(runner: Runner, fixtures: Fixtures, silent: Mapping[str, Array]) -> dict[str, Effect]:
@@ -177,6 +188,8 @@ def _reference_effects(runner: Runner, fixtures: Fixtures, silent: Mapping[str, 
     if not silent:
         return {}
     with _opened(runner):
+        if isinstance(runner, RecordedRunner):
+            return recorded_effects(runner, silent)
         # Run anew: a model that is loaded again is compared with itself as it is now.
         plain = copied(runner.run(fixtures.make(0)))
         return effects(runner, fixtures.make(0), plain, silent)

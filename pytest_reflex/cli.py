@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -22,7 +22,9 @@ from click.core import ParameterSource
 from exporters.schedule import LAYOUTS
 from pytest_reflex import settings
 from pytest_reflex._version import __version__
-from pytest_reflex.errors import BundleError, CheckpointError, ParityError, ReflexError
+from pytest_reflex.errors import BundleError, CheckpointError, ParityError, ReflexError, RunnerError
+from pytest_reflex.guard import death, supervised
+from pytest_reflex.report.command import Reported, report
 from pytest_reflex.verdict import THRESHOLD
 
 if TYPE_CHECKING:
@@ -47,6 +49,21 @@ def _parsed(context: click.Context, parameter: click.Parameter, value: object) -
     return settings.PARSERS[name](value, f"--{name}")
 
 
+_provider = click.option(
+    "--provider", metavar="NAME", default="cpu", show_default=True, callback=_parsed,
+    help="ONNX Runtime execution provider.",
+)  # fmt: skip
+_model = click.option(
+    "--model",
+    required=True,
+    help="The reference: a checkpoint directory or hub id; for other models module:name or file.py:name; "
+    "or a .safetensors recording, which needs no torch.",
+)
+_api_key = click.option(
+    "--api-key", metavar="KEY", envvar="REFLEX_API_KEY", help="What clients send  [env: REFLEX_API_KEY]"
+)
+
+
 def _judging(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that reaches a verdict."""
     for option in reversed(
@@ -64,10 +81,7 @@ def _judging(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--seed", metavar="N", default="0", show_default=True, callback=_parsed,
                 help="What the fixtures are drawn with.",
             ),
-            click.option(
-                "--provider", metavar="NAME", default="cpu", show_default=True, callback=_parsed,
-                help="ONNX Runtime execution provider.",
-            ),
+            _provider,
             click.option(
                 "--output-json", is_flag=True, expose_value=False,
                 help="Print JSON to stdout and nothing else.",
@@ -139,20 +153,12 @@ def validate() -> None:
 
 @validate.command("export")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    required=True,
-    help="The reference: a checkpoint directory or hub id; for other models module:name or file.py:name; "
-    "or a .safetensors recording, which needs no torch.",
-)
+@_model
 @_judging
 @click.pass_context
 def validate_export(context: click.Context, /, directory: Path, model: str, **judging: Any) -> Judged:
     """Judge the bundle DIR against the policy it was made from."""
-    if model.endswith(".safetensors"):
-        for name in ("fixtures", "seed"):
-            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"--{name} was given, and a recording brings its own fixtures")
+    _require_draws(context, model)
     from exporters.bundle import open_bundle
     from pytest_reflex.check import check
 
@@ -163,6 +169,66 @@ def validate_export(context: click.Context, /, directory: Path, model: str, **ju
         reference, inputs = _reference(bundle, model)
         result = check(reference, bundle, inputs=inputs, name=str(directory), progress=tell, **judging)
     return result, ""
+
+
+@validate.command("serve")
+@click.argument("url")
+@_model
+@_api_key
+@_judging
+@click.pass_context
+def validate_serve(
+    context: click.Context, /, url: str, model: str, api_key: str | None, **judging: Any
+) -> Judged:
+    """Judge the policy served at URL, ws://HOST:PORT, against the policy it was made from.
+
+    The fixtures go over the wire as a robot's observations do.
+    """
+    _require_draws(context, model)
+    from exporters.served import open_served
+    from pytest_reflex.check import check
+
+    served = open_served(url, api_key=api_key)
+    reference, inputs = _reference(served.bundle, model)
+    with _Progress() as tell:
+        result = check(reference, served, inputs=inputs, name=url, progress=tell, **judging)
+    return result, ""
+
+
+@app.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
+)
+@_provider
+@_api_key
+@click.option("--max-size", type=click.IntRange(min=1), metavar="BYTES", help="The largest message taken.")
+def serve(directory: Path, **options: Any) -> int:
+    """Serve the bundle DIR to openpi's clients, once its recorded fixtures have passed here.
+
+    SIGTERM and SIGINT end it: requests in flight are answered, and it exits 0.
+    """
+    from exporters.serve import prepared
+
+    with _Progress() as tell:
+        server = prepared(directory, progress=tell, **options)
+    if server.exposed:
+        click.echo(
+            f"reflex: warning: {server.url} is open to other machines and asks for no key; give --api-key",
+            err=True,
+        )
+    server.run(click.echo)
+    return PASS
+
+
+def _require_draws(context: click.Context, model: str) -> None:
+    """Refuse to be told what to draw where nothing is drawn."""
+    if not model.endswith(".safetensors"):
+        return
+    for name in ("fixtures", "seed"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} was given, and a recording brings its own fixtures")
 
 
 def _reference(bundle: Bundle, model: str) -> tuple[Runner, Any]:
@@ -182,8 +248,8 @@ def _reference(bundle: Bundle, model: str) -> tuple[Runner, Any]:
 
     if bundle.family not in exporters.FAMILIES:
         raise BundleError(
-            f"{bundle.path} was made from a {bundle.family!r} policy, which this version does not know "
-            f"({', '.join(exporters.FAMILIES)}); judge it with the version that made it"
+            f"{bundle.shown or bundle.path} was made from a {bundle.family!r} policy, which this version "
+            f"does not know ({', '.join(exporters.FAMILIES)}); judge it with the version that made it"
         )
     checkpoints.read_config(checkpoints.resolve(model))
     # Last, for it imports torch.
@@ -226,17 +292,35 @@ def _imported(model: str) -> Any:
     return getattr(module, name)
 
 
+app.add_command(report)
+
+
 def _say(result: ParityResult, as_json: bool, below: str = "") -> int:
     """Print the verdict; its exit code."""
+    from pytest_reflex.report.console import columns, painted, takes_color
     from pytest_reflex.report.json import document, dumps
-    from pytest_reflex.report.terminal import result_text
+    from pytest_reflex.report.terminal import headline, result_text
 
     code = PASS if result.passed else FAIL
+    made = document([result], exit_code=code)
+    _tell_github(made, "" if result.passed else headline(result))
     if as_json:
-        click.echo(dumps(document([result], exit_code=code)), nl=False)
+        click.echo(dumps(made), nl=False)
     else:
-        click.echo("\n".join(text for text in (result_text(result), below) if text))
+        text = result_text(result, columns())
+        text = painted(text) if takes_color(sys.stdout) else text
+        click.echo("\n".join(part for part in (text, below) if part))
     return code
+
+
+def _tell_github(made: Mapping[str, Any], wrong: str) -> None:
+    """In a GitHub job, its summary, and an annotation for what is wrong; stdout may be for JSON alone."""
+    from pytest_reflex.report import github
+
+    if problem := github.add_summary(made):
+        click.echo(f"reflex: warning: {problem}", err=True)
+    if wrong and github.running():
+        click.echo(github.annotation(wrong, title="reflex"), err=True)
 
 
 class _Progress:
@@ -251,13 +335,22 @@ class _Progress:
             from threading import Timer
 
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
 
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
             )
@@ -285,11 +378,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code; an error is one line on stderr, and JSON where asked for."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--output-json" in given
+    if arguments is None and given[:1] == ["validate"]:
+        ended = supervised()
+        if ended is not None:
+            sys.exit(ended if ended >= 0 else _died(death(ended), as_json))
     # A policy of someone's own may print while it is imported or run.
     aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
         with aside:
             made = app.main(given, prog_name="reflex", standalone_mode=False)
+        if isinstance(made, Reported):
+            click.echo(made.text, nl=False)
+            made = made.code
         code = _say(made[0], as_json, made[1]) if isinstance(made, tuple) else made
     except ParityError as error:
         code = _say(error.result, as_json)
@@ -318,11 +418,22 @@ def _usage(error: click.ClickException) -> str:
     return f"{said[:1].lower()}{said[1:]}{see} `{where} -h`"
 
 
-def _fail(error: BaseException, message: str, as_json: bool) -> int:
-    message = " ".join(message.split())
-    click.echo(f"reflex: error: {message}", err=True)
-    if as_json:
-        from pytest_reflex.report.json import dumps, error_document
+def _died(name: str, as_json: bool) -> int:
+    message = (
+        f"the process that judged was ended by {name}: a model crashed it, or the system ended it; "
+        "nothing is proven"
+    )
+    return _fail(RunnerError(message), message, as_json)
 
-        click.echo(dumps(error_document(error, message=message, exit_code=ERROR)), nl=False)
+
+def _fail(error: BaseException, message: str, as_json: bool) -> int:
+    # A file's name may hold what a terminal obeys, or what is no text.
+    message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
+    click.echo(f"reflex: error: {message}", err=True)
+    from pytest_reflex.report.json import dumps, error_document
+
+    made = error_document(error, message=message, exit_code=ERROR)
+    _tell_github(made, message)
+    if as_json:
+        click.echo(dumps(made), nl=False)
     return ERROR

@@ -36,7 +36,11 @@ class Fixtures:
 
     @cached_property
     def others(self) -> dict[str, Array]:
-        """For each input that ever varies, a value it does not have in fixture 0, of the same shape."""
+        """For each input, a value it does not have in fixture 0, of the same shape and dtype.
+
+        One that it has in another fixture; where there is none, because fixtures were given and no more of
+        them can be drawn, one made of its own value. An input that has no other value is left out.
+        """
         plain = self.make(0)
         found: dict[str, Array] = {}
         for fixture_idx in range(1, self.count + self.spare):
@@ -46,7 +50,12 @@ class Fixtures:
                 same_form = array.shape == plain[name].shape and array.dtype == plain[name].dtype
                 if name not in found and same_form and array.tobytes() != plain[name].tobytes():
                     found[name] = array
-        return found
+        if self.seed is None:
+            for name in plain.keys() - found.keys():
+                other = _other(plain[name])
+                if other.tobytes() != plain[name].tobytes():
+                    found[name] = other
+        return {name: found[name] for name in plain if name in found}
 
 
 def fixtures_from(inputs: object, count: int, seed: int) -> Fixtures:
@@ -75,6 +84,15 @@ def fixtures_from(inputs: object, count: int, seed: int) -> Fixtures:
     return Fixtures(
         len(given), 0, None, lambda fixture_idx: {n: a.copy() for n, a in given[fixture_idx].items()}
     )
+
+
+def _other(array: Array) -> Array:
+    """Another value, of what this one is made of: the opposite of numbers and masks, ids in another order."""
+    if array.dtype.kind == "b":
+        return np.logical_not(array)
+    if array.dtype.kind == "f" and np.isfinite(array).all():
+        return -array if array.any() else np.ones_like(array)
+    return np.roll(array.reshape(-1), 1).reshape(array.shape)
 
 
 def _given(items: Sequence[object]) -> list[dict[str, Array]]:

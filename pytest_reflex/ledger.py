@@ -5,7 +5,7 @@ Everything in here is made of builtins, because under xdist it came through a pi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,33 +31,27 @@ class Ledger:
         self._results: list[dict[str, Any]] = []
         self._not_compared: list[dict[str, str]] = []
         self._written: list[Path] = []
+        self._failures: list[dict[str, Any]] = []
 
     @property
     def empty(self) -> bool:
         return not (self._results or self._not_compared or self.problems)
 
     def add(self, payload: Mapping[str, Any]) -> None:
-        """Take what one test report carries: ``results`` and ``not_compared``, both lists of dicts."""
+        """Take what one test report carries: lists of dicts, ``results``, ``not_compared``, ``failures``."""
         self._results += payload["results"]
         self._not_compared += payload["not_compared"]
+        self._failures += payload.get("failures", [])
 
     def problem(self, line: str) -> None:
         if line not in self.problems:
             self.problems.append(line)
 
     def document(self) -> dict[str, Any]:
-        from pytest_reflex.report.json import document, dumps
+        from pytest_reflex.report.merge import merge
 
-        def order(entry: dict[str, Any]) -> tuple[str, int, str]:
-            # A test that ran more than once (in each worker, or again) leaves several entries under one key.
-            return entry["nodeid"], entry["call"], dumps(entry)
-
-        results = sorted(self._results, key=order)
-        return document(
-            results,
-            not_compared=sorted(self._not_compared, key=lambda t: (t["nodeid"], t["outcome"], t["reason"])),
-            problems=sorted(self.problems),
-        )
+        found = {"results": self._results, "not_compared": self._not_compared, "problems": self.problems}
+        return merge([found])
 
     def close(self) -> None:
         """Say what is missing from the session, then write the files; one that cannot be is a problem."""
@@ -83,42 +77,64 @@ class Ledger:
             else:
                 self._written.append(path)
 
+    def tell_github(self) -> list[str]:
+        """In a GitHub job, write its summary; the lines that put failures beside the code."""
+        from pytest_reflex.report import github
+
+        if self.empty or not github.running():
+            return []
+        if problem := github.add_summary(self.document()):
+            self.problem(problem)
+        failures = sorted(self._failures, key=lambda f: (f["nodeid"], f["line"], f["reason"]))
+        lines = [
+            github.annotation(
+                f["reason"], title=f["nodeid"], file=github.from_workspace(f["file"]), line=f["line"]
+            )
+            for f in failures
+        ]
+        return lines + [github.annotation(problem, title="reflex") for problem in sorted(self.problems)]
+
     def summary(self) -> list[tuple[str, str]]:
         """The terminal section's lines, each with how it is meant: pass, fail, warning or plain."""
-        from pytest_reflex.report.json import number
-        from pytest_reflex.report.terminal import bound, figure
+        written = [(f"report: {path}", "plain") for path in self._written if path.name != "parity.json"]
+        return summary_lines(self.document(), written)
 
-        lines: list[tuple[str, str]] = []
-        made = self.document()
-        if made["results"]:
-            lines.append(("verdict  max_abs_diff  threshold  name", "plain"))
-        passing = 0
-        for entry in made["results"]:
-            passed = entry["passed"] is True
-            passing += passed
-            if passed and passing > LISTED:
-                continue
-            seen = figure(number(entry["max_abs_diff_across_all"]), entry["threshold"])
-            text = (
-                f"{'PASS' if passed else 'FAIL':7}  {seen:>12}  {bound(entry['threshold']):>9}  "
-                f"{_label(entry)}"
-            )
-            lines.append((text, "pass" if passed else "fail"))
-        if passing > LISTED:
-            lines.append((f"... {passing - LISTED} more PASS", "plain"))
-        for test in made["not_compared"]:
-            if test["outcome"] == "passed":
-                lines.append((f"warning: {test['nodeid']}: {test['reason']}", "warning"))
-            else:
-                lines.append(
-                    (f"not compared: {test['nodeid']}: {test['outcome']}: {test['reason']}", "warning")
-                )
-        lines += [(f"report: {path}", "plain") for path in self._written if path.name != "parity.json"]
-        lines += [(f"error: {problem}", "fail") for problem in made["problems"]]
-        return lines
+
+def summary_lines(made: Mapping[str, Any], written: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+    """A run document in lines, each with how it is meant: pass, fail, warning or plain.
+
+    Args:
+        made: the document.
+        written: lines that stand before the errors: where the report is.
+    """
+    from pytest_reflex.report.json import number
+    from pytest_reflex.report.terminal import bound, figure
+
+    lines: list[tuple[str, str]] = []
+    if made["results"]:
+        lines.append(("verdict  max_abs_diff  threshold  name", "plain"))
+    passing = 0
+    for entry in made["results"]:
+        passed = entry["passed"] is True
+        passing += passed
+        if passed and passing > LISTED:
+            continue
+        seen = figure(number(entry["max_abs_diff_across_all"]), entry["threshold"])
+        text = (
+            f"{'PASS' if passed else 'FAIL':7}  {seen:>12}  {bound(entry['threshold']):>9}  {_label(entry)}"
+        )
+        lines.append((text, "pass" if passed else "fail"))
+    if passing > LISTED:
+        lines.append((f"... {passing - LISTED} more PASS", "plain"))
+    for test in made["not_compared"]:
+        if test["outcome"] == "passed":
+            lines.append((f"warning: {test['nodeid']}: {test['reason']}", "warning"))
+        else:
+            lines.append((f"not compared: {test['nodeid']}: {test['outcome']}: {test['reason']}", "warning"))
+    return [*lines, *written, *((f"error: {problem}", "fail") for problem in made["problems"])]
 
 
 def _label(entry: Mapping[str, Any]) -> str:
     """The test, and after it the result's own name when it was given one."""
-    name, nodeid = " ".join(entry["name"].split()), entry["nodeid"]
+    name, nodeid = " ".join(entry["name"].split()), entry.get("nodeid", "")
     return name if name.startswith(nodeid) else f"{nodeid} ({name})"

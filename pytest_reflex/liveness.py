@@ -6,7 +6,7 @@ input is swapped alone, and what changes no bit of the candidate's outputs is as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ def effects(
     """The effect of each swap on an open runner.
 
     Args:
-        runner: open. A recording cannot run what was not recorded: it answers with its ``live_inputs``.
+        runner: open.
         plain: the inputs of fixture 0.
         outputs: what the runner gave for them.
         others: the inputs to swap, each with its other value.
@@ -64,12 +64,15 @@ def effects(
     """
     found: dict[str, Effect] = {}
     for name, value in others.items():
-        if isinstance(runner, RecordedRunner):
-            found[name] = Effect("depends on it, its recording says" if name in runner.live_inputs else "")
-        else:
-            found[name] = _effect(runner, copied({**plain, name: value}), outputs)
+        found[name] = _effect(runner, copied({**plain, name: value}), outputs)
         tell()
     return found
+
+
+def recorded_effects(recording: RecordedRunner, names: Iterable[str]) -> dict[str, Effect]:
+    """What a recording says of the model that it recorded: it cannot run what was not recorded itself."""
+    live = recording.live_inputs
+    return {name: Effect("depends on it, its recording says" if name in live else "") for name in names}
 
 
 def judge_liveness(
@@ -83,6 +86,12 @@ def judge_liveness(
         reference: its effects, of every input that has none on the candidate.
     """
     found = Liveness([], [], [], [])
+    if candidate and all(effect.refused for effect in candidate.values()):
+        # What computes has some input that can be another: this one may only know the answers.
+        first, effect = next(iter(candidate.items()))
+        words = f"with another {first!r} it {effect.words}"
+        found.dead.append(f"the candidate runs on the judged inputs and on no others: {words}")
+        return found
     for name in names:
         if name not in candidate:
             found.unproven.append(f"input {name!r} never varies, so it is not known whether it is used")
@@ -133,8 +142,11 @@ def _effect(runner: Runner, inputs: Arrays, before: Arrays) -> Effect:
         return Effect()
     if list(before) != list(after) or not all(_same_form(before[name], after[name]) for name in before):
         return Effect("gives outputs of another form")
-    largest = np.max([difference(before[name], after[name]).max_abs_diff for name in before])  # NaN stays NaN
-    return Effect(f"changes by {largest:.3e}")
+    try:
+        changes = [difference(a, after[name]).max_abs_diff for name, a in before.items() if a.size]
+    except ValueError:  # no numbers; the structure gate says so
+        return Effect("gives other outputs")
+    return Effect(f"changes by {np.max(changes):.3e}")  # NaN stays NaN
 
 
 def _same_form(a: Array, b: Array) -> bool:

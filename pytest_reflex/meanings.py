@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 _BLOCKS_PER_SIDE: Final = 8
+# How far the pixels of a grey image are from 0: a few of 255 steps.
+_FAINT: Final = 0.02
 
 
 @dataclass
@@ -142,7 +144,11 @@ class Bernoulli(Meaning):
 
 @dataclass(frozen=True)
 class Image(Meaning):
-    """Pixels in [-1, 1], shape [..., H, W]: noise, smooth gradients and saturated blocks in turn."""
+    """Pixels in [-1, 1], shape [..., H, W]: noise, smooth gradients, saturated blocks, plain grey in turn.
+
+    Grey is 0 but for a faint noise: the less an image varies, the more a normalization makes of it, and of
+    whatever is wrong there.
+    """
 
     kind: ClassVar[str] = "image"
 
@@ -152,9 +158,11 @@ class Image(Meaning):
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
         *planes, height, width = spec.shape
-        style = draw.fixture_idx % 3
+        style = draw.fixture_idx % 4
         if style == 0:
             return np.asarray(draw.rng.uniform(-1.0, 1.0, spec.shape))
+        if style == 3:
+            return np.asarray(draw.rng.uniform(-_FAINT, _FAINT, spec.shape))
         if style == 1:  # each plane interpolates between four corners of its own
             corner = draw.rng.uniform(-1.0, 1.0, (4, *planes, 1, 1))
             y = (np.arange(height) / max(height - 1, 1))[:, None]

@@ -40,6 +40,9 @@ class Difference:
         worst_reference: the reference's value there.
         worst_candidate: the candidate's value there.
         unequal: how many elements are not equal (+0 equals -0, NaN equals nothing).
+        scale: the largest finite ``|reference|``, None when there is none: what a figure is large beside.
+        ulp_counts: how many elements are 0, 1, 2 to 3, 4 to 7, ... units in the last place apart: entry
+            ``k`` counts distances of ``k`` binary digits; ends with the last that is not zero.
     """
 
     elements: int
@@ -56,6 +59,8 @@ class Difference:
     worst_reference: float | int | bool
     worst_candidate: float | int | bool
     unequal: int
+    scale: float | None = None
+    ulp_counts: tuple[int, ...] = ()
 
 
 def difference(reference: Array, candidate: Array) -> Difference:
@@ -73,8 +78,7 @@ def difference(reference: Array, candidate: Array) -> Difference:
     ulps = ulp_distance(reference, candidate)
     r, c = reference.astype(np.float64), candidate.astype(np.float64)
     with np.errstate(all="ignore"):  # inf - inf and overflow have meanings here, not warnings
-        # Two integers above 2**53 may be one float64; their distance is exact, and so never falsely zero.
-        d = np.abs(r - c) if _is_float(reference.dtype) else ulps.astype(np.float64)
+        d = absolute_difference(reference, candidate, ulps)
         relative = np.where(d == 0, 0.0, d / np.abs(r))
         strange = np.flatnonzero(~np.isfinite(d))
         worst = int(strange[0]) if strange.size else int(np.argmax(d if _is_float(reference.dtype) else ulps))
@@ -94,7 +98,20 @@ def difference(reference: Array, candidate: Array) -> Difference:
             worst_reference=_builtin(reference, index),
             worst_candidate=_builtin(candidate, index),
             unequal=int(np.count_nonzero(reference != candidate)),
+            scale=float(np.abs(r[np.isfinite(r)]).max()) if np.isfinite(r).any() else None,
+            ulp_counts=_binary_digits(ulps),
         )
+
+
+def absolute_difference(reference: Array, candidate: Array, ulps: Array | None = None) -> Array:
+    """``|reference - candidate|`` in float64, element by element; arrays of the same shape and dtype.
+
+    Two integers above 2**53 may be one float64; their distance is exact, and so never falsely zero.
+    """
+    if not _is_float(reference.dtype):
+        return np.asarray(ulp_distance(reference, candidate) if ulps is None else ulps).astype(np.float64)
+    with np.errstate(all="ignore"):
+        return np.asarray(np.abs(reference.astype(np.float64) - candidate.astype(np.float64)))
 
 
 def ulp_distance(reference: Array, candidate: Array) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -203,6 +220,13 @@ def _decibel(signal: float, noise: float) -> float:
     if signal == 0 or math.isinf(noise):
         return -math.inf
     return 20 * (math.log10(signal) - math.log10(noise))
+
+
+def _binary_digits(ulps: Array) -> tuple[int, ...]:
+    # Counted against exact powers of two: a float64 logarithm is wrong beside large ones.
+    edges = np.array([1 << k for k in range(64)], dtype=np.uint64)
+    counts = np.bincount(np.searchsorted(edges, ulps.ravel(), side="right"))
+    return tuple(int(count) for count in counts)
 
 
 def _percentile(ulps: Array, percent: int) -> int:

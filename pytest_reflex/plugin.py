@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -179,11 +180,12 @@ class _Controller:
     def __init__(self, config: pytest.Config, ledger: Ledger) -> None:
         self._config = config
         self._ledger = ledger
+        self._commands: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        payload: dict[str, Any] | None = getattr(report, ATTRIBUTE, None)
+        payload: str | None = getattr(report, ATTRIBUTE, None)
         if payload:
-            self._ledger.add(payload)
+            self._ledger.add(json.loads(payload))
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self._ledger.problem(f"internal error: {_last_line(excinfo.value)}")
@@ -201,6 +203,7 @@ class _Controller:
         if self._config.option.collectonly:
             return
         self._ledger.close()
+        self._commands = self._ledger.tell_github()
         if not self._ledger.problems:
             return
         if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -208,6 +211,7 @@ class _Controller:
         # Without a reporter, or with one that skips its summary after an internal error, say it here.
         silent = not self._config.pluginmanager.has_plugin("terminalreporter")
         if silent or exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+            sys.stderr.writelines(f"{command}\n" for command in self._commands)
             sys.stderr.writelines(f"reflex: error: {problem}\n" for problem in self._ledger.problems)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -218,3 +222,5 @@ class _Controller:
         markup = {"pass": {"green": True}, "fail": {"red": True}, "warning": {"yellow": True}, "plain": {}}
         for text, kind in self._ledger.summary():
             terminalreporter.write_line(text, **markup[kind])
+        for command in self._commands:
+            terminalreporter.write_line(command)

@@ -23,8 +23,9 @@ CAMERA_TAG: Final = 0xCA3E7A
 class CameraMask(Meaning):
     """Which cameras are present, bool: [B, cameras], or [B] for the one camera numbered ``camera``.
 
-    All are present in fixtures 0 and 2, all but the last in fixture 1, at least one in the others. Both
-    forms follow one pattern per ``(seed, fixture_idx)``, so they can be mixed and compared.
+    All are present in fixtures 0, 2 and 3, all but the last in fixture 1, all but the first in fixture 4, at
+    least one in the others. Both forms follow one pattern per ``(seed, fixture_idx)``, so they can be mixed
+    and compared.
     """
 
     kind: ClassVar[str] = "camera_mask"
@@ -54,7 +55,9 @@ class CameraMask(Meaning):
         present = np.ones((batch, cameras), dtype=bool)
         if draw.fixture_idx == 1 and cameras > 1:
             present[:, -1] = False
-        if draw.fixture_idx > 2:
+        if draw.fixture_idx == 4 and cameras > 1:
+            present[:, 0] = False
+        if draw.fixture_idx > 4:
             rng = np.random.default_rng([draw.seed, draw.fixture_idx, CAMERA_TAG])
             present = rng.random((batch, cameras)) < 0.5
             present[np.arange(batch), rng.integers(0, cameras, batch)] = True
@@ -63,7 +66,7 @@ class CameraMask(Meaning):
 
 @dataclass(frozen=True)
 class PromptMask(Meaning):
-    """True for n tokens, [B, L]: n is 3/4 of L in fixture 0, then 1, then L, then any.
+    """True for n tokens, [B, L]: n is 3/4 of L in fixture 0, then 1, then L, then 2, then any.
 
     They are the first n, or the last where ``padding`` is ``"left"``.
     """
@@ -210,10 +213,11 @@ class ImagePromptTokens(Meaning):
 
 def _text_lengths(draw: Draw, batch: int, places: int) -> Array:
     """How many of ``places`` the text takes in each row, [B], each from 1 to ``places``."""
-    if draw.fixture_idx > 2:
+    if draw.fixture_idx > 3:
         return draw.rng.integers(1, places + 1, batch)
     plain = -(-3 * places // 4)
-    return np.full(batch, (plain, 1, places)[draw.fixture_idx])
+    # Two tokens leave what the images say to be seen, and are still a prompt of more than one.
+    return np.full(batch, (plain, 1, places, min(2, places))[draw.fixture_idx])
 
 
 def _is_count(value: object) -> bool:

@@ -106,9 +106,11 @@ class Parity:
         self.results.append(result)
         self._record(result)
         if not result.passed:
-            from pytest_reflex.report.terminal import failure_message
+            from pytest_reflex.report.console import columns
+            from pytest_reflex.report.terminal import PREFIX, failure_message
 
-            raise ParityError(failure_message(result, report=self._report, rerun=self._rerun), result)
+            said = failure_message(result, report=self._report, rerun=self._rerun, width=columns() - PREFIX)
+            raise ParityError(said, result)
         return result
 
     def _next_name(self) -> str:

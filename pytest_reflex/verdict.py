@@ -19,6 +19,7 @@ from pytest_reflex.errors import ParityError
 if TYPE_CHECKING:
     import numpy as np
 
+    from pytest_reflex.details import ErrorGrid, InputSummary, StepDifference
     from pytest_reflex.metrics import Difference
 
 THRESHOLD: Final = 1e-4
@@ -51,12 +52,14 @@ class OutputResult:
         dtype: numpy name of the reference's dtype.
         shape: the reference's shape.
         difference: the figures, or None when structure or finiteness made them meaningless.
+        grid: where the error lies, kept for the fixture in which this output differs most.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     difference: Difference | None
+    grid: ErrorGrid | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,13 @@ class FixtureResult:
         fixture_idx: the fixture's number.
         answers: what each gate said, in order, up to and including the first refusal.
         outputs: the figures of each output, in the reference's order.
+        inputs: what each input held; empty when nobody looked.
     """
 
     fixture_idx: int
     answers: tuple[Answer, ...]
     outputs: tuple[OutputResult, ...] = ()
+    inputs: tuple[InputSummary, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -132,6 +137,8 @@ class ParityResult:
         reference: facts about the reference, builtins only.
         candidate: facts about the candidate, builtins only.
         notes: what a careful reader should know though it failed nothing.
+        doubts: what strict refuses and a plain run only notes, each with the gate that it is put to.
+        steps: how far the sides were apart after each denoising step; empty when neither showed them.
     """
 
     name: str
@@ -143,6 +150,8 @@ class ParityResult:
     reference: Mapping[str, object] = field(default_factory=dict)
     candidate: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    doubts: tuple[Answer, ...] = ()
+    steps: tuple[StepDifference, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -302,10 +311,15 @@ def _exact(e: Evidence) -> str:
 
 
 def _threshold(e: Evidence) -> str:
-    for name, d in e.differences.items():
+    return below_threshold(e.differences, e.threshold)
+
+
+def below_threshold(differences: Mapping[str, Difference], threshold: float) -> str:
+    """What the threshold gate says of each output's figures: :data:`YES`, or why not."""
+    for name, d in differences.items():
         # Asked this way round, a NaN is a refusal.
-        if not (d.max_abs_diff < e.threshold):
-            return f"{name}: max_abs_diff {d.max_abs_diff:.3e} is not below {e.threshold:.1e}"
+        if not (d.max_abs_diff < threshold):
+            return f"{name}: max_abs_diff {d.max_abs_diff:.3e} is not below {threshold:.1e}"
     return YES
 
 
@@ -324,6 +338,8 @@ RUN_GATE_NAMES: Final = ("intact", "compared", "repeat", "inputs")
 
 def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
     """Ask the fixture gates in order and stop at the first that refuses."""
+    from pytest_reflex.details import error_grid
+
     answers: list[Answer] = []
     for name, gate in FIXTURE_GATES:
         answers.append(Answer(name, gate(evidence)))
@@ -337,6 +353,7 @@ def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
             str(r.dtype),
             tuple(int(n) for n in r.shape),
             evidence.differences[name] if comparable else None,
+            error_grid(r, evidence.candidate[name]) if comparable else None,
         )
         for name, r in evidence.reference.items()
     )

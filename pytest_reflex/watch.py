@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
@@ -25,6 +27,7 @@ class Watch:
         self._count = 0
         self._pending: list[dict[str, Any]] = []
         self._outcome = ("passed", NOTHING)
+        self._failure: dict[str, Any] | None = None
 
     def record(self, result: ParityResult) -> None:
         """Take one result; JUnit sees its verdict, later calls of the same test with their number."""
@@ -47,6 +50,12 @@ class Watch:
                 refuse(report, why)
         if report.failed and self._outcome[0] != "failed":
             self._outcome = ("failed", _reason(report))
+            self._failure = {
+                "nodeid": str(self._item.nodeid),
+                "file": str(self._item.path),
+                "line": _line_in(self._item, report),
+                "reason": self._outcome[1],
+            }
         elif report.skipped and self._outcome[0] == "passed":
             self._outcome = ("skipped", _reason(report))
         last = report.when == "teardown"
@@ -54,9 +63,12 @@ class Watch:
         if last and not self._count:
             outcome, reason = self._outcome
             not_compared = [{"nodeid": str(self._item.nodeid), "outcome": outcome, "reason": reason}]
-        if self._pending or not_compared:
-            setattr(report, ATTRIBUTE, {"results": self._pending, "not_compared": not_compared})
-            self._pending = []
+        if self._pending or not_compared or self._failure is not None:
+            failures = [] if self._failure is None else [self._failure]
+            found = {"results": self._pending, "not_compared": not_compared, "failures": failures}
+            # As text: xdist's pipe has no room for every number that an int64 output can hold.
+            setattr(report, ATTRIBUTE, json.dumps(found, allow_nan=False))
+            self._pending, self._failure = [], None
         if last:
             self._start()  # the same item may be run again
 
@@ -95,6 +107,15 @@ def verdict_first(info: _Info) -> _Info:
     # Not public: where pytest knows no such attribute the name stays, and nothing else changes.
     info._striptext = f"{name}: "
     return info
+
+
+def _line_in(item: pytest.Item, report: pytest.TestReport) -> int:
+    """The line, from 1, at which a test failed in its own file; its first line where it did not get there."""
+    entries = getattr(getattr(report.longrepr, "reprtraceback", None), "reprentries", ())
+    places = [place for entry in entries if (place := getattr(entry, "reprfileloc", None)) is not None]
+    own = [int(place.lineno) for place in places if Path(item.config.rootpath, place.path) == item.path]
+    own += [int(place.lineno) for place in places if Path(place.path).absolute() == item.path]
+    return own[-1] if own else (item.location[1] or 0) + 1
 
 
 def _reason(report: pytest.TestReport) -> str:

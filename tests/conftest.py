@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,15 @@ SMALL = ["--cameras", "2", "--prompt-tokens", "8", "--fixtures", "3"]
 @pytest.fixture(autouse=True)
 def _at_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
     """pytest and rich print other text where these are set, and the tests pin what a person sees."""
-    for name in ("CI", "BUILD_NUMBER", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "PYTEST_ADDOPTS"):
+    for name in (
+        "CI",
+        "BUILD_NUMBER",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "PY_COLORS",
+        "PYTEST_ADDOPTS",
+        "GITHUB_ACTIONS",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -70,3 +79,19 @@ def bundle(exported: Exported) -> Path:
 def copied(bundle: Path, tmp_path: Path) -> Path:
     """A copy of the bundle, named ``p0``, to be damaged."""
     return Path(shutil.copytree(bundle, tmp_path / "p0"))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``small(layout="loop", seed=1)``: a bundle of serve_cases, made once; not to be changed."""
+    from serve_cases import made
+
+    kept: dict[tuple[str, int], Path] = {}
+    work = tmp_path_factory.mktemp("small")
+
+    def bundle(layout: str = "unrolled", seed: int = 0) -> Path:
+        if (layout, seed) not in kept:
+            kept[layout, seed] = made(work / f"{layout}{seed}", layout=layout, seed=seed)
+        return kept[layout, seed]
+
+    return bundle

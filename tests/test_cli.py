@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -17,6 +18,7 @@ from bundle_cases import Exported, Ran, Reflex, add_to_weight, digests, parsed, 
 from exporters import FAMILIES
 from pytest_reflex import __version__
 from pytest_reflex.cli import main
+from pytest_reflex.report.json import SCHEMA_VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN_POLICY = ROOT / "examples" / "own_policy.py"
@@ -158,6 +160,7 @@ def test_a_progress_bar_is_drawn_on_a_terminal_and_leaves_stdout_alone(
     assert process.returncode == 0
     assert b"digests" in drawn
     assert b"1/1" in drawn
+    assert b"left" in drawn
     assert parsed(Ran(0, out.decode(), ""))["passed"] is True
 
 
@@ -248,7 +251,7 @@ PROVIDERS = "cpu, cuda, tensorrt, rocm, migraphx, openvino, coreml, dml, qnn"
 NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5"
 
 MISTAKES = {
-    "unknown command": (["prove"], "no such command 'prove'; see `reflex -h`"),
+    "unknown command": (["judge"], "no such command 'judge'; see `reflex -h`"),
     "unknown option": ([*VALIDATE, "--fast"], "no such option '--fast'; see `reflex validate export -h`"),
     "no model": (VALIDATE[:3], "missing option '--model'; see `reflex validate export -h`"),
     "no bundle named": (VALIDATE[:2], "missing argument 'DIR'; see `reflex validate export -h`"),
@@ -350,15 +353,19 @@ def test_a_damaged_bundle_is_one_line_and_exit_2(
     error = {"type": "BundleError", "message": message}
     assert (as_json.code, as_json.err) == (2, f"reflex: error: {message}\n")
     assert parsed(as_json) == {
-        "schema_version": 1, "tool": "pytest-reflex", "version": __version__, "error": error, "exit_code": 2,
+        "schema_version": SCHEMA_VERSION, "tool": "pytest-reflex", "version": __version__,
+        "error": error, "exit_code": 2,
     }  # fmt: skip
 
 
 def test_a_bundle_of_an_unknown_family_is_refused(
     copied: Path, checkpoint: Path, here: Callable[..., Ran]
 ) -> None:
-    manifest = copied / "reflex.json"
-    manifest.write_text(manifest.read_text().replace('"family": "pi0"', '"family": "pi99"'))
+    from exporters.manifest import seal
+
+    file = copied / "reflex.json"
+    manifest = {**json.loads(file.read_text()), "family": "pi99"}
+    file.write_text(json.dumps({**manifest, "sha256": seal(manifest)}))
     refused(
         here("validate", "export", copied, "--model", checkpoint),
         f"{copied} was made from a 'pi99' policy, which this version does not know ({', '.join(FAMILIES)}); "
@@ -475,7 +482,7 @@ def test_a_module_that_cannot_be_had_is_one_line_and_exit_2(
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        (["prove", "--output-json"], "NoSuchCommand", "no such command 'prove'; see `reflex -h`"),
+        (["judge", "--output-json"], "NoSuchCommand", "no such command 'judge'; see `reflex -h`"),
         (
             [*VALIDATE, "--output-json", "--threshold", "nan"],
             "SettingsError",
@@ -510,7 +517,10 @@ def test_help_is_no_error(flag: str, reflex: Reflex) -> None:
     assert "Exits 0 on a pass, 1 on a fail, 2 when no verdict could be reached." in ran.out
 
 
-@pytest.mark.parametrize(("group", "names"), [([], ["export", "validate"]), (["validate"], ["export"])])
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [([], ["export", "report", "serve", "validate"]), (["validate"], ["export", "serve"])],
+)
 def test_no_command_is_an_error_that_shows_the_commands(
     group: list[str], names: list[str], reflex: Reflex
 ) -> None:

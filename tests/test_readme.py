@@ -15,7 +15,7 @@ import pytest
 from bundle_cases import Reflex, add_to_weight
 
 from exporters import FAMILIES
-from pytest_reflex.cli import export, validate_export
+from pytest_reflex.cli import export, report, serve, validate_export, validate_serve
 from pytest_reflex.plugin import _OPTIONS
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
@@ -83,10 +83,15 @@ def test_the_command_s_options_are_those_there_are() -> None:
         name: "both" if name in made & judged else "export" if name in made else "validate"
         for name in made | judged
     }
+    served = options(serve)
+    assert options(validate_serve) == judged | {"--api-key"}
+    (section,) = re.findall(r"^## Serving\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE)) == served
     rows = dict(re.findall(r"^\| `(--(?!reflex-)[a-z-]+)[^`]*` \| (\w+) \|", README, re.MULTILINE))
     assert rows == expected
     named = {name for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", README) if "--reflex-" not in name}
-    assert named == set(expected)
+    reported = {name for name in options(report) if name.startswith("--")}
+    assert named == set(expected) | served | reported
 
 
 def test_the_gates_are_those_that_are_asked_in_that_order() -> None:

@@ -1,195 +1,209 @@
-"""A result or a whole run as HTML that needs nothing else: no script, no network, light and dark.
+"""A result or a whole run as HTML that needs nothing else: no network, light and dark, without a mouse.
 
-Both faces are drawn from the JSON form, so they show what the document holds and nothing more.
-Every text that comes from outside is escaped.
+The templates escape every text; ``view.py`` says what they show. The page's one script is allowed by
+its digest and nothing else is, so a name from outside stays text whatever it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_reflex.report.json import number, result_to_json
-from pytest_reflex.report.terminal import bound, cosine, element, figure
+from pytest_reflex.report import scale
+from pytest_reflex.report.compare import KINDS, Change, compare
+from pytest_reflex.report.json import result_to_json
+from pytest_reflex.report.terminal import bound, figure
+from pytest_reflex.report.values import number
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from pytest_reflex.verdict import ParityResult
 
-# Scoped to .reflex, so that a fragment in a notebook leaves the rest of the page alone.
-STYLE: Final = """
-.reflex { font: 14px/1.5 system-ui, sans-serif; color-scheme: light dark; max-width: 60rem; }
-.reflex .pass { color: light-dark(#116329, #56d364); } .reflex .fail { color: light-dark(#a40e26, #ff7b72); }
-.reflex table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums; }
-.reflex th, .reflex td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #8885; }
-.reflex th.text, .reflex td.text { text-align: left; overflow-wrap: anywhere; }
-.reflex summary { cursor: pointer; } .reflex code { overflow-wrap: anywhere; }
-.reflex ul { margin: .3rem 0; padding-left: 1.2rem; }
-""".strip()
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+_BARE: Final = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{head}</title>
+<style>
+{style}
+</style>
+</head>
+<body class="reflex page">
+<header class="top fail"><h1>✕ {head}</h1></header>
+<main>
+{said}
+</main>
+<footer class="small">{tool} {version}</footer>
+</body>
+</html>
+"""
+# A name longer than this is shown by both its ends; the whole of it stands with the facts.
+_LONG: Final = 160
+_NOTEBOOK_ROWS: Final = 20
 
-_PAGE_STYLE: Final = """
-:root { color-scheme: light dark; }
-body { margin: 2rem auto; padding: 0 1rem; max-width: 62rem; background: Canvas; color: CanvasText; }
-""".strip()
+
+def page(document: Mapping[str, Any], against: Mapping[str, Any] | None = None) -> str:
+    """The page for a run document of :func:`pytest_reflex.report.json.document`, or for an error document.
+
+    Args:
+        document: what to show.
+        against: an earlier run document, to say what got worse and what got better since.
+    """
+    if "error" in document or not (document["results"] or against):
+        return _bare_page(document)
+    script = _read("page.js")
+    shown = {
+        "tool": document["tool"],
+        "version": document["version"],
+        "style": _read("style.css"),
+        "script": script,
+        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **_run(document, against),
+    }
+    return _environment().get_template("page.html").render(shown)
 
 
 def result_html(result: ParityResult) -> str:
-    """A fragment for a notebook: the verdict, the table and the worst element, with its own style."""
-    return f'<div class="reflex"><style>{STYLE}</style>{_result(result_to_json(result))}</div>'
+    """A fragment for a notebook: the verdict, the table and the heat map, with its own style."""
+    from pytest_reflex.report.view import result_view
+
+    entry = result_to_json(result)
+    view = result_view(entry, openable=0)
+    rows = sorted(view["fixtures"], key=lambda f: f["passed"])[:_NOTEBOOK_ROWS]
+    rows.sort(key=lambda f: f["idx"])
+    shown = {"r": view, "rows": rows, "style": _read("style.css")}
+    return _environment().get_template("fragment.html").render(shown)
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """The page for a run document of :func:`pytest_reflex.report.json.document`, or for an error document."""
+def _bare_page(document: Mapping[str, Any]) -> str:
+    """Why there is nothing to show. A session without parity tests pays for no more than this."""
     if "error" in document:
-        error = document["error"]
-        body = _tag("h1", "no verdict", "fail") + _tag("p", f"{error['type']}: {error['message']}")
+        head = "parity error"
+        lines = [f"{document['error']['type']}: {document['error']['message']}"]
     else:
-        body = _run(document)
-    word = "error" if "error" in document else "PASS" if document["passed"] else "FAIL"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>parity {escape(word)}</title>\n<style>\n{_PAGE_STYLE}\n{STYLE}\n</style>\n</head>\n"
-        f'<body class="reflex">\n{body}\n<p><small>{escape(str(document["tool"]))} '
-        f"{escape(str(document['version']))}</small></p>\n</body>\n</html>\n"
+        head = "parity FAIL"
+        tests = document["not_compared"]
+        lines = ["Nothing was compared, so nothing is proven.", *document["problems"]]
+        lines += [f"not compared: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in tests]
+    said = "\n".join(f"<p><bdi>{escape(line)}</bdi></p>" for line in lines)
+    return _BARE.format(
+        style=_read("style.css"),
+        head=head,
+        said=said,
+        tool=escape(str(document["tool"])),
+        version=escape(str(document["version"])),
     )
 
 
-def _run(document: Mapping[str, Any]) -> str:
+def _run(document: Mapping[str, Any], against: Mapping[str, Any] | None) -> dict[str, Any]:
+    from pytest_reflex.report.view import INPUT_CELLS, OPENABLE, result_view
+
     results = document["results"]
-    failing = sum(entry["passed"] is not True for entry in results)
-    parts = [
-        _tag("h1", f"parity {_word(document['passed'])}", _style(document["passed"])),
-        _tag(
-            "p", f"{len(results)} compared, {failing} failing, {len(document['not_compared'])} not compared"
-        ),
-        _list(document["problems"], "fail"),
-    ]
-    if results:
-        rows = [
-            _row(
-                [
-                    (_word(entry["passed"]), _style(entry["passed"])),
-                    (figure(number(entry["max_abs_diff_across_all"]), entry["threshold"]), ""),
-                    (bound(entry["threshold"]), ""),
-                    (str(entry["name"]), "text"),
-                ]
-            )
-            for entry in results
-        ]
-        parts.append(_table(("verdict", "max_abs_diff", "threshold", "name"), rows))
-    if document["not_compared"]:
-        parts.append(_tag("h2", "Not compared"))
-        parts.append(_list(f"{t['nodeid']}: {t['outcome']}: {t['reason']}" for t in document["not_compared"]))
-    if results:
-        parts.append(_tag("h2", "Results"))
-    parts += [_result(entry) for entry in results]
-    return "\n".join(part for part in parts if part)
+    share = {
+        "openable": max(OPENABLE // max(len(results), 1), 3),
+        "input_cells": INPUT_CELLS // max(len(results), 1),
+    }
+    figures: list[float | None] = []
+    for entry in results:
+        floor = scale.floor(entry)
+        figures += [number(entry["max_abs_diff_across_all"]), entry["threshold"], floor[0] if floor else None]
+    # One axis for all, so that a row can be compared with the row above it.
+    along = scale.axis(figures)
+    own = None if len(results) == 1 else along
+    views = [result_view(entry, along=own, **share) for entry in results]
+    worst = min(range(len(views)), key=lambda i: _urgency(results[i], i), default=None)
+    failing = sum(not view["passed"] for view in views)
+    return {
+        "passed": document["passed"],
+        "results": views,
+        "failing": failing,
+        "worst": worst,
+        "sentence": _sentence(document, len(views), failing),
+        "not_compared": document["not_compared"],
+        "problems": document["problems"],
+        "fixture_count": sum(view["count"] for view in views),
+        "changes": None if against is None else changes_view(compare(against, document)),
+    }
 
 
-def _result(entry: Mapping[str, Any]) -> str:
-    passed, threshold = entry["passed"], entry["threshold"]
-    largest = figure(number(entry["max_abs_diff_across_all"]), threshold)
-    verdict = f"parity {_word(passed)}: max_abs_diff {largest}, threshold {bound(threshold)}"
-    refused = [
-        f"fixture {f['fixture_idx']}, {f['gate']}: {f['reason']}" for f in entry["fixtures"] if f["gate"]
-    ]
-    refused += [f"{gate['gate']}: {gate['reason']}" for gate in entry["gates"] if gate["passed"] is not True]
+def _urgency(entry: Mapping[str, Any], place: int) -> tuple[bool, float, int]:
+    """Orders results by what to look at first: failing before passing, then the farthest up the scale."""
+    value = number(entry["max_abs_diff_across_all"])
+    ratio = float("inf") if value is None or value != value else value / entry["threshold"]
+    return entry["passed"] is True, -ratio, place
+
+
+def _sentence(document: Mapping[str, Any], count: int, failing: int) -> str:
+    if not count:
+        return "Nothing was compared, so nothing is proven."
+    what = "export" if count == 1 else f"{count} exports"
+    if failing:
+        subject = "The export" if count == 1 else f"{failing} of {what}"
+        verb = "does" if failing == 1 else "do"
+        return f"{subject} {verb} not compute what the reference computes."
+    if not document["passed"]:
+        return f"What was compared agrees ({what}), but the run itself did not end well."
+    subject = "The export computes" if count == 1 else f"All {what} compute"
+    return f"{subject} what the reference computes, on every fixture that was run."
+
+
+def changes_view(changes: Sequence[Change]) -> dict[str, Any]:
+    """What a comparison shows: how many of each kind, and a row for each that changed."""
+    counts = {kind: sum(change.kind == kind for change in changes) for kind in KINDS}
     rows = [
-        _row(
-            [
-                (str(f["fixture_idx"]), ""),
-                (figure(number(f["max_abs_diff"]), threshold), ""),
-                (figure(number(f["mean_abs_diff"])), ""),
-                (cosine(number(f["cos"])), ""),
-                ("yes" if f["passed"] else "NO", _style(f["passed"])),
-                (str(f["gate"] or ""), "text"),
-            ]
-        )
-        for f in entry["fixtures"]
+        {
+            "kind": change.kind,
+            "name": change.name,
+            "before": _figure(change.before),
+            "after": _figure(change.after),
+            "words": change.words,
+        }
+        for change in changes
+        if change.kind != "same"
     ]
-    header = ("fixture_idx", "max_abs_diff", "mean_abs_diff", "cos", "passed", "gate")
-    return "\n".join(
-        part
-        for part in (
-            _tag("h3", str(entry["name"])),
-            _tag("p", verdict, _style(passed)),
-            _list(refused, "fail"),
-            _table(header, rows, left=("gate",)),
-            _outputs(entry["fixtures"]),
-            _list(f"note: {note}" for note in entry["notes"]),
-            _facts("reference", entry["reference"]),
-            _facts("candidate", entry["candidate"]),
-        )
-        if part
+    return {"counts": counts, "rows": rows}
+
+
+def _figure(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    word = "PASS" if entry["passed"] is True else "FAIL"
+    seen = figure(number(entry["max_abs_diff_across_all"]), entry["threshold"])
+    return f"{word} {seen} (threshold {bound(entry['threshold'])})"
+
+
+def shortened(text: object) -> str:
+    """A name for a heading or a row: its two ends where it is long."""
+    whole = str(text)
+    return whole if len(whole) <= _LONG else f"{whole[:100]} […] {whole[-40:]}"
+
+
+def _read(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8").strip()
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-
-
-def _outputs(fixtures: Iterable[Mapping[str, Any]]) -> str:
-    """Every output of every fixture, folded away: where it differs most and by what."""
-    rows = []
-    for f in fixtures:
-        for output in f["outputs"]:
-            d = output["difference"]
-            if d is None:
-                continue
-            rows.append(
-                _row(
-                    [
-                        (str(f["fixture_idx"]), ""),
-                        (element(output["name"], d["worst_index"]), "text"),
-                        (str(d["worst_reference"]), ""),
-                        (str(d["worst_candidate"]), ""),
-                        (figure(number(d["max_abs_diff"])), ""),
-                        (f"{d['unequal']} of {d['elements']}", ""),
-                        (f"{d['ulp_p50']} / {d['ulp_p99']} / {d['ulp_max']}", ""),
-                    ]
-                )
-            )
-    if not rows:
-        return ""
-    header = (
-        "fixture_idx",
-        "worst element",
-        "reference",
-        "candidate",
-        "difference",
-        "differ",
-        "ULP p50 / p99 / max",
-    )
-    table = _table(header, rows, left=("worst element",))
-    return f"<details><summary>worst element of each output</summary>{table}</details>"
-
-
-def _facts(title: str, facts: Mapping[str, Any]) -> str:
-    if not facts:
-        return ""
-    rows = [_row([(str(key), "text"), (str(value), "text")]) for key, value in facts.items()]
-    return f"<details><summary>{escape(title)}</summary>{_table((), rows)}</details>"
-
-
-def _tag(tag: str, text: str, style: str = "") -> str:
-    kind = f' class="{style}"' if style else ""
-    return f"<{tag}{kind}>{escape(text)}</{tag}>"
-
-
-def _row(cells: Iterable[tuple[str, str]]) -> str:
-    return "<tr>" + "".join(_tag("td", text, style) for text, style in cells) + "</tr>"
-
-
-def _table(header: Iterable[str], rows: Iterable[str], left: tuple[str, ...] = ("name",)) -> str:
-    head = "".join(_tag("th", name, "text" if name in left else "") for name in header)
-    return f"<table>{f'<tr>{head}</tr>' if head else ''}{''.join(rows)}</table>"
-
-
-def _list(lines: Iterable[str], style: str = "") -> str:
-    items = "".join(_tag("li", line, style) for line in lines)
-    return f"<ul>{items}</ul>" if items else ""
-
-
-def _word(passed: object) -> str:
-    return "PASS" if passed is True else "FAIL"
-
-
-def _style(passed: object) -> str:
-    return "pass" if passed is True else "fail"
+    made.filters["short"] = shortened
+    return made

@@ -12,10 +12,13 @@ from pytest_reflex.verdict import FIXTURE_GATE_NAMES, Answer, FixtureResult, Out
 
 WIDTH: Final = 80
 # pytest puts "E" and an indent of seven before each line of a failure.
-MESSAGE_WIDTH: Final = WIDTH - 8
+PREFIX: Final = 8
+MESSAGE_WIDTH: Final = WIDTH - PREFIX
 TABLE_ROWS: Final = 20
 
-_COLUMNS: Final = ("fixture_idx", "max_abs_diff", "mean_abs_diff", "      cos", "passed")
+_COLUMNS: Final = ("fixture_idx", "max_abs_diff", "mean_abs_diff", "      cos", "passed", "gate")
+# What fits into 60 columns.
+_SHORT_COLUMNS: Final = ("fixture", "max_abs", "mean_abs", "cos", "passed", "gate")
 
 
 def figure(value: float | None, threshold: float | None = None) -> str:
@@ -56,7 +59,7 @@ def headline(result: ParityResult) -> str:
         seen = figure(worst[2], result.threshold)
         return _line(f"parity PASS: max_abs_diff {seen} is below {bound(result.threshold)} ({_count(count)})")
     failing = [f for f in result.fixtures if not f.passed]
-    idx, answer = _first_refusal(result)
+    idx, answer = first_refusal(result)
     if idx is None:
         return _line(f"parity FAIL: {answer.gate}: {answer.said}")
     how_many = f"{len(failing)} of {_count(count)} {'fails' if len(failing) == 1 else 'fail'}"
@@ -76,18 +79,7 @@ def fixture_table(result: ParityResult, width: int = WIDTH, rows: int = TABLE_RO
     shown: Sequence[FixtureResult] = result.fixtures
     if len(shown) > rows:
         shown = sorted(shown, key=lambda f: f.passed)[:rows]
-    lines = ["Per-fixture results", "  ".join((*_COLUMNS, "gate"))]
-    for f in shown:
-        refusal = f.refusal
-        cells = (
-            str(f.fixture_idx),
-            figure(f.max_abs_diff, result.threshold),
-            figure(f.mean_abs_diff),
-            cosine(f.cos),
-            yes(f.passed),
-        )
-        row = "  ".join(cell.rjust(len(column)) for cell, column in zip(cells, _COLUMNS, strict=True))
-        lines.append(f"{row}  {refusal.gate}" if refusal else row)
+    lines = ["Per-fixture results", *_table([_cells(f, result.threshold) for f in shown], width)]
     left_out = [f for f in result.fixtures if f not in shown] if len(shown) < len(result.fixtures) else []
     if left_out:
         failing = sum(not f.passed for f in left_out)
@@ -98,7 +90,40 @@ def fixture_table(result: ParityResult, width: int = WIDTH, rows: int = TABLE_RO
         lines += textwrap.wrap(text, width)
     if not result.fixtures:
         lines.append("(none)")
-    return _ascii("\n".join(lines))
+    return printable("\n".join(lines))
+
+
+def _cells(fixture: FixtureResult, threshold: float) -> tuple[str, ...]:
+    refusal = fixture.refusal
+    return (
+        str(fixture.fixture_idx),
+        figure(fixture.max_abs_diff, threshold),
+        figure(fixture.mean_abs_diff),
+        cosine(fixture.cos),
+        yes(fixture.passed),
+        refusal.gate if refusal else "",
+    )
+
+
+def _table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Rows under their header, as wide as there is room for: shorter words first, then fewer columns."""
+    kept = list(range(len(_COLUMNS)))
+    lines: list[str] = []
+    for header, dropped in (
+        (_COLUMNS, None),
+        (_SHORT_COLUMNS, None),
+        (_SHORT_COLUMNS, 2),
+        (_SHORT_COLUMNS, 3),
+    ):
+        kept = [column for column in kept if column != dropped]
+        wide = [max(len(header[c]), *(len(row[c]) for row in rows), 0) for c in kept[:-1]]
+        lines = [
+            "  ".join([*(row[c].rjust(w) for c, w in zip(kept, wide, strict=False)), row[kept[-1]]]).rstrip()
+            for row in (header, *rows)
+        ]
+        if max(map(len, lines)) <= width:
+            break
+    return lines
 
 
 def summary(result: ParityResult) -> str:
@@ -113,7 +138,7 @@ def summary(result: ParityResult) -> str:
     )
 
 
-def worst_element(result: ParityResult) -> str:
+def worst_element(result: ParityResult, width: int = WIDTH) -> str:
     """Where the two sides differ most: index, both values exactly, the difference; empty without figures."""
     worst = _worst([f for f in result.fixtures if not f.passed]) or _worst(result.fixtures)
     if worst is None or worst[1].difference is None:
@@ -123,15 +148,25 @@ def worst_element(result: ParityResult) -> str:
     where = element(output.name, d.worst_index)
     shape = "x".join(map(str, output.shape)) or "scalar"
     lines = [
-        f"Worst element: fixture {fixture.fixture_idx}, {where} ({output.dtype}, {shape})",
+        *_wrap(
+            f"Worst element: fixture {fixture.fixture_idx}, {where} ({output.dtype}, {shape})",
+            width,
+            rest="  ",
+        ),
         f"  reference     {d.worst_reference!r}",
         f"  candidate     {d.worst_candidate!r}",
         f"  difference    {float(d.max_abs_diff)!r}",
         f"  differing     {d.unequal} of {d.elements} elements",
         f"  ULP           p50 {d.ulp_p50}, p99 {d.ulp_p99}, max {d.ulp_max}",
-        f"  rmse          {figure(d.rmse)}, max relative {figure(d.max_rel_diff)}, SQNR {d.sqnr_db:.1f} dB",
+        *_wrap(
+            f"rmse          {figure(d.rmse)}, max relative {figure(d.max_rel_diff)}, SQNR {d.sqnr_db:.1f} dB",
+            width,
+            first="  ",
+            rest=" " * 16,
+            as_it_is=True,
+        ),
     ]
-    return _ascii("\n".join(lines))
+    return printable("\n".join(lines))
 
 
 def refusals(result: ParityResult, width: int = WIDTH) -> str:
@@ -148,21 +183,21 @@ def refusals(result: ParityResult, width: int = WIDTH) -> str:
     for answer, idxs in grouped.items():
         where = f" ({_indices(idxs)})" if idxs else ""
         lines += _wrap(f"{answer.gate}{where}: {answer.said}", width, first="  ", rest="    ")
-    return _ascii("\n".join(lines))
+    return printable("\n".join(lines))
 
 
 def sides(result: ParityResult, width: int = WIDTH) -> str:
     """One line for each side: what it is; empty when nothing is known."""
     lines: list[str] = []
     for label, facts in (("Reference", result.reference), ("Candidate", result.candidate)):
-        words = _side(facts)
+        words = side(facts)
         if words:
             lines += _wrap(f"{label}: {words}", width, rest="  ")
-    return _ascii("\n".join(lines))
+    return printable("\n".join(lines))
 
 
 def notes(result: ParityResult, width: int = WIDTH) -> str:
-    return _ascii(
+    return printable(
         "\n".join(line for note in result.notes for line in _wrap(f"Note: {note}", width, rest="  "))
     )
 
@@ -178,7 +213,7 @@ def failure_message(
         rerun: the command that runs this check again and keeps a report, when it is known.
         width: columns; the first line alone may be longer, and so may a word that does not break.
     """
-    advised = advice.next_steps(result, _first_refusal(result)[1])
+    advised = advice.next_steps(result, first_refusal(result)[1])
     last = _wrap(f"Next: {advised}", width, rest="  ")
     if rerun:
         last += [f"  {rerun}"]
@@ -188,12 +223,12 @@ def failure_message(
         headline(result),
         refusals(result, width),
         fixture_table(result, width),
-        worst_element(result),
+        worst_element(result, width),
         sides(result, width),
         notes(result, width),
         "\n".join(last),
     ]
-    return _ascii("\n\n".join(block for block in blocks if block))
+    return printable("\n\n".join(block for block in blocks if block))
 
 
 def result_text(result: ParityResult, width: int = WIDTH) -> str:
@@ -203,7 +238,7 @@ def result_text(result: ParityResult, width: int = WIDTH) -> str:
     blocks = [
         headline(result),
         fixture_table(result, width),
-        worst_element(result),
+        worst_element(result, width),
         sides(result, width),
         notes(result, width),
         summary(result),
@@ -219,7 +254,7 @@ def _worst(fixtures: Iterable[FixtureResult]) -> tuple[FixtureResult, OutputResu
     return max(found, key=lambda it: (math.isnan(it[2]), it[2]), default=None)
 
 
-def _first_refusal(result: ParityResult) -> tuple[int | None, Answer]:
+def first_refusal(result: ParityResult) -> tuple[int | None, Answer]:
     """The refusal to begin with: a fixture's before the run's, the earliest gate first."""
     order = {gate: i for i, gate in enumerate(FIXTURE_GATE_NAMES)}
     found = result.refusals
@@ -230,7 +265,7 @@ def _first_refusal(result: ParityResult) -> tuple[int | None, Answer]:
     )
 
 
-def _side(facts: Mapping[str, Any]) -> str:
+def side(facts: Mapping[str, Any]) -> str:
     kind = facts.get("kind")
     what = next((facts[key] for key in ("class", "path", "name") if facts.get(key)), None)
     words = " ".join(str(word) for word in (kind, what) if word)
@@ -261,10 +296,10 @@ def _count(fixtures: int) -> str:
     return f"{fixtures} fixture" if fixtures == 1 else f"{fixtures} fixtures"
 
 
-def _wrap(text: str, width: int, *, first: str = "", rest: str = "") -> list[str]:
+def _wrap(text: str, width: int, *, first: str = "", rest: str = "", as_it_is: bool = False) -> list[str]:
     # A path or a name is not broken: it is there to be copied.
     return textwrap.wrap(
-        " ".join(text.split()),
+        text if as_it_is else " ".join(text.split()),
         width,
         initial_indent=first,
         subsequent_indent=rest,
@@ -274,9 +309,10 @@ def _wrap(text: str, width: int, *, first: str = "", rest: str = "") -> list[str
 
 
 def _line(text: str) -> str:
-    return _ascii(" ".join(text.split()))
+    return printable(" ".join(text.split()))
 
 
-def _ascii(text: str) -> str:
-    # A console that cannot show a name must not cost the reader the verdict.
-    return text.encode("ascii", "backslashreplace").decode("ascii")
+def printable(text: str) -> str:
+    """What any terminal shows and none obeys: ASCII and line ends; the rest in escapes."""
+    ascii_only = text.encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in ascii_only)

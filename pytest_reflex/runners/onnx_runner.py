@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -86,6 +87,7 @@ class OnnxRunner(RunnerBase):
         self._prepack = prepack
         self._optimization = optimization
         self._session: onnxruntime.InferenceSession | None = None
+        self._digest = ""
 
     def open(self) -> None:
         if self._session is not None:
@@ -110,14 +112,15 @@ class OnnxRunner(RunnerBase):
         provider = self.provider_asked if there else PROVIDERS["cpu"]
         model = self._model if isinstance(self._model, bytes) else str(self._model)
         try:
-            session = onnxruntime.InferenceSession(model, options, providers=[provider])
+            # What fails would else be tried again on another provider, at the opening with a print to stdout
+            # and at a run after this one was reported.
+            session = onnxruntime.InferenceSession(model, options, providers=[provider], enable_fallback=0)
         except Exception as error:
             raise RunnerError(
                 f"{self.name} is no model that ONNX Runtime can open: {first_line(error)}"
             ) from error
-        # A failing run would otherwise be repeated on another provider, after this one was reported.
-        session.disable_fallback()
         self._session = session
+        self._digest = _sha256(self._model)
         self.providers_used = tuple(session.get_providers())
         self.inputs = tuple(i.name for i in session.get_inputs())
         self.outputs = tuple(o.name for o in session.get_outputs())
@@ -149,6 +152,7 @@ class OnnxRunner(RunnerBase):
             "kind": "onnx",
             "name": self.name,
             "path": None if isinstance(self._model, bytes) else str(self._model),
+            "sha256": self._digest,
             "provider_asked": self.provider_asked,
             "providers_used": list(self.providers_used),
             "threads": self._threads,
@@ -187,3 +191,11 @@ class OnnxRunner(RunnerBase):
             if not same_rank or any(isinstance(want, int) and got != want for got, want in sizes):
                 wrong = f"input {expected.name!r} has shape {list(array.shape)}"
                 raise RunnerError(f"{self.name}: {wrong}; it takes {list(expected.shape)}")
+
+
+def _sha256(model: Path | bytes) -> str:
+    """Which model it is: the digest of the graph's own file, without weights that lie beside it."""
+    if isinstance(model, bytes):
+        return hashlib.sha256(model).hexdigest()
+    with model.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

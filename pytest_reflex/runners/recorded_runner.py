@@ -7,6 +7,7 @@ A recording is one safetensors file with the tensors ``fixture{i}.inputs.{name}`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -106,9 +107,10 @@ def save_recording(
 
     Raises:
         RunnerError: there is no fixture, names differ between fixtures, ``live_inputs`` names no input,
-            or two fixtures have the same inputs and not the same outputs.
+            or two fixtures have the same inputs and not the same outputs; or it cannot be written.
     """
     import numpy as np
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     if not fixtures:
@@ -138,8 +140,11 @@ def save_recording(
     try:
         save_file(tensors, unfinished, metadata)
         os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        raise RunnerError(f"{path} could not be written: {first_line(error)}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:

@@ -19,6 +19,7 @@ from torch import nn
 from examples.own_policy import INPUTS, policy
 from exporters import export, open_bundle
 from exporters.bundle import MANIFEST, _swap, staged
+from exporters.manifest import seal
 from pytest_reflex import InputSpec, ParityError, check
 from pytest_reflex.errors import BundleError, InputError
 from pytest_reflex.inputs import Integers
@@ -42,8 +43,9 @@ def bundle(made: Path, tmp_path: Path) -> Path:
 
 
 def edit(bundle: Path, **changes: object) -> None:
-    manifest = json.loads((bundle / MANIFEST).read_text())
-    (bundle / MANIFEST).write_text(json.dumps({**manifest, **changes}))
+    """Change the manifest as whoever means it would: with a digest that fits."""
+    manifest = {**json.loads((bundle / MANIFEST).read_text()), **changes}
+    (bundle / MANIFEST).write_text(json.dumps({**manifest, "sha256": seal(manifest)}))
 
 
 def test_the_manifest_says_what_a_reader_asks(made: Path) -> None:

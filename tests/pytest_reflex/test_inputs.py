@@ -61,7 +61,7 @@ def fixture(idx: int, seed: int = 0) -> dict[str, np.ndarray]:
 def test_a_fixture_is_the_same_each_time_and_on_every_machine():
     # Were this to change, fixtures recorded with an earlier version could no longer be drawn again.
     digests = [array_digest(fixture(idx))[:12] for idx in range(4)]
-    assert digests == ["39187b4a3db2", "c5548870fa33", "c9178fd8c43c", "45b6d5d0d59a"]
+    assert digests == ["39187b4a3db2", "c5548870fa33", "c9178fd8c43c", "114e38698567"]
     assert array_digest(fixture(3)) == array_digest(fixture(3))
 
 
@@ -121,6 +121,10 @@ def test_the_first_fixtures_reach_the_plain_case_and_the_edges():
     assert not least["state"].any()
     assert set(np.unique(full["state"])) == {-1, 1}
     assert set(np.unique(full["image"])) == {-1, 1}
+    grey, other = fixture(3), fixture(4)
+    assert (grey["prompt_mask"][0].sum(), grey["cameras"][0].tolist()) == (2, [1, 1, 1])
+    assert 0 < np.abs(grey["image"]).max() <= 0.02
+    assert other["cameras"][0].tolist() == [0, 1, 1]
     assert len({fixture(idx)["cameras"].tobytes() for idx in EVERY}) > 3
     assert not all(fixture(idx)["cameras"][:, 0].all() for idx in EVERY)
 

@@ -7,7 +7,7 @@ from policy_cases import SPECS, Function, Policy, candidate, honest, only_refusa
 
 from pytest_reflex.check import check
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.inputs import CameraMask, InputSpec, make_fixture
+from pytest_reflex.inputs import CameraMask, InputSpec, Integers, make_fixture
 
 
 def test_inputs_refuses_alone():
@@ -49,14 +49,27 @@ def test_an_input_that_neither_side_uses_is_a_note_and_under_strict_a_refusal():
 
 
 def test_an_input_that_never_varies_is_a_note_and_under_strict_a_refusal():
-    one = [make_fixture(SPECS, 0, 0)]
-    result = check(Policy(), candidate(), inputs=one)
+    # Ids that are all one have no other order, and what else they may be is not known.
+    specs = [SPECS[0], InputSpec("embodiment", (1, 2), "int64", Integers(0, 3))]
+    one = [{**make_fixture(specs, 0, 0), "embodiment": np.full((1, 2), 2)}]
+    sides = [Function(lambda x, embodiment: {"actions": x * embodiment[0, 0]}, name) for name in "ab"]
+    result = check(*sides, inputs=one)
     assert result.passed
     assert result.seed is None
-    assert result.notes[0] == "input 'x' never varies, so it is not known whether it is used"
-    assert "'mask' never varies" in only_refusal(
-        check(Policy(), candidate(), inputs=one, strict=True), "inputs"
-    )
+    note = "input 'embodiment' never varies, so it is not known whether it is used"
+    assert result.notes == (note,)
+    assert only_refusal(check(*sides, inputs=one, strict=True), "inputs") == note
+
+
+def test_one_given_fixture_is_enough_to_find_a_dead_input():
+    one = [make_fixture(SPECS, 0, 0)]
+    one[0]["mask"][:] = True
+    assert check(Policy(), candidate(), inputs=one, strict=True).passed
+    said = only_refusal(check(Policy(), candidate(masked=False), inputs=one), "inputs")
+    assert said.startswith("input 'mask' is dead")
+    baked = {"actions": honest(**one[0])["actions"].copy()}
+    said = only_refusal(check(Policy(), Function(lambda x, mask: baked), inputs=one), "inputs")
+    assert "input 'x' is dead" in said
 
 
 def test_an_input_that_the_candidate_will_not_have_swapped_is_live_and_noted():
@@ -71,4 +84,21 @@ def test_an_input_that_the_candidate_will_not_have_swapped_is_live_and_noted():
     assert result.passed
     assert result.notes == (
         "input 'mask' was not varied alone: the candidate refuses it (mask and x do not fit together)",
+    )
+
+
+def test_a_candidate_that_only_knows_the_judged_answers_is_refused():
+    known = {}
+
+    def replay(x, mask):
+        if x.tobytes() + mask.tobytes() not in known:
+            raise RunnerError("not among the stored answers")
+        return known[x.tobytes() + mask.tobytes()]
+
+    for idx in range(5):
+        inputs = make_fixture(SPECS, 0, idx)
+        known[inputs["x"].tobytes() + inputs["mask"].tobytes()] = honest(**inputs)
+    said = only_refusal(check(Policy(), Function(replay), inputs=SPECS), "inputs")
+    assert said.startswith(
+        "the candidate runs on the judged inputs and on no others: with another 'x' it refuses"
     )

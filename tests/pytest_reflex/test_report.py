@@ -7,122 +7,38 @@ import json
 import math
 import os
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
+from report_cases import (
+    ALL,
+    DEAD,
+    EMPTY,
+    FAILING,
+    NOT_FINITE,
+    PASSING,
+    STRUCTURE,
+    difference,
+    measured,
+    refused,
+    result,
+)
 
 from pytest_reflex.errors import ParityError, ReflexError
-from pytest_reflex.metrics import Difference
-from pytest_reflex.report import html, terminal
 from pytest_reflex.report import json as as_json
+from pytest_reflex.report import terminal
 from pytest_reflex.report.write import write_text
 from pytest_reflex.verdict import (
     FIXTURE_GATE_NAMES,
-    RUN_GATE_NAMES,
     YES,
     Answer,
     FixtureResult,
     OutputResult,
     ParityResult,
 )
-
-SIDES: dict[str, Any] = {
-    "reference": {"kind": "torch", "class": "PI0Policy"},
-    "candidate": {
-        "kind": "onnx",
-        "path": "pi0/model.onnx",
-        "provider_asked": "CPUExecutionProvider",
-        "providers_used": ["CPUExecutionProvider"],
-    },
-}
-
-
-def difference(worst: float, **given: Any) -> Difference:
-    plain: dict[str, Any] = {
-        "elements": 1600,
-        "max_abs_diff": worst,
-        "mean_abs_diff": worst / 10,
-        "cos": 1.0,
-        "max_rel_diff": 2 * worst,
-        "rmse": worst / 3,
-        "sqnr_db": 60.0,
-        "ulp_p50": 1,
-        "ulp_p99": 9,
-        "ulp_max": 158729,
-        "worst_index": (0, 17, 3),
-        "worst_reference": 0.5123456478118896,
-        "worst_candidate": 0.5123456478118896 + worst,
-        "unequal": 100,
-    }
-    return Difference(**{**plain, **given})
-
-
-def refused(idx: int, gate: str, reason: str, worst: float | None = None) -> FixtureResult:
-    before = FIXTURE_GATE_NAMES[: FIXTURE_GATE_NAMES.index(gate)]
-    answers = (*(Answer(name, YES) for name in before), Answer(gate, reason))
-    figures = None if worst is None else difference(worst)
-    return FixtureResult(idx, answers, (OutputResult("actions", "float32", (1, 50, 32), figures),))
-
-
-def measured(idx: int, worst: float, threshold: float = 1e-5) -> FixtureResult:
-    if not worst < threshold:
-        reason = f"actions: max_abs_diff {worst:.3e} is not below {threshold:.1e}"
-        return refused(idx, "threshold", reason, worst)
-    answers = tuple(Answer(name, YES) for name in FIXTURE_GATE_NAMES)
-    output = OutputResult("actions", "float32", (1, 50, 32), difference(worst))
-    return FixtureResult(idx, answers, (output,))
-
-
-def result(*fixtures: FixtureResult, refusing: dict[str, str] | None = None, **given: Any) -> ParityResult:
-    said = refusing or {}
-    plain: dict[str, Any] = {
-        "name": "test_pi0.py::test_pi0",
-        "threshold": 1e-5,
-        "strict": False,
-        "seed": 0,
-        "fixtures": fixtures,
-        "answers": tuple(Answer(gate, said.get(gate, YES)) for gate in RUN_GATE_NAMES),
-        **SIDES,
-    }
-    return ParityResult(**{**plain, **given})
-
-
-PASSING = result(measured(0, 3e-7), measured(1, 4.5e-7))
-FAILING = result(measured(0, 3e-7), measured(1, 9.461e-3), measured(2, 2e-7))
-STRUCTURE = result(
-    *(
-        refused(
-            i,
-            "structure",
-            "outputs differ: missing 'actions'; unexpected 'action' (reference gives 'actions')",
-        )
-        for i in range(5)
-    ),
-    refusing={"compared": "nothing was compared"},
-)
-NOT_FINITE = result(
-    measured(0, 3e-7),
-    refused(1, "finite", "candidate actions[0, 3, 2] is nan (1 of 1600 elements are not finite)", math.nan),
-)
-DEAD = result(
-    measured(0, 3e-7),
-    refusing={
-        "inputs": "image0 is dead: it changes the reference's actions by 3.1e-01 and not the candidate's"
-    },
-)
-EMPTY = result(refusing={"compared": "no fixture was compared"})
-ALL = {
-    "passing": PASSING,
-    "failing": FAILING,
-    "structure": STRUCTURE,
-    "nan": NOT_FINITE,
-    "dead": DEAD,
-    "empty": EMPTY,
-}
 
 FAILURE = """\
 parity FAIL: max_abs_diff 9.461e-03 is not below 1.0e-05 (1 of 3 fixtures fails; \
@@ -302,6 +218,31 @@ def test_below_its_first_line_a_message_keeps_to_its_width(found: ParityResult) 
         assert all(len(line) <= width for line in text.splitlines()[1:])
 
 
+@pytest.mark.parametrize("width", [60, 66, 72, 80, 100])
+@pytest.mark.parametrize("found", ALL.values(), ids=ALL.keys())
+def test_any_width_down_to_sixty_columns(found: ParityResult, width: int) -> None:
+    # A figure that rounding would move across its threshold is shown in full, and still fits.
+    exact = dataclasses.replace(found, fixtures=(*found.fixtures, measured(99, 9.999999999999998e-6)))
+    for said in (found, exact):
+        lines = terminal.result_text(said, width=width).splitlines()[1:]
+        assert [line for line in lines if len(line) > width] == []
+        rows = [
+            line for line in terminal.fixture_table(said, width).splitlines()[2:] if line.split()[0].isdigit()
+        ]
+        assert len(rows) == len(said.fixtures)
+        assert all((" yes" in row) != (" NO" in row) for row in rows)
+
+
+def test_a_narrow_table_says_the_same_in_shorter_words() -> None:
+    assert terminal.fixture_table(FAILING, 60) == (
+        "Per-fixture results\n"
+        "fixture    max_abs   mean_abs        cos  passed  gate\n"
+        "      0  3.000e-07  3.000e-08  +1.000000     yes\n"
+        "      1  9.461e-03  9.461e-04  +1.000000      NO  threshold\n"
+        "      2  2.000e-07  2.000e-08  +1.000000     yes"
+    )
+
+
 def test_a_name_that_is_not_ascii_costs_nobody_the_verdict() -> None:
     output = OutputResult("действия\n", "float32", (1,), difference(1.0, worst_index=(0,)))
     answers = (*(Answer(name, YES) for name in FIXTURE_GATE_NAMES[:-1]), Answer("threshold", "no"))
@@ -374,7 +315,7 @@ def test_the_schema_refuses_what_is_not_in_it(valid: Callable[[object], None]) -
     row = good["results"][0]["fixtures"][0]
     for place, key, value in (
         (good, "extra", 1),
-        (good, "schema_version", 2),
+        (good, "schema_version", 1),
         (good["results"][0], "passed", "yes"),
         (row, "max_abs_diff", "nan"),
         (row["outputs"][0]["difference"], "elements", 0),
@@ -510,8 +451,8 @@ def test_read(tmp_path: Path) -> None:
     [
         ("{", "is not JSON"),
         ("[]", "is no parity document; give a parity.json that pytest-reflex wrote"),
-        ('{"tool": "pytest-reflex", "schema_version": 2}', "has schema_version 2, expected 1"),
-        ('{"tool": "pytest-reflex", "schema_version": 1}', "is no parity document"),
+        ('{"tool": "pytest-reflex", "schema_version": 1}', "has schema_version 1, expected 2"),
+        ('{"tool": "pytest-reflex", "schema_version": 2}', "is no parity document"),
     ],
 )
 def test_read_refuses(tmp_path: Path, text: str, said: str) -> None:
@@ -522,78 +463,6 @@ def test_read_refuses(tmp_path: Path, text: str, said: str) -> None:
     assert str(caught.value).startswith(f"{path}: {said}")
     with pytest.raises(ReflexError, match="cannot be read"):
         as_json.read(tmp_path / "absent.json")
-
-
-# HTML
-
-
-class _Page(HTMLParser):
-    """What a browser would see: whether tags balance, and the text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag not in ("meta",):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_page_shows_every_result_and_stands_alone() -> None:
-    skipped = {"nodeid": "test_a.py::test_c", "outcome": "skipped", "reason": "no GPU here"}
-    text = html.page(
-        as_json.document(ALL.values(), not_compared=[skipped], problems=["worker gw0 went down"])
-    )
-    page = _Page(text)
-    assert page.open == []
-    for word in (
-        "parity FAIL",
-        "9.461e-03",
-        "image0 is dead",
-        "no GPU here",
-        "worker gw0 went down",
-        "0.5123456478118896",
-    ):
-        assert word in page.text
-    assert "http" not in text
-    assert "<script" not in text
-    assert "color-scheme: light dark" in text
-
-
-def test_page_of_a_pass_and_of_an_error() -> None:
-    assert "<title>parity PASS</title>" in html.page(as_json.document([PASSING]))
-    page = html.page(as_json.error_document(ReflexError("<m>.onnx: no such file")))
-    assert "<title>parity error</title>" in page
-    assert "ReflexError: &lt;m&gt;.onnx: no such file" in page
-
-
-def test_html_escapes_every_text() -> None:
-    evil = "<script>alert(1)</script>"
-    answers = (Answer("structure", evil),)
-    output = OutputResult(evil, evil, (1,), difference(1.0))
-    found = result(
-        FixtureResult(0, answers, (output,)),
-        refusing={"inputs": evil},
-        name=evil,
-        notes=(evil,),
-        reference={evil: evil},
-        candidate={"path": evil},
-    )
-    test = {"nodeid": evil, "outcome": "skipped", "reason": evil}
-    for text in (
-        found._repr_html_(),
-        html.page(as_json.document([found], not_compared=[test], problems=[evil])),
-    ):
-        assert "<script" not in text
-        assert _Page(text).open == []
 
 
 # Files

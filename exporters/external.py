@@ -1,0 +1,89 @@
+"""Which files an ONNX graph takes its weights from, read off its bytes: a robot has no onnx.
+
+A graph may name any path as the place of a weight. What is not among the bundle's own files was never
+digested, so what it holds was never proven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+# Numbers of the fields, from onnx.proto3, that lead to a tensor: what they hold, by message.
+_MODEL: Final = {7: "graph", 25: "function"}
+_PATHS: Final[dict[str, dict[int, str]]] = {
+    "model": _MODEL,
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+_KEY, _VALUE = 1, 2
+_LOCATION: Final = b"location"
+# Deeper than any graph in a graph.
+_DEEPEST: Final = 64
+
+
+def external_files(graph: Path) -> set[str]:
+    """The places that an ONNX file names for weights that it does not hold.
+
+    Raises:
+        ValueError: the file is no protobuf message.
+        OSError: it cannot be read.
+    """
+    data = memoryview(graph.read_bytes())
+    return {place.decode("utf-8", "backslashreplace") for place in _places(data, "model", 0)}
+
+
+def _places(data: memoryview, message: str, depth: int) -> Iterator[bytes]:
+    if depth > _DEEPEST:
+        raise ValueError("its graphs lie too deep in each other")
+    paths = _PATHS[message]
+    for number, value in _fields(data):
+        inner = paths.get(number)
+        if inner is None:
+            continue
+        if inner == "entry":
+            entry = dict(_fields(value))
+            if bytes(entry.get(_KEY, b"")) == _LOCATION:
+                yield bytes(entry.get(_VALUE, b""))
+        else:
+            yield from _places(value, inner, depth + 1)
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The length-delimited fields of a protobuf message: number and content; the others are passed over."""
+    at, end = 0, len(data)
+    while at < end:
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        if kind == 2:
+            size, at = _varint(data, at)
+            if size > end - at:
+                raise ValueError("a field is longer than what is there")
+            yield tag >> 3, data[at : at + size]
+            at += size
+        elif kind == 0:
+            _, at = _varint(data, at)
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind} is none of ONNX's")
+    if at > end:
+        raise ValueError("its last field is cut off")
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise ValueError("a number is cut off")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7

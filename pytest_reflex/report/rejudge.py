@@ -1,0 +1,86 @@
+"""Judge stored results again at another threshold: the verdict that a fresh run at it would give.
+
+Only the threshold gate looks at the threshold, and it looks at figures that a result holds in full. All
+other gates keep the answers they gave; what strict makes of a doubt follows from the doubts kept beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pytest_reflex import settings
+from pytest_reflex.report.results import ENTRY_KEYS, result_from_json, result_to_json
+from pytest_reflex.verdict import (
+    FIXTURE_GATE_NAMES,
+    STRICT_THRESHOLD,
+    YES,
+    Answer,
+    FixtureResult,
+    ParityResult,
+    below_threshold,
+)
+
+
+def rejudge(
+    result: ParityResult, *, threshold: float | None = None, strict: bool | None = None
+) -> ParityResult:
+    """The result that ``check`` would have given with this threshold.
+
+    Args:
+        result: what an earlier check found.
+        threshold: the new bound; by default the one the result was judged at.
+        strict: whether doubts are refusals and 1e-5 is the largest bound; by default as the result was.
+
+    Raises:
+        SettingsError: the threshold is no finite number above 0.
+    """
+    strictly = result.strict if strict is None else strict
+    bound = result.threshold if threshold is None else settings.threshold(threshold)
+    bound = min(bound, STRICT_THRESHOLD) if strictly else bound
+    answers, notes = result.answers, result.notes
+    if strictly != result.strict:
+        answers = tuple(_with_doubts(answer, result, strictly) for answer in answers)
+        doubted = tuple(doubt.said for doubt in result.doubts)
+        # A plain run ends its notes with its doubts, in the order of the gates.
+        notes = notes[: len(notes) - len(doubted)] if strictly else notes + doubted
+    return replace(
+        result,
+        threshold=bound,
+        strict=strictly,
+        fixtures=tuple(_fixture(fixture, bound) for fixture in result.fixtures),
+        answers=answers,
+        notes=notes,
+    )
+
+
+def rejudge_entry(
+    entry: Mapping[str, Any], *, threshold: float | None = None, strict: bool | None = None
+) -> dict[str, Any]:
+    """The same for an entry of a run document, whose ``nodeid`` and ``call`` it keeps."""
+    kept = {key: entry[key] for key in ENTRY_KEYS if key in entry}
+    again = rejudge(result_from_json(entry), threshold=threshold, strict=strict)
+    return {**kept, **result_to_json(again)}
+
+
+def _fixture(fixture: FixtureResult, bound: float) -> FixtureResult:
+    refusal = fixture.refusal
+    if refusal is not None and refusal.gate != "threshold":
+        return fixture
+    differences = {o.name: o.difference for o in fixture.outputs if o.difference is not None}
+    if len(differences) < len(fixture.outputs) or not differences:
+        return fixture  # there is nothing to ask the threshold of, and what was not asked is a fail
+    earlier = tuple(answer for answer in fixture.answers if answer.gate != FIXTURE_GATE_NAMES[-1])
+    said = below_threshold(differences, bound)
+    return replace(fixture, answers=(*earlier, Answer(FIXTURE_GATE_NAMES[-1], said)))
+
+
+def _with_doubts(answer: Answer, result: ParityResult, strictly: bool) -> Answer:
+    """A run gate's answer with its doubts among the reasons, or without them; they are always the last."""
+    doubts = "; ".join(doubt.said for doubt in result.doubts if doubt.gate == answer.gate)
+    if not doubts:
+        return answer
+    if strictly:
+        return Answer(answer.gate, doubts if answer.yes else f"{answer.said}; {doubts}")
+    return Answer(answer.gate, answer.said.removesuffix(doubts).removesuffix("; ") or YES)

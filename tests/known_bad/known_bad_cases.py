@@ -1,0 +1,408 @@
+"""The corpus: candidates that are wrong in one way each, and the gate that must say so.
+
+A case's name is ``verdict_gate__what``: ``fail`` and the first gate that refuses, ``error`` and the kind of
+error, or ``pass``. The candidates are ONNX models around one small flow policy, so that a case can be a
+bundle for the command line too; what no graph can do is a runner, and has no such form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from exporters.bundle import FIXTURES, file_facts, open_bundle
+from exporters.manifest import write_manifest
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.inputs import CameraMask, Gaussian, InputSpec, State, make_fixture
+from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, save_recording
+from pytest_reflex.runners.base import RunnerBase
+from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, ParityResult
+
+Arrays = dict[str, np.ndarray]
+Function = Callable[[Arrays], Arrays]
+
+CHUNK, JOINTS, STEPS = 50, 32, 3
+SPECS: Final = [
+    InputSpec("cameras", (1, 2), "bool", CameraMask()),
+    InputSpec("state", (1, JOINTS), meaning=State()),
+    InputSpec("noise", (1, CHUNK, JOINTS), meaning=Gaussian()),
+]
+# Neighbours that float64 cannot tell apart, and the ends that wrap around in 64 bits.
+BIG, LAST = 2**53, 2**63 - 1
+OUTPUTS: Final = {"actions": TensorProto.FLOAT, "ids": TensorProto.INT64, "done": TensorProto.BOOL}
+FIXTURE_COUNT: Final = 5
+
+
+def honest(inputs: Arrays) -> Arrays:
+    """Three Euler steps; ids and flags of the cameras."""
+    masks = inputs["cameras"].astype(np.float32)
+    seen = inputs["state"] * masks[:, :1] + np.float32(2) * inputs["state"] * masks[:, 1:]
+    x = inputs["noise"]
+    for _ in range(STEPS):
+        x = x + np.float32(-1 / STEPS) * (np.float32(0.5) * x + seen[:, None, :])
+    ids = np.where(inputs["cameras"], np.int64(LAST), np.int64(BIG))
+    return {"actions": x, "ids": ids, "done": ~inputs["cameras"]}
+
+
+class Computed(RunnerBase):
+    """A runner around a function of the inputs."""
+
+    def __init__(self, function: Function, name: str = "reference", **facts: Any) -> None:
+        self.name, self._function, self._facts = name, function, facts
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        return self._function(dict(inputs))
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": "function", **self._facts}
+
+
+Node = tuple[str, Sequence[str], Sequence[str], dict[str, Any]]
+
+
+def node(op: str, inputs: Sequence[str], output: str, **attributes: Any) -> Node:
+    return op, inputs, [output], attributes
+
+
+def model(
+    tail: Sequence[Node] = (),
+    outputs: Mapping[str, int] = OUTPUTS,
+    constants: Mapping[str, Any] | None = None,
+    last_dt: float = -1 / STEPS,
+) -> bytes:
+    """The policy in ONNX, with its true outputs named ``true_actions`` and so on.
+
+    ``tail`` makes the outputs of them; one that it does not make is handed on as it is.
+    """
+    held: dict[str, Any] = {
+        "two": np.float32(2), "half": np.float32(0.5), "dt": np.float32(-1 / STEPS),
+        "last_dt": np.float32(last_dt), "axis1": np.array([1], np.int64), "i0": np.array([0], np.int64),
+        "i1": np.array([1], np.int64), "i2": np.array([2], np.int64), "last": np.array(LAST, np.int64),
+        "big": np.array(BIG, np.int64), **(constants or {}),
+    }  # fmt: skip
+    body: list[Node] = [
+        node("Cast", ["cameras"], "masks", to=TensorProto.FLOAT),
+        node("Slice", ["masks", "i0", "i1", "axis1"], "mask0"),
+        node("Slice", ["masks", "i1", "i2", "axis1"], "mask1"),
+        node("Mul", ["state", "mask0"], "seen0"),
+        node("Mul", ["two", "state"], "state2"),
+        node("Mul", ["state2", "mask1"], "seen1"),
+        node("Add", ["seen0", "seen1"], "seen_flat"),
+        node("Unsqueeze", ["seen_flat", "axis1"], "seen"),
+    ]
+    x = "noise"
+    for step in range(STEPS):
+        following = "true_actions" if step == STEPS - 1 else f"x{step}"
+        body += [
+            node("Mul", ["half", x], f"halved{step}"),
+            node("Add", [f"halved{step}", "seen"], f"v{step}"),
+            node("Mul", ["last_dt" if step == STEPS - 1 else "dt", f"v{step}"], f"d{step}"),
+            node("Add", [x, f"d{step}"], following),
+        ]
+        x = following
+    body += [node("Where", ["cameras", "last", "big"], "true_ids"), node("Not", ["cameras"], "true_done")]
+    made = {name for _, _, names, _ in tail for name in names}
+    body += [*tail, *(node("Identity", [f"true_{n}"], n) for n in outputs if n not in made)]
+    graph = helper.make_graph(
+        [helper.make_node(op, list(i), list(o), name=f"n{k}", **a) for k, (op, i, o, a) in enumerate(body)],
+        "known_bad",
+        [
+            helper.make_tensor_value_info("cameras", TensorProto.BOOL, [1, 2]),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, [1, JOINTS]),
+            helper.make_tensor_value_info("noise", TensorProto.FLOAT, [1, CHUNK, JOINTS]),
+        ],
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in held.items()],
+    )
+    opset = [helper.make_opsetid("", 20)]
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString())
+
+
+def actions(*tail: Node, **constants: Any) -> bytes:
+    """The policy with its actions made by ``tail``."""
+    return model(tail, constants=constants)
+
+
+def at(index: tuple[int, ...], value: float) -> np.ndarray:
+    array = np.zeros((1, CHUNK, JOINTS), np.float32)
+    array[index] = value
+    return array
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that must not pass.
+
+    Attributes:
+        name: ``verdict_gate__what``.
+        model: the candidate as ONNX, or None where it is a runner.
+        candidate: makes the candidate from a directory to work in; by default the model.
+        truth: what the reference computes.
+        facts: what the reference says of itself.
+        judging: keywords of the check.
+        strict: whether doubts are failures.
+        recorded: how many fixtures the command line's recording holds.
+        damage: what is done to the bundle after it was written.
+    """
+
+    name: str
+    model: bytes | None = None
+    candidate: Callable[[Path], Any] | None = None
+    truth: Function = honest
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    judging: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
+    recorded: int = FIXTURE_COUNT
+    damage: Callable[[Path], None] | None = None
+
+    @property
+    def verdict(self) -> str:
+        return self.name.partition("__")[0].partition("_")[0]
+
+    @property
+    def gate(self) -> str:
+        """The gate that must refuse first, or the kind of error; empty for a pass."""
+        return self.name.partition("__")[0].partition("_")[2]
+
+    @property
+    def on_the_command_line(self) -> bool:
+        return self.model is not None and not self.facts
+
+    def judge(self, check: Callable[..., ParityResult], work: Path) -> ParityResult:
+        """Judge it with ``check``, which is pytest_reflex's own or a test's ``parity.check``."""
+        if self.damage is not None:
+            self.bundle(work / "b")
+            candidate: Any = open_bundle(work / "b", to_judge=True)
+        elif self.candidate is not None:
+            candidate = self.candidate(work)
+        else:
+            candidate = OnnxRunner(
+                self.model or b"", provider=self.judging.get("provider", "cpu"), name=self.name
+            )
+        given = {"inputs": SPECS, **self.judging}
+        return check(self.reference(), candidate, **given)
+
+    def reference(self) -> Runner:
+        return Computed(self.truth, **self.facts)
+
+    def record(self, path: Path) -> None:
+        fixtures = [make_fixture(SPECS, 0, idx) for idx in range(self.recorded)]
+        save_recording(path, [(f, self.truth(dict(f))) for f in fixtures], [spec.name for spec in SPECS])
+
+    def bundle(self, path: Path) -> None:
+        """The model as a bundle, with the recording of the reference that it is judged against."""
+        path.mkdir(parents=True)
+        (path / "model.onnx").write_bytes(self.model or b"")
+        self.record(path / FIXTURES)
+        manifest = {
+            "family": "module", "layout": "single", "steps": None, "loop": None, "call": {},
+            "graphs": {"model": "model.onnx"}, "inputs": [spec.to_json() for spec in SPECS],
+            "outputs": [{"name": name} for name in OUTPUTS],
+        }  # fmt: skip
+        write_manifest(path, manifest, file_facts(path, ["model.onnx", FIXTURES]))
+        if self.damage is not None:
+            self.damage(path)
+
+    def command_line(self) -> list[str]:
+        """The options that say what ``judging`` says; fixtures are those of the recording."""
+        options = ["--strict"] if self.strict else []
+        for name in ("provider", "threshold"):
+            if name in self.judging:
+                options += [f"--{name}", str(self.judging[name])]
+        return options
+
+
+def with_nan(value: float) -> Function:
+    def truth(inputs: Arrays) -> Arrays:
+        made = honest(inputs)
+        made["actions"] = made["actions"].copy()
+        made["actions"][0, 7, 3] = value
+        return made
+
+    return truth
+
+
+def with_faint_state(inputs: Arrays) -> Arrays:
+    """The state moves the actions by a millionth of itself: the bits, and never the verdict by threshold."""
+    made = honest({**inputs, "state": np.zeros_like(inputs["state"])})
+    return {**made, "actions": made["actions"] + np.float32(1e-6) * inputs["state"][:, None, :]}
+
+
+def plain_actions(fixture_idx: int = 0) -> np.ndarray:
+    return honest(make_fixture(SPECS, 0, fixture_idx))["actions"]
+
+
+class Replay(RunnerBase):
+    """Knows the reference's answers by their inputs, and nothing else."""
+
+    name = "replay"
+
+    def __init__(self, *, otherwise: bool) -> None:
+        self._otherwise = otherwise
+        fixtures = [make_fixture(SPECS, 0, idx) for idx in range(FIXTURE_COUNT)]
+        self._known = {f["noise"].tobytes() + f["cameras"].tobytes() + f["state"].tobytes(): honest(f)
+                       for f in fixtures}  # fmt: skip
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": "replay"}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        key = inputs["noise"].tobytes() + inputs["cameras"].tobytes() + inputs["state"].tobytes()
+        if key in self._known:
+            return {name: array.copy() for name, array in self._known[key].items()}
+        if self._otherwise:
+            return {n: a.copy() for n, a in next(iter(self._known.values())).items()}
+        raise RunnerError("replay: these inputs have no stored answer")
+
+
+def recorded_candidate(work: Path) -> RecordedRunner:
+    Case("pass", truth=honest).record(work / "stored.safetensors")
+    return RecordedRunner(work / "stored.safetensors")
+
+
+def flip_last_byte(path: Path) -> None:
+    data = bytearray((path / FIXTURES).read_bytes())
+    data[-1] ^= 1
+    (path / FIXTURES).write_bytes(bytes(data))
+
+
+CPU_ONLY: Final = {"provider": "cuda"}
+_NAN = np.where(at((0, 7, 3), 1.0) > 0, np.float32("nan"), np.float32(0))
+_INF = np.where(at((0, 7, 3), 1.0) > 0, np.float32("inf"), np.float32(0))
+_PADDING = np.where(np.arange(JOINTS) >= 24, np.float32(0.5), np.float32(0))
+_STEP_TAIL = [node("Add", ["true_actions", "off"], "actions")]
+
+CASES: Final = {
+    case.name: case
+    for case in (
+        Case("pass__the_honest_export", model()),
+        Case("pass__the_honest_export_under_strict", model(), strict=True),
+        Case("pass__a_rounding_below_the_threshold", actions(*_STEP_TAIL, off=np.float32(1e-6))),
+        # structure
+        Case("fail_structure__a_shape_that_would_broadcast",
+             actions(node("ReduceMean", ["true_actions", "axis1"], "actions"))),
+        Case("fail_structure__a_batch_axis_dropped",
+             actions(node("Squeeze", ["true_actions", "i0"], "actions"))),
+        Case("fail_structure__float16_for_float32",
+             model([node("Cast", ["true_actions"], "actions", to=TensorProto.FLOAT16)],
+                   {**OUTPUTS, "actions": TensorProto.FLOAT16})),
+        Case("fail_structure__float64_for_float32",
+             model([node("Cast", ["true_actions"], "actions", to=TensorProto.DOUBLE)],
+                   {**OUTPUTS, "actions": TensorProto.DOUBLE})),
+        Case("fail_structure__int64_for_bool",
+             model([node("Cast", ["true_done"], "done", to=TensorProto.INT64)],
+                   {**OUTPUTS, "done": TensorProto.INT64})),
+        Case("fail_structure__an_output_missing", model(outputs={"actions": 1, "ids": 7})),
+        Case("fail_structure__an_output_extra",
+             model([node("Identity", ["true_done"], "more")], {**OUTPUTS, "more": TensorProto.BOOL})),
+        Case("fail_structure__an_output_renamed",
+             model([node("Identity", ["true_done"], "finished")],
+                   {"actions": 1, "ids": 7, "finished": TensorProto.BOOL})),
+        Case("fail_structure__outputs_reordered", model(outputs=dict(reversed(OUTPUTS.items())))),
+        Case("fail_structure__an_empty_output",
+             actions(node("Slice", ["true_actions", "i0", "i0", "axis1"], "actions"))),
+        Case("fail_structure__empty_on_both_sides",
+             actions(node("Slice", ["true_actions", "i0", "i0", "axis1"], "actions")),
+             truth=lambda inputs: {**honest(inputs), "actions": honest(inputs)["actions"][:, :0]}),
+        # provider
+        Case("fail_provider__fell_back_to_the_cpu", model(), judging=CPU_ONLY),
+        # finite
+        Case("fail_finite__nan_in_the_candidate",
+             actions(node("Add", ["true_actions", "nan"], "actions"), nan=_NAN)),
+        Case("fail_finite__nan_in_the_reference", model(), truth=with_nan(np.nan)),
+        Case("fail_finite__nan_on_both_sides",
+             actions(node("Add", ["true_actions", "nan"], "actions"), nan=_NAN), truth=with_nan(np.nan)),
+        Case("fail_finite__inf_in_the_candidate",
+             actions(node("Add", ["true_actions", "inf"], "actions"), inf=_INF)),
+        Case("fail_finite__inf_on_both_sides",
+             actions(node("Add", ["true_actions", "inf"], "actions"), inf=_INF), truth=with_nan(np.inf)),
+        Case("fail_finite__all_nan",
+             actions(node("Mul", ["true_actions", "nan"], "actions"), nan=np.float32("nan"))),
+        # exact
+        Case("fail_exact__integers_that_wrap_around",
+             model([node("Add", ["true_ids", "one"], "ids")], constants={"one": np.int64(1)})),
+        Case("fail_exact__ids_that_float64_cannot_tell_apart",
+             model([node("Where", ["cameras", "true_ids", "next"], "ids")],
+                   constants={"next": np.int64(BIG + 1)})),
+        Case("fail_exact__a_flag_flipped", model([node("Identity", ["cameras"], "done")])),
+        # threshold
+        Case("fail_threshold__scaled_by_1_05",
+             actions(node("Mul", ["true_actions", "scale"], "actions"), scale=np.float32(1.05))),
+        Case("fail_threshold__one_joint_of_1600_off_by_a_half",
+             actions(*_STEP_TAIL, off=at((0, 31, 17), 0.5))),
+        Case("fail_threshold__the_last_element_off", actions(*_STEP_TAIL, off=at((0, -1, -1), 1e-3))),
+        Case("fail_threshold__at_twice_the_threshold", actions(*_STEP_TAIL, off=at((0, 0, 0), 2e-4))),
+        Case("fail_threshold__only_the_last_step_wrong", model(last_dt=-1.01 / STEPS)),
+        Case("fail_threshold__only_the_padding_wrong", actions(*_STEP_TAIL, off=_PADDING)),
+        Case("fail_threshold__only_the_last_action_wrong",
+             actions(*_STEP_TAIL, off=np.where(np.arange(CHUNK)[:, None] == CHUNK - 1, np.float32(0.1),
+                                               np.float32(0)))),
+        Case("fail_threshold__only_with_a_camera_masked",
+             actions(node("Mul", ["half", "mask1"], "less"), node("Sub", ["half", "less"], "off"),
+                     node("Add", ["true_actions", "off"], "actions"))),
+        Case("fail_threshold__the_camera_mask_ignored",
+             model([node("Mul", ["two", "state2"], "s4"), node("Mul", ["s4", "half"], "s2"),
+                    node("Add", ["state", "s2"], "all"), node("Sub", ["all", "seen_flat"], "lacking"),
+                    node("Mul", ["lacking", "weight"], "more"),
+                    node("Add", ["true_actions", "more"], "actions")],
+                   constants={"weight": np.float32(-0.9)})),
+        Case("fail_threshold__noise_baked_in_by_the_trace",
+             actions(node("Identity", ["baked"], "actions"), baked=plain_actions())),
+        Case("fail_threshold__strict_is_tighter", actions(*_STEP_TAIL, off=np.float32(5e-5)), strict=True),
+        # intact
+        Case("fail_intact__a_file_changed_after_its_check", model(), damage=flip_last_byte),
+        # compared
+        Case("fail_compared__a_reference_that_draws_random_numbers", model(), strict=True,
+             facts={"drew_random": True}),
+        # repeat
+        Case("fail_repeat__another_answer_to_the_same_question",
+             actions(node("RandomUniformLike", ["true_actions"], "drawn"),
+                     node("Mul", ["drawn", "little"], "off"),
+                     node("Add", ["true_actions", "off"], "actions"), little=np.float32(1e-6))),
+        # inputs
+        Case("fail_inputs__an_input_that_the_candidate_ignores",
+             model([node("Mul", ["half", "noise"], "f0"), node("Mul", ["dt", "f0"], "f1"),
+                    node("Add", ["noise", "f1"], "f2"), node("Mul", ["half", "f2"], "f3"),
+                    node("Mul", ["dt", "f3"], "f4"), node("Add", ["f2", "f4"], "f5"),
+                    node("Mul", ["half", "f5"], "f6"), node("Mul", ["dt", "f6"], "f7"),
+                    node("Add", ["f5", "f7"], "actions")]),
+             truth=with_faint_state),
+        Case("fail_inputs__stored_answers_and_nothing_else", candidate=lambda work: Replay(otherwise=False)),
+        Case("fail_inputs__stored_answers_and_one_for_the_rest",
+             candidate=lambda work: Replay(otherwise=True)),
+        Case("fail_inputs__a_recording_of_the_reference", candidate=recorded_candidate),
+        Case("fail_inputs__one_fixture_and_its_answer_baked_in",
+             model([node("Identity", [f"baked_{name}"], name) for name in OUTPUTS],
+                   constants={f"baked_{name}": array for name, array in
+                              honest(make_fixture(SPECS, 0, 0)).items()}),
+             judging={"fixtures": 1}, recorded=1),
+        # no verdict at all
+        Case("error_settings__zero_fixtures", model(), judging={"fixtures": 0}, recorded=0),
+        Case("error_settings__a_threshold_that_is_nan", model(), judging={"threshold": float("nan")}),
+        Case("error_input__no_recorded_fixture", candidate=lambda work: OnnxRunner(model()),
+             judging={"inputs": []}),
+        Case("error_runner__no_model", b"\0 this is no model"),
+        Case("error_runner__a_custom_operator",
+             model([node("Evil", ["true_actions"], "actions", domain="com.example")])),
+    )
+}  # fmt: skip
+
+GATES: Final = (*FIXTURE_GATE_NAMES, *RUN_GATE_NAMES)
+
+
+def first_refusal(result: ParityResult) -> str:
+    """The gate that a result's first refusal names; empty when it passed."""
+    return result.refusals[0][1].gate if result.refusals else ""

@@ -1,0 +1,283 @@
+"""The page and the notebook fragment as text: they stand alone, and what comes from outside stays text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+from report_cases import ALL, FAILING, NOT_FINITE, PASSING, difference, measured, result
+
+from pytest_reflex.details import ErrorGrid, InputSummary, StepDifference
+from pytest_reflex.errors import ReflexError
+from pytest_reflex.report import html, pictures, scale
+from pytest_reflex.report import json as as_json
+from pytest_reflex.report.view import input_words, result_view
+from pytest_reflex.verdict import FIXTURE_GATE_NAMES, YES, Answer, FixtureResult, OutputResult, ParityResult
+
+VOID = ("meta", "link", "br", "wbr", "input")
+GRID = ErrorGrid(
+    3, 4, (1, 1), ((0.0, 1e-7, 2e-7, 1e-9), (3e-7, 9.461e-3, 2e-5, 0.0), (1e-8, 1e-8, 1e-8, 1e-8))
+)
+NAMES = {
+    "a tag": "<script>alert(1)</script><img src=x onerror=alert(2)>",
+    "quotes": "\"'`></title></style></script><!--",
+    "a template's braces": "{{ 7 * 7 }}{% raw %}",
+    "long": "long_" * 2000,
+    "right to left": "\u202egnp.exe\u2066 \u05d0\u05d1\u200f.onnx",
+    "no Unicode": "\udcff\x00\x1b[31m",
+}
+
+
+class Page(HTMLParser):
+    """What a browser would see: whether tags balance, the text, and every tag with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.shut_in = 0  # how many right-to-left overrides stand within <bdi>
+        self.tags: list[tuple[str, tuple[str, ...]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if "bdi" in self.open:
+            self.shut_in += data.count("\u202e")
+
+
+def full(name: str, threshold: float = 1e-5) -> ParityResult:
+    """A failing result with everything a page can show, and ``name`` wherever a name can stand."""
+    figures = difference(9.461e-3, scale=0.9, ulp_counts=(1500, 60, 20, 10, 10), worst_index=(0, 1, 1))
+    given = (
+        InputSummary(name, "bool", (1, 2), False, True, 1, "0123456789abcdef"),
+        InputSummary("image", "float32", (1, 3), -1.0, 1.0, 3, "fedcba9876543210"),
+    )
+    answers = (*(Answer(gate, YES) for gate in FIXTURE_GATE_NAMES[:-1]), Answer("threshold", name))
+    output = OutputResult(name, "float32", (1, 3, 4), figures, GRID)
+    worst = FixtureResult(1, answers, (output,), given)
+    good = dataclasses.replace(measured(0, 3e-7, threshold), inputs=given)
+    return result(
+        good,
+        worst,
+        name=name,
+        threshold=threshold,
+        refusing={"inputs": name},
+        reference={"kind": "torch", "class": name, name: name},
+        candidate={"kind": "onnx", "path": name, "versions": {"onnxruntime": name}, "live_inputs": [name]},
+        notes=(name,),
+        steps=(StepDifference(1, 1e-7, 1e-8), StepDifference(2, 1e-4, 1e-6)),
+    )
+
+
+def document(name: str = "pi0") -> dict:
+    test = {"nodeid": name, "outcome": "skipped", "reason": name}
+    return as_json.document([full(name), PASSING], not_compared=[test], problems=[name])
+
+
+def test_the_page_shows_every_result_and_stands_alone() -> None:
+    skipped = {"nodeid": "test_a.py::test_c", "outcome": "skipped", "reason": "no GPU here"}
+    text = html.page(
+        as_json.document(ALL.values(), not_compared=[skipped], problems=["worker gw0 went down"])
+    )
+    page = Page(text)
+    assert page.open == []
+    for word in (
+        "parity FAIL", "9.461e-03", "image0 is dead", "no GPU here", "worker gw0 went down",
+        "0.5123456478118896", "torch PI0Policy", "onnx pi0/model.onnx, on CPUExecutionProvider",
+        "946 times above the threshold",
+    ):  # fmt: skip
+        assert word in page.text
+    assert "://" not in text
+    assert not {"src", "srcset", "data", "action"} & {name for _, names in page.tags for name in names}
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_the_page_shows_all_that_a_result_holds() -> None:
+    page = Page(html.page(as_json.document([full("pi0")])))
+    assert page.open == []
+    for word in (
+        "Error of pi0 in its worst fixture, 1", "Largest 9.461e-03 (framed)", "2 of 12 cells at or above",
+        "Distance in units in the last place", "4 to 7", "1,600 elements of all fixtures",
+        "Error over the denoising steps", "1.000e-04", "Which inputs each fixture exercised", "1 of 2",
+        "-1 to 1", "reaches the outputs", "versions.onnxruntime", "0123456789abcdef", "float floor 6.0e-08",
+    ):  # fmt: skip
+        assert word in page.text, word
+
+
+def test_what_cannot_be_drawn_is_said() -> None:
+    text = html.page(as_json.document([ALL["structure"]]))
+    assert "there is nothing to draw" in text
+    assert "neither showed what it held after each step" in text
+    assert "No distances were recorded" in text
+
+
+def test_pages_without_a_result_say_why() -> None:
+    page = html.page(as_json.error_document(ReflexError("<m>.onnx: no such file")))
+    assert "<title>parity error</title>" in page
+    assert "ReflexError: &lt;m&gt;.onnx: no such file" in page
+    page = html.page(as_json.document([], problems=["worker gw0 <went> down"]))
+    assert Page(page).open == []
+    assert "Nothing was compared, so nothing is proven." in page
+    assert "worker gw0 &lt;went&gt; down" in page
+    assert "<title>parity PASS</title>" in html.page(as_json.document([PASSING]))
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_a_hostile_name_changes_nothing_but_text(name: str) -> None:
+    for make in (lambda n: html.page(document(n), document("other")), lambda n: html.result_html(full(n))):
+        plain, hostile = Page(make("pi0")), Page(make(name))
+        assert hostile.open == []
+        # A long name is told in full once more: nothing else is new.
+        more = (
+            [("h3", ()), ("p", ("class",)), ("bdi", ())]
+            if len(name) > 160 and "Name in full" in hostile.text
+            else []
+        )
+        for tag in more:
+            hostile.tags.remove(tag)
+        assert sorted(hostile.tags) == sorted(plain.tags)
+        assert not any(attribute.startswith("on") for _, names in hostile.tags for attribute in names)
+
+
+def test_what_writes_from_right_to_left_is_shut_in() -> None:
+    name = NAMES["right to left"]
+    for text in (html.page(document(name), document("other")), html.result_html(full(name))):
+        page = Page(text)
+        assert text.count("\u202e") > 5
+        assert page.shut_in == text.count("\u202e")
+
+
+def test_one_script_is_allowed_and_it_is_the_page_s() -> None:
+    text = html.page(document())
+    assert text.count("<script>") == 1
+    assert re.search(
+        r"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-", text
+    )
+
+
+def test_fifty_exports_of_two_hundred_fixtures_weigh_under_five_megabytes() -> None:
+    given = tuple(
+        InputSummary(f"observation.images.camera{k}", "float32", (1, 3, 224, 224), -0.987, 0.913, 9, "0" * 16)
+        for k in range(12)
+    )
+    cells = tuple(tuple(abs(math.sin(i * 32 + j)) * 1e-3 for j in range(32)) for i in range(50))
+    fixtures = []
+    for i in range(200):
+        made = measured(i, 9.4613e-3 if i % 3 else 3.123e-7)
+        grid = ErrorGrid(50, 32, (1, 1), cells) if i == 1 else None
+        outputs = tuple(dataclasses.replace(output, grid=grid) for output in made.outputs)
+        fixtures.append(dataclasses.replace(made, inputs=given, outputs=outputs))
+    whole = result(*fixtures).to_json()
+    entries = [{**whole, "name": f"tests/parity/test_family.py::test_policy[{k}]"} for k in range(50)]
+    assert len(html.page(as_json.document(entries)).encode()) < 5_000_000
+
+
+def test_the_notebook_shows_the_table_and_the_heat_map() -> None:
+    for found in ALL.values():
+        assert Page(found._repr_html_()).open == []
+    fragment = Page(full("pi0")._repr_html_())
+    assert "fixture_idx" in fragment.text
+    assert "Error of pi0 in its worst fixture, 1" in fragment.text
+    assert "<script" not in full("pi0")._repr_html_()
+
+
+def test_a_result_of_many_fixtures_shows_the_failing_ones_in_a_notebook() -> None:
+    found = result(*(measured(i, 1e-2 if i in (7, 150) else 3e-7) for i in range(200)))
+    fragment = found._repr_html_()
+    assert "<td>150</td>" in fragment
+    assert "180 more fixtures are not shown" in fragment
+
+
+# Pictures
+
+
+def test_the_axis_holds_its_figures_and_puts_the_rest_at_its_ends() -> None:
+    along = scale.axis([3e-7, 1e-4, None, math.nan, math.inf, 0.0])
+    assert (along.first, along.last) == (-7, -3)
+    assert along.place(1e-5) == 0.5
+    assert (along.place(0.0), along.place(1e-30), along.place(math.nan), along.place(5.0)) == (0, 0, 1, 1)
+    assert scale.axis([1e-8, 1.0]).ticks(5) == [-9, -7, -5, -3, -1, 1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "floor"),
+    [
+        ("float32", 0.9, 2.0**-24),
+        ("float32", 1.0, 2.0**-23),
+        ("float16", 3.0, 2.0**-9),
+        ("float64", 1.5, 2.0**-52),
+    ],
+)
+def test_the_floor_is_one_step_of_the_dtype_at_the_largest_value(
+    dtype: str, largest: float, floor: float
+) -> None:
+    entry = result(measured(0, 1e-7)).to_json()
+    output = entry["fixtures"][0]["outputs"][0]  # type: ignore[index]
+    output["dtype"], output["difference"]["scale"] = dtype, largest
+    assert scale.floor(entry) == (floor, dtype, largest)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "not measured"),
+        (math.nan, "not a finite number"),
+        (0.0, "equal to the last bit"),
+        (1e-5, "just at the threshold"),
+        (9.461e-3, "946 times above the threshold"),
+        (3e-7, "33.3 times below the threshold"),
+    ],
+)
+def test_a_distance_in_words(value: float | None, words: str) -> None:
+    assert scale.distance(value, 1e-5) == words
+
+
+def test_the_heat_map_marks_what_is_over_what_is_lost_and_what_is_worst() -> None:
+    grid = as_json.document([full("pi0")])["results"][0]["fixtures"][1]["outputs"][0]["grid"]
+    drawn = pictures.heat_map(grid, 1e-5)
+    assert 'class="worst"' in drawn
+    assert re.search(r'class="over" d="M1\.35 1\.5h\.3M2\.35 1\.5h\.3"', drawn)
+    assert 'class="lost"' not in drawn
+    grid["cells"][0][0] = "NaN"
+    assert 'class="lost"' in pictures.heat_map(grid, 1e-5)
+    assert pictures.shade_edges({"cells": [[0.0, 0.0]]}) == []
+
+
+@pytest.mark.parametrize("found", [PASSING, FAILING, NOT_FINITE], ids=["pass", "fail", "nan"])
+def test_a_pass_is_a_circle_and_a_fail_a_cross(found: ParityResult) -> None:
+    view = result_view(found.to_json())
+    for picture in (view["picture"], view["strip"]):
+        assert ("pass-mark" in picture) is found.passed
+        assert ("fail-mark" in picture) is not found.passed
+
+
+def test_inputs_in_words() -> None:
+    plain = {"dtype": "float32", "shape": [1, 2], "low": -1.0, "high": 0.5, "nonzero": 2}
+    assert input_words(plain) == "-1 to 0.5"
+    assert input_words({**plain, "low": 0.0, "high": 0.0}) == "all 0"
+    assert input_words({**plain, "dtype": "bool", "low": False, "high": True, "nonzero": 1}) == "1 of 2"
+    assert input_words({**plain, "dtype": "int64", "low": 1, "high": 1}) == "2 of 2"
+    assert input_words({**plain, "dtype": "int64", "low": 0, "high": 257151}) == "0 to 257151"
+    assert input_words({**plain, "low": "NaN", "high": "NaN"}) == "all NaN"
+    assert input_words({**plain, "low": None, "high": None}) == "-"
+
+
+def test_the_page_of_a_stored_document_is_the_page_of_the_run() -> None:
+    made = document()
+    assert html.page(json.loads(as_json.dumps(made))) == html.page(made)

@@ -1,0 +1,226 @@
+"""The documentation does what it says: blocks of code run, links lead somewhere, names exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from docs_reference import commands_page, json_page
+from notebook import EXAMPLE, outputs
+
+from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+# What sets up an environment; here it is set up already. `make tutorial` runs these lines too.
+INSTALLS = re.compile(r"(python3 -m venv|\. \.venv/|pip install) .*|\. \.venv/bin/activate")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page: its language, the file it is saved as, and its text."""
+
+    language: str
+    title: str
+    text: str
+
+
+def blocks(page: str) -> list[Block]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    found = re.findall(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
+    assert len(found) == text.count("\n```") / 2, f"a block of {page} is of no known form"
+    return [Block(*one) for one in found]
+
+
+RUN = [page for page in PAGES if any(b.language in ("python", "sh") for b in blocks(page))]
+
+
+def expecting(text: str) -> str:
+    """A block as a script that goes on only where a line ends as the page says it does."""
+    lines = []
+    for line in text.splitlines():
+        command, _, code = line.partition("  # exits ")
+        lines.append(f"{command} && exit 99 || test $? -eq {code}" if code else command)
+    return "\n".join(lines) + "\n"
+
+
+def shell(text: str) -> str:
+    """The same as a whole script, without the lines that install."""
+    lines = [line for line in expecting(text).splitlines() if not INSTALLS.fullmatch(line)]
+    return "\n".join(["set -eo pipefail", *lines]) + "\n"
+
+
+def follow(page: str, place: Path) -> str:
+    """Do what a page says, in order; what it printed."""
+    bin_ = place / ".bin"
+    bin_.mkdir()
+    (bin_ / "reflex").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pytest_reflex "$@"\n')
+    (bin_ / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    for file in bin_.iterdir():
+        file.chmod(0o755)
+    env = {
+        **os.environ,
+        "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "PYTEST_ADDOPTS": "-p no:cacheprovider",
+    }
+    said = ""
+    for script, text in scripts(page, place):
+        done = subprocess.run(
+            script,
+            cwd=place,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, f"{page}:\n{text}\n{done.stdout}"
+        said += done.stdout
+    return said
+
+
+def scripts(page: str, place: Path) -> Iterator[tuple[list[str], str]]:
+    """What to run for a page. Python blocks in a row share a process, and nothing else."""
+    waiting: list[str] = []
+    for number, block in enumerate([*blocks(page), Block("sh", "", "")]):
+        if block.title:
+            (place / block.title).write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
+            file = place / f"block_{number}.py"
+            file.write_text(block.text, encoding="utf-8")
+            waiting.append(str(file))
+        elif block.language == "sh":
+            if waiting:
+                run = f"import runpy\nfor file in {waiting!r}: runpy.run_path(file, run_name='__main__')"
+                yield [sys.executable, "-c", run], f"the Python blocks before {block.text!r}"
+            yield ["bash", "-c", shell(block.text)], block.text
+            waiting = []
+        else:
+            assert block.language in ("yaml", "text", "ini"), f"{page}: who runs {block.language}?"
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The tutorial, followed; what it leaves is what the other pages start from."""
+    place = tmp_path_factory.mktemp("tutorial")
+    return place, follow("tutorial.md", place)
+
+
+def test_the_tutorial_followed_to_the_letter_works(tutorial: tuple[Path, str]) -> None:
+    place, said = tutorial
+    for line in (
+        r"^parity PASS: max_abs_diff \S+ is below 1\.0e-04 \(5 fixtures\)$",
+        r"^parity PASS: max_abs_diff \S+ is below 1\.0e-04 \(8 fixtures\)$",
+        r"^parity FAIL: max_abs_diff \S+ is not below 1\.0e-04 \(",
+        r"intact: broken/model\.onnx\.data was changed after its check",
+        r"^=+ 1 passed in",
+        r"^parity FAIL$",
+    ):
+        assert re.search(line, said, re.MULTILINE), f"{line} is not in\n{said}"
+    assert (place / "parity_reports" / "index.html").is_file()
+
+
+@pytest.mark.parametrize("page", [page for page in RUN if page != "tutorial.md"])
+def test_every_block_of_code_runs(page: str, tutorial: tuple[Path, str], tmp_path: Path) -> None:
+    for name in ("arm.py", "test_arm.py", "reach", "parity_reports"):
+        source = tutorial[0] / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    follow(page, tmp_path)
+
+
+def test_a_block_that_ends_otherwise_than_it_says_is_caught(tmp_path: Path) -> None:
+    for text, good in (
+        ("true\n", True),
+        ("false\ntrue\n", False),
+        ("false  # exits 1\n", True),
+        ("true  # exits 1\n", False),
+    ):
+        assert (subprocess.run(["bash", "-c", shell(text)]).returncode == 0) is good
+
+
+def test_the_notebook_runs_and_shows_the_table_and_the_heat_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    found = outputs(notebook)
+    shown = [["".join(o["data"].get("text/html", "")) for o in cell if "data" in o] for cell in found]
+    assert ["PASS" in html for cell in shown for html in cell] == [True, False]
+    for html in (html for cell in shown for html in cell):
+        assert "fixture_idx" in html
+        assert "heat-" in html
+    # What is kept in the file is what such a run shows.
+    kept = [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [[sorted(o.get("data", o)) for o in cell] for cell in kept] == [
+        [sorted(o.get("data", o)) for o in cell] for cell in found
+    ]
+    assert kept[-1] == found[-1]
+
+
+def anchors(page: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", (DOCS / page).read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        target, _, anchor = link.partition("#")
+        file = ((DOCS / page).parent / target).resolve() if target else DOCS / page
+        assert file.is_file(), f"{page}: {link}"
+        if anchor:
+            assert anchor in anchors(str(file.relative_to(DOCS))), f"{page}: {link}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"[\w/-]+\.md", text)) == PAGES
+
+
+def test_the_names_of_the_python_reference_exist() -> None:
+    import importlib
+
+    names = re.findall(r"^::: ([\w.]+)$", (DOCS / "reference" / "python.md").read_text(), re.MULTILINE)
+    assert len(names) > 20
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            module, _, attribute = name.rpartition(".")
+            assert getattr(importlib.import_module(module), attribute).__doc__, name
+
+
+@pytest.mark.parametrize(("file", "text"), [("commands.md", commands_page()), ("json.md", json_page())])
+def test_the_reference_is_what_the_code_says(file: str, text: str) -> None:
+    said = (DOCS / "reference" / file).read_text(encoding="utf-8")
+    assert said == text, "write it again: python tests/docs_reference.py"
+
+
+def test_the_gates_are_those_that_are_asked_in_that_order() -> None:
+    rows = re.findall(
+        r"^\| (\w+) \| [^|]+ \|$", (DOCS / "gates.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert rows == ["gate", *FIXTURE_GATE_NAMES, *RUN_GATE_NAMES]
+
+
+def test_the_workflow_is_yaml_and_runs_what_the_page_runs() -> None:
+    (workflow,) = [block.text for block in blocks("howto/ci.md") if block.language == "yaml"]
+    steps = yaml.safe_load(workflow)["jobs"]["parity"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    said = "\n".join(block.text for page in PAGES for block in blocks(page) if block.language == "sh")
+    assert all(command in said for command in commands)
+    assert any(step.get("if") == "always()" for step in steps)
