@@ -23,9 +23,9 @@ CAMERA_TAG: Final = 0xCA3E7A
 class CameraMask(Meaning):
     """Which cameras are present, bool: [B, cameras], or [B] for the one camera numbered ``camera``.
 
-    All are present in fixtures 0, 2 and 3, all but the last in fixture 1, all but the first in fixture 4, at
-    least one in the others. Both forms follow one pattern per ``(seed, fixture_idx)``, so they can be mixed
-    and compared.
+    All are present in fixtures 0, 2 and 3, all but the last in fixture 1, all but the first in fixture 4, all
+    but the second of three or more in fixture 5, at least one in the others. Both forms follow one pattern
+    per ``(seed, fixture_idx)``, so they can be mixed and compared.
     """
 
     kind: ClassVar[str] = "camera_mask"
@@ -57,7 +57,9 @@ class CameraMask(Meaning):
             present[:, -1] = False
         if draw.fixture_idx == 4 and cameras > 1:
             present[:, 0] = False
-        if draw.fixture_idx > 4:
+        if draw.fixture_idx == 5 and cameras > 2:
+            present[:, 1] = False
+        elif draw.fixture_idx > 4:
             rng = np.random.default_rng([draw.seed, draw.fixture_idx, CAMERA_TAG])
             present = rng.random((batch, cameras)) < 0.5
             present[np.arange(batch), rng.integers(0, cameras, batch)] = True

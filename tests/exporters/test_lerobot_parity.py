@@ -73,7 +73,7 @@ def test_published_prompt_length_three_cameras_and_a_batch(
     family: str, golden: Callable[[str], Any], tmp_path: Path
 ) -> None:
     made = module(family).export(
-        golden(family), tmp_path / "p", steps=2, batch=2, layout="loop", fixtures=8, strict=True
+        golden(family), tmp_path / "p", steps=10, batch=2, layout="loop", fixtures=8, strict=True
     )
     shapes = {spec.name: spec.shape for spec in made.inputs}
     size = 32 if family == "smolvla" else 28
