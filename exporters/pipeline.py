@@ -32,8 +32,9 @@ from pytest_reflex.check import check
 from pytest_reflex.errors import InputError, SettingsError, TracingError
 from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
 from pytest_reflex.memory import release_mapped
-from pytest_reflex.runners import Runner, TorchRunner, save_recording
+from pytest_reflex.runners import TorchRunner, save_recording
 from pytest_reflex.runners.base import RunnerBase
+from pytest_reflex.settings import Floors
 from pytest_reflex.verdict import THRESHOLD, ParityResult
 
 # (what is being done, how much of it is done, of how much)
@@ -58,8 +59,9 @@ def export(
     out_dir: str | os.PathLike[str],
     *,
     inputs: Sequence[InputSpec],
-    threshold: float = THRESHOLD,
+    threshold: float | str | Floors = THRESHOLD,
     strict: bool = False,
+    floor: bool | float = False,
     fixtures: int = 5,
     seed: int = 0,
     provider: str = "cpu",
@@ -81,8 +83,9 @@ def export(
         out_dir: where the bundle goes. An earlier bundle there is replaced, in one rename, once the
             new one has passed; anything else there is left alone.
         inputs: what the model reads, in the order of the graph's inputs.
-        threshold: bound on ``max_abs_diff``; pass is strictly below.
+        threshold: bound on ``max_abs_diff``; pass is strictly below. Or ``"2x floor"``.
         strict: tighten the threshold to 1e-5, and refuse what a careful reader would ask about.
+        floor: also say of each fixture whether it is rounding or a bug; see :func:`pytest_reflex.check`.
         fixtures: how many seeded fixtures are compared.
         seed: what they are drawn with.
         provider: ONNX Runtime execution provider, by short or by full name.
@@ -168,6 +171,7 @@ def export(
                 inputs=inputs,
                 threshold=threshold,
                 strict=strict,
+                floor=floor,
                 fixtures=fixtures,
                 seed=seed,
                 provider=provider,
@@ -242,7 +246,7 @@ def _flow_models(
 class _Recorder(RunnerBase):
     """The reference, remembering what it was given and what it answered."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: TorchRunner) -> None:
         self._runner = runner
         self.name = runner.name
         self.seen: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
@@ -255,6 +259,9 @@ class _Recorder(RunnerBase):
 
     def facts(self) -> dict[str, Any]:
         return self._runner.facts()
+
+    def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._runner.exact(inputs)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = self._runner.run(inputs)

@@ -70,9 +70,12 @@ def _judging(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option(
                 "--threshold", metavar="FLOAT", default=str(THRESHOLD), show_default=True, callback=_parsed,
-                help="Pass is max_abs_diff strictly below this.",
+                help="Pass is max_abs_diff strictly below this; or '2x floor'.",
             ),
             click.option("--strict", is_flag=True, help="Threshold 1e-5, and doubts are failures."),
+            click.option(
+                "--floor", is_flag=True, help="Run the reference in float64 too: rounding, or a bug?"
+            ),
             click.option(
                 "--fixtures", metavar="N", default="5", show_default=True, callback=_parsed,
                 help="How many fixtures are compared.",

@@ -11,10 +11,20 @@ from pytest_reflex.verdict import YES, Answer, FixtureResult, OutputResult, Pari
 
 if TYPE_CHECKING:
     from pytest_reflex.details import ErrorGrid
+    from pytest_reflex.floor import Floor
     from pytest_reflex.metrics import Difference
 
 _DIFFERENCE_FLOATS: Final = ("max_abs_diff", "mean_abs_diff", "cos", "max_rel_diff", "rmse", "sqnr_db")
 _DIFFERENCE_INTS: Final = ("elements", "ulp_p50", "ulp_p99", "ulp_max", "unequal")
+_FLOOR_FIGURES: Final = (
+    "scale",
+    "reference_max",
+    "reference_rms",
+    "run_max",
+    "run_rms",
+    "candidate_max",
+    "candidate_rms",
+)
 # What a run document adds to a result: which test made it, and which of its calls.
 ENTRY_KEYS: Final = ("nodeid", "call")
 
@@ -49,6 +59,19 @@ def _grid(grid: ErrorGrid | None) -> dict[str, Any] | None:
     }
 
 
+def _floor(floor: Floor | None) -> dict[str, Any] | None:
+    if floor is None:
+        return None
+    return {
+        "word": floor.word,
+        "reason": plain(floor.reason) or None,
+        "unknown": plain(floor.unknown) or None,
+        "factor": plain(float(floor.factor)),
+        "values": int(floor.values),
+        **{name: plain(getattr(floor, name)) for name in _FLOOR_FIGURES},
+    }
+
+
 def _fixture(fixture: FixtureResult) -> dict[str, Any]:
     refusal = fixture.refusal
     return {
@@ -67,6 +90,8 @@ def _fixture(fixture: FixtureResult) -> dict[str, Any]:
                 "shape": [int(n) for n in output.shape],
                 "difference": _difference(output.difference),
                 "grid": _grid(output.grid),
+                "floor": _floor(output.floor),
+                "bound": plain(output.bound),
             }
             for output in fixture.outputs
         ],
@@ -92,6 +117,8 @@ def result_to_json(result: ParityResult) -> dict[str, Any]:
         "passed": result.passed,
         "max_abs_diff_across_all": plain(result.max_abs_diff_across_all),
         "threshold": plain(float(result.threshold)),
+        "floors": plain(result.floors),
+        "word": result.word,
         "strict": bool(result.strict),
         "seed": None if result.seed is None else int(result.seed),
         "fixtures": [_fixture(f) for f in result.fixtures],
@@ -167,6 +194,7 @@ def _read_result(data: Mapping[str, Any]) -> ParityResult:
             StepDifference(s["step"], _figure(s["max_abs_diff"]), _figure(s["mean_abs_diff"]))
             for s in data["steps"]
         ),
+        floors=number(data["floors"]),
     )
 
 
@@ -190,10 +218,11 @@ def _read_answers(data: Iterable[Mapping[str, Any]]) -> tuple[Answer, ...]:
 
 def _read_output(data: Mapping[str, Any]) -> OutputResult:
     from pytest_reflex.details import ErrorGrid
+    from pytest_reflex.floor import Floor
     from pytest_reflex.metrics import Difference
 
-    d, g = data["difference"], data["grid"]
-    difference = grid = None
+    d, g, f = data["difference"], data["grid"], data["floor"]
+    difference = grid = floor = None
     if d is not None:
         difference = Difference(
             **{name: _figure(d[name]) for name in _DIFFERENCE_FLOATS},  # type: ignore[arg-type]
@@ -206,4 +235,8 @@ def _read_output(data: Mapping[str, Any]) -> OutputResult:
     if g is not None:
         cells = tuple(tuple(_figure(cell) for cell in row) for row in g["cells"])
         grid = ErrorGrid(g["rows"], g["columns"], (g["block"][0], g["block"][1]), cells)
-    return OutputResult(data["name"], data["dtype"], tuple(data["shape"]), difference, grid)
+    if f is not None:
+        figures = {name: number(f[name]) for name in _FLOOR_FIGURES}
+        floor = Floor(_figure(f["factor"]), f["values"], **figures, unknown=f["unknown"] or "")
+    shape = tuple(data["shape"])
+    return OutputResult(data["name"], data["dtype"], shape, difference, grid, floor, number(data["bound"]))
