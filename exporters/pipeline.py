@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,16 +20,17 @@ from torch import nn
 from exporters import checkpoints
 from exporters.bundle import FIXTURES, Bundle, Export, file_facts, staged
 from exporters.compose import Loop, compose
-from exporters.encoder import TIME, VELOCITY, X_T, dims
+from exporters.encoder import TIME, X_T, dims
 from exporters.flow import FlowPolicy
 from exporters.graphs import write_graph
+from exporters.halves import example_sizes, prefix_call, velocity_call
 from exporters.manifest import write_manifest
 from exporters.policy import OPTIMIZATION
 from exporters.schedule import LAYOUTS, Layout
 from exporters.tracing import trace
 from pytest_reflex.check import check
 from pytest_reflex.errors import InputError, SettingsError, TracingError
-from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
+from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.memory import release_mapped
 from pytest_reflex.runners import TorchRunner, save_recording
 from pytest_reflex.runners.base import RunnerBase
@@ -40,7 +40,6 @@ from pytest_reflex.verdict import THRESHOLD, ParityResult
 # (what is being done, how much of it is done, of how much)
 Progress = Callable[[str, int, int], None]
 
-_CONTEXT = "context."
 _PACKAGES = (
     "pytest-reflex",
     "torch",
@@ -117,7 +116,7 @@ def export(
         raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
     runner = reference if isinstance(reference, TorchRunner) else TorchRunner(reference, outputs=outputs)
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
-    sizes = _example_sizes(inputs)
+    sizes = example_sizes(inputs)
     example = make_fixture([spec.sized(sizes) for spec in inputs], seed=seed, fixture_idx=0)
     free = {spec.name: spec.free for spec in inputs if spec.free}
 
@@ -212,16 +211,8 @@ def _flow_models(
         )
     x_t = tensors.pop(loop.noise)
 
-    def prefix(**observation: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {_CONTEXT + name: value for name, value in flow.prefix(**observation).items()}
-
-    def velocity(**step: torch.Tensor) -> dict[str, torch.Tensor]:
-        x, time = step.pop(X_T), step.pop(TIME)
-        context = {name.removeprefix(_CONTEXT): value for name, value in step.items()}
-        return {VELOCITY: flow.velocity(x, time, **context)}
-
     tell("trace prefix", 0, 1)
-    prefix_model = trace(flow, prefix, tensors, free=free)
+    prefix_model = trace(flow, prefix_call(flow), tensors, free=free)
     tell("trace prefix", 1, 1)
     tell("trace step", 0, 1)
     # The step is traced on blanks: shapes and dtypes are enough, and the real ones would run the prefix.
@@ -234,7 +225,7 @@ def _flow_models(
         name: [n if isinstance(n, str) else None for n in dims(value)] for name, value in made.items()
     }
     step_free |= {X_T: list(noise_axes), TIME: list(noise_axes[:1])}
-    step_model = trace(flow, velocity, step, free=step_free)
+    step_model = trace(flow, velocity_call(flow), step, free=step_free)
     tell("trace step", 1, 1)
     tell("compose", 0, 1)
     with _no_collection():
@@ -290,14 +281,6 @@ def _free_batch(inputs: Sequence[InputSpec]) -> list[InputSpec]:
             raise InputError(f"input {spec.name!r} is a scalar, which has no batch to leave free")
     rest = {spec.name: spec.free[1:] or (None,) * (len(spec.shape) - 1) for spec in inputs}
     return [replace(spec, free=("batch", *rest[spec.name])) for spec in inputs]
-
-
-def _example_sizes(inputs: Sequence[InputSpec]) -> dict[str, int]:
-    """Sizes to trace free axes with: torch.export takes a size of one, and two equal sizes, for constants."""
-    sizes: dict[str, int] = {}
-    for name, plain in free_sizes(inputs).items():
-        sizes[name] = next(n for n in itertools.count(max(plain, 2)) if n not in sizes.values())
-    return sizes
 
 
 def _blank(value: ir.Value, sizes: Mapping[str, int]) -> torch.Tensor:

@@ -1,0 +1,5 @@
+"""Where a bundle and its reference part: every value of the graphs beside PyTorch's, in one pass."""
+
+from exporters.locate.search import locate
+
+__all__ = ["locate"]

@@ -1,0 +1,165 @@
+"""locate(): fixture -> traced program -> walk -> the first wrong module, or who else it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from exporters.encoder import TIME, X_T
+from exporters.flow import FlowPolicy
+from exporters.halves import example_sizes, prefix_call, velocity_call
+from exporters.locate.graphs import Names, open_graphs
+from exporters.locate.tape import Clock, Program, Tape
+from exporters.locate.walk import Walked, walk
+from exporters.schedule import schedule_from_json
+from exporters.tracing import as_converted, trace_program
+from pytest_reflex.errors import ReflexError
+from pytest_reflex.inputs import make_fixture
+from pytest_reflex.located import Located
+from pytest_reflex.runners import TorchRunner
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from exporters.bundle import Bundle
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[str, int, int], None]
+# What the values of one piece may take; it holds them three times.
+BUDGET_BYTES = 512 << 20
+
+
+def locate(
+    bundle: Bundle,
+    reference: Any,
+    *,
+    fixture_idx: int = 0,
+    seed: int = 0,
+    inputs: Sequence[Mapping[str, Array]] | None = None,
+    budget_bytes: int = BUDGET_BYTES,
+    models: Mapping[str, ir.Model] | None = None,
+    progress: Progress | None = None,
+) -> Located:
+    """Find the first module that computes something else in the bundle than in PyTorch.
+
+    The reference is traced again and run value by value; each value is compared with the graph's twice: as
+    the graph gets there on its own way, and with the one node fed with PyTorch's own inputs.
+
+    Args:
+        bundle: the bundle.
+        reference: the policy it was made from, a function that loads one, or a runner of it.
+        fixture_idx: which fixture to walk through.
+        seed: what fixtures are drawn with.
+        inputs: recorded inputs, to take fixture ``fixture_idx`` from instead of drawing it.
+        budget_bytes: how much memory the values of one piece may take.
+        models: graphs to look into in place of those on disk, by role.
+        progress: called with (stage, done, total).
+
+    Raises:
+        ReflexError: the reference is no PyTorch policy that can be traced.
+    """
+    from exporters.locate.blame import explain
+
+    tell = progress or (lambda stage, done, total: None)
+    runner = reference if isinstance(reference, TorchRunner) else bundle.reference_runner(reference)
+    if not isinstance(runner, TorchRunner):
+        raise ReflexError(f"{runner.name} is no PyTorch policy, so there is nothing to walk through")
+    fixture = dict(inputs[fixture_idx]) if inputs is not None else _fixture(bundle, seed, fixture_idx)
+    with runner:
+        expected = next(iter(runner.run(fixture).values()))
+        tell("trace", 0, 1)
+        programs, clock = _programs(bundle, runner, fixture, seed)
+        tell("trace", 1, 1)
+        started = time.perf_counter()
+        tape = Tape(programs, fixture, clock)
+        graphs = open_graphs(bundle, models)
+        names = Names({half: tape.names(half) for half in programs}, tape.keys(), graphs)
+        tell("walk", 0, 1)
+        walked = walk(graphs, tape, names, fixture, clock, bundle.path, budget_bytes=budget_bytes)
+        tell("walk", 1, 1)
+    seconds = time.perf_counter() - started
+    cause, said = explain(bundle, walked, fixture, expected)
+    return Located(
+        fixture_idx=fixture_idx,
+        cause=cause,
+        said=said,
+        place=walked.place,
+        growth=tuple(walked.growth.values()),
+        values=walked.values,
+        unmatched=walked.unmatched,
+        seconds=seconds,
+    )
+
+
+def _fixture(bundle: Bundle, seed: int, fixture_idx: int) -> dict[str, Array]:
+    from pytest_reflex.fixtures import fixtures_from
+
+    return fixtures_from(bundle.inputs, fixture_idx + 1, seed).make(fixture_idx)
+
+
+def _programs(
+    bundle: Bundle, runner: TorchRunner, fixture: Mapping[str, Array], seed: int
+) -> tuple[dict[str, Program], Clock | None]:
+    """The programs that the bundle's graphs were converted from, traced again in the same way."""
+    specs = bundle.inputs
+    free = {spec.name: spec.free for spec in specs if spec.free}
+    sizes = example_sizes(specs)
+    example = make_fixture([spec.sized(sizes) for spec in specs], seed=seed, fixture_idx=0)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in example.items()}
+    policy = runner.model
+    if policy is None:
+        raise ReflexError(f"{runner.name} has no model to trace")
+    stated = bundle.manifest["loop"]
+    if stated is None:
+        traced = trace_program(policy, runner.forward, tensors, free=free)
+        return {"model": Program(as_converted(traced), "model")}, None
+    flow = flow_of(bundle, policy)
+    x_t = tensors.pop(stated["noise"])
+    traced = trace_program(flow, prefix_call(flow), tensors, free=free)
+    prefix = Program(as_converted(traced), "prefix")
+    schedule, steps = schedule_from_json(stated["schedule"]), bundle.manifest["steps"]
+    clock = Clock([schedule.time(i, steps) for i in range(steps)], schedule.dt(steps), stated["noise"])
+    context, context_free = _context(prefix, free, sizes)
+    now = torch.full(x_t.shape[:1], clock.times[0], dtype=torch.float32)
+    noise_axes = free.get(clock.noise, ())
+    step_free = {**context_free, X_T: list(noise_axes), TIME: list(noise_axes[:1])}
+    step = trace_program(flow, velocity_call(flow), {X_T: x_t, TIME: now, **context}, free=step_free)
+    return {"prefix": prefix, "step": Program(as_converted(step), "step")}, clock
+
+
+def _context(
+    prefix: Program, free: Mapping[str, Sequence[str | None]], sizes: Mapping[str, int]
+) -> tuple[dict[str, torch.Tensor], dict[str, list[str | None]]]:
+    """Blanks of what the prefix gives, and which of their axes are free."""
+    called: dict[str, str] = {}
+    for name, node in prefix.inputs.items():
+        for size, axis in zip(node.meta["val"].shape, free.get(name, ()), strict=False):
+            if axis and not isinstance(size, int):
+                called[str(size)] = axis
+    blanks: dict[str, torch.Tensor] = {}
+    axes: dict[str, list[str | None]] = {}
+    for name, node in prefix.outputs.items():
+        value = node.meta["val"]
+        axes[name] = [None if isinstance(n, int) else called.get(str(n)) for n in value.shape]
+        shape = [n if isinstance(n, int) else sizes[called[str(n)]] for n in value.shape]
+        blanks[name] = torch.zeros(shape, dtype=value.dtype)
+    return blanks, axes
+
+
+def flow_of(bundle: Bundle, policy: nn.Module) -> FlowPolicy:
+    """The two halves that the bundle's graphs were traced from."""
+    if isinstance(policy, FlowPolicy):
+        return policy
+    import exporters
+
+    family = getattr(exporters, bundle.family)
+    made: FlowPolicy = family.flow(policy, **bundle.manifest["call"])
+    return made.eval()
+
+
+__all__ = ["BUDGET_BYTES", "Walked", "flow_of", "locate"]
