@@ -41,6 +41,10 @@ class Policy(RunnerBase):
             ``stepwise``); by default what the bundle was exported with.
         prepack: pack the weights for speed; by default where that takes less than 2 GiB.
         seed: what the noise that :meth:`infer` is not given is drawn with; by default it is fresh.
+        threads: threads within an operator; by default what ONNX Runtime chooses.
+        optimization: how far ONNX Runtime may rewrite the graphs; by default as the manifest says.
+        disabled_optimizers: names of ONNX Runtime's graph transformers that are left out.
+        config: session configuration entries; by default the manifest's.
     """
 
     def __init__(
@@ -51,6 +55,10 @@ class Policy(RunnerBase):
         steps: int | None = None,
         prepack: bool | None = None,
         seed: int | None = None,
+        threads: int | None = None,
+        optimization: Optimization | None = None,
+        disabled_optimizers: Sequence[str] = (),
+        config: Mapping[str, str] | None = None,
     ) -> None:
         manifest = bundle.manifest
         self.name = bundle.shown or str(bundle.path)
@@ -64,13 +72,18 @@ class Policy(RunnerBase):
             copies = self._steps if bundle.layout == "unrolled" else 1
             prepack = weights * copies < PREPACK_LIMIT_BYTES
         # As it was judged, it is run: the manifest says how its sessions were opened.
-        optimization = manifest.get("session", {}).get("optimization", OPTIMIZATION)
+        stated = manifest.get("session", {})
+        level = optimization or stated.get("optimization", OPTIMIZATION)
+        entries = stated.get("config", {}) if config is None else config
         self.sessions = {
             role: OnnxRunner(
                 bundle.path / file,
                 provider=provider,
                 prepack=prepack,
-                optimization=optimization,
+                threads=threads,
+                optimization=level,
+                disabled_optimizers=disabled_optimizers,
+                config=entries,
             )
             for role, file in manifest["graphs"].items()
         }

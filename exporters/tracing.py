@@ -7,6 +7,7 @@ Between the two the program is mended by :mod:`exporters.program`, and after the
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -182,8 +183,9 @@ def as_converted(traced: Traced) -> Traced:
     return replace(traced, program=program)
 
 
+@functools.cache
 def _registry() -> Any:
-    """The operators that torch.onnx can convert."""
+    """The operators that torch.onnx can convert; a second to gather."""
     from torch.onnx._internal.exporter import _registration
 
     return _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)

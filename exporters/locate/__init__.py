@@ -1,5 +1,5 @@
 """Where a bundle and its reference part: every value of the graphs beside PyTorch's, in one pass."""
 
-from exporters.locate.search import locate
+from exporters.locate.search import Search, locate
 
-__all__ = ["locate"]
+__all__ = ["Search", "locate"]

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from exporters.encoder import TIME, X_T
-from exporters.flow import FlowPolicy
 from exporters.halves import example_sizes, prefix_call, velocity_call
+from exporters.locate.blame import explain
 from exporters.locate.graphs import Names, open_graphs
+from exporters.locate.split import first_differing_module, flow_of
 from exporters.locate.tape import Clock, Program, Tape
-from exporters.locate.walk import Walked, walk
+from exporters.locate.walk import walk
 from exporters.schedule import schedule_from_json
 from exporters.tracing import as_converted, trace_program
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs import make_fixture
 from pytest_reflex.located import Located
-from pytest_reflex.runners import TorchRunner
+from pytest_reflex.runners import Runner, TorchRunner
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -61,50 +61,101 @@ def locate(
         progress: called with (stage, done, total).
 
     Raises:
+        ReflexError: the reference is no PyTorch policy that can be traced, or the fixture is none.
+    """
+    search = Search(bundle, reference, seed=seed, inputs=inputs, progress=progress)
+    return search.walk(fixture_idx, budget_bytes=budget_bytes, models=models)
+
+
+class Search:
+    """A bundle and its reference, traced once, to be walked through with several fixtures.
+
+    Args:
+        bundle: the bundle.
+        reference: the policy it was made from, a function that loads one, or a runner of it.
+        seed: what fixtures are drawn with.
+        inputs: recorded inputs, to take fixtures from instead of drawing them.
+        progress: called with (stage, done, total).
+
+    Raises:
         ReflexError: the reference is no PyTorch policy that can be traced.
     """
-    from exporters.locate.blame import explain
 
-    tell = progress or (lambda stage, done, total: None)
-    runner = reference if isinstance(reference, TorchRunner) else bundle.reference_runner(reference)
-    if not isinstance(runner, TorchRunner):
-        raise ReflexError(f"{runner.name} is no PyTorch policy, so there is nothing to walk through")
-    fixture = dict(inputs[fixture_idx]) if inputs is not None else _fixture(bundle, seed, fixture_idx)
-    with runner:
-        expected = next(iter(runner.run(fixture).values()))
-        tell("trace", 0, 1)
-        programs, clock = _programs(bundle, runner, fixture, seed)
-        tell("trace", 1, 1)
-        started = time.perf_counter()
-        tape = Tape(programs, fixture, clock)
-        graphs = open_graphs(bundle, models)
-        names = Names({half: tape.names(half) for half in programs}, tape.keys(), graphs)
-        tell("walk", 0, 1)
-        walked = walk(graphs, tape, names, fixture, clock, bundle.path, budget_bytes=budget_bytes)
-        tell("walk", 1, 1)
-    seconds = time.perf_counter() - started
-    cause, said = explain(bundle, walked, fixture, expected)
-    return Located(
-        fixture_idx=fixture_idx,
-        cause=cause,
-        said=said,
-        place=walked.place,
-        growth=tuple(walked.growth.values()),
-        values=walked.values,
-        unmatched=walked.unmatched,
-        seconds=seconds,
-    )
+    def __init__(
+        self,
+        bundle: Bundle,
+        reference: Any,
+        *,
+        seed: int = 0,
+        inputs: Sequence[Mapping[str, Array]] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        runner = reference if isinstance(reference, Runner) else bundle.reference_runner(reference)
+        if not isinstance(runner, TorchRunner):
+            raise ReflexError(
+                f"{runner.name} is no PyTorch policy, so there is nothing to walk through; give the policy"
+            )
+        self._bundle, self._runner = bundle, runner
+        self._seed, self._inputs = seed, inputs
+        self._tell = progress or (lambda stage, done, total: None)
+        self._traced: tuple[dict[str, Program], Clock | None] | None = None
+
+    def walk(
+        self,
+        fixture_idx: int = 0,
+        *,
+        budget_bytes: int = BUDGET_BYTES,
+        models: Mapping[str, ir.Model] | None = None,
+    ) -> Located:
+        """Walk through one fixture; see :func:`locate`."""
+        fixture = self._fixture(fixture_idx)
+        with self._runner as runner:
+            if self._traced is None:
+                self._tell("trace", 0, 1)
+                self._traced = _programs(self._bundle, runner, self._seed)
+                self._tell("trace", 1, 1)
+            programs, clock = self._traced
+            expected = next(iter(runner.run(fixture).values()))
+            started = time.perf_counter()
+            tape = Tape(programs, fixture, clock)
+            graphs = open_graphs(self._bundle, models)
+            names = Names({half: tape.names(half) for half in programs}, tape.keys(), graphs)
+            self._tell("walk", 0, 1)
+            walked = walk(graphs, tape, names, fixture, clock, self._bundle.path, budget_bytes=budget_bytes)
+            self._tell("walk", 1, 1)
+            seconds = time.perf_counter() - started
+            cause, said = explain(
+                self._bundle,
+                walked,
+                fixture,
+                expected,
+                truth=lambda: next(iter(runner.exact(fixture).values())),
+                search_split=lambda: first_differing_module(self._bundle, runner, fixture),
+            )
+        return Located(
+            fixture_idx=fixture_idx,
+            cause=cause,
+            said=said,
+            place=walked.place,
+            growth=tuple(walked.growth.values()),
+            values=walked.values,
+            unmatched=walked.unmatched,
+            seconds=seconds,
+        )
+
+    def _fixture(self, fixture_idx: int) -> dict[str, Array]:
+        from pytest_reflex.fixtures import fixtures_from
+
+        if self._inputs is None:
+            return dict(fixtures_from(self._bundle.inputs, fixture_idx + 1, self._seed).make(fixture_idx))
+        if not 0 <= fixture_idx < len(self._inputs):
+            raise ReflexError(
+                f"fixture {fixture_idx} is not recorded; give one from 0 to {len(self._inputs) - 1}"
+            )
+        return dict(self._inputs[fixture_idx])
 
 
-def _fixture(bundle: Bundle, seed: int, fixture_idx: int) -> dict[str, Array]:
-    from pytest_reflex.fixtures import fixtures_from
-
-    return fixtures_from(bundle.inputs, fixture_idx + 1, seed).make(fixture_idx)
-
-
-def _programs(
-    bundle: Bundle, runner: TorchRunner, fixture: Mapping[str, Array], seed: int
-) -> tuple[dict[str, Program], Clock | None]:
+def _programs(bundle: Bundle, runner: TorchRunner, seed: int) -> tuple[dict[str, Program], Clock | None]:
     """The programs that the bundle's graphs were converted from, traced again in the same way."""
     specs = bundle.inputs
     free = {spec.name: spec.free for spec in specs if spec.free}
@@ -151,15 +202,4 @@ def _context(
     return blanks, axes
 
 
-def flow_of(bundle: Bundle, policy: nn.Module) -> FlowPolicy:
-    """The two halves that the bundle's graphs were traced from."""
-    if isinstance(policy, FlowPolicy):
-        return policy
-    import exporters
-
-    family = getattr(exporters, bundle.family)
-    made: FlowPolicy = family.flow(policy, **bundle.manifest["call"])
-    return made.eval()
-
-
-__all__ = ["BUDGET_BYTES", "Walked", "flow_of", "locate"]
+__all__ = ["BUDGET_BYTES", "Search", "locate"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -69,9 +69,7 @@ class Program:
     def compute(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
         """One node, from the values of those before it."""
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
-        if node.op != "call_function":
-            raise NotImplementedError(f"{node.op} {node.name}")
-        return node.target(*args, **kwargs)
+        return cast("Callable[..., Any]", node.target)(*args, **kwargs)
 
 
 @dataclass
@@ -133,7 +131,8 @@ class Tape:
         prefix, step = self._programs["prefix"], self._programs["step"]
         fixed, varying = step.split((X_T, TIME))
         every = range(len(self._clock.times))
-        once = {Key("prefix", None, n.name) for n in prefix.nodes} | {Key("step", None, n.name) for n in fixed}
+        once = {Key("prefix", None, n.name) for n in prefix.nodes}
+        once |= {Key("step", None, n.name) for n in fixed}
         loop = {Key("loop", i, name) for i in every for name in ("time", "delta", "x_next")}
         return once | loop | {Key("step", i, n.name) for i in every for n in varying}
 

@@ -325,6 +325,7 @@ def source_of(value: ir.Value) -> str:
     """``modeling.py:88 in forward``, the innermost frame that torch wrote; empty when it wrote none."""
     node = value.producer()
     frames = node.metadata_props.get(_STACK, "").splitlines() if node else []
-    own = [frame for frame in frames if not frame.startswith("torch/")]
-    frame = (own or frames or [""])[-1]
+    # The tracer's own frame is all that torch writes of code outside of any submodule.
+    own = [frame for frame in frames if not frame.startswith(("torch/", "tracing.py:", "exporters/"))]
+    frame = (own or [""])[-1]
     return frame.partition(" in ")[0]

@@ -1,8 +1,8 @@
-"""The same PyTorch program with every float in float64: what float32 is a rounding of.
+"""The same PyTorch program with every float32 in float64: what float32 is a rounding of.
 
 Nothing of the model is changed or copied. Two modes watch what it calls: the one sees Python's calls and
-asks for float64 wherever they name a narrower float; the other sees every operator below them and widens
-the narrower floats that reach it, a weight only for as long as its operator runs. ``model.double()`` would
+asks for float64 wherever they name float32; the other sees every operator below them and widens the float32
+that reaches it, a weight only for as long as its operator runs. ``model.double()`` would
 take twice the memory, and fails on policies that cast inside.
 """
 
@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["NotLifted", "lifted"]
 
-NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
+# float16 and bfloat16 are left alone: who rounds to them means it, and ONNX has to round too.
+NARROW = frozenset({torch.float32})
 _aten = torch.ops.aten
 # They move elements and compute nothing, so the table is not widened for the few rows that are read.
 _MOVES = frozenset(
@@ -35,13 +36,13 @@ class NotLifted(Exception):
 
 @contextlib.contextmanager
 def lifted() -> Iterator[None]:
-    """Within, torch computes in float64 what the program asks for in float32, float16 or bfloat16.
+    """Within, torch computes in float64 what the program asks for in float32.
 
-    Floats that come from outside, such as weights and inputs, keep their values; every result is float64.
+    What comes from outside, such as weights and inputs, keeps its values; every result is float64.
     torch's default dtype is float64 meanwhile, and is restored.
 
     Raises:
-        NotLifted: (where the program does it) it writes to a narrow tensor from outside, or reads a
+        NotLifted: (where the program does it) it writes to a float32 tensor from outside, or reads a
             float's bits as another dtype.
     """
     before = torch.get_default_dtype()
@@ -54,7 +55,7 @@ def lifted() -> Iterator[None]:
 
 
 class _WideCalls(TorchFunctionMode):
-    """Asks for float64 where a call names a narrower dtype; ``torch.tensor`` rounds before any operator."""
+    """Asks for float64 where a call names float32; ``torch.tensor`` rounds before any operator."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -85,7 +86,7 @@ class _WideOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _wide(value: Any) -> Any:
-    """A narrow tensor as float64, a narrow dtype as float64, anything else as it is."""
+    """float32, a tensor or the dtype, as float64; anything else as it is."""
     if isinstance(value, torch.Tensor) and value.dtype in NARROW:
         return _aten._to_copy.default(value, dtype=torch.float64)
     if isinstance(value, torch.dtype) and value in NARROW:
@@ -96,7 +97,7 @@ def _wide(value: Any) -> Any:
 
 
 def _refuse_outside_writes(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """What the program made itself is wide already: a narrow tensor that is written to is a buffer."""
+    """What the program made itself is wide already: a float32 tensor that is written to is a buffer."""
     if not func._schema.is_mutable:
         return
     for index, argument in enumerate(func._schema.arguments):
