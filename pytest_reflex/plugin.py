@@ -27,6 +27,12 @@ _OPTIONS: Final = (
     ("seed", "N", int | str, "what fixtures are drawn with (default 0)"),
     ("provider", "NAME", str, "the execution provider the candidate must run on (default cpu)"),
     ("floor", None, bool | str, "run the reference in float64 too, and say what is rounding and what a bug"),
+    (
+        "locate",
+        "SECONDS",
+        float | str,
+        "how long a failing test may look for the place (60; 0 is never)",
+    ),
     ("report", "DIR", str, "write DIR/index.html and DIR/parity.json"),
     ("json", "PATH", str, "write the results to PATH as JSON"),
 )

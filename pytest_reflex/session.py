@@ -109,6 +109,10 @@ class Parity:
                 floor=settings.floor,
                 name=name or self._next_name(),
             )
+            if not result.passed:
+                from pytest_reflex.diagnose import diagnosed
+
+                result = diagnosed(result, reference, candidate, inputs=inputs, seconds=settings.locate)
         except ReflexError as error:
             # The message says it all; the way it took through the library helps nobody. Its cause stays.
             raise error.with_traceback(None)  # noqa: B904

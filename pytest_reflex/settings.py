@@ -139,6 +139,18 @@ def seed(value: object, source: str = "seed") -> int:
     return number
 
 
+def seconds(value: object, source: str = "locate") -> float:
+    """How long something may take: a finite number of seconds, 0 or more.
+
+    Raises:
+        SettingsError: it is anything else.
+    """
+    number = _number(value)
+    if number is None or not math.isfinite(number) or number < 0:
+        raise SettingsError(f"{source}: {value!r} is not a time; give seconds, 0 or more")
+    return number
+
+
 def yes_or_no(value: object, source: str = "strict") -> bool:
     """A switch: a bool, or one of the words an ini file writes for one.
 
@@ -203,6 +215,7 @@ class Settings:
         strict: tighten the threshold to at most 1e-5 and fail what could pass silently.
         floor: whether to measure how far both sides are from the reference in float64, or the factor that
             tells rounding from a bug there.
+        locate: how many seconds a failing test may take to find out where the two sides part; 0 is never.
         report: directory that ``parity.json`` and ``index.html`` are written to, or None.
         json: file that the JSON document is written to, or None.
     """
@@ -213,6 +226,7 @@ class Settings:
     provider: str = PROVIDERS["cpu"]
     strict: bool = False
     floor: bool | float = False
+    locate: float = 60.0
     report: str | None = None
     json: str | None = None
 
@@ -225,6 +239,7 @@ PARSERS: Final[Mapping[str, Callable[[object, str], Any]]] = MappingProxyType(
         "provider": provider_name,
         "strict": yes_or_no,
         "floor": floor,
+        "locate": seconds,
         "report": path,
         "json": path,
     }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_reflex.details import ErrorGrid, InputSummary, StepDifference
     from pytest_reflex.floor import Floor, Word
+    from pytest_reflex.located import Located
     from pytest_reflex.metrics import Difference
 
 THRESHOLD: Final = 1e-4
@@ -153,6 +154,7 @@ class ParityResult:
         doubts: what strict refuses and a plain run only notes, each with the gate that it is put to.
         steps: how far the sides were apart after each denoising step; empty when neither showed them.
         floors: the threshold as a multiple of the floor, where it was asked for so.
+        located: where the two sides part, when that was looked for.
     """
 
     name: str
@@ -167,6 +169,7 @@ class ParityResult:
     doubts: tuple[Answer, ...] = ()
     steps: tuple[StepDifference, ...] = ()
     floors: float | None = None
+    located: Located | None = None
 
     @property
     def passed(self) -> bool:

@@ -12,10 +12,10 @@ import torch
 from exporters.encoder import TIME, X_T
 from exporters.halves import example_sizes, prefix_call, velocity_call
 from exporters.locate.blame import explain
-from exporters.locate.graphs import Names, open_graphs
+from exporters.locate.graphs import Graphs, Names, open_graphs
 from exporters.locate.split import first_differing_module, flow_of
 from exporters.locate.tape import Clock, Program, Tape
-from exporters.locate.walk import walk
+from exporters.locate.walk import Walked, walk
 from exporters.schedule import schedule_from_json
 from exporters.tracing import as_converted, trace_program
 from pytest_reflex.errors import ReflexError
@@ -43,6 +43,7 @@ def locate(
     inputs: Sequence[Mapping[str, Array]] | None = None,
     budget_bytes: int = BUDGET_BYTES,
     models: Mapping[str, ir.Model] | None = None,
+    seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Located:
     """Find the first module that computes something else in the bundle than in PyTorch.
@@ -58,13 +59,39 @@ def locate(
         inputs: recorded inputs, to take fixture ``fixture_idx`` from instead of drawing it.
         budget_bytes: how much memory the values of one piece may take.
         models: graphs to look into in place of those on disk, by role.
+        seconds: how long it may take.
         progress: called with (stage, done, total).
 
     Raises:
-        ReflexError: the reference is no PyTorch policy that can be traced, or the fixture is none.
+        ReflexError: the reference is no PyTorch policy that can be traced, the fixture is none, or the time
+            is over.
     """
+    deadline = None if seconds is None else Deadline(seconds, bundle)
     search = Search(bundle, reference, seed=seed, inputs=inputs, progress=progress)
-    return search.walk(fixture_idx, budget_bytes=budget_bytes, models=models)
+    return search.walk(fixture_idx, budget_bytes=budget_bytes, models=models, deadline=deadline)
+
+
+class Deadline:
+    """A limit that is looked at between pieces; a policy too large to be traced in time is not begun with.
+
+    Args:
+        seconds: how long it may take from now.
+        bundle: what is looked into.
+    """
+
+    # Tracing cannot be stopped; some 100 MB of weights are traced in a second.
+    BYTES_PER_SECOND = 100e6
+
+    def __init__(self, seconds: float, bundle: Bundle) -> None:
+        self._seconds, self._end = seconds, time.monotonic() + seconds
+        self._again = f"reflex locate {bundle.shown or bundle.path} --model MODEL"
+        weights = sum(int(facts["size"]) for facts in bundle.manifest.get("files", {}).values())
+        if weights > self.BYTES_PER_SECOND * seconds:
+            raise ReflexError(f"{weights / 1e9:.1f} GB are too much for {seconds:g} s; run {self._again}")
+
+    def __call__(self) -> None:
+        if time.monotonic() > self._end:
+            raise ReflexError(f"{self._seconds:g} s were not enough; run {self._again}")
 
 
 class Search:
@@ -99,6 +126,9 @@ class Search:
         self._seed, self._inputs = seed, inputs
         self._tell = progress or (lambda stage, done, total: None)
         self._traced: tuple[dict[str, Program], Clock | None] | None = None
+        # Of the last walk, for whoever wants to show what it found.
+        self.walked: Walked | None = None
+        self.graphs: Graphs | None = None
 
     def walk(
         self,
@@ -106,14 +136,17 @@ class Search:
         *,
         budget_bytes: int = BUDGET_BYTES,
         models: Mapping[str, ir.Model] | None = None,
+        deadline: Callable[[], None] | None = None,
     ) -> Located:
-        """Walk through one fixture; see :func:`locate`."""
+        """Walk through one fixture; see :func:`locate`. ``deadline`` is called between pieces."""
         fixture = self._fixture(fixture_idx)
         with self._runner as runner:
             if self._traced is None:
                 self._tell("trace", 0, 1)
                 self._traced = _programs(self._bundle, runner, self._seed)
                 self._tell("trace", 1, 1)
+            if deadline is not None:
+                deadline()
             programs, clock = self._traced
             expected = next(iter(runner.run(fixture).values()))
             started = time.perf_counter()
@@ -121,7 +154,17 @@ class Search:
             graphs = open_graphs(self._bundle, models)
             names = Names({half: tape.names(half) for half in programs}, tape.keys(), graphs)
             self._tell("walk", 0, 1)
-            walked = walk(graphs, tape, names, fixture, clock, self._bundle.path, budget_bytes=budget_bytes)
+            walked = walk(
+                graphs,
+                tape,
+                names,
+                fixture,
+                clock,
+                self._bundle.path,
+                budget_bytes=budget_bytes,
+                deadline=deadline,
+            )
+            self.walked, self.graphs = walked, graphs
             self._tell("walk", 1, 1)
             seconds = time.perf_counter() - started
             cause, said = explain(

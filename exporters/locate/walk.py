@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ class Walked:
 
     place: Place | None = None
     culprit: tuple[Part, ir.Value] | None = None
+    # What the culprit's piece was fed with, and what it should have given.
     feed: dict[str, Array] = field(default_factory=dict)
+    expected_there: Array | None = None
     growth: dict[tuple[int | None, str], Growth] = field(default_factory=dict)
     values: int = 0
     unmatched: int = 0
@@ -48,6 +50,7 @@ def walk(
     folder: Path,
     *,
     budget_bytes: int,
+    deadline: Callable[[], None] | None = None,
 ) -> Walked:
     """Compare every value.
 
@@ -59,8 +62,9 @@ def walk(
         clock: the loop's times and ``dt``, where there is one.
         folder: where the graphs' weights lie.
         budget_bytes: how much a piece's values may take, each of three times.
+        deadline: called between pieces; raises when the time is over.
     """
-    return _Walk(graphs, tape, names, inputs, clock, folder, budget_bytes).run()
+    return _Walk(graphs, tape, names, inputs, clock, folder, budget_bytes).run(deadline or (lambda: None))
 
 
 class _Walk:
@@ -82,10 +86,11 @@ class _Walk:
         self._seen = Walked()
         self._needed = _last_reads(graphs)
 
-    def run(self) -> Walked:
+    def run(self, deadline: Callable[[], None]) -> Walked:
         for index, part in enumerate(self._graphs.parts):
             self._seed(part)
             for nodes in self._chunks(part):
+                deadline()
                 self._compare(part, nodes, index)
             if part.following is not None:
                 self._advance(part)
@@ -249,6 +254,7 @@ class _Walk:
             return
         node = value.producer()
         self._seen.culprit = (part, value)
+        self._seen.expected_there = reference.copy()
         self._seen.place = Place(
             step=step.key.step,
             module=module,

@@ -12,6 +12,7 @@ from pytest_reflex.verdict import YES, Answer, FixtureResult, OutputResult, Pari
 if TYPE_CHECKING:
     from pytest_reflex.details import ErrorGrid
     from pytest_reflex.floor import Floor
+    from pytest_reflex.located import Located
     from pytest_reflex.metrics import Difference
 
 _DIFFERENCE_FLOATS: Final = ("max_abs_diff", "mean_abs_diff", "cos", "max_rel_diff", "rmse", "sqnr_db")
@@ -72,6 +73,14 @@ def _floor(floor: Floor | None) -> dict[str, Any] | None:
     }
 
 
+def located_to_json(located: Located) -> dict[str, Any]:
+    """Where two sides part, in builtins."""
+    from dataclasses import asdict
+
+    made: dict[str, Any] = plain(asdict(located))
+    return made
+
+
 def _fixture(fixture: FixtureResult) -> dict[str, Any]:
     refusal = fixture.refusal
     return {
@@ -125,6 +134,7 @@ def result_to_json(result: ParityResult) -> dict[str, Any]:
         "gates": [_answer(a) for a in result.answers],
         "reference": plain(result.reference),
         "candidate": plain(result.candidate),
+        "located": None if result.located is None else located_to_json(result.located),
         "notes": [plain(note) for note in result.notes],
         "doubts": [{"gate": doubt.gate, "said": plain(doubt.said)} for doubt in result.doubts],
         "steps": [
@@ -195,6 +205,35 @@ def _read_result(data: Mapping[str, Any]) -> ParityResult:
             for s in data["steps"]
         ),
         floors=number(data["floors"]),
+        located=_read_located(data["located"]),
+    )
+
+
+def _read_located(data: Mapping[str, Any] | None) -> Located | None:
+    from pytest_reflex.located import Growth, Located, Place
+
+    if data is None:
+        return None
+    place = data["place"]
+    figures = ("propagated", "local", "scale")
+    return Located(
+        **{
+            **data,
+            "seconds": _figure(data["seconds"]),
+            "growth": tuple(
+                Growth(**{**g, **{name: _figure(g[name]) for name in figures}}) for g in data["growth"]
+            ),
+            "place": place
+            and Place(
+                **{
+                    **place,
+                    "index": tuple(place["index"]),
+                    **{side: _value(place[side]) for side in ("reference", "candidate")},
+                    **{name: _figure(place[name]) for name in ("error", "scale")},
+                    "rounding": number(place["rounding"]),
+                }
+            ),
+        }
     )
 
 

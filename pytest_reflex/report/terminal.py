@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pytest_reflex.report import advice
 from pytest_reflex.report.floors import floor_table, word_line
+from pytest_reflex.report.located import growth_lines, place_lines, where_line
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult, ParityResult
 
 WIDTH: Final = 80
@@ -76,8 +77,9 @@ def headline(result: ParityResult) -> str:
 
 
 def verdict_lines(result: ParityResult) -> str:
-    """The verdict, and below it what the floor says."""
-    return "\n".join(line for line in (headline(result), word_line(result)) if line)
+    """The verdict; below it what the floor says, and where the two sides part."""
+    where = where_line(result.located) if result.located is not None else ""
+    return "\n".join(_line(line) for line in (headline(result), word_line(result), where) if line)
 
 
 def fixture_table(result: ParityResult, width: int = WIDTH, rows: int = TABLE_ROWS) -> str:
@@ -142,6 +144,12 @@ def summary(result: ParityResult) -> str:
             f"  passed                   {yes(result.passed)}",
         ]
     )
+
+
+def _located(result: ParityResult) -> str:
+    if result.located is None:
+        return ""
+    return printable("\n".join([*place_lines(result.located), *growth_lines(result.located)]))
 
 
 def _threshold(result: ParityResult) -> str:
@@ -235,6 +243,7 @@ def failure_message(
         refusals(result, width),
         fixture_table(result, width),
         "\n".join(floor_table(result)),
+        _located(result),
         worst_element(result, width),
         sides(result, width),
         notes(result, width),

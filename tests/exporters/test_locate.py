@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
 import toy_transformer
-from toy_transformer import HEADS, STEPS, TOKENS, WIDTH, Toy
+from toy_transformer import HEADS, STEPS, WIDTH, Toy
 
 import exporters
 from exporters.bundle import Bundle
-from exporters.locate import Search, locate
+from exporters.locate import Search, locate, write_reproduction
+from pytest_reflex import ReflexError, check
+from pytest_reflex.diagnose import diagnosed
+from pytest_reflex.report.json import document, schema
+from pytest_reflex.report.results import result_from_json, result_to_json
+from pytest_reflex.report.terminal import failure_message
 
 # The graph of the unrolled bundle, to plant a fault in, and what is planted where.
 Plant = Callable[[ir.Graph], None]
@@ -182,8 +193,8 @@ def test_the_planted_module_and_step_are_named_first(
     assert found.place.where in found.said
     assert found.place.error > 0
     assert found.place.reference != found.place.candidate
-    # torch writes no line for code outside of any submodule.
-    assert found.place.source.startswith("toy_transformer.py:") == ("." in module or module == "out")
+    # torch writes no line for what the policy itself does outside of any submodule of its own.
+    assert found.place.source.startswith("toy_transformer.py:") == ("." in module)
 
 
 @pytest.mark.parametrize("layout", ["unrolled", "loop", "stepwise"])
@@ -247,7 +258,7 @@ def test_what_was_traced_is_not_the_policy(toy: Toy, tmp_path: Path) -> None:
     runner = TorchRunner(toy, lambda **named: upstream(**named))
     found = locate(bundle, runner)
     assert found.cause == "split"
-    assert found.said.startswith("layers.2, call 1, is given other inputs")
+    assert found.said.startswith("layers.2, call 1, is given other inputs: ")
 
 
 def test_an_optimizer_that_changes_results_is_named(tmp_path: Path) -> None:
@@ -273,6 +284,73 @@ def test_an_optimizer_that_changes_results_is_named(tmp_path: Path) -> None:
     assert "CastChainElimination" in found.said
 
 
-def test_the_toy_is_as_large_as_it_says(toy: Toy) -> None:
-    assert len(toy.layers) == 4
-    assert TOKENS > 1
+def test_a_reproduction_runs_alone_and_shows_the_error(
+    search: dict[str, Search], bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    found = search["unrolled"].walk(models=planted(bundles["unrolled"], weight_row))
+    script = write_reproduction(search["unrolled"], tmp_path / "repro")
+    assert sorted(p.name for p in script.parent.iterdir()) == [
+        "expected.npy", "inputs.npz", "model.onnx", "repro.py",
+    ]  # fmt: skip
+    assert len(script.read_text().splitlines()) <= 25
+    assert "torch" not in script.read_text()
+    # Isolated from this environment's paths: numpy and onnxruntime are all that it may import.
+    ran = subprocess.run(
+        [sys.executable, "-I", str(script)], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    shown = float(ran.stdout.rsplit("max_abs_diff", 1)[1])
+    assert found.place is not None
+    assert shown == pytest.approx(found.place.error, rel=1e-3)
+    with pytest.raises(ReflexError, match="not empty; give a directory"):
+        write_reproduction(search["unrolled"], tmp_path / "repro")
+
+
+def test_where_nothing_is_wrong_nothing_is_reproduced(search: dict[str, Search], tmp_path: Path) -> None:
+    search["unrolled"].walk()
+    with pytest.raises(ReflexError, match="nothing to reproduce"):
+        write_reproduction(search["unrolled"], tmp_path / "repro")
+    assert not (tmp_path / "repro").exists()
+
+
+def test_a_result_with_a_place_survives_json(
+    toy: Toy, search: dict[str, Search], bundles: dict[str, Bundle]
+) -> None:
+    found = search["unrolled"].walk(models=planted(bundles["unrolled"], epsilon))
+    clean = bundles["unrolled"].result
+    result = replace(clean, located=found)
+    again = result_from_json(json.loads(json.dumps(result_to_json(result), allow_nan=False)))
+    assert again == result
+    jsonschema.validate(document([again]), schema())
+    text = str(result).splitlines()
+    assert text[1].startswith("Where: bug: step 3, layers.2.norm_2 (toy_transformer.py:")
+    assert any(line.strip().startswith("layers.2 ") for line in text)
+
+
+def test_a_failing_check_names_the_place_in_its_first_lines(
+    toy: Toy, bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(bundles["unrolled"].path, broken)
+    model = planted(bundles["unrolled"], step_seven)["model"]
+    ir.save(model, broken / "model.onnx")
+    bundle = Bundle(broken, bundles["unrolled"].manifest)
+    plain = check(toy, bundle, threshold=1e-5, floor=True)
+    assert not plain.passed
+    result = diagnosed(plain, toy, bundle, seconds=600)
+    lines = failure_message(result).splitlines()
+    assert lines[0].startswith("parity FAIL: max_abs_diff")
+    assert lines[1].startswith("Floor: bug: ")
+    assert lines[2].startswith("Where: bug: step 7, out: Add is 1.0e-03 off by itself")
+    assert len(lines) <= 60
+    assert max(map(len, lines[3:])) <= 100
+    # What cannot be done in time is said, and the verdict stays what it was.
+    hurried = diagnosed(plain, toy, bundle, seconds=1e-3)
+    assert hurried.located is None
+    assert "were not enough" in hurried.notes[-1] or "are too much" in hurried.notes[-1]
+    assert diagnosed(plain, toy, bundle, seconds=0) == plain
+
+
+def test_a_recording_cannot_be_walked_through(bundles: dict[str, Bundle]) -> None:
+    bundle = bundles["unrolled"]
+    with pytest.raises(ReflexError, match="no PyTorch policy"):
+        locate(bundle, bundle.recording())
