@@ -139,7 +139,7 @@ class Search:
         deadline: Callable[[], None] | None = None,
     ) -> Located:
         """Walk through one fixture; see :func:`locate`. ``deadline`` is called between pieces."""
-        fixture = self._fixture(fixture_idx)
+        fixture = self.fixture(fixture_idx)
         with self._runner as runner:
             if self._traced is None:
                 self._tell("trace", 0, 1)
@@ -186,7 +186,8 @@ class Search:
             seconds=seconds,
         )
 
-    def _fixture(self, fixture_idx: int) -> dict[str, Array]:
+    def fixture(self, fixture_idx: int) -> dict[str, Array]:
+        """The inputs of one fixture, by name."""
         from pytest_reflex.fixtures import fixtures_from
 
         if self._inputs is None:
