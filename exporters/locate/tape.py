@@ -25,6 +25,15 @@ class Key(NamedTuple):
     name: str
 
 
+_ATTENTION = (torch.ops.aten.scaled_dot_product_attention.default,)
+
+
+def _all_mended(node: fx.Node) -> bool:
+    """Whether every reader of an attention takes zeros where a row is masked; see exporters.program."""
+    where = torch.ops.aten.where.self
+    return all(user.target is where and user.args[1] is node for user in node.users)
+
+
 class Program:
     """A traced program that can be run node by node.
 
@@ -47,6 +56,8 @@ class Program:
                 held = program.state_dict if spec.target in program.state_dict else program.constants
                 self._fixed[node] = held[str(spec.target)]
         self.inputs = dict(zip(traced.inputs, users, strict=True))
+        # Attention whose rows may be all masked is mended behind it: only what is handed on can be compared.
+        self.mended = {n.name for n in self.nodes if n.target in _ATTENTION and _all_mended(n)}
         end = next(n for n in program.graph.nodes if n.op == "output")
         self.outputs: dict[str, fx.Node] = dict(zip(traced.outputs, end.args[0], strict=True))
 
@@ -121,7 +132,7 @@ class Tape:
     def names(self, half: str) -> dict[str, str]:
         """Every name that a value of a half may have in a graph, with the name it has here."""
         program = self._programs[half]
-        found = {node.name: node.name for node in program.nodes}
+        found = {node.name: node.name for node in program.nodes if node.name not in program.mended}
         return found | {name: node.name for name, node in program.outputs.items()}
 
     def keys(self) -> set[Key]:
