@@ -102,7 +102,8 @@ def test_path() -> None:
 
 
 def test_defaults() -> None:
-    assert settings.resolve() == Settings(1e-4, 5, 0, "CPUExecutionProvider", False, None, None)
+    defaults = Settings(1e-4, 5, 0, "CPUExecutionProvider", False, False, 60.0, None, None)
+    assert settings.resolve() == defaults
 
 
 def test_the_first_source_that_gives_a_value_wins() -> None:
@@ -138,13 +139,13 @@ def test_bad_markers() -> None:
         settings.marker({"treshold": 1}, (), "test_a.py::test_b[{x}]")
     assert str(caught.value) == (
         "parity marker on test_a.py::test_b[{x}]: unknown keyword 'treshold'; "
-        "the keywords are threshold, fixtures, seed, provider"
+        "the keywords are threshold, fixtures, seed, provider, floor"
     )
     with pytest.raises(SettingsError) as caught:
         settings.marker({}, (1e-5,))
     assert (
         str(caught.value)
-        == "parity marker: 1e-05 has no keyword; the keywords are threshold, fixtures, seed, provider"
+        == "parity marker: 1e-05 has no keyword; the keywords are threshold, fixtures, seed, provider, floor"
     )
     with pytest.raises(SettingsError) as caught:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))

@@ -1,0 +1,164 @@
+"""A model under ``lifted()``: what it computes, in float64, and nothing of it touched."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pytest_reflex import TorchRunner
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.runners.float64 import NotLifted, lifted
+
+X = torch.linspace(-2, 2, 12).reshape(3, 4)
+
+
+def doubled(function: Any) -> torch.Tensor:
+    with torch.no_grad(), lifted():
+        made: torch.Tensor = function(X)
+    assert made.dtype == torch.float64
+    return made
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.exp() / 3,
+        lambda x: x.double().sin().float(),
+        lambda x: x.to(torch.float32) * 0.1,
+        lambda x: x.softmax(-1, dtype=torch.float32),
+        lambda x: torch.softmax(x, -1),
+        lambda x: nn.functional.layer_norm(x, (4,)),
+        lambda x: nn.functional.scaled_dot_product_attention(x[None], x[None], x[None]),
+        lambda x: x @ torch.full((4, 2), 1 / 3),
+        lambda x: x + torch.tensor(0.1, dtype=torch.float32),
+        lambda x: x + torch.tensor([0.1, 0.2, 0.3, 0.4]),
+        lambda x: x * torch.arange(0, 0.4, 0.1),
+        lambda x: x + torch.linspace(0, 1, 4),
+        lambda x: torch.cat([x.pow(2).mean(-1, keepdim=True), x], -1).rsqrt().nan_to_num(),
+        lambda x: torch.zeros(3, 4).copy_(x).mul_(0.1).tanh_(),
+        lambda x: nn.functional.gelu(x, approximate="tanh"),
+        lambda x: torch.where(x > 0, x, -0.1) + (x > 0).float() / 3,
+    ],
+)
+def test_every_operator_gives_what_float64_gives(function: Any) -> None:
+    """Against the same function of float64 inputs under a float64 default, which needs no mode."""
+    got = doubled(function)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "float32", torch.float64)  # what the function's own text names
+            patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+            expected = function(X.double())
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.allclose(got, expected, rtol=0, atol=1e-15)
+    # And float32 would have been seen.
+    assert (function(X).double() - expected).abs().max() > 1e-10
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.norm, self.out = nn.Embedding(50, 8), nn.LayerNorm(8), nn.Linear(8, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, ids: torch.Tensor, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": self.out(self.norm(self.table(ids) + x).float()), "ids": ids + 1}
+
+
+INPUTS = {"ids": np.arange(6).reshape(1, 6), "x": np.ones((1, 6, 8), np.float32)}
+
+
+def digest(model: nn.Module) -> str:
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in model.state_dict().values())).hexdigest()
+
+
+def test_a_runner_runs_exactly_and_the_model_stays_as_it_was() -> None:
+    model = Model().eval()
+    before, state = digest(model), torch.random.get_rng_state()
+    with TorchRunner(model) as runner:
+        plain = runner.run(INPUTS)
+        exact = runner.exact(INPUTS)
+        again = runner.run(INPUTS)
+        assert not runner.drew_random
+    assert exact["y"].dtype == np.float64
+    assert exact["ids"].dtype == np.int64
+    assert np.array_equal(exact["ids"], plain["ids"])
+    error = np.abs(exact["y"] - plain["y"]).max()
+    assert 1e-10 < error < 1e-6
+    twin = Model().double().eval()  # whose own cast to float32 is left out, for it fails then
+    own = twin.out(twin.norm(twin.table(torch.from_numpy(INPUTS["ids"])) + torch.from_numpy(INPUTS["x"])))
+    assert np.abs(exact["y"] - own.detach().numpy()).max() < 1e-14
+    assert np.array_equal(again["y"], plain["y"])
+    assert digest(model) == before
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_model_that_draws_does_not_move_the_generator() -> None:
+    state = torch.random.get_rng_state()
+    with TorchRunner(Noisy()) as runner:
+        runner.exact({"x": np.zeros(4, np.float32)})
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert not runner.drew_random
+        runner.run({"x": np.zeros(4, np.float32)})
+        assert runner.drew_random
+
+
+class Noisy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn(4)
+
+
+class Counts(Model):
+    def forward(self, ids: torch.Tensor, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.calls += 1
+        return super().forward(ids, x)
+
+
+class Bits(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(torch.int32) & 1
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "said"),
+    [
+        (Counts(), INPUTS, "add_.Tensor writes to a torch.float32 tensor of shape [] that the model holds"),
+        (Bits(), {"x": np.ones(3, np.float32)}, "reads a float's bits as another dtype"),
+    ],
+)
+def test_what_has_no_meaning_in_float64_is_said(model: nn.Module, inputs: Any, said: str) -> None:
+    before = digest(model) if model.state_dict() else ""
+    with TorchRunner(model.eval()) as runner, pytest.raises(RunnerError) as caught:
+        runner.exact(inputs)
+    assert "does not run in float64: NotLifted: " in str(caught.value)
+    assert said in str(caught.value)
+    assert (digest(model) if model.state_dict() else "") == before
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_the_default_dtype_is_restored_after_an_error() -> None:
+    with pytest.raises(NotLifted), lifted():
+        X.view(torch.int32)
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.zeros(1).dtype == torch.float32
+
+
+def test_rounding_on_purpose_is_left_alone() -> None:
+    """Who casts to float16 means it: the truth holds those values, and nothing is made finer behind it."""
+    got = doubled(lambda x: (x * 0.1).half().double())
+    assert torch.equal(got, got.half().double())
+
+
+def test_a_closed_runner_has_no_truth() -> None:
+    with pytest.raises(RunnerError, match="is not open"):
+        TorchRunner(Model()).exact(INPUTS)
