@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -22,7 +22,7 @@ from exporters import checkpoints
 from exporters.bundle import FIXTURES, Bundle, Export, file_facts, staged
 from exporters.compose import Loop, compose
 from exporters.encoder import TIME, VELOCITY, X_T, dims
-from exporters.flow import FlowPolicy
+from exporters.flow import FlowPolicy, flow_states
 from exporters.graphs import write_graph
 from exporters.manifest import write_manifest
 from exporters.policy import OPTIMIZATION
@@ -33,8 +33,11 @@ from pytest_reflex.errors import InputError, SettingsError, TracingError
 from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
 from pytest_reflex.memory import release_mapped
 from pytest_reflex.runners import Runner, TorchRunner, save_recording
-from pytest_reflex.runners.base import RunnerBase
+from pytest_reflex.runners.base import RunnerBase, trajectory_of
 from pytest_reflex.verdict import THRESHOLD, ParityResult
+
+if TYPE_CHECKING:
+    from pytest_reflex.runners.base import Trajectory
 
 # (what is being done, how much of it is done, of how much)
 Progress = Callable[[str, int, int], None]
@@ -112,7 +115,12 @@ def export(
     owner = reference.model if isinstance(reference, TorchRunner) else reference
     if not isinstance(owner, nn.Module):
         raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
-    runner = reference if isinstance(reference, TorchRunner) else TorchRunner(reference, outputs=outputs)
+    states = flow_states if isinstance(reference, FlowPolicy) else None
+    runner = (
+        reference
+        if isinstance(reference, TorchRunner)
+        else TorchRunner(reference, outputs=outputs, states=states)
+    )
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
     sizes = _example_sizes(inputs)
     example = make_fixture([spec.sized(sizes) for spec in inputs], seed=seed, fixture_idx=0)
@@ -255,6 +263,10 @@ class _Recorder(RunnerBase):
 
     def facts(self) -> dict[str, Any]:
         return self._runner.facts()
+
+    @property
+    def trajectory(self) -> Trajectory | None:
+        return trajectory_of(self._runner)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = self._runner.run(inputs)

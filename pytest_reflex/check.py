@@ -16,6 +16,7 @@ from pytest_reflex import settings
 from pytest_reflex.details import InputSummary, keep_worst_grids, summaries
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.fixtures import Fixtures, fixtures_from
+from pytest_reflex.growth import growth
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.liveness import (
     Effect,
@@ -26,6 +27,7 @@ from pytest_reflex.liveness import (
     unequal_bits,
 )
 from pytest_reflex.runners import RecordedRunner, Runner
+from pytest_reflex.runners.base import trajectory_of
 from pytest_reflex.sides import (
     Candidate,
     candidate_runner,
@@ -108,6 +110,7 @@ def check(
     run = _run_candidate(tested, drawn, expected, Evidence({}, {}, bound, asked, ()), tell)
     silent = {n: value for n, value in drawn.others.items() if not run.effects[n].words}
     liveness = judge_liveness(list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent))
+    grown = growth(truth, tested, drawn, run.results, (expected, run.outputs), tell)
 
     doubts = {"compared": _random(reference_facts), "inputs": liveness.unproven}
     reasons = {
@@ -130,6 +133,9 @@ def check(
         candidate={**run.facts, "live_inputs": liveness.live},
         notes=tuple(notes),
         doubts=tuple(Answer(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
+        steps=grown.steps,
+        steps_of=grown.fixture_idx,
+        unseen=grown.unseen,
     )
 
 
@@ -138,6 +144,7 @@ class _CandidateRun:
     """What is left of the candidate when it is closed."""
 
     results: list[FixtureResult]
+    outputs: list[dict[str, Array]]
     unrepeated: list[str]
     effects: dict[str, Effect]
     facts: dict[str, Any]
@@ -166,7 +173,7 @@ def _run_candidate(
     others = fixtures.others
     total = fixtures.count + 1 + len(others)
     done = itertools.count(1)
-    results = []
+    results, outputs = [], []
     plain: dict[str, Array] = {}
     with _opened(runner):
         for fixture_idx in range(fixtures.count):
@@ -175,12 +182,14 @@ def _run_candidate(
             evidence = replace(terms, reference=expected[fixture_idx], candidate=got, providers_used=used)
             results.append(judge_fixture(fixture_idx, evidence))
             plain = got if fixture_idx == 0 else plain
+            # Kept for growth() alone, and only of what it may ask again: a loop's outputs are small.
+            outputs.append(got if trajectory_of(runner) else {})
             tell("candidate", next(done), total)
         again = unequal_bits(plain, copied(runner.run(fixtures.make(0))))
         unrepeated = [f"fixture 0 run again gave other bits: {again}"] if again else []
         tell("candidate", next(done), total)
         found = effects(runner, fixtures.make(0), plain, others, lambda: tell("candidate", next(done), total))
-        return _CandidateRun(keep_worst_grids(results), unrepeated, found, _facts(runner))
+        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, found, _facts(runner))
 
 
 def _reference_effects(runner: Runner, fixtures: Fixtures, silent: Mapping[str, Array]) -> dict[str, Effect]:

@@ -138,7 +138,9 @@ class ParityResult:
         candidate: facts about the candidate, builtins only.
         notes: what a careful reader should know though it failed nothing.
         doubts: what strict refuses and a plain run only notes, each with the gate that it is put to.
-        steps: how far the sides were apart after each denoising step; empty when neither showed them.
+        steps: how far the sides were apart after each denoising step, in one fixture.
+        steps_of: that fixture: the one whose outputs differ most. None when there are no steps.
+        unseen: why there are no steps, in words.
     """
 
     name: str
@@ -152,6 +154,8 @@ class ParityResult:
     notes: tuple[str, ...] = ()
     doubts: tuple[Answer, ...] = ()
     steps: tuple[StepDifference, ...] = ()
+    steps_of: int | None = None
+    unseen: str = ""
 
     @property
     def passed(self) -> bool:

@@ -50,6 +50,7 @@ class OnnxRunner(RunnerBase):
             file, and the session opens at once and small.
         optimization: how far ONNX Runtime may rewrite the graph: ``disable``, ``basic``, ``extended`` or
             ``all``, which is its default.
+        weights: the directory that a model given as bytes has its external weights in.
         name: for people; by default the path.
 
     Attributes:
@@ -71,6 +72,7 @@ class OnnxRunner(RunnerBase):
         threads: int | None = None,
         prepack: bool = True,
         optimization: Optimization = "all",
+        weights: str | Path | None = None,
         name: str | None = None,
     ) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
@@ -86,6 +88,7 @@ class OnnxRunner(RunnerBase):
         self._threads = threads
         self._prepack = prepack
         self._optimization = optimization
+        self._weights = weights
         self._session: onnxruntime.InferenceSession | None = None
         self._digest = ""
 
@@ -108,6 +111,10 @@ class OnnxRunner(RunnerBase):
             options.intra_op_num_threads = self._threads
         if not self._prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
+        if self._weights is not None:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(self._weights)
+            )
         there = self.provider_asked in onnxruntime.get_available_providers()
         provider = self.provider_asked if there else PROVIDERS["cpu"]
         model = self._model if isinstance(self._model, bytes) else str(self._model)
