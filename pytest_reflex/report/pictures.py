@@ -174,7 +174,7 @@ def ulp_bin(k: int) -> str:
 
 
 def growth(steps: Sequence[Mapping[str, Any]], threshold: float) -> str:
-    """Error after each denoising step, on a logarithmic axis."""
+    """Error after each denoising step, on a logarithmic axis; what is not finite as a cross at its top."""
     values = [number(step["max_abs_diff"]) for step in steps]
     along = axis([*values, threshold])
     left, top, height = 44, 10, 152
@@ -186,15 +186,21 @@ def growth(steps: Sequence[Mapping[str, Any]], threshold: float) -> str:
         drawing.add(drawing.text(f"1e{exponent:+03d}", (left - 5, y + 4), class_="tick-label end"))
     limit = round(top + height * (1 - along.place(threshold)), 1)
     drawing.add(drawing.line((left, limit), (WIDTH - 4, limit), class_="threshold"))
-    drawing.add(drawing.text("threshold", (left + 4, limit - 4), class_="mark-label"))
+    drawing.add(drawing.text("threshold", (left + 4, round(limit - 4, 1)), class_="mark-label"))
     places = [
         (round(left + 5 + i * wide, 1), round(top + height * (1 - along.place(v if v is not None else 0)), 1))
         for i, v in enumerate(values)
     ]
-    drawing.add(drawing.polyline(places, class_="line"))
+    finite = [v is not None and math.isfinite(v) for v in values]
+    drawing.add(
+        drawing.polyline([at for at, good in zip(places, finite, strict=True) if good], class_="line")
+    )
     every = -(-len(steps) // 10)
     for i, (x, y) in enumerate(places):
-        drawing.add(drawing.circle((x, y), 3, class_="dot"))
+        if finite[i]:
+            drawing.add(drawing.circle((x, y), 3, class_="dot"))
+        else:
+            drawing.add(drawing.path(f"M{x - 4} {y - 4}l8 8m-8 0l8 -8", class_="mark fail-mark"))
         if i % every == 0:
             drawing.add(
                 drawing.text(str(steps[i]["step"]), (x, top + height + 14), class_="tick-label middle")
