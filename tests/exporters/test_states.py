@@ -16,6 +16,7 @@ from serve_cases import INPUTS, Small, policy
 
 from examples.tiny_pi0 import tiny_pi0
 from exporters import export, open_bundle, pi0
+from exporters.flow import flow_states
 from exporters.schedule import LAYOUTS, Layout
 from exporters.states import watched_states, with_states
 from pytest_reflex import check
@@ -114,37 +115,50 @@ def test_a_loop_that_gives_its_noise_to_another_module_is_not_watched() -> None:
     assert not module._forward_pre_hooks
 
 
-def require_watched(family: Any, policy: Any, **options: Any) -> None:
-    """The reference is watched and left as it is, and the error grows to what the verdict measured."""
-    hooks = {name: dict(module._forward_pre_hooks) for name, module in policy.named_modules()}
-    result = check(policy, family.export(policy, verify=False, **options), fixtures=2, strict=True)
+def test_pi0_of_transformers_from_end_to_end(tmp_path: Path) -> None:
+    policy = tiny_pi0()
+    made = pi0.export(policy, tmp_path / "p", steps=4, cameras=2, prompt_tokens=6, verify=False)
+    result = check(policy, made, fixtures=2, strict=True)
     assert result.passed, str(result)
-    assert result.unseen == ""
-    assert len(result.steps) == 4
+    assert (len(result.steps), result.unseen) == (4, "")
     assert result.steps[-1].max_abs_diff == result.max_abs_diff_across_all
     assert all(s.max_abs_diff < 3e-6 for s in result.steps)
+
+
+def require_watched(family: Any, policy: Any, flow: Any, **sizes: Any) -> None:
+    """The upstream's states are those of its two halves, and watching leaves nothing behind."""
+    hooks = {name: dict(module._forward_pre_hooks) for name, module in policy.named_modules()}
+    inputs = make_fixture(family.inputs(policy, **sizes), 0, 1)
+    runner = family.reference(policy, steps=4)
+    states = runner.trajectory(inputs)
+    with runner:
+        assert states[-1].tobytes() == runner.run(inputs)["actions"].tobytes()
     assert {n: dict(m._forward_pre_hooks) for n, m in policy.named_modules()} == hooks
-
-
-def test_pi0_of_transformers(tmp_path: Path) -> None:
-    require_watched(pi0, tiny_pi0(), out_dir=tmp_path / "p", steps=4, cameras=2, prompt_tokens=6)
+    flow.steps = 4
+    with torch.no_grad():
+        expected = flow_states(flow, **{name: torch.from_numpy(array) for name, array in inputs.items()})
+    assert np.abs(states - torch.stack(expected).numpy()).max() < 3e-6
+    assert np.abs(np.diff(states, axis=0)).max(axis=(1, 2, 3)).min() > 1e-2
 
 
 @pytest.mark.lerobot
 @pytest.mark.parametrize("family", ["smolvla", "pi0", "pi05"])
-def test_policies_of_lerobot(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_policies_of_lerobot(family: str, request: pytest.FixtureRequest) -> None:
     pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
-    golden = request.getfixturevalue("golden")
+    from exporters import pi0_lerobot
+
     module = importlib.import_module(f"exporters.{family}")
-    options = {"steps": 4, "cameras": 2, "prompt_tokens": 6, "layout": "stepwise"}
-    require_watched(module, golden(family), out_dir=tmp_path / "p", **options)
+    upstream = pi0_lerobot.UPSTREAM if family == "pi0" else module.UPSTREAM
+    policy = request.getfixturevalue("golden")(family)
+    require_watched(module, policy, upstream.flow(policy), cameras=2, prompt_tokens=6)
 
 
 @pytest.mark.lerobot
-def test_groot(tmp_path: Path) -> None:
+def test_groot() -> None:
     pytest.importorskip("lerobot", reason="GR00T's action head needs lerobot (Python 3.12 or later)")
     from tiny_groot import GOLDEN
 
     from exporters import groot
 
-    require_watched(groot, groot.load(GOLDEN), out_dir=tmp_path / "g")
+    head = groot.load(GOLDEN)
+    require_watched(groot, head, groot.GrootFlow(head))
