@@ -7,7 +7,7 @@ import gc
 import itertools
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,15 +32,13 @@ from pytest_reflex.check import check
 from pytest_reflex.errors import InputError, SettingsError, TracingError
 from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
 from pytest_reflex.memory import release_mapped
+from pytest_reflex.progress import Progress, teller
 from pytest_reflex.runners import Runner, TorchRunner, save_recording
 from pytest_reflex.runners.base import RunnerBase, trajectory_of
 from pytest_reflex.verdict import THRESHOLD, ParityResult
 
 if TYPE_CHECKING:
     from pytest_reflex.runners.base import Trajectory
-
-# (what is being done, how much of it is done, of how much)
-Progress = Callable[[str, int, int], None]
 
 _CONTEXT = "context."
 _PACKAGES = (
@@ -99,13 +97,14 @@ def export(
             batches of several sizes.
         call: what the family's ``reference`` takes besides the steps, for whoever judges the bundle again.
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
-        progress: called with (stage, done, total).
+        progress: called with (stage, done, total); by default pytest's line of progress is told, where
+            there is one.
 
     Raises:
         ParityError: the candidate does not compute what the reference computes. Nothing is written.
         ReflexError: it could not be made, run or written. Nothing is written.
     """
-    tell = progress or (lambda stage, done, total: None)
+    tell = teller(progress)
     if flow is None and isinstance(reference, FlowPolicy):
         flow = reference
     if flow is not None and layout not in LAYOUTS:

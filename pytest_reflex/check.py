@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +26,7 @@ from pytest_reflex.liveness import (
     recorded_effects,
     unequal_bits,
 )
+from pytest_reflex.progress import Progress, teller
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import trajectory_of
 from pytest_reflex.sides import (
@@ -51,7 +52,6 @@ from pytest_reflex.verdict import (
 __all__ = ["Candidate", "Progress", "check"]
 
 Array = np.ndarray[Any, Any]
-Progress = Callable[[str, int, int], None]
 
 
 def check(
@@ -83,7 +83,8 @@ def check(
         provider: the execution provider the candidate must run on, by short or full name.
         strict: lower the threshold to 1e-5 at most, and refuse what would otherwise be noted.
         name: what the result is called; by default the candidate's name.
-        progress: called as ``progress(side, runs done, runs in all)``.
+        progress: called as ``progress(side, runs done, runs in all)``; by default pytest's line of progress
+            is told, where there is one.
 
     Returns:
         The result, whether it passed or not; ``result.require()`` raises when it did not.
@@ -104,7 +105,7 @@ def check(
     asked = provider_asked(tested, provider)
     given = inputs_for(inputs, truth, candidate)
     drawn = fixtures_from(given, settings.fixtures(fixtures), settings.seed(seed))
-    tell = progress or (lambda side, done, total: None)
+    tell = teller(progress)
 
     expected, fed, reference_facts = _run_reference(truth, drawn, tell)
     run = _run_candidate(tested, drawn, expected, Evidence({}, {}, bound, asked, ()), tell)
