@@ -219,6 +219,8 @@ def test_a_hostile_name_changes_nothing_but_text(visit: Any, tmp_path: Path, nam
         reference={"kind": "torch", "class": name, name: name},
         candidate={"kind": "onnx", "path": name},
         notes=(name,),
+        steps=(),
+        unseen=name,
     )
     test = {"nodeid": name, "outcome": "skipped", "reason": name}
     file = tmp_path / "page.html"

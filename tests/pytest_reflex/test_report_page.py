@@ -115,7 +115,7 @@ def test_the_page_shows_all_that_a_result_holds() -> None:
     for word in (
         "Error of pi0 in its worst fixture, 1", "Largest 9.461e-03 (framed)", "2 of 12 cells at or above",
         "Distance in units in the last place", "4 to 7", "1,600 elements of all fixtures",
-        "Error over the denoising steps of fixture 1", "1.000e-04 after the last",
+        "Error by denoising step, fixture 1", "1.000e-04 after the last",
         "Which inputs each fixture exercised", "1 of 2", "-1 to 1", "reaches the outputs",
         "versions.onnxruntime", "0123456789abcdef", "float floor 6.0e-08",
     ):  # fmt: skip
