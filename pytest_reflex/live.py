@@ -20,9 +20,14 @@ def live(config: pytest.Config) -> Live | None:
     Under ``-q`` nobody wants one. Under ``-s`` and with live logs a test writes to the terminal itself. A
     worker of xdist writes to nobody's terminal.
     """
+    plugins = config.pluginmanager
+    # Each of these can be turned off, and takes its options along.
+    if not all(plugins.has_plugin(name) for name in ("terminal", "capture", "logging")):
+        return None
     option = config.option
-    spoken = option.capture == "no" or bool(config.getini("log_cli")) or option.collectonly
-    stream = terminal(quiet=option.verbose < 0 or spoken or hasattr(config, "workerinput"))
+    spoken = option.capture == "no" or config.getini("log_cli")
+    quiet = option.verbose < 0 or spoken or option.collectonly or hasattr(config, "workerinput")
+    stream = terminal(quiet=quiet)
     return None if stream is None else Live(config, stream)
 
 
@@ -67,6 +72,4 @@ class Live:
 
     def _column(self) -> int:
         """Where pytest has left the cursor: at the end of what it has written of its line."""
-        if not self._config.pluginmanager.has_plugin("terminalreporter"):
-            return 0
         return self._config.get_terminal_writer().width_of_current_line

@@ -132,7 +132,7 @@ def test_a_narrow_terminal_cuts_it(tmp_path: Path) -> None:
     assert max(map(len, lines)) == 23
 
 
-@pytest.mark.parametrize("option", ["-q", "-s", "-n1"])
+@pytest.mark.parametrize("option", ["-q", "-s", "-n1", "-pno:logging"])
 def test_it_is_in_nobody_s_way(option: str, tmp_path: Path) -> None:
     assert "\x1b[1A" not in on_a_terminal(tmp_path, option)
 
