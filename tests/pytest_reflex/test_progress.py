@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,11 @@ def screen(drawn: str) -> list[str]:
     return [re.sub(r"in \d+\.\d+s|=+", "", line).rstrip() for line in lines]
 
 
-def on_a_terminal(place: Path, *options: str, columns: int = 70, term: str = "xterm") -> str:
+def on_a_terminal(place: Path, *options: str, term: str = "xterm") -> str:
     """A run of pytest with both its streams on a terminal; every byte that reached it."""
     (place / "test_it.py").write_text(SLOW)
     terminal, side = pty.openpty()
-    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": term}
     env.pop("COLUMNS", None)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
@@ -125,11 +126,19 @@ def test_a_line_is_drawn_while_it_runs_and_leaves_no_trace(options: tuple[str, .
     assert "3 passed" in "".join(screen(drawn))
 
 
-def test_a_narrow_terminal_cuts_it(tmp_path: Path) -> None:
-    drawn = on_a_terminal(tmp_path, columns=24)
-    lines = re.findall(r"\x1b\[K(test_slow[^\x1b]*)\x1b\[1A", drawn)
-    assert lines
-    assert max(map(len, lines)) == 23
+def test_a_narrow_terminal_cuts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "DELAY_S", 0.0)
+    monkeypatch.setattr(progress, "REFRESH_S", 0.01)
+    stream = io.StringIO()
+    line = Line(stream, lambda: 24, lambda: 29, "test_slow\x1b[2J: ")
+    line.tell("reference", 1, 2)
+    while "test_slow" not in stream.getvalue():
+        time.sleep(0.01)
+    line.end()
+    drawn = re.findall(r"\n\r\x1b\[K([^\x1b]*)\x1b\[1A\x1b\[(\d+)G", stream.getvalue())
+    # What the name holds is obeyed by no terminal, and a line that was wrapped ends where it ends.
+    assert drawn[0] == ("test_slow?[2J: referenc", "6")
+    assert drawn[-1] == ("", "6")
 
 
 @pytest.mark.parametrize("option", ["-q", "-s", "-n1", "-pno:logging"])
