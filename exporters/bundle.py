@@ -32,6 +32,7 @@ from pytest_reflex.inputs import InputSpec
 
 if TYPE_CHECKING:
     from exporters.policy import Policy
+    from pytest_reflex.located import Located
     from pytest_reflex.runners import RecordedRunner, Runner
     from pytest_reflex.verdict import ParityResult
 
@@ -98,6 +99,20 @@ class Bundle:
             model, steps=self.manifest["steps"], **self.manifest["call"]
         )
         return runner
+
+    def locate(
+        self,
+        reference: Any,
+        *,
+        fixture_idx: int = 0,
+        seed: int = 0,
+        inputs: Sequence[Mapping[str, Any]] | None = None,
+        seconds: float | None = None,
+    ) -> Located:
+        """Where it and its reference part; see :func:`exporters.locate.locate`."""
+        from exporters.locate import locate
+
+        return locate(self, reference, fixture_idx=fixture_idx, seed=seed, inputs=inputs, seconds=seconds)
 
     def recording(self) -> RecordedRunner:
         """The recorded fixtures of its check, as a reference that needs no torch."""

@@ -206,6 +206,11 @@ def reference(policy: Any, *, steps: int | None = None, embodiment: int | None =
     return TorchRunner(policy, call, outputs=["actions"], states=states)
 
 
+def flow(policy: Any, *, embodiment: int | None = None) -> FlowPolicy:
+    """The action head's two halves, as :func:`export` traces them."""
+    return GrootFlow(head_of(policy), embodiment=embodiment)
+
+
 def inputs(
     policy: Any, *, tokens: int | None = None, batch: int = 1, embodiment: int | None = None
 ) -> list[InputSpec]:
@@ -298,7 +303,7 @@ def export(
         reference(head, steps=steps, embodiment=embodiment),
         out_dir,
         inputs=specs,
-        flow=GrootFlow(head, embodiment=embodiment),
+        flow=flow(head, embodiment=embodiment),
         steps=steps,
         family=FAMILY,
         layout=layout,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from exporters import checkpoints, lerobot, pi0_transformers
+from exporters.flow import FlowPolicy
 from exporters.pi0_lerobot import UPSTREAM
 from exporters.pi0_transformers import PI0Flow
 
@@ -69,6 +70,11 @@ def reference(policy: Any, *, steps: int | None = None) -> TorchRunner:
     if isinstance(policy, torch.nn.Module):
         return TorchRunner(policy, lambda **named: call(policy, **named), outputs=["actions"], states=states)
     return TorchRunner(policy, call, outputs=["actions"], states=states)
+
+
+def flow(policy: Any) -> FlowPolicy:
+    """The policy's two halves, as :func:`export` traces them."""
+    return PI0Flow(policy) if _is_transformers(policy) else UPSTREAM.flow(policy)
 
 
 def inputs(
@@ -128,7 +134,7 @@ def export(
         reference(policy, steps=steps),
         out_dir,
         inputs=inputs(policy, **sizes),
-        flow=PI0Flow(policy),
+        flow=flow(policy),
         steps=steps,
         family=FAMILY,
         **options,

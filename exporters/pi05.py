@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from exporters import lerobot
+from exporters.flow import FlowPolicy
 from exporters.lerobot import Upstream
 from exporters.pi0_lerobot import OpenPIFlow, image_size, sample
 
@@ -70,6 +71,11 @@ def reference(policy: Any, *, steps: int | None = None) -> TorchRunner:
         steps: the number of denoising steps; by default the configuration's.
     """
     return lerobot.reference(policy, UPSTREAM, steps=steps)
+
+
+def flow(policy: Any) -> FlowPolicy:
+    """The policy's two halves, as :func:`export` traces them."""
+    return UPSTREAM.flow(policy)
 
 
 def inputs(

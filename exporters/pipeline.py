@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,26 +20,27 @@ from torch import nn
 from exporters import checkpoints
 from exporters.bundle import FIXTURES, Bundle, Export, file_facts, staged
 from exporters.compose import Loop, compose
-from exporters.encoder import TIME, VELOCITY, X_T, dims
+from exporters.encoder import TIME, X_T, dims
 from exporters.flow import FlowPolicy, flow_states
 from exporters.graphs import write_graph
+from exporters.halves import example_sizes, prefix_call, velocity_call
 from exporters.manifest import write_manifest
 from exporters.policy import OPTIMIZATION
 from exporters.schedule import LAYOUTS, Layout
 from exporters.tracing import trace
 from pytest_reflex.check import check
 from pytest_reflex.errors import InputError, SettingsError, TracingError
-from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
+from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.memory import release_mapped
 from pytest_reflex.progress import Progress, teller
-from pytest_reflex.runners import Runner, TorchRunner, save_recording
+from pytest_reflex.runners import TorchRunner, save_recording
 from pytest_reflex.runners.base import RunnerBase, trajectory_of
+from pytest_reflex.settings import Floors
 from pytest_reflex.verdict import THRESHOLD, ParityResult
 
 if TYPE_CHECKING:
     from pytest_reflex.runners.base import Trajectory
 
-_CONTEXT = "context."
 _PACKAGES = (
     "pytest-reflex",
     "torch",
@@ -59,8 +59,9 @@ def export(
     out_dir: str | os.PathLike[str],
     *,
     inputs: Sequence[InputSpec],
-    threshold: float = THRESHOLD,
+    threshold: float | str | Floors = THRESHOLD,
     strict: bool = False,
+    floor: bool | float = False,
     fixtures: int = 5,
     seed: int = 0,
     provider: str = "cpu",
@@ -82,8 +83,9 @@ def export(
         out_dir: where the bundle goes. An earlier bundle there is replaced, in one rename, once the
             new one has passed; anything else there is left alone.
         inputs: what the model reads, in the order of the graph's inputs.
-        threshold: bound on ``max_abs_diff``; pass is strictly below.
+        threshold: bound on ``max_abs_diff``; pass is strictly below. Or ``"2x floor"``.
         strict: tighten the threshold to 1e-5, and refuse what a careful reader would ask about.
+        floor: also say of each fixture whether it is rounding or a bug; see :func:`pytest_reflex.check`.
         fixtures: how many seeded fixtures are compared.
         seed: what they are drawn with.
         provider: ONNX Runtime execution provider, by short or by full name.
@@ -121,7 +123,7 @@ def export(
         else TorchRunner(reference, outputs=outputs, states=states)
     )
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
-    sizes = _example_sizes(inputs)
+    sizes = example_sizes(inputs)
     example = make_fixture([spec.sized(sizes) for spec in inputs], seed=seed, fixture_idx=0)
     free = {spec.name: spec.free for spec in inputs if spec.free}
 
@@ -175,6 +177,7 @@ def export(
                 inputs=inputs,
                 threshold=threshold,
                 strict=strict,
+                floor=floor,
                 fixtures=fixtures,
                 seed=seed,
                 provider=provider,
@@ -215,16 +218,8 @@ def _flow_models(
         )
     x_t = tensors.pop(loop.noise)
 
-    def prefix(**observation: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {_CONTEXT + name: value for name, value in flow.prefix(**observation).items()}
-
-    def velocity(**step: torch.Tensor) -> dict[str, torch.Tensor]:
-        x, time = step.pop(X_T), step.pop(TIME)
-        context = {name.removeprefix(_CONTEXT): value for name, value in step.items()}
-        return {VELOCITY: flow.velocity(x, time, **context)}
-
     tell("trace prefix", 0, 1)
-    prefix_model = trace(flow, prefix, tensors, free=free)
+    prefix_model = trace(flow, prefix_call(flow), tensors, free=free)
     tell("trace prefix", 1, 1)
     tell("trace step", 0, 1)
     # The step is traced on blanks: shapes and dtypes are enough, and the real ones would run the prefix.
@@ -237,7 +232,7 @@ def _flow_models(
         name: [n if isinstance(n, str) else None for n in dims(value)] for name, value in made.items()
     }
     step_free |= {X_T: list(noise_axes), TIME: list(noise_axes[:1])}
-    step_model = trace(flow, velocity, step, free=step_free)
+    step_model = trace(flow, velocity_call(flow), step, free=step_free)
     tell("trace step", 1, 1)
     tell("compose", 0, 1)
     with _no_collection():
@@ -249,7 +244,7 @@ def _flow_models(
 class _Recorder(RunnerBase):
     """The reference, remembering what it was given and what it answered."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: TorchRunner) -> None:
         self._runner = runner
         self.name = runner.name
         self.seen: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
@@ -266,6 +261,9 @@ class _Recorder(RunnerBase):
     @property
     def trajectory(self) -> Trajectory | None:
         return trajectory_of(self._runner)
+
+    def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._runner.exact(inputs)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = self._runner.run(inputs)
@@ -294,14 +292,6 @@ def _free_batch(inputs: Sequence[InputSpec]) -> list[InputSpec]:
             raise InputError(f"input {spec.name!r} is a scalar, which has no batch to leave free")
     rest = {spec.name: spec.free[1:] or (None,) * (len(spec.shape) - 1) for spec in inputs}
     return [replace(spec, free=("batch", *rest[spec.name])) for spec in inputs]
-
-
-def _example_sizes(inputs: Sequence[InputSpec]) -> dict[str, int]:
-    """Sizes to trace free axes with: torch.export takes a size of one, and two equal sizes, for constants."""
-    sizes: dict[str, int] = {}
-    for name, plain in free_sizes(inputs).items():
-        sizes[name] = next(n for n in itertools.count(max(plain, 2)) if n not in sizes.values())
-    return sizes
 
 
 def _blank(value: ir.Value, sizes: Mapping[str, int]) -> torch.Tensor:

@@ -29,6 +29,10 @@ PREPACK_LIMIT_BYTES = 2 << 30
 OPTIMIZATION: Optimization = "basic"
 
 
+# Where ONNX Runtime finds the weights of a graph that it is given as bytes.
+WEIGHTS_PLACE = "session.model_external_initializers_file_folder_path"
+
+
 class Policy(RunnerBase):
     """A bundle under ONNX Runtime: named observation arrays in, actions out.
 
@@ -42,6 +46,10 @@ class Policy(RunnerBase):
             ``stepwise``); by default what the bundle was exported with.
         prepack: pack the weights for speed; by default where that takes less than 2 GiB.
         seed: what the noise that :meth:`infer` is not given is drawn with; by default it is fresh.
+        threads: threads within an operator; by default what ONNX Runtime chooses.
+        optimization: how far ONNX Runtime may rewrite the graphs; by default as the manifest says.
+        disabled_optimizers: names of ONNX Runtime's graph transformers that are left out.
+        config: session configuration entries; by default the manifest's.
     """
 
     def __init__(
@@ -52,6 +60,10 @@ class Policy(RunnerBase):
         steps: int | None = None,
         prepack: bool | None = None,
         seed: int | None = None,
+        threads: int | None = None,
+        optimization: Optimization | None = None,
+        disabled_optimizers: Sequence[str] = (),
+        config: Mapping[str, str] | None = None,
     ) -> None:
         manifest = bundle.manifest
         self.name = bundle.shown or str(bundle.path)
@@ -65,12 +77,15 @@ class Policy(RunnerBase):
             copies = self._steps if bundle.layout == "unrolled" else 1
             prepack = weights * copies < PREPACK_LIMIT_BYTES
         # As it was judged, it is run: the manifest says how its sessions were opened.
-        optimization = manifest.get("session", {}).get("optimization", OPTIMIZATION)
+        stated = manifest.get("session", {})
         # The same for every session of this policy.
         self._options: dict[str, Any] = {
             "provider": provider,
             "prepack": prepack,
-            "optimization": optimization,
+            "threads": threads,
+            "optimization": optimization or stated.get("optimization", OPTIMIZATION),
+            "disabled_optimizers": disabled_optimizers,
+            "config": stated.get("config", {}) if config is None else config,
         }
         self.sessions = {
             role: OnnxRunner(bundle.path / file, **self._options) for role, file in manifest["graphs"].items()
@@ -170,7 +185,8 @@ class Policy(RunnerBase):
 
         file = self._bundle.path / self._bundle.manifest["graphs"]["model"]
         model, names = with_states(file, self._bundle.layout, self._steps)
-        with OnnxRunner(model, weights=file.parent, name=self.name, **self._options) as session:
+        config = {**self._options["config"], WEIGHTS_PLACE: str(file.parent)}
+        with OnnxRunner(model, name=self.name, **{**self._options, "config": config}) as session:
             outputs = session.run(self._fed(inputs))
         if self._bundle.layout == "loop":
             return outputs[names[0]]

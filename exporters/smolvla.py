@@ -157,6 +157,11 @@ def reference(policy: Any, *, steps: int | None = None) -> TorchRunner:
     return lerobot.reference(policy, UPSTREAM, steps=steps)
 
 
+def flow(policy: Any) -> FlowPolicy:
+    """The policy's two halves, as :func:`export` traces them."""
+    return UPSTREAM.flow(policy)
+
+
 def inputs(
     policy: SmolVLAPolicy,
     *,

@@ -7,10 +7,13 @@ Between the two the program is mended by :mod:`exporters.program`, and after the
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -75,6 +78,55 @@ def trace(
     Raises:
         TracingError: torch could not trace or convert it, or the graph would narrow a float64 constant.
     """
+    traced = trace_program(owner, call, inputs, free=free)
+    outputs, program, title = traced.outputs, traced.program, type(owner).__name__
+    with torch.no_grad(), _quiet(), _naming(f"torch.onnx could not convert {title}"):
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            optimize=False,
+            verbose=False,
+        )
+        if converted is None:
+            raise TracingError(f"torch.onnx gave no program for {title}")
+        refuse_narrowed_constants(converted.model)
+        name_weights(converted.model)
+        transpose_weights(converted.model)
+        converted.optimize()
+    clash = set(inputs) & set(outputs)
+    if clash:
+        raise TracingError(f"{sorted(clash)} name both an input and an output of {title}; rename one")
+    model: ir.Model = converted.model
+    name_ends(model, list(inputs), outputs)
+    name_axes(model, free)
+    brief_metadata(model)
+    return model
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced program as it is converted: in functional operators, mended, its constants folded.
+
+    Attributes:
+        program: the program.
+        inputs: names of its inputs, in order.
+        outputs: names of its outputs, in order.
+    """
+
+    program: ExportedProgram
+    inputs: list[str]
+    outputs: list[str]
+
+
+def trace_program(
+    owner: nn.Module,
+    call: Callable[..., Named],
+    inputs: Named,
+    *,
+    free: Mapping[str, Sequence[str | None]] = MappingProxyType({}),
+) -> Traced:
+    """The program that :func:`trace` converts; the same arguments, the same errors."""
     outputs: list[str] = []
     entry = _Entry(owner, call, list(inputs), outputs).eval()
     names = sorted({name for axes in free.values() for name in axes if name})
@@ -95,32 +147,12 @@ def trace(
                 strict=False,
                 prefer_deferred_runtime_asserts_over_guards=bool(sizes),
             )
-        with _naming(f"torch.onnx could not convert {title}"):
+        with _naming(f"torch.export could not reduce {title} to functional operators"):
             program = _functional(program)
             fold_constants(program)
             widen_scalars(program)
             zero_masked_rows(program)
-            converted = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                optimize=False,
-                verbose=False,
-            )
-            if converted is None:
-                raise TracingError(f"torch.onnx gave no program for {title}")
-            refuse_narrowed_constants(converted.model)
-            name_weights(converted.model)
-            transpose_weights(converted.model)
-            converted.optimize()
-    clash = set(inputs) & set(outputs)
-    if clash:
-        raise TracingError(f"{sorted(clash)} name both an input and an output of {title}; rename one")
-    model: ir.Model = converted.model
-    name_ends(model, list(inputs), outputs)
-    name_axes(model, free)
-    brief_metadata(model)
-    return model
+    return Traced(program, list(inputs), outputs)
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
@@ -129,13 +161,34 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
     torch.onnx would do this itself; done first, the passes below see every scalar that its
     decompositions bring in, and no value that is written to after it was made.
     """
-    from torch.onnx._internal.exporter import _decomp, _registration
+    from torch.onnx._internal.exporter import _decomp
 
-    registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
+    registry = _registry()
     implemented = set(_decomp.get_onnx_implemented_overloads(registry))
     table = _decomp.create_onnx_friendly_decomposition_table(implemented)
     functional: ExportedProgram = program.run_decompositions(table)
     return functional
+
+
+def as_converted(traced: Traced) -> Traced:
+    """The program with the names that its nodes have when torch.onnx converts them.
+
+    torch.onnx reduces a program once more and numbers its nodes anew; a value of the graph is called what
+    its node is called then.
+    """
+    from torch.onnx._internal.exporter import _core
+
+    with torch.no_grad(), _quiet():
+        program = _core._prepare_exported_program_for_export(traced.program, registry=_registry())
+    return replace(traced, program=program)
+
+
+@functools.cache
+def _registry() -> Any:
+    """The operators that torch.onnx can convert; a second to gather."""
+    from torch.onnx._internal.exporter import _registration
+
+    return _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
 
 
 @contextlib.contextmanager

@@ -86,10 +86,11 @@ def parity(
     function: Any = None,
     /,
     *,
-    threshold: float | None = None,
+    threshold: float | str | None = None,
     fixtures: int | None = None,
     seed: int | None = None,
     provider: str | None = None,
+    floor: bool | float | None = None,
     **unknown: Never,
 ) -> Any:
     """Mark a test, a class or a module (``pytestmark``) as a parity test.
@@ -98,10 +99,12 @@ def parity(
     ``usefixtures("parity")``: with the plugin off such a test is an error and never a pass.
 
     Args:
-        threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit (default 1e-4).
+        threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit (default 1e-4); or
+            ``"2x floor"``, a multiple of PyTorch's own error against float64.
         fixtures: how many fixtures are drawn (default 5).
         seed: what they are drawn with (default 0).
         provider: the execution provider the candidate must run on (default ``cpu``).
+        floor: run the reference in float64 too, and say what is rounding and what a bug.
 
     Returns:
         A decorator; or the test itself when used bare, as ``@reflex.parity``.
@@ -113,7 +116,13 @@ def parity(
 
     from pytest_reflex import settings
 
-    values = {"threshold": threshold, "fixtures": fixtures, "seed": seed, "provider": provider}
+    values = {
+        "threshold": threshold,
+        "fixtures": fixtures,
+        "seed": seed,
+        "provider": provider,
+        "floor": floor,
+    }
     bare = callable(function)
     positional = () if bare or function is None else (function,)
     settings.resolve(settings.marker({**values, **unknown}, positional))

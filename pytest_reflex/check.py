@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pytest_reflex import settings
 from pytest_reflex.details import InputSummary, keep_worst_grids, summaries
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.fixtures import Fixtures, fixtures_from
-from pytest_reflex.growth import growth
+from pytest_reflex.floor import FACTOR, Floor, Rounding, floors_of, rounding_of
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.liveness import (
     Effect,
@@ -29,6 +30,7 @@ from pytest_reflex.liveness import (
 from pytest_reflex.progress import Progress, teller
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import trajectory_of
+from pytest_reflex.seen import seen_steps
 from pytest_reflex.sides import (
     Candidate,
     candidate_runner,
@@ -47,6 +49,7 @@ from pytest_reflex.verdict import (
     FixtureResult,
     ParityResult,
     judge_fixture,
+    same_structure,
 )
 
 __all__ = ["Candidate", "Progress", "check"]
@@ -59,11 +62,12 @@ def check(
     candidate: Any,
     *,
     inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | None = None,
-    threshold: float = THRESHOLD,
+    threshold: float | str | settings.Floors = THRESHOLD,
     fixtures: int = 5,
     seed: int = 0,
     provider: str = "cpu",
     strict: bool = False,
+    floor: bool | float = False,
     name: str | None = None,
     progress: Progress | None = None,
 ) -> ParityResult:
@@ -77,11 +81,14 @@ def check(
         candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate` such as a bundle.
         inputs: the inputs to draw fixtures from, or recorded inputs, one mapping per fixture. By default
             those of a recorded reference, else the candidate's own.
-        threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit.
+        threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit; or ``"2x floor"``,
+            twice PyTorch's own error against float64, for each fixture and output.
         fixtures: how many to draw.
         seed: what to draw them with.
         provider: the execution provider the candidate must run on, by short or full name.
         strict: lower the threshold to 1e-5 at most, and refuse what would otherwise be noted.
+        floor: run the reference in float64 too, and say of each fixture whether it is rounding or a bug; a
+            number is how many times as far as PyTorch from that truth the candidate may be (2 by default).
         name: what the result is called; by default the candidate's name.
         progress: called as ``progress(side, runs done, runs in all)``; by default pytest's line of progress
             is told, where there is one.
@@ -95,8 +102,12 @@ def check(
         RunnerError: a side could not be opened or could not run a fixture.
         ReflexError: the reference or the candidate is nothing that can be judged.
     """
-    bound = settings.threshold(threshold)
+    asked_bound = settings.threshold(threshold)
+    floors = asked_bound if isinstance(asked_bound, settings.Floors) else None
+    bound = math.inf if isinstance(asked_bound, settings.Floors) else asked_bound
     bound = min(bound, STRICT_THRESHOLD) if strict else bound
+    told = settings.floor(floor)
+    factor = (FACTOR if isinstance(told, bool) else told) if told or floors else None
     provider = settings.provider_name(provider)
     tested = candidate_runner(candidate, provider)
     truth = reference_runner(reference, candidate)
@@ -107,11 +118,13 @@ def check(
     drawn = fixtures_from(given, settings.fixtures(fixtures), settings.seed(seed))
     tell = teller(progress)
 
-    expected, fed, reference_facts = _run_reference(truth, drawn, tell)
-    run = _run_candidate(tested, drawn, expected, Evidence({}, {}, bound, asked, ()), tell)
+    expected, fed, reference_facts, exact = _run_reference(truth, drawn, tell, floor=factor is not None)
+    rounding = rounding_of(exact, expected) if exact else {}
+    terms = _Terms(Evidence({}, {}, bound, asked, ()), exact, rounding, factor, floors)
+    run = _run_candidate(tested, drawn, expected, terms, tell)
     silent = {n: value for n, value in drawn.others.items() if not run.effects[n].words}
     liveness = judge_liveness(list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent))
-    grown = growth(truth, tested, drawn, run.results, (expected, run.outputs), tell)
+    seen = seen_steps(truth, tested, drawn, run.results, (expected, run.outputs), tell)
 
     doubts = {"compared": _random(reference_facts), "inputs": liveness.unproven}
     reasons = {
@@ -125,7 +138,7 @@ def check(
         (reasons[gate] if strict else notes).extend(doubts.get(gate, []))
     return ParityResult(
         name=name or tested.name,
-        threshold=bound,
+        threshold=bound if floors is None else _largest_bound(run.results, bound),
         strict=strict,
         seed=drawn.seed,
         fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, fed, strict=True)),
@@ -134,10 +147,48 @@ def check(
         candidate={**run.facts, "live_inputs": liveness.live},
         notes=tuple(notes),
         doubts=tuple(Answer(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
-        steps=grown.steps,
-        steps_of=grown.fixture_idx,
-        unseen=grown.unseen,
+        steps=seen.steps,
+        steps_of=seen.fixture_idx,
+        unseen=seen.unseen,
+        floors=floors.times if floors else None,
     )
+
+
+# The reference's outputs in float64, or why there are none.
+_Truth = Mapping[str, Array] | str
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What every fixture is judged by."""
+
+    evidence: Evidence
+    exact: Sequence[_Truth]
+    rounding: Mapping[str, Rounding]
+    factor: float | None
+    floors: settings.Floors | None
+
+    def of(self, fixture_idx: int, expected: Mapping[str, Array], got: dict[str, Array]) -> Evidence:
+        """The evidence on one fixture, but for the provider that ran."""
+        evidence = replace(self.evidence, reference=expected, candidate=got)
+        if self.factor is None or not same_structure(evidence):
+            return evidence
+        floors = floors_of(self.exact[fixture_idx], expected, got, self.rounding, self.factor)
+        return replace(evidence, floors=floors, bounds=self._bounds(floors))
+
+    def _bounds(self, floors: Mapping[str, Floor]) -> dict[str, float]:
+        if self.floors is None:
+            return {}
+        most = self.evidence.threshold  # strict's, where that is asked for
+        # Without a floor there is no bound to be below: 0 refuses, and the floor says why.
+        units = {name: floor.unit for name, floor in floors.items()}
+        return {n: 0.0 if unit is None else min(self.floors.times * unit, most) for n, unit in units.items()}
+
+
+def _largest_bound(results: Sequence[FixtureResult], most: float) -> float:
+    """The loosest bound that any output was held to; outputs without one are exact."""
+    bounds = [o.bound for result in results for o in result.outputs if o.bound]
+    return max(bounds, default=min(most, STRICT_THRESHOLD))
 
 
 @dataclass(frozen=True)
@@ -152,23 +203,38 @@ class _CandidateRun:
 
 
 def _run_reference(
-    runner: Runner, fixtures: Fixtures, tell: Progress
-) -> tuple[list[dict[str, Array]], list[tuple[InputSummary, ...]], dict[str, Any]]:
+    runner: Runner, fixtures: Fixtures, tell: Progress, *, floor: bool
+) -> tuple[list[dict[str, Array]], list[tuple[InputSummary, ...]], dict[str, Any], list[_Truth]]:
     expected, fed = [], []
+    exact: list[_Truth] = []
     with _opened(runner):
         for fixture_idx in range(fixtures.count):
             inputs = fixtures.make(fixture_idx)
             fed.append(summaries(inputs))  # before the runner, which may write to them
             expected.append(copied(runner.run(inputs)))
             tell("reference", fixture_idx + 1, fixtures.count)
-        return expected, fed, _facts(runner)
+        for fixture_idx in range(fixtures.count) if floor else ():
+            exact.append(_exact(runner, fixtures.make(fixture_idx)))
+            tell("float64", fixture_idx + 1, fixtures.count)
+        return expected, fed, _facts(runner), exact
+
+
+def _exact(runner: Runner, inputs: Mapping[str, Array]) -> _Truth:
+    """The reference in float64, where its runner can do that; it decides nothing, so failing is no error."""
+    exact = getattr(runner, "exact", None)
+    if exact is None:
+        return f"{runner.name} has no float64 run"
+    try:
+        return copied(exact(inputs))
+    except ReflexError as error:
+        return str(error)
 
 
 def _run_candidate(
     runner: Runner,
     fixtures: Fixtures,
     expected: Sequence[Mapping[str, Array]],
-    terms: Evidence,
+    terms: _Terms,
     tell: Progress,
 ) -> _CandidateRun:
     others = fixtures.others
@@ -180,10 +246,10 @@ def _run_candidate(
         for fixture_idx in range(fixtures.count):
             got = copied(runner.run(fixtures.make(fixture_idx)))
             used = tuple(getattr(runner, "providers_used", ()))
-            evidence = replace(terms, reference=expected[fixture_idx], candidate=got, providers_used=used)
+            evidence = replace(terms.of(fixture_idx, expected[fixture_idx], got), providers_used=used)
             results.append(judge_fixture(fixture_idx, evidence))
             plain = got if fixture_idx == 0 else plain
-            # Kept for growth() alone, and only of what it may ask again: a loop's outputs are small.
+            # Kept for seen_steps() alone, and only of what it may ask again: a loop's outputs are small.
             outputs.append(got if trajectory_of(runner) else {})
             tell("candidate", next(done), total)
         again = unequal_bits(plain, copied(runner.run(fixtures.make(0))))

@@ -70,9 +70,12 @@ def _judging(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option(
                 "--threshold", metavar="FLOAT", default=str(THRESHOLD), show_default=True, callback=_parsed,
-                help="Pass is max_abs_diff strictly below this.",
+                help="Pass is max_abs_diff strictly below this; or '2x floor'.",
             ),
             click.option("--strict", is_flag=True, help="Threshold 1e-5, and doubts are failures."),
+            click.option(
+                "--floor", is_flag=True, help="Run the reference in float64 too: rounding, or a bug?"
+            ),
             click.option(
                 "--fixtures", metavar="N", default="5", show_default=True, callback=_parsed,
                 help="How many fixtures are compared.",
@@ -220,6 +223,46 @@ def serve(directory: Path, **options: Any) -> int:
         )
     server.run(click.echo)
     return PASS
+
+
+@app.command("locate")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@_model
+@click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")
+@click.option(
+    "--seed",
+    metavar="N",
+    default="0",
+    show_default=True,
+    callback=_parsed,
+    help="What the fixtures are drawn with.",
+)
+@click.option("--repro", type=click.Path(path_type=Path), metavar="OUT", help="Write a minimal reproduction.")
+@click.option("--output-json", "as_json", is_flag=True, help="Print JSON to stdout and nothing else.")
+def locate_place(
+    directory: Path, model: str, fixture: int, seed: int, repro: Path | None, as_json: bool
+) -> Reported:
+    """Find the first module that computes something else in the bundle DIR than in the policy.
+
+    Exits 0 when nothing is further from PyTorch than float32 explains, 1 when a place was found.
+    """  # fmt: skip
+    from exporters.bundle import open_bundle
+    from exporters.locate import Search, write_reproduction
+    from pytest_reflex.report.json import dumps
+    from pytest_reflex.report.located import located_text
+    from pytest_reflex.report.results import located_to_json
+
+    bundle = open_bundle(directory, to_judge=True)
+    reference, _ = _reference(bundle, model)
+    with _Progress() as tell:
+        search = Search(bundle, reference, seed=seed, progress=tell)
+        located = search.walk(fixture)
+    code = PASS if located.cause == "rounding" else FAIL
+    below = ""
+    if repro is not None:
+        below = f"\nReproduction: {write_reproduction(search, repro)}\n"
+    text = dumps(located_to_json(located)) if as_json else located_text(located) + "\n" + below
+    return Reported(code, text)
 
 
 def _require_draws(context: click.Context, model: str) -> None:

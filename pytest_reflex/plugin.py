@@ -27,11 +27,18 @@ _OPTIONS: Final = (
     ("fixtures", "N", int | str, "how many fixtures are drawn (default 5)"),
     ("seed", "N", int | str, "what fixtures are drawn with (default 0)"),
     ("provider", "NAME", str, "the execution provider the candidate must run on (default cpu)"),
+    ("floor", None, bool | str, "run the reference in float64 too, and say what is rounding and what a bug"),
+    (
+        "locate",
+        "SECONDS",
+        float | str,
+        "how long a failing test may look for the place (60; 0 is never)",
+    ),
     ("report", "DIR", str, "write DIR/index.html and DIR/parity.json"),
     ("json", "PATH", str, "write the results to PATH as JSON"),
 )
 _MARKER: Final = (
-    "parity(threshold=1e-4, fixtures=5, seed=0, provider='cpu'): "
+    "parity(threshold=1e-4, fixtures=5, seed=0, provider='cpu', floor=False): "
     "a test that compares an export with its PyTorch reference through the `parity` fixture."
 )
 _SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()

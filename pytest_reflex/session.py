@@ -55,10 +55,11 @@ class Parity:
         candidate: Any,
         *,
         inputs: Sequence[InputSpec] | Sequence[Mapping[str, np.ndarray]] | None = None,
-        threshold: float | None = None,
+        threshold: float | str | None = None,
         fixtures: int | None = None,
         seed: int | None = None,
         provider: str | None = None,
+        floor: bool | float | None = None,
         name: str | None = None,
     ) -> ParityResult:
         """Check the candidate against the reference; see :func:`pytest_reflex.check`.
@@ -74,6 +75,7 @@ class Parity:
             fixtures: how many fixtures are drawn.
             seed: what they are drawn with.
             provider: the execution provider the candidate must run on.
+            floor: run the reference in float64 too, and say what is rounding and what a bug.
             name: what the result is called in reports.
 
         Returns:
@@ -84,7 +86,13 @@ class Parity:
             ReflexError: no verdict could be reached.
         """
         __tracebackhide__ = True
-        given = {"threshold": threshold, "fixtures": fixtures, "seed": seed, "provider": provider}
+        given = {
+            "threshold": threshold,
+            "fixtures": fixtures,
+            "seed": seed,
+            "provider": provider,
+            "floor": floor,
+        }
         from pytest_reflex.check import check
 
         try:
@@ -98,8 +106,13 @@ class Parity:
                 seed=settings.seed,
                 provider=settings.provider,
                 strict=settings.strict,
+                floor=settings.floor,
                 name=name or self._next_name(),
             )
+            if not result.passed:
+                from pytest_reflex.diagnose import diagnosed
+
+                result = diagnosed(result, reference, candidate, inputs=inputs, seconds=settings.locate)
         except ReflexError as error:
             # The message says it all; the way it took through the library helps nobody. Its cause stays.
             raise error.with_traceback(None)  # noqa: B904

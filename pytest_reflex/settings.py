@@ -56,17 +56,60 @@ def provider_name(value: object, source: str = "provider") -> str:
     )
 
 
-def threshold(value: object, source: str = "threshold") -> float:
-    """A bound on max_abs_diff: a finite number above 0, in the outputs' own unit.
+@dataclass(frozen=True)
+class Floors:
+    """A threshold in units of the reference's own rounding error, taken per fixture and output."""
+
+    times: float
+
+    def __str__(self) -> str:
+        return f"{self.times:g}x floor"
+
+
+Threshold = float | Floors
+
+
+def threshold(value: object, source: str = "threshold") -> Threshold:
+    """A bound on max_abs_diff: a finite number above 0, in the outputs' own unit, or as ``"2x floor"``.
 
     Raises:
         SettingsError: it is anything else (NaN, infinity, 0, a bool, text that is no number).
     """
-    number = _number(value)
+    if isinstance(value, Floors):
+        value = str(value)
+    words = value.lower().split() if isinstance(value, str) else []
+    in_floors = len(words) == 2 and words[1] == "floor" and words[0].endswith("x")
+    number = _number(words[0][:-1] if in_floors else value)
     if number is None or not math.isfinite(number) or number <= 0:
         raise SettingsError(
             f"{source}: {value!r} is not a threshold; give a finite number above 0, such as 1e-5"
         )
+    return Floors(number) if in_floors else number
+
+
+def number_threshold(value: object, source: str = "threshold") -> float:
+    """A threshold for results that are stored, which cannot be run in float64 any more.
+
+    Raises:
+        SettingsError: it is no threshold, or one in units of the floor.
+    """
+    bound = threshold(value, source)
+    if isinstance(bound, Floors):
+        raise SettingsError(f"{source}: {bound} is nothing to judge stored results at; give a number")
+    return bound
+
+
+def floor(value: object, source: str = "floor") -> bool | float:
+    """Whether to measure the float64 floor, or how many times as far as PyTorch the candidate may be.
+
+    Raises:
+        SettingsError: it is neither yes nor no, nor a finite number of at least 1.
+    """
+    number = None if isinstance(value, bool) or value in ("1", "0") else _number(value)
+    if number is None:
+        return yes_or_no(value, source)
+    if not math.isfinite(number) or number < 1:
+        raise SettingsError(f"{source}: {value!r} is neither yes nor no, nor a factor of at least 1")
     return number
 
 
@@ -93,6 +136,18 @@ def seed(value: object, source: str = "seed") -> int:
     number = _whole(value)
     if number is None or number < 0:
         raise SettingsError(f"{source}: {value!r} is not a seed; give a whole number, 0 or more")
+    return number
+
+
+def seconds(value: object, source: str = "locate") -> float:
+    """How long something may take: a finite number of seconds, 0 or more.
+
+    Raises:
+        SettingsError: it is anything else.
+    """
+    number = _number(value)
+    if number is None or not math.isfinite(number) or number < 0:
+        raise SettingsError(f"{source}: {value!r} is not a time; give seconds, 0 or more")
     return number
 
 
@@ -158,15 +213,20 @@ class Settings:
         seed: what they are drawn with.
         provider: ONNX Runtime's full name of the execution provider the candidate must run on.
         strict: tighten the threshold to at most 1e-5 and fail what could pass silently.
+        floor: whether to measure how far both sides are from the reference in float64, or the factor that
+            tells rounding from a bug there.
+        locate: how many seconds a failing test may take to find out where the two sides part; 0 is never.
         report: directory that ``parity.json`` and ``index.html`` are written to, or None.
         json: file that the JSON document is written to, or None.
     """
 
-    threshold: float = 1e-4
+    threshold: Threshold = 1e-4
     fixtures: int = 5
     seed: int = 0
     provider: str = PROVIDERS["cpu"]
     strict: bool = False
+    floor: bool | float = False
+    locate: float = 60.0
     report: str | None = None
     json: str | None = None
 
@@ -178,12 +238,14 @@ PARSERS: Final[Mapping[str, Callable[[object, str], Any]]] = MappingProxyType(
         "seed": seed,
         "provider": provider_name,
         "strict": yes_or_no,
+        "floor": floor,
+        "locate": seconds,
         "report": path,
         "json": path,
     }
 )
 # What one check can be told; strict and the two paths belong to the session.
-CHECK_NAMES: Final = ("threshold", "fixtures", "seed", "provider")
+CHECK_NAMES: Final = ("threshold", "fixtures", "seed", "provider", "floor")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_reflex.details import ErrorGrid, InputSummary, StepDifference
+    from pytest_reflex.floor import Floor, Word
+    from pytest_reflex.located import Located
     from pytest_reflex.metrics import Difference
 
 THRESHOLD: Final = 1e-4
@@ -53,6 +55,8 @@ class OutputResult:
         shape: the reference's shape.
         difference: the figures, or None when structure or finiteness made them meaningless.
         grid: where the error lies, kept for the fixture in which this output differs most.
+        floor: how far both sides are from the reference in float64; None when nobody asked.
+        bound: its own threshold, where that was asked for in units of the floor.
     """
 
     name: str
@@ -60,6 +64,8 @@ class OutputResult:
     shape: tuple[int, ...]
     difference: Difference | None
     grid: ErrorGrid | None = None
+    floor: Floor | None = None
+    bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,13 @@ class FixtureResult:
         cosines = [o.difference.cos for o in self.outputs if o.difference is not None]
         return max(cosines, key=lambda cos: _badness(-cos), default=None)
 
+    @property
+    def word(self) -> Word | None:
+        """``rounding``, ``undecided`` or ``bug``, the worst of any output; None when nobody asked."""
+        from pytest_reflex.floor import worst_word
+
+        return worst_word(o.floor.word for o in self.outputs if o.floor is not None)
+
 
 @dataclass(frozen=True)
 class ParityResult:
@@ -129,7 +142,8 @@ class ParityResult:
 
     Attributes:
         name: what was judged, for people: a test's node id or a bundle's path.
-        threshold: the bound on max_abs_diff; pass is strictly below.
+        threshold: the bound on max_abs_diff; pass is strictly below. The largest of any output, where it
+            was asked for in units of the floor.
         strict: whether notes were turned into failures.
         seed: what the fixtures were drawn with, or None when they were recorded.
         fixtures: one result per fixture.
@@ -141,6 +155,8 @@ class ParityResult:
         steps: how far the sides were apart after each denoising step, in one fixture.
         steps_of: that fixture: the one whose outputs differ most. None when there are no steps.
         unseen: why there are no steps, in words.
+        floors: the threshold as a multiple of the floor, where it was asked for so.
+        located: where the two sides part, when that was looked for.
     """
 
     name: str
@@ -156,6 +172,8 @@ class ParityResult:
     steps: tuple[StepDifference, ...] = ()
     steps_of: int | None = None
     unseen: str = ""
+    floors: float | None = None
+    located: Located | None = None
 
     @property
     def passed(self) -> bool:
@@ -195,6 +213,13 @@ class ParityResult:
             default=None,
         )
 
+    @property
+    def word(self) -> Word | None:
+        """``rounding``, ``undecided`` or ``bug``, the worst of any fixture; None when nobody asked."""
+        from pytest_reflex.floor import worst_word
+
+        return worst_word(fixture.word for fixture in self.fixtures if fixture.word is not None)
+
     def require(self) -> ParityResult:
         """Return the result itself when it passed.
 
@@ -232,13 +257,18 @@ def _badness(figure: float | None) -> tuple[bool, float]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the fixture gates look at: both sides' outputs for one fixture, and how the candidate ran."""
+    """What the fixture gates look at: both sides' outputs for one fixture, and how the candidate ran.
+
+    ``bounds`` holds the outputs that have a threshold of their own.
+    """
 
     reference: Arrays
     candidate: Arrays
     threshold: float
     provider_asked: str
     providers_used: Sequence[str]
+    floors: Mapping[str, Floor] = field(default_factory=dict)
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
@@ -315,15 +345,18 @@ def _exact(e: Evidence) -> str:
 
 
 def _threshold(e: Evidence) -> str:
-    return below_threshold(e.differences, e.threshold)
+    return below_threshold(e.differences, e.threshold, e.bounds)
 
 
-def below_threshold(differences: Mapping[str, Difference], threshold: float) -> str:
+def below_threshold(
+    differences: Mapping[str, Difference], threshold: float, bounds: Mapping[str, float] | None = None
+) -> str:
     """What the threshold gate says of each output's figures: :data:`YES`, or why not."""
     for name, d in differences.items():
+        bound = (bounds or {}).get(name, threshold)
         # Asked this way round, a NaN is a refusal.
-        if not (d.max_abs_diff < threshold):
-            return f"{name}: max_abs_diff {d.max_abs_diff:.3e} is not below {threshold:.1e}"
+        if not (d.max_abs_diff < bound):
+            return f"{name}: max_abs_diff {d.max_abs_diff:.3e} is not below {bound:.1e}"
     return YES
 
 
@@ -338,6 +371,11 @@ FIXTURE_GATE_NAMES: Final = tuple(name for name, _ in FIXTURE_GATES)
 # intact: the files are those of the manifest; compared: something was; repeat: a repeated fixture gave
 # the same bits; inputs: none is dead.
 RUN_GATE_NAMES: Final = ("intact", "compared", "repeat", "inputs")
+
+
+def same_structure(evidence: Evidence) -> bool:
+    """Whether both sides' outputs can be laid side by side."""
+    return _structure(evidence) == YES
 
 
 def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
@@ -358,6 +396,8 @@ def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
             tuple(int(n) for n in r.shape),
             evidence.differences[name] if comparable else None,
             error_grid(r, evidence.candidate[name]) if comparable else None,
+            evidence.floors.get(name),
+            evidence.bounds.get(name),
         )
         for name, r in evidence.reference.items()
     )

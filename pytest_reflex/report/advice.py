@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from pytest_reflex.located import Place
 from pytest_reflex.verdict import Answer, ParityResult
 
 
@@ -16,7 +17,17 @@ def next_steps(result: ParityResult, refusal: Answer) -> str:
     """
     if any(answer.gate == "intact" and not answer.yes for answer in result.answers):
         return _intact(result)
+    if result.located is not None and result.located.place is not None:
+        return _located(result.located.place)
     return _ADVICE.get(refusal.gate, _unknown)(result)
+
+
+def _located(place: Place) -> str:
+    where = f"{place.source} and " if place.source else ""
+    return (
+        f"look at {where}the graph's node {place.node}; reflex locate DIR --model MODEL --repro OUT writes "
+        "the smallest graph that shows it, with a script that needs onnxruntime and numpy alone."
+    )
 
 
 def _structure(result: ParityResult) -> str:

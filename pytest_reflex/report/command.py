@@ -21,7 +21,7 @@ class Reported:
 
 
 def _threshold(context: click.Context, parameter: click.Parameter, value: object) -> float | None:
-    return None if value is None else settings.threshold(value, "--threshold")
+    return None if value is None else settings.number_threshold(value, "--threshold")
 
 
 @click.command()

@@ -37,7 +37,8 @@ def rejudge(
         SettingsError: the threshold is no finite number above 0.
     """
     strictly = result.strict if strict is None else strict
-    bound = result.threshold if threshold is None else settings.threshold(threshold)
+    again = threshold is not None
+    bound = result.threshold if threshold is None else settings.number_threshold(threshold)
     bound = min(bound, STRICT_THRESHOLD) if strictly else bound
     answers, notes = result.answers, result.notes
     if strictly != result.strict:
@@ -49,9 +50,10 @@ def rejudge(
         result,
         threshold=bound,
         strict=strictly,
-        fixtures=tuple(_fixture(fixture, bound) for fixture in result.fixtures),
+        fixtures=tuple(_fixture(fixture, bound, keep=not again) for fixture in result.fixtures),
         answers=answers,
         notes=notes,
+        floors=None if again else result.floors,
     )
 
 
@@ -64,7 +66,8 @@ def rejudge_entry(
     return {**kept, **result_to_json(again)}
 
 
-def _fixture(fixture: FixtureResult, bound: float) -> FixtureResult:
+def _fixture(fixture: FixtureResult, bound: float, *, keep: bool) -> FixtureResult:
+    """The fixture judged at ``bound``; ``keep`` leaves outputs the lower bounds of their own."""
     refusal = fixture.refusal
     if refusal is not None and refusal.gate != "threshold":
         return fixture
@@ -72,8 +75,13 @@ def _fixture(fixture: FixtureResult, bound: float) -> FixtureResult:
     if len(differences) < len(fixture.outputs) or not differences:
         return fixture  # there is nothing to ask the threshold of, and what was not asked is a fail
     earlier = tuple(answer for answer in fixture.answers if answer.gate != FIXTURE_GATE_NAMES[-1])
-    said = below_threshold(differences, bound)
-    return replace(fixture, answers=(*earlier, Answer(FIXTURE_GATE_NAMES[-1], said)))
+    outputs = tuple(
+        replace(o, bound=min(o.bound, bound) if keep and o.bound is not None else None)
+        for o in fixture.outputs
+    )
+    own = {o.name: o.bound for o in outputs if o.bound is not None}
+    said = below_threshold(differences, bound, own)
+    return replace(fixture, answers=(*earlier, Answer(FIXTURE_GATE_NAMES[-1], said)), outputs=outputs)
 
 
 def _with_doubts(answer: Answer, result: ParityResult, strictly: bool) -> Answer:

@@ -11,10 +11,21 @@ from pytest_reflex.verdict import YES, Answer, FixtureResult, OutputResult, Pari
 
 if TYPE_CHECKING:
     from pytest_reflex.details import ErrorGrid
+    from pytest_reflex.floor import Floor
+    from pytest_reflex.located import Located
     from pytest_reflex.metrics import Difference
 
 _DIFFERENCE_FLOATS: Final = ("max_abs_diff", "mean_abs_diff", "cos", "max_rel_diff", "rmse", "sqnr_db")
 _DIFFERENCE_INTS: Final = ("elements", "ulp_p50", "ulp_p99", "ulp_max", "unequal")
+_FLOOR_FIGURES: Final = (
+    "scale",
+    "reference_max",
+    "reference_rms",
+    "run_max",
+    "run_rms",
+    "candidate_max",
+    "candidate_rms",
+)
 # What a run document adds to a result: which test made it, and which of its calls.
 ENTRY_KEYS: Final = ("nodeid", "call")
 
@@ -49,6 +60,27 @@ def _grid(grid: ErrorGrid | None) -> dict[str, Any] | None:
     }
 
 
+def _floor(floor: Floor | None) -> dict[str, Any] | None:
+    if floor is None:
+        return None
+    return {
+        "word": floor.word,
+        "reason": plain(floor.reason) or None,
+        "unknown": plain(floor.unknown) or None,
+        "factor": plain(float(floor.factor)),
+        "values": int(floor.values),
+        **{name: plain(getattr(floor, name)) for name in _FLOOR_FIGURES},
+    }
+
+
+def located_to_json(located: Located) -> dict[str, Any]:
+    """Where two sides part, in builtins."""
+    from dataclasses import asdict
+
+    made: dict[str, Any] = plain(asdict(located))
+    return made
+
+
 def _fixture(fixture: FixtureResult) -> dict[str, Any]:
     refusal = fixture.refusal
     return {
@@ -67,6 +99,8 @@ def _fixture(fixture: FixtureResult) -> dict[str, Any]:
                 "shape": [int(n) for n in output.shape],
                 "difference": _difference(output.difference),
                 "grid": _grid(output.grid),
+                "floor": _floor(output.floor),
+                "bound": plain(output.bound),
             }
             for output in fixture.outputs
         ],
@@ -92,12 +126,15 @@ def result_to_json(result: ParityResult) -> dict[str, Any]:
         "passed": result.passed,
         "max_abs_diff_across_all": plain(result.max_abs_diff_across_all),
         "threshold": plain(float(result.threshold)),
+        "floors": plain(result.floors),
+        "word": result.word,
         "strict": bool(result.strict),
         "seed": None if result.seed is None else int(result.seed),
         "fixtures": [_fixture(f) for f in result.fixtures],
         "gates": [_answer(a) for a in result.answers],
         "reference": plain(result.reference),
         "candidate": plain(result.candidate),
+        "located": None if result.located is None else located_to_json(result.located),
         "notes": [plain(note) for note in result.notes],
         "doubts": [{"gate": doubt.gate, "said": plain(doubt.said)} for doubt in result.doubts],
         "steps": [
@@ -171,6 +208,36 @@ def _read_result(data: Mapping[str, Any]) -> ParityResult:
         ),
         steps_of=data["steps_of"],
         unseen=data["unseen"] or "",
+        floors=number(data["floors"]),
+        located=_read_located(data["located"]),
+    )
+
+
+def _read_located(data: Mapping[str, Any] | None) -> Located | None:
+    from pytest_reflex.located import Growth, Located, Place
+
+    if data is None:
+        return None
+    place = data["place"]
+    figures = ("propagated", "local", "scale")
+    return Located(
+        **{
+            **data,
+            "seconds": _figure(data["seconds"]),
+            "growth": tuple(
+                Growth(**{**g, **{name: _figure(g[name]) for name in figures}}) for g in data["growth"]
+            ),
+            "place": place
+            and Place(
+                **{
+                    **place,
+                    "index": tuple(place["index"]),
+                    **{side: _value(place[side]) for side in ("reference", "candidate")},
+                    **{name: _figure(place[name]) for name in ("error", "scale")},
+                    "rounding": number(place["rounding"]),
+                }
+            ),
+        }
     )
 
 
@@ -194,10 +261,11 @@ def _read_answers(data: Iterable[Mapping[str, Any]]) -> tuple[Answer, ...]:
 
 def _read_output(data: Mapping[str, Any]) -> OutputResult:
     from pytest_reflex.details import ErrorGrid
+    from pytest_reflex.floor import Floor
     from pytest_reflex.metrics import Difference
 
-    d, g = data["difference"], data["grid"]
-    difference = grid = None
+    d, g, f = data["difference"], data["grid"], data["floor"]
+    difference = grid = floor = None
     if d is not None:
         difference = Difference(
             **{name: _figure(d[name]) for name in _DIFFERENCE_FLOATS},  # type: ignore[arg-type]
@@ -210,4 +278,8 @@ def _read_output(data: Mapping[str, Any]) -> OutputResult:
     if g is not None:
         cells = tuple(tuple(_figure(cell) for cell in row) for row in g["cells"])
         grid = ErrorGrid(g["rows"], g["columns"], (g["block"][0], g["block"][1]), cells)
-    return OutputResult(data["name"], data["dtype"], tuple(data["shape"]), difference, grid)
+    if f is not None:
+        figures = {name: number(f[name]) for name in _FLOOR_FIGURES}
+        floor = Floor(_figure(f["factor"]), f["values"], **figures, unknown=f["unknown"] or "")
+    shape = tuple(data["shape"])
+    return OutputResult(data["name"], data["dtype"], shape, difference, grid, floor, number(data["bound"]))

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_reflex.report import advice
+from pytest_reflex.report.floors import floor_table, word_line
+from pytest_reflex.report.located import growth_lines, place_lines, where_line
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult, ParityResult
 
 WIDTH: Final = 80
@@ -74,6 +76,12 @@ def headline(result: ParityResult) -> str:
     )
 
 
+def verdict_lines(result: ParityResult) -> str:
+    """The verdict; below it what the floor says, and where the two sides part."""
+    where = where_line(result.located) if result.located is not None else ""
+    return "\n".join(_line(line) for line in (headline(result), word_line(result), where) if line)
+
+
 def fixture_table(result: ParityResult, width: int = WIDTH, rows: int = TABLE_ROWS) -> str:
     """``Per-fixture results``, a row per fixture; beyond ``rows`` the failing ones first, others counted."""
     shown: Sequence[FixtureResult] = result.fixtures
@@ -132,10 +140,21 @@ def summary(result: ParityResult) -> str:
         [
             "Summary",
             f"  max_abs_diff_across_all  {figure(result.max_abs_diff_across_all, result.threshold)}",
-            f"  threshold                {bound(result.threshold)}{' (strict)' if result.strict else ''}",
+            f"  threshold                {_threshold(result)}",
             f"  passed                   {yes(result.passed)}",
         ]
     )
+
+
+def _located(result: ParityResult) -> str:
+    if result.located is None:
+        return ""
+    return printable("\n".join([*place_lines(result.located), *growth_lines(result.located)]))
+
+
+def _threshold(result: ParityResult) -> str:
+    in_floors = f"{result.floors:g}x floor, at most " if result.floors is not None else ""
+    return f"{in_floors}{bound(result.threshold)}{' (strict)' if result.strict else ''}"
 
 
 def worst_element(result: ParityResult, width: int = WIDTH) -> str:
@@ -220,9 +239,11 @@ def failure_message(
     if report:
         last += [f"Report: {report}"]
     blocks = [
-        headline(result),
+        verdict_lines(result),
         refusals(result, width),
         fixture_table(result, width),
+        "\n".join(floor_table(result)),
+        _located(result),
         worst_element(result, width),
         sides(result, width),
         notes(result, width),
@@ -236,8 +257,9 @@ def result_text(result: ParityResult, width: int = WIDTH) -> str:
     if not result.passed:
         return failure_message(result, width=width) + "\n\n" + summary(result)
     blocks = [
-        headline(result),
+        verdict_lines(result),
         fixture_table(result, width),
+        "\n".join(floor_table(result)),
         worst_element(result, width),
         sides(result, width),
         notes(result, width),

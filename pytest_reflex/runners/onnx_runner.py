@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -50,7 +50,9 @@ class OnnxRunner(RunnerBase):
             file, and the session opens at once and small.
         optimization: how far ONNX Runtime may rewrite the graph: ``disable``, ``basic``, ``extended`` or
             ``all``, which is its default.
-        weights: the directory that a model given as bytes has its external weights in.
+        disabled_optimizers: names of its graph transformers that are left out.
+        config: further session configuration entries, such as
+            ``{"mlas.enable_gemm_fastmath_arm64_bfloat16": "1"}``.
         name: for people; by default the path.
 
     Attributes:
@@ -72,7 +74,8 @@ class OnnxRunner(RunnerBase):
         threads: int | None = None,
         prepack: bool = True,
         optimization: Optimization = "all",
-        weights: str | Path | None = None,
+        disabled_optimizers: Sequence[str] = (),
+        config: Mapping[str, str] | None = None,
         name: str | None = None,
     ) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
@@ -88,7 +91,8 @@ class OnnxRunner(RunnerBase):
         self._threads = threads
         self._prepack = prepack
         self._optimization = optimization
-        self._weights = weights
+        self._disabled = list(disabled_optimizers)
+        self._config = dict(config or {})
         self._session: onnxruntime.InferenceSession | None = None
         self._digest = ""
 
@@ -111,17 +115,21 @@ class OnnxRunner(RunnerBase):
             options.intra_op_num_threads = self._threads
         if not self._prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
-        if self._weights is not None:
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(self._weights)
-            )
+        for key, value in self._config.items():
+            options.add_session_config_entry(key, value)
         there = self.provider_asked in onnxruntime.get_available_providers()
         provider = self.provider_asked if there else PROVIDERS["cpu"]
         model = self._model if isinstance(self._model, bytes) else str(self._model)
         try:
             # What fails would else be tried again on another provider, at the opening with a print to stdout
             # and at a run after this one was reported.
-            session = onnxruntime.InferenceSession(model, options, providers=[provider], enable_fallback=0)
+            session = onnxruntime.InferenceSession(
+                model,
+                options,
+                providers=[provider],
+                enable_fallback=0,
+                disabled_optimizers=self._disabled or None,
+            )
         except Exception as error:
             raise RunnerError(
                 f"{self.name} is no model that ONNX Runtime can open: {first_line(error)}"
@@ -165,6 +173,7 @@ class OnnxRunner(RunnerBase):
             "threads": self._threads,
             "prepack": self._prepack,
             "optimization": self._optimization,
+            "config": dict(self._config),
             "versions": {"onnxruntime": str(onnxruntime.__version__)},
         }
 

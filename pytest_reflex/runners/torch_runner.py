@@ -126,6 +126,35 @@ class TorchRunner(RunnerBase):
         self.drew_random |= any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
         return {name: self._array(name, value) for name, value in self._named(outputs).items()}
 
+    def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What :meth:`run` would compute if every float were a float64; see :mod:`.float64`.
+
+        Args:
+            inputs: as for :meth:`run`.
+
+        Returns:
+            The outputs by name, floats as float64.
+
+        Raises:
+            RunnerError: the runner is not open, or the model does not run in float64; the message says why.
+        """
+        import torch
+
+        from pytest_reflex.runners.float64 import lifted
+
+        if self._model is None:
+            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
+        device = self._device()
+        try:
+            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+            # A model that draws must not move the generators of the runs that are judged.
+            drawn_on = [device] if device.type == "cuda" else []
+            with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), lifted():
+                outputs = self._bound(self._model)(**tensors)
+        except Exception as error:
+            raise RunnerError(f"{self.name} does not run in float64: {first_line(error)}") from error
+        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+
     def close(self) -> None:
         # Flag by flag: train() may be overridden, and submodules may differ from their parents.
         for module, training in self._training:

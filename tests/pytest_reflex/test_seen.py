@@ -12,11 +12,11 @@ from policy_cases import Function
 
 from pytest_reflex import check
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.growth import UNSEEN, worst_idx
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.report.json import result_from_json
 from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.runners import TorchRunner
+from pytest_reflex.seen import UNSEEN, worst_idx
 
 SPECS = [InputSpec("noise", (1, 3, 2))]
 

@@ -32,7 +32,7 @@ UNSEEN: Final = "neither side shows what it holds after each step"
 
 
 @dataclass(frozen=True)
-class Growth:
+class SeenSteps:
     """The error after each step, or why there is none.
 
     Attributes:
@@ -46,14 +46,14 @@ class Growth:
     unseen: str = ""
 
 
-def growth(
+def seen_steps(
     reference: Runner,
     candidate: Runner,
     fixtures: Fixtures,
     results: Sequence[FixtureResult],
     judged: tuple[Sequence[Outputs], Sequence[Outputs]],
     tell: Callable[[str, int, int], None],
-) -> Growth:
+) -> SeenSteps:
     """The error after each denoising step of the worst fixture. Raises nothing: it decides nothing.
 
     Args:
@@ -69,10 +69,10 @@ def growth(
     blind = [side for side in found if side not in sides]
     if blind:
         lone = f"the {blind[0]} does not show what it holds after each step"
-        return Growth(unseen=UNSEEN if len(blind) == 2 else lone)
+        return SeenSteps(unseen=UNSEEN if len(blind) == 2 else lone)
     worst = worst_idx(results)
     if worst is None:
-        return Growth(unseen="in no fixture could the outputs be laid side by side")
+        return SeenSteps(unseen="in no fixture could the outputs be laid side by side")
     states: dict[str, Array] = {}
     # The candidate first: the reference is often read from disk again, for nothing if this fails.
     for done, side in enumerate(("candidate", "reference")):
@@ -82,7 +82,7 @@ def growth(
             states[side] = _states(sides[side], fixtures.make(worst), outputs)
         except Exception as error:
             said = str(error) if isinstance(error, ReflexError) else first_line(error)
-            return Growth(unseen=f"the {side}'s steps could not be seen: {said}")
+            return SeenSteps(unseen=f"the {side}'s steps could not be seen: {said}")
     tell("steps", 2, 2)
     return _compared(states["reference"], states["candidate"], worst)
 
@@ -110,16 +110,16 @@ def _same_bits(one: Array, other: Array) -> bool:
     return (one.dtype, one.shape) == (other.dtype, other.shape) and one.tobytes() == other.tobytes()
 
 
-def _compared(reference: Array, candidate: Array, fixture_idx: int) -> Growth:
+def _compared(reference: Array, candidate: Array, fixture_idx: int) -> SeenSteps:
     if len(reference) != len(candidate):
         many = f"the reference takes {len(reference)} steps and the candidate {len(candidate)}"
-        return Growth(unseen=f"{many}, so that no step of one is a step of the other")
+        return SeenSteps(unseen=f"{many}, so that no step of one is a step of the other")
     if (reference.dtype, reference.shape) != (candidate.dtype, candidate.shape):
         forms = [f"{a.dtype} {list(a.shape)}" for a in (reference, candidate)]
-        return Growth(unseen=f"the reference's steps are {forms[0]} and the candidate's {forms[1]}")
+        return SeenSteps(unseen=f"the reference's steps are {forms[0]} and the candidate's {forms[1]}")
     steps = []
     for index, (r, c) in enumerate(zip(reference, candidate, strict=True)):
         errors = absolute_difference(r, c)
         with np.errstate(invalid="ignore"):  # infinities of both signs
             steps.append(StepDifference(index + 1, float(errors.max()), float(errors.mean())))
-    return Growth(tuple(steps), fixture_idx)
+    return SeenSteps(tuple(steps), fixture_idx)

@@ -1,0 +1,96 @@
+"""One value of the graph beside PyTorch's: how far apart, and whether float32 explains it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from exporters.locate.tape import Program, Step
+from pytest_reflex.runners.float64 import lifted
+
+Array = np.ndarray[Any, Any]
+
+# Below this many units in the last place of the largest value, nobody asks float64.
+PLAIN_ULPS = 8
+# A node may be this many times as far from float64 as PyTorch's operator is, or so many units.
+TIMES = 4.0
+ULPS = 16
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How two arrays of one shape differ; NaN beside NaN and infinity beside itself do not."""
+
+    error: float
+    index: tuple[int, ...]
+    scale: float
+
+
+def apart(reference: Array, candidate: Array) -> Apart:
+    """The largest difference, where it is, and the largest finite value of the reference."""
+    if reference.size == 0:
+        return Apart(0.0, (), 0.0)
+    if reference.dtype.kind in "iub":
+        wrong = reference != candidate
+        error = np.where(wrong, np.maximum(1.0, _distance(reference, candidate)), 0.0)
+        scale = float(np.abs(reference.astype(np.float64)).max())
+    else:
+        with np.errstate(all="ignore"):
+            # Exact enough in the arrays' own precision: nearby floats subtract without rounding.
+            error = np.abs(reference - candidate)
+            strange = ~np.isfinite(error)
+            if strange.any():
+                same = (reference == candidate) | (np.isnan(reference) & np.isnan(candidate))
+                error = np.where(strange, np.where(same, 0.0, np.inf), error)
+            finite = np.abs(reference)
+            scale = float(finite.max())
+            if not math.isfinite(scale):
+                scale = float(np.max(finite, where=np.isfinite(finite), initial=0.0))
+    worst = int(error.argmax())
+    index = tuple(int(i) for i in np.unravel_index(worst, reference.shape))
+    return Apart(float(error.reshape(-1)[worst]), index, scale)
+
+
+def _distance(a: Array, b: Array) -> Array:
+    return np.abs(a.astype(np.float64) - b.astype(np.float64))
+
+
+def spacing(scale: float) -> float:
+    """One unit in the last place of a float32 of this size."""
+    return float(np.spacing(np.float32(min(abs(scale), float(np.finfo(np.float32).max)))))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Whether a node is wrong by itself, and PyTorch's own error in its operator where that was measured."""
+
+    wrong: bool
+    rounding: float | None = None
+
+
+def judge_local(step: Step, reference: Array, local: Array, found: Apart) -> Judged:
+    """Whether ``local``, made of PyTorch's own inputs, is further from the truth than rounding explains.
+
+    Most values are within a few units of PyTorch's. For the others the one operator is run in float64.
+    """
+    if reference.dtype.kind in "iub":
+        return Judged(found.error > 0)
+    if found.error <= PLAIN_ULPS * spacing(found.scale):
+        return Judged(False)
+    if not math.isfinite(found.error) or step.node is None:
+        return Judged(True)
+    try:
+        with torch.no_grad(), lifted():
+            truth = Program.compute(step.node, step.values)
+        exact = truth.detach().numpy()
+    except Exception:
+        # An operator that float64 does not have: judged by its float32 alone.
+        return Judged(found.error > TIMES * ULPS * spacing(found.scale))
+    own = apart(exact, reference.astype(np.float64)).error
+    theirs = apart(exact, local.astype(np.float64)).error
+    allowed = max(TIMES * own, ULPS * spacing(found.scale))
+    return Judged(not theirs <= allowed, own)

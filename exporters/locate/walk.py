@@ -1,0 +1,337 @@
+"""The walk: PyTorch's values and the graph's side by side, piece by piece, within a budget of memory."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import fx
+
+from exporters.locate.compare import Apart, apart, judge_local
+from exporters.locate.graphs import Graphs, Names, Part, piece, run_piece
+from exporters.locate.tape import Clock, Key, Step, Tape
+from pytest_reflex.located import Growth, Place
+
+Array = np.ndarray[Any, Any]
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_STACK = "pkg.torch.onnx.stack_trace"
+
+
+@dataclass
+class Walked:
+    """What a walk saw."""
+
+    place: Place | None = None
+    culprit: tuple[Part, ir.Value] | None = None
+    # What the culprit's piece was fed with, and what it should have given.
+    feed: dict[str, Array] = field(default_factory=dict)
+    expected_there: Array | None = None
+    growth: dict[tuple[int | None, str], Growth] = field(default_factory=dict)
+    values: int = 0
+    unmatched: int = 0
+    output: Array | None = None
+    expected: Array | None = None
+
+
+def walk(
+    graphs: Graphs,
+    tape: Tape,
+    names: Names,
+    inputs: Mapping[str, Array],
+    clock: Clock | None,
+    folder: Path,
+    *,
+    budget_bytes: int,
+    deadline: Callable[[], None] | None = None,
+) -> Walked:
+    """Compare every value.
+
+    Args:
+        graphs: the bundle's graphs.
+        tape: PyTorch's values.
+        names: which value of the one is which of the other.
+        inputs: the fixture.
+        clock: the loop's times and ``dt``, where there is one.
+        folder: where the graphs' weights lie.
+        budget_bytes: how much a piece's values may take, each of three times.
+        deadline: called between pieces; raises when the time is over.
+    """
+    return _Walk(graphs, tape, names, inputs, clock, folder, budget_bytes).run(deadline or (lambda: None))
+
+
+class _Walk:
+    def __init__(
+        self,
+        graphs: Graphs,
+        tape: Tape,
+        names: Names,
+        inputs: Mapping[str, Array],
+        clock: Clock | None,
+        folder: Path,
+        budget: int,
+    ) -> None:
+        self._graphs, self._tape, self._names, self._folder = graphs, tape, names, folder
+        self._inputs, self._clock, self._budget = inputs, clock, budget
+        self._steps: Iterator[Step] = iter(tape)
+        self._torch: dict[Key, Step] = {}
+        self._candidate: dict[ir.Value, Array] = {}
+        self._seen = Walked()
+        self._needed = _last_reads(graphs)
+
+    def run(self, deadline: Callable[[], None]) -> Walked:
+        for index, part in enumerate(self._graphs.parts):
+            self._seed(part)
+            for nodes in self._chunks(part):
+                deadline()
+                self._compare(part, nodes, index)
+            if part.following is not None:
+                self._advance(part)
+        for _ in self._steps:  # what the graph has no counterpart of: steps that it leaves out
+            self._tape.forget()
+        if self._tape.output is not None:
+            self._seen.expected = self._tape.output.detach().numpy()
+        return self._seen
+
+    def _seed(self, part: Part) -> None:
+        """The values that the host, or a Loop, gives a part."""
+        for name, value in self._graphs.inputs.items():
+            if name in self._inputs:
+                self._candidate[value] = self._inputs[name]
+        if part.step is None or self._clock is None:
+            if self._clock is not None and "num_steps" in self._graphs.inputs:
+                steps = np.asarray(len(self._clock.times), np.int64)
+                self._candidate[self._graphs.inputs["num_steps"]] = steps
+            return
+        x = self._seen.output if self._seen.output is not None else self._inputs[self._clock.noise]
+        batch = x.shape[:1]
+        now = np.full(batch, self._clock.times[part.step], np.float32)
+        seeds = {
+            "x_t": x,
+            "time": now,
+            "loop/x_t": x,
+            "loop/index": np.asarray(part.step, np.int64),
+            "loop/going": np.asarray(True),
+        }
+        for name, array in seeds.items():
+            if name in self._graphs.inputs:
+                self._candidate[self._graphs.inputs[name]] = array
+
+    def _advance(self, part: Part) -> None:
+        """The next ``x``: the host's arithmetic where the layout leaves it to the host."""
+        if part.following is None or self._clock is None or part.step is None:
+            return
+        got = self._candidate[part.following]
+        if str(part.following.name) == "velocity":
+            before = self._seen.output if self._seen.output is not None else self._inputs[self._clock.noise]
+            got = before + np.float32(self._clock.dt) * got
+            self._reach({Key("loop", part.step, "x_next")})
+            self._tape.forget()
+            expected = self._torch.pop(Key("loop", part.step, "x_next"))
+            self._grow(part.step, "x", apart(expected.tensor.numpy(), got), 0.0)
+        self._seen.output = got
+
+    def _chunks(self, part: Part) -> Iterator[Sequence[ir.Node]]:
+        chunk: list[ir.Node] = []
+        size = 0
+        for node in part.nodes:
+            chunk.append(node)
+            size += sum(_size(value) for value in node.outputs)
+            if size > self._budget:
+                yield chunk
+                chunk, size = [], 0
+        if chunk:
+            yield chunk
+
+    def _compare(self, part: Part, nodes: Sequence[ir.Node], index: int) -> None:
+        made = [v for node in nodes for v in node.outputs if v.name]
+        keys = {v: key for v in made if (key := self._names.key(v, part.step)) is not None}
+        self._reach(set(keys.values()))
+        cut = [v for v in made if v in keys and self._fits(v, self._torch.get(keys[v]))]
+        self._seen.unmatched += len(made) - len(cut)
+        self._seen.values += len(cut)
+        inside = set(nodes)
+        onward = [v for v in made if self._read_later(v, inside, index, part)]
+        whole = piece(
+            nodes,
+            self._graphs,
+            outputs=list(dict.fromkeys([*cut, *onward])),
+            example=self._candidate.__getitem__,
+        )
+        feed = {name: self._candidate[value] for name, value in whole.inputs.items()}
+        got = run_piece(whole, feed, self._folder)
+        local_feed: dict[str, Array] = {}
+        if cut:
+            alone = piece(
+                nodes,
+                self._graphs,
+                outputs=cut,
+                cut=frozenset(cut),
+                example=lambda value: self._given(value, part, keys),
+            )
+            local_feed = {n: self._given(v, part, keys) for n, v in alone.inputs.items()}
+            local = run_piece(alone, local_feed, self._folder)
+            for value in cut:
+                self._look(part, value, self._torch[keys[value]], got[value], local[value])
+        if self._seen.culprit is not None and not self._seen.feed:
+            self._seen.feed = local_feed
+        for value in onward:
+            self._candidate[value] = got[value]
+        self._drop(index, nodes, part)
+        self._tape.forget()
+
+    def _given(self, value: ir.Value, part: Part, keys: Mapping[ir.Value, Key]) -> Array:
+        """PyTorch's own value for an input of a node; the candidate's where PyTorch has none."""
+        key = keys.get(value) or (self._names.key(value, part.step) if value.producer() else None)
+        step = self._torch.get(key) if key is not None else None
+        if step is None and str(value.name) in ("x_t", "loop/x_t") and part.step:
+            step = self._torch.get(Key("loop", part.step - 1, "x_next"))
+        if step is None or not self._fits(value, step):
+            return self._candidate[value]
+        return step.tensor.detach().numpy()
+
+    def _reach(self, wanted: set[Key]) -> None:
+        """Let PyTorch compute on until it has all of ``wanted`` that it knows."""
+        missing = {key for key in wanted if key not in self._torch}
+        while missing:
+            step = next(self._steps, None)
+            if step is None:
+                return
+            self._torch[step.key] = step
+            missing.discard(step.key)
+
+    def _fits(self, value: ir.Value, step: Step | None) -> bool:
+        if step is None or value.dtype is None or value.shape is None:
+            return False
+        dtype = value.dtype.numpy() == _numpy_dtype(step.tensor.dtype)
+        sizes = [n if isinstance(n, int) else None for n in value.shape]
+        rank = len(sizes) == step.tensor.dim()
+        return dtype and rank and all(n in (None, m) for n, m in zip(sizes, step.tensor.shape, strict=True))
+
+    def _read_later(self, value: ir.Value, inside: set[ir.Node], index: int, part: Part) -> bool:
+        if value is self._graphs.output or value is part.following:
+            return True
+        return any(node not in inside for node, _ in value.uses())
+
+    def _drop(self, index: int, nodes: Sequence[ir.Node], part: Part) -> None:
+        """Let go of what no later piece reads."""
+        done = {id(node) for node in nodes}
+        for value in [v for v, last in self._needed.items() if last[0] == index and id(last[1]) in done]:
+            self._candidate.pop(value, None)
+            key = self._names.key(value, part.step) if value.producer() else None
+            if key is not None:
+                self._torch.pop(key, None)
+            del self._needed[value]
+        # What the graph does not read is kept by the tape itself as long as PyTorch does.
+        for key in [k for k in self._torch if k not in self._held_keys(part)]:
+            self._torch.pop(key)
+
+    def _held_keys(self, part: Part) -> set[Key]:
+        held = {self._names.key(v, part.step) for v in self._candidate if v.producer()}
+        keep = {key for key in held if key is not None}
+        if part.step is not None:
+            keep.add(Key("loop", part.step, "x_next"))
+        return keep
+
+    def _look(self, part: Part, value: ir.Value, step: Step, got: Array, local: Array) -> None:
+        reference = step.tensor.detach().numpy()
+        alone = apart(reference, local)
+        module = module_of(value, step)
+        self._grow(step.key.step, layer_of(module), apart(reference, got), alone.error)
+        if value is self._graphs.output:
+            self._seen.output = got
+        if self._seen.place is not None:
+            return
+        judged = judge_local(step, reference, local, alone)
+        if not judged.wrong:
+            return
+        node = value.producer()
+        self._seen.culprit = (part, value)
+        self._seen.expected_there = reference.copy()
+        self._seen.place = Place(
+            step=step.key.step,
+            module=module,
+            source=source_of(value),
+            value=str(value.name),
+            node=str(node.name) if node else "",
+            operator=node.op_type if node else "",
+            index=alone.index,
+            reference=reference[alone.index].item(),
+            candidate=local[alone.index].item(),
+            error=alone.error,
+            rounding=judged.rounding,
+            scale=alone.scale,
+        )
+
+    def _grow(self, step: int | None, module: str, found: Apart, local: float) -> None:
+        before = self._seen.growth.get((step, module))
+        if before is None:
+            self._seen.growth[step, module] = Growth(step, module, found.error, local, found.scale)
+            return
+        # The last value of a module is what it hands on; local errors are the worst of all its nodes.
+        self._seen.growth[step, module] = Growth(
+            step, module, found.error, max(before.local, local), found.scale
+        )
+
+
+def _last_reads(graphs: Graphs) -> dict[ir.Value, tuple[int, ir.Node]]:
+    """The part and the node that read each value last."""
+    last: dict[ir.Value, tuple[int, ir.Node]] = {}
+    for index, part in enumerate(graphs.parts):
+        for node in part.nodes:
+            for value in node.inputs:
+                if value is not None and not value.is_initializer():
+                    last[value] = (index, node)
+    return last
+
+
+def _size(value: ir.Value) -> int:
+    if value.shape is None or value.dtype is None:
+        return 0
+    return math.prod(n if isinstance(n, int) else 64 for n in value.shape) * max(1, int(value.dtype.itemsize))
+
+
+def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any] | None:
+    try:
+        return np.dtype(str(dtype).removeprefix("torch."))
+    except TypeError:
+        return None
+
+
+def module_of(value: ir.Value, step: Step) -> str:
+    """Dotted path of the module that the value is computed in."""
+    if step.key.half == "loop":
+        return f"the loop's {step.key.name}"
+    node = value.producer()
+    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]")) if node else []
+    named = [scope for scope in scopes[:-1] if scope]
+    if not named and isinstance(step.node, fx.Node):
+        stack = step.node.meta.get("nn_module_stack") or {}
+        named = [path for path, _ in stack.values() if path]
+    if not named:
+        return "the policy itself"
+    return str(named[-1]).removeprefix("owner.")
+
+
+def layer_of(module: str) -> str:
+    """The module up to its last number: ``model.layers.3`` for ``model.layers.3.mlp.up_proj``."""
+    words = module.split(".")
+    last = max((i for i, word in enumerate(words) if word.isdigit()), default=None)
+    return ".".join(words[: last + 1]) if last is not None else module
+
+
+def source_of(value: ir.Value) -> str:
+    """``modeling.py:88 in forward``, the innermost frame that torch wrote; empty when it wrote none."""
+    node = value.producer()
+    frames = node.metadata_props.get(_STACK, "").splitlines() if node else []
+    # The tracer's own frame is all that torch writes of code outside of any submodule.
+    own = [frame for frame in frames if not frame.startswith(("torch/", "tracing.py:", "exporters/"))]
+    frame = (own or [""])[-1]
+    return frame.partition(" in ")[0]

@@ -1,0 +1,236 @@
+"""Rounding or a bug: both sides' distance from what the same program gives in float64.
+
+Two float32 programs that compute the same thing differ, and neither is the truth: each is some rounding
+away from it. The reference, run once more in float64, is that truth. A candidate that is no further from it
+than PyTorch is, within a factor, differs by rounding; one that is further has a fault.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["ABSOLUTE_ULPS", "FACTOR", "Floor", "Rounding", "Word", "floors_of", "rounding_of", "worst_word"]
+
+Word = Literal["rounding", "undecided", "bug"]
+WORDS: Final[tuple[Word, ...]] = ("rounding", "undecided", "bug")
+
+# The candidate may be this many times as far from the truth as PyTorch is.
+FACTOR: Final = 2.0
+# And may always be this far: float32 units in the last place of the largest value. Where an output is small,
+# PyTorch may hit the truth by luck, and a candidate that misses it by some bits is no bug.
+ABSOLUTE_ULPS: Final = 16
+# Fewer values than this in a whole run, and chance alone makes one side's largest error several times the
+# other's: what is further than allowed is then undecided, up to so many times.
+FEW_VALUES: Final = 128
+CHANCE: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """PyTorch's own error in a whole run, for one output, relative to the largest value of each fixture.
+
+    One fixture's error may be small by luck; what PyTorch does in the others belongs to its rounding too.
+
+    Attributes:
+        values: how many values all fixtures hold.
+        max: the largest ``max |reference - truth| / max |truth|`` of any fixture.
+        rms: the same of the root mean square.
+    """
+
+    values: int = 0
+    max: float = 0.0
+    rms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Floor:
+    """How far the two sides of one output of one fixture are from the float64 truth, in the output's unit.
+
+    Attributes:
+        factor: how many times as far as PyTorch the candidate may be.
+        values: how many values the run's fixtures hold for this output.
+        scale: the largest ``|truth|``.
+        reference_max: PyTorch's largest error against the truth.
+        reference_rms: the root mean square of its error.
+        run_max: PyTorch's largest error in any fixture of the run, at this fixture's scale.
+        run_rms: the same of the root mean square.
+        candidate_max: the candidate's largest error against the truth.
+        candidate_rms: the root mean square of its error.
+        unknown: why nothing can be said, and then the figures are None; else empty.
+    """
+
+    factor: float
+    values: int = 0
+    scale: float | None = None
+    reference_max: float | None = None
+    reference_rms: float | None = None
+    run_max: float | None = None
+    run_rms: float | None = None
+    candidate_max: float | None = None
+    candidate_rms: float | None = None
+    unknown: str = ""
+
+    @property
+    def absolute(self) -> float:
+        """The distance that is always allowed: :data:`ABSOLUTE_ULPS` of the largest value."""
+        if not self.scale:
+            return 0.0
+        # The spacing of float32 values there: 24 bits of mantissa, subnormal below 2**-126.
+        return ABSOLUTE_ULPS * math.ldexp(1.0, max(math.frexp(self.scale)[1] - 24, -149))
+
+    @property
+    def unit(self) -> float | None:
+        """One floor: PyTorch's largest error in the run, or what is always allowed where that is more."""
+        if self.reference_max is None:
+            return None
+        return max(self.reference_max, self.run_max or 0.0, self.absolute)
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as far as PyTorch the candidate is in this fixture, by the largest error."""
+        return _ratio(self.candidate_max, self.reference_max)
+
+    @property
+    def rms_ratio(self) -> float | None:
+        """The same by the root mean square."""
+        return _ratio(self.candidate_rms, self.reference_rms)
+
+    @property
+    def word(self) -> Word:
+        """``rounding``, ``bug``, or ``undecided`` with :attr:`reason`."""
+        return self._judged[0]
+
+    @property
+    def reason(self) -> str:
+        """Why it is undecided; else empty."""
+        return self._judged[1]
+
+    @property
+    def _judged(self) -> tuple[Word, str]:
+        pairs = (
+            (self.candidate_max, self.reference_max, self.run_max),
+            (self.candidate_rms, self.reference_rms, self.run_rms),
+        )
+        beyond = 0.0
+        for candidate, own, run in pairs:
+            if candidate is None or own is None or run is None:
+                return "undecided", self.unknown or "no error was measured"
+            allowed = max(self.factor * max(own, run), self.absolute)
+            # Asked this way round, a NaN is no rounding.
+            if not candidate <= allowed:
+                times = candidate / allowed if allowed > 0 else math.inf
+                beyond = max(beyond, math.inf if math.isnan(times) else times)
+        if not beyond:
+            return "rounding", ""
+        if self.values < FEW_VALUES and beyond <= CHANCE:
+            return (
+                "undecided",
+                f"{self.values} values are too few to tell a factor of {beyond:.1f} from chance",
+            )
+        return "bug", ""
+
+
+def rounding_of(
+    truths: Sequence[Mapping[str, Array] | str], references: Sequence[Mapping[str, Array]]
+) -> dict[str, Rounding]:
+    """PyTorch's own rounding in a run, by output; one truth, or why there is none, for each fixture."""
+    found: dict[str, Rounding] = {}
+    for truth, reference in zip(truths, references, strict=True):
+        for name, array in reference.items():
+            if isinstance(truth, str) or name not in truth or array.dtype.kind in "iub":
+                continue
+            if truth[name].shape != array.shape:
+                continue
+            known = found.get(name, Rounding())
+            top, rms, scale = _errors(truth[name], array)
+            if scale == 0 or not math.isfinite(top / scale):
+                continue
+            found[name] = Rounding(
+                known.values + array.size, max(known.max, top / scale), max(known.rms, rms / scale)
+            )
+    return found
+
+
+def floors_of(
+    truth: Mapping[str, Array] | str,
+    reference: Mapping[str, Array],
+    candidate: Mapping[str, Array],
+    rounding: Mapping[str, Rounding],
+    factor: float = FACTOR,
+) -> dict[str, Floor]:
+    """The floor of each float output of one fixture, by name.
+
+    Args:
+        truth: the reference's outputs in float64, or why there are none.
+        reference: the reference's outputs.
+        candidate: the candidate's outputs, of the same structure.
+        rounding: what :func:`rounding_of` found over the run.
+        factor: see :class:`Floor`.
+    """
+    floors = {}
+    for name, array in reference.items():
+        if array.dtype.kind in "iub":
+            continue  # exact on both sides, or refused by a gate of its own
+        if isinstance(truth, str):
+            floors[name] = Floor(factor, unknown=truth)
+        elif name not in truth:
+            floors[name] = Floor(factor, unknown=f"the float64 run gives no output {name!r}")
+        else:
+            floors[name] = _floor(truth[name], array, candidate[name], rounding.get(name, Rounding()), factor)
+    return floors
+
+
+def _floor(truth: Array, reference: Array, candidate: Array, rounding: Rounding, factor: float) -> Floor:
+    import numpy as np
+
+    if truth.shape != reference.shape:
+        shapes = f"{list(truth.shape)} in float64 and {list(reference.shape)} in float32"
+        return Floor(factor, unknown=f"the reference gives {shapes}")
+    if not np.isfinite(truth).all():
+        return Floor(factor, unknown="the float64 run of the reference is not finite")
+    reference_max, reference_rms, scale = _errors(truth, reference)
+    candidate_max, candidate_rms, _ = _errors(truth, candidate)
+    return Floor(
+        factor,
+        rounding.values,
+        scale,
+        reference_max,
+        reference_rms,
+        rounding.max * scale,
+        rounding.rms * scale,
+        candidate_max,
+        candidate_rms,
+    )
+
+
+def _errors(truth: Array, side: Array) -> tuple[float, float, float]:
+    """The largest ``|side - truth|``, its root mean square, and the largest ``|truth|``."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):  # what is not finite has a gate of its own
+        error = np.abs(side.astype(np.float64) - truth)
+        top = float(error.max())
+        # Scaled, so that squares neither overflow nor vanish.
+        rms = top * math.sqrt(float(np.mean((error / top) ** 2))) if 0 < top < math.inf else top
+        return top, rms, float(np.abs(truth).max())
+
+
+def worst_word(words: Iterable[Word]) -> Word | None:
+    """The one that says it of all: a bug anywhere is one; None when nothing was asked."""
+    return max(words, key=WORDS.index, default=None)
+
+
+def _ratio(candidate: float | None, reference: float | None) -> float | None:
+    if candidate is None or reference is None:
+        return None
+    if reference == 0:
+        return 1.0 if candidate == 0 else math.inf
+    return candidate / reference

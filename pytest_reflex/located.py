@@ -1,0 +1,98 @@
+"""Where two sides part: the first module whose inputs agree and whose output does not, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["CAUSES", "Growth", "Located", "Place"]
+
+# graph: a node of the graph computes something else than PyTorch's operator. split: the traced halves are not
+# the upstream policy. runtime: the graph is right, and ONNX Runtime's own rewriting or settings change it.
+# rounding: nothing is further from PyTorch than float32 explains.
+Cause = Literal["graph", "split", "runtime", "rounding"]
+CAUSES: Final[tuple[Cause, ...]] = ("graph", "split", "runtime", "rounding")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One value of the graph that is wrong though everything it is made of is right.
+
+    Attributes:
+        step: the denoising step, from 0; None outside the loop.
+        module: dotted path of the PyTorch module.
+        source: ``file.py:line`` in it; empty when torch wrote none.
+        value: the value's name in the graph.
+        node: the name of the node that gives it; empty where PyTorch alone was looked at.
+        operator: the node's ONNX operator.
+        index: the worst element.
+        reference: what PyTorch gives there.
+        candidate: what the node gives there when it is fed with PyTorch's own inputs.
+        error: how far the two are apart there.
+        rounding: how far PyTorch itself is from float64 in this one operator; None when that was not run.
+        scale: the largest value that PyTorch gives here.
+    """
+
+    step: int | None
+    module: str
+    source: str
+    value: str
+    node: str
+    operator: str
+    index: tuple[int, ...]
+    reference: float | int | bool
+    candidate: float | int | bool
+    error: float
+    rounding: float | None
+    scale: float
+
+    @property
+    def where(self) -> str:
+        """``step 7, model.layers.3.self_attn (modeling.py:88)``."""
+        step = f"step {self.step}, " if self.step is not None else ""
+        source = f" ({self.source})" if self.source else ""
+        return f"{step}{self.module}{source}"
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How far apart the two sides are behind one module.
+
+    Attributes:
+        step: the denoising step; None outside the loop.
+        module: the module, at the depth of a layer.
+        propagated: the largest difference between the two sides' runs, each on its own way.
+        local: the largest difference of any of its nodes when fed with PyTorch's own inputs.
+        scale: the largest value that PyTorch gives there.
+    """
+
+    step: int | None
+    module: str
+    propagated: float
+    local: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class Located:
+    """What the search found.
+
+    Attributes:
+        fixture_idx: the fixture that was walked through.
+        cause: see :data:`CAUSES`.
+        said: the answer in one sentence.
+        place: the first place that is wrong; None where none is.
+        growth: behind each layer, in the order of the run.
+        values: how many values were compared.
+        unmatched: how many of the graph's values have no counterpart in PyTorch's program.
+        seconds: how long the walk took, tracing left out.
+    """
+
+    fixture_idx: int
+    cause: Cause
+    said: str
+    place: Place | None
+    growth: tuple[Growth, ...]
+    values: int
+    unmatched: int
+    seconds: float

@@ -1,0 +1,110 @@
+"""The same PyTorch program with every float32 in float64: what float32 is a rounding of.
+
+Nothing of the model is changed or copied. Two modes watch what it calls: the one sees Python's calls and
+asks for float64 wherever they name float32; the other sees every operator below them and widens the float32
+that reaches it, a weight only for as long as its operator runs. ``model.double()`` would
+take twice the memory, and fails on policies that cast inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["NotLifted", "lifted"]
+
+# float16 and bfloat16 are left alone: who rounds to them means it, and ONNX has to round too.
+NARROW = frozenset({torch.float32})
+_aten = torch.ops.aten
+# They move elements and compute nothing, so the table is not widened for the few rows that are read.
+_MOVES = frozenset(
+    {_aten.embedding.default, _aten.index_select.default, _aten.gather.default, _aten.index.Tensor}
+)
+# The same bits under another dtype: there is no float64 of that.
+_BITS = frozenset({_aten.view.dtype})
+
+
+class NotLifted(Exception):
+    """The program does something that has no meaning in float64; the message says what."""
+
+
+@contextlib.contextmanager
+def lifted() -> Iterator[None]:
+    """Within, torch computes in float64 what the program asks for in float32.
+
+    What comes from outside, such as weights and inputs, keeps its values; every result is float64.
+    torch's default dtype is float64 meanwhile, and is restored.
+
+    Raises:
+        NotLifted: (where the program does it) it writes to a float32 tensor from outside, or reads a
+            float's bits as another dtype.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _WideCalls(), _WideOperators():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class _WideCalls(TorchFunctionMode):
+    """Asks for float64 where a call names float32; ``torch.tensor`` rounds before any operator."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        if named.get("dtype") in NARROW:
+            named["dtype"] = torch.float64
+        return func(*args, **named)
+
+
+class _WideOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Widens what an operator reads, and every dtype that it is told to make."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in _BITS:
+            raise NotLifted(f"{func} reads a float's bits as another dtype")
+        if func in _MOVES:
+            return _wide(func(*args, **kwargs))
+        if func.is_view:
+            # A view of a weight stays one, and is widened by whoever computes with it.
+            return func(*args, **kwargs)
+        _refuse_outside_writes(func, args, kwargs)
+        args, kwargs = pytree.tree_map(_wide, (args, kwargs))
+        return _wide(func(*args, **kwargs))
+
+
+def _wide(value: Any) -> Any:
+    """float32, a tensor or the dtype, as float64; anything else as it is."""
+    if isinstance(value, torch.Tensor) and value.dtype in NARROW:
+        return _aten._to_copy.default(value, dtype=torch.float64)
+    if isinstance(value, torch.dtype) and value in NARROW:
+        return torch.float64
+    if isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value):
+        return type(value)(_wide(v) for v in value)
+    return value
+
+
+def _refuse_outside_writes(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """What the program made itself is wide already: a float32 tensor that is written to is a buffer."""
+    if not func._schema.is_mutable:
+        return
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        value = args[index] if index < len(args) else kwargs.get(argument.name)
+        if isinstance(value, torch.Tensor) and value.dtype in NARROW:
+            raise NotLifted(
+                f"{func} writes to a {value.dtype} tensor of shape {list(value.shape)} that the model holds"
+            )
