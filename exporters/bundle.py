@@ -88,7 +88,11 @@ class Bundle:
         from pytest_reflex.runners import TorchRunner
 
         if self.family == "module":
-            return TorchRunner(model, outputs=self.outputs)
+            if self.layout == "single":
+                return TorchRunner(model, outputs=self.outputs)
+            from exporters.flow import flow_states
+
+            return TorchRunner(model, outputs=self.outputs, states=flow_states)
         import exporters
 
         runner: Runner = getattr(exporters, self.family).reference(

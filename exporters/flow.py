@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from exporters.schedule import EulerSchedule, Schedule
+from pytest_reflex.errors import RunnerError
 
 Context = dict[str, torch.Tensor]
 
@@ -52,11 +53,24 @@ class FlowPolicy(nn.Module, ABC):
 
     def forward(self, **inputs: torch.Tensor) -> Context:
         """The whole policy in PyTorch: ``{output: actions}`` for the named inputs, noise included."""
-        x = inputs.pop(self.noise)
-        context = self.prefix(**inputs)
-        dt = self.schedule.dt(self.steps)
-        for index in range(self.steps):
-            now = self.schedule.time(index, self.steps)
-            time = torch.full(x.shape[:1], now, dtype=torch.float32, device=x.device)
-            x = x + dt * self.velocity(x, time, **context)
-        return {self.output: x}
+        return {self.output: flow_states(self, **inputs)[-1]}
+
+
+def flow_states(flow: nn.Module, **inputs: torch.Tensor) -> list[torch.Tensor]:
+    """What the loop of a flow that is its own reference holds after each step; the last is its output.
+
+    Raises:
+        RunnerError: the module is no :class:`FlowPolicy`, so nobody knows its steps.
+    """
+    if not isinstance(flow, FlowPolicy):
+        raise RunnerError(f"a {type(flow).__name__} is no FlowPolicy, whose loop is known")
+    x = inputs.pop(flow.noise)
+    context = flow.prefix(**inputs)
+    dt = flow.schedule.dt(flow.steps)
+    states = []
+    for index in range(flow.steps):
+        now = flow.schedule.time(index, flow.steps)
+        time = torch.full(x.shape[:1], now, dtype=torch.float32, device=x.device)
+        x = x + dt * flow.velocity(x, time, **context)
+        states.append(x)
+    return states

@@ -27,6 +27,7 @@ from exporters.groot_checkpoints import head_of
 from exporters.groot_embodiment import one_embodiment
 from exporters.lerobot import require_counts
 from exporters.schedule import BucketedSchedule, Layout
+from exporters.states import watched_states
 from pytest_reflex.errors import InputError, RunnerError
 from pytest_reflex.inputs import Gaussian, ImageTokenMask, InputSpec, Integers, PromptMask, State
 
@@ -195,10 +196,14 @@ def reference(policy: Any, *, steps: int | None = None, embodiment: int | None =
         actions: torch.Tensor = _sample(model, named, steps, embodiment)
         return actions
 
+    def states(model: Any, **named: torch.Tensor) -> list[torch.Tensor]:
+        encoder = head_of(model).action_encoder
+        return watched_states(encoder, lambda: call(model, **named), named["noise"])
+
     if isinstance(policy, torch.nn.Module):
         head = head_of(policy)
-        return TorchRunner(head, functools.partial(call, head), outputs=["actions"])
-    return TorchRunner(policy, call, outputs=["actions"])
+        return TorchRunner(head, functools.partial(call, head), outputs=["actions"], states=states)
+    return TorchRunner(policy, call, outputs=["actions"], states=states)
 
 
 def flow(policy: Any, *, embodiment: int | None = None) -> FlowPolicy:

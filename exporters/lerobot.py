@@ -21,6 +21,7 @@ import torch
 
 from exporters.flow import FlowPolicy
 from exporters.observations import observation_inputs
+from exporters.states import watched_states
 from pytest_reflex.errors import CheckpointError, InputError, ReflexError
 from pytest_reflex.inputs import CameraMask, Gaussian, Image, InputSpec, PromptMask, State, Tokens
 
@@ -138,10 +139,19 @@ def reference(policy: Any, upstream: Upstream, *, steps: int | None = None) -> T
     def call(model: Any, **named: torch.Tensor) -> torch.Tensor:
         return upstream.sample(inner(model, upstream), named, steps)
 
+    states = functools.partial(sample_states, upstream=upstream, steps=steps)
     if isinstance(policy, torch.nn.Module):
         inner(policy, upstream)
-        return TorchRunner(policy, functools.partial(call, policy), outputs=["actions"])
-    return TorchRunner(policy, call, outputs=["actions"])
+        return TorchRunner(policy, functools.partial(call, policy), outputs=["actions"], states=states)
+    return TorchRunner(policy, call, outputs=["actions"], states=states)
+
+
+def sample_states(
+    policy: Any, *, upstream: Upstream, steps: int | None, **named: torch.Tensor
+) -> list[torch.Tensor]:
+    """What the loop of ``sample_actions`` holds after each step, watched as it runs."""
+    model = inner(policy, upstream)
+    return watched_states(model.action_in_proj, lambda: upstream.sample(model, named, steps), named["noise"])
 
 
 def inputs(

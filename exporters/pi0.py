@@ -62,9 +62,14 @@ def reference(policy: Any, *, steps: int | None = None) -> TorchRunner:
             return pi0_transformers.sample(model, named, steps)
         return UPSTREAM.sample(lerobot.inner(model, UPSTREAM), named, steps)
 
+    def states(model: Any, **named: torch.Tensor) -> list[torch.Tensor]:
+        if _is_transformers(model):
+            return pi0_transformers.sample_states(model, named, steps)
+        return lerobot.sample_states(model, upstream=UPSTREAM, steps=steps, **named)
+
     if isinstance(policy, torch.nn.Module):
-        return TorchRunner(policy, lambda **named: call(policy, **named), outputs=["actions"])
-    return TorchRunner(policy, call, outputs=["actions"])
+        return TorchRunner(policy, lambda **named: call(policy, **named), outputs=["actions"], states=states)
+    return TorchRunner(policy, call, outputs=["actions"], states=states)
 
 
 def flow(policy: Any) -> FlowPolicy:

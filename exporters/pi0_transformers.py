@@ -16,6 +16,7 @@ from exporters import checkpoints
 from exporters.cache import cache_tensors, prefix_cache
 from exporters.flow import Context, FlowPolicy
 from exporters.lerobot import require_counts
+from exporters.states import watched_states
 from pytest_reflex.errors import CheckpointError
 from pytest_reflex.inputs import (
     CameraMask,
@@ -72,6 +73,12 @@ def sample(policy: Any, inputs: dict[str, torch.Tensor], steps: int | None) -> t
     with checkpoints.quiet_upstream():
         actions: torch.Tensor = policy.sample_actions(**inputs, num_steps=steps)
     return actions
+
+
+def sample_states(policy: Any, inputs: dict[str, torch.Tensor], steps: int | None) -> list[torch.Tensor]:
+    """What the loop of ``sample_actions`` holds after each step, watched as it runs."""
+    module = policy.embed_action_time.action_in_proj
+    return watched_states(module, lambda: sample(policy, inputs, steps), inputs["noise"])
 
 
 def inputs(

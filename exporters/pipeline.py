@@ -6,11 +6,11 @@ import contextlib
 import gc
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -21,7 +21,7 @@ from exporters import checkpoints
 from exporters.bundle import FIXTURES, Bundle, Export, file_facts, staged
 from exporters.compose import Loop, compose
 from exporters.encoder import TIME, X_T, dims
-from exporters.flow import FlowPolicy
+from exporters.flow import FlowPolicy, flow_states
 from exporters.graphs import write_graph
 from exporters.halves import example_sizes, prefix_call, velocity_call
 from exporters.manifest import write_manifest
@@ -32,13 +32,14 @@ from pytest_reflex.check import check
 from pytest_reflex.errors import InputError, SettingsError, TracingError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.memory import release_mapped
+from pytest_reflex.progress import Progress, teller
 from pytest_reflex.runners import TorchRunner, save_recording
-from pytest_reflex.runners.base import RunnerBase
+from pytest_reflex.runners.base import RunnerBase, trajectory_of
 from pytest_reflex.settings import Floors
 from pytest_reflex.verdict import THRESHOLD, ParityResult
 
-# (what is being done, how much of it is done, of how much)
-Progress = Callable[[str, int, int], None]
+if TYPE_CHECKING:
+    from pytest_reflex.runners.base import Trajectory
 
 _PACKAGES = (
     "pytest-reflex",
@@ -98,13 +99,14 @@ def export(
             batches of several sizes.
         call: what the family's ``reference`` takes besides the steps, for whoever judges the bundle again.
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
-        progress: called with (stage, done, total).
+        progress: called with (stage, done, total); by default pytest's line of progress is told, where
+            there is one.
 
     Raises:
         ParityError: the candidate does not compute what the reference computes. Nothing is written.
         ReflexError: it could not be made, run or written. Nothing is written.
     """
-    tell = progress or (lambda stage, done, total: None)
+    tell = teller(progress)
     if flow is None and isinstance(reference, FlowPolicy):
         flow = reference
     if flow is not None and layout not in LAYOUTS:
@@ -114,7 +116,12 @@ def export(
     owner = reference.model if isinstance(reference, TorchRunner) else reference
     if not isinstance(owner, nn.Module):
         raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
-    runner = reference if isinstance(reference, TorchRunner) else TorchRunner(reference, outputs=outputs)
+    states = flow_states if isinstance(reference, FlowPolicy) else None
+    runner = (
+        reference
+        if isinstance(reference, TorchRunner)
+        else TorchRunner(reference, outputs=outputs, states=states)
+    )
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
     sizes = example_sizes(inputs)
     example = make_fixture([spec.sized(sizes) for spec in inputs], seed=seed, fixture_idx=0)
@@ -250,6 +257,10 @@ class _Recorder(RunnerBase):
 
     def facts(self) -> dict[str, Any]:
         return self._runner.facts()
+
+    @property
+    def trajectory(self) -> Trajectory | None:
+        return trajectory_of(self._runner)
 
     def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._runner.exact(inputs)

@@ -17,6 +17,7 @@ from pytest_reflex.runners.onnx_runner import Optimization
 
 if TYPE_CHECKING:
     from exporters.bundle import Bundle
+    from pytest_reflex.runners.base import Trajectory
 
 # ONNX Runtime packs a private copy of a weight for every node that multiplies by it, so that an unrolled
 # bundle holds one for each step. Beyond this many bytes the weights are mapped from the file instead:
@@ -26,6 +27,10 @@ PREPACK_LIMIT_BYTES = 2 << 30
 # How far ONNX Runtime may rewrite a bundle's graphs. Above this it fuses operators, which costs the last
 # bit of their float32: one step of SmolVLA is then 3.3e-6 from PyTorch, not 1.9e-6, for 6 % less time.
 OPTIMIZATION: Optimization = "basic"
+
+
+# Where ONNX Runtime finds the weights of a graph that it is given as bytes.
+WEIGHTS_PLACE = "session.model_external_initializers_file_folder_path"
 
 
 class Policy(RunnerBase):
@@ -73,19 +78,17 @@ class Policy(RunnerBase):
             prepack = weights * copies < PREPACK_LIMIT_BYTES
         # As it was judged, it is run: the manifest says how its sessions were opened.
         stated = manifest.get("session", {})
-        level = optimization or stated.get("optimization", OPTIMIZATION)
-        entries = stated.get("config", {}) if config is None else config
+        # The same for every session of this policy.
+        self._options: dict[str, Any] = {
+            "provider": provider,
+            "prepack": prepack,
+            "threads": threads,
+            "optimization": optimization or stated.get("optimization", OPTIMIZATION),
+            "disabled_optimizers": disabled_optimizers,
+            "config": stated.get("config", {}) if config is None else config,
+        }
         self.sessions = {
-            role: OnnxRunner(
-                bundle.path / file,
-                provider=provider,
-                prepack=prepack,
-                threads=threads,
-                optimization=level,
-                disabled_optimizers=disabled_optimizers,
-                config=entries,
-            )
-            for role, file in manifest["graphs"].items()
+            role: OnnxRunner(bundle.path / file, **self._options) for role, file in manifest["graphs"].items()
         }
 
     def open(self) -> None:
@@ -163,23 +166,51 @@ class Policy(RunnerBase):
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._bundle.layout != "stepwise":
-            extra = {} if self._bundle.layout != "loop" else {"num_steps": np.asarray(self._steps, np.int64)}
-            return self.sessions["model"].run({**inputs, **extra})
-        return self._walk(inputs)
+            return self.sessions["model"].run(self._fed(inputs))
+        return {self._bundle.manifest["loop"]["output"]: self._walk(inputs)[-1]}
 
-    def _walk(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Encode the observation once, then ``x += dt * velocity(x, t)``."""
+    @property
+    def trajectory(self) -> Trajectory | None:
+        """What the loop holds after each step; see :class:`~pytest_reflex.runners.Runner`.
+
+        None where there is no loop. Where it is inside of the graph, a copy of that is opened which shows it.
+        """
+        return None if self._bundle.layout == "single" else self._trajectory
+
+    def _trajectory(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        if self._bundle.layout == "stepwise":
+            with self:
+                return np.stack(self._walk(inputs))
+        from exporters.states import with_states
+
+        file = self._bundle.path / self._bundle.manifest["graphs"]["model"]
+        model, names = with_states(file, self._bundle.layout, self._steps)
+        config = {**self._options["config"], WEIGHTS_PLACE: str(file.parent)}
+        with OnnxRunner(model, name=self.name, **{**self._options, "config": config}) as session:
+            outputs = session.run(self._fed(inputs))
+        if self._bundle.layout == "loop":
+            return outputs[names[0]]
+        return np.stack([outputs[name] for name in (*names, self._bundle.manifest["loop"]["output"])])
+
+    def _fed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the one graph of a layout is given; a ``loop`` is told its number of steps too."""
+        extra = {} if self._bundle.layout != "loop" else {"num_steps": np.asarray(self._steps, np.int64)}
+        return {**inputs, **extra}
+
+    def _walk(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Encode the observation once, then ``x += dt * velocity(x, t)``; every ``x``."""
         loop = self._bundle.manifest["loop"]
         schedule = schedule_from_json(loop["schedule"])
         observation = {name: array for name, array in inputs.items() if name != loop["noise"]}
         context = self.sessions["encoder"].run(observation)
-        x = inputs[loop["noise"]]
+        x, states = inputs[loop["noise"]], []
         dt = np.float32(schedule.dt(self._steps))
         for index in range(self._steps):
             time = np.full(x.shape[:1], schedule.time(index, self._steps), np.float32)
             velocity = self.sessions["step"].run({"x_t": x, "time": time, **context})["velocity"]
             x = x + dt * velocity
-        return {loop["output"]: x}
+            states.append(x)
+        return states
 
 
 def _require_fit(spec: InputSpec, array: np.ndarray, sizes: dict[str, int]) -> None:

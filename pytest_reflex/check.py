@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +27,10 @@ from pytest_reflex.liveness import (
     recorded_effects,
     unequal_bits,
 )
+from pytest_reflex.progress import Progress, teller
 from pytest_reflex.runners import RecordedRunner, Runner
+from pytest_reflex.runners.base import trajectory_of
+from pytest_reflex.seen import seen_steps
 from pytest_reflex.sides import (
     Candidate,
     candidate_runner,
@@ -52,7 +55,6 @@ from pytest_reflex.verdict import (
 __all__ = ["Candidate", "Progress", "check"]
 
 Array = np.ndarray[Any, Any]
-Progress = Callable[[str, int, int], None]
 
 
 def check(
@@ -88,7 +90,8 @@ def check(
         floor: run the reference in float64 too, and say of each fixture whether it is rounding or a bug; a
             number is how many times as far as PyTorch from that truth the candidate may be (2 by default).
         name: what the result is called; by default the candidate's name.
-        progress: called as ``progress(side, runs done, runs in all)``.
+        progress: called as ``progress(side, runs done, runs in all)``; by default pytest's line of progress
+            is told, where there is one.
 
     Returns:
         The result, whether it passed or not; ``result.require()`` raises when it did not.
@@ -113,7 +116,7 @@ def check(
     asked = provider_asked(tested, provider)
     given = inputs_for(inputs, truth, candidate)
     drawn = fixtures_from(given, settings.fixtures(fixtures), settings.seed(seed))
-    tell = progress or (lambda side, done, total: None)
+    tell = teller(progress)
 
     expected, fed, reference_facts, exact = _run_reference(truth, drawn, tell, floor=factor is not None)
     rounding = rounding_of(exact, expected) if exact else {}
@@ -121,6 +124,7 @@ def check(
     run = _run_candidate(tested, drawn, expected, terms, tell)
     silent = {n: value for n, value in drawn.others.items() if not run.effects[n].words}
     liveness = judge_liveness(list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent))
+    seen = seen_steps(truth, tested, drawn, run.results, (expected, run.outputs), tell)
 
     doubts = {"compared": _random(reference_facts), "inputs": liveness.unproven}
     reasons = {
@@ -143,6 +147,9 @@ def check(
         candidate={**run.facts, "live_inputs": liveness.live},
         notes=tuple(notes),
         doubts=tuple(Answer(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
+        steps=seen.steps,
+        steps_of=seen.fixture_idx,
+        unseen=seen.unseen,
         floors=floors.times if floors else None,
     )
 
@@ -189,6 +196,7 @@ class _CandidateRun:
     """What is left of the candidate when it is closed."""
 
     results: list[FixtureResult]
+    outputs: list[dict[str, Array]]
     unrepeated: list[str]
     effects: dict[str, Effect]
     facts: dict[str, Any]
@@ -232,7 +240,7 @@ def _run_candidate(
     others = fixtures.others
     total = fixtures.count + 1 + len(others)
     done = itertools.count(1)
-    results = []
+    results, outputs = [], []
     plain: dict[str, Array] = {}
     with _opened(runner):
         for fixture_idx in range(fixtures.count):
@@ -241,12 +249,14 @@ def _run_candidate(
             evidence = replace(terms.of(fixture_idx, expected[fixture_idx], got), providers_used=used)
             results.append(judge_fixture(fixture_idx, evidence))
             plain = got if fixture_idx == 0 else plain
+            # Kept for seen_steps() alone, and only of what it may ask again: a loop's outputs are small.
+            outputs.append(got if trajectory_of(runner) else {})
             tell("candidate", next(done), total)
         again = unequal_bits(plain, copied(runner.run(fixtures.make(0))))
         unrepeated = [f"fixture 0 run again gave other bits: {again}"] if again else []
         tell("candidate", next(done), total)
         found = effects(runner, fixtures.make(0), plain, others, lambda: tell("candidate", next(done), total))
-        return _CandidateRun(keep_worst_grids(results), unrepeated, found, _facts(runner))
+        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, found, _facts(runner))
 
 
 def _reference_effects(runner: Runner, fixtures: Fixtures, silent: Mapping[str, Array]) -> dict[str, Effect]:

@@ -15,6 +15,7 @@ import pytest
 from pytest_reflex import settings
 from pytest_reflex.errors import ParityError, SettingsError
 from pytest_reflex.ledger import ATTRIBUTE, Ledger
+from pytest_reflex.live import live
 from pytest_reflex.session import Parity
 from pytest_reflex.watch import Watch, refuse, verdict_first
 
@@ -75,6 +76,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(
             _Controller(config, Ledger(strict=chosen.strict, json=json, report=report)), "reflex-controller"
         )
+    shown = live(config)
+    if shown is not None:
+        config.pluginmanager.register(shown, "reflex-live")
 
 
 def _place(config: pytest.Config, name: str) -> Path | None:

@@ -152,7 +152,9 @@ class ParityResult:
         candidate: facts about the candidate, builtins only.
         notes: what a careful reader should know though it failed nothing.
         doubts: what strict refuses and a plain run only notes, each with the gate that it is put to.
-        steps: how far the sides were apart after each denoising step; empty when neither showed them.
+        steps: how far the sides were apart after each denoising step, in one fixture.
+        steps_of: that fixture: the one whose outputs differ most. None when there are no steps.
+        unseen: why there are no steps, in words.
         floors: the threshold as a multiple of the floor, where it was asked for so.
         located: where the two sides part, when that was looked for.
     """
@@ -168,6 +170,8 @@ class ParityResult:
     notes: tuple[str, ...] = ()
     doubts: tuple[Answer, ...] = ()
     steps: tuple[StepDifference, ...] = ()
+    steps_of: int | None = None
+    unseen: str = ""
     floors: float | None = None
     located: Located | None = None
 

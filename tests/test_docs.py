@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from docs_reference import commands_page, json_page
+from docs_roles import without_roles
 from notebook import EXAMPLE, outputs
 
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
@@ -202,6 +203,39 @@ def test_the_names_of_the_python_reference_exist() -> None:
         except ModuleNotFoundError:
             module, _, attribute = name.rpartition(".")
             assert getattr(importlib.import_module(module), attribute).__doc__, name
+
+
+ANY_ROLE = re.compile(r":[a-z:]+:`")
+
+
+def test_names_marked_up_for_sphinx_are_plain_code_in_the_reference() -> None:
+    assert without_roles("a :class:`~a.b.C`, :py:func:`d.e` and :data:`F`.") == "a `C`, `d.e` and `F`."
+    found = 0
+    for path in (
+        file for package in ("pytest_reflex", "exporters") for file in (ROOT / package).rglob("*.py")
+    ):
+        text = path.read_text(encoding="utf-8")
+        found += len(ANY_ROLE.findall(text))
+        left = [line for line in without_roles(text).splitlines() if ANY_ROLE.search(line)]
+        assert left == [], path
+    assert found > 20
+
+
+def test_the_documentation_builds_without_a_warning_and_shows_no_markup(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocstrings_handlers.python", reason="mkdocs is not installed: make docs")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    shown = (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
+    assert "<code>Candidate</code>" in shown
+    assert re.findall(r":[a-z]+:(?:`|<code>)[^<]*", shown) == []
 
 
 @pytest.mark.parametrize(("file", "text"), [("commands.md", commands_page()), ("json.md", json_page())])

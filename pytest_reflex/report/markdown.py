@@ -86,8 +86,16 @@ def _failure(entry: Mapping[str, Any]) -> str:
         for f in failing
     ]
     table = _table(("fixture_idx", "max_abs_diff", "mean_abs_diff", "cos", "gate", "reason"), rows, _FIXTURES)
-    body = "\n\n".join(part for part in (_bullets(reasons), table) if part)
+    body = "\n\n".join(part for part in (_bullets(reasons), table, _growth(entry)) if part)
     return f"<details><summary>{text(entry['name'])}</summary>\n\n{body}\n\n</details>"
+
+
+def _growth(entry: Mapping[str, Any]) -> str:
+    """How the error grew over the denoising steps, in a line; empty where nobody saw."""
+    if not entry["steps"]:
+        return ""
+    figures = ", ".join(figure(number(step["max_abs_diff"])) for step in entry["steps"])
+    return f"max_abs_diff after each denoising step of fixture {entry['steps_of']}: {figures}."
 
 
 def _changes(changes: Sequence[Change]) -> str:

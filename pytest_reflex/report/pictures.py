@@ -174,7 +174,7 @@ def ulp_bin(k: int) -> str:
 
 
 def growth(steps: Sequence[Mapping[str, Any]], threshold: float) -> str:
-    """Error after each denoising step, on a logarithmic axis."""
+    """Error after each denoising step, on a logarithmic axis; what is not finite as a cross at its top."""
     values = [number(step["max_abs_diff"]) for step in steps]
     along = axis([*values, threshold])
     left, top, height = 44, 10, 152
@@ -186,21 +186,45 @@ def growth(steps: Sequence[Mapping[str, Any]], threshold: float) -> str:
         drawing.add(drawing.text(f"1e{exponent:+03d}", (left - 5, y + 4), class_="tick-label end"))
     limit = round(top + height * (1 - along.place(threshold)), 1)
     drawing.add(drawing.line((left, limit), (WIDTH - 4, limit), class_="threshold"))
-    drawing.add(drawing.text("threshold", (left + 4, limit - 4), class_="mark-label"))
     places = [
         (round(left + 5 + i * wide, 1), round(top + height * (1 - along.place(v if v is not None else 0)), 1))
         for i, v in enumerate(values)
     ]
-    drawing.add(drawing.polyline(places, class_="line"))
+    drawing.add(_beside(drawing, "threshold", places, limit, left, top + height))
+    finite = [v is not None and math.isfinite(v) for v in values]
+    drawing.add(
+        drawing.polyline([at for at, good in zip(places, finite, strict=True) if good], class_="line")
+    )
     every = -(-len(steps) // 10)
     for i, (x, y) in enumerate(places):
-        drawing.add(drawing.circle((x, y), 3, class_="dot"))
+        if finite[i]:
+            drawing.add(drawing.circle((x, y), 3, class_="dot"))
+        else:
+            drawing.add(drawing.path(f"M{x - 4} {y - 4}l8 8m-8 0l8 -8", class_="mark fail-mark"))
         if i % every == 0:
             drawing.add(
                 drawing.text(str(steps[i]["step"]), (x, top + height + 14), class_="tick-label middle")
             )
     drawing.add(drawing.text("denoising step", (left, top + height + 30), class_="axis-label"))
     return _text(drawing)
+
+
+def _beside(
+    drawing: Any, text: str, places: Sequence[tuple[float, float]], line: float, left: float, bottom: float
+) -> Any:
+    """A label on a level line: above or below it, at its start or its end, where the fewest points are."""
+    long, high = 64, 18
+    spots = [(x, y) for x in (left, WIDTH - 4 - long) for y in (line - high, line) if y + high <= bottom]
+
+    def crowd(spot: tuple[float, float]) -> int:
+        return sum(
+            spot[0] - 4 <= x <= spot[0] + long + 4 and spot[1] - 4 <= y <= spot[1] + high + 4
+            for x, y in places
+        )
+
+    x, y = min(spots, key=crowd)
+    at = (x + 4 if x == left else WIDTH - 8, round(y + (high - 4 if y < line else 13), 1))
+    return drawing.text(text, at, class_=f"mark-label{'' if x == left else ' end'}")
 
 
 def _shade(value: float | None, edges: Sequence[float]) -> int:

@@ -145,6 +145,8 @@ def result_to_json(result: ParityResult) -> dict[str, Any]:
             }
             for step in result.steps
         ],
+        "steps_of": None if result.steps_of is None else int(result.steps_of),
+        "unseen": plain(result.unseen) or None,
     }
 
 
@@ -204,6 +206,8 @@ def _read_result(data: Mapping[str, Any]) -> ParityResult:
             StepDifference(s["step"], _figure(s["max_abs_diff"]), _figure(s["mean_abs_diff"]))
             for s in data["steps"]
         ),
+        steps_of=data["steps_of"],
+        unseen=data["unseen"] or "",
         floors=number(data["floors"]),
         located=_read_located(data["located"]),
     )

@@ -70,6 +70,7 @@ def result_view(
         "heat_maps": _heat_maps(entry),
         "ulps": _ulps(entry),
         "growth": _growth(entry),
+        "unseen": entry["unseen"] or "nobody looked at the steps",
         "inputs": _inputs(entry, input_cells),
         "facts": [("Reference", _facts(entry["reference"])), ("Candidate", _facts(entry["candidate"]))],
         "notes": [str(note) for note in entry["notes"]],
@@ -271,8 +272,11 @@ def _growth(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     steps = entry["steps"]
     if not steps:
         return None
+    lost = [s["step"] for s in steps if not math.isfinite(number(s["max_abs_diff"]) or 0)]
     return {
         "svg": pictures.growth(steps, entry["threshold"]),
+        "of": entry["steps_of"],
+        "lost": lost[0] if lost else None,
         "rows": [
             (s["step"], figure(number(s["max_abs_diff"])), figure(number(s["mean_abs_diff"]))) for s in steps
         ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
+    # Named inputs -> what a loop holds after each of its steps, ``[steps, batch, chunk, dim]``.
+    Trajectory = Callable[[Mapping[str, Array]], Array]
 
 
 @runtime_checkable
@@ -18,6 +20,10 @@ class Runner(Protocol):
 
     A runner that stands on ONNX Runtime also has ``provider_asked`` (ONNX Runtime's full name) and, once
     open, ``providers_used`` (what its session reports, the first of which the verdict looks at).
+
+    A runner of a denoising loop may have ``trajectory(inputs)``: what the loop holds after each of its steps,
+    stacked, the last of which is the output. It is asked of a closed runner, which opens what it needs and
+    closes it again. Where it is None, or not there, the steps of that runner cannot be seen.
 
     Attributes:
         name: what the runner runs, for people.
@@ -69,6 +75,12 @@ class RunnerBase:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def trajectory_of(runner: object) -> Trajectory | None:
+    """A runner's ``trajectory``; None where it has none."""
+    found: Trajectory | None = getattr(runner, "trajectory", None)
+    return found
 
 
 def first_line(error: BaseException) -> str:

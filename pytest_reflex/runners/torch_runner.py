@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from pytest_reflex.runners.base import Trajectory
+
     Array = np.ndarray[Any, Any]
     Outputs = torch.Tensor | Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
 
@@ -27,6 +29,8 @@ class TorchRunner(RunnerBase):
             the module itself. When ``model`` is a function, ``call`` gets the module before the inputs.
         outputs: names of the outputs, needed for a tuple or list whose names should say something; a
             mapping must have just these, in this order.
+        states: gives what the module's loop holds after each denoising step, called with the module and
+            then the inputs by keyword; by default the steps are not seen.
         name: for people; by default the class or the function.
 
     Attributes:
@@ -39,6 +43,7 @@ class TorchRunner(RunnerBase):
         call: Callable[..., Outputs] | None = None,
         *,
         outputs: Sequence[str] | None = None,
+        states: Callable[..., Sequence[torch.Tensor]] | None = None,
         name: str | None = None,
     ) -> None:
         if not callable(model):
@@ -50,6 +55,7 @@ class TorchRunner(RunnerBase):
         self._given = model
         self._call = call
         self._outputs = None if outputs is None else tuple(outputs)
+        self._states = states
         self._model: torch.nn.Module | None = None
         self._training: list[tuple[torch.nn.Module, bool]] = []
 
@@ -70,6 +76,23 @@ class TorchRunner(RunnerBase):
         if model is None:
             raise RunnerError(f"{self.name} has not been loaded; open it first")
         return self._named(self._bound(model)(**tensors))  # type: ignore[return-value]
+
+    @property
+    def trajectory(self) -> Trajectory | None:
+        """What the loop holds after each step; see :class:`~pytest_reflex.runners.Runner`."""
+        return None if self._states is None else self._trajectory
+
+    def _trajectory(self, inputs: Mapping[str, Array]) -> Array:
+        import numpy as np
+        import torch
+
+        if self._states is None:
+            raise RunnerError(f"{self.name} was not told how its steps can be seen; give states=")
+        with self, torch.no_grad():
+            device = self._device()
+            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+            seen = self._states(self._model, **tensors)
+            return np.stack([self._array("x_t", state) for state in seen])
 
     def open(self) -> None:
         if self._model is not None:

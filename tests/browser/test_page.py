@@ -41,7 +41,7 @@ def rich(name: str, *figures: float, threshold: float = 1e-5) -> ParityResult:
         output = dataclasses.replace(output, difference=figures_of, grid=grid if i == 1 else None)
         fixtures.append(dataclasses.replace(made, outputs=(output,), inputs=given))
     steps = tuple(StepDifference(k + 1, 1e-8 * 2**k, 1e-9 * 2**k) for k in range(10))
-    return result(*fixtures, name=name, threshold=threshold, steps=steps)
+    return result(*fixtures, name=name, threshold=threshold, steps=steps, steps_of=1)
 
 
 GOOD = rich("tests/parity/test_smolvla.py::test_smolvla", 3e-7, 3.1e-7)
@@ -219,6 +219,8 @@ def test_a_hostile_name_changes_nothing_but_text(visit: Any, tmp_path: Path, nam
         reference={"kind": "torch", "class": name, name: name},
         candidate={"kind": "onnx", "path": name},
         notes=(name,),
+        steps=(),
+        unseen=name,
     )
     test = {"nodeid": name, "outcome": "skipped", "reason": name}
     file = tmp_path / "page.html"

@@ -23,6 +23,7 @@ from exporters.manifest import seal
 from pytest_reflex import InputSpec, ParityError, check
 from pytest_reflex.errors import BundleError, InputError
 from pytest_reflex.inputs import Integers
+from pytest_reflex.progress import watching
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -34,6 +35,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "reach"
     export(policy(), path, inputs=INPUTS, fixtures=3)
     return path
+
+
+def test_who_watches_is_told_every_stage(tmp_path: Path) -> None:
+    told: list[str] = []
+    with watching(lambda stage, done, total: told.append(stage)):
+        export(policy(), tmp_path / "reach", inputs=INPUTS, fixtures=1)
+    stages = ["trace prefix", "trace step", "compose", "write", "reference", "candidate", "steps"]
+    assert list(dict.fromkeys(told)) == stages
 
 
 @pytest.fixture

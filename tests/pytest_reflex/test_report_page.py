@@ -81,6 +81,7 @@ def full(name: str, threshold: float = 1e-5) -> ParityResult:
         candidate={"kind": "onnx", "path": name, "versions": {"onnxruntime": name}, "live_inputs": [name]},
         notes=(name,),
         steps=(StepDifference(1, 1e-7, 1e-8), StepDifference(2, 1e-4, 1e-6)),
+        steps_of=1,
     )
 
 
@@ -114,8 +115,9 @@ def test_the_page_shows_all_that_a_result_holds() -> None:
     for word in (
         "Error of pi0 in its worst fixture, 1", "Largest 9.461e-03 (framed)", "2 of 12 cells at or above",
         "Distance in units in the last place", "4 to 7", "1,600 elements of all fixtures",
-        "Error over the denoising steps", "1.000e-04", "Which inputs each fixture exercised", "1 of 2",
-        "-1 to 1", "reaches the outputs", "versions.onnxruntime", "0123456789abcdef", "float floor 6.0e-08",
+        "Error by denoising step, fixture 1", "1.000e-04 after the last",
+        "Which inputs each fixture exercised", "1 of 2", "-1 to 1", "reaches the outputs",
+        "versions.onnxruntime", "0123456789abcdef", "float floor 6.0e-08",
     ):  # fmt: skip
         assert word in page.text, word
 
@@ -123,8 +125,22 @@ def test_the_page_shows_all_that_a_result_holds() -> None:
 def test_what_cannot_be_drawn_is_said() -> None:
     text = html.page(as_json.document([ALL["structure"]]))
     assert "there is nothing to draw" in text
-    assert "neither showed what it held after each step" in text
+    assert "Not drawn: <bdi>nobody looked at the steps</bdi>." in text
     assert "No distances were recorded" in text
+    blind = dataclasses.replace(ALL["structure"], unseen="a <b>reason</b>")
+    assert "Not drawn: <bdi>a &lt;b&gt;reason&lt;/b&gt;</bdi>." in html.page(as_json.document([blind]))
+
+
+def test_a_step_that_is_not_finite_is_crossed_and_named() -> None:
+    steps = (StepDifference(1, 1e-7, 1e-8), StepDifference(2, math.nan, math.nan))
+    made = dataclasses.replace(full("pi0"), steps=steps)
+    text = html.page(as_json.document([made]))
+    assert "Not finite (crossed) from step 2 on." in text
+    assert "Not finite" not in html.page(as_json.document([full("pi0")]))
+    picture = text[text.index("Error after each of 2") :]
+    picture = picture[: picture.index("</svg>")]
+    assert (picture.count("<circle"), picture.count("fail-mark")) == (1, 1)
+    assert "nan" not in picture
 
 
 def test_pages_without_a_result_say_why() -> None:
