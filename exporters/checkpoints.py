@@ -86,9 +86,10 @@ def weight_files(directory: Path) -> list[Path]:
         CheckpointError: there are none; pickled weights are named and refused.
     """
     files = sorted(directory.glob("*.safetensors"))
-    if files:
+    pickled = _pickled_shards(directory)
+    if files and not pickled:
         return files
-    pickled = sorted(
+    pickled += sorted(
         p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern)
     )
     if pickled:
@@ -97,6 +98,22 @@ def weight_files(directory: Path) -> list[Path]:
             "convert them to safetensors"
         )
     raise CheckpointError(f"no *.safetensors in {directory}: it holds no weights")
+
+
+def _pickled_shards(directory: Path) -> list[str]:
+    """What an index of safetensors names that is none: a loader would follow it.
+
+    Raises:
+        CheckpointError: an index is no index.
+    """
+    found: set[str] = set()
+    for index in sorted(directory.glob("*.safetensors.index.json")):
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            found |= {str(name) for name in shards if not str(name).endswith(".safetensors")}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"{index} is no index of weights: {error!r}") from error
+    return sorted(found)
 
 
 def require_fit(missing: Iterable[str], unexpected: Iterable[str], directory: Path) -> None:

@@ -200,7 +200,7 @@ def _read_output(data: Mapping[str, Any]) -> OutputResult:
             **{name: int(d[name]) for name in _DIFFERENCE_INTS},  # type: ignore[arg-type]
             worst_index=tuple(d["worst_index"]),
             **{side: _value(d[side]) for side in ("worst_reference", "worst_candidate")},
-            scale=number(d["scale"]),
+            scale=_figure(d["scale"]),
             ulp_counts=tuple(d["ulp_counts"]),
         )
     if g is not None:

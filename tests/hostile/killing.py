@@ -27,6 +27,10 @@ EVENTS: Final = frozenset(
 )
 
 
+# Far longer than any export here.
+HANG_S: Final = 120
+
+
 def contents(directory: Path) -> dict[str, str]:
     """SHA-256 of every file of a directory."""
     return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(directory.iterdir())}
@@ -105,6 +109,7 @@ class Exporter:
 def _child(place: Path, order: dict[str, Any], counter: int) -> None:
     """The export itself, in the fork; ``counter`` takes a byte for each file operation."""
     seen = 0
+    signal.alarm(HANG_S)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         nonlocal seen
@@ -122,15 +127,16 @@ def _child(place: Path, order: dict[str, Any], counter: int) -> None:
     sys.addaudithook(hook)
     from pytest_reflex.errors import ReflexError
 
+    code = 70
     try:
         export_at(place, order["weight"])
+        code = 0
     except ReflexError as error:
+        code = 2
         print(error, file=sys.stderr)
-        os._exit(2)
-    except BaseException as error:
-        print(repr(error), file=sys.stderr)
-        os._exit(70)
-    os._exit(0)
+    finally:
+        # Past the exit handlers of libraries whose threads are in the parent; stderr may be full as well.
+        os._exit(code)
 
 
 def _writes(args: tuple[Any, ...]) -> bool:
