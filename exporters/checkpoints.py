@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_reflex.errors import CheckpointError
+from pytest_reflex.runners.base import first_line
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a policy is made of. Pickled weights are not fetched, and never loaded.
@@ -72,7 +73,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"no config.json in {directory}: it is no checkpoint directory") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds a {type(config).__name__}, expected a JSON object")
@@ -101,7 +102,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def _pickled_shards(directory: Path) -> list[str]:
-    """What an index of safetensors names that is none: a loader would follow it.
+    """What an index of safetensors names that is no safetensors file: a loader would follow it.
 
     Raises:
         CheckpointError: an index is no index.
@@ -112,7 +113,7 @@ def _pickled_shards(directory: Path) -> list[str]:
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
             found |= {str(name) for name in shards if not str(name).endswith(".safetensors")}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{index} is no index of weights: {error!r}") from error
+            raise CheckpointError(f"{index} is no index of weights: {first_line(error)}") from error
     return sorted(found)
 
 

@@ -132,7 +132,8 @@ def summary_lines(made: Mapping[str, Any], written: Sequence[tuple[str, str]] = 
         else:
             lines.append((f"not compared: {test['nodeid']}: {test['outcome']}: {test['reason']}", "warning"))
     lines += [*written, *((f"error: {problem}", "fail") for problem in made["problems"])]
-    return [(printable(text), kind) for text, kind in lines]
+    # One line each: nothing that a file holds may stand in the summary as a line of its own.
+    return [(printable(text).replace("\n", "\\n"), kind) for text, kind in lines]
 
 
 def _label(entry: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ class Difference:
         worst_reference: the reference's value there.
         worst_candidate: the candidate's value there.
         unequal: how many elements are not equal (+0 equals -0, NaN equals nothing).
-        scale: the largest finite ``|reference|``, 0 when there is none: what a figure is large beside.
+        scale: the largest finite ``|reference|``, None when there is none: what a figure is large beside.
         ulp_counts: how many elements are 0, 1, 2 to 3, 4 to 7, ... units in the last place apart: entry
             ``k`` counts distances of ``k`` binary digits; ends with the last that is not zero.
     """
@@ -59,7 +59,7 @@ class Difference:
     worst_reference: float | int | bool
     worst_candidate: float | int | bool
     unequal: int
-    scale: float = 0.0
+    scale: float | None = None
     ulp_counts: tuple[int, ...] = ()
 
 
@@ -98,7 +98,7 @@ def difference(reference: Array, candidate: Array) -> Difference:
             worst_reference=_builtin(reference, index),
             worst_candidate=_builtin(candidate, index),
             unequal=int(np.count_nonzero(reference != candidate)),
-            scale=float(np.abs(r[np.isfinite(r)]).max(initial=0.0)),
+            scale=float(np.abs(r[np.isfinite(r)]).max()) if np.isfinite(r).any() else None,
             ulp_counts=_binary_digits(ulps),
         )
 

@@ -120,10 +120,12 @@ def result_from_json(data: Mapping[str, Any]) -> ParityResult:
     """
     try:
         result = _read_result(data)
+        again = result_to_json(result)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise ReflexError(f"not a parity result: {what}; expected what pytest-reflex wrote") from error
-    again = result_to_json(result)
+    if not isinstance(result.name, str):
+        raise ReflexError(f"not a parity result: its name is {result.name!r}; expected text")
     for key in {**again, **data}:
         if key not in ENTRY_KEYS and (key not in again or again[key] != data.get(key)):
             raise ReflexError(
@@ -200,7 +202,7 @@ def _read_output(data: Mapping[str, Any]) -> OutputResult:
             **{name: int(d[name]) for name in _DIFFERENCE_INTS},  # type: ignore[arg-type]
             worst_index=tuple(d["worst_index"]),
             **{side: _value(d[side]) for side in ("worst_reference", "worst_candidate")},
-            scale=_figure(d["scale"]),
+            scale=number(d["scale"]),
             ulp_counts=tuple(d["ulp_counts"]),
         )
     if g is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -190,10 +191,12 @@ def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:
 def _names(path: Path, metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
     try:
         names = json.loads(metadata[key])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RunnerError(f"{path}: metadata {key!r} is {metadata.get(key)!r}; expected a JSON list of names")
+        # Whoever writes a bomb into it would else have it on the screen.
+        found = reprlib.repr(metadata.get(key))
+        raise RunnerError(f"{path}: metadata {key!r} is {found}; expected a JSON list of names")
     return tuple(names)
 
 

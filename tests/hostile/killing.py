@@ -5,6 +5,7 @@ Run as a script it is a loop that serves one attempt after another, so that torc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,9 +26,7 @@ EVENTS: Final = frozenset(
         *("shutil.rmtree", "tempfile.mkdtemp", "ctypes.dlsym", "fcntl.flock"),
     }
 )
-
-
-# Far longer than any export here.
+# Far longer than any export here: what takes it is ended by SIGALRM, which nobody takes for a kill.
 HANG_S: Final = 120
 
 
@@ -133,9 +132,13 @@ def _child(place: Path, order: dict[str, Any], counter: int) -> None:
         code = 0
     except ReflexError as error:
         code = 2
-        print(error, file=sys.stderr)
+        with contextlib.suppress(OSError):  # stderr may be on a full disk too
+            print(error, file=sys.stderr)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            print(repr(error), file=sys.stderr)
     finally:
-        # Past the exit handlers of libraries whose threads are in the parent; stderr may be full as well.
+        # Past the exit handlers of libraries whose threads are in the parent.
         os._exit(code)
 
 
