@@ -137,7 +137,8 @@ def open_bundle(directory: str | os.PathLike[str], *, to_judge: bool = False) ->
             weights from a file that is none of the bundle's.
     """
     path = Path(directory)
-    if not path.is_dir():
+    # Unlike a path's own methods these take what is too long for a name.
+    if not os.path.isdir(path):
         raise BundleError(f"no bundle at {path}: expected a directory that holds {MANIFEST}")
     manifest = read_manifest(path)
     graphs = set(manifest["graphs"].values())
@@ -176,7 +177,7 @@ def _require_own_weights(graph: Path, files: Mapping[str, Any]) -> None:
 def _check_file(path: Path, name: str, facts: Any) -> str:
     """What of a file's contents is not as its manifest says, in words; empty when all is."""
     file = path / name
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise BundleError(f"{file} is missing; export the bundle again")
     size = file.stat().st_size
     if size != facts.get("size"):

@@ -31,9 +31,9 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
         CheckpointError: there is no such directory, and it is no hub id that can be had.
     """
     path, name = Path(checkpoint), str(checkpoint)
-    if name and path.is_dir():
+    if name and os.path.isdir(path):
         return path
-    if name and path.exists():
+    if name and os.path.exists(path):
         raise CheckpointError(
             f"{name} is a file; expected a checkpoint directory or a hub id such as lerobot/pi0_base"
         )

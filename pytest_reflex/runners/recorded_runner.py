@@ -151,8 +151,8 @@ def save_recording(
 def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:
     from safetensors import safe_open
 
-    if not path.is_file():
-        wrong = "is a directory" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):  # unlike a path's own, it takes what is too long for a name
+        wrong = "is a directory" if os.path.isdir(path) else "does not exist"
         raise RunnerError(f"{path} cannot be read as a recording: it {wrong}; give the path of a recording")
     try:
         with safe_open(path, framework="np") as file:
