@@ -190,3 +190,11 @@ def test_big_endian_arrays_are_measured_like_others():
 def test_what_cannot_be_laid_side_by_side_is_an_error(reference, candidate, message):
     with pytest.raises(ValueError, match=message):
         difference(reference, candidate)
+
+
+@pytest.mark.parametrize(
+    ("reference", "scale"),
+    [([0.0, 0.0], 0.0), ([-3.0, 2.0], 3.0), ([np.inf, -2.0], 2.0), ([np.nan, -np.inf], None)],
+)
+def test_the_scale_is_the_largest_finite_value_and_none_is_not_zero(reference, scale):
+    assert difference(np.array(reference), np.zeros(2)).scale == scale
