@@ -152,7 +152,7 @@ def test_an_input_that_changes_the_form_of_the_reference_s_outputs_alone_is_dead
 
 def test_an_input_that_changes_what_is_no_number_is_live_all_the_same():
     def named(x, mask):
-        return {"actions": np.array([str(float(x[0, 0]))])}
+        return {"actions": np.array([str(float(x[0, 0]))], "U30")}
 
     result = check(Function(named, "reference"), Function(named, "candidate"), inputs=SPECS)
     assert {answer.gate for _, answer in result.refusals} >= {"structure"}
