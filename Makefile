@@ -108,7 +108,7 @@ COVERED ?= tests --deselect tests/pytest_reflex/test_import_cost.py::test_the_pl
 coverage: $(VENV)/.ready
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadscope $(COVERED)
-	$(BIN)/python -m coverage combine --quiet
+	-$(BIN)/python -m coverage combine --quiet # what was killed leaves files without data; it counts for nothing
 	$(BIN)/python -m coverage report
 
 coverage-lerobot:
