@@ -15,7 +15,7 @@ LEROBOT_PYTHON ?= $(shell for python in python3 python3.12 python3.13 \
 	"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13*/bin/python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo "$$python" && break; done)
 
-.PHONY: help demo test test-lerobot openpi browser docs tutorial fullsize lint types suite clean
+.PHONY: help demo test test-lerobot openpi browser docs tutorial fullsize lint types suite coverage coverage-lerobot clean
 
 help:
 	@echo "make demo          make a small pi0 checkpoint, export it, prove it"
@@ -27,6 +27,7 @@ help:
 	@echo "make tutorial      the tutorial, followed to the letter in an empty environment (2 GB)"
 	@echo "make fullsize FAMILY=pi0  a policy of the published size, exported and proven (groot,"
 	@echo "                   pi0, pi0-lerobot, pi05, smolvla; 30 GB of disk in WORK=demo/fullsize)"
+	@echo "make coverage      which lines and branches of pytest_reflex the suite runs; coverage-lerobot there"
 	@echo "make clean         remove what the others made"
 
 $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
@@ -101,5 +102,18 @@ suite: $(VENV)/.ready
 	@$(MAKE) --no-print-directory openpi || echo "NOT INSTALLED: openpi-client, so its tests are skipped"
 	REFLEX_OPENPI_PYTHON="$${REFLEX_OPENPI_PYTHON:-$(abspath $(OPENPI))/bin/python}" $(PYTEST)
 
+# What judges, measured in every process that a test starts: lines and branches. The time that an import
+# takes is not what it is while it is measured.
+COVERED ?= tests --deselect tests/pytest_reflex/test_import_cost.py::test_the_plugin_adds_less_than_ten_milliseconds
+coverage: $(VENV)/.ready
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadscope $(COVERED)
+	-$(BIN)/python -m coverage combine --quiet # what was killed leaves files without data; it counts for nothing
+	$(BIN)/python -m coverage report
+
+coverage-lerobot:
+	$(MAKE) coverage PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot CONSTRAINTS=constraints/lerobot.txt \
+		EXTRAS=export,dev,lerobot
+
 clean:
-	rm -rf .venv .venv-lerobot .venv-openpi demo site tests/browser/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .coverage .coverage.* .venv .venv-lerobot .venv-openpi demo site tests/browser/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,18 +5,20 @@
 Half of the kills fall before a file operation, over all of them; half at an instant, over the whole export.
 After each the destination is looked at, byte for byte, and another export is run, after which nothing but the
 bundle may lie there. Full disks are a limit on the size of a file, over all sizes, and where this process may
-mount one, a tmpfs that is too small.
+mount one, a tmpfs that is too small. Last, two processes export to one directory at once, again and again.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--full-disks", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=20)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "b"
@@ -71,6 +74,7 @@ def main() -> None:
             look = Look(place, exporter)
             good = kills(look, options.kills)
             good = full_disks(look, options.full_disks) and good
+            good = together(look, options.pairs) and good
         good = small_tmpfs() and good
     sys.exit(not good)
 
@@ -90,7 +94,9 @@ def kills(look: Look, count: int) -> bool:
         found = look.found()
         seen[found] += 1
         left = len(look.strays())
-        if found.startswith("BROKEN") or not look.again():
+        # An export that hangs is ended by another signal, and one that raises has a code.
+        as_meant = (ended.signal, ended.code) in ((signal.SIGKILL, 0), (0, 0))
+        if not as_meant or found.startswith("BROKEN") or not look.again():
             bad += 1
             print(f"BAD {point}: {ended}, found {found}, left {left}; after another export {look.strays()}")
     print(
@@ -111,6 +117,32 @@ def full_disks(look: Look, count: int) -> bool:
             bad += 1
             print(f"BAD limit of {limit} bytes: {ended}, {look.found()}, {look.strays()}")
     print(f"{count - bad} of {count} full disks ended in one line and left the old bundle")
+    return bad == 0
+
+
+def together(look: Look, rounds: int) -> bool:
+    """Another process exports another bundle to the same place at the same time."""
+    bad = 0
+    seen: Counter[str] = Counter()
+    with Exporter(look.place) as other, ThreadPoolExecutor() as pool:
+        other.attempt(NEW)
+        # safetensors orders its metadata by chance, anew in each process, so these have bytes of their own.
+        whole = {"this one's": look.whole[OLD], "the other's": contents(look.place)}
+        for _ in range(rounds):
+            ended = [
+                future.result()
+                for future in [
+                    pool.submit(exporter.attempt, weight)
+                    for exporter, weight in ((look.exporter, OLD), (other, NEW))
+                ]
+            ]
+            lies = contents(look.place)
+            found = next((name for name, files in whole.items() if files == lies), "BROKEN")
+            seen[found] += 1
+            if found == "BROKEN" or look.strays() or any(e.code or e.signal for e in ended):
+                bad += 1
+                print(f"BAD two at once: {ended}, {found}, {look.strays()}")
+    print(f"{rounds - bad} of {rounds} pairs of exports at once left one whole bundle ({dict(seen)})")
     return bad == 0
 
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 FIXTURES = "fixtures.safetensors"
 _CHUNK = 1 << 22
+# What the earlier bundle is called while it changes places where two names cannot change hands at once.
+_ASIDE = "-old"
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def open_bundle(directory: str | os.PathLike[str], *, to_judge: bool = False) ->
             weights from a file that is none of the bundle's.
     """
     path = Path(directory)
-    if not path.is_dir():
+    # Unlike a path's own methods these take what is too long for a name.
+    if not os.path.isdir(path):
         raise BundleError(f"no bundle at {path}: expected a directory that holds {MANIFEST}")
     manifest = read_manifest(path)
     graphs = set(manifest["graphs"].values())
@@ -180,12 +183,20 @@ def _require_own_weights(graph: Path, files: Mapping[str, Any]) -> None:
         raise BundleError(
             f"{graph} takes weights from {foreign[0]!r}, which is no file of its bundle; export it again"
         )
+    # Newer ONNX Runtimes refuse such a link, older ones follow it; who asks must not depend on which.
+    home = graph.parent.resolve()
+    outside = sorted(place for place in places if (home / place).resolve().parent != home)
+    if outside:
+        raise BundleError(
+            f"{graph} takes weights from {outside[0]!r}, a link that leads out of its bundle; "
+            "put the file itself there"
+        )
 
 
 def _check_file(path: Path, name: str, facts: Any) -> str:
     """What of a file's contents is not as its manifest says, in words; empty when all is."""
     file = path / name
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise BundleError(f"{file} is missing; export the bundle again")
     size = file.stat().st_size
     if size != facts.get("size"):
@@ -308,7 +319,11 @@ def _sweep(target: Path) -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(leftover, ignore_errors=True)
+            if leftover.name.endswith(_ASIDE) and not target.exists():
+                # Killed in the instant in which the earlier bundle was only here: it is nobody's to remove.
+                os.rename(leftover, target)
+            else:
+                shutil.rmtree(leftover, ignore_errors=True)
         except OSError:
             pass
         finally:
@@ -323,9 +338,13 @@ def _exchange(stage: Path, target: Path) -> None:
     """Put ``stage`` where ``target`` is; if there was something, it is then where ``stage`` was."""
     if not _moved(stage, target) and not _swap(stage, target):
         # Without the system call there is an instant in which the earlier bundle is only under another name.
-        aside = stage.with_name(stage.name + "-old")
+        aside = stage.with_name(stage.name + _ASIDE)
         os.rename(target, aside)
-        os.rename(stage, target)
+        try:
+            os.rename(stage, target)
+        except OSError:
+            os.rename(aside, target)
+            raise
         os.rename(aside, stage)
     _fsync(target.parent)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_reflex.errors import CheckpointError
+from pytest_reflex.runners.base import first_line
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a policy is made of. Pickled weights are not fetched, and never loaded.
@@ -30,9 +31,9 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
         CheckpointError: there is no such directory, and it is no hub id that can be had.
     """
     path, name = Path(checkpoint), str(checkpoint)
-    if name and path.is_dir():
+    if name and os.path.isdir(path):
         return path
-    if name and path.exists():
+    if name and os.path.exists(path):
         raise CheckpointError(
             f"{name} is a file; expected a checkpoint directory or a hub id such as lerobot/pi0_base"
         )
@@ -72,7 +73,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"no config.json in {directory}: it is no checkpoint directory") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds a {type(config).__name__}, expected a JSON object")
@@ -86,9 +87,10 @@ def weight_files(directory: Path) -> list[Path]:
         CheckpointError: there are none; pickled weights are named and refused.
     """
     files = sorted(directory.glob("*.safetensors"))
-    if files:
+    pickled = _pickled_shards(directory)
+    if files and not pickled:
         return files
-    pickled = sorted(
+    pickled += sorted(
         p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern)
     )
     if pickled:
@@ -97,6 +99,22 @@ def weight_files(directory: Path) -> list[Path]:
             "convert them to safetensors"
         )
     raise CheckpointError(f"no *.safetensors in {directory}: it holds no weights")
+
+
+def _pickled_shards(directory: Path) -> list[str]:
+    """What an index of safetensors names that is no safetensors file: a loader would follow it.
+
+    Raises:
+        CheckpointError: an index is no index.
+    """
+    found: set[str] = set()
+    for index in sorted(directory.glob("*.safetensors.index.json")):
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            found |= {str(name) for name in shards if not str(name).endswith(".safetensors")}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"{index} is no index of weights: {first_line(error)}") from error
+    return sorted(found)
 
 
 def require_fit(missing: Iterable[str], unexpected: Iterable[str], directory: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from exporters.schedule import LAYOUTS, schedule_from_json
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs import InputSpec
+from pytest_reflex.report.values import shallow
 from pytest_reflex.runners.onnx_runner import OPTIMIZATIONS
 
 FORMAT: Final = "reflex-bundle"
@@ -81,7 +82,10 @@ def _parsed(path: Path, file: Path) -> Any:
         size = file.stat().st_size
         if size > _LARGEST_BYTES:
             raise BundleError(f"{file} has {size} bytes, more than any manifest; export the bundle again")
-        return json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+        parsed = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+        if not shallow(parsed):
+            raise ValueError("it is nested deeper than any manifest")
+        return parsed
     except FileNotFoundError:
         raise BundleError(
             f"no {MANIFEST} in {path}: it is not a bundle; make one with `reflex export`"

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 PASS: Final = 0
 FAIL: Final = 1
 ERROR: Final = 2
+# A file may hold a name of any length; nobody reads more than this of it.
+LONGEST_REASON: Final = 4000
 
 # Options of `reflex export` that not every family takes.
 _OF_SOME_FAMILIES: Final = frozenset({"cameras", "prompt_tokens", "tokens", "embodiment"})
@@ -472,6 +474,8 @@ def _died(name: str, as_json: bool) -> int:
 def _fail(error: BaseException, message: str, as_json: bool) -> int:
     # A file's name may hold what a terminal obeys, or what is no text.
     message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
+    if len(message) > LONGEST_REASON:
+        message = f"{message[:LONGEST_REASON]}... ({len(message)} characters)"
     click.echo(f"reflex: error: {message}", err=True)
     from pytest_reflex.report.json import dumps, error_document
 

@@ -108,7 +108,7 @@ def summary_lines(made: Mapping[str, Any], written: Sequence[tuple[str, str]] = 
         written: lines that stand before the errors: where the report is.
     """
     from pytest_reflex.report.json import number
-    from pytest_reflex.report.terminal import bound, figure
+    from pytest_reflex.report.terminal import bound, figure, printable
 
     lines: list[tuple[str, str]] = []
     if made["results"]:
@@ -131,7 +131,9 @@ def summary_lines(made: Mapping[str, Any], written: Sequence[tuple[str, str]] = 
             lines.append((f"warning: {test['nodeid']}: {test['reason']}", "warning"))
         else:
             lines.append((f"not compared: {test['nodeid']}: {test['outcome']}: {test['reason']}", "warning"))
-    return [*lines, *written, *((f"error: {problem}", "fail") for problem in made["problems"])]
+    lines += [*written, *((f"error: {problem}", "fail") for problem in made["problems"])]
+    # One line each: nothing that a file holds may stand in the summary as a line of its own.
+    return [(printable(text).replace("\n", "\\n"), kind) for text, kind in lines]
 
 
 def _label(entry: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bundle_cases import Exported, Ran, Reflex, add_to_weight, digests, parsed, weight_place
@@ -537,3 +538,76 @@ def test_a_recording_takes_no_fixtures_of_anyone_elses(bundle: Path, here: Calla
             here("validate", "export", bundle, "--model", bundle / "fixtures.safetensors", option, "2"),
             f"{option} was given, and a recording brings its own fixtures; see `reflex validate export -h`",
         )
+
+
+def test_an_option_of_another_family_is_refused_before_any_work(
+    checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]
+) -> None:
+    ran = here("export", checkpoint, tmp_path / "p0", "--tokens", "5")
+    refused(ran, "--tokens was given, and pi0 has no such choice; see `reflex export -h`")
+    assert not (tmp_path / "p0").exists()
+
+
+def test_an_export_without_a_verdict_is_no_pass(
+    checkpoint: Path, tmp_path: Path, here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from exporters import pi0
+
+    monkeypatch.setattr(pi0, "load", lambda model: None)
+    monkeypatch.setattr(
+        pi0, "export", lambda policy, out, *, dynamic_batch, progress, **given: SimpleNamespace(result=None)
+    )
+    refused(here("export", checkpoint, tmp_path / "p0"), f"{tmp_path}/p0 was written without a verdict")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("it\nbroke \x1b[2J")])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_breaks_or_stops_the_command_is_no_verdict(
+    error: BaseException,
+    as_json: bool,
+    bundle: Path,
+    here: Callable[..., Ran],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("exporters.bundle.open_bundle", broken)
+    ran = here("validate", "export", bundle, "--model", "nowhere", *["--output-json"] * as_json)
+    said = (
+        "interrupted; nothing was written"
+        if isinstance(error, KeyboardInterrupt)
+        else "internal error: RuntimeError: it broke \\x1b[2J"
+    )
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1] == f"reflex: error: {said}"
+    # A fault of the program shows where; whoever interrupts it knows.
+    assert ("Traceback" in ran.err) is isinstance(error, RuntimeError)
+    assert json.loads(ran.out)["exit_code"] == 2 if as_json else not ran.out
+
+
+def test_a_reason_without_end_is_cut(bundle: Path, tmp_path: Path, here: Callable[..., Ran]) -> None:
+    long = tmp_path / ("x" * 9000)
+    for place, model in ((long, "nowhere"), (bundle, long), (bundle, f"{long}.safetensors")):
+        ran = here("validate", "export", place, "--model", model)
+        assert ran.code == 2
+        assert len(ran.err.splitlines()) == 1
+        assert 4000 < len(ran.err) < 4100
+        assert re.search(r"\.\.\. \(\d+ characters\)$", ran.err)
+
+
+def test_a_github_job_is_told_what_is_wrong(
+    copied: Path, tmp_path: Path, here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    add_to_weight(copied, LAST_WEIGHT, 1e-2)
+    ran = here("validate", "export", copied, "--model", copied / "fixtures.safetensors")
+    assert ran.code == 1
+    first, second = ran.err.splitlines()
+    assert first == f"reflex: warning: {tmp_path}: the job summary could not be written (Is a directory)"
+    assert second.startswith("::error title=reflex::parity FAIL: max_abs_diff")
+    (copied / "reflex.json").unlink()
+    ran = here("validate", "export", copied, "--model", copied / "fixtures.safetensors")
+    assert ran.code == 2
+    assert "::error title=reflex::no reflex.json in" in ran.err

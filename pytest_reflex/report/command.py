@@ -81,6 +81,7 @@ def _said(made: Mapping[str, Any], earlier: Mapping[str, Any] | None, page: Path
     """The run in a few lines: a row for each result, what changed, and where the page is."""
     from pytest_reflex.ledger import summary_lines
     from pytest_reflex.report.compare import compare
+    from pytest_reflex.report.terminal import printable
 
     lines = [text for text, _ in summary_lines(made)]
     if earlier is not None:
@@ -91,4 +92,4 @@ def _said(made: Mapping[str, Any], earlier: Mapping[str, Any] | None, page: Path
         ]
     verdict = f"parity {'PASS' if made['passed'] else 'FAIL'}"
     text = "\n".join([verdict, "", *lines, "", f"Report: {page}"]) + "\n"
-    return text.encode("ascii", "backslashreplace").decode()
+    return printable(text)

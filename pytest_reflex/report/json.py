@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.report.results import result_from_json, result_to_json
-from pytest_reflex.report.values import dumps, number, plain
+from pytest_reflex.report.values import dumps, number, plain, shallow
 from pytest_reflex.verdict import ParityResult
 
 __all__ = [
@@ -108,9 +108,11 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             made = json.load(file)
+        if not shallow(made):
+            raise ValueError("it is nested deeper than any document")
     except OSError as error:
         raise ReflexError(f"{shown}: cannot be read ({error.strerror}); give a parity.json") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReflexError(
             f"{shown}: is not JSON ({error}); give a parity.json that pytest-reflex wrote"
         ) from error
@@ -121,11 +123,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{shown}: has schema_version {made.get('schema_version')!r}, expected {SCHEMA_VERSION}; "
             "read it with the pytest-reflex that wrote it"
         )
-    if "error" in made:
-        return made
     try:
+        if "error" in made:
+            _require_text(made["error"], "type", "message")
+            return made
         for entry in made["results"]:
             result_from_json(entry)
+        _require_labels(made)
         again = document(made["results"], not_compared=made["not_compared"], problems=made["problems"])
     except ReflexError as error:
         raise ReflexError(f"{shown}: {error}") from error
@@ -138,6 +142,24 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{shown}: says passed {made.get('passed')!r}, but its results give {again['passed']!r}"
         )
     return made
+
+
+def _require_labels(made: Mapping[str, Any]) -> None:
+    """Refuse a document in which what tells tests and problems apart is not what it has to be."""
+    for test in made["not_compared"]:
+        _require_text(test, "nodeid", "outcome", "reason")
+    for entry in made["results"]:
+        _require_text(entry, *({"nodeid"} & entry.keys()))
+        if not isinstance(entry.get("call", 0), int):
+            raise TypeError(f"call is {entry['call']!r}")
+    for problem in made["problems"]:
+        _require_text({"problem": problem}, "problem")
+
+
+def _require_text(holder: Mapping[str, Any], *keys: str) -> None:
+    for key in keys:
+        if not isinstance(holder[key], str):
+            raise TypeError(f"{key} is {holder[key]!r}")
 
 
 def schema() -> dict[str, Any]:

@@ -159,10 +159,12 @@ def result_from_json(data: Mapping[str, Any]) -> ParityResult:
     """
     try:
         result = _read_result(data)
+        again = result_to_json(result)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise ReflexError(f"not a parity result: {what}; expected what pytest-reflex wrote") from error
-    again = result_to_json(result)
+    if not isinstance(result.name, str):
+        raise ReflexError(f"not a parity result: its name is {result.name!r}; expected text")
     for key in {**again, **data}:
         if key not in ENTRY_KEYS and (key not in again or again[key] != data.get(key)):
             raise ReflexError(

@@ -12,6 +12,8 @@ from pytest_reflex.errors import ReflexError
 NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # What fits in this many columns stands in one line, and so does a row of figures however long.
 _COLUMNS: Final = 110
+# Some ten levels are what documents and manifests have.
+_DEEPEST: Final = 100
 
 
 def plain(value: object) -> Any:
@@ -54,6 +56,21 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ReflexError(f"{value!r} is no figure; expected a number, 'NaN', 'Infinity' or '-Infinity'")
     return float(value)
+
+
+def shallow(value: object) -> bool:
+    """Whether JSON is nested as little as all that is written here: what is not would exhaust the stack."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for node in level
+            if isinstance(node, dict | list)
+            for inner in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def dumps(made: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -150,8 +151,8 @@ def save_recording(
 def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:
     from safetensors import safe_open
 
-    if not path.is_file():
-        wrong = "is a directory" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):  # unlike a path's own, it takes what is too long for a name
+        wrong = "is a directory" if os.path.isdir(path) else "does not exist"
         raise RunnerError(f"{path} cannot be read as a recording: it {wrong}; give the path of a recording")
     try:
         with safe_open(path, framework="np") as file:
@@ -190,10 +191,12 @@ def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:
 def _names(path: Path, metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
     try:
         names = json.loads(metadata[key])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RunnerError(f"{path}: metadata {key!r} is {metadata.get(key)!r}; expected a JSON list of names")
+        # Whoever writes a bomb into it would else have it on the screen.
+        found = reprlib.repr(metadata.get(key))
+        raise RunnerError(f"{path}: metadata {key!r} is {found}; expected a JSON list of names")
     return tuple(names)
 
 

@@ -25,6 +25,16 @@ MANIFEST: Final = "reflex.json"
 Damage = Callable[[Path, random.Random], str]
 
 
+class Pickled:
+    """What makes a directory when it is loaded from a pickle."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
 @dataclass(frozen=True)
 class Ended:
     """How one judgement ended.
@@ -283,13 +293,13 @@ class Judge:
             self._process = context.Process(target=_serve, args=(theirs, str(self._recording)), daemon=True)
             self._process.start()
             theirs.close()
-        self._pipe.send(str(bundle))
         try:
+            self._pipe.send(str(bundle))
             if not self._pipe.poll(TIMEOUT_S):
                 self._end()
                 return Ended(None, "", False)
             return Ended(*self._pipe.recv())
-        except (EOFError, ConnectionResetError):
+        except (EOFError, ConnectionError):
             self._process.join(10)
             code = self._process.exitcode
             self._end()

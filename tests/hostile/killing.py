@@ -5,6 +5,7 @@ Run as a script it is a loop that serves one attempt after another, so that torc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,6 +26,8 @@ EVENTS: Final = frozenset(
         *("shutil.rmtree", "tempfile.mkdtemp", "ctypes.dlsym", "fcntl.flock"),
     }
 )
+# Far longer than any export here: what takes it is ended by SIGALRM, which nobody takes for a kill.
+HANG_S: Final = 120
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -105,6 +108,7 @@ class Exporter:
 def _child(place: Path, order: dict[str, Any], counter: int) -> None:
     """The export itself, in the fork; ``counter`` takes a byte for each file operation."""
     seen = 0
+    signal.alarm(HANG_S)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         nonlocal seen
@@ -122,15 +126,20 @@ def _child(place: Path, order: dict[str, Any], counter: int) -> None:
     sys.addaudithook(hook)
     from pytest_reflex.errors import ReflexError
 
+    code = 70
     try:
         export_at(place, order["weight"])
+        code = 0
     except ReflexError as error:
-        print(error, file=sys.stderr)
-        os._exit(2)
+        code = 2
+        with contextlib.suppress(OSError):  # stderr may be on a full disk too
+            print(error, file=sys.stderr)
     except BaseException as error:
-        print(repr(error), file=sys.stderr)
-        os._exit(70)
-    os._exit(0)
+        with contextlib.suppress(OSError):
+            print(repr(error), file=sys.stderr)
+    finally:
+        # Past the exit handlers of libraries whose threads are in the parent.
+        os._exit(code)
 
 
 def _writes(args: tuple[Any, ...]) -> bool:

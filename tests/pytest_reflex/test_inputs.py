@@ -28,8 +28,10 @@ from pytest_reflex.inputs import (
     Uniform,
     array_digest,
     check_specs,
+    free_sizes,
     make_fixture,
 )
+from pytest_reflex.prompts import ImageTokenMask
 
 CAMERAS, TOKENS_PER_IMAGE, IMAGE_TOKEN, LENGTH = 3, 4, 50, 24
 SPECS = [
@@ -254,3 +256,46 @@ def test_inputs_need_neither_torch_nor_onnx():
     heavy = ("torch", "onnx", "pytest")
     code = f"import sys, pytest_reflex.inputs; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_image_tokens_are_half_none_all_and_then_any():
+    spec = InputSpec("image_mask", (2, 8), "bool", ImageTokenMask())
+    drawn = [make_fixture([spec], 0, idx)["image_mask"] for idx in range(8)]
+    assert drawn[0].tolist() == [[False] * 2 + [True] * 4 + [False] * 2] * 2
+    assert not drawn[1].any()
+    assert drawn[2].all()
+    assert len({array_digest({"m": mask}) for mask in drawn[3:]}) == 5
+    for shape, dtype, said in (((2, 8), "int64", "dtype"), ((8,), "bool", r"give \[batch, length\]")):
+        with pytest.raises(InputError, match=said):
+            InputSpec("image_mask", shape, dtype, ImageTokenMask())
+
+
+def test_an_axis_of_one_name_has_one_size():
+    left = InputSpec("left", (2, 3), free=("batch", None))
+    right = InputSpec("right", (4, 3), free=("batch", None))
+    with pytest.raises(InputError, match="input 'right': batch is 4, and 2 in an earlier input"):
+        free_sizes([left, right])
+
+
+def test_free_axes_are_judged_in_several_sizes():
+    specs = [
+        InputSpec("x", (2, 3, 5), free=("batch", None, "length")),
+        InputSpec("y", (2,), "bool", Bernoulli(), free=("batch",)),
+    ]
+    sizes = [make_fixture(specs, 0, idx)["x"].shape for idx in range(6)]
+    assert sizes == [(2, 3, 5), (2, 3, 5), (4, 3, 15), (6, 3, 1), (1, 3, 25), (10, 3, 10)]
+    assert [make_fixture(specs, 0, idx)["y"].shape for idx in range(6)] == [(n,) for n, _, _ in sizes]
+
+
+@pytest.mark.parametrize("free", ["batch", ("batch",), ("", None), (3, None), 7])
+def test_axes_that_cannot_be_free_are_named(free):
+    with pytest.raises(InputError, match=r"input 'x': free is .*; give a name or None for each of 2 axes"):
+        InputSpec("x", (2, 3), free=free)
+
+
+def test_an_input_without_a_meaning_in_its_json_is_gaussian():
+    assert InputSpec.from_json({"name": "x", "shape": [2, 3]}) == InputSpec("x", (2, 3), meaning=Gaussian())
+    with pytest.raises(InputError, match="input: it has 'size', no 'shape'; its keys are name, shape"):
+        InputSpec.from_json({"name": "x", "size": 3})
+    with pytest.raises(InputError, match="input: 3 is no JSON object"):
+        InputSpec.from_json(3)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from policy_cases import SPECS, Function, Policy, candidate, honest, only_refusal, unmasked
 
 from pytest_reflex.check import check
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import CameraMask, InputSpec, Integers, make_fixture
+from pytest_reflex.liveness import unequal_bits
 
 
 def test_inputs_refuses_alone():
@@ -102,3 +104,56 @@ def test_a_candidate_that_only_knows_the_judged_answers_is_refused():
     assert said.startswith(
         "the candidate runs on the judged inputs and on no others: with another 'x' it refuses"
     )
+
+
+@pytest.mark.parametrize(
+    ("again", "said"),
+    [
+        ({"a": [1.0, 2.0]}, ""),
+        ({"a": [1.0, 3.0]}, "a[1] was 2.0 and then 3.0 (1 of 2 elements differ)"),
+        ({"a": [1.0, np.nan]}, "a[1] was 2.0 and then nan (1 of 2 elements differ)"),
+        ({"a": [1.0]}, "a was float32 [2] and then float32 [1]"),
+        ({"b": [1.0, 2.0]}, "the outputs were ['a'] and then ['b']"),
+    ],
+)
+def test_an_answer_is_repeated_to_the_bit_or_it_is_said_where_not(again, said):
+    made = {name: np.array(values, np.float32) for name, values in again.items()}
+    assert unequal_bits({"a": np.array([1, 2], np.float32)}, made) == said
+
+
+def test_a_zero_of_another_sign_is_another_answer():
+    assert unequal_bits({"a": np.zeros(1)}, {"a": -np.zeros(1)}).startswith("a[0] was 0.0 and then -0.0")
+
+
+def test_a_candidate_that_gives_another_form_when_it_is_asked_again_does_not_repeat():
+    turns = iter([{"actions": np.zeros((1, 8), np.float32)}] * 5)
+
+    def shrinking(x, mask):
+        return next(turns, {"actions": np.zeros((1, 7), np.float32)})
+
+    zero = Function(lambda x, mask: {"actions": np.zeros((1, 8), np.float32)}, "reference")
+    result = check(zero, Function(shrinking, "candidate"), inputs=SPECS)
+    assert not result.passed
+    said = [answer.said for _, answer in result.refusals if answer.gate == "repeat"]
+    assert said == ["fixture 0 run again gave other bits: actions was float32 [1, 8] and then float32 [1, 7]"]
+
+
+def test_an_input_that_changes_the_form_of_the_reference_s_outputs_alone_is_dead():
+    def growing(x, mask):
+        return {"actions": np.zeros((1, 8 + int(mask.sum())), np.float32)}
+
+    still = Function(lambda x, mask: {"actions": np.zeros((1, 8), np.float32)}, "candidate")
+    plain = {"x": np.zeros((1, 8), np.float32), "mask": np.zeros((1, 1), bool)}
+    result = check(Function(growing, "reference"), still, inputs=[plain, {**plain, "mask": ~plain["mask"]}])
+    said = next(answer.said for _, answer in result.refusals if answer.gate == "inputs")
+    assert said.startswith("input 'mask' is dead")
+    assert "the reference gives outputs of another form" in said
+
+
+def test_an_input_that_changes_what_is_no_number_is_live_all_the_same():
+    def named(x, mask):
+        return {"actions": np.array([str(float(x[0, 0]))], "U30")}
+
+    result = check(Function(named, "reference"), Function(named, "candidate"), inputs=SPECS)
+    assert {answer.gate for _, answer in result.refusals} >= {"structure"}
+    assert result.candidate["live_inputs"] == ["x"]

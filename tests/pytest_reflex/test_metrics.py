@@ -56,7 +56,9 @@ def test_an_array_does_not_differ_from_itself(array):
 @given(pairs(np.dtype(np.float64), finite=False))
 def test_a_difference_holds_builtins_only_and_never_skips_what_is_not_finite(pair):
     d = difference(*pair)
-    assert all(type(v) in (int, float, bool, tuple) for v in vars(d).values())
+    # There may be no finite value to take the scale of.
+    no_scale = {"scale"} if not np.isfinite(pair[0]).any() else set()
+    assert {name for name, v in vars(d).items() if type(v) not in (int, float, bool, tuple)} == no_scale
     if not (np.isfinite(pair[0]).all() and np.isfinite(pair[1]).all()):
         assert not math.isfinite(d.max_abs_diff)
         assert not (np.isfinite(pair[0][d.worst_index]) and np.isfinite(pair[1][d.worst_index]))
@@ -190,3 +192,11 @@ def test_big_endian_arrays_are_measured_like_others():
 def test_what_cannot_be_laid_side_by_side_is_an_error(reference, candidate, message):
     with pytest.raises(ValueError, match=message):
         difference(reference, candidate)
+
+
+@pytest.mark.parametrize(
+    ("reference", "scale"),
+    [([0.0, 0.0], 0.0), ([-3.0, 2.0], 3.0), ([np.inf, -2.0], 2.0), ([np.nan, -np.inf], None)],
+)
+def test_the_scale_is_the_largest_finite_value_and_none_is_not_zero(reference, scale):
+    assert difference(np.array(reference), np.zeros(2)).scale == scale

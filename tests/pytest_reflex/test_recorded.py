@@ -88,3 +88,15 @@ def test_a_damaged_recording_is_refused(tmp_path):
     for broken in (path, tmp_path / "missing.safetensors", tmp_path):
         with pytest.raises(RunnerError, match="cannot be read as a recording"):
             RecordedRunner(broken).recorded()
+
+
+@pytest.mark.parametrize("key", ["inputs", "outputs", "live_inputs"])
+@pytest.mark.parametrize("value", ["[" * 100_000, '["x"' + "]" * 9999, '{"x": 1}', "[1]", "x" * 10_000_000])
+def test_a_recording_whose_names_are_none_is_refused_shortly(key: str, value: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.safetensors"
+    names = {"inputs": '["x"]', "outputs": '["y"]', "live_inputs": '["x"]', key: value}
+    tensors = {"fixture0.inputs.x": np.zeros(1), "fixture0.outputs.y": np.zeros(1)}
+    save_file(tensors, path, {"format": "reflex-fixtures", "version": "1", **names})
+    with pytest.raises(RunnerError, match=f"metadata '{key}' is .*; expected a JSON list of names") as error:
+        RecordedRunner(path).open()
+    assert len(str(error.value)) < 500

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from pytest_reflex.report.console import painted, takes_color
 from pytest_reflex.report.markdown import markdown
 from pytest_reflex.report.merge import merge
 from pytest_reflex.report.rejudge import rejudge
-from pytest_reflex.verdict import ParityResult
+from pytest_reflex.verdict import OutputResult, ParityResult
 
 THRESHOLDS = (1e-9, 1e-7, 9.5e-7, 1e-6, 1e-5, 1.0000001e-5, 1e-4, 1e-2, 0.5, 1e9)
 
@@ -367,3 +368,50 @@ def test_report_says_in_one_line_what_it_cannot_read_or_write(reflex: Callable[.
         code, out, err = reflex(*arguments)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert err.startswith(f"reflex: error: {said}")
+
+
+def test_a_summary_that_cannot_be_written_is_a_warning(
+    reflex: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    code, out, err = reflex("pass.json")
+    assert code == 0
+    assert out.startswith("parity PASS\n")
+    assert err == f"reflex: warning: {tmp_path}: the job summary could not be written (Is a directory)\n"
+
+
+def test_of_two_results_of_one_name_none_is_lost(reflex: Callable[..., Any]) -> None:
+    def written(name: str, *results: ParityResult) -> None:
+        Path(name).write_text(as_json.dumps(as_json.document(results)))
+
+    written("two.json", PASSING, FAILING)
+    written("one.json", PASSING)
+    _, out, _ = reflex("two.json", "--against", "one.json")
+    # The worse one stands first, whatever the order they came in.
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == ["worse", "new"]
+
+
+def test_what_was_not_measured_stays_a_fail_at_any_threshold() -> None:
+    again = rejudge(ALL["structure"], threshold=1.0)
+    assert not again.passed
+    assert {answer.gate for _, answer in again.refusals} >= {"structure"}
+    # An output without figures was not compared, whatever its gates say.
+    blank = replace(FAILING.fixtures[1], outputs=(OutputResult("actions", "float32", (1,), None),))
+    assert rejudge(replace(FAILING, fixtures=FAILING.fixtures[1:2]), threshold=1.0).passed
+    assert not rejudge(replace(FAILING, fixtures=(blank,)), threshold=1.0).passed
+
+
+def test_a_figure_that_is_null_is_no_result() -> None:
+    made = as_json.result_to_json(PASSING)
+    made["fixtures"][0]["outputs"][0]["difference"]["rmse"] = None
+    with pytest.raises(ReflexError, match="not a parity result: a figure is null"):
+        as_json.result_from_json(made)
+
+
+def test_a_long_table_in_markdown_says_how_much_it_left_out() -> None:
+    many = [replace(PASSING, name=f"policy {k}") for k in range(500)]
+    text = markdown(as_json.document(many))
+    rows = sum(line.startswith("| ✅") for line in text.splitlines())
+    assert 0 < rows < 500
+    assert f"… {500 - rows} more." in text

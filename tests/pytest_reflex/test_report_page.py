@@ -297,3 +297,39 @@ def test_inputs_in_words() -> None:
 def test_the_page_of_a_stored_document_is_the_page_of_the_run() -> None:
     made = document()
     assert html.page(json.loads(as_json.dumps(made))) == html.page(made)
+
+
+@pytest.mark.parametrize(
+    ("results", "problems", "said"),
+    [
+        ([], [], "Nothing was compared, so nothing is proven."),
+        ([PASSING], [], "The export computes what the reference computes, on every fixture that was run."),
+        ([PASSING, PASSING], [], "All 2 exports compute what the reference computes, on every fixture"),
+        ([FAILING], [], "The export does not compute what the reference computes."),
+        ([FAILING, PASSING], [], "1 of 2 exports does not compute what the reference computes."),
+        ([FAILING, FAILING], [], "2 of 2 exports do not compute what the reference computes."),
+        ([PASSING], ["gw0 went down"], "agrees (The export), but"),
+    ],
+)
+def test_the_page_s_sentence_says_no_more_than_was_proven(results, problems, said) -> None:
+    text = Page(html.page(as_json.document(results, problems=problems))).text
+    assert said.replace("(The export)", "(export)") in text
+
+
+def test_a_recorded_fixture_that_lacks_an_input_has_a_gap_in_the_table() -> None:
+    image, state = (InputSummary(name, "float32", (1, 3), -1.0, 1.0, 3, name) for name in ("img", "state"))
+    fixtures = [
+        dataclasses.replace(measured(0, 3e-7), inputs=(image, state)),
+        dataclasses.replace(measured(1, 3e-7), inputs=(image,)),
+    ]
+    shown = result_view(result(*fixtures).to_json())["inputs"]
+    assert [cells for _, cells in shown["rows"]] == [["-1 to 1", "-1 to 1"], ["-1 to 1", "-"]]
+
+
+def test_the_shades_of_a_heat_map_go_from_nothing_to_all() -> None:
+    edges = (1e-3, 1e-4, 1e-5)
+    assert (
+        pictures._shade(0.0, edges) == pictures._shade(None, edges) == pictures._shade(math.nan, edges) == 0
+    )
+    assert pictures._shade(math.inf, edges) == pictures._shade(1.0, edges) == pictures.SHADES
+    assert 0 < pictures._shade(1e-9, edges) < pictures._shade(5e-5, edges) < pictures.SHADES

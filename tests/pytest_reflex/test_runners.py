@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -310,3 +311,31 @@ def test_an_error_of_the_project_itself_passes_through_a_model():
 
     with pytest.raises(ReflexError, match=r"^as it is$"):
         run(TorchRunner(nn.Identity(), call), x=X)
+
+
+def test_a_missing_package_is_named_with_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(RunnerError, match="double needs ONNX Runtime; pip install onnxruntime"):
+        OnnxRunner(double_model(), name="double").open()
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(RunnerError, match=r"is bfloat16, which numpy does not know; install ml_dtypes, or"):
+        run(TorchRunner(nn.Identity(), lambda x: x.to(torch.bfloat16)), x=X)
+
+
+def test_an_output_that_is_no_array_is_refused():
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 3))
+    y = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("SequenceConstruct", ["x", "x"], ["y"])], "two", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    with pytest.raises(RunnerError, match="two: output 'y' is a list, not an array"):
+        run(OnnxRunner(model.SerializeToString(), name="two"), x=X)
+
+
+def test_a_reference_is_traced_by_what_it_computes():
+    with pytest.raises(RunnerError, match="head has not been loaded; open it first"):
+        TorchRunner(Head, lambda head, x: head(x), name="head").forward(x=torch.zeros(2, 3))
+    head = Head().eval()
+    runner = TorchRunner(head, name="head")
+    x = torch.from_numpy(X)
+    assert torch.equal(runner.forward(x=x)["output"], head(x))
+    np.testing.assert_array_equal(run(runner, x=X)["output"], head(x).detach().numpy())
