@@ -83,25 +83,31 @@ def kills(look: Look, count: int) -> bool:
     events, seconds = look.clean.events, look.clean.seconds
     print(f"an export takes {seconds:.2f} s and {events} file operations")
     half = count // 2
-    points = [{"at_event": 1 + n * (events - 1) // max(half - 1, 1)} for n in range(half)]
+    points: list[dict[str, float]] = [
+        {"at_event": 1 + n * (events - 1) // max(half - 1, 1)} for n in range(half)
+    ]
     points += [{"after_s": seconds * (n + 0.5) / (count - half)} for n in range(count - half)]
     seen: Counter[str] = Counter()
     bad = missed = 0
     begin = time.perf_counter()
     for point in points:
         ended = look.exporter.attempt(NEW, **point)  # type: ignore[arg-type]
-        missed += not ended.signal
+        while not ended.signal and not ended.code and "after_s" in point and look.again():
+            # It was faster than the one that was timed: what came after the end killed nobody.
+            missed += 1
+            point["after_s"] *= 0.9
+            ended = look.exporter.attempt(NEW, **point)  # type: ignore[arg-type]
         found = look.found()
         seen[found] += 1
         left = len(look.strays())
         # An export that hangs is ended by another signal, and one that raises has a code.
-        as_meant = (ended.signal, ended.code) in ((signal.SIGKILL, 0), (0, 0))
+        as_meant = (ended.signal, ended.code) == (signal.SIGKILL, 0)
         if not as_meant or found.startswith("BROKEN") or not look.again():
             bad += 1
             print(f"BAD {point}: {ended}, found {found}, left {left}; after another export {look.strays()}")
     print(
-        f"{len(points) - bad} of {len(points)} kills left a whole bundle ({dict(seen)}; {missed} came after "
-        f"the end) and the next export left nothing stray, in {time.perf_counter() - begin:.0f} s"
+        f"{len(points) - bad} of {len(points)} kills left a whole bundle ({dict(seen)}; {missed} more came "
+        f"after the end) and the next export left nothing stray, in {time.perf_counter() - begin:.0f} s"
     )
     return bad == 0
 
