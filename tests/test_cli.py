@@ -520,7 +520,7 @@ def test_help_is_no_error(flag: str, reflex: Reflex) -> None:
 
 @pytest.mark.parametrize(
     ("group", "names"),
-    [([], ["export", "report", "serve", "validate"]), (["validate"], ["export", "serve"])],
+    [([], ["export", "locate", "report", "serve", "validate"]), (["validate"], ["export", "serve"])],
 )
 def test_no_command_is_an_error_that_shows_the_commands(
     group: list[str], names: list[str], reflex: Reflex
@@ -611,3 +611,26 @@ def test_a_github_job_is_told_what_is_wrong(
     ran = here("validate", "export", copied, "--model", copied / "fixtures.safetensors")
     assert ran.code == 2
     assert "::error title=reflex::no reflex.json in" in ran.err
+
+
+def test_locate_finds_nothing_in_a_clean_bundle(bundle: Path, checkpoint: Path, reflex: Reflex) -> None:
+    ran = reflex("locate", bundle, "--model", checkpoint, "--fixture", 1)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("Where: rounding: nothing is further from PyTorch than float32 explains")
+    assert "Growth of the error" in ran.out
+
+
+def test_locate_names_a_changed_weight_and_writes_a_reproduction(
+    copied: Path, checkpoint: Path, tmp_path: Path, reflex: Reflex
+) -> None:
+    add_to_weight(copied, LAST_WEIGHT, 1e-2)
+    ran = reflex("locate", copied, "--model", checkpoint, "--repro", tmp_path / "repro", "--output-json")
+    assert ran.code == 1, ran.err
+    found = json.loads(ran.out)
+    assert found["cause"] == "graph"
+    assert found["place"]["module"] == LAST_WEIGHT.removesuffix(".weight.T")
+    assert found["place"]["step"] == 0
+    assert (tmp_path / "repro" / "repro.py").is_file()
+    again = reflex("locate", copied, "--model", checkpoint, "--repro", tmp_path / "repro")
+    assert again.code == 2
+    assert "is there and not empty" in again.err

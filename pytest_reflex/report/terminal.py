@@ -260,6 +260,7 @@ def result_text(result: ParityResult, width: int = WIDTH) -> str:
         verdict_lines(result),
         fixture_table(result, width),
         "\n".join(floor_table(result)),
+        _located(result),
         worst_element(result, width),
         sides(result, width),
         notes(result, width),

@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """``golden("pi0")``: the live policy with the golden weights, made once; not to be changed."""
+    pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
     from tiny_lerobot import golden_policy
 
     made: dict[str, Any] = {}
