@@ -69,7 +69,7 @@ class Toy(FlowPolicy):
         self, x_t: torch.Tensor, time: torch.Tensor, seen: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         rates = 1e-4 ** torch.linspace(0, 1, WIDTH // 2, dtype=torch.float64)
-        angles = 1000 * time.double()[:, None] * rates
+        angles = 1e5 * time.double()[:, None] * rates
         told = self.time(torch.cat([angles.sin(), angles.cos()], -1).float())
         x = x_t + told[:, None]
         for layer in self.layers:

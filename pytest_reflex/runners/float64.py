@@ -1,9 +1,11 @@
-"""The same PyTorch program with every float32 in float64: what float32 is a rounding of.
+"""The same PyTorch program with its arithmetic in float64: what float32 is a rounding of.
 
-Nothing of the model is changed or copied. Two modes watch what it calls: the one sees Python's calls and
-asks for float64 wherever they name float32; the other sees every operator below them and widens the float32
-that reaches it, a weight only for as long as its operator runs. ``model.double()`` would
-take twice the memory, and fails on policies that cast inside.
+Nothing of the model is changed or copied. Two modes watch what it calls: the one sees Python's calls, the
+other every operator below them, and widens the float32 that reaches it, a weight only for as long as its
+operator runs. ``model.double()`` would take twice the memory, and fails on policies that cast inside.
+
+What the program writes down in float32, a constant as much as a weight, keeps its values: an exported graph
+holds the same ones. Only what is computed is computed in float64.
 """
 
 from __future__ import annotations
@@ -26,6 +28,20 @@ _aten = torch.ops.aten
 _MOVES = frozenset(
     {_aten.embedding.default, _aten.index_select.default, _aten.gather.default, _aten.index.Tensor}
 )
+# They write numbers down.
+_MAKERS = frozenset(
+    {
+        torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.zeros, torch.ones, torch.full, torch.empty,
+        torch.arange, torch.linspace, torch.logspace, torch.eye, torch.rand, torch.randn, torch.hann_window,
+    }
+)  # fmt: skip
+# They compare the dtypes of their arguments before any operator is called.
+_CHECKED = frozenset(
+    {
+        torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d,
+        torch.conv_transpose3d, torch.batch_norm, torch.instance_norm, torch.group_norm,
+    }
+)  # fmt: skip
 # The same bits under another dtype: there is no float64 of that.
 _BITS = frozenset({_aten.view.dtype})
 
@@ -38,31 +54,30 @@ class NotLifted(Exception):
 def lifted() -> Iterator[None]:
     """Within, torch computes in float64 what the program asks for in float32.
 
-    What comes from outside, such as weights and inputs, keeps its values; every result is float64.
+    Weights, inputs and constants keep their float32 values; every result is float64.
     torch's default dtype is float64 meanwhile, and is restored.
 
     Raises:
         NotLifted: (where the program does it) it writes to a float32 tensor from outside, or reads a
             float's bits as another dtype.
     """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with _WideCalls(), _WideOperators():  # type: ignore[no-untyped-call]
-            yield
-    finally:
-        torch.set_default_dtype(before)
+    # Integers that are divided become floats of the default dtype.
+    with _default(torch.float64), _WideCalls(), _WideOperators():  # type: ignore[no-untyped-call]
+        yield
 
 
 class _WideCalls(TorchFunctionMode):
-    """Asks for float64 where a call names float32; ``torch.tensor`` rounds before any operator."""
+    """Makes constants as the program does, in float32, and hands them on in float64."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         named = dict(kwargs or {})
-        if named.get("dtype") in NARROW:
-            named["dtype"] = torch.float64
+        if func in _MAKERS:
+            with _default(torch.float32):
+                return _wide(func(*args, **named))
+        if func in _CHECKED:
+            args, named = pytree.tree_map(_wide, (args, named))
         return func(*args, **named)
 
 
@@ -75,7 +90,7 @@ class _WideOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = dict(kwargs or {})
         if func in _BITS:
             raise NotLifted(f"{func} reads a float's bits as another dtype")
-        if func in _MOVES:
+        if func in _MOVES or not any(isinstance(a, torch.Tensor) for a in pytree.tree_leaves((args, kwargs))):
             return _wide(func(*args, **kwargs))
         if func.is_view:
             # A view of a weight stays one, and is widened by whoever computes with it.
@@ -83,6 +98,16 @@ class _WideOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         _refuse_outside_writes(func, args, kwargs)
         args, kwargs = pytree.tree_map(_wide, (args, kwargs))
         return _wide(func(*args, **kwargs))
+
+
+@contextlib.contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _wide(value: Any) -> Any:

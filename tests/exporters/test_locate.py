@@ -197,6 +197,18 @@ def test_the_planted_module_and_step_are_named_first(
     assert found.place.source.startswith("toy_transformer.py:") == ("." in module)
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_planted_fault_is_called_a_bug(
+    fault: str, toy: Toy, bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    clean = bundles["unrolled"]
+    shutil.copytree(clean.path, tmp_path / "broken")
+    ir.save(planted(clean, FAULTS[fault][0])["model"], tmp_path / "broken" / "model.onnx")
+    result = check(toy, Bundle(tmp_path / "broken", clean.manifest), floor=True, fixtures=4)
+    assert result.word == "bug"
+    assert check(toy, clean, floor=True, fixtures=4).word == "rounding"
+
+
 @pytest.mark.parametrize("layout", ["unrolled", "loop", "stepwise"])
 def test_a_clean_export_is_rounding_and_every_value_was_compared(
     layout: str, search: dict[str, Search]

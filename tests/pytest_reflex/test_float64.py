@@ -34,15 +34,13 @@ def doubled(function: Any) -> torch.Tensor:
         lambda x: torch.softmax(x, -1),
         lambda x: nn.functional.layer_norm(x, (4,)),
         lambda x: nn.functional.scaled_dot_product_attention(x[None], x[None], x[None]),
-        lambda x: x @ torch.full((4, 2), 1 / 3),
-        lambda x: x + torch.tensor(0.1, dtype=torch.float32),
-        lambda x: x + torch.tensor([0.1, 0.2, 0.3, 0.4]),
-        lambda x: x * torch.arange(0, 0.4, 0.1),
-        lambda x: x + torch.linspace(0, 1, 4),
+        lambda x: x * (torch.arange(4) / 3),
+        lambda x: nn.functional.conv1d(x.exp()[None], torch.ones(2, 3, 2), torch.ones(2)),
+        lambda x: nn.functional.group_norm(x.exp(), 2, torch.ones(4), torch.ones(4)),
         lambda x: torch.cat([x.pow(2).mean(-1, keepdim=True), x], -1).rsqrt().nan_to_num(),
         lambda x: torch.zeros(3, 4).copy_(x).mul_(0.1).tanh_(),
         lambda x: nn.functional.gelu(x, approximate="tanh"),
-        lambda x: torch.where(x > 0, x, -0.1) + (x > 0).float() / 3,
+        lambda x: torch.where(x > 0, x, -0.5) + (x > 0).float() / 3,
     ],
 )
 def test_every_operator_gives_what_float64_gives(function: Any) -> None:
@@ -60,6 +58,29 @@ def test_every_operator_gives_what_float64_gives(function: Any) -> None:
     assert torch.allclose(got, expected, rtol=0, atol=1e-15)
     # And float32 would have been seen.
     assert (function(X).double() - expected).abs().max() > 1e-10
+
+
+@pytest.mark.parametrize(
+    "constant",
+    [
+        lambda: torch.full((3, 4), 1 / 3),
+        lambda: torch.tensor(0.1, dtype=torch.float32),
+        lambda: torch.tensor([0.1, 0.2, 0.3, 0.4]),
+        lambda: torch.arange(0, 0.4, 0.1),
+        lambda: torch.linspace(0, 1, 4),
+        lambda: torch.as_tensor(0.7),
+        lambda: torch.full((4,), 0.9, dtype=torch.float32),
+    ],
+)
+def test_what_is_written_down_in_float32_keeps_its_values(constant: Any) -> None:
+    """An exported graph holds the same float32 constant: it is no error of either side."""
+    got = doubled(lambda x: x.exp() + constant())
+    assert torch.equal(got, X.double().exp() + constant().double())
+    with lifted():
+        assert constant().dtype == torch.float64
+        written = torch.zeros(3, 4)
+        written[:, 1] = X[:, 1].exp()
+    assert torch.equal(written[:, 1], X[:, 1].double().exp())
 
 
 class Model(nn.Module):
