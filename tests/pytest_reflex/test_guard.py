@@ -32,8 +32,8 @@ print(ended, death(ended))
         ("pass", "7 "),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "-11 SIGSEGV"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "-9 SIGKILL"),
-        # What is sent to the one that waits reaches the one that works.
-        ("os.kill(parent, signal.SIGTERM); signal.pause()", "-15 SIGTERM"),
+        # What is sent to the one that waits, once it does, reaches the one that works.
+        ("import time; time.sleep(1); os.kill(parent, signal.SIGTERM); signal.pause()", "-15 SIGTERM"),
     ],
 )
 def test_a_child_s_end_is_told(child: str, said: str) -> None:
