@@ -14,6 +14,9 @@ from pytest_reflex.runners.float64 import lifted
 
 Array = np.ndarray[Any, Any]
 
+# A mask's fill, as large as float32 goes: beside it every other value would be within rounding.
+FILL = 1e30
+FILL_ROUNDING = 1e-6
 # Below this many units in the last place of the largest value, nobody asks float64.
 PLAIN_ULPS = 8
 # A node may be this many times as far from float64 as PyTorch's operator is, or so many units.
@@ -23,7 +26,13 @@ ULPS = 16
 
 @dataclass(frozen=True)
 class Apart:
-    """How two arrays of one shape differ; NaN beside NaN and infinity beside itself do not."""
+    """How two arrays of one shape differ; NaN beside NaN and infinity beside itself do not.
+
+    Attributes:
+        error: the largest difference.
+        index: where it is.
+        scale: the largest value of the reference that is finite and no mask's fill.
+    """
 
     error: float
     index: tuple[int, ...]
@@ -31,7 +40,7 @@ class Apart:
 
 
 def apart(reference: Array, candidate: Array) -> Apart:
-    """The largest difference, where it is, and the largest finite value of the reference."""
+    """The largest difference of two arrays of one shape."""
     if reference.size == 0:
         return Apart(0.0, (), 0.0)
     if reference.dtype.kind in "iub":
@@ -46,10 +55,12 @@ def apart(reference: Array, candidate: Array) -> Apart:
             if strange.any():
                 same = (reference == candidate) | (np.isnan(reference) & np.isnan(candidate))
                 error = np.where(strange, np.where(same, 0.0, np.inf), error)
-            finite = np.abs(reference)
-            scale = float(finite.max())
-            if not math.isfinite(scale):
-                scale = float(np.max(finite, where=np.isfinite(finite), initial=0.0))
+            size = np.abs(reference)
+            scale = float(size.max())
+            if not scale < FILL:
+                fill = np.isfinite(size) & (size >= FILL)
+                scale = float(np.max(size, where=size < FILL, initial=0.0))
+                error = np.where(fill & (error <= FILL_ROUNDING * size), 0.0, error)
     worst = int(error.argmax())
     index = tuple(int(i) for i in np.unravel_index(worst, reference.shape))
     return Apart(float(error.reshape(-1)[worst]), index, scale)
@@ -85,9 +96,9 @@ def judge_local(step: Step, reference: Array, local: Array, found: Apart) -> Jud
         return Judged(True)
     try:
         with torch.no_grad(), lifted():
-            truth = Program.compute(step.node, step.values)
+            truth = Program.compute(step.node, step.given)
         exact = truth.detach().numpy()
-    except Exception:
+    except (RuntimeError, TypeError):
         # An operator that float64 does not have: judged by its float32 alone.
         return Judged(found.error > TIMES * ULPS * spacing(found.scale))
     own = apart(exact, reference.astype(np.float64)).error

@@ -34,6 +34,10 @@ def _all_mended(node: fx.Node) -> bool:
     return all(user.target is where and user.args[1] is node for user in node.users)
 
 
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
 class Program:
     """A traced program that can be run node by node.
 
@@ -91,13 +95,13 @@ class Step:
         key: which value.
         tensor: what PyTorch gives.
         node: the program's node that made it; None for the loop's own arithmetic.
-        values: what was known when it was made, to make it again otherwise.
+        given: what the node read, to make it again otherwise.
     """
 
     key: Key
     tensor: torch.Tensor
     node: fx.Node | None = None
-    values: Mapping[fx.Node, Any] = field(default_factory=dict)
+    given: Mapping[fx.Node, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Clock:
 class Tape:
     """All values of a program, or of a flow's two programs and its loop, in the order of a bundle's graphs.
 
-    Iterated, it computes as it goes. What has been handed out is kept until :meth:`forget`.
+    Iterated, it computes as it goes, and keeps only what PyTorch itself will read again.
 
     Args:
         programs: ``{"model": ...}``, or ``{"prefix": ..., "step": ...}``.
@@ -126,7 +130,6 @@ class Tape:
         self._programs = programs
         self._inputs = {name: torch.from_numpy(np.array(array)) for name, array in inputs.items()}
         self._clock = clock
-        self._dead: list[tuple[dict[fx.Node, Any], fx.Node]] = []
         self.output: torch.Tensor | None = None
 
     def names(self, half: str) -> dict[str, str]:
@@ -138,14 +141,14 @@ class Tape:
     def keys(self) -> set[Key]:
         """Every value that it will give."""
         if self._clock is None:
-            return {Key("model", None, n.name) for n in self._programs["model"].nodes}
+            return {Key("model", None, n.name) for n in self._programs["model"].nodes if _is_tensor(n)}
         prefix, step = self._programs["prefix"], self._programs["step"]
         fixed, varying = step.split((X_T, TIME))
         every = range(len(self._clock.times))
-        once = {Key("prefix", None, n.name) for n in prefix.nodes}
-        once |= {Key("step", None, n.name) for n in fixed}
+        once = {Key("prefix", None, n.name) for n in prefix.nodes if _is_tensor(n)}
+        once |= {Key("step", None, n.name) for n in fixed if _is_tensor(n)}
         loop = {Key("loop", i, name) for i in every for name in ("time", "delta", "x_next")}
-        return once | loop | {Key("step", i, n.name) for i in every for n in varying}
+        return once | loop | {Key("step", i, n.name) for i in every for n in varying if _is_tensor(n)}
 
     def __iter__(self) -> Iterator[Step]:
         with torch.no_grad():
@@ -190,19 +193,16 @@ class Tape:
         keep: Iterable[fx.Node] = (),
     ) -> Iterator[Step]:
         kept = {*keep, *program.outputs.values()}
-        last: dict[fx.Node, fx.Node] = {}
         own = set(nodes)
+        last: dict[fx.Node, fx.Node] = {}
         for node in nodes:
             for read in node.all_input_nodes:
                 last[read] = node
         for node in nodes:
             values[node] = program.compute(node, values)
-            if isinstance(values[node], torch.Tensor):
-                yield Step(Key(program.half, step, node.name), values[node], node, values)
-            self._dead += [(values, n) for n in node.all_input_nodes if last[n] is node and n in own - kept]
-
-    def forget(self) -> None:
-        """Let go of values that nothing will read again."""
-        for values, node in self._dead:
-            values.pop(node, None)
-        self._dead.clear()
+            if _is_tensor(node):
+                given = {read: values[read] for read in node.all_input_nodes}
+                yield Step(Key(program.half, step, node.name), values[node], node, given)
+            for read in node.all_input_nodes:
+                if last[read] is node and read in own - kept:
+                    values.pop(read, None)

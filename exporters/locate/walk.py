@@ -16,6 +16,7 @@ from torch import fx
 
 from exporters.locate.compare import Apart, apart, judge_local
 from exporters.locate.graphs import Graphs, Names, Part, piece, run_piece
+from exporters.locate.lifetimes import Lifetimes
 from exporters.locate.tape import Clock, Key, Step, Tape
 from pytest_reflex.located import Growth, Place
 
@@ -84,18 +85,22 @@ class _Walk:
         self._torch: dict[Key, Step] = {}
         self._candidate: dict[ir.Value, Array] = {}
         self._seen = Walked()
-        self._needed = _last_reads(graphs)
+        self._lifetimes = Lifetimes(graphs, names)
+        # How many nodes, and ends of parts, are done.
+        self._now = 0
 
     def run(self, deadline: Callable[[], None]) -> Walked:
-        for index, part in enumerate(self._graphs.parts):
+        for part in self._graphs.parts:
             self._seed(part)
             for nodes in self._chunks(part):
                 deadline()
-                self._compare(part, nodes, index)
+                self._compare(part, nodes)
+                self._let_go(len(nodes))
             if part.following is not None:
                 self._advance(part)
+            self._let_go(1)
         for _ in self._steps:  # what the graph has no counterpart of: steps that it leaves out
-            self._tape.forget()
+            pass
         if self._tape.output is not None:
             self._seen.expected = self._tape.output.detach().numpy()
         return self._seen
@@ -132,9 +137,9 @@ class _Walk:
         if str(part.following.name) == "velocity":
             before = self._seen.output if self._seen.output is not None else self._inputs[self._clock.noise]
             got = before + np.float32(self._clock.dt) * got
-            self._reach({Key("loop", part.step, "x_next")})
-            self._tape.forget()
-            expected = self._torch.pop(Key("loop", part.step, "x_next"))
+            key = Key("loop", part.step, "x_next")
+            self._reach({key})
+            expected = self._torch[key]
             self._grow(part.step, "x", apart(expected.tensor.numpy(), got), 0.0)
         self._seen.output = got
 
@@ -150,7 +155,7 @@ class _Walk:
         if chunk:
             yield chunk
 
-    def _compare(self, part: Part, nodes: Sequence[ir.Node], index: int) -> None:
+    def _compare(self, part: Part, nodes: Sequence[ir.Node]) -> None:
         made = [v for node in nodes for v in node.outputs if v.name]
         keys = {v: key for v in made if (key := self._names.key(v, part.step)) is not None}
         self._reach(set(keys.values()))
@@ -158,7 +163,7 @@ class _Walk:
         self._seen.unmatched += len(made) - len(cut)
         self._seen.values += len(cut)
         inside = set(nodes)
-        onward = [v for v in made if self._read_later(v, inside, index, part)]
+        onward = [v for v in made if self._read_later(v, inside, part)]
         whole = piece(
             nodes,
             self._graphs,
@@ -174,9 +179,9 @@ class _Walk:
                 self._graphs,
                 outputs=cut,
                 cut=frozenset(cut),
-                example=lambda value: self._given(value, part, keys),
+                example=lambda value: self._given(value, part),
             )
-            local_feed = {n: self._given(v, part, keys) for n, v in alone.inputs.items()}
+            local_feed = {n: self._given(v, part) for n, v in alone.inputs.items()}
             local = run_piece(alone, local_feed, self._folder)
             for value in cut:
                 self._look(part, value, self._torch[keys[value]], got[value], local[value])
@@ -184,15 +189,11 @@ class _Walk:
             self._seen.feed = local_feed
         for value in onward:
             self._candidate[value] = got[value]
-        self._drop(index, nodes, part)
-        self._tape.forget()
 
-    def _given(self, value: ir.Value, part: Part, keys: Mapping[ir.Value, Key]) -> Array:
+    def _given(self, value: ir.Value, part: Part) -> Array:
         """PyTorch's own value for an input of a node; the candidate's where PyTorch has none."""
-        key = keys.get(value) or (self._names.key(value, part.step) if value.producer() else None)
+        key = self._lifetimes.key_of_input(value, part)
         step = self._torch.get(key) if key is not None else None
-        if step is None and str(value.name) in ("x_t", "loop/x_t") and part.step:
-            step = self._torch.get(Key("loop", part.step - 1, "x_next"))
         if step is None or not self._fits(value, step):
             return self._candidate[value]
         return step.tensor.detach().numpy()
@@ -204,7 +205,9 @@ class _Walk:
             step = next(self._steps, None)
             if step is None:
                 return
-            self._torch[step.key] = step
+            # PyTorch may have it long before the graph: it is kept until its last reader there.
+            if self._lifetimes.lasts(step.key, self._now):
+                self._torch[step.key] = step
             missing.discard(step.key)
 
     def _fits(self, value: ir.Value, step: Step | None) -> bool:
@@ -215,30 +218,18 @@ class _Walk:
         rank = len(sizes) == step.tensor.dim()
         return dtype and rank and all(n in (None, m) for n, m in zip(sizes, step.tensor.shape, strict=True))
 
-    def _read_later(self, value: ir.Value, inside: set[ir.Node], index: int, part: Part) -> bool:
+    def _read_later(self, value: ir.Value, inside: set[ir.Node], part: Part) -> bool:
         if value is self._graphs.output or value is part.following:
             return True
         return any(node not in inside for node, _ in value.uses())
 
-    def _drop(self, index: int, nodes: Sequence[ir.Node], part: Part) -> None:
-        """Let go of what no later piece reads."""
-        done = {id(node) for node in nodes}
-        for value in [v for v, last in self._needed.items() if last[0] == index and id(last[1]) in done]:
+    def _let_go(self, count: int) -> None:
+        """Drop what only the next ``count`` nodes, or ends of parts, were to read."""
+        before, self._now = self._now, self._now + count
+        for value in self._lifetimes.over(before, self._now):
             self._candidate.pop(value, None)
-            key = self._names.key(value, part.step) if value.producer() else None
-            if key is not None:
-                self._torch.pop(key, None)
-            del self._needed[value]
-        # What the graph does not read is kept by the tape itself as long as PyTorch does.
-        for key in [k for k in self._torch if k not in self._held_keys(part)]:
-            self._torch.pop(key)
-
-    def _held_keys(self, part: Part) -> set[Key]:
-        held = {self._names.key(v, part.step) for v in self._candidate if v.producer()}
-        keep = {key for key in held if key is not None}
-        if part.step is not None:
-            keep.add(Key("loop", part.step, "x_next"))
-        return keep
+        for key in [k for k in self._torch if not self._lifetimes.lasts(k, self._now)]:
+            del self._torch[key]
 
     def _look(self, part: Part, value: ir.Value, step: Step, got: Array, local: Array) -> None:
         reference = step.tensor.detach().numpy()
@@ -247,6 +238,8 @@ class _Walk:
         self._grow(step.key.step, layer_of(module), apart(reference, got), alone.error)
         if value is self._graphs.output:
             self._seen.output = got
+        # Compared once, it is only read from now on: what it was made of can go.
+        self._torch[step.key] = Step(step.key, step.tensor)
         if self._seen.place is not None:
             return
         judged = judge_local(step, reference, local, alone)
@@ -279,17 +272,6 @@ class _Walk:
         self._seen.growth[step, module] = Growth(
             step, module, found.error, max(before.local, local), found.scale
         )
-
-
-def _last_reads(graphs: Graphs) -> dict[ir.Value, tuple[int, ir.Node]]:
-    """The part and the node that read each value last."""
-    last: dict[ir.Value, tuple[int, ir.Node]] = {}
-    for index, part in enumerate(graphs.parts):
-        for node in part.nodes:
-            for value in node.inputs:
-                if value is not None and not value.is_initializer():
-                    last[value] = (index, node)
-    return last
 
 
 def _size(value: ir.Value) -> int:

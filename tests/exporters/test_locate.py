@@ -21,6 +21,7 @@ from toy_transformer import HEADS, STEPS, WIDTH, Toy
 import exporters
 from exporters.bundle import Bundle
 from exporters.locate import Search, locate, write_reproduction
+from exporters.locate.compare import apart
 from pytest_reflex import ReflexError, check
 from pytest_reflex.diagnose import diagnosed
 from pytest_reflex.report.json import document, schema
@@ -233,6 +234,20 @@ def test_a_wrong_weight_is_found_in_every_layout(
     found = search[layout].walk(models=models)
     assert found.place is not None
     assert (found.place.module, found.place.step) == ("layers.3.up", 0)
+
+
+def test_a_masks_fill_hides_nothing() -> None:
+    lowest = np.finfo(np.float32).min
+    scores = np.array([1.0, -2.0, lowest, lowest], np.float32)
+    assert apart(scores, scores).scale == 2.0
+    assert apart(scores, np.nextafter(scores, np.float32(0))).error < 1e-6
+    off = apart(scores, scores + np.array([0.5, 0, 0, 0], np.float32))
+    assert (off.error, off.index) == (0.5, (0,))
+    unmasked = apart(scores, np.array([1.0, -2.0, lowest, 0.0], np.float32))
+    assert (unmasked.error, unmasked.index) == (-float(lowest), (3,))
+    endless = np.array([1.0, np.inf], np.float32)
+    assert apart(endless, endless).error == 0
+    assert apart(endless, scores[:2]).error == np.inf
 
 
 def test_pieces_of_any_size_find_the_same(search: dict[str, Search], bundles: dict[str, Bundle]) -> None:
