@@ -84,6 +84,8 @@ class _Walk:
         self._steps: Iterator[Step] = iter(tape)
         self._torch: dict[Key, Step] = {}
         self._candidate: dict[ir.Value, Array] = {}
+        # What the graph alone has, inside of an operator that it splits up, made of PyTorch's own values.
+        self._between: dict[ir.Value, Array] = {}
         self._seen = Walked()
         self._lifetimes = Lifetimes(graphs, names)
         # How many nodes, and ends of parts, are done.
@@ -173,29 +175,32 @@ class _Walk:
         feed = {name: self._candidate[value] for name, value in whole.inputs.items()}
         got = run_piece(whole, feed, self._folder)
         local_feed: dict[str, Array] = {}
-        if cut:
+        known = frozenset(cut)
+        between = [v for v in onward if v not in known]
+        if cut or between:
             alone = piece(
                 nodes,
                 self._graphs,
-                outputs=cut,
-                cut=frozenset(cut),
+                outputs=[*cut, *between],
+                cut=known,
                 example=lambda value: self._given(value, part),
             )
             local_feed = {n: self._given(v, part) for n, v in alone.inputs.items()}
             local = run_piece(alone, local_feed, self._folder)
             for value in cut:
                 self._look(part, value, self._torch[keys[value]], got[value], local[value])
+            self._between |= {value: local[value] for value in between}
         if self._seen.culprit is not None and not self._seen.feed:
             self._seen.feed = local_feed
         for value in onward:
             self._candidate[value] = got[value]
 
     def _given(self, value: ir.Value, part: Part) -> Array:
-        """PyTorch's own value for an input of a node; the candidate's where PyTorch has none."""
+        """PyTorch's own value for an input of a node; where it has none, the graph's."""
         key = self._lifetimes.key_of_input(value, part)
         step = self._torch.get(key) if key is not None else None
         if step is None or not self._fits(value, step):
-            return self._candidate[value]
+            return self._between[value] if value in self._between else self._candidate[value]
         return step.tensor.detach().numpy()
 
     def _reach(self, wanted: set[Key]) -> None:
@@ -228,6 +233,7 @@ class _Walk:
         before, self._now = self._now, self._now + count
         for value in self._lifetimes.over(before, self._now):
             self._candidate.pop(value, None)
+            self._between.pop(value, None)
         for key in [k for k in self._torch if not self._lifetimes.lasts(k, self._now)]:
             del self._torch[key]
 
