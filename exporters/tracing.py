@@ -11,12 +11,13 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript import version_converter
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -81,15 +82,8 @@ def trace(
     traced = trace_program(owner, call, inputs, free=free)
     outputs, program, title = traced.outputs, traced.program, type(owner).__name__
     with torch.no_grad(), _quiet(), _naming(f"torch.onnx could not convert {title}"):
-        converted = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            optimize=False,
-            verbose=False,
-        )
-        if converted is None:
-            raise TracingError(f"torch.onnx gave no program for {title}")
+        converted = _core()._exported_program_to_onnx_program(program, registry=_registry())
+        version_converter.convert_version(converted.model, OPSET, fallback=True)
         refuse_narrowed_constants(converted.model)
         name_weights(converted.model)
         transpose_weights(converted.model)
@@ -156,31 +150,21 @@ def trace_program(
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
-    """The same program without in-place operators, in the operators that torch.onnx converts.
+    """The program in the operators that torch.onnx converts, none of them in place, dtypes promoted by casts.
 
-    torch.onnx would do this itself; done first, the passes below see every scalar that its
-    decompositions bring in, and no value that is written to after it was made.
+    This is the first half of ``torch.onnx.export``, whose second half :func:`trace` calls. In between, the
+    passes of :mod:`exporters.program` see every scalar that the decompositions bring in, and no value that
+    is written to after it was made; and nothing is decomposed twice.
     """
-    from torch.onnx._internal.exporter import _decomp
-
-    registry = _registry()
-    implemented = set(_decomp.get_onnx_implemented_overloads(registry))
-    table = _decomp.create_onnx_friendly_decomposition_table(implemented)
-    functional: ExportedProgram = program.run_decompositions(table)
-    return functional
+    prepared: ExportedProgram = _core()._prepare_exported_program_for_export(program, registry=_registry())
+    return prepared
 
 
-def as_converted(traced: Traced) -> Traced:
-    """The program with the names that its nodes have when torch.onnx converts them.
-
-    torch.onnx reduces a program once more and numbers its nodes anew; a value of the graph is called what
-    its node is called then.
-    """
+def _core() -> Any:
+    """torch.onnx's two halves, which it has no public names for."""
     from torch.onnx._internal.exporter import _core
 
-    with torch.no_grad(), _quiet():
-        program = _core._prepare_exported_program_for_export(traced.program, registry=_registry())
-    return replace(traced, program=program)
+    return _core
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from exporters.locate.split import first_differing_module, flow_of
 from exporters.locate.tape import Clock, Program, Tape
 from exporters.locate.walk import Walked, walk
 from exporters.schedule import schedule_from_json
-from exporters.tracing import as_converted, trace_program
+from exporters.tracing import trace_program
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs import make_fixture
 from pytest_reflex.located import Located
@@ -212,11 +212,11 @@ def _programs(bundle: Bundle, runner: TorchRunner, seed: int) -> tuple[dict[str,
     stated = bundle.manifest["loop"]
     if stated is None:
         traced = trace_program(policy, runner.forward, tensors, free=free)
-        return {"model": Program(as_converted(traced), "model")}, None
+        return {"model": Program(traced, "model")}, None
     flow = flow_of(bundle, policy)
     x_t = tensors.pop(stated["noise"])
     traced = trace_program(flow, prefix_call(flow), tensors, free=free)
-    prefix = Program(as_converted(traced), "prefix")
+    prefix = Program(traced, "prefix")
     schedule, steps = schedule_from_json(stated["schedule"]), bundle.manifest["steps"]
     clock = Clock([schedule.time(i, steps) for i in range(steps)], schedule.dt(steps), stated["noise"])
     context, context_free = _context(prefix, free, sizes)
@@ -224,7 +224,7 @@ def _programs(bundle: Bundle, runner: TorchRunner, seed: int) -> tuple[dict[str,
     noise_axes = free.get(clock.noise, ())
     step_free = {**context_free, X_T: list(noise_axes), TIME: list(noise_axes[:1])}
     step = trace_program(flow, velocity_call(flow), {X_T: x_t, TIME: now, **context}, free=step_free)
-    return {"prefix": prefix, "step": Program(as_converted(step), "step")}, clock
+    return {"prefix": prefix, "step": Program(step, "step")}, clock
 
 
 def _context(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Policies are small here: workers whose threads wait for each other's cores take twice the time.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Policies are small here: workers whose threads wait for each other's cores take twice the time, and how
+# PyTorch rounds depends on how many there are.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
