@@ -15,12 +15,16 @@ LEROBOT_PYTHON ?= $(shell for python in python3 python3.12 python3.13 \
 	"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13*/bin/python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo "$$python" && break; done)
 
-.PHONY: help demo test test-lerobot openpi browser docs tutorial fullsize lint types suite coverage coverage-lerobot clean
+IN_LEROBOT = $(MAKE) PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot CONSTRAINTS=constraints/lerobot.txt \
+	EXTRAS=export,dev,lerobot
+
+.PHONY: help demo test test-lerobot lerobot openpi browser docs tutorial fullsize lint types suite coverage coverage-lerobot clean
 
 help:
 	@echo "make demo          make a small pi0 checkpoint, export it, prove it"
 	@echo "make test          lint, types, and the test suite"
 	@echo "make test-lerobot  the test suite with lerobot's policies, live (Python 3.12, 6 GB)"
+	@echo "make lerobot       the environment of those policies alone, .venv-lerobot"
 	@echo "make openpi        an unmodified openpi-client in an environment of its own, for the suite"
 	@echo "make browser       axe-core from npm, for the tests that open the report in Chromium"
 	@echo "make docs          the documentation, in site/"
@@ -70,11 +74,13 @@ demo: $(VENV)/.ready
 
 test: lint types suite
 
-test-lerobot:
+lerobot:
 	@test -n "$(LEROBOT_PYTHON)" \
 		|| { echo "NOT RUN: lerobot needs Python 3.12 or later; give one with LEROBOT_PYTHON=..."; exit 1; }
-	$(MAKE) suite PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot CONSTRAINTS=constraints/lerobot.txt \
-		EXTRAS=export,dev,lerobot
+	$(IN_LEROBOT) .venv-lerobot/.ready
+
+test-lerobot: lerobot
+	$(IN_LEROBOT) suite
 
 # pi0 of transformers needs no lerobot; all others run in its environment.
 FAMILY ?= pi0
@@ -84,8 +90,7 @@ ifeq ($(FAMILY),pi0)
 	$(MAKE) $(VENV)/.ready
 	$(BIN)/python benchmarks/fullsize.py $(FAMILY) --work $(WORK) --evidence parity_reports/fullsize
 else
-	$(MAKE) .venv-lerobot/.ready PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot \
-		CONSTRAINTS=constraints/lerobot.txt EXTRAS=export,dev,lerobot
+	$(MAKE) lerobot
 	.venv-lerobot/bin/python benchmarks/fullsize.py $(FAMILY) --work $(WORK) --evidence parity_reports/fullsize
 endif
 
@@ -111,9 +116,8 @@ coverage: $(VENV)/.ready
 	-$(BIN)/python -m coverage combine --quiet # what was killed leaves files without data; it counts for nothing
 	$(BIN)/python -m coverage report
 
-coverage-lerobot:
-	$(MAKE) coverage PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot CONSTRAINTS=constraints/lerobot.txt \
-		EXTRAS=export,dev,lerobot
+coverage-lerobot: lerobot
+	$(IN_LEROBOT) coverage
 
 clean:
 	rm -rf .coverage .coverage.* .venv .venv-lerobot .venv-openpi demo site tests/browser/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
