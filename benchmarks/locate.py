@@ -105,6 +105,7 @@ def full_size(directory: Path, model: str, fixture_idx: int) -> list[dict[str, A
         "walk over reference + candidate": found.seconds / (reference + run),
         "peak memory, GB": peak,
         "cause": found.cause,
+        "said": found.said,
     }
     return [{"what": what, "value": value} for what, value in rows.items()]
 

@@ -82,7 +82,7 @@ def trace(
     traced = trace_program(owner, call, inputs, free=free)
     outputs, program, title = traced.outputs, traced.program, type(owner).__name__
     with torch.no_grad(), _quiet(), _naming(f"torch.onnx could not convert {title}"):
-        converted = _core()._exported_program_to_onnx_program(program, registry=_registry())
+        converted = _half("_exported_program_to_onnx_program")(program, registry=_registry())
         version_converter.convert_version(converted.model, OPSET, fallback=True)
         refuse_narrowed_constants(converted.model)
         name_weights(converted.model)
@@ -156,15 +156,21 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
     passes of :mod:`exporters.program` see every scalar that the decompositions bring in, and no value that
     is written to after it was made; and nothing is decomposed twice.
     """
-    prepared: ExportedProgram = _core()._prepare_exported_program_for_export(program, registry=_registry())
+    prepared: ExportedProgram = _half("_prepare_exported_program_for_export")(program, registry=_registry())
     return prepared
 
 
-def _core() -> Any:
-    """torch.onnx's two halves, which it has no public names for."""
+def _half(name: str) -> Any:
+    """One of the two functions that ``torch.onnx.export`` consists of, and that have no public names."""
     from torch.onnx._internal.exporter import _core
 
-    return _core
+    half = getattr(_core, name, None)
+    if half is None:
+        raise TracingError(
+            f"torch {torch.__version__} has no torch.onnx {name}, which exports are made with; "
+            "install one that is known to: 2.9 to 2.13"
+        )
+    return half
 
 
 @functools.cache

@@ -190,3 +190,11 @@ def test_widening_leaves_float32_alone() -> None:
     before = str(program.graph)
     widen_scalars(program)
     assert str(program.graph) == before
+
+
+def test_a_torch_that_lacks_what_tracing_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.onnx._internal.exporter import _core
+
+    monkeypatch.delattr(_core, "_exported_program_to_onnx_program")
+    with pytest.raises(TracingError, match=r"_exported_program_to_onnx_program.*2\.9 to 2\.13"):
+        trace(nn.Linear(2, 2), lambda x: {"y": x}, {"x": torch.zeros(1, 2)})
