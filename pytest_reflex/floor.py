@@ -109,6 +109,11 @@ class Floor:
         return self._judged[0]
 
     @property
+    def allowed(self) -> float | None:
+        """How far the candidate's largest error may be and still be rounding."""
+        return self._allowed(self.reference_max, self.run_max)
+
+    @property
     def reason(self) -> str:
         """Why it is undecided; else empty."""
         return self._judged[1]
@@ -121,9 +126,9 @@ class Floor:
         )
         beyond = 0.0
         for candidate, own, run in pairs:
-            if candidate is None or own is None or run is None:
+            allowed = self._allowed(own, run)
+            if candidate is None or allowed is None:
                 return "undecided", self.unknown or "no error was measured"
-            allowed = max(self.factor * max(own, run), self.absolute)
             # Asked this way round, a NaN is no rounding.
             if not candidate <= allowed:
                 times = candidate / allowed if allowed > 0 else math.inf
@@ -136,6 +141,11 @@ class Floor:
                 f"{self.values} values are too few to tell a factor of {beyond:.1f} from chance",
             )
         return "bug", ""
+
+    def _allowed(self, own: float | None, run: float | None) -> float | None:
+        if own is None or run is None:
+            return None
+        return max(self.factor * max(own, run), self.absolute)
 
 
 def rounding_of(

@@ -12,7 +12,7 @@ _MEANING: Final = {
     "bug": "the candidate is further from float64 than PyTorch's rounding explains",
     "undecided": "no fixture could be compared with float64",
 }
-_COLUMNS: Final = ("fixture_idx", "torch_error", "onnx_error", "ratio", "rms_ratio", "word")
+COLUMNS: Final = ("fixture_idx", "torch_error", "onnx_error", "ratio", "rms_ratio", "word")
 # PyTorch itself is called far from the truth beyond so many times what the two sides differ by.
 _FAR: Final = 4.0
 
@@ -32,28 +32,33 @@ def word_line(result: ParityResult) -> str:
 def floor_table(result: ParityResult) -> list[str]:
     """A row per fixture that has a floor: the output that says most against it."""
     rows = [
-        (
-            str(fixture.fixture_idx),
-            _error(floor.reference_max),
-            _error(floor.candidate_max),
-            _times(floor.ratio),
-            _times(floor.rms_ratio),
-            floor.word,
-        )
+        floor_cells(fixture.fixture_idx, floor)
         for fixture in result.fixtures
         if (floor := fixture_floor(fixture)) is not None
     ]
     if not rows:
         return []
-    wide = [max(len(row[i]) for row in (_COLUMNS, *rows)) for i in range(len(_COLUMNS) - 1)]
+    wide = [max(len(row[i]) for row in (COLUMNS, *rows)) for i in range(len(COLUMNS) - 1)]
     lines = ["Distance from float64"]
-    for row in (_COLUMNS, *rows):
+    for row in (COLUMNS, *rows):
         cells = [cell.rjust(width) for cell, width in zip(row, wide, strict=False)]
         lines.append("  ".join([*cells, row[-1]]))
-    return lines + _reference_far(result)
+    return lines + reference_far(result)
 
 
-def _reference_far(result: ParityResult) -> list[str]:
+def floor_cells(fixture_idx: int, floor: Floor) -> tuple[str, ...]:
+    """A fixture's row under :data:`COLUMNS`."""
+    return (
+        str(fixture_idx),
+        _error(floor.reference_max),
+        _error(floor.candidate_max),
+        _times(floor.ratio),
+        _times(floor.rms_ratio),
+        floor.word,
+    )
+
+
+def reference_far(result: ParityResult) -> list[str]:
     """A fact about the reference: it rounds far more than the two sides differ."""
     found = [
         (floor.reference_max, fixture.max_abs_diff)
@@ -90,4 +95,4 @@ def _error(value: float | None) -> str:
 
 
 def _times(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2f}"

@@ -34,12 +34,12 @@ def place_lines(located: Located) -> list[str]:
 
 def growth_lines(located: Located, rows: int = ROWS) -> list[str]:
     """Behind each layer, the worst of all steps; then after each step. The longest bar is the largest."""
-    layers = _by_layer(located.growth)
-    steps = _by_step(located.growth)
+    layers = by_layer(located.growth)
+    steps = by_step(located.growth)
     if not layers:
         return []
     largest = max((g.propagated for g in (*layers, *steps)), default=0.0)
-    shown = _around(layers, located, rows)
+    shown = around(layers, located, rows)
     wide = max(len(g.module) for g in shown)
     lines = ["Growth of the error, propagated and local (the worst of all steps)"]
     for growth in shown:
@@ -62,7 +62,8 @@ def located_text(located: Located) -> str:
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _by_layer(growth: tuple[Growth, ...]) -> list[Growth]:
+def by_layer(growth: tuple[Growth, ...]) -> list[Growth]:
+    """Each layer once, the worst of all steps; the loop's own arithmetic is no layer."""
     worst: dict[str, Growth] = {}
     for one in growth:
         before = worst.get(one.module)
@@ -76,7 +77,7 @@ def _by_layer(growth: tuple[Growth, ...]) -> list[Growth]:
     return [g for g in worst.values() if not g.module.startswith("the loop's")]
 
 
-def _by_step(growth: tuple[Growth, ...]) -> list[Growth]:
+def by_step(growth: tuple[Growth, ...]) -> list[Growth]:
     """The last thing that each step computes."""
     last: dict[int, Growth] = {}
     for one in growth:
@@ -85,7 +86,7 @@ def _by_step(growth: tuple[Growth, ...]) -> list[Growth]:
     return [last[step] for step in sorted(last)]
 
 
-def _around(layers: list[Growth], located: Located, rows: int) -> list[Growth]:
+def around(layers: list[Growth], located: Located, rows: int) -> list[Growth]:
     """So many layers, the one of the place among them."""
     if len(layers) <= rows:
         return layers

@@ -7,7 +7,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from pytest_reflex.located import Located
 from pytest_reflex.report.compare import KINDS, Change, compare
+from pytest_reflex.report.floors import word_line
+from pytest_reflex.report.located import around, by_layer, where_line
+from pytest_reflex.report.results import result_from_json
 from pytest_reflex.report.scale import distance
 from pytest_reflex.report.terminal import bound, cosine, figure
 from pytest_reflex.report.values import number
@@ -16,6 +20,7 @@ from pytest_reflex.report.values import number
 _ROWS: Final = 100
 _FIXTURES: Final = 10
 _NAME: Final = 200
+_LAYERS: Final = 12
 
 
 def markdown(document: Mapping[str, Any], against: Mapping[str, Any] | None = None) -> str:
@@ -56,7 +61,8 @@ def text(value: object) -> str:
 
 
 def _overview(results: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
+    header: tuple[str, ...] = ("verdict", "name", "max_abs_diff", "threshold", "distance", "fixtures failing")
+    rows: list[tuple[str, ...]] = [
         (
             "✅ PASS" if entry["passed"] is True else "❌ FAIL",
             text(entry["name"]),
@@ -67,11 +73,16 @@ def _overview(results: Sequence[Mapping[str, Any]]) -> str:
         )
         for entry in results
     ]
-    return _table(("verdict", "name", "max_abs_diff", "threshold", "distance", "fixtures failing"), rows)
+    if any(entry["word"] for entry in results):
+        header = (*header, "floor")
+        rows = [(*row, entry["word"] or "-") for row, entry in zip(rows, results, strict=True)]
+    return _table(header, rows)
 
 
 def _failure(entry: Mapping[str, Any]) -> str:
     """Why one result fails, and its failing fixtures, folded away."""
+    result = result_from_json(entry)
+    causes = [line for line in (word_line(result), result.located and where_line(result.located)) if line]
     reasons = [f"{gate['gate']}: {gate['reason']}" for gate in entry["gates"] if gate["passed"] is not True]
     failing = [f for f in entry["fixtures"] if not f["passed"]]
     rows = [
@@ -86,7 +97,8 @@ def _failure(entry: Mapping[str, Any]) -> str:
         for f in failing
     ]
     table = _table(("fixture_idx", "max_abs_diff", "mean_abs_diff", "cos", "gate", "reason"), rows, _FIXTURES)
-    body = "\n\n".join(part for part in (_bullets(reasons), table, _growth(entry)) if part)
+    parts = (_bullets([*causes, *reasons]), table, _growth(entry), _layers(result.located))
+    body = "\n\n".join(part for part in parts if part)
     return f"<details><summary>{text(entry['name'])}</summary>\n\n{body}\n\n</details>"
 
 
@@ -96,6 +108,17 @@ def _growth(entry: Mapping[str, Any]) -> str:
         return ""
     figures = ", ".join(figure(number(step["max_abs_diff"])) for step in entry["steps"])
     return f"max_abs_diff after each denoising step of fixture {entry['steps_of']}: {figures}."
+
+
+def _layers(located: Located | None) -> str:
+    """How the error grew along the layers, around the first wrong one; empty where nobody looked."""
+    if located is None or not located.growth:
+        return ""
+    rows = [
+        (text(g.module), "-" if g.step is None else str(g.step), f"{g.propagated:.1e}", f"{g.local:.1e}")
+        for g in around(by_layer(located.growth), located, _LAYERS)
+    ]
+    return _table(("module", "worst step", "propagated", "local"), rows)
 
 
 def _changes(changes: Sequence[Change]) -> str:

@@ -9,14 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import svgwrite  # type: ignore[import-untyped]
-
 from pytest_reflex.report.scale import Axis, axis
+from pytest_reflex.report.svg import WIDTH, as_text, label, percent, rules, svg
 from pytest_reflex.report.terminal import bound, figure
 from pytest_reflex.report.values import number
 
-# A picture fits beside a finger's margin on a screen of 400 px without being scaled.
-WIDTH: Final = 340
 # Half decades below the largest error that get a shade of their own.
 SHADES: Final = 7
 
@@ -36,44 +33,44 @@ def distance(
     passed = value is not None and value < threshold
     said = f"max_abs_diff {figure(value, threshold)}, threshold {bound(threshold)}"
     said += f", float floor {floor:.1e}" if floor else ""
-    drawing = _drawing("100%", 104, f"{said}, on a logarithmic axis")
+    drawing = svg("100%", 104, f"{said}, on a logarithmic axis")
     top, base = 40, 58
     drawing.add(drawing.line(("0%", base), ("100%", base), class_="track"))
-    at = _percent(along.place(threshold))
-    drawing.add(drawing.rect((at, base - 9), (_percent(1 - along.place(threshold)), 18), class_="over-zone"))
+    at = percent(along.place(threshold))
+    drawing.add(drawing.rect((at, base - 9), (percent(1 - along.place(threshold)), 18), class_="over-zone"))
     for exponent in along.ticks():
         x = along.place(10.0**exponent)
-        drawing.add(drawing.line((_percent(x), base - 3), (_percent(x), base + 3), class_="tick"))
-        drawing.add(_label(drawing, f"1e{exponent:+03d}", x, 98, "tick-label"))
+        drawing.add(drawing.line((percent(x), base - 3), (percent(x), base + 3), class_="tick"))
+        drawing.add(label(drawing, f"1e{exponent:+03d}", x, 98, "tick-label"))
     for x in sorted({round(along.place(v), 3) for v in fixtures}):
-        drawing.add(drawing.line((_percent(x), base - 6), (_percent(x), base + 6), class_="rug"))
+        drawing.add(drawing.line((percent(x), base - 6), (percent(x), base + 6), class_="rug"))
     if floor:
         x = along.place(floor)
-        drawing.add(drawing.line((_percent(x), base - 14), (_percent(x), base + 10), class_="floor"))
-        drawing.add(_label(drawing, f"float floor {floor:.1e}", x, base + 22, "mark-label"))
+        drawing.add(drawing.line((percent(x), base - 14), (percent(x), base + 10), class_="floor"))
+        drawing.add(label(drawing, f"float floor {floor:.1e}", x, base + 22, "mark-label"))
     drawing.add(drawing.line((at, base - 16), (at, base + 10), class_="threshold"))
     # Each label has a height of its own: wherever the three marks lie, no two of them meet.
-    drawing.add(_label(drawing, f"threshold {bound(threshold)}", along.place(threshold), top - 2))
+    drawing.add(label(drawing, f"threshold {bound(threshold)}", along.place(threshold), top - 2))
     if value is not None:
         x = along.place(value)
         _mark(drawing, x, base, passed)
-        drawing.add(_label(drawing, figure(value, threshold), x, 16, "value"))
-    return _text(drawing)
+        drawing.add(label(drawing, figure(value, threshold), x, 16, "value"))
+    return as_text(drawing)
 
 
 def strip(value: float | None, threshold: float, floor: float | None, along: Axis) -> str:
     """The same in one line of a table, without labels."""
     said = f"max_abs_diff {figure(value, threshold)} beside the threshold {bound(threshold)}"
-    drawing = _drawing("100%", 20, said)
+    drawing = svg("100%", 20, said)
     drawing.add(drawing.line(("0%", 10), ("100%", 10), class_="track"))
     if floor:
-        x = _percent(along.place(floor))
+        x = percent(along.place(floor))
         drawing.add(drawing.line((x, 3), (x, 17), class_="floor"))
-    x = _percent(along.place(threshold))
+    x = percent(along.place(threshold))
     drawing.add(drawing.line((x, 1), (x, 19), class_="threshold"))
     if value is not None:
         _mark(drawing, along.place(value), 10, value < threshold)
-    return _text(drawing)
+    return as_text(drawing)
 
 
 def shade_edges(grid: Mapping[str, Any]) -> list[float]:
@@ -95,7 +92,7 @@ def heat_map(grid: Mapping[str, Any], threshold: float) -> str:
     width = WIDTH - left - 4
     wide = min(width / columns, 26)
     high = min(max(220 / rows, 2), 18)
-    drawing = _drawing(
+    drawing = svg(
         WIDTH, math.ceil(top + rows * high + 34), f"Error over {grid['rows']} chunk steps and "
         f"{grid['columns']} action dimensions, as shades; the numbers are in the table beside"
     )  # fmt: skip
@@ -134,7 +131,7 @@ def heat_map(grid: Mapping[str, Any], threshold: float) -> str:
         drawing.add(
             drawing.text("chunk step", (10, round(middle, 1)), transform=turned, class_="axis-label middle")
         )
-    return _text(drawing)
+    return as_text(drawing)
 
 
 def ulp_bars(counts: Sequence[int]) -> str:
@@ -143,7 +140,7 @@ def ulp_bars(counts: Sequence[int]) -> str:
     left, top, height = 34, 12, 150
     bins = max(len(counts), 8)
     step = (WIDTH - left - 4) / bins
-    drawing = _drawing(
+    drawing = svg(
         WIDTH, top + height + 34, f"Distribution of {sum(counts)} distances in units in the last place"
     )
     most = max(counts, default=0) / total or 1.0
@@ -164,7 +161,7 @@ def ulp_bars(counts: Sequence[int]) -> str:
     drawing.add(
         drawing.text("units in the last place (bins double)", (left, top + height + 30), class_="axis-label")
     )
-    return _text(drawing)
+    return as_text(drawing)
 
 
 def ulp_bin(k: int) -> str:
@@ -179,11 +176,8 @@ def growth(steps: Sequence[Mapping[str, Any]], threshold: float) -> str:
     along = axis([*values, threshold])
     left, top, height = 44, 10, 152
     wide = (WIDTH - left - 14) / max(len(steps) - 1, 1)
-    drawing = _drawing(WIDTH, top + height + 34, f"Error after each of {len(steps)} denoising steps")
-    for exponent in along.ticks(6):
-        y = round(top + height * (1 - along.place(10.0**exponent)), 1)
-        drawing.add(drawing.line((left, y), (WIDTH - 4, y), class_="rule"))
-        drawing.add(drawing.text(f"1e{exponent:+03d}", (left - 5, y + 4), class_="tick-label end"))
+    drawing = svg(WIDTH, top + height + 34, f"Error after each of {len(steps)} denoising steps")
+    rules(drawing, along, left, top, height)
     limit = round(top + height * (1 - along.place(threshold)), 1)
     drawing.add(drawing.line((left, limit), (WIDTH - 4, limit), class_="threshold"))
     places = [
@@ -206,7 +200,7 @@ def growth(steps: Sequence[Mapping[str, Any]], threshold: float) -> str:
                 drawing.text(str(steps[i]["step"]), (x, top + height + 14), class_="tick-label middle")
             )
     drawing.add(drawing.text("denoising step", (left, top + height + 30), class_="axis-label"))
-    return _text(drawing)
+    return as_text(drawing)
 
 
 def _beside(
@@ -261,37 +255,8 @@ def _ends(cells: int, block: int, whole: int) -> list[tuple[int, str]]:
 def _mark(drawing: Any, x: float, y: float, passed: bool) -> None:
     """A circle for a pass, a cross for a fail; the cross in a box, for no path can start at a percentage."""
     if passed:
-        drawing.add(drawing.circle((_percent(x), y), 5.5, class_="mark pass-mark"))
+        drawing.add(drawing.circle((percent(x), y), 5.5, class_="mark pass-mark"))
         return
-    place = drawing.svg((_percent(x), y), (1, 1), class_="mark-box")
+    place = drawing.svg((percent(x), y), (1, 1), class_="mark-box")
     place.add(drawing.path("M-6 -6L6 6M-6 6L6 -6", class_="mark fail-mark"))
     drawing.add(place)
-
-
-def _label(drawing: Any, text: str, x: float, y: float, kind: str = "mark-label") -> Any:
-    side = "start" if x < 0.12 else "end" if x > 0.88 else "middle"
-    return drawing.text(text, (_percent(x), y), class_=f"{kind} {side}")
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share, 2):g}%"
-
-
-def _drawing(width: float | str, height: float, said: str) -> Any:
-    drawing = svgwrite.Drawing(debug=False, size=(width, height))
-    drawing.attribs.update({"role": "img", "aria-label": said})
-    return drawing
-
-
-def _text(drawing: Any) -> str:
-    text = str(drawing.tostring())
-    for unused in (
-        ' baseProfile="full"',
-        ' version="1.1"',
-        ' xmlns="http://www.w3.org/2000/svg"',
-        ' xmlns:ev="http://www.w3.org/2001/xml-events"',
-        ' xmlns:xlink="http://www.w3.org/1999/xlink"',
-        "<defs />",
-    ):
-        text = text.replace(unused, "")
-    return text

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_reflex.report import advice, pictures, scale
+from pytest_reflex.report.causes import floor_view, where_view
 from pytest_reflex.report.results import result_from_json
 from pytest_reflex.report.terminal import bound, cosine, element, figure, first_refusal, side
 from pytest_reflex.report.values import number
@@ -70,6 +71,8 @@ def result_view(
         "heat_maps": _heat_maps(entry),
         "ulps": _ulps(entry),
         "growth": _growth(entry),
+        "rounding": floor_view(result),
+        "where": where_view(result.located),
         "unseen": entry["unseen"] or "nobody looked at the steps",
         "inputs": _inputs(entry, input_cells),
         "facts": [("Reference", _facts(entry["reference"])), ("Candidate", _facts(entry["candidate"]))],

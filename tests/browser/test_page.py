@@ -41,11 +41,13 @@ def rich(name: str, *figures: float, threshold: float = 1e-5) -> ParityResult:
         output = dataclasses.replace(output, difference=figures_of, grid=grid if i == 1 else None)
         fixtures.append(dataclasses.replace(made, outputs=(output,), inputs=given))
     steps = tuple(StepDifference(k + 1, 1e-8 * 2**k, 1e-9 * 2**k) for k in range(10))
-    return result(*fixtures, name=name, threshold=threshold, steps=steps, steps_of=1)
+    made = result(*fixtures, name=name, threshold=threshold, steps=steps, steps_of=1)
+    return report_cases.floored(made, *(min(figure, 1e-3) + 5e-7 for figure in figures))
 
 
 GOOD = rich("tests/parity/test_smolvla.py::test_smolvla", 3e-7, 3.1e-7)
 BAD = rich("tests/parity/test_pi0.py::test_pi0", 3e-7, 9.461e-3, 2e-7, 5e-4, 3e-7, 4e-7)
+BAD = dataclasses.replace(BAD, located=report_cases.located())
 OTHERS = [report_cases.NOT_FINITE, report_cases.STRUCTURE, report_cases.DEAD]
 OTHERS = [
     dataclasses.replace(found, name=f"tests/parity/test_{i}.py::test") for i, found in enumerate(OTHERS)
@@ -117,6 +119,8 @@ def test_the_first_screen_says_the_verdict_the_distance_and_what_was_compared(
         for text in (
             "parity FAIL",
             "946 times above the threshold",
+            "Floor: bug:",
+            "Where: bug: step 7, expert.layers.4.norm_2 (modeling.py:88)",
             "threshold 1.0e-05",
             "float floor 6.0e-08",
             "torch PI0Policy",
@@ -221,6 +225,7 @@ def test_a_hostile_name_changes_nothing_but_text(visit: Any, tmp_path: Path, nam
         notes=(name,),
         steps=(),
         unseen=name,
+        located=report_cases.located(name),
     )
     test = {"nodeid": name, "outcome": "skipped", "reason": name}
     file = tmp_path / "page.html"
@@ -238,7 +243,8 @@ def test_a_hostile_name_changes_nothing_but_text(visit: Any, tmp_path: Path, nam
 
 
 def test_fifty_exports_of_two_hundred_fixtures_open_in_two_seconds(visit: Any, tmp_path: Path) -> None:
-    entry = rich("x", *[9.461e-3 if i % 3 else 3e-7 for i in range(200)]).to_json()
+    made = rich("x", *[9.461e-3 if i % 3 else 3e-7 for i in range(200)])
+    entry = dataclasses.replace(made, located=report_cases.located(layers=30)).to_json()
     file = tmp_path / "page.html"
     file.write_text(
         html.page(document([{**entry, "name": f"export {i}"} for i in range(50)])), encoding="utf-8"

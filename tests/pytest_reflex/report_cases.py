@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
+from pytest_reflex.floor import Floor
+from pytest_reflex.located import Growth, Located, Place
 from pytest_reflex.metrics import Difference
 from pytest_reflex.verdict import (
     FIXTURE_GATE_NAMES,
@@ -75,6 +78,33 @@ def result(*fixtures: FixtureResult, refusing: dict[str, str] | None = None, **g
         **SIDES,
     }
     return ParityResult(**{**plain, **given})
+
+
+def floored(made: ParityResult, *errors: float) -> ParityResult:
+    """The result with a floor in each fixture: PyTorch 9e-7 from float64, the candidate as far as given."""
+    fixtures = []
+    for fixture, error in zip(made.fixtures, errors, strict=True):
+        floor = Floor(2.0, 9600, 4.9, 9e-7, 2e-7, 1e-6, 2.2e-7, error, error / 4)
+        outputs = tuple(dataclasses.replace(output, floor=floor) for output in fixture.outputs)
+        fixtures.append(dataclasses.replace(fixture, outputs=outputs))
+    return dataclasses.replace(made, fixtures=tuple(fixtures))
+
+
+def located(name: str = "expert.layers.4.norm_2", layers: int = 6, steps: int = 10) -> Located:
+    """A bug in step 7, layer 4; every name in it is ``name`` or begins with that of its layer."""
+    vision = [Growth(None, f"vision.layers.{i}", 2e-7 * 1.2**i, 1e-7, 3.0) for i in range(layers)]
+    depth = [(step, i, (step, i) >= (7, 4)) for step in range(steps) for i in range(layers)]
+    expert = [
+        Growth(
+            step, f"expert.layers.{i}", 3e-3 if wrong else 5e-7, 1e-3 if (step, i) == (7, 4) else 1e-7, 4.0
+        )
+        for step, i, wrong in depth
+    ]
+    place = Place(
+        7, name, f"{name}.py:88", f"step_7/{name}", name, "Add", (0, 3, 11), 0.12345, 0.12445, 1e-3, 6e-8, 3.2
+    )
+    said = f"step 7, {name} (modeling.py:88): Add is 1.0e-03 off by itself"
+    return Located(1, "graph", said, place, (*vision, *expert), 9737, 120, 38.4)
 
 
 PASSING = result(measured(0, 3e-7), measured(1, 4.5e-7))

@@ -9,12 +9,14 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_cases import ALL, FAILING, NOT_FINITE, PASSING, difference, measured, result
+from report_cases import ALL, FAILING, NOT_FINITE, PASSING, difference, floored, located, measured, result
 
 from pytest_reflex.details import ErrorGrid, InputSummary, StepDifference
 from pytest_reflex.errors import ReflexError
-from pytest_reflex.report import html, pictures, scale
+from pytest_reflex.floor import Floor
+from pytest_reflex.report import cause_pictures, html, pictures, scale
 from pytest_reflex.report import json as as_json
+from pytest_reflex.report.causes import place_in
 from pytest_reflex.report.view import input_words, result_view
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, YES, Answer, FixtureResult, OutputResult, ParityResult
 
@@ -71,7 +73,7 @@ def full(name: str, threshold: float = 1e-5) -> ParityResult:
     output = OutputResult(name, "float32", (1, 3, 4), figures, GRID)
     worst = FixtureResult(1, answers, (output,), given)
     good = dataclasses.replace(measured(0, 3e-7, threshold), inputs=given)
-    return result(
+    made = result(
         good,
         worst,
         name=name,
@@ -82,7 +84,9 @@ def full(name: str, threshold: float = 1e-5) -> ParityResult:
         notes=(name,),
         steps=(StepDifference(1, 1e-7, 1e-8), StepDifference(2, 1e-4, 1e-6)),
         steps_of=1,
+        located=located(name),
     )
+    return floored(made, 8e-7, 9.46e-3)
 
 
 def document(name: str = "pi0") -> dict:
@@ -118,8 +122,79 @@ def test_the_page_shows_all_that_a_result_holds() -> None:
         "Error by denoising step, fixture 1", "1.000e-04 after the last",
         "Which inputs each fixture exercised", "1 of 2", "-1 to 1", "reaches the outputs",
         "versions.onnxruntime", "0123456789abcdef", "float floor 6.0e-08",
+        "Floor: bug: the candidate is further from float64", "Where: bug: step 7, pi0 (modeling.py:88)",
+        "Error along the run, fixture 1", "9,737 values of fixture 1", "fed alike", "0.12345",
+        "Distance from float64", "10,511", "Behind each layer",
     ):  # fmt: skip
         assert word in page.text, word
+
+
+def picture(text: str, said: str) -> str:
+    """The drawing whose label begins so."""
+    whole = text[text.index(f'aria-label="{said}') :]
+    return whole[: whole.index("</svg>")]
+
+
+def test_the_first_wrong_layer_is_marked_in_its_step() -> None:
+    found = located("expert.layers.4.norm_2")
+    assert place_in(list(found.growth), found) == 6 + 7 * 6 + 4
+    text = html.page(as_json.document([dataclasses.replace(full("pi0"), located=found)]))
+    drawn = picture(text, "Error behind each of 66 layers")
+    assert drawn.count("fail-mark") == 1
+    assert drawn.count('class="field"') == 5
+    assert "first wrong here" in drawn
+    nowhere = dataclasses.replace(found, place=None, cause="rounding", said="all is well")
+    text = html.page(as_json.document([dataclasses.replace(full("pi0"), located=nowhere)]))
+    drawn = picture(text, "Error behind each of 66 layers")
+    assert "fail-mark" not in drawn
+    assert "first wrong here" not in drawn
+    assert "Where: rounding: all is well" in Page(text).text
+
+
+def test_growth_that_is_not_finite_is_crossed() -> None:
+    found = located()
+    lost = [dataclasses.replace(g, propagated=math.nan) if g.step == 9 else g for g in found.growth]
+    made = dataclasses.replace(found, place=None, growth=tuple(lost))
+    drawn = picture(
+        html.page(as_json.document([dataclasses.replace(full("pi0"), located=made)])), "Error behind each"
+    )
+    assert drawn.count("fail-mark") == 6
+    assert "nan" not in drawn
+
+
+def test_a_run_of_a_thousand_layers_stays_light() -> None:
+    growth = [dataclasses.replace(g, propagated=5e-7) for g in located(layers=100, steps=10).growth]
+    # The one wrong layer among its neighbours is not lost.
+    for i in (0, 500, 1099):
+        run = list(growth)
+        run[i] = dataclasses.replace(run[i], propagated=3e-3)
+        drawn = cause_pictures.walk(run, i)
+        assert len(drawn) < 12_000
+        line = re.search(r'class="line propagated"[^>]*points="([^"]*)"', drawn)
+        heights = [float(point.split(",")[1]) for point in line[1].split()]
+        assert len(heights) == 220
+        assert heights.count(min(heights)) == 1
+
+
+def test_each_fixture_has_both_distances_from_float64_and_what_is_allowed() -> None:
+    text = html.page(as_json.document([full("pi0")]))
+    drawn = picture(text, "Distance from float64 of both sides in 2 fixtures")
+    marks = ("own-mark", "pass-mark", "fail-mark", 'class="floor"')
+    assert [drawn.count(mark) for mark in marks] == [2, 1, 1, 2]
+    blind = Floor(2.0, unknown="the truth is not finite")
+    output = dataclasses.replace(PASSING.fixtures[0].outputs[0], floor=blind)
+    made = dataclasses.replace(
+        PASSING, fixtures=(dataclasses.replace(PASSING.fixtures[0], outputs=(output,)),)
+    )
+    page = Page(html.page(as_json.document([made])))
+    assert "Floor: undecided: the truth is not finite" in page.text
+    assert "of both sides" not in page.text
+
+
+def test_nobody_asked_and_nothing_is_shown() -> None:
+    text = html.page(as_json.document([PASSING]))
+    for word in ("Floor:", "Where", "float64", "Error along"):
+        assert word not in Page(text).text
 
 
 def test_what_cannot_be_drawn_is_said() -> None:
