@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -16,12 +17,14 @@ import onnx_ir as ir
 import pytest
 import torch
 import toy_transformer
+from torch import fx
 from toy_transformer import HEADS, STEPS, WIDTH, Toy
 
 import exporters
 from exporters.bundle import Bundle
 from exporters.locate import Search, locate, write_reproduction
-from exporters.locate.compare import apart
+from exporters.locate.compare import _beyond, apart, judge_local, spacing
+from exporters.locate.tape import Key, Step
 from pytest_reflex import ReflexError, check
 from pytest_reflex.diagnose import diagnosed
 from pytest_reflex.report.json import document, schema
@@ -381,3 +384,40 @@ def test_a_recording_cannot_be_walked_through(bundles: dict[str, Bundle]) -> Non
     bundle = bundles["unrolled"]
     with pytest.raises(ReflexError, match="no PyTorch policy"):
         locate(bundle, bundle.recording())
+
+
+PRODUCTS = {
+    "linear": (torch.ops.aten.linear.default, lambda x, w, b: (x[None], w, b)),
+    "mm": (torch.ops.aten.mm.default, lambda x, w, b: (x, w.T.contiguous())),
+    "addmm": (torch.ops.aten.addmm.default, lambda x, w, b: (b, x, w.T.contiguous())),
+    "addmm, a whole bias": (torch.ops.aten.addmm.default, lambda x, w, b: (b.expand(20, 8), x, w.T)),
+    "mm by itself": (torch.ops.aten.mm.default, lambda x, w, b: (x[:, :20], x[:, :20])),
+}
+
+
+@pytest.mark.parametrize(("target", "operands"), PRODUCTS.values(), ids=PRODUCTS)
+def test_the_suspicious_rows_alone_give_the_verdict_of_all(target: Any, operands: Any) -> None:
+    torch.manual_seed(0)
+    x, w, b = torch.randn(20, 300), torch.randn(8, 300), torch.randn(8)
+    given = operands(x, w, b)
+    graph = fx.Graph()
+    names = {id(t): graph.placeholder(f"v{i}") for i, t in enumerate(given)}
+    node = graph.call_function(target, tuple(names[id(t)] for t in given))
+    values = {names[id(t)]: t for t in given}
+    reference = target(*given)
+    step = Step(Key("model", None, "product"), reference, node, values)
+    unit = spacing(float(reference.abs().max()))
+    verdicts = []
+    for times in (1, 10, 12.1, 14, 15.9, 17, 20, 40, 200):
+        for row, column in ((0, 0), (7, 3), (19, 7)):
+            local = reference.clone()
+            local[..., row, column] += times * unit
+            ours = judge_local(
+                step, reference.numpy(), local.numpy(), apart(reference.numpy(), local.numpy())
+            )
+            whole = _beyond(step, reference.numpy(), local.numpy(), unit)
+            assert ours.wrong == whole.wrong, (times, row, column)
+            if ours.wrong:
+                assert ours.rounding == whole.rounding
+            verdicts.append(whole.wrong)
+    assert set(verdicts) == {True, False}
