@@ -93,13 +93,16 @@ def full_size(directory: Path, model: str, fixture_idx: int) -> list[dict[str, A
     begin = time.perf_counter()
     search.walk(fixture_idx)
     first = time.perf_counter() - begin
+    begin = time.perf_counter()
     found = search.walk(fixture_idx)
+    second = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     rows = {
         "reference, one forward, s": reference,
         "candidate, one run, s": run,
         "peak memory before the search, GB": before,
         "search with tracing, s": first,
+        "search again, traced already, s": second,
         "walk, s": found.seconds,
         "values compared": found.values,
         "walk over reference + candidate": found.seconds / (reference + run),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -40,15 +39,6 @@ OPTIMIZERS: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Distances:
-    """What the end of the walk is apart by."""
-
-    split: float
-    runtime: float
-    allowed: float
-
-
 def explain(
     bundle: Bundle,
     walked: Walked,
@@ -72,16 +62,16 @@ def explain(
         against = f", where PyTorch rounds by {place.rounding:.1e}" if place.rounding is not None else ""
         return "graph", f"{place.where}: {place.operator} is {place.error:.1e} off by itself{against}"
     got = _candidate(bundle, fixture)
-    allowed = TIMES * max(_rounding(expected, truth), ULPS * spacing(apart(expected, expected).scale))
+    bound = _Bound(expected, truth)
     split = _distance(walked.expected, expected)
-    if not split <= allowed:
+    if not bound.holds(split):
         where = search_split()
         return "split", (
             f"{where}: the graph computes what was traced, and what was traced is {split:.1e} from the policy"
         )
     runtime = _distance(walked.output, got)
-    if not runtime <= allowed:
-        setting = _setting(bundle, fixture, walked.output, allowed)
+    if not bound.holds(runtime):
+        setting = _setting(bundle, fixture, walked.output, bound)
         return "runtime", (
             f"ONNX Runtime's {setting}: node by node the graph computes what the policy computes, and the "
             f"session as it is opened is {runtime:.1e} from that"
@@ -102,15 +92,32 @@ def _distance(a: Array | None, b: Array | None) -> float:
     return apart(a, b).error
 
 
-def _rounding(expected: Array, truth: Callable[[], Array]) -> float:
-    """PyTorch's own error in the whole policy; 0 where it does not run in float64."""
-    try:
-        return apart(truth(), expected.astype(np.float64)).error
-    except ReflexError:
-        return 0.0
+class _Bound:
+    """How far the ends of two runs may be apart: what float32 explains, by PyTorch's own error.
+
+    The whole policy is run in float64 when a distance is more than some units in the last place, and then
+    once; where it does not run there, these units are all.
+    """
+
+    def __init__(self, expected: Array, truth: Callable[[], Array]) -> None:
+        self._expected, self._truth = expected, truth
+        self._plain = TIMES * ULPS * spacing(apart(expected, expected).scale)
+        self._rounding: float | None = None
+
+    def holds(self, distance: float) -> bool:
+        if distance <= self._plain:
+            return True
+        if self._rounding is None:
+            try:
+                exact = self._truth()
+            except ReflexError:
+                self._rounding = 0.0
+            else:
+                self._rounding = apart(exact, self._expected.astype(np.float64)).error
+        return distance <= TIMES * self._rounding
 
 
-def _setting(bundle: Bundle, fixture: Mapping[str, Array], wanted: Array | None, allowed: float) -> str:
+def _setting(bundle: Bundle, fixture: Mapping[str, Array], wanted: Array | None, bound: _Bound) -> str:
     """The one setting of the session that makes the difference, found by switching off halves of them."""
 
     def agrees(**changes: Any) -> bool:
@@ -121,7 +128,7 @@ def _setting(bundle: Bundle, fixture: Mapping[str, Array], wanted: Array | None,
                 got = next(iter(policy.run(fixture).values()))
         except ReflexError:
             return False
-        return _distance(wanted, got) <= allowed
+        return bound.holds(_distance(wanted, got))
 
     if agrees(disabled_optimizers=OPTIMIZERS):
         return f"optimizer {_culprit(OPTIMIZERS, lambda off: agrees(disabled_optimizers=off))}"

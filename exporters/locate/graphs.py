@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters.encoder import clone
+from exporters.locate.scratch import Scratch
 from exporters.locate.tape import Key
 from pytest_reflex.errors import ReflexError
 
@@ -242,8 +243,13 @@ def piece(
     )
 
 
-def run_piece(made: Piece, feed: Mapping[str, Array], folder: Path) -> dict[ir.Value, Array]:
-    """Run a piece as it is written: no operator fused, nothing packed, weights mapped from ``folder``."""
+def run_piece(
+    made: Piece, feed: Mapping[str, Array], folder: Path, scratch: Scratch
+) -> dict[ir.Value, Array]:
+    """Run a piece as it is written: no operator fused, nothing packed, weights mapped from ``folder``.
+
+    What it gives lies in ``scratch``, and is lost when that is cleared.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -257,6 +263,26 @@ def run_piece(made: Piece, feed: Mapping[str, Array], folder: Path) -> dict[ir.V
         providers=["CPUExecutionProvider"],
         enable_fallback=0,
     )
-    names = list(made.outputs)
-    got = session.run(names, {name: np.ascontiguousarray(feed[name]) for name in made.inputs})
-    return {made.outputs[name]: np.asarray(array) for name, array in zip(names, got, strict=True)}
+    binding = session.io_binding()
+    for name in made.inputs:
+        binding.bind_cpu_input(name, np.ascontiguousarray(feed[name]))
+    found: dict[ir.Value, Array] = {}
+    for name, value in made.outputs.items():
+        shape, dtype = _fixed_shape(value), value.dtype.numpy() if value.dtype else None
+        # What numpy has no type for, or nobody knows the size of, ONNX Runtime finds a place for.
+        if shape is None or dtype is None or dtype.isbuiltin != 1:
+            binding.bind_output(name)
+            continue
+        array = found[value] = scratch.array(shape, dtype)
+        binding.bind_output(name, "cpu", 0, dtype, shape, array.ctypes.data)
+    session.run_with_iobinding(binding)
+    for value, given in zip(made.outputs.values(), binding.get_outputs(), strict=True):
+        if value not in found:
+            found[value] = given.numpy()
+    return found
+
+
+def _fixed_shape(value: ir.Value) -> list[int] | None:
+    """The value's sizes; None where one is free, or 0, or not known."""
+    sizes = [n for n in value.shape or () if isinstance(n, int) and n > 0]
+    return sizes if value.shape is not None and len(sizes) == len(value.shape) else None

@@ -17,6 +17,7 @@ from torch import fx
 from exporters.locate.compare import Apart, apart, judge_local
 from exporters.locate.graphs import Graphs, Names, Part, piece, run_piece
 from exporters.locate.lifetimes import Lifetimes
+from exporters.locate.scratch import Scratch
 from exporters.locate.tape import Clock, Key, Step, Tape
 from pytest_reflex.located import Growth, Place
 
@@ -88,6 +89,8 @@ class _Walk:
         self._between: dict[ir.Value, Array] = {}
         self._seen = Walked()
         self._lifetimes = Lifetimes(graphs, names)
+        # What a piece gives, on its own way and fed with PyTorch's values.
+        self._whole, self._alone = Scratch(), Scratch()
         # How many nodes, and ends of parts, are done.
         self._now = 0
 
@@ -166,14 +169,17 @@ class _Walk:
         self._seen.values += len(cut)
         inside = set(nodes)
         onward = [v for v in made if self._read_later(v, inside, part)]
+        # How far the graph has come on its own way is asked of what a layer hands on, not of all within it.
+        last = {self._layer(v, keys[v]): v for v in cut}
         whole = piece(
             nodes,
             self._graphs,
-            outputs=list(dict.fromkeys([*cut, *onward])),
+            outputs=list(dict.fromkeys([*last.values(), *onward])),
             example=self._candidate.__getitem__,
         )
         feed = {name: self._candidate[value] for name, value in whole.inputs.items()}
-        got = run_piece(whole, feed, self._folder)
+        self._whole.clear()
+        got = run_piece(whole, feed, self._folder, self._whole)
         local_feed: dict[str, Array] = {}
         known = frozenset(cut)
         between = [v for v in onward if v not in known]
@@ -186,14 +192,15 @@ class _Walk:
                 example=lambda value: self._given(value, part),
             )
             local_feed = {n: self._given(v, part) for n, v in alone.inputs.items()}
-            local = run_piece(alone, local_feed, self._folder)
+            self._alone.clear()
+            local = run_piece(alone, local_feed, self._folder, self._alone)
             for value in cut:
-                self._look(part, value, self._torch[keys[value]], got[value], local[value])
-            self._between |= {value: local[value] for value in between}
+                self._look(part, value, self._torch[keys[value]], got.get(value), local[value])
+            self._between |= {value: local[value].copy() for value in between}
         if self._seen.culprit is not None and not self._seen.feed:
             self._seen.feed = local_feed
         for value in onward:
-            self._candidate[value] = got[value]
+            self._candidate[value] = got[value].copy()
 
     def _given(self, value: ir.Value, part: Part) -> Array:
         """PyTorch's own value for an input of a node; where it has none, the graph's."""
@@ -237,13 +244,17 @@ class _Walk:
         for key in [k for k in self._torch if not self._lifetimes.lasts(k, self._now)]:
             del self._torch[key]
 
-    def _look(self, part: Part, value: ir.Value, step: Step, got: Array, local: Array) -> None:
+    def _layer(self, value: ir.Value, key: Key) -> tuple[int | None, str]:
+        return key.step, layer_of(module_of(value, self._torch[key]))
+
+    def _look(self, part: Part, value: ir.Value, step: Step, got: Array | None, local: Array) -> None:
         reference = step.tensor.detach().numpy()
         alone = apart(reference, local)
         module = module_of(value, step)
-        self._grow(step.key.step, layer_of(module), apart(reference, got), alone.error)
-        if value is self._graphs.output:
-            self._seen.output = got
+        found = None if got is None else apart(reference, got)
+        self._grow(step.key.step, layer_of(module), found, alone.error)
+        if value is self._graphs.output and got is not None:
+            self._seen.output = got.copy()
         # Compared once, it is only read from now on: what it was made of can go.
         self._torch[step.key] = Step(step.key, step.tensor)
         if self._seen.place is not None:
@@ -269,15 +280,11 @@ class _Walk:
             scale=alone.scale,
         )
 
-    def _grow(self, step: int | None, module: str, found: Apart, local: float) -> None:
-        before = self._seen.growth.get((step, module))
-        if before is None:
-            self._seen.growth[step, module] = Growth(step, module, found.error, local, found.scale)
-            return
-        # The last value of a module is what it hands on; local errors are the worst of all its nodes.
-        self._seen.growth[step, module] = Growth(
-            step, module, found.error, max(before.local, local), found.scale
-        )
+    def _grow(self, step: int | None, module: str, found: Apart | None, local: float) -> None:
+        """Local errors are the worst of all a module's nodes, the propagated one that of its last value."""
+        before = self._seen.growth.get((step, module), Growth(step, module, 0.0, 0.0, 0.0))
+        far, scale = (before.propagated, before.scale) if found is None else (found.error, found.scale)
+        self._seen.growth[step, module] = Growth(step, module, far, max(before.local, local), scale)
 
 
 def _size(value: ir.Value) -> int:
