@@ -1,8 +1,8 @@
 """The makers: how a policy becomes a bundle.
 
-``export`` and ``open_bundle`` are for any ``nn.Module`` and any bundle; each family of policies has
-a module of its own with ``load``, ``reference``, ``inputs`` and ``export``. All of them load on
-first use: opening a bundle imports neither torch nor onnx.
+``export``, ``cached`` and ``open_bundle`` are for any ``nn.Module`` and any bundle; each family of
+policies has a module of its own with ``load``, ``reference``, ``inputs`` and ``export``. All of them
+load on first use: opening a bundle imports neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from exporters import groot, pi0, pi05, smolvla
     from exporters.bundle import Bundle, Export, open_bundle
     from exporters.flow import FlowPolicy
+    from exporters.once import cached
     from exporters.pipeline import export
     from exporters.policy import Policy
     from exporters.schedule import EulerSchedule
@@ -28,6 +29,7 @@ __all__ = [
     "Export",
     "FlowPolicy",
     "Policy",
+    "cached",
     "export",
     "family_of",
     "groot",
@@ -48,6 +50,7 @@ _HOMES: Final = {
     "Export": "exporters.bundle",
     "FlowPolicy": "exporters.flow",
     "Policy": "exporters.policy",
+    "cached": "exporters.once",
     "export": "exporters.pipeline",
     "open_bundle": "exporters.bundle",
 }

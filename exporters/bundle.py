@@ -237,7 +237,7 @@ def staged(destination: str | os.PathLike[str]) -> Iterator[Path]:
     _require_replaceable(target, destination)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        sweep(target)
         stage, lock = _locked_stage(target)
     except OSError as error:
         raise BundleError(f"cannot write beside {destination}: {error.strerror or error}") from error
@@ -306,7 +306,7 @@ def _locked_stage(target: Path) -> tuple[Path, int]:
         os.close(lock)
 
 
-def _sweep(target: Path) -> None:
+def sweep(target: Path) -> None:
     """Remove what exports to ``target`` that were killed have left behind: what nobody holds a lock on.
 
     A lock tells the living from the dead also where their process ids mean nothing to each other, as in

@@ -41,7 +41,7 @@ from pytest_reflex.verdict import THRESHOLD, ParityResult
 if TYPE_CHECKING:
     from pytest_reflex.runners.base import Trajectory
 
-_PACKAGES = (
+PACKAGES = (
     "pytest-reflex",
     "torch",
     "transformers",
@@ -159,7 +159,7 @@ def export(
             "inputs": [spec.to_json() for spec in inputs],
             "source": checkpoints.source_of(owner),
             "dtype": "float32",
-            "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+            "versions": {name: found for name in PACKAGES if (found := _version(name))},
             "machine": {
                 "python": platform.python_version(),
                 "system": platform.system(),
