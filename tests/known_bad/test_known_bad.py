@@ -282,6 +282,10 @@ def _gone(pid: int) -> None:
     pytest.fail(f"process {pid} outlives the one that was killed")
 
 
+def _heeds_signals() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_command_reaches_the_one_that_judges(number: signal.Signals, tmp_path: Path) -> None:
     CASES["pass__the_honest_export"].bundle(tmp_path / "b")
@@ -291,7 +295,13 @@ def test_a_signal_to_the_command_reaches_the_one_that_judges(number: signal.Sign
     command += ["--model", f"{tmp_path}/own.py:policy"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell has what it runs in the background ignore SIGINT, and this suite may run there.
+        preexec_fn=_heeds_signals,
     )
     _when_there(started, process)
     process.send_signal(number)
