@@ -61,7 +61,7 @@ class Growth:
     Attributes:
         step: the denoising step; None outside the loop.
         module: the module, at the depth of a layer.
-        propagated: the largest difference between the two sides' runs, each on its own way.
+        propagated: how far apart is what it hands on, each side on its own way.
         local: the largest difference of any of its nodes when fed with PyTorch's own inputs.
         scale: the largest value that PyTorch gives there.
     """
