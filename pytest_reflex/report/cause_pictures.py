@@ -11,6 +11,7 @@ from pytest_reflex.located import Growth
 from pytest_reflex.report.scale import axis
 from pytest_reflex.report.svg import WIDTH, as_text, rules, svg
 
+_DEEPEST: Final = 1e-7
 # A run of more layers than this is drawn as the largest of neighbours.
 _POINTS: Final = 240
 
@@ -57,7 +58,9 @@ def walk(growth: Sequence[Growth], at: int | None) -> str:
         at: which of them the first wrong value belongs to, if any does.
     """
     left, top, height = 44, 14, 170
-    along = axis([v for g in growth for v in (g.propagated, g.local)])
+    errors = [v for g in growth for v in (g.propagated, g.local) if math.isfinite(v)]
+    # What is further below the largest lies on the bottom line.
+    along = axis([v for v in errors if v >= _DEEPEST * max(errors)])
     said = f"Error behind each of {len(growth)} layers in the order of the run, whole and local"
     drawing = svg(WIDTH, top + height + 36, said)
     wide = (WIDTH - left - 14) / max(len(growth) - 1, 1)

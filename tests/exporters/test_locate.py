@@ -27,7 +27,9 @@ from exporters.locate.compare import _beyond, apart, judge_local, spacing
 from exporters.locate.tape import Key, Step
 from pytest_reflex import ReflexError, check
 from pytest_reflex.diagnose import diagnosed
+from pytest_reflex.report import html
 from pytest_reflex.report.json import document, schema
+from pytest_reflex.report.markdown import markdown
 from pytest_reflex.report.results import result_from_json, result_to_json
 from pytest_reflex.report.terminal import failure_message
 
@@ -373,6 +375,14 @@ def test_a_failing_check_names_the_place_in_its_first_lines(
     assert lines[2].startswith("Where: bug: step 7, out: Add is 1.0e-03 off by itself")
     assert len(lines) <= 60
     assert max(map(len, lines[3:])) <= 100
+    # The page and the summary say the same, from the document alone.
+    made = json.loads(json.dumps(document([result])))
+    text = html.page(made)
+    for said in (lines[1][:10], lines[2].partition(" (")[0], "first wrong here", "Distance from float64"):
+        assert said in text
+    told = markdown(made)
+    assert "Where: bug: step 7, out: Add" in told
+    assert "| module | worst step | propagated | local |" in told
     # What cannot be done in time is said, and the verdict stays what it was.
     hurried = diagnosed(plain, toy, bundle, seconds=1e-3)
     assert hurried.located is None
