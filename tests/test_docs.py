@@ -252,8 +252,13 @@ def test_the_gates_are_those_that_are_asked_in_that_order() -> None:
 
 
 def test_the_workflow_is_yaml_and_runs_what_the_page_runs() -> None:
-    (workflow,) = [block.text for block in blocks("howto/ci.md") if block.language == "yaml"]
-    steps = yaml.safe_load(workflow)["jobs"]["parity"]["steps"]
+    workflow, more = (
+        yaml.safe_load(block.text) for block in blocks("howto/ci.md") if block.language == "yaml"
+    )
+    steps = workflow["jobs"]["parity"]["steps"]
+    # What is to be added to it is steps as well, and caches the place that is the default.
+    assert all(step.keys() <= {"uses", "with", "run", "if"} for step in more)
+    assert more[0]["with"]["path"] == "~/.cache/pytest-reflex"
     commands = [step["run"] for step in steps if "run" in step]
     said = "\n".join(block.text for page in PAGES for block in blocks(page) if block.language == "sh")
     assert all(command in said for command in commands)
