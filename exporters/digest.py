@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import enum
-import functools
 import hashlib
 import os
 import platform
-import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import nn
 
+from exporters.sources import LOADED, frozen, helpers, members, own_source, qualified, source_of, versioned
+
 __all__ = ["Digest", "Unstable", "surroundings"]
 
-_OURS: Final = ("exporters", "pytest_reflex")
-# Whose code is known by its version.
-_VERSIONED: Final = ("builtins", "torch", "numpy", "collections", "functools", "abc", "typing")
 _ATOMS: Final = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range)
+# Told by their contents alone: what passes through PyTorch comes out as equal ones, no longer shared.
+_PLAIN: Final = (list, tuple, set, frozenset, dict, types.MappingProxyType, deque)
 
 
 class Unstable(Exception):
@@ -34,8 +33,9 @@ class Digest:
     """SHA-256 of values of any kind, the same in every process in which they are the same.
 
     Of an ``nn.Module`` it takes every parameter and buffer, every attribute but ``training``, hooks
-    included, and the source of its classes; of a function its code, its defaults and what it encloses; of
-    any other object its class and its state. What two places share is told from what is equal in both.
+    included, and its classes; of a class the file it is in and its members as they are now; of a function
+    its code, its defaults, what it encloses and the helpers that it names; of any other object its class
+    and its state. Tensors and objects that two places share are told from such as are equal in both.
 
     Args:
         strict: refuse what has no stable form, such as an open file; otherwise its type is all that is seen.
@@ -46,6 +46,8 @@ class Digest:
         self._strict = strict
         # By identity; kept alive, so that no identity is given out twice.
         self._seen: dict[int, tuple[int, Any]] = {}
+        # The containers that are being walked through, by identity, with their depth.
+        self._open: dict[int, int] = {}
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
@@ -61,26 +63,45 @@ class Digest:
         if isinstance(value, (type, types.FunctionType, types.CodeType, types.ModuleType)):
             return self._code(value)
         if isinstance(value, (torch.dtype, torch.device, torch.Size, np.dtype, os.PathLike, enum.Enum)):
-            return self._say("named", _qualified(type(value)), str(value))
-        if id(value) in self._seen:
-            return self._say("again", str(self._seen[id(value)][0]))
-        self._seen[id(value)] = len(self._seen), value
+            return self._say("named", qualified(type(value)), str(value))
+        if isinstance(value, _PLAIN) or frozen(value):
+            if id(value) in self._open:
+                return self._say("around", str(self._open[id(value)]))
+            self._open[id(value)] = len(self._open)
+            try:
+                return self._plain(value)
+            finally:
+                del self._open[id(value)]
+        if not self._first(value):
+            return self
         if isinstance(value, torch.Tensor):
             return self._tensor(value)
         if isinstance(value, np.ndarray) and value.dtype.kind != "O":
             self._say("array", str(value.dtype), str(value.shape))
             return self._bytes(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+        if isinstance(value, nn.Module):
+            self._class(type(value))
+            return self.add(dict(_attributes(value)))
+        return self._object(value)
+
+    def _first(self, value: Any) -> bool:
+        """Whether it is met for the first time; otherwise says where that was."""
+        if id(value) in self._seen:
+            self._say("again", str(self._seen[id(value)][0]))
+            return False
+        self._seen[id(value)] = len(self._seen), value
+        return True
+
+    def _plain(self, value: Any) -> Digest:
         if type(value) in (list, tuple):
             self._say("sequence", type(value).__name__, str(len(value)))
             return self._all(value)
         if type(value) in (set, frozenset):
+            self._say("set", type(value).__name__)
             return self._all(sorted(self._apart(item) for item in value))
-        if isinstance(value, (dict, types.MappingProxyType)) and type(value).__module__ == "builtins":
+        if type(value) in (dict, types.MappingProxyType):
             self._say("mapping", str(len(value)))
             return self._all(part for item in value.items() for part in item)
-        if isinstance(value, nn.Module):
-            self._class(type(value))
-            return self.add({name: part for name, part in vars(value).items() if name != "training"})
         return self._object(value)
 
     def _object(self, value: Any) -> Digest:
@@ -96,7 +117,7 @@ class Digest:
             if isinstance(state, dict):
                 return self.add(dict(state))
             if self._strict:
-                raise Unstable(_qualified(type(value))) from error
+                raise Unstable(qualified(type(value))) from error
             return self
         if isinstance(made, str):
             return self._say("global", made)
@@ -106,37 +127,42 @@ class Digest:
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, types.ModuleType):
-            return self._say("module", value.__name__)
+            return self._say("module", value.__name__, source_of(value.__name__))
         if isinstance(value, types.FunctionType):
-            self._say("function", value.__module__, value.__qualname__, _source(value.__module__))
-            cells = [_contents(cell) for cell in value.__closure__ or ()]
-            return self.add(value.__code__).add(value.__defaults__).add(value.__kwdefaults__).add(cells)
+            if not self._first(value):
+                return self
+            self._say("function", value.__module__ or "", value.__qualname__, source_of(value.__module__))
+            self.add(value.__code__).add(value.__defaults__).add(value.__kwdefaults__)
+            self.add([_contents(cell) for cell in value.__closure__ or ()])
+            return self._all(part for item in helpers(value) for part in item)
         self._say("code", value.co_name, value.co_code.hex(), *value.co_names)
         return self._all(value.co_consts)
 
     def _class(self, found: type) -> Digest:
         for base in found.__mro__:
-            if base.__module__.partition(".")[0] in _VERSIONED:
-                continue
-            source = _source(base.__module__)
-            self._say("class", _qualified(base), source)
-            if not source and id(base) not in self._seen:
-                # Written in a notebook or a shell: its functions are all there is of it.
-                self._seen[id(base)] = len(self._seen), base
-                own = (f for f in vars(base).values() if isinstance(f, (types.FunctionType, *_ATOMS)))
-                self._all(own)
-        return self._say("type", _qualified(found))
+            if not versioned(base.__module__) and self._first(base):
+                self._say("class", qualified(base), source_of(base.__module__))
+                # As they are now: one that was replaced, or read before its file was edited, is another.
+                self._all(part for item in members(base) for part in item)
+        return self._say("type", qualified(found))
 
     def _tensor(self, value: torch.Tensor) -> Digest:
         if value.is_meta:
             raise Unstable(f"a tensor of shape {list(value.shape)} without data (on the meta device)")
-        self._say("tensor", _qualified(type(value)), str(value.dtype), str(list(value.shape)))
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        return self._bytes(flat.view(torch.uint8).numpy()) if flat.numel() else self
+        self._say("tensor", qualified(type(value)), str(value.dtype), str(list(value.shape)))
+        if value.layout is not torch.strided:
+            return self._object(value)
+        try:
+            flat = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+            return self._bytes(flat.view(torch.uint8).numpy()) if flat.numel() else self
+        except (RuntimeError, TypeError) as error:
+            raise Unstable(f"a {qualified(type(value))} whose values cannot be read") from error
 
     def _apart(self, item: Any) -> str:
         """An item's own digest, for what has no order."""
-        return Digest(strict=self._strict).add(item).hexdigest()
+        apart = Digest(strict=self._strict)
+        apart._seen, apart._open = dict(self._seen), dict(self._open)
+        return apart.add(item).hexdigest()
 
     def _all(self, parts: Iterable[Any]) -> Digest:
         for part in parts:
@@ -157,18 +183,28 @@ class Digest:
 
 def surroundings(packages: Iterable[str]) -> Mapping[str, str]:
     """What else decides what an export gives: versions, the machine, and this project's own source."""
-    found = {name: _version(name) for name in packages}
-    ours = hashlib.sha256()
-    for name in _OURS:
-        home = Path(sys.modules[name].__path__[0])
-        for file in sorted(home.rglob("*.py")):
-            ours.update(f"{file.relative_to(home)}:{_file(str(file), _stamp(file))};".encode())
     return {
-        **found,
+        **{name: _version(name) for name in packages},
         "python": platform.python_version(),
         "arch": platform.machine(),
-        "source": ours.hexdigest(),
+        # Where it was edited meanwhile, what runs is not what the files say: a key that no other process has.
+        "source": own_source() if own_source() == LOADED else f"{LOADED} {own_source()}",
     }
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """What a module holds; its hooks by their order, as their ids are those of the process."""
+    for name, part in vars(module).items():
+        if "_hooks" in name and isinstance(part, dict):
+            order = {key: rank for rank, key in enumerate(sorted(_hook_ids(module)))}
+            yield name, [(order.get(key, key), hook) for key, hook in part.items()]
+        elif name != "training":
+            yield name, part
+
+
+def _hook_ids(module: nn.Module) -> set[int]:
+    tables = (part for name, part in vars(module).items() if "_hooks" in name and isinstance(part, dict))
+    return {key for table in tables for key in table if isinstance(key, int)}
 
 
 def _version(package: str) -> str:
@@ -176,28 +212,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _source(module: str) -> str:
-    """Digest of the file that a module was read from; empty where there is none."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if not file or not os.path.isfile(file):
-        return ""
-    return _file(file, _stamp(Path(file)))
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_mtime_ns, status.st_size
-
-
-@functools.lru_cache(maxsize=4096)
-def _file(file: str, stamp: tuple[int, int]) -> str:
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
-def _qualified(found: type) -> str:
-    return f"{found.__module__}.{found.__qualname__}"
 
 
 def _contents(cell: Any) -> Any:
