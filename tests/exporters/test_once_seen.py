@@ -164,13 +164,13 @@ def test_a_class_that_encloses_another_value_is_another() -> None:
 
 
 POLICY = """
-import helpers_of_mine
+import more_of_mine
 from helpers_of_mine import act
 from torch import nn
 FACTOR = {factor}
 def scaled(x): return x * {scale}
 class P(nn.Module):
-    def forward(self, x): return helpers_of_mine.act(act(scaled(x))) * FACTOR
+    def forward(self, x): return more_of_mine.act(act(scaled(x))) * FACTOR
 """
 
 
@@ -181,9 +181,10 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     clock = iter(range(10**9, 2 * 10**9))
 
-    def write(*, load: bool = True, add: int = 1, **values: int) -> types.ModuleType | None:
+    def write(*, load: bool = True, add: int = 1, more: int = 1, **values: int) -> types.ModuleType | None:
         files = {
             "helpers_of_mine": f"def act(x): return x + {add}\n",
+            "more_of_mine": f"def act(x): return x + {more}\n",
             "policy_seen": POLICY.format(**{"factor": 1, "scale": 1, **values}),
         }
         for name, text in files.items():
@@ -198,7 +199,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         return importlib.import_module("policy_seen")
 
     yield write
-    for name in ("helpers_of_mine", "policy_seen"):
+    for name in ("helpers_of_mine", "more_of_mine", "policy_seen"):
         sys.modules.pop(name, None)
 
 
@@ -211,6 +212,32 @@ def test_old_code_does_not_leave_its_bundle_under_the_key_of_an_edit(written: An
     after = key(written(**edit).P())
     assert len({before, meanwhile, after}) == 3
     assert key(written(**edit).P()) == after
+
+
+def test_a_helper_that_is_named_through_its_module_counts(written: Any) -> None:
+    before = key(written().P())
+    assert before != key(written(more=2).P())
+    assert before == key(written(more=1).P())
+
+
+def test_what_an_installed_package_does_with_its_settings_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "site-packages"
+    place.mkdir()
+    (place / "installed_policy.py").write_text(
+        "from torch import nn\nSHOWN = 0\n"
+        "class P(nn.Module):\n    def forward(self, x): return x if SHOWN else x\n"
+    )
+    monkeypatch.syspath_prepend(place)
+    module = importlib.import_module("installed_policy")
+    monkeypatch.delitem(sys.modules, "installed_policy", raising=False)
+    monkeypatch.setitem(sys.modules, "installed_policy", module)
+    before = key(module.P())
+    module.SHOWN = 1
+    assert key(module.P()) == before
+    module.P.forward = lambda self, x: x
+    assert key(module.P()) != before
 
 
 def test_a_setting_and_a_helper_that_were_replaced_in_memory_count(written: Any) -> None:
