@@ -21,6 +21,9 @@ from exporters.sources import LOADED, frozen, helpers, members, own_source, qual
 __all__ = ["Digest", "Unstable", "surroundings"]
 
 _ATOMS: Final = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range)
+# What objects keep of the process that made them: transformers' hash of a generation config, and diffusers'
+# list of a set, in the set's order.
+_OF_THE_PROCESS: Final = ("_original_object_hash", "_use_default_values")
 # Told by their contents alone: what passes through PyTorch comes out as equal ones, no longer shared.
 _PLAIN: Final = (list, tuple, set, frozenset, dict, types.MappingProxyType, deque)
 
@@ -100,8 +103,9 @@ class Digest:
             self._say("set", type(value).__name__)
             return self._all(sorted(self._apart(item) for item in value))
         if type(value) in (dict, types.MappingProxyType):
-            self._say("mapping", str(len(value)))
-            return self._all(part for item in value.items() for part in item)
+            items = list(_lasting(value.items()))
+            self._say("mapping", str(len(items)))
+            return self._all(part for item in items for part in item)
         return self._object(value)
 
     def _object(self, value: Any) -> Digest:
@@ -121,7 +125,7 @@ class Digest:
             return self
         if isinstance(made, str):
             return self._say("global", made)
-        return self._all(tuple(part) if _is_iterator(part) else part for part in made[1:])
+        return self._all(tuple(_lasting(part)) if _is_iterator(part) else part for part in made[1:])
 
     def _code(self, value: Any) -> Digest:
         if isinstance(value, type):
@@ -219,6 +223,14 @@ def _contents(cell: Any) -> Any:
         return cell.cell_contents
     except ValueError:
         return None  # not filled yet
+
+
+def _lasting(items: Iterable[Any]) -> Iterator[Any]:
+    """Items, or pairs of a mapping, without what belongs to the process."""
+    for item in items:
+        key = item[0] if isinstance(item, tuple) and item else None
+        if not (isinstance(key, str) and key in _OF_THE_PROCESS):
+            yield item
 
 
 def _is_iterator(value: Any) -> bool:

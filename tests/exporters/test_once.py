@@ -191,6 +191,31 @@ def test_the_same_key_in_another_process() -> None:
     assert len(keys) == 1
 
 
+FAMILIES = """
+import sys; sys.path[:0] = ["tests"]
+from pathlib import Path
+import exporters, tiny_groot, tiny_lerobot
+from exporters import once
+for family in tiny_lerobot.FAMILIES:
+    policy = tiny_lerobot.golden_policy(family, Path(sys.argv[1]))
+    print("key", once._key(getattr(exporters, family).export, policy, {"layout": "loop"}))
+print("key", once._key(exporters.groot.export, exporters.groot.load(tiny_groot.GOLDEN), {}))
+"""
+
+
+def test_live_policies_have_the_same_key_in_every_process(tmp_path: Path) -> None:
+    pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
+    keys = []
+    for seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", FAMILIES, str(tmp_path)]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        keys.append([line for line in done.stdout.splitlines() if line.startswith("key ")])
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == 4
+
+
 TENSORS = {
     "bfloat16": torch.arange(6, dtype=torch.bfloat16),
     "turned": torch.arange(6.0).reshape(2, 3).T,
