@@ -62,6 +62,7 @@ def export(
     threshold: float | str | Floors = THRESHOLD,
     strict: bool = False,
     floor: bool | float = False,
+    trajectory: bool | None = None,
     fixtures: int = 5,
     seed: int = 0,
     provider: str = "cpu",
@@ -86,6 +87,7 @@ def export(
         threshold: bound on ``max_abs_diff``; pass is strictly below. Or ``"2x floor"``.
         strict: tighten the threshold to 1e-5, and refuse what a careful reader would ask about.
         floor: also say of each fixture whether it is rounding or a bug; see :func:`pytest_reflex.check`.
+        trajectory: also see the error after each denoising step; by default only where the verdict is fail.
         fixtures: how many seeded fixtures are compared.
         seed: what they are drawn with.
         provider: ONNX Runtime execution provider, by short or by full name.
@@ -178,6 +180,7 @@ def export(
                 threshold=threshold,
                 strict=strict,
                 floor=floor,
+                trajectory=trajectory,
                 fixtures=fixtures,
                 seed=seed,
                 provider=provider,

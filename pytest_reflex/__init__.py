@@ -91,6 +91,7 @@ def parity(
     seed: int | None = None,
     provider: str | None = None,
     floor: bool | float | None = None,
+    trajectory: bool | None = None,
     **unknown: Never,
 ) -> Any:
     """Mark a test, a class or a module (``pytestmark``) as a parity test.
@@ -105,6 +106,8 @@ def parity(
         seed: what they are drawn with (default 0).
         provider: the execution provider the candidate must run on (default ``cpu``).
         floor: run the reference in float64 too, and say what is rounding and what a bug.
+        trajectory: see the error after each denoising step too (by default where the verdict is fail or a
+            report is written).
 
     Returns:
         A decorator; or the test itself when used bare, as ``@reflex.parity``.
@@ -122,6 +125,7 @@ def parity(
         "seed": seed,
         "provider": provider,
         "floor": floor,
+        "trajectory": trajectory,
     }
     bare = callable(function)
     positional = () if bare or function is None else (function,)

@@ -68,6 +68,7 @@ def check(
     provider: str = "cpu",
     strict: bool = False,
     floor: bool | float = False,
+    trajectory: bool | None = None,
     name: str | None = None,
     progress: Progress | None = None,
 ) -> ParityResult:
@@ -89,6 +90,8 @@ def check(
         strict: lower the threshold to 1e-5 at most, and refuse what would otherwise be noted.
         floor: run the reference in float64 too, and say of each fixture whether it is rounding or a bug; a
             number is how many times as far as PyTorch from that truth the candidate may be (2 by default).
+        trajectory: see the error after each denoising step too, for one more run of each side; by default
+            only where the verdict is fail. It decides nothing.
         name: what the result is called; by default the candidate's name.
         progress: called as ``progress(side, runs done, runs in all)``; by default pytest's line of progress
             is told, where there is one.
@@ -108,6 +111,7 @@ def check(
     bound = min(bound, STRICT_THRESHOLD) if strict else bound
     told = settings.floor(floor)
     factor = (FACTOR if isinstance(told, bool) else told) if told or floors else None
+    shown = None if trajectory is None else settings.yes_or_no(trajectory, "trajectory")
     provider = settings.provider_name(provider)
     tested = candidate_runner(candidate, provider)
     truth = reference_runner(reference, candidate)
@@ -124,7 +128,6 @@ def check(
     run = _run_candidate(tested, drawn, expected, terms, tell)
     silent = {n: value for n, value in drawn.others.items() if not run.effects[n].words}
     liveness = judge_liveness(list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent))
-    seen = seen_steps(truth, tested, drawn, run.results, (expected, run.outputs), tell)
 
     doubts = {"compared": _random(reference_facts), "inputs": liveness.unproven}
     reasons = {
@@ -136,7 +139,7 @@ def check(
     notes = list(liveness.notes)
     for gate in RUN_GATE_NAMES:
         (reasons[gate] if strict else notes).extend(doubts.get(gate, []))
-    return ParityResult(
+    result = ParityResult(
         name=name or tested.name,
         threshold=bound if floors is None else _largest_bound(run.results, bound),
         strict=strict,
@@ -147,11 +150,12 @@ def check(
         candidate={**run.facts, "live_inputs": liveness.live},
         notes=tuple(notes),
         doubts=tuple(Answer(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
-        steps=seen.steps,
-        steps_of=seen.fixture_idx,
-        unseen=seen.unseen,
         floors=floors.times if floors else None,
     )
+    # After the verdict, which nothing of it can change.
+    judged = (expected, run.outputs) if (not result.passed if shown is None else shown) else None
+    seen = seen_steps(truth, tested, drawn, result.fixtures, judged, tell)
+    return replace(result, steps=seen.steps, steps_of=seen.fixture_idx, unseen=seen.unseen)
 
 
 # The reference's outputs in float64, or why there are none.

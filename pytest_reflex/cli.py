@@ -79,6 +79,10 @@ def _judging(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--floor", is_flag=True, help="Run the reference in float64 too: rounding, or a bug?"
             ),
             click.option(
+                "--trajectory/--no-trajectory", default=None,
+                help="See the error after each denoising step.  [default: of a fail]",
+            ),
+            click.option(
                 "--fixtures", metavar="N", default="5", show_default=True, callback=_parsed,
                 help="How many fixtures are compared.",
             ),

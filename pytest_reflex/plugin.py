@@ -28,6 +28,7 @@ _OPTIONS: Final = (
     ("seed", "N", int | str, "what fixtures are drawn with (default 0)"),
     ("provider", "NAME", str, "the execution provider the candidate must run on (default cpu)"),
     ("floor", None, bool | str, "run the reference in float64 too, and say what is rounding and what a bug"),
+    ("trajectory", None, bool | str, "see the error after each denoising step of a passing test too"),
     (
         "locate",
         "SECONDS",
@@ -38,7 +39,7 @@ _OPTIONS: Final = (
     ("json", "PATH", str, "write the results to PATH as JSON"),
 )
 _MARKER: Final = (
-    "parity(threshold=1e-4, fixtures=5, seed=0, provider='cpu', floor=False): "
+    "parity(threshold=1e-4, fixtures=5, seed=0, provider='cpu', floor=False, trajectory=None): "
     "a test that compares an export with its PyTorch reference through the `parity` fixture."
 )
 _SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()

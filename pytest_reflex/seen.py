@@ -1,4 +1,4 @@
-"""How the error grows over a denoising loop, seen for one fixture when all is judged. None of it decides.
+"""How the error grows over a denoising loop, in one fixture of a verdict that stands. It decides nothing.
 
 Both sides run that fixture once more, in a way that shows what the loop holds after each step. Each must end,
 bit for bit, in an output that it was judged by: else what it showed is of another run, and nothing is said.
@@ -29,6 +29,7 @@ Array = np.ndarray[Any, Any]
 Outputs = Mapping[str, Array]
 
 UNSEEN: Final = "neither side shows what it holds after each step"
+UNASKED: Final = "a pass looks at its steps when asked to: trajectory=True, --trajectory, --reflex-trajectory"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def seen_steps(
     candidate: Runner,
     fixtures: Fixtures,
     results: Sequence[FixtureResult],
-    judged: tuple[Sequence[Outputs], Sequence[Outputs]],
+    judged: tuple[Sequence[Outputs], Sequence[Outputs]] | None,
     tell: Callable[[str, int, int], None],
 ) -> SeenSteps:
     """The error after each denoising step of the worst fixture. Raises nothing: it decides nothing.
@@ -61,7 +62,8 @@ def seen_steps(
         candidate: its runner, closed.
         fixtures: the fixtures that were judged.
         results: what was found of each.
-        judged: each fixture's outputs, the reference's and the candidate's.
+        judged: each fixture's outputs, the reference's and the candidate's; None where nobody asks for the
+            steps, so that nothing is run.
         tell: told of both runs.
     """
     found = {"reference": trajectory_of(reference), "candidate": trajectory_of(candidate)}
@@ -70,6 +72,8 @@ def seen_steps(
     if blind:
         lone = f"the {blind[0]} does not show what it holds after each step"
         return SeenSteps(unseen=UNSEEN if len(blind) == 2 else lone)
+    if judged is None:
+        return SeenSteps(unseen=UNASKED)
     worst = worst_idx(results)
     if worst is None:
         return SeenSteps(unseen="in no fixture could the outputs be laid side by side")

@@ -60,6 +60,7 @@ class Parity:
         seed: int | None = None,
         provider: str | None = None,
         floor: bool | float | None = None,
+        trajectory: bool | None = None,
         name: str | None = None,
     ) -> ParityResult:
         """Check the candidate against the reference; see :func:`pytest_reflex.check`.
@@ -76,6 +77,8 @@ class Parity:
             seed: what they are drawn with.
             provider: the execution provider the candidate must run on.
             floor: run the reference in float64 too, and say what is rounding and what a bug.
+            trajectory: see the error after each denoising step too; by default where the verdict is fail or
+                a report is written.
             name: what the result is called in reports.
 
         Returns:
@@ -92,11 +95,15 @@ class Parity:
             "seed": seed,
             "provider": provider,
             "floor": floor,
+            "trajectory": trajectory,
         }
         from pytest_reflex.check import check
 
         try:
             settings = self._resolve(call(given))
+            trajectory = settings.trajectory
+            if trajectory is None and settings.report is not None:
+                trajectory = True  # the page has a place for it
             result = check(
                 reference,
                 candidate,
@@ -107,6 +114,7 @@ class Parity:
                 provider=settings.provider,
                 strict=settings.strict,
                 floor=settings.floor,
+                trajectory=trajectory,
                 name=name or self._next_name(),
             )
             if not result.passed:

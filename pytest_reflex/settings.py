@@ -215,6 +215,8 @@ class Settings:
         strict: tighten the threshold to at most 1e-5 and fail what could pass silently.
         floor: whether to measure how far both sides are from the reference in float64, or the factor that
             tells rounding from a bug there.
+        trajectory: whether to see the error after each denoising step; None is where the verdict is fail, or
+            where a report is written.
         locate: how many seconds a failing test may take to find out where the two sides part; 0 is never.
         report: directory that ``parity.json`` and ``index.html`` are written to, or None.
         json: file that the JSON document is written to, or None.
@@ -226,6 +228,7 @@ class Settings:
     provider: str = PROVIDERS["cpu"]
     strict: bool = False
     floor: bool | float = False
+    trajectory: bool | None = None
     locate: float = 60.0
     report: str | None = None
     json: str | None = None
@@ -239,13 +242,14 @@ PARSERS: Final[Mapping[str, Callable[[object, str], Any]]] = MappingProxyType(
         "provider": provider_name,
         "strict": yes_or_no,
         "floor": floor,
+        "trajectory": yes_or_no,
         "locate": seconds,
         "report": path,
         "json": path,
     }
 )
 # What one check can be told; strict and the two paths belong to the session.
-CHECK_NAMES: Final = ("threshold", "fixtures", "seed", "provider", "floor")
+CHECK_NAMES: Final = ("threshold", "fixtures", "seed", "provider", "floor", "trajectory")
 
 
 @dataclass(frozen=True)

@@ -274,9 +274,13 @@ def test_a_bad_value_is_a_usage_error(run: Run, args: list[str], said: str) -> N
     [
         (
             "treshold=1",
-            "unknown keyword 'treshold'; the keywords are threshold, fixtures, seed, provider, floor",
+            "unknown keyword 'treshold'; the keywords are threshold, fixtures, seed, "
+            "provider, floor, trajectory",
         ),
-        ("1e-5", "1e-05 has no keyword; the keywords are threshold, fixtures, seed, provider, floor"),
+        (
+            "1e-5",
+            "1e-05 has no keyword; the keywords are threshold, fixtures, seed, provider, floor, trajectory",
+        ),
         ("fixtures=0", "fixtures: 0 is not a number of fixtures; give a whole number, 1 or more"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -11,12 +12,14 @@ import torch
 from policy_cases import Function
 
 from pytest_reflex import check
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.report.json import result_from_json
 from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.runners import TorchRunner
-from pytest_reflex.seen import UNSEEN, worst_idx
+from pytest_reflex.seen import UNASKED, UNSEEN, worst_idx
+from pytest_reflex.session import Parity
+from pytest_reflex.settings import Settings
 
 SPECS = [InputSpec("noise", (1, 3, 2))]
 
@@ -63,9 +66,38 @@ def test_both_sides_show_their_steps() -> None:
 def test_they_are_stored_and_hang_on_no_threshold() -> None:
     result = check(Loop(), Loop(wrong=0.5), inputs=SPECS, fixtures=3)
     assert result_from_json(result.to_json()) == result
-    again = check(Loop(), Loop(wrong=0.5), inputs=SPECS, fixtures=3, threshold=9.0)
+    again = check(Loop(), Loop(wrong=0.5), inputs=SPECS, fixtures=3, threshold=9.0, trajectory=True)
     assert again.passed
     assert rejudge(result, threshold=9.0).to_json() == again.to_json()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "asked", "seen"),
+    [
+        (0.0, None, False),
+        (0.0, True, True),
+        (0.5, None, True),
+        (0.5, False, False),
+        (math.nan, None, True),
+    ],
+)
+def test_a_pass_runs_nothing_more_for_them_unless_asked(wrong: float, asked: bool | None, seen: bool) -> None:
+    reference, candidate = Loop(), Loop(wrong=wrong)
+    result = check(reference, candidate, inputs=SPECS, fixtures=2, trajectory=asked)
+    assert result.passed is (wrong == 0)
+    assert (len(result.steps), result.unseen) == ((4, "") if seen else (0, UNASKED))
+    assert (reference.shown, candidate.shown) == (seen, seen)
+    # Nothing else of the result hangs on it.
+    other = check(Loop(), Loop(wrong=wrong), inputs=SPECS, fixtures=2, trajectory=not seen)
+    left = {"steps": (), "steps_of": None, "unseen": ""}
+    assert dataclasses.replace(other, **left).to_json() == dataclasses.replace(result, **left).to_json()
+
+
+def test_a_switch_that_is_none_is_refused_before_anything_runs() -> None:
+    never = Broken(error=AssertionError("it ran"))
+    never.function = None
+    with pytest.raises(SettingsError, match="trajectory: 'maybe' is neither yes nor no"):
+        check(never, Loop(), inputs=SPECS, trajectory="maybe")
 
 
 @pytest.mark.parametrize("blind", ["reference", "candidate", "both"])
@@ -104,12 +136,12 @@ def test_what_goes_wrong_is_said_and_changes_no_verdict(candidate: Loop, said: s
     plain = Function(lambda noise: {"actions": walked(noise, candidate.changes.get("steps", 4))[-1]}, "loop")
     candidate.function = plain.function
     reference = Loop()
-    result = check(reference, candidate, inputs=SPECS, fixtures=2)
+    result = check(reference, candidate, inputs=SPECS, fixtures=2, trajectory=True)
     assert result.unseen.startswith(said)
     assert (result.steps, result.steps_of) == ((), None)
     assert candidate.opened == reference.opened == 0
     # Nothing else of the result hangs on it.
-    blind = check(Loop(), plain, inputs=SPECS, fixtures=2).to_json()
+    blind = check(Loop(), plain, inputs=SPECS, fixtures=2, trajectory=True).to_json()
     assert {**result.to_json(), "unseen": None} == {**blind, "unseen": None}
 
 
@@ -150,3 +182,17 @@ def test_a_torch_runner_shows_what_it_is_told_to_and_closes() -> None:
     assert module.training
     with pytest.raises(RunnerError, match="is not open"):
         runner.run({"noise": np.ones((1, 2), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seen"),
+    [
+        (Settings(), False),
+        (Settings(report="place"), True),
+        (Settings(trajectory=True), True),
+        (Settings(report="place", trajectory=False), False),
+    ],
+)
+def test_a_test_looks_where_a_page_is_written(chosen: Settings, seen: bool) -> None:
+    parity = Parity("a test", lambda call: chosen, lambda result: None)
+    assert bool(parity.check(Loop(), Loop(), inputs=SPECS).steps) is seen

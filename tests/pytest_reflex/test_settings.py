@@ -102,7 +102,7 @@ def test_path() -> None:
 
 
 def test_defaults() -> None:
-    defaults = Settings(1e-4, 5, 0, "CPUExecutionProvider", False, False, 60.0, None, None)
+    defaults = Settings(1e-4, 5, 0, "CPUExecutionProvider", False, False, None, 60.0, None, None)
     assert settings.resolve() == defaults
 
 
@@ -139,13 +139,14 @@ def test_bad_markers() -> None:
         settings.marker({"treshold": 1}, (), "test_a.py::test_b[{x}]")
     assert str(caught.value) == (
         "parity marker on test_a.py::test_b[{x}]: unknown keyword 'treshold'; "
-        "the keywords are threshold, fixtures, seed, provider, floor"
+        "the keywords are threshold, fixtures, seed, provider, floor, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
         settings.marker({}, (1e-5,))
     assert (
         str(caught.value)
-        == "parity marker: 1e-05 has no keyword; the keywords are threshold, fixtures, seed, provider, floor"
+        == "parity marker: 1e-05 has no keyword; the keywords are threshold, fixtures, seed, provider, "
+        "floor, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))
