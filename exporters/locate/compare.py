@@ -59,15 +59,17 @@ def apart(reference: Array, candidate: Array) -> Apart:
         scale = float(np.abs(reference.astype(np.float64)).max())
     else:
         with np.errstate(all="ignore"):
-            # Exact enough in the arrays' own precision: nearby floats subtract without rounding.
-            error = np.abs(reference - candidate)
-            strange = ~np.isfinite(error)
-            if strange.any():
+            # Exact enough in the arrays' own precision: nearby floats subtract without rounding. Few passes,
+            # for memory is what this waits for.
+            error = np.asarray(reference - candidate)
+            np.abs(error, out=error)
+            # The largest, or the first NaN.
+            if not np.isfinite(error.reshape(-1)[int(error.argmax())]):
                 same = (reference == candidate) | (np.isnan(reference) & np.isnan(candidate))
-                error = np.where(strange, np.where(same, 0.0, np.inf), error)
-            size = np.abs(reference)
-            scale = float(size.max())
+                error = np.where(np.isfinite(error), error, np.where(same, 0.0, np.inf))
+            scale = max(float(reference.max()), -float(reference.min()))
             if not scale < FILL:
+                size = np.abs(reference)
                 fill = np.isfinite(size) & (size >= FILL)
                 scale = float(np.max(size, where=size < FILL, initial=0.0))
                 error = np.where(fill & (error <= FILL_ROUNDING * size), 0.0, error)

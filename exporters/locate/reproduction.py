@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from exporters.locate.graphs import piece
+from exporters.locate.pieces import piece
 from pytest_reflex.errors import ReflexError
 
 if TYPE_CHECKING:

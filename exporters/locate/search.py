@@ -126,6 +126,7 @@ class Search:
         self._seed, self._inputs = seed, inputs
         self._tell = progress or (lambda stage, done, total: None)
         self._traced: tuple[dict[str, Program], Clock | None] | None = None
+        self._read: Graphs | None = None
         # Of the last walk, for whoever wants to show what it found.
         self.walked: Walked | None = None
         self.graphs: Graphs | None = None
@@ -148,10 +149,10 @@ class Search:
             if deadline is not None:
                 deadline()
             programs, clock = self._traced
-            expected = next(iter(runner.run(fixture).values()))
             started = time.perf_counter()
+            expected = next(iter(runner.run(fixture).values()))
             tape = Tape(programs, fixture, clock)
-            graphs = open_graphs(self._bundle, models)
+            graphs = self._opened(models)
             names = Names({half: tape.names(half) for half in programs}, tape.keys(), graphs)
             self._tell("walk", 0, 1)
             walked = walk(
@@ -166,7 +167,6 @@ class Search:
             )
             self.walked, self.graphs = walked, graphs
             self._tell("walk", 1, 1)
-            seconds = time.perf_counter() - started
             cause, said = explain(
                 self._bundle,
                 walked,
@@ -183,8 +183,16 @@ class Search:
             growth=tuple(walked.growth.values()),
             values=walked.values,
             unmatched=walked.unmatched,
-            seconds=seconds,
+            seconds=time.perf_counter() - started,
         )
+
+    def _opened(self, models: Mapping[str, ir.Model] | None) -> Graphs:
+        """The bundle's graphs, read once; others each time."""
+        if models is not None:
+            return open_graphs(self._bundle, models)
+        if self._read is None:
+            self._read = open_graphs(self._bundle)
+        return self._read
 
     def fixture(self, fixture_idx: int) -> dict[str, Array]:
         """The inputs of one fixture, by name."""

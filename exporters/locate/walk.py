@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import onnx_ir as ir
 import torch
 
 from exporters.locate.compare import Apart, apart, judge_local
-from exporters.locate.graphs import Graphs, Names, Part, piece, run_piece
+from exporters.locate.graphs import Graphs, Names, Part
 from exporters.locate.lifetimes import Lifetimes
+from exporters.locate.pieces import BothWays
 from exporters.locate.scopes import layer_of, module_of, source_of
-from exporters.locate.scratch import Scratch
 from exporters.locate.tape import Clock, Key, Step, Tape
+from exporters.locate.turns import Turn, turns_of
 from pytest_reflex.located import Growth, Place
 
 Array = np.ndarray[Any, Any]
@@ -76,7 +77,8 @@ class _Walk:
         folder: Path,
         budget: int,
     ) -> None:
-        self._graphs, self._tape, self._names, self._folder = graphs, tape, names, folder
+        self._graphs, self._tape, self._names = graphs, tape, names
+        self._both = BothWays(graphs, folder)
         self._inputs, self._clock, self._budget = inputs, clock, budget
         self._steps: Iterator[Step] = iter(tape)
         self._torch: dict[Key, Step] = {}
@@ -85,21 +87,22 @@ class _Walk:
         self._between: dict[ir.Value, Array] = {}
         self._seen = Walked()
         self._lifetimes = Lifetimes(graphs, names)
-        # What a piece gives, on its own way and fed with PyTorch's values.
-        self._whole, self._alone = Scratch(), Scratch()
         # How many nodes, and ends of parts, are done.
         self._now = 0
 
     def run(self, deadline: Callable[[], None]) -> Walked:
-        for part in self._graphs.parts:
-            self._seed(part)
-            for nodes in self._chunks(part):
-                deadline()
-                self._compare(part, nodes)
-                self._let_go(len(nodes))
-            if part.following is not None:
-                self._advance(part)
-            self._let_go(1)
+        turns = deque(turns_of(self._graphs.parts, self._names, self._budget))
+        with self._both:
+            for part in self._graphs.parts:
+                self._seed(part)
+                while turns and turns[0].part is part:
+                    deadline()
+                    turn = turns.popleft()
+                    self._compare(turn, turns[0] if turns else None)
+                    self._let_go(len(turn.nodes))
+                if part.following is not None:
+                    self._advance(part)
+                self._let_go(1)
         for _ in self._steps:  # what the graph has no counterpart of: steps that it leaves out
             pass
         if self._tape.output is not None:
@@ -144,22 +147,9 @@ class _Walk:
             self._grow(part.step, "x", apart(expected.tensor.numpy(), got), 0.0)
         self._seen.output = got
 
-    def _chunks(self, part: Part) -> Iterator[Sequence[ir.Node]]:
-        chunk: list[ir.Node] = []
-        size = 0
-        for node in part.nodes:
-            chunk.append(node)
-            size += sum(_size(value) for value in node.outputs)
-            if size > self._budget:
-                yield chunk
-                chunk, size = [], 0
-        if chunk:
-            yield chunk
-
-    def _compare(self, part: Part, nodes: Sequence[ir.Node]) -> None:
-        made = [v for node in nodes for v in node.outputs if v.name]
-        keys = {v: key for v in made if (key := self._names.key(v, part.step)) is not None}
-        self._reach(set(keys.values()))
+    def _compare(self, turn: Turn, after: Turn | None) -> None:
+        part, nodes, made, keys = turn.part, turn.nodes, turn.made, turn.keys
+        self._reach(keys.values())
         cut = [v for v in made if v in keys and self._fits(v, self._torch.get(keys[v]))]
         self._seen.unmatched += len(made) - len(cut)
         self._seen.values += len(cut)
@@ -167,34 +157,25 @@ class _Walk:
         onward = [v for v in made if self._read_later(v, inside, part)]
         # How far the graph has come on its own way is asked of what a layer hands on, not of all within it.
         last = {self._layer(v, keys[v]): v for v in cut}
-        whole = piece(
-            nodes,
-            self._graphs,
-            outputs=list(dict.fromkeys([*last.values(), *onward])),
-            example=self._candidate.__getitem__,
-        )
-        feed = {name: self._candidate[value] for name, value in whole.inputs.items()}
-        self._whole.clear()
-        got = run_piece(whole, feed, self._folder, self._whole)
-        local_feed: dict[str, Array] = {}
         known = frozenset(cut)
         between = [v for v in onward if v not in known]
-        if cut or between:
-            alone = piece(
-                nodes,
-                self._graphs,
-                outputs=[*cut, *between],
-                cut=known,
-                example=lambda value: self._given(value, part),
-            )
-            local_feed = {n: self._given(v, part) for n, v in alone.inputs.items()}
-            self._alone.clear()
-            local = run_piece(alone, local_feed, self._folder, self._alone)
-            for value in cut:
-                self._look(part, value, self._torch[keys[value]], got.get(value), local[value])
-            self._between |= {value: local[value].copy() for value in between}
+        running = self._both.start(
+            nodes,
+            onward=list(dict.fromkeys([*last.values(), *onward])),
+            own=self._candidate.__getitem__,
+            alone=[*cut, *between],
+            cut=known,
+            given=lambda value: self._given(value, part),
+        )
+        if after is not None:
+            # Meanwhile PyTorch computes on: neither side keeps all cores busy.
+            self._reach(after.keys.values())
+        got, local, fed = running()
+        for value in cut:
+            self._look(part, value, self._torch[keys[value]], got.get(value), local[value])
+        self._between |= {value: local[value].copy() for value in between}
         if self._seen.culprit is not None and not self._seen.feed:
-            self._seen.feed = local_feed
+            self._seen.feed = fed
         for value in onward:
             self._candidate[value] = got[value].copy()
 
@@ -206,7 +187,7 @@ class _Walk:
             return self._between[value] if value in self._between else self._candidate[value]
         return step.tensor.detach().numpy()
 
-    def _reach(self, wanted: set[Key]) -> None:
+    def _reach(self, wanted: Iterable[Key]) -> None:
         """Let PyTorch compute on until it has all of ``wanted`` that it knows."""
         missing = {key for key in wanted if key not in self._torch}
         while missing:
@@ -281,12 +262,6 @@ class _Walk:
         before = self._seen.growth.get((step, module), Growth(step, module, 0.0, 0.0, 0.0))
         far, scale = (before.propagated, before.scale) if found is None else (found.error, found.scale)
         self._seen.growth[step, module] = Growth(step, module, far, max(before.local, local), scale)
-
-
-def _size(value: ir.Value) -> int:
-    if value.shape is None or value.dtype is None:
-        return 0
-    return math.prod(n if isinstance(n, int) else 64 for n in value.shape) * max(1, int(value.dtype.itemsize))
 
 
 def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any] | None:
