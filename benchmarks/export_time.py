@@ -5,14 +5,12 @@
 Seeded pi0 policies of transformers' classes at the given depth and small widths. ``composed`` is
 ``exporters.pi0.export(..., verify=False)``, written to disk; ``monolith`` is one plain
 ``torch.onnx.export(dynamo=True)`` of ``sample_actions``, saved likewise. Times are wall seconds of
-one run each, in one process, one after the other; peak memory is the process's.
+one run each, in one process, one after the other; peak memory is the process's so far.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import resource
 import sys
 import tempfile
@@ -23,6 +21,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from side_by_side import write
 
 from examples.tiny_pi0 import tiny_pi0
 from exporters import pi0
@@ -85,15 +85,7 @@ def main() -> None:
             f"{row['bytes'] / 1e6:>8.1f}{row['peak_bytes'] / 1e6:>9.0f}",
             flush=True,
         )
-    if options.json:
-        table = {
-            "depth": list(options.depth),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "rows": rows,
-        }
-        options.json.write_text(json.dumps(table, indent=2) + "\n")
+    write(options.json, "export_time", rows, depth=list(options.depth))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ fixtures that pytest-reflex draws. The comparators are the peers' own code:
 
 A peer sees what it is made to see: one set of inputs for torch and optimum, five for polygraphy. ``PASS``
 against a case that must not pass is a false pass; ``-`` means that the case cannot be put to it.
+Times are of the cases that must pass, the comparators in turn, each with the inputs that it takes.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import logging
-import platform
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -42,6 +42,7 @@ import numpy as np
 import onnx
 import torch
 from known_bad_cases import CASES, FIXTURE_COUNT, OUTPUTS, SPECS, Case
+from side_by_side import in_turn, table, write
 
 from pytest_reflex.check import check
 from pytest_reflex.errors import ReflexError
@@ -49,6 +50,7 @@ from pytest_reflex.inputs import make_fixture
 from pytest_reflex.runners import OnnxRunner
 
 PEERS = ("torch", "torch-onnx", "optimum", "optimum-onnx", "polygraphy", "onnxruntime", "numpy")
+ROUNDS = 5
 Arrays = dict[str, np.ndarray]
 Pair = tuple[Arrays, Arrays]
 
@@ -192,18 +194,27 @@ def main() -> None:
         rows.append(row)
         print(f"{case.name:62}" + "".join(f"{row[name]:>28}" for name in judges), flush=True)
     bad = [row for row in rows if not row["case"].startswith("pass")]
-    print()
-    for name in judges:
-        put = [row for row in bad if row[name] != "-"]
-        print(f"{name:16} lets {sum(row[name] == 'PASS' for row in put)} of {len(put)} bad candidates pass")
+    good = [case for case in CASES.values() if case.name.startswith("pass") and comparable(case)]
+    able = {
+        n: judge for n, judge in judges.items() if not any(asked(judge, c).startswith("no ") for c in good)
+    }
+    seconds = in_turn({n: lambda j=judge: [asked(j, c) for c in good] for n, judge in able.items()}, ROUNDS)
+    times = [
+        {
+            "comparator": name,
+            "bad_candidates": sum(row[name] != "-" for row in bad),
+            "let_pass": sum(row[name] == "PASS" for row in bad),
+            "ms_per_good_candidate": 1e3 * statistics.median(taken) / len(good),
+        }
+        for name, taken in seconds.items()
+    ]
+    table("The known-bad corpus before each comparator", times)
     versions = {}
     for package in PEERS:
         with contextlib.suppress(Exception):
             versions[package] = version(package)
-    versions["python"] = platform.python_version()
     print(", ".join(f"{name} {found}" for name, found in versions.items()))
-    if options.json is not None:
-        options.json.write_text(json.dumps({"versions": versions, "cases": rows}, indent=1) + "\n")
+    write(options.json, "known_bad_peers", times, cases=rows, versions=versions)
     sys.exit(any(row["pytest-reflex"] == "PASS" for row in bad))
 
 

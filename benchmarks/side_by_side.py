@@ -47,8 +47,8 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def write(path: Path | None, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows as JSON, with the versions and the machine they were seen on."""
+def write(path: Path | None, name: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
+    """The rows as JSON, with the versions and the machine they were seen on; ``more`` adds or overrules."""
     if path is None:
         return
     versions = {}
@@ -58,6 +58,6 @@ def write(path: Path | None, name: str, rows: Sequence[Mapping[str, Any]]) -> No
         except PackageNotFoundError:
             continue
     machine = {"python": platform.python_version(), "arch": platform.machine(), "cores": os.cpu_count()}
-    whole = {"benchmark": name, "rows": list(rows), "versions": versions, "machine": machine}
+    whole = {"benchmark": name, "rows": list(rows), "versions": versions, "machine": machine, **more}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(whole, indent=2) + "\n")

@@ -85,7 +85,7 @@ class Located:
         growth: behind each layer, in the order of the run.
         values: how many values were compared.
         unmatched: how many of the graph's values have no counterpart in PyTorch's program.
-        seconds: how long the search took, one run of each side included, tracing left out.
+        seconds: how long the walk took: all values on both sides, tracing left out.
     """
 
     fixture_idx: int

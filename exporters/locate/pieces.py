@@ -108,8 +108,8 @@ def piece(
 class BothWays:
     """Runs the same nodes twice at once: on their own way, and each fed with PyTorch's own values.
 
-    A context manager, for it holds a thread for each way. Much of their time goes into making models and
-    opening sessions, on one core; so they need not wait for each other, nor the caller for them.
+    A context manager, for it holds a thread. Much of the time of each way goes into making a model and
+    opening a session, on one core; so the two have half of the cores each, and do not wait for each other.
 
     Args:
         graphs: what the nodes are from.
@@ -120,16 +120,16 @@ class BothWays:
         self._graphs, self._folder = graphs, folder
         # What a piece gives, on its own way and fed with PyTorch's values.
         self._whole, self._alone = Scratch(), Scratch()
-        self._threads = ThreadPoolExecutor(2, "reflex-locate")
+        self._beside = ThreadPoolExecutor(1, "reflex-locate")
         self._cores = max(1, torch.get_num_threads() // 2)  # for each
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        self._beside.shutdown(cancel_futures=True)
 
-    def start(
+    def run(
         self,
         nodes: Sequence[ir.Node],
         *,
@@ -138,10 +138,8 @@ class BothWays:
         alone: Sequence[ir.Value],
         cut: frozenset[ir.Value],
         given: Given,
-    ) -> Callable[[], tuple[dict[ir.Value, Array], dict[ir.Value, Array], dict[str, Array]]]:
-        """Begin; called, it waits and gives what the nodes give both ways, and what the second was fed with.
-
-        All of that is lost with the next beginning.
+    ) -> tuple[dict[ir.Value, Array], dict[ir.Value, Array], dict[str, Array]]:
+        """What the nodes give both ways, and what the second was fed with; lost with the next call.
 
         Args:
             nodes: a run of nodes of one part.
@@ -151,9 +149,9 @@ class BothWays:
             cut: values that every later node of the second way is given anew.
             given: a value from before, or one that is cut, as PyTorch has it.
         """
-        first = self._threads.submit(self._run, nodes, onward, frozenset(), own, self._whole)
-        second = self._threads.submit(self._run, nodes, alone, cut, given, self._alone)
-        return lambda: (first.result()[0], *second.result())
+        beside = self._beside.submit(self._run, nodes, onward, frozenset(), own, self._whole)
+        local, feed = self._run(nodes, alone, cut, given, self._alone)
+        return beside.result()[0], local, feed
 
     def _run(
         self,

@@ -149,8 +149,8 @@ class Search:
             if deadline is not None:
                 deadline()
             programs, clock = self._traced
-            started = time.perf_counter()
             expected = next(iter(runner.run(fixture).values()))
+            started = time.perf_counter()
             tape = Tape(programs, fixture, clock)
             graphs = self._opened(models)
             names = Names({half: tape.names(half) for half in programs}, tape.keys(), graphs)
@@ -167,6 +167,7 @@ class Search:
             )
             self.walked, self.graphs = walked, graphs
             self._tell("walk", 1, 1)
+            seconds = time.perf_counter() - started
             cause, said = explain(
                 self._bundle,
                 walked,
@@ -183,7 +184,7 @@ class Search:
             growth=tuple(walked.growth.values()),
             values=walked.values,
             unmatched=walked.unmatched,
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
         )
 
     def _opened(self, models: Mapping[str, ir.Model] | None) -> Graphs:

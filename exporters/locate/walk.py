@@ -98,7 +98,7 @@ class _Walk:
                 while turns and turns[0].part is part:
                     deadline()
                     turn = turns.popleft()
-                    self._compare(turn, turns[0] if turns else None)
+                    self._compare(turn)
                     self._let_go(len(turn.nodes))
                 if part.following is not None:
                     self._advance(part)
@@ -147,7 +147,7 @@ class _Walk:
             self._grow(part.step, "x", apart(expected.tensor.numpy(), got), 0.0)
         self._seen.output = got
 
-    def _compare(self, turn: Turn, after: Turn | None) -> None:
+    def _compare(self, turn: Turn) -> None:
         part, nodes, made, keys = turn.part, turn.nodes, turn.made, turn.keys
         self._reach(keys.values())
         cut = [v for v in made if v in keys and self._fits(v, self._torch.get(keys[v]))]
@@ -159,7 +159,7 @@ class _Walk:
         last = {self._layer(v, keys[v]): v for v in cut}
         known = frozenset(cut)
         between = [v for v in onward if v not in known]
-        running = self._both.start(
+        got, local, fed = self._both.run(
             nodes,
             onward=list(dict.fromkeys([*last.values(), *onward])),
             own=self._candidate.__getitem__,
@@ -167,10 +167,6 @@ class _Walk:
             cut=known,
             given=lambda value: self._given(value, part),
         )
-        if after is not None:
-            # Meanwhile PyTorch computes on: neither side keeps all cores busy.
-            self._reach(after.keys.values())
-        got, local, fed = running()
         for value in cut:
             self._look(part, value, self._torch[keys[value]], got.get(value), local[value])
         self._between |= {value: local[value].copy() for value in between}
