@@ -92,9 +92,9 @@ class Bundle:
         if self.family == "module":
             if self.layout == "single":
                 return TorchRunner(model, outputs=self.outputs)
-            from exporters.flow import flow_states
+            from exporters.flow import flow_runner
 
-            return TorchRunner(model, outputs=self.outputs, states=flow_states)
+            return flow_runner(model, self.manifest["steps"], self.outputs)
         import exporters
 
         runner: Runner = getattr(exporters, self.family).reference(

@@ -7,13 +7,17 @@ everything else, the loop included, is done here and in :mod:`exporters.compose`
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import nn
 
 from exporters.schedule import EulerSchedule, Schedule
 from pytest_reflex.errors import RunnerError
+from pytest_reflex.runners import TorchRunner
 
 Context = dict[str, torch.Tensor]
 
@@ -56,8 +60,37 @@ class FlowPolicy(nn.Module, ABC):
         return {self.output: flow_states(self, **inputs)[-1]}
 
 
-def flow_states(flow: nn.Module, **inputs: torch.Tensor) -> list[torch.Tensor]:
+def flow_runner(
+    model: nn.Module | Callable[[], nn.Module], steps: int | None, outputs: Sequence[str] | None = None
+) -> TorchRunner:
+    """A flow that is its own reference as a runner, over so many steps.
+
+    Args:
+        model: the flow, or a function that loads it; another module runs as it does by itself.
+        steps: how many steps its loop takes; by default the flow's own.
+        outputs: names of the outputs.
+    """
+
+    def call(flow: nn.Module, **inputs: torch.Tensor) -> Context:
+        # One that runs its loop in its own way knows how.
+        if not isinstance(flow, FlowPolicy) or type(flow).forward is not FlowPolicy.forward:
+            return cast("Context", flow(**inputs))
+        return {flow.output: flow_states(flow, steps, **inputs)[-1]}
+
+    def states(flow: nn.Module, **inputs: torch.Tensor) -> list[torch.Tensor]:
+        return flow_states(flow, steps, **inputs)
+
+    bound = functools.partial(call, model) if isinstance(model, nn.Module) else call
+    return TorchRunner(model, bound, outputs=outputs, states=states)
+
+
+def flow_states(flow: nn.Module, steps: int | None = None, /, **inputs: torch.Tensor) -> list[torch.Tensor]:
     """What the loop of a flow that is its own reference holds after each step; the last is its output.
+
+    Args:
+        flow: the flow.
+        steps: how many steps the loop takes; by default the flow's own.
+        inputs: the inputs, noise included.
 
     Raises:
         RunnerError: the module is no :class:`FlowPolicy`, so nobody knows its steps.
@@ -66,10 +99,11 @@ def flow_states(flow: nn.Module, **inputs: torch.Tensor) -> list[torch.Tensor]:
         raise RunnerError(f"a {type(flow).__name__} is no FlowPolicy, whose loop is known")
     x = inputs.pop(flow.noise)
     context = flow.prefix(**inputs)
-    dt = flow.schedule.dt(flow.steps)
+    steps = steps or flow.steps
+    dt = flow.schedule.dt(steps)
     states = []
-    for index in range(flow.steps):
-        now = flow.schedule.time(index, flow.steps)
+    for index in range(steps):
+        now = flow.schedule.time(index, steps)
         time = torch.full(x.shape[:1], now, dtype=torch.float32, device=x.device)
         x = x + dt * flow.velocity(x, time, **context)
         states.append(x)

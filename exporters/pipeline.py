@@ -21,7 +21,7 @@ from exporters import checkpoints
 from exporters.bundle import FIXTURES, Bundle, Export, file_facts, staged
 from exporters.compose import Loop, compose
 from exporters.encoder import TIME, X_T, dims
-from exporters.flow import FlowPolicy, flow_states
+from exporters.flow import FlowPolicy, flow_runner
 from exporters.graphs import write_graph
 from exporters.halves import example_sizes, prefix_call, velocity_call
 from exporters.manifest import write_manifest
@@ -118,12 +118,12 @@ def export(
     owner = reference.model if isinstance(reference, TorchRunner) else reference
     if not isinstance(owner, nn.Module):
         raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
-    states = flow_states if isinstance(reference, FlowPolicy) else None
-    runner = (
-        reference
-        if isinstance(reference, TorchRunner)
-        else TorchRunner(reference, outputs=outputs, states=states)
-    )
+    if isinstance(reference, TorchRunner):
+        runner = reference
+    elif isinstance(reference, FlowPolicy):
+        runner = flow_runner(reference, steps, outputs)
+    else:
+        runner = TorchRunner(reference, outputs=outputs)
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
     sizes = example_sizes(inputs)
     example = make_fixture([spec.sized(sizes) for spec in inputs], seed=seed, fixture_idx=0)

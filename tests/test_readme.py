@@ -98,6 +98,22 @@ def test_the_gates_are_those_that_are_asked_in_that_order() -> None:
     assert [row[0] for row in table("gate")] == [*FIXTURE_GATE_NAMES, *RUN_GATE_NAMES]
 
 
+def test_the_figures_are_those_that_the_benchmarks_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import figures
+
+    reports = ROOT / "parity_reports"
+    page = (reports / "figures" / "README.md").read_text(encoding="utf-8")
+    assert page == figures.page(reports / "figures", reports / "fullsize")
+    measured = README[README.index("## Measured") : README.index("## What is not claimed")]
+    lines = [line for line in measured.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 5 + 2 + 4
+    assert not set(lines) - {
+        *page.splitlines(),
+        *figures.let_pass(reports / "figures" / "known_bad_peers.json"),
+    }
+
+
 def test_the_exit_codes_are_three() -> None:
     assert [row[0] for row in table("exit")] == ["0", "1", "2"]
 

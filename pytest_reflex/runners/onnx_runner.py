@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
@@ -34,6 +34,18 @@ _DTYPES: Final = {
     **{f"tensor({name})": name for name in ("float16", "bfloat16", "bool")},
     **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+
+
+class _Input(NamedTuple):
+    """What a session takes: a name, numpy's dtype (or ONNX's type, where numpy has none), and sizes."""
+
+    name: str
+    dtype: str
+    shape: Sequence[int | str | None]
+
+    @classmethod
+    def of(cls, stated: Any) -> _Input:
+        return cls(stated.name, _DTYPES.get(stated.type, stated.type), list(stated.shape))
 
 
 class OnnxRunner(RunnerBase):
@@ -94,6 +106,8 @@ class OnnxRunner(RunnerBase):
         self._disabled = list(disabled_optimizers)
         self._config = dict(config or {})
         self._session: onnxruntime.InferenceSession | None = None
+        self._required: list[_Input] = []
+        self._optional: dict[str, _Input] = {}
         self._digest = ""
 
     def open(self) -> None:
@@ -137,14 +151,17 @@ class OnnxRunner(RunnerBase):
         self._session = session
         self._digest = _sha256(self._model)
         self.providers_used = tuple(session.get_providers())
-        self.inputs = tuple(i.name for i in session.get_inputs())
+        # Asked once: each answer of the session's is made anew, and a robot's every run would wait for it.
+        self._required = [_Input.of(i) for i in session.get_inputs()]
+        self._optional = {i.name: _Input.of(i) for i in session.get_overridable_initializers()}
+        self.inputs = tuple(i.name for i in self._required)
         self.outputs = tuple(o.name for o in session.get_outputs())
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import numpy as np
 
         session = self._opened()
-        self._require_inputs(session, inputs)
+        self._require_inputs(inputs)
         # ONNX Runtime reads inputs where they lie; it wants them whole and aligned.
         feed = {name: np.require(array, requirements=["C", "A"]) for name, array in inputs.items()}
         try:
@@ -182,25 +199,22 @@ class OnnxRunner(RunnerBase):
             raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
         return self._session
 
-    def _require_inputs(self, session: onnxruntime.InferenceSession, inputs: Mapping[str, Array]) -> None:
+    def _require_inputs(self, inputs: Mapping[str, Array]) -> None:
         missing = [name for name in self.inputs if name not in inputs]
         # An input with a default may be given or left out.
-        optional = {i.name: i for i in session.get_overridable_initializers()}
-        extra = [name for name in inputs if name not in self.inputs and name not in optional]
+        extra = [name for name in inputs if name not in self.inputs and name not in self._optional]
         if missing or extra:
             parts = [f"missing {', '.join(map(repr, missing))}"] if missing else []
             parts += [f"unexpected {', '.join(map(repr, extra))}"] if extra else []
             raise RunnerError(
                 f"{self.name}: inputs are {'; '.join(parts)}; it takes {', '.join(self.inputs)}"
             )
-        given = [i for name, i in optional.items() if name in inputs]
-        for expected in [*session.get_inputs(), *given]:
+        given = [i for name, i in self._optional.items() if name in inputs]
+        for expected in [*self._required, *given]:
             array = inputs[expected.name]
-            if array.dtype.name != _DTYPES.get(expected.type):
+            if array.dtype.name != expected.dtype:
                 wrong = f"input {expected.name!r} is {array.dtype.name}"
-                raise RunnerError(
-                    f"{self.name}: {wrong}; it takes {_DTYPES.get(expected.type, expected.type)}"
-                )
+                raise RunnerError(f"{self.name}: {wrong}; it takes {expected.dtype}")
             # A dimension with a name, or none, takes any length.
             same_rank = len(array.shape) == len(expected.shape)
             sizes = zip(array.shape, expected.shape, strict=False)

@@ -20,7 +20,7 @@ from exporters.flow import flow_states
 from exporters.schedule import LAYOUTS, Layout
 from exporters.states import watched_states, with_states
 from pytest_reflex import check
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import ParityError, RunnerError
 from pytest_reflex.inputs import InputSpec, make_fixture
 
 FIXTURE = make_fixture(INPUTS, 0, 1)
@@ -78,6 +78,32 @@ def test_the_export_s_own_verdict_holds_them(tmp_path: Path) -> None:
     assert len(made.result.steps) == made.manifest["steps"] == 3
     # Nothing of the extra run is among the recorded fixtures.
     assert len(made.recording().recorded()) == 2
+
+
+def test_a_flow_that_is_its_own_reference_takes_as_many_steps_as_its_export(tmp_path: Path) -> None:
+    assert policy().steps == 3
+    made = export(policy(), tmp_path / "five", inputs=INPUTS, steps=5, fixtures=2, trajectory=True)
+    assert made.result is not None
+    assert len(made.result.steps) == made.manifest["steps"] == 5
+    # It is still so for whoever judges the bundle again, and for one who loads the policy then.
+    for reference in (policy(), policy):
+        again = check(made.reference_runner(reference), open_bundle(tmp_path / "five"), strict=True)
+        assert again.passed, str(again)
+    assert policy().steps == 3
+
+
+class Own(Small):
+    """Runs its loop in its own way."""
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {self.output: flow_states(self, **inputs)[-1] + 1}
+
+
+def test_a_flow_with_a_loop_of_its_own_runs_that(tmp_path: Path) -> None:
+    own = Own()
+    own.load_state_dict(policy().state_dict())
+    with pytest.raises(ParityError, match=r"max_abs_diff 1\.000e\+00"):
+        export(own, tmp_path / "own", inputs=INPUTS, fixtures=2)
 
 
 def test_a_bundle_without_a_loop_and_a_recording_show_none(
