@@ -133,6 +133,23 @@ def test_what_a_policy_prints_stays_out_of_the_json(own: Path, reflex: Reflex, t
     assert ran.err == "a word from the policy\n"
 
 
+@pytest.mark.parametrize(
+    ("flags", "passed", "seen"),
+    [
+        ((), True, False),
+        (("--trajectory",), True, True),
+        (("--threshold", "1e-30"), False, True),
+        (("--threshold", "1e-30", "--no-trajectory"), False, False),
+    ],
+)
+def test_the_steps_of_a_fail_are_shown_and_of_a_pass_where_asked(
+    flags: tuple[str, ...], passed: bool, seen: bool, own: Path, here: Callable[..., Ran]
+) -> None:
+    ran = here("validate", "export", own, "--model", f"{OWN_POLICY}:policy", "--output-json", *flags)
+    (result,) = parsed(ran)["results"]
+    assert (result["passed"], bool(result["steps"]), bool(result["unseen"])) == (passed, seen, not seen)
+
+
 def test_a_progress_bar_is_drawn_on_a_terminal_and_leaves_stdout_alone(
     bundle: Path, checkpoint: Path
 ) -> None:
