@@ -153,7 +153,8 @@ def check(
         floors=floors.times if floors else None,
     )
     # After the verdict, which nothing of it can change.
-    judged = (expected, run.outputs) if (not result.passed if shown is None else shown) else None
+    shown = not result.passed if shown is None else shown
+    judged = (expected, run.outputs) if shown else None
     seen = seen_steps(truth, tested, drawn, result.fixtures, judged, tell)
     return replace(result, steps=seen.steps, steps_of=seen.fixture_idx, unseen=seen.unseen)
 

@@ -37,12 +37,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_who_watches_is_told_every_stage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trajectory", [None, True])
+def test_who_watches_is_told_every_stage(trajectory: bool | None, tmp_path: Path) -> None:
     told: list[str] = []
     with watching(lambda stage, done, total: told.append(stage)):
-        export(policy(), tmp_path / "reach", inputs=INPUTS, fixtures=1)
-    stages = ["trace prefix", "trace step", "compose", "write", "reference", "candidate", "steps"]
-    assert list(dict.fromkeys(told)) == stages
+        export(policy(), tmp_path / "reach", inputs=INPUTS, fixtures=1, trajectory=trajectory)
+    stages = ["trace prefix", "trace step", "compose", "write", "reference", "candidate"]
+    assert list(dict.fromkeys(told)) == [*stages, *(["steps"] if trajectory else [])]
 
 
 @pytest.fixture
