@@ -65,7 +65,7 @@ docs: $(VENV)/.docs-ready
 	@echo "site/index.html"
 
 tutorial: $(VENV)/.ready
-	$(BIN)/python tests/follow_tutorial.py
+	$(BIN)/python tests/support/follow_tutorial.py
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/tiny_pi0.py demo/checkpoint

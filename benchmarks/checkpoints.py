@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 
 def write_checkpoint(directory: Path, config: Mapping[str, Any] | None, shapes: Mapping[str, Any]) -> None:

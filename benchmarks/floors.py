@@ -24,7 +24,7 @@ from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 # ruff: noqa: E402
 import tiny_groot
@@ -32,7 +32,7 @@ import tiny_lerobot
 from side_by_side import table, write
 
 import exporters
-from exporters.locate import locate
+from exporters import locate
 
 FIXTURES = 8
 MANY = 200

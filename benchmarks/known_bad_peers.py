@@ -44,9 +44,9 @@ import torch
 from known_bad_cases import CASES, FIXTURE_COUNT, OUTPUTS, SPECS, Case
 from side_by_side import in_turn, table, write
 
-from pytest_reflex.check import check
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs import make_fixture
+from pytest_reflex.judge.check import check
 from pytest_reflex.runners import OnnxRunner
 
 PEERS = ("torch", "torch-onnx", "optimum", "optimum-onnx", "polygraphy", "onnxruntime", "numpy")

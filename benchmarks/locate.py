@@ -22,14 +22,16 @@ from typing import Any
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
+sys.path[:0] = [
+    str(Path(__file__).resolve().parents[1]),
+    str(Path(__file__).resolve().parents[1] / "tests" / "support"),
+]
 
 # ruff: noqa: E402
 from side_by_side import table, write
 from toy_transformer import CHUNK, TOKENS, WIDTH, Layer
 
 import exporters
-from exporters.locate import Search
 from pytest_reflex import InputSpec
 from pytest_reflex.inputs import Gaussian, PromptMask
 
@@ -59,7 +61,7 @@ def beside_torch() -> list[dict[str, Any]]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         bundle = exporters.export(model, Path(folder) / "four", inputs=specs)
-        search = Search(bundle, model)
+        search = bundle.search(model)
         search.walk()  # traced, and warm
         found = search.walk()
         example = tuple(torch.from_numpy(a) for a in search.fixture(0).values())
@@ -78,7 +80,7 @@ def full_size(directory: Path, model: str, fixture_idx: int) -> list[dict[str, A
     family = getattr(exporters, bundle.family)
     policy = family.load(model)
     runner = bundle.reference_runner(policy)
-    search = Search(bundle, runner)
+    search = bundle.search(runner)
     fixture = search.fixture(fixture_idx)
     with runner:
         runner.run(fixture)

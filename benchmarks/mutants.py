@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "mutants")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "mutants")]
 
 # ruff: noqa: E402
 from mutant_judge import RANDOM_FIXTURES, End, judge, judged, mutants
 from mutant_operators import OPERATORS
 from mutant_subjects import STEPS, families, subject
 
-from exporters.schedule import LAYOUTS
+from exporters.flow.schedule import LAYOUTS
 from pytest_reflex.verdict import STRICT_THRESHOLD
 
 ENDS = ("killed", "equivalent", "survived", "stillborn")

@@ -45,8 +45,8 @@ from websockets.sync.client import ClientConnection, connect
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from exporters import Policy, open_bundle
-from pytest_reflex import wire
 from pytest_reflex.inputs import make_fixture
+from pytest_reflex.runners import wire
 
 ROOT = Path(__file__).resolve().parents[1]
 MAY_GROW = 0.05

@@ -7,20 +7,17 @@ load on first use: opening a bundle imports neither torch nor onnx.
 
 from __future__ import annotations
 
-import importlib
-import os
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_reflex.errors import CheckpointError, MissingPackageError
-
 if TYPE_CHECKING:
-    from exporters import groot, pi0, pi05, smolvla
-    from exporters.bundle import Bundle, Export, open_bundle
-    from exporters.flow import FlowPolicy
-    from exporters.once import cached
-    from exporters.pipeline import export
-    from exporters.policy import Policy
-    from exporters.schedule import EulerSchedule
+    from exporters.bundle.registry import FAMILIES, family_of
+    from exporters.bundle.runner import Policy
+    from exporters.bundles import Bundle, Export, locate, open_bundle
+    from exporters.caching.cached import cached
+    from exporters.exporting import export
+    from exporters.families import groot, lerobot, pi0, pi05, smolvla
+    from exporters.flow.policy import FlowPolicy
+    from exporters.flow.schedule import EulerSchedule
 
 __all__ = [
     "FAMILIES",
@@ -33,68 +30,43 @@ __all__ = [
     "export",
     "family_of",
     "groot",
+    "lerobot",
+    "locate",
     "open_bundle",
     "pi0",
     "pi05",
     "smolvla",
 ]
 
-FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
-
-# What a checkpoint of a family calls itself, where that is not the family's name.
-_OWN_NAMES: Final = {"Gr00tN1d6": "groot", "Gr00tN1d7": "groot"}
+_MODULES: Final = ("groot", "lerobot", "pi0", "pi05", "smolvla")
 
 _HOMES: Final = {
-    "Bundle": "exporters.bundle",
-    "EulerSchedule": "exporters.schedule",
-    "Export": "exporters.bundle",
-    "FlowPolicy": "exporters.flow",
-    "Policy": "exporters.policy",
-    "cached": "exporters.once",
-    "export": "exporters.pipeline",
-    "open_bundle": "exporters.bundle",
+    "FAMILIES": "exporters.bundle.registry",
+    "Bundle": "exporters.bundles",
+    "EulerSchedule": "exporters.flow.schedule",
+    "Export": "exporters.bundles",
+    "FlowPolicy": "exporters.flow.policy",
+    "Policy": "exporters.bundle.runner",
+    "cached": "exporters.caching.cached",
+    "export": "exporters.exporting",
+    "family_of": "exporters.bundle.registry",
+    "locate": "exporters.bundles",
+    "open_bundle": "exporters.bundles",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in FAMILIES:
-        return _import(f"exporters.{name}")
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'exporters' has no attribute {name!r}")
-    value = getattr(_import(_HOMES[name]), name)
+    from exporters.bundle.registry import imported
+
+    if name in _MODULES:
+        value = imported(f"exporters.families.{name}")
+    else:
+        value = getattr(imported(_HOMES[name]), name)
     globals()[name] = value
     return value
 
 
-def _import(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in ("exporters", "pytest_reflex"):
-            raise
-        raise MissingPackageError(
-            f"{module} needs {error.name}, which is not installed; pip install 'pytest-reflex[export]'"
-        ) from error
-
-
-def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> str:
-    """The family of a checkpoint, by what its ``config.json`` says.
-
-    Args:
-        checkpoint: a directory or a hub id.
-        revision: branch, tag or commit of the hub id.
-
-    Raises:
-        CheckpointError: it cannot be had, or its family is not one of :data:`FAMILIES`.
-    """
-    from exporters import checkpoints
-
-    config = checkpoints.read_config(checkpoints.resolve(checkpoint, revision=revision))
-    stated = config.get("model_type") or config.get("type")
-    found = _OWN_NAMES.get(str(stated), stated)
-    if found not in FAMILIES:
-        raise CheckpointError(
-            f"{checkpoint} is a checkpoint of {found!r}, expected one of {', '.join(FAMILIES)}; "
-            "export any other model from Python with exporters.export"
-        )
-    return str(found)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

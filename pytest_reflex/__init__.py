@@ -6,18 +6,16 @@ The public names load on first use, so that ``import pytest_reflex`` costs next 
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar
 
 from pytest_reflex._version import __version__
 
 if TYPE_CHECKING:
-    from pytest_reflex.check import check
     from pytest_reflex.errors import ParityError, ReflexError
     from pytest_reflex.inputs import InputSpec
+    from pytest_reflex.judge.check import check
+    from pytest_reflex.result import ParityResult
     from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner
-    from pytest_reflex.verdict import ParityResult
 
 _T = TypeVar("_T")
 
@@ -38,11 +36,11 @@ _HOMES: Final = {
     "InputSpec": "pytest_reflex.inputs",
     "OnnxRunner": "pytest_reflex.runners",
     "ParityError": "pytest_reflex.errors",
-    "ParityResult": "pytest_reflex.verdict",
+    "ParityResult": "pytest_reflex.result",
     "RecordedRunner": "pytest_reflex.runners",
     "ReflexError": "pytest_reflex.errors",
     "TorchRunner": "pytest_reflex.runners",
-    "check": "pytest_reflex.check",
+    "check": "pytest_reflex.judge.check",
 }
 
 
@@ -56,21 +54,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """This package, in which ``check`` stays the function after the file ``check.py`` was imported.
-
-    The import system binds a submodule to its name in the package; here that name is a public function.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "check" and isinstance(value, ModuleType):
-            value = value.check
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 class _Parity(list[Any]):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pytest_reflex.verdict import ParityResult
+from typing import Any
 
 
 class ReflexError(Exception):
@@ -48,9 +45,9 @@ class ParityError(AssertionError):
     """The candidate does not compute what the reference computes.
 
     Attributes:
-        result: the whole :class:`~pytest_reflex.verdict.ParityResult`.
+        result: the whole :class:`~pytest_reflex.result.ParityResult`.
     """
 
-    def __init__(self, message: str, result: ParityResult) -> None:
+    def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
         self.result = result

@@ -241,7 +241,7 @@ def test_the_documentation_builds_without_a_warning_and_shows_no_markup(tmp_path
 @pytest.mark.parametrize(("file", "text"), [("commands.md", commands_page()), ("json.md", json_page())])
 def test_the_reference_is_what_the_code_says(file: str, text: str) -> None:
     said = (DOCS / "reference" / file).read_text(encoding="utf-8")
-    assert said == text, "write it again: python tests/docs_reference.py"
+    assert said == text, "write it again: python tests/support/docs_reference.py"
 
 
 def test_the_gates_are_those_that_are_asked_in_that_order() -> None:

@@ -15,8 +15,8 @@ import pytest
 from bundle_cases import Reflex, add_to_weight
 
 from exporters import FAMILIES
-from pytest_reflex.cli import export, locate_place, report, serve, validate_export, validate_serve
-from pytest_reflex.plugin import _OPTIONS
+from pytest_reflex.cli.commands import export, locate_place, report, serve, validate_export, validate_serve
+from pytest_reflex.plugin.hooks import _OPTIONS
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_reflex.report.values import number
+from pytest_reflex.report.json.values import number
 
 # Figures within one binary digit of each other are called the same: sums in another order differ as much.
 FACTOR: Final = 2.0

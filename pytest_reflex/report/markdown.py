@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from pytest_reflex.located import Located
 from pytest_reflex.report.compare import KINDS, Change, compare
-from pytest_reflex.report.floors import word_line
-from pytest_reflex.report.located import around, by_layer, where_line
-from pytest_reflex.report.results import result_from_json
+from pytest_reflex.report.json.results import result_from_json
+from pytest_reflex.report.json.values import number
 from pytest_reflex.report.scale import distance
-from pytest_reflex.report.terminal import bound, cosine, figure
-from pytest_reflex.report.values import number
+from pytest_reflex.report.text.divergence import around, by_layer, where_line
+from pytest_reflex.report.text.rounding import word_line
+from pytest_reflex.report.text.terminal import bound, cosine, figure
+from pytest_reflex.verdict.divergence import Located
 
 # GitHub takes a mebibyte for one step; a reader takes less.
 _ROWS: Final = 100

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pytest_reflex.report.json import document, dumps
+from pytest_reflex.report.json.documents import document
+from pytest_reflex.report.json.values import dumps
 from pytest_reflex.report.rejudge import rejudge_entry
 
 

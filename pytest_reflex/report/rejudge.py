@@ -11,21 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_reflex import settings
-from pytest_reflex.report.results import ENTRY_KEYS, result_from_json, result_to_json
-from pytest_reflex.verdict import (
-    FIXTURE_GATE_NAMES,
-    STRICT_THRESHOLD,
-    YES,
-    Answer,
-    FixtureResult,
-    ParityResult,
-    below_threshold,
-)
+from pytest_reflex.report.json.results import ENTRY_KEYS, Result, result_from_json, result_to_json
+from pytest_reflex.verdict.gates import STRICT_THRESHOLD, below_threshold
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, YES, Answer, FixtureResult, RunResult
 
 
-def rejudge(
-    result: ParityResult, *, threshold: float | None = None, strict: bool | None = None
-) -> ParityResult:
+def rejudge(result: Result, *, threshold: float | None = None, strict: bool | None = None) -> Result:
     """The result that ``check`` would have given with this threshold.
 
     Args:
@@ -84,7 +75,7 @@ def _fixture(fixture: FixtureResult, bound: float, *, keep: bool) -> FixtureResu
     return replace(fixture, answers=(*earlier, Answer(FIXTURE_GATE_NAMES[-1], said)), outputs=outputs)
 
 
-def _with_doubts(answer: Answer, result: ParityResult, strictly: bool) -> Answer:
+def _with_doubts(answer: Answer, result: RunResult, strictly: bool) -> Answer:
     """A run gate's answer with its doubts among the reasons, or without them; they are always the last."""
     doubts = "; ".join(doubt.said for doubt in result.doubts if doubt.gate == answer.gate)
     if not doubts:

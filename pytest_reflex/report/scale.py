@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_reflex.report.values import number
+from pytest_reflex.report.json.values import number
 
 # Digits after the binary point of the significand, by numpy name.
 _FRACTION_BITS: Final = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}

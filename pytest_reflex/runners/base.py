@@ -83,6 +83,13 @@ def trajectory_of(runner: object) -> Trajectory | None:
     return found
 
 
+def copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays as they are now, whatever is done to the originals later."""
+    import numpy as np
+
+    return {name: np.array(array, order="C") for name, array in arrays.items()}
+
+
 def first_line(error: BaseException) -> str:
     """An error's type and first line, to be quoted in a one-line message."""
     lines = str(error).strip().splitlines()

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import report_cases
 
-from pytest_reflex.details import ErrorGrid, InputSummary, StepDifference
 from pytest_reflex.report import html
 from pytest_reflex.report.json import document
-from pytest_reflex.verdict import ParityResult
+from pytest_reflex.result import ParityResult
+from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
 measured, result = report_cases.measured, report_cases.result
 

@@ -200,8 +200,8 @@ DAMAGED: Final[dict[str, Damage]] = {
 
 def reseal(bundle: Path) -> None:
     """Write sizes and digests anew, as somebody does who wants a bundle to be taken for whole."""
-    from exporters.bundle import file_facts
-    from exporters.manifest import seal
+    from exporters.bundle.manifest import seal
+    from exporters.bundle.store import file_facts
 
     manifest = json.loads((bundle / MANIFEST).read_text())
     manifest["files"] = file_facts(bundle, [n for n in manifest["files"] if (bundle / n).is_file()])
@@ -233,7 +233,7 @@ def weights_fuzzed(bundle: Path, rng: random.Random) -> str:
 def manifest_fuzzed(bundle: Path, rng: random.Random) -> str:
     where = (manifest_value_changed if rng.random() < 0.8 else manifest_key_lost)(bundle, rng)
     with contextlib.suppress(Exception):  # what is left may be no manifest
-        from exporters.manifest import seal
+        from exporters.bundle.manifest import seal
 
         manifest = json.loads((bundle / MANIFEST).read_text())
         manifest["sha256"] = seal(manifest)

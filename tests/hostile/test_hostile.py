@@ -23,8 +23,8 @@ from corruption import DAMAGED, RESEALED, Ended, Judge, Pickled, corrupted, judg
 from onnx import TensorProto, helper
 
 from exporters import open_bundle
-from exporters.external import external_files
-from exporters.manifest import MANIFEST, seal
+from exporters.bundle.manifest import MANIFEST, seal
+from exporters.graph.external_data import external_files
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import RecordedRunner
 

@@ -15,8 +15,8 @@ from corruption import manifest_key_lost, manifest_value_changed
 from report_cases import FAILING, PASSING, result
 
 from pytest_reflex.cli import main
-from pytest_reflex.ledger import summary_lines
 from pytest_reflex.report import json as as_json
+from pytest_reflex.report.text.summary import summary_lines
 
 Report = Callable[..., tuple[int, str, str]]
 # What a terminal obeys, what is no text, and a line that somebody would like to see there.

@@ -16,9 +16,9 @@ pytest.importorskip("torch")
 
 from killing import Exporter, contents
 
-import exporters.bundle
-from exporters.bundle import staged
-from exporters.manifest import MANIFEST
+import exporters.bundle.store
+from exporters.bundle.manifest import MANIFEST
+from exporters.bundle.store import staged
 from pytest_reflex.errors import BundleError, RunnerError
 from pytest_reflex.runners import save_recording
 
@@ -99,7 +99,7 @@ def test_a_disk_that_fills_while_it_is_put_in_place(tmp_path: Path, monkeypatch:
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(exporters.bundle, "_fsync", full)
+    monkeypatch.setattr(exporters.bundle.store, "_fsync", full)
     with pytest.raises(BundleError, match="b was not written: No space left on device"):
         _publish(tmp_path / "b", "{}")
     assert list(tmp_path.iterdir()) == []
@@ -215,7 +215,7 @@ def test_without_locks_and_without_the_system_call(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOLCK, "no locks here")
 
     monkeypatch.setattr("fcntl.flock", unsupported)
-    monkeypatch.setattr(exporters.bundle, "_swap", lambda first, second: False)
+    monkeypatch.setattr(exporters.bundle.store, "_swap", lambda first, second: False)
     (tmp_path / ".b.reflex-1-left").mkdir()
     for text in ("old", "new"):
         _publish(tmp_path / "b", text)
@@ -242,7 +242,7 @@ def test_between_two_names_the_old_bundle_is_not_lost(
 
     _publish(tmp_path / "b", "old")
     with monkeypatch.context() as patch:
-        patch.setattr(exporters.bundle, "_swap", lambda first, second: False)
+        patch.setattr(exporters.bundle.store, "_swap", lambda first, second: False)
         patch.setattr(os, "rename", second)
         with pytest.raises(Killed if how == "killed" else BundleError):
             _publish(tmp_path / "b", "new")

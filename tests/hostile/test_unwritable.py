@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from exporters.bundle import staged
-from exporters.manifest import MANIFEST
+from exporters.bundle.manifest import MANIFEST
+from exporters.bundle.store import staged
 from pytest_reflex.errors import BundleError
 
 NOBODY = 65534

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from exporters.bundles import open_bundle
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.bundle import FIXTURES, file_facts, open_bundle
-from exporters.manifest import write_manifest
+from exporters.bundle.manifest import write_manifest
+from exporters.bundle.store import FIXTURES, file_facts
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import CameraMask, Gaussian, InputSpec, State, make_fixture
+from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, save_recording
 from pytest_reflex.runners.base import RunnerBase
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, ParityResult
+from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
 Arrays = dict[str, np.ndarray]
 Function = Callable[[Arrays], Arrays]

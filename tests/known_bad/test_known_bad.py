@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from known_bad_cases import CASES, GATES, Case, first_refusal
 
-from pytest_reflex.check import check
 from pytest_reflex.cli import main
 from pytest_reflex.errors import ReflexError
+from pytest_reflex.judge.check import check
 from pytest_reflex.verdict import YES, Answer
 
 HERE = Path(__file__).resolve().parent
@@ -59,7 +59,7 @@ def test_a_gate_that_always_says_yes_turns_a_case_red(
         return Answer(name, YES if name == gate else said)
 
     own = [case for case in CASES.values() if case.gate == gate]
-    for module in ("pytest_reflex.check", "pytest_reflex.verdict"):
+    for module in ("pytest_reflex.judge.check", "pytest_reflex.verdict.gates"):
         monkeypatch.setattr(importlib.import_module(module), "Answer", weak)
     red = []
     for number, case in enumerate(own):
@@ -189,7 +189,7 @@ HALF_WAY = """
 import os, signal, time
 from pathlib import Path
 from known_bad_cases import CASES
-from pytest_reflex.check import check
+from pytest_reflex.judge.check import check
 
 def test_killed(parity, tmp_path):
     def slow(side, done, total):

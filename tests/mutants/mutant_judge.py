@@ -10,20 +10,21 @@ from typing import Any, Final
 import numpy as np
 import onnx
 import onnx_ir as ir
+from exporters.bundles import Bundle
 from mutant_operators import OPERATORS, STEP
 
 from exporters import Policy
-from exporters.bundle import Bundle
-from exporters.policy import OPTIMIZATION
-from exporters.schedule import schedule_from_json
-from pytest_reflex.check import check
+from exporters.bundle.runner import OPTIMIZATION
+from exporters.flow.schedule import schedule_from_json
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import InputSpec, array_digest, make_fixture
-from pytest_reflex.liveness import copied, unequal_bits
-from pytest_reflex.metrics import difference
+from pytest_reflex.judge.check import check
+from pytest_reflex.judge.input_dependence import unequal_bits
+from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import OnnxRunner, Runner
-from pytest_reflex.runners.base import RunnerBase
-from pytest_reflex.verdict import STRICT_THRESHOLD, ParityResult
+from pytest_reflex.runners.base import RunnerBase, copied
+from pytest_reflex.verdict import STRICT_THRESHOLD
+from pytest_reflex.verdict.metrics import difference
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]

@@ -23,7 +23,7 @@ def families() -> tuple[str, ...]:
 
 def subject(family: str, layout: Any, work: Path) -> Subject:
     """A bundle made without a verdict, and what is needed to judge mutants of it."""
-    module = importlib.import_module(f"exporters.{family}")
+    module = importlib.import_module(f"exporters.families.{family}")
     policy, sizes, reference = _policy(family, work)
     bundle = module.export(policy, work / family / layout, layout=layout, steps=STEPS, verify=False, **sizes)
     return Subject(family, layout, bundle, reference, bundle.inputs)
@@ -31,7 +31,7 @@ def subject(family: str, layout: Any, work: Path) -> Subject:
 
 @functools.cache
 def _policy(family: str, work: Path) -> tuple[Any, dict[str, Any], Remembered]:
-    module = importlib.import_module(f"exporters.{family}")
+    module = importlib.import_module(f"exporters.families.{family}")
     sizes: dict[str, Any] = {} if family == "groot" else dict(SMALL)
     if family == "groot":
         from tiny_groot import GOLDEN

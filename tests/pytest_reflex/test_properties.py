@@ -14,11 +14,11 @@ from hypothesis.extra import numpy as hnp
 from policy_cases import SPECS, Function, honest
 
 from pytest_reflex import settings
-from pytest_reflex.check import check
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.inputs import Bernoulli, Gaussian, Image, InputSpec, Integers, State, Uniform
-from pytest_reflex.metrics import difference, ulp_distance
+from pytest_reflex.judge.check import check
 from pytest_reflex.report.json import result_from_json, result_to_json
+from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict import (
     FIXTURE_GATE_NAMES,
     RUN_GATE_NAMES,
@@ -27,9 +27,9 @@ from pytest_reflex.verdict import (
     Answer,
     Evidence,
     FixtureResult,
-    ParityResult,
     judge_fixture,
 )
+from pytest_reflex.verdict.metrics import difference, ulp_distance
 
 DTYPES = [
     *("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64"),

@@ -193,6 +193,6 @@ def test_public_names() -> None:
 def test_check_is_the_function_also_after_its_file_was_imported() -> None:
     import importlib
 
-    module = importlib.import_module("pytest_reflex.check")
+    module = importlib.import_module("pytest_reflex.judge.check")
     assert reflex.check is module.check
     assert callable(reflex.check)

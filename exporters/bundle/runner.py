@@ -1,0 +1,233 @@
+"""Policy: runs a bundle, whatever its layout. The loop of a ``stepwise`` bundle is here and nowhere else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporters.flow.schedule import schedule_from_json
+from pytest_reflex.errors import InputError
+from pytest_reflex.inputs import InputSpec
+from pytest_reflex.runners import OnnxRunner
+from pytest_reflex.runners.base import RunnerBase
+from pytest_reflex.runners.onnx import Optimization
+
+if TYPE_CHECKING:
+    from exporters.bundle.store import StoredBundle
+    from pytest_reflex.runners.base import Trajectory
+
+# ONNX Runtime packs a private copy of a weight for every node that multiplies by it, so that an unrolled
+# bundle holds one for each step. Beyond this many bytes the weights are mapped from the file instead:
+# slower to run, far less memory and time to open.
+PREPACK_LIMIT_BYTES = 2 << 30
+
+# How far ONNX Runtime may rewrite a bundle's graphs. Above this it fuses operators, which costs the last
+# bit of their float32: one step of SmolVLA is then 3.3e-6 from PyTorch, not 1.9e-6, for 6 % less time.
+OPTIMIZATION: Optimization = "basic"
+
+
+# Where ONNX Runtime finds the weights of a graph that it is given as bytes.
+WEIGHTS_PLACE = "session.model_external_initializers_file_folder_path"
+
+
+class Policy(RunnerBase):
+    """A bundle under ONNX Runtime: named observation arrays in, actions out.
+
+    A robot calls :meth:`infer`; a check calls :meth:`run`, which leaves nothing to chance. Both may be
+    called from several threads at once.
+
+    Args:
+        bundle: an open bundle.
+        provider: the execution provider, by short or by full name.
+        steps: the number of denoising steps, where the layout leaves it open (``loop``,
+            ``stepwise``); by default what the bundle was exported with.
+        prepack: pack the weights for speed; by default where that takes less than 2 GiB.
+        seed: what the noise that :meth:`infer` is not given is drawn with; by default it is fresh.
+        threads: threads within an operator; by default what ONNX Runtime chooses.
+        optimization: how far ONNX Runtime may rewrite the graphs; by default as the manifest says.
+        disabled_optimizers: names of ONNX Runtime's graph transformers that are left out.
+        config: session configuration entries; by default the manifest's.
+    """
+
+    def __init__(
+        self,
+        bundle: StoredBundle,
+        *,
+        provider: str = "cpu",
+        steps: int | None = None,
+        prepack: bool | None = None,
+        seed: int | None = None,
+        threads: int | None = None,
+        optimization: Optimization | None = None,
+        disabled_optimizers: Sequence[str] = (),
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        manifest = bundle.manifest
+        self.name = bundle.called
+        self._bundle = bundle
+        self._inputs = {spec.name: spec for spec in bundle.inputs}
+        self._noise = manifest["loop"]["noise"] if manifest["loop"] else None
+        self._rng, self._rng_lock = np.random.default_rng(seed), threading.Lock()
+        self._steps = steps if steps is not None else manifest["steps"]
+        if prepack is None:
+            weights = sum(facts["size"] for facts in manifest["files"].values())
+            copies = self._steps if bundle.layout == "unrolled" else 1
+            prepack = weights * copies < PREPACK_LIMIT_BYTES
+        # As it was judged, it is run: the manifest says how its sessions were opened.
+        stated = manifest.get("session", {})
+        # The same for every session of this policy.
+        self._options: dict[str, Any] = {
+            "provider": provider,
+            "prepack": prepack,
+            "threads": threads,
+            "optimization": optimization or stated.get("optimization", OPTIMIZATION),
+            "disabled_optimizers": disabled_optimizers,
+            "config": stated.get("config", {}) if config is None else config,
+        }
+        self.sessions = {
+            role: OnnxRunner(bundle.path / file, **self._options) for role, file in manifest["graphs"].items()
+        }
+
+    def open(self) -> None:
+        for session in self.sessions.values():
+            session.open()
+
+    def close(self) -> None:
+        for session in self.sessions.values():
+            session.close()
+
+    @property
+    def provider_asked(self) -> str:
+        return next(iter(self.sessions.values())).provider_asked
+
+    @property
+    def providers_used(self) -> Sequence[str]:
+        """What the sessions ran on; of several, the first that is not on the provider asked for."""
+        used = [session.providers_used for session in self.sessions.values()]
+        return next((u for u in used if not u or u[0] != self.provider_asked), used[0])
+
+    def facts(self) -> dict[str, Any]:
+        first = next(iter(self.sessions.values()))
+        return {
+            **first.facts(),
+            "kind": "bundle",
+            "name": self.name,
+            "path": self.name,
+            "family": self._bundle.family,
+            "layout": self._bundle.layout,
+            "steps": self._steps,
+            "graphs": dict(self._bundle.manifest["graphs"]),
+            "sha256": {name: file["sha256"] for name, file in self._bundle.manifest["files"].items()},
+        }
+
+    def infer(
+        self, observation: Mapping[str, np.ndarray], *, noise: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Actions for one observation.
+
+        Args:
+            observation: every input but the noise, by name, with the dtypes and shapes of the bundle's
+                ``inputs``.
+            noise: where a flow starts, ``[batch, chunk, dim]``; drawn from a normal distribution when
+                not given. It may stand in the observation too, under its own name.
+
+        Raises:
+            InputError: an input is missing, unknown, of another dtype or shape, or not finite.
+            RunnerError: the policy is not open, or ONNX Runtime failed.
+        """
+        given = {name: np.asarray(array) for name, array in observation.items()}
+        if noise is not None:
+            if self._noise is None or self._noise in given:
+                raise InputError("noise is given twice" if self._noise else "noise: this policy takes none")
+            given[self._noise] = np.asarray(noise)
+        sizes = self._fitting(given)
+        if self._noise is not None and self._noise not in given:
+            spec = self._inputs[self._noise].sized(sizes)
+            with self._rng_lock:
+                given[self._noise] = self._rng.standard_normal(spec.shape, np.float32)
+        return self.run({name: given[name] for name in self._inputs})
+
+    def _fitting(self, given: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """Refuse what the graphs would refuse less clearly, or would take for what it is not; free sizes."""
+        takes = ", ".join(self._inputs)
+        for name in given:
+            if name not in self._inputs:
+                raise InputError(f"input {name!r} is not known; this policy takes {takes}")
+        sizes: dict[str, int] = {}
+        for name, spec in self._inputs.items():
+            if name in given:
+                _require_fit(spec, given[name], sizes)
+            elif name != self._noise:
+                raise InputError(f"input {name!r} is missing; this policy takes {takes}")
+        return sizes
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self._bundle.layout != "stepwise":
+            return self.sessions["model"].run(self._fed(inputs))
+        return {self._bundle.manifest["loop"]["output"]: self._walk(inputs)[-1]}
+
+    @property
+    def trajectory(self) -> Trajectory | None:
+        """What the loop holds after each step; see :class:`~pytest_reflex.runners.Runner`.
+
+        None where there is no loop. Where it is inside of the graph, a copy of that is opened which shows it.
+        """
+        return None if self._bundle.layout == "single" else self._trajectory
+
+    def _trajectory(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        if self._bundle.layout == "stepwise":
+            with self:
+                return np.stack(self._walk(inputs))
+        from exporters.flow.loop_states import with_states
+
+        file = self._bundle.path / self._bundle.manifest["graphs"]["model"]
+        model, names = with_states(file, self._bundle.layout, self._steps)
+        config = {**self._options["config"], WEIGHTS_PLACE: str(file.parent)}
+        with OnnxRunner(model, name=self.name, **{**self._options, "config": config}) as session:
+            outputs = session.run(self._fed(inputs))
+        if self._bundle.layout == "loop":
+            return outputs[names[0]]
+        return np.stack([outputs[name] for name in (*names, self._bundle.manifest["loop"]["output"])])
+
+    def _fed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the one graph of a layout is given; a ``loop`` is told its number of steps too."""
+        extra = {} if self._bundle.layout != "loop" else {"num_steps": np.asarray(self._steps, np.int64)}
+        return {**inputs, **extra}
+
+    def _walk(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Encode the observation once, then ``x += dt * velocity(x, t)``; every ``x``."""
+        loop = self._bundle.manifest["loop"]
+        schedule = schedule_from_json(loop["schedule"])
+        observation = {name: array for name, array in inputs.items() if name != loop["noise"]}
+        context = self.sessions["encoder"].run(observation)
+        x, states = inputs[loop["noise"]], []
+        dt = np.float32(schedule.dt(self._steps))
+        for index in range(self._steps):
+            time = np.full(x.shape[:1], schedule.time(index, self._steps), np.float32)
+            velocity = self.sessions["step"].run({"x_t": x, "time": time, **context})["velocity"]
+            x = x + dt * velocity
+            states.append(x)
+        return states
+
+
+def _require_fit(spec: InputSpec, array: np.ndarray, sizes: dict[str, int]) -> None:
+    """Refuse an array that is not as ``spec`` says. ``sizes`` learns the free axes it has not seen."""
+    if array.dtype != np.dtype(spec.dtype):
+        raise InputError(f"input {spec.name!r} is {array.dtype}; it takes {spec.dtype}")
+    names = spec.free or (None,) * len(spec.shape)
+    expected = "[" + ", ".join(name or str(n) for n, name in zip(spec.shape, names, strict=True)) + "]"
+    shape = list(array.shape)
+    if len(shape) != len(spec.shape):
+        raise InputError(f"input {spec.name!r} has shape {shape}; it takes {expected}")
+    for got, want, name in zip(shape, spec.shape, names, strict=True):
+        if name is not None:
+            want = sizes.setdefault(name, got)
+        if got != want or got < 1:
+            said = f" with {name} = {want}, as the inputs before it" if name is not None else ""
+            raise InputError(f"input {spec.name!r} has shape {shape}; it takes {expected}{said}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(f"input {spec.name!r} is {array[at]} at {list(at)}; every value must be finite")

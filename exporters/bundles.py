@@ -1,0 +1,149 @@
+"""A bundle with all that it can be asked for: a runner, its reference, and where the two part."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from exporters.bundle import registry
+from exporters.bundle.runner import Policy
+from exporters.bundle.store import StoredBundle, verified
+from pytest_reflex.runners import Runner
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from exporters.divergence import Search
+    from pytest_reflex.progress import Progress
+    from pytest_reflex.result import ParityResult
+    from pytest_reflex.verdict.divergence import Located
+
+__all__ = ["Bundle", "Export", "locate", "open_bundle"]
+
+
+@dataclass(frozen=True)
+class Bundle(StoredBundle):
+    """A bundle on disk.
+
+    Attributes:
+        path: the directory.
+        manifest: the contents of ``reflex.json``.
+        shown: what reports call it; by default its path.
+        changed: what was changed since its check, in words; empty when every digest holds. A verdict
+            refuses a bundle with anything here, whatever its figures.
+    """
+
+    def runner(self, provider: str = "cpu") -> Policy:
+        """The bundle as a runner, whatever its layout."""
+        return Policy(self, provider=provider)
+
+    def reference_runner(self, model: Any) -> Runner:
+        """``model``, a policy of this bundle's family or a function that loads one, as the reference."""
+        return registry.reference_runner(self, model)
+
+    def search(
+        self,
+        reference: Any,
+        *,
+        seed: int = 0,
+        inputs: Sequence[Mapping[str, Any]] | None = None,
+        progress: Progress | None = None,
+    ) -> Search:
+        """A search for where it and its reference part, to be walked through with several fixtures.
+
+        Args:
+            reference: the policy it was made from, a function that loads one, or a runner of it.
+            seed: what fixtures are drawn with.
+            inputs: recorded inputs, to take fixtures from instead of drawing them.
+            progress: called with (stage, done, total).
+
+        Raises:
+            ReflexError: the reference is no PyTorch policy that can be traced.
+        """
+        from exporters.divergence import Search
+
+        runner = reference if isinstance(reference, Runner) else self.reference_runner(reference)
+        flow = functools.partial(registry.flow_of, self)
+        return Search(self, runner, flow, seed=seed, inputs=inputs, progress=progress)
+
+    def locate(
+        self,
+        reference: Any,
+        *,
+        fixture_idx: int = 0,
+        seed: int = 0,
+        inputs: Sequence[Mapping[str, Any]] | None = None,
+        budget_bytes: int | None = None,
+        models: Mapping[str, ir.Model] | None = None,
+        seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> Located:
+        """Find the first module that computes something else in the bundle than in PyTorch.
+
+        The reference is traced again and run value by value; each value is compared with the graph's twice:
+        as the graph gets there on its own way, and with the one node fed with PyTorch's own inputs.
+
+        Args:
+            reference: the policy it was made from, a function that loads one, or a runner of it.
+            fixture_idx: which fixture to walk through.
+            seed: what fixtures are drawn with.
+            inputs: recorded inputs, to take fixture ``fixture_idx`` from instead of drawing it.
+            budget_bytes: how much memory the values of one piece may take.
+            models: graphs to look into in place of those on disk, by role.
+            seconds: how long it may take.
+            progress: called with (stage, done, total).
+
+        Raises:
+            ReflexError: the reference is no PyTorch policy that can be traced, the fixture is none, or the
+                time is over.
+        """
+        from exporters.divergence.search import BUDGET_BYTES, Deadline
+
+        deadline = None if seconds is None else Deadline(seconds, self)
+        search = self.search(reference, seed=seed, inputs=inputs, progress=progress)
+        budget = BUDGET_BYTES if budget_bytes is None else budget_bytes
+        return search.walk(fixture_idx, budget_bytes=budget, models=models, deadline=deadline)
+
+
+@dataclass(frozen=True)
+class Export(Bundle):
+    """A bundle just made, with the verdict it was made under.
+
+    Attributes:
+        result: the verdict, or None when it was made with ``verify=False``.
+    """
+
+    result: ParityResult | None = None
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        facts = f"{self.family}, {self.layout}, {self.manifest['steps'] or 'no'} steps"
+        head = f"<p><code><bdi>{escape(str(self.path))}</bdi></code>: {escape(facts)}</p>"
+        return head + (self.result._repr_html_() if self.result else "<p>not verified</p>")
+
+
+def locate(bundle: Bundle, reference: Any, **options: Any) -> Located:
+    """Where a bundle and its reference part; see :meth:`Bundle.locate`."""
+    return bundle.locate(reference, **options)
+
+
+def open_bundle(directory: str | os.PathLike[str], *, to_judge: bool = False) -> Bundle:
+    """Open a bundle after checking every file against the manifest.
+
+    Args:
+        directory: the bundle.
+        to_judge: open it also when its weights or fixtures were changed since its check, so that a verdict
+            can say by how much it is wrong; :attr:`Bundle.changed` then names the file and the verdict is
+            a fail. A graph that was changed is nothing to run.
+
+    Raises:
+        BundleError: the directory, the manifest or a file is missing, unreadable, of another size or
+            digest than the manifest says, or of a format this version does not know; or a graph takes
+            weights from a file that is none of the bundle's.
+    """
+    found = verified(directory, to_judge=to_judge)
+    return Bundle(found.path, found.manifest, changed=found.changed)

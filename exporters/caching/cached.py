@@ -1,0 +1,216 @@
+"""An export cache keyed by content: a test suite exports each policy once, on all workers, in all runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock, Timeout
+
+from exporters.bundle.manifest import MANIFEST
+from exporters.bundle.store import sweep
+from exporters.bundles import Bundle, open_bundle
+from exporters.caching.fingerprint import Digest, Unstable, surroundings
+from exporters.exporting import PACKAGES
+from pytest_reflex.errors import BundleError, SettingsError
+from pytest_reflex.runners import TorchRunner
+
+__all__ = ["cached"]
+
+# Part of every key: another number, and nothing that is there is found again.
+_FORMAT: Final = 1
+_UNUSED_S: Final = 30 * 24 * 3600.0
+# These change nothing of what is written.
+_ASIDE: Final = ("progress",)
+# What the cache itself has made; whatever else lies in its directory is somebody else's.
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def cached(
+    export: Callable[..., Bundle],
+    reference: Any,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Bundle:
+    """The bundle that ``export(reference, ..., **options)`` makes, made once and then found again.
+
+    It is found by the content of all that goes into it: every weight and attribute of the model, hooks
+    included, its classes as they are loaded and the files they came from, the helpers that their code
+    names, the export function, the options, the versions of what takes part, and this project's own source.
+    Not seen are helpers that are reached in other ways, such as ``getattr`` or a registry, the insides of
+    installed packages but for the classes of the model, and settings of the process, such as PyTorch's
+    default dtype. An attribute without a stable form, such as a lock, is seen by its type. What is found
+    was proven when it was made, its digests are checked each time, and a parity test still judges it against
+    the policy as it is now; so a hit saves the export and decides nothing.
+
+    One process exports, others that want the same wait for it; it may be killed. What was not used for 30
+    days is removed when something new is exported.
+
+    Args:
+        export: an export function of this package: :func:`exporters.export`, ``exporters.pi0.export``, ...
+        reference: the policy, module or runner that it takes.
+        cache: the directory; by default the environment's ``REFLEX_CACHE``, else ``pytest-reflex`` in the
+            user's cache directory.
+        options: what else the function takes, without ``out_dir``.
+
+    Returns:
+        The bundle, in the cache: not to be written to.
+
+    Raises:
+        SettingsError: the cache cannot be written to; ``verify=False``, or the function proves nothing; the
+            reference has still to be loaded; or an option, such as an open file, cannot be told from another
+            of its type.
+        ParityError: as of ``export``. Nothing is kept.
+        ReflexError: as of ``export``.
+    """
+    if options.get("verify", True) is not True:
+        raise SettingsError(
+            "verify=False: the cache keeps proven bundles alone; call the export function itself"
+        )
+    if "out_dir" in options:
+        raise SettingsError("out_dir is the cache's own; give cache=, or call the export function itself")
+    root = _root(cache)
+    key = _key(export, reference, options)
+    place = root / key
+    with _locked(root, key):
+        found = _found(place)
+        if found is not None:
+            return found
+        _tidy(root, key)
+        export(reference, place, **options)
+        made = open_bundle(place)
+        if not _proven(made):
+            _remove(place)
+            raise SettingsError(
+                f"{_name(export)} made a bundle without a check that passed, and the cache keeps proven "
+                "bundles alone; call the export function itself"
+            )
+        return made
+
+
+def _key(export: Callable[..., Any], reference: Any, options: Mapping[str, Any]) -> str:
+    if isinstance(reference, TorchRunner) and reference.model is None:
+        raise SettingsError(
+            f"{reference.name} has still to be loaded, so its weights are unknown; open it first"
+        )
+    whole = Digest().add(surroundings(PACKAGES)).add(_FORMAT)
+    with _told("the model"):
+        whole.add(export).add(reference)
+    for name in sorted(options.keys() - set(_ASIDE)):
+        with _told(name):
+            whole.add(name).add(Digest(strict=True).add(options[name]).hexdigest())
+    return whole.hexdigest()
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (Unstable, RecursionError) as error:
+        what = "too deep a nest" if isinstance(error, RecursionError) else str(error)
+        raise SettingsError(
+            f"{name} holds {what}, which cannot be told by its content; call the export function itself"
+        ) from error
+
+
+def _name(export: Callable[..., Any]) -> str:
+    return str(getattr(export, "__qualname__", type(export).__qualname__))
+
+
+def _root(cache: str | os.PathLike[str] | None) -> Path:
+    given = cache or os.environ.get("REFLEX_CACHE")
+    # Unlike a path's own method this raises nothing where nobody has a home.
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    root = Path(os.path.expanduser(given or os.path.join(home, "pytest-reflex")))
+    with _writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        (root / ".writable").touch()
+        return root.resolve()
+
+
+@contextlib.contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:  # the second where a file system has no locks
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"the export cache {root} cannot be written to: {why}; "
+            "give another directory with cache= or REFLEX_CACHE"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(root: Path, key: str, *, wait: bool = True) -> Iterator[None]:
+    """Alone with a key; the lock goes with the process that holds it.
+
+    Raises:
+        Timeout: another has it, and ``wait`` is false.
+    """
+    lock = FileLock(root / f"{key}.lock")
+    with _writing(root):
+        lock.acquire(timeout=-1 if wait else 0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _found(place: Path) -> Bundle | None:
+    """The bundle there, whole and proven; what is neither makes room for a new one."""
+    if not os.path.lexists(place):
+        return None
+    try:
+        bundle = open_bundle(place)
+    except BundleError:
+        bundle = None
+    if bundle is None or not _proven(bundle):
+        _remove(place)
+        return None
+    with contextlib.suppress(OSError):  # another user's, in a cache that is shared
+        os.utime(place / MANIFEST)  # used today
+    return bundle
+
+
+def _proven(bundle: Bundle) -> bool:
+    check = bundle.manifest["check"]
+    return bool(check) and check["passed"] is True
+
+
+def _remove(place: Path) -> None:
+    """Take a bundle away at once: one that is half gone has another name, which the next tidying knows."""
+    with _writing(place.parent):
+        if place.is_symlink() or not place.is_dir():
+            return place.unlink()
+        aside = place.with_name(f".{place.name}.reflex-{os.getpid()}-{uuid.uuid4().hex}")
+        place.rename(aside)
+    return shutil.rmtree(aside, ignore_errors=True)
+
+
+def _tidy(root: Path, key: str) -> None:
+    """Remove what killed exports left behind, and bundles that nobody used for long."""
+    for leftover in root.glob(".*.reflex-*-*"):
+        of = leftover.name[1:].partition(".reflex-")[0]
+        if _KEY.fullmatch(of):
+            sweep(root / of)
+    for manifest in root.glob(f"*/{MANIFEST}"):
+        place = manifest.parent
+        if place.name == key or not _KEY.fullmatch(place.name):
+            continue
+        with contextlib.suppress(OSError, Timeout, SettingsError):
+            if time.time() - manifest.stat().st_mtime < _UNUSED_S:
+                continue
+            with _locked(root, place.name, wait=False):
+                # Taken meanwhile, it is used again.
+                if time.time() - manifest.stat().st_mtime >= _UNUSED_S:
+                    _remove(place)

@@ -1,0 +1,231 @@
+"""Fixture -> traced program -> walk -> the first wrong module, or who else it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from exporters.divergence.blame import explain
+from exporters.divergence.interpreter import Clock, Program, Tape
+from exporters.divergence.parts import Graphs, Names, open_graphs
+from exporters.divergence.split import FlowOf, first_differing_module
+from exporters.divergence.walk import Walked, walk
+from exporters.flow.schedule import schedule_from_json
+from exporters.graph.loop_invariant import TIME, X_T
+from exporters.graph.traced_halves import example_sizes, prefix_call, velocity_call
+from exporters.graph.tracing import trace_program
+from pytest_reflex.errors import ReflexError
+from pytest_reflex.inputs import make_fixture
+from pytest_reflex.runners import Runner, TorchRunner
+from pytest_reflex.verdict.divergence import Located
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from exporters.bundle.store import StoredBundle
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[str, int, int], None]
+# What the values of one piece may take; it holds them three times.
+BUDGET_BYTES = 512 << 20
+
+
+class Deadline:
+    """A limit that is looked at between pieces; a policy too large to be traced in time is not begun with.
+
+    Args:
+        seconds: how long it may take from now.
+        bundle: what is looked into.
+    """
+
+    # Tracing cannot be stopped; some 100 MB of weights are traced in a second.
+    BYTES_PER_SECOND = 100e6
+
+    def __init__(self, seconds: float, bundle: StoredBundle) -> None:
+        self._seconds, self._end = seconds, time.monotonic() + seconds
+        self._again = f"reflex locate {bundle.called} --model MODEL"
+        weights = sum(int(facts["size"]) for facts in bundle.manifest.get("files", {}).values())
+        if weights > self.BYTES_PER_SECOND * seconds:
+            raise ReflexError(f"{weights / 1e9:.1f} GB are too much for {seconds:g} s; run {self._again}")
+
+    def __call__(self) -> None:
+        if time.monotonic() > self._end:
+            raise ReflexError(f"{self._seconds:g} s were not enough; run {self._again}")
+
+
+class Search:
+    """A bundle and its reference, traced once, to be walked through with several fixtures.
+
+    Args:
+        bundle: the bundle.
+        reference: a runner of the policy that it was made from.
+        flow_of: gives the policy's two halves, as they were traced for the bundle.
+        seed: what fixtures are drawn with.
+        inputs: recorded inputs, to take fixtures from instead of drawing them.
+        progress: called with (stage, done, total).
+
+    Raises:
+        ReflexError: the reference is no PyTorch policy that can be traced.
+    """
+
+    def __init__(
+        self,
+        bundle: StoredBundle,
+        reference: Runner,
+        flow_of: FlowOf,
+        *,
+        seed: int = 0,
+        inputs: Sequence[Mapping[str, Array]] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        if not isinstance(reference, TorchRunner):
+            raise ReflexError(
+                f"{reference.name} is no PyTorch policy, so there is nothing to walk through; give the policy"
+            )
+        self._bundle, self._runner, self._flow_of = bundle, reference, flow_of
+        self._seed, self._inputs = seed, inputs
+        self._tell = progress or (lambda stage, done, total: None)
+        self._traced: tuple[dict[str, Program], Clock | None] | None = None
+        self._read: Graphs | None = None
+        # Of the last walk, for whoever wants to show what it found.
+        self.walked: Walked | None = None
+        self.graphs: Graphs | None = None
+
+    def walk(
+        self,
+        fixture_idx: int = 0,
+        *,
+        budget_bytes: int = BUDGET_BYTES,
+        models: Mapping[str, ir.Model] | None = None,
+        deadline: Callable[[], None] | None = None,
+    ) -> Located:
+        """Walk through one fixture. ``deadline`` is called between pieces.
+
+        Args:
+            fixture_idx: which.
+            budget_bytes: how much memory the values of one piece may take.
+            models: graphs to look into in place of those on disk, by role.
+            deadline: raises a ReflexError when the time is over.
+        """
+        fixture = self.fixture(fixture_idx)
+        with self._runner as runner:
+            if self._traced is None:
+                self._tell("trace", 0, 1)
+                self._traced = _programs(self._bundle, runner, self._flow_of, self._seed)
+                self._tell("trace", 1, 1)
+            if deadline is not None:
+                deadline()
+            programs, clock = self._traced
+            expected = next(iter(runner.run(fixture).values()))
+            started = time.perf_counter()
+            tape = Tape(programs, fixture, clock)
+            graphs = self._opened(models)
+            names = Names({half: tape.names(half) for half in programs}, tape.keys(), graphs)
+            self._tell("walk", 0, 1)
+            walked = walk(
+                graphs,
+                tape,
+                names,
+                fixture,
+                clock,
+                self._bundle.path,
+                budget_bytes=budget_bytes,
+                deadline=deadline,
+            )
+            self.walked, self.graphs = walked, graphs
+            self._tell("walk", 1, 1)
+            seconds = time.perf_counter() - started
+            cause, said = explain(
+                self._bundle,
+                walked,
+                fixture,
+                expected,
+                truth=lambda: next(iter(runner.exact(fixture).values())),
+                search_split=lambda: first_differing_module(self._bundle, runner, self._flow_of, fixture),
+            )
+        return Located(
+            fixture_idx=fixture_idx,
+            cause=cause,
+            said=said,
+            place=walked.place,
+            growth=tuple(walked.growth.values()),
+            values=walked.values,
+            unmatched=walked.unmatched,
+            seconds=seconds,
+        )
+
+    def _opened(self, models: Mapping[str, ir.Model] | None) -> Graphs:
+        """The bundle's graphs, read once; others each time."""
+        if models is not None:
+            return open_graphs(self._bundle, models)
+        if self._read is None:
+            self._read = open_graphs(self._bundle)
+        return self._read
+
+    def fixture(self, fixture_idx: int) -> dict[str, Array]:
+        """The inputs of one fixture, by name."""
+        from pytest_reflex.inputs.fixtures import fixtures_from
+
+        if self._inputs is None:
+            return dict(fixtures_from(self._bundle.inputs, fixture_idx + 1, self._seed).make(fixture_idx))
+        if not 0 <= fixture_idx < len(self._inputs):
+            raise ReflexError(
+                f"fixture {fixture_idx} is not recorded; give one from 0 to {len(self._inputs) - 1}"
+            )
+        return dict(self._inputs[fixture_idx])
+
+
+def _programs(
+    bundle: StoredBundle, runner: TorchRunner, flow_of: FlowOf, seed: int
+) -> tuple[dict[str, Program], Clock | None]:
+    """The programs that the bundle's graphs were converted from, traced again in the same way."""
+    specs = bundle.inputs
+    free = {spec.name: spec.free for spec in specs if spec.free}
+    sizes = example_sizes(specs)
+    example = make_fixture([spec.sized(sizes) for spec in specs], seed=seed, fixture_idx=0)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in example.items()}
+    policy = runner.model
+    if policy is None:
+        raise ReflexError(f"{runner.name} has no model to trace")
+    stated = bundle.manifest["loop"]
+    if stated is None:
+        traced = trace_program(policy, runner.forward, tensors, free=free)
+        return {"model": Program(traced, "model")}, None
+    flow = flow_of(policy)
+    x_t = tensors.pop(stated["noise"])
+    traced = trace_program(flow, prefix_call(flow), tensors, free=free)
+    prefix = Program(traced, "prefix")
+    schedule, steps = schedule_from_json(stated["schedule"]), bundle.manifest["steps"]
+    clock = Clock([schedule.time(i, steps) for i in range(steps)], schedule.dt(steps), stated["noise"])
+    context, context_free = _context(prefix, free, sizes)
+    now = torch.full(x_t.shape[:1], clock.times[0], dtype=torch.float32)
+    noise_axes = free.get(clock.noise, ())
+    step_free = {**context_free, X_T: list(noise_axes), TIME: list(noise_axes[:1])}
+    step = trace_program(flow, velocity_call(flow), {X_T: x_t, TIME: now, **context}, free=step_free)
+    return {"prefix": prefix, "step": Program(step, "step")}, clock
+
+
+def _context(
+    prefix: Program, free: Mapping[str, Sequence[str | None]], sizes: Mapping[str, int]
+) -> tuple[dict[str, torch.Tensor], dict[str, list[str | None]]]:
+    """Blanks of what the prefix gives, and which of their axes are free."""
+    called: dict[str, str] = {}
+    for name, node in prefix.inputs.items():
+        for size, axis in zip(node.meta["val"].shape, free.get(name, ()), strict=False):
+            if axis and not isinstance(size, int):
+                called[str(size)] = axis
+    blanks: dict[str, torch.Tensor] = {}
+    axes: dict[str, list[str | None]] = {}
+    for name, node in prefix.outputs.items():
+        value = node.meta["val"]
+        axes[name] = [None if isinstance(n, int) else called.get(str(n)) for n in value.shape]
+        shape = [n if isinstance(n, int) else sizes[called[str(n)]] for n in value.shape]
+        blanks[name] = torch.zeros(shape, dtype=value.dtype)
+    return blanks, axes
+
+
+__all__ = ["BUDGET_BYTES", "Deadline", "Search"]

@@ -1,0 +1,267 @@
+"""The walk: PyTorch's values and the graph's side by side, piece by piece, within a budget of memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from exporters.divergence.chunks import Turn, turns_of
+from exporters.divergence.interpreter import Clock, Key, Step, Tape
+from exporters.divergence.lifetimes import Lifetimes
+from exporters.divergence.local_error import Apart, apart, judge_local
+from exporters.divergence.parts import Graphs, Names, Part
+from exporters.divergence.scopes import layer_of, module_of, source_of
+from exporters.divergence.subgraph import BothWays
+from pytest_reflex.verdict.divergence import Growth, Place
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Walked:
+    """What a walk saw."""
+
+    place: Place | None = None
+    culprit: tuple[Part, ir.Value] | None = None
+    # What the culprit's piece was fed with, and what it should have given.
+    feed: dict[str, Array] = field(default_factory=dict)
+    expected_there: Array | None = None
+    growth: dict[tuple[int | None, str], Growth] = field(default_factory=dict)
+    values: int = 0
+    unmatched: int = 0
+    output: Array | None = None
+    expected: Array | None = None
+
+
+def walk(
+    graphs: Graphs,
+    tape: Tape,
+    names: Names,
+    inputs: Mapping[str, Array],
+    clock: Clock | None,
+    folder: Path,
+    *,
+    budget_bytes: int,
+    deadline: Callable[[], None] | None = None,
+) -> Walked:
+    """Compare every value.
+
+    Args:
+        graphs: the bundle's graphs.
+        tape: PyTorch's values.
+        names: which value of the one is which of the other.
+        inputs: the fixture.
+        clock: the loop's times and ``dt``, where there is one.
+        folder: where the graphs' weights lie.
+        budget_bytes: how much a piece's values may take, each of three times.
+        deadline: called between pieces; raises when the time is over.
+    """
+    return _Walk(graphs, tape, names, inputs, clock, folder, budget_bytes).run(deadline or (lambda: None))
+
+
+class _Walk:
+    def __init__(
+        self,
+        graphs: Graphs,
+        tape: Tape,
+        names: Names,
+        inputs: Mapping[str, Array],
+        clock: Clock | None,
+        folder: Path,
+        budget: int,
+    ) -> None:
+        self._graphs, self._tape, self._names = graphs, tape, names
+        self._both = BothWays(graphs, folder)
+        self._inputs, self._clock, self._budget = inputs, clock, budget
+        self._steps: Iterator[Step] = iter(tape)
+        self._torch: dict[Key, Step] = {}
+        self._candidate: dict[ir.Value, Array] = {}
+        # What the graph alone has, inside of an operator that it splits up, made of PyTorch's own values.
+        self._between: dict[ir.Value, Array] = {}
+        self._seen = Walked()
+        self._lifetimes = Lifetimes(graphs, names)
+        # How many nodes, and ends of parts, are done.
+        self._now = 0
+
+    def run(self, deadline: Callable[[], None]) -> Walked:
+        turns = deque(turns_of(self._graphs.parts, self._names, self._budget))
+        with self._both:
+            for part in self._graphs.parts:
+                self._seed(part)
+                while turns and turns[0].part is part:
+                    deadline()
+                    turn = turns.popleft()
+                    self._compare(turn)
+                    self._let_go(len(turn.nodes))
+                if part.following is not None:
+                    self._advance(part)
+                self._let_go(1)
+        for _ in self._steps:  # what the graph has no counterpart of: steps that it leaves out
+            pass
+        if self._tape.output is not None:
+            self._seen.expected = self._tape.output.detach().numpy()
+        return self._seen
+
+    def _seed(self, part: Part) -> None:
+        """The values that the host, or a Loop, gives a part."""
+        for name, value in self._graphs.inputs.items():
+            if name in self._inputs:
+                self._candidate[value] = self._inputs[name]
+        if part.step is None or self._clock is None:
+            if self._clock is not None and "num_steps" in self._graphs.inputs:
+                steps = np.asarray(len(self._clock.times), np.int64)
+                self._candidate[self._graphs.inputs["num_steps"]] = steps
+            return
+        x = self._seen.output if self._seen.output is not None else self._inputs[self._clock.noise]
+        batch = x.shape[:1]
+        now = np.full(batch, self._clock.times[part.step], np.float32)
+        seeds = {
+            "x_t": x,
+            "time": now,
+            "loop/x_t": x,
+            "loop/index": np.asarray(part.step, np.int64),
+            "loop/going": np.asarray(True),
+        }
+        for name, array in seeds.items():
+            if name in self._graphs.inputs:
+                self._candidate[self._graphs.inputs[name]] = array
+
+    def _advance(self, part: Part) -> None:
+        """The next ``x``: the host's arithmetic where the layout leaves it to the host."""
+        if part.following is None or self._clock is None or part.step is None:
+            return
+        got = self._candidate[part.following]
+        if str(part.following.name) == "velocity":
+            before = self._seen.output if self._seen.output is not None else self._inputs[self._clock.noise]
+            got = before + np.float32(self._clock.dt) * got
+            key = Key("loop", part.step, "x_next")
+            self._reach({key})
+            expected = self._torch[key]
+            self._grow(part.step, "x", apart(expected.tensor.numpy(), got), 0.0)
+        self._seen.output = got
+
+    def _compare(self, turn: Turn) -> None:
+        part, nodes, made, keys = turn.part, turn.nodes, turn.made, turn.keys
+        self._reach(keys.values())
+        cut = [v for v in made if v in keys and self._fits(v, self._torch.get(keys[v]))]
+        self._seen.unmatched += len(made) - len(cut)
+        self._seen.values += len(cut)
+        inside = set(nodes)
+        onward = [v for v in made if self._read_later(v, inside, part)]
+        # How far the graph has come on its own way is asked of what a layer hands on, not of all within it.
+        last = {self._layer(v, keys[v]): v for v in cut}
+        known = frozenset(cut)
+        between = [v for v in onward if v not in known]
+        got, local, fed = self._both.run(
+            nodes,
+            onward=list(dict.fromkeys([*last.values(), *onward])),
+            own=self._candidate.__getitem__,
+            alone=[*cut, *between],
+            cut=known,
+            given=lambda value: self._given(value, part),
+        )
+        for value in cut:
+            self._look(part, value, self._torch[keys[value]], got.get(value), local[value])
+        self._between |= {value: local[value].copy() for value in between}
+        if self._seen.culprit is not None and not self._seen.feed:
+            self._seen.feed = fed
+        for value in onward:
+            self._candidate[value] = got[value].copy()
+
+    def _given(self, value: ir.Value, part: Part) -> Array:
+        """PyTorch's own value for an input of a node; where it has none, the graph's."""
+        key = self._lifetimes.key_of_input(value, part)
+        step = self._torch.get(key) if key is not None else None
+        if step is None or not self._fits(value, step):
+            return self._between[value] if value in self._between else self._candidate[value]
+        return step.tensor.detach().numpy()
+
+    def _reach(self, wanted: Iterable[Key]) -> None:
+        """Let PyTorch compute on until it has all of ``wanted`` that it knows."""
+        missing = {key for key in wanted if key not in self._torch}
+        while missing:
+            step = next(self._steps, None)
+            if step is None:
+                return
+            # PyTorch may have it long before the graph: it is kept until its last reader there.
+            if self._lifetimes.lasts(step.key, self._now):
+                self._torch[step.key] = step
+            missing.discard(step.key)
+
+    def _fits(self, value: ir.Value, step: Step | None) -> bool:
+        if step is None or value.dtype is None or value.shape is None:
+            return False
+        dtype = value.dtype.numpy() == _numpy_dtype(step.tensor.dtype)
+        sizes = [n if isinstance(n, int) else None for n in value.shape]
+        rank = len(sizes) == step.tensor.dim()
+        return dtype and rank and all(n in (None, m) for n, m in zip(sizes, step.tensor.shape, strict=True))
+
+    def _read_later(self, value: ir.Value, inside: set[ir.Node], part: Part) -> bool:
+        if value is self._graphs.output or value is part.following:
+            return True
+        return any(node not in inside for node, _ in value.uses())
+
+    def _let_go(self, count: int) -> None:
+        """Drop what only the next ``count`` nodes, or ends of parts, were to read."""
+        before, self._now = self._now, self._now + count
+        for value in self._lifetimes.over(before, self._now):
+            self._candidate.pop(value, None)
+            self._between.pop(value, None)
+        for key in [k for k in self._torch if not self._lifetimes.lasts(k, self._now)]:
+            del self._torch[key]
+
+    def _layer(self, value: ir.Value, key: Key) -> tuple[int | None, str]:
+        return key.step, layer_of(module_of(value, self._torch[key]))
+
+    def _look(self, part: Part, value: ir.Value, step: Step, got: Array | None, local: Array) -> None:
+        reference = step.tensor.detach().numpy()
+        alone = apart(reference, local)
+        module = module_of(value, step)
+        found = None if got is None else apart(reference, got)
+        self._grow(step.key.step, layer_of(module), found, alone.error)
+        if value is self._graphs.output and got is not None:
+            self._seen.output = got.copy()
+        # Compared once, it is only read from now on: what it was made of can go.
+        self._torch[step.key] = Step(step.key, step.tensor)
+        if self._seen.place is not None:
+            return
+        judged = judge_local(step, reference, local, alone)
+        if not judged.wrong:
+            return
+        node = value.producer()
+        self._seen.culprit = (part, value)
+        self._seen.expected_there = reference.copy()
+        self._seen.place = Place(
+            step=step.key.step,
+            module=module,
+            source=source_of(value),
+            value=str(value.name),
+            node=str(node.name) if node else "",
+            operator=node.op_type if node else "",
+            index=alone.index,
+            reference=reference[alone.index].item(),
+            candidate=local[alone.index].item(),
+            error=alone.error,
+            rounding=judged.rounding,
+            scale=alone.scale,
+        )
+
+    def _grow(self, step: int | None, module: str, found: Apart | None, local: float) -> None:
+        """Local errors are the worst of all a module's nodes, the propagated one that of its last value."""
+        before = self._seen.growth.get((step, module), Growth(step, module, 0.0, 0.0, 0.0))
+        far, scale = (before.propagated, before.scale) if found is None else (found.error, found.scale)
+        self._seen.growth[step, module] = Growth(step, module, far, max(before.local, local), scale)
+
+
+def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any] | None:
+    try:
+        return np.dtype(str(dtype).removeprefix("torch."))
+    except TypeError:
+        return None

@@ -1,0 +1,314 @@
+"""GR00T N1.7 and N1.6: the action head of lerobot's GR00T, one denoising step at a time.
+
+The vision-language backbone stays in PyTorch; what is exported is the head that turns its features into
+actions. The reference is the head's own ``get_action``, in float32. It draws its noise itself: the noise
+of a fixture is handed to that one draw, and nothing else is touched.
+
+The prefix is the head's own ``_encode_features``; the step makes the calls of the loop's body in
+``get_action_with_features``. What the step asks of the observation alone (cross-attention's keys and
+values, the embodiment's weights) is moved behind the prefix by the composer.
+
+N1.6 is the same classes without self-attention over the vision-language features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from exporters.families.groot_checkpoints import head_of
+from exporters.families.groot_embodiment import one_embodiment
+from exporters.families.lerobot import require_counts
+from exporters.flow.loop_states import watched_states
+from exporters.flow.policy import Context, FlowPolicy
+from exporters.flow.schedule import BucketedSchedule, Layout
+from pytest_reflex.errors import InputError, RunnerError
+from pytest_reflex.inputs import Gaussian, ImageTokenMask, InputSpec, Integers, PromptMask, State
+
+if TYPE_CHECKING:
+    from exporters.bundles import Export
+    from pytest_reflex.runners import TorchRunner
+
+__all__ = ["FAMILY", "GrootFlow", "export", "inputs", "load", "reference"]
+
+FAMILY = "groot"
+# How many tokens fixture 0 has where their number is free: one camera of 64 and some text.
+TOKENS: Final = 96
+
+
+class GrootFlow(FlowPolicy):
+    """The two halves of GR00T's action head.
+
+    Where a prompt holds no image, or nothing but images, the cross-attention of every other block has
+    all its keys masked. torch gives zeros there, and so does the graph
+    (:mod:`exporters.graph.program_passes`).
+
+    Args:
+        policy: a live policy, model or action head.
+        embodiment: the one to bake in; by default it is an input.
+    """
+
+    def __init__(self, policy: Any, *, embodiment: int | None = None) -> None:
+        super().__init__()
+        head = head_of(policy)
+        self.head: Any = head if embodiment is None else one_embodiment(head, embodiment)
+        self.steps = int(head.num_inference_timesteps)
+        self.schedule = BucketedSchedule(int(head.num_timestep_buckets))
+
+    def prefix(  # type: ignore[override]
+        self,
+        *,
+        backbone_features: torch.Tensor,  # [B, S, E]
+        backbone_attention_mask: torch.Tensor,  # [B, S] bool
+        image_mask: torch.Tensor,  # [B, S] bool
+        state: torch.Tensor,  # [B, history, D]
+        embodiment_id: torch.Tensor | None = None,  # [B] int64
+    ) -> Context:
+        features = self.head._encode_features(
+            _batch(backbone_features=backbone_features), _batch(state=state, embodiment_id=embodiment_id)
+        )
+        context = {
+            "vl_embeds": features.backbone_features,
+            "state_features": features.state_features,
+            "image_mask": image_mask,
+            "backbone_attention_mask": backbone_attention_mask,
+        }
+        return context if embodiment_id is None else {**context, "embodiment_id": embodiment_id}
+
+    def velocity(  # type: ignore[override]
+        self,
+        x_t: torch.Tensor,  # [B, T, D]
+        time: torch.Tensor,  # [B], whole numbers below the schedule's buckets
+        vl_embeds: torch.Tensor,  # [B, S, E]
+        state_features: torch.Tensor,  # [B, 1, W]
+        image_mask: torch.Tensor,  # [B, S] bool
+        backbone_attention_mask: torch.Tensor,  # [B, S] bool
+        embodiment_id: torch.Tensor | None = None,  # [B] int64
+    ) -> torch.Tensor:
+        head = self.head
+        bucket = time.long()
+        actions = head.action_encoder(x_t, bucket, embodiment_id)  # [B, T, W]
+        if head.config.add_pos_embed:
+            places = torch.arange(actions.shape[1], dtype=torch.long, device=x_t.device)
+            actions = actions + head.position_embedding(places).unsqueeze(0)
+        masks = {"image_mask": image_mask, "backbone_attention_mask": backbone_attention_mask}
+        hidden = head.model(
+            hidden_states=torch.cat((state_features, actions), dim=1),  # [B, 1 + T, W]
+            encoder_hidden_states=vl_embeds,
+            timestep=bucket,
+            **(masks if head.config.use_alternate_vl_dit else {}),
+        )
+        velocity: torch.Tensor = head.action_decoder(hidden, embodiment_id)[:, -head.action_horizon :]
+        return velocity
+
+
+def _batch(**fields: Any) -> Any:
+    from transformers.feature_extraction_utils import BatchFeature
+
+    return BatchFeature(data=fields)
+
+
+class _GivenNoise(TorchFunctionMode):
+    """Gives ``torch.randn`` the noise of a fixture, once, where it asks for noise of that shape."""
+
+    def __init__(self, noise: torch.Tensor) -> None:
+        super().__init__()
+        self._noise = noise
+        self.draws = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.randn:
+            return func(*args, **kwargs)
+        self.draws += 1
+        drawn = func(*args, **{**kwargs, "device": "meta"})
+        # In float64 where the whole head runs in it; the values are the fixture's in either.
+        if drawn.shape != self._noise.shape or drawn.dtype not in (self._noise.dtype, torch.float64):
+            raise RunnerError(
+                f"get_action draws noise {drawn.dtype} {list(drawn.shape)}, and input 'noise' is "
+                f"{self._noise.dtype} {list(self._noise.shape)}"
+            )
+        return self._noise.to(drawn.dtype, copy=True)
+
+
+def _sample(policy: Any, named: dict[str, torch.Tensor], steps: int | None, embodiment: int | None) -> Any:
+    """``get_action`` of the head, whole, with its noise and its number of steps as asked for."""
+    head = head_of(policy)
+    batch = named["noise"].shape[0]
+    ids = named["embodiment_id"] if embodiment is None else torch.full((batch,), embodiment)
+    backbone = ("backbone_features", "backbone_attention_mask", "image_mask")
+    with _counted(head, steps), _GivenNoise(named["noise"]) as given:
+        action = head.get_action(
+            _batch(**{name: named[name] for name in backbone}),
+            _batch(state=named["state"], embodiment_id=ids),
+        )
+    if given.draws != 1:
+        raise RunnerError(f"get_action drew noise {given.draws} times; this version knows it to draw once")
+    return action["action_pred"]
+
+
+@contextlib.contextmanager
+def _counted(head: Any, steps: int | None) -> Iterator[None]:
+    """The head keeps its number of steps as an attribute; restores what that said."""
+    said = head.num_inference_timesteps
+    head.num_inference_timesteps = steps if steps is not None else said
+    try:
+        yield
+    finally:
+        head.num_inference_timesteps = said
+
+
+def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> Any:
+    """Load the action head of a policy in float32 and eval mode, on the CPU.
+
+    Args:
+        checkpoint: a directory or a hub id: of GR00T itself, as ``nvidia/GR00T-N1.7-3B``, or of a policy
+            that lerobot fine-tuned, whose head is described by the checkpoint that it was built on.
+        revision: branch, tag or commit of the hub id.
+
+    Returns:
+        lerobot's ``GR00TN17ActionHead``. The backbone's weights are not read.
+
+    Raises:
+        CheckpointError: it cannot be had or read, is of another family, or its keys do not fit.
+        ReflexError: lerobot or diffusers is not installed, or is of an unsupported version.
+    """
+    from exporters.families import groot_checkpoints
+
+    return groot_checkpoints.load(checkpoint, revision=revision)
+
+
+def reference(policy: Any, *, steps: int | None = None, embodiment: int | None = None) -> TorchRunner:
+    """``get_action`` of the action head, unpatched, as the reference.
+
+    Args:
+        policy: a live policy, model or action head, or a function that loads one when the runner opens.
+        steps: the number of denoising steps; by default the head's own.
+        embodiment: the one that is baked into the candidate; by default it is an input.
+    """
+    from pytest_reflex.runners import TorchRunner
+
+    def call(model: Any, **named: torch.Tensor) -> torch.Tensor:
+        actions: torch.Tensor = _sample(model, named, steps, embodiment)
+        return actions
+
+    def states(model: Any, **named: torch.Tensor) -> list[torch.Tensor]:
+        encoder = head_of(model).action_encoder
+        return watched_states(encoder, lambda: call(model, **named), named["noise"])
+
+    if isinstance(policy, torch.nn.Module):
+        head = head_of(policy)
+        return TorchRunner(head, functools.partial(call, head), outputs=["actions"], states=states)
+    return TorchRunner(policy, call, outputs=["actions"], states=states)
+
+
+def flow(policy: Any, *, embodiment: int | None = None) -> FlowPolicy:
+    """The action head's two halves, as :func:`export` traces them."""
+    return GrootFlow(head_of(policy), embodiment=embodiment)
+
+
+def inputs(
+    policy: Any, *, tokens: int | None = None, batch: int = 1, embodiment: int | None = None
+) -> list[InputSpec]:
+    """What the action head reads.
+
+    ``backbone_features`` [batch, tokens, E] as the backbone's last layer gives them,
+    ``backbone_attention_mask`` and ``image_mask`` [batch, tokens], true for tokens that are no padding and
+    for those that stand for an image; ``state`` [batch, history, max_state_dim]; ``embodiment_id``
+    [batch]; ``noise`` [batch, horizon, max_action_dim].
+
+    Args:
+        policy: a live policy, model or action head.
+        tokens: how many, padding included. By default their number is free: self-attention looks at
+            padding too, so more of it is another answer, and a bundle must take what the backbone gives.
+        batch: the batch size.
+        embodiment: the one to bake in, which is then no input.
+
+    Raises:
+        InputError: a size is no whole number of at least 1, or there is no such embodiment.
+    """
+    head = head_of(policy)
+    config = head.config
+    require_counts(tokens=tokens if tokens is not None else TOKENS, batch=batch)
+    embodiments = int(config.max_num_embodiments)
+    require_embodiment(embodiment, embodiments)
+    free = (None, "tokens") if tokens is None else ()
+    prompt = (batch, tokens if tokens is not None else TOKENS)
+    features = (*prompt, int(config.backbone_embedding_dim))
+    specs = [
+        InputSpec("backbone_features", features, "float32", Gaussian(), free and (*free, None)),
+        InputSpec("backbone_attention_mask", prompt, "bool", PromptMask(padding="left"), free),
+        InputSpec("image_mask", prompt, "bool", ImageTokenMask(), free),
+        InputSpec(
+            "state", (batch, int(config.state_history_length), int(config.max_state_dim)), "float32", State()
+        ),
+    ]
+    if embodiment is None:
+        specs.append(InputSpec("embodiment_id", (batch,), "int64", Integers(0, embodiments)))
+    noise = (batch, int(head.action_horizon), int(head.action_dim))
+    return [*specs, InputSpec("noise", noise, "float32", Gaussian())]
+
+
+def require_embodiment(embodiment: object, embodiments: int) -> None:
+    """Refuse what is no embodiment.
+
+    Raises:
+        InputError: naming the value.
+    """
+    if embodiment is None:
+        return
+    whole = isinstance(embodiment, int) and not isinstance(embodiment, bool)
+    if not whole or not 0 <= embodiment < embodiments:  # type: ignore[operator]
+        raise InputError(f"embodiment is {embodiment!r}, expected a whole number from 0 to {embodiments - 1}")
+
+
+def export(
+    policy: Any,
+    out_dir: str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    tokens: int | None = None,
+    batch: int = 1,
+    embodiment: int | None = None,
+    layout: Layout = "stepwise",
+    **options: Any,
+) -> Export:
+    """Export the action head of ``policy`` as a bundle, proven against its own ``get_action``.
+
+    Args:
+        policy: a live policy, model or action head in float32, or what :func:`load` returned.
+        out_dir: where the bundle goes; an earlier bundle there is replaced once the new one has passed.
+        steps: the number of denoising steps; by default the head's own.
+        tokens: how many tokens the bundle reads; by default their number is free.
+        batch: the batch size.
+        embodiment: bake this one in. Its weights alone are written, a thirtieth of those that depend on
+            the embodiment, and ``embodiment_id`` is no input; the manifest says which.
+        layout: how the bundle carries the loop; the host runs it where it is ``stepwise``.
+        **options: what :func:`exporters.export` takes: threshold, strict, fixtures, seed and so on.
+
+    Raises:
+        ParityError: the export misses the threshold; nothing is written.
+        ReflexError: it could not be made or judged; nothing is written.
+    """
+    from exporters.exporting import export as export_any
+
+    head = head_of(policy)
+    specs = inputs(head, tokens=tokens, batch=batch, embodiment=embodiment)
+    steps = steps if steps is not None else int(head.num_inference_timesteps)
+    return export_any(
+        reference(head, steps=steps, embodiment=embodiment),
+        out_dir,
+        inputs=specs,
+        flow=flow(head, embodiment=embodiment),
+        steps=steps,
+        family=FAMILY,
+        layout=layout,
+        call={"embodiment": embodiment},
+        **options,
+    )

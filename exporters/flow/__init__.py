@@ -1,0 +1,1 @@
+"""Flow-matching policies: two halves, a schedule, and what the loop holds."""

@@ -1,0 +1,110 @@
+"""FlowPolicy: a flow-matching policy as two halves and a schedule.
+
+A policy of this kind looks at the observation once (the *prefix*) and then walks noise to actions
+along a learnt velocity (the *step*, N times). Whoever wraps a policy says what the halves are;
+everything else, the loop included, is done here and in :mod:`exporters.graph.layouts`.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import nn
+
+from exporters.flow.schedule import EulerSchedule, Schedule
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.runners import TorchRunner
+
+Context = dict[str, torch.Tensor]
+
+
+class FlowPolicy(nn.Module, ABC):
+    """A policy's own submodules, called in two halves.
+
+    Subclasses hold the upstream policy as a submodule and write :meth:`prefix` and
+    :meth:`velocity` with its parts. They are what is traced; what is *true* remains the upstream
+    policy, whole, and the split is judged against it like any other export.
+
+    A policy that has no other implementation is its own reference: called as a module, it runs the
+    loop in PyTorch.
+
+    Attributes:
+        steps: how many steps the loop takes.
+        schedule: how the loop counts its time.
+        noise: name of the input that holds the initial ``x``.
+        output: name of what the loop gives.
+    """
+
+    steps: int = 10
+    schedule: Schedule = EulerSchedule()
+    noise: str = "noise"
+    output: str = "actions"
+
+    @abstractmethod
+    def prefix(self, **observation: torch.Tensor) -> Context:
+        """What every step needs of the observation, by name: keys, values, masks, the state.
+
+        Called with every input except the noise, by keyword.
+        """
+
+    @abstractmethod
+    def velocity(self, x_t: torch.Tensor, time: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
+        """The velocity, shaped like ``x_t`` ``[batch, chunk, dim]``, at ``time`` ``[batch]`` float32."""
+
+    def forward(self, **inputs: torch.Tensor) -> Context:
+        """The whole policy in PyTorch: ``{output: actions}`` for the named inputs, noise included."""
+        return {self.output: flow_states(self, **inputs)[-1]}
+
+
+def flow_runner(
+    model: nn.Module | Callable[[], nn.Module], steps: int | None, outputs: Sequence[str] | None = None
+) -> TorchRunner:
+    """A flow that is its own reference as a runner, over so many steps.
+
+    Args:
+        model: the flow, or a function that loads it; another module runs as it does by itself.
+        steps: how many steps its loop takes; by default the flow's own.
+        outputs: names of the outputs.
+    """
+
+    def call(flow: nn.Module, **inputs: torch.Tensor) -> Context:
+        # One that runs its loop in its own way knows how.
+        if not isinstance(flow, FlowPolicy) or type(flow).forward is not FlowPolicy.forward:
+            return cast("Context", flow(**inputs))
+        return {flow.output: flow_states(flow, steps, **inputs)[-1]}
+
+    def states(flow: nn.Module, **inputs: torch.Tensor) -> list[torch.Tensor]:
+        return flow_states(flow, steps, **inputs)
+
+    bound = functools.partial(call, model) if isinstance(model, nn.Module) else call
+    return TorchRunner(model, bound, outputs=outputs, states=states)
+
+
+def flow_states(flow: nn.Module, steps: int | None = None, /, **inputs: torch.Tensor) -> list[torch.Tensor]:
+    """What the loop of a flow that is its own reference holds after each step; the last is its output.
+
+    Args:
+        flow: the flow.
+        steps: how many steps the loop takes; by default the flow's own.
+        inputs: the inputs, noise included.
+
+    Raises:
+        RunnerError: the module is no :class:`FlowPolicy`, so nobody knows its steps.
+    """
+    if not isinstance(flow, FlowPolicy):
+        raise RunnerError(f"a {type(flow).__name__} is no FlowPolicy, whose loop is known")
+    x = inputs.pop(flow.noise)
+    context = flow.prefix(**inputs)
+    steps = steps or flow.steps
+    dt = flow.schedule.dt(steps)
+    states = []
+    for index in range(steps):
+        now = flow.schedule.time(index, steps)
+        time = torch.full(x.shape[:1], now, dtype=torch.float32, device=x.device)
+        x = x + dt * flow.velocity(x, time, **context)
+        states.append(x)
+    return states

@@ -1,0 +1,208 @@
+"""nn.Module -> onnx_ir.Model. ``torch.export`` and ``torch.onnx`` are called in this file and nowhere else.
+
+Between the two the program is mended by :mod:`exporters.graph.program_passes`, and after them the graph by
+:mod:`exporters.graph.graph_passes`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnxscript import version_converter
+from torch import nn
+from torch.export import ExportedProgram
+
+from exporters.graph.graph_passes import (
+    brief_metadata,
+    name_axes,
+    name_ends,
+    name_weights,
+    refuse_narrowed_constants,
+    transpose_weights,
+)
+from exporters.graph.program_passes import fold_constants, widen_scalars, zero_masked_rows
+from pytest_reflex.errors import TracingError
+
+OPSET = 20
+_CHATTY = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir", "transformers")
+Named = Mapping[str, torch.Tensor]
+
+
+class _Entry(nn.Module):
+    """Gives a function of named tensors the positional ``forward`` that ``torch.export`` wants."""
+
+    def __init__(
+        self, owner: nn.Module, call: Callable[..., Named], inputs: Sequence[str], outputs: list[str]
+    ) -> None:
+        super().__init__()
+        self.owner = owner
+        self._call = call
+        self._inputs = tuple(inputs)
+        # A list that is filled in place: torch.export restores attributes that forward assigns.
+        self._outputs = outputs
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        named = self._call(**dict(zip(self._inputs, tensors, strict=True)))
+        self._outputs[:] = named
+        return tuple(named.values())
+
+
+def trace(
+    owner: nn.Module,
+    call: Callable[..., Named],
+    inputs: Named,
+    *,
+    free: Mapping[str, Sequence[str | None]] = MappingProxyType({}),
+) -> ir.Model:
+    """Trace ``call`` into an ONNX model without reading a weight.
+
+    Args:
+        owner: the module whose parameters and buffers ``call`` uses, in eval mode.
+        call: maps the inputs, by keyword, to named output tensors.
+        inputs: example tensors; their names, shapes and dtypes become the graph's.
+        free: of an input, by name, what each of its axes is called where it may have any size, else None;
+            axes of one name have one size. Example sizes of free axes must be 2 or more, and differ.
+
+    Returns:
+        A model whose inputs and outputs carry the names of ``inputs`` and of what ``call`` returned,
+        and whose initializers still point at the owner's own storage.
+
+    Raises:
+        TracingError: torch could not trace or convert it, or the graph would narrow a float64 constant.
+    """
+    traced = trace_program(owner, call, inputs, free=free)
+    outputs, program, title = traced.outputs, traced.program, type(owner).__name__
+    with torch.no_grad(), _quiet(), _naming(f"torch.onnx could not convert {title}"):
+        converted = _half("_exported_program_to_onnx_program")(program, registry=_registry())
+        version_converter.convert_version(converted.model, OPSET, fallback=True)
+        refuse_narrowed_constants(converted.model)
+        name_weights(converted.model)
+        transpose_weights(converted.model)
+        converted.optimize()
+    clash = set(inputs) & set(outputs)
+    if clash:
+        raise TracingError(f"{sorted(clash)} name both an input and an output of {title}; rename one")
+    model: ir.Model = converted.model
+    name_ends(model, list(inputs), outputs)
+    name_axes(model, free)
+    brief_metadata(model)
+    return model
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced program as it is converted: in functional operators, mended, its constants folded.
+
+    Attributes:
+        program: the program.
+        inputs: names of its inputs, in order.
+        outputs: names of its outputs, in order.
+    """
+
+    program: ExportedProgram
+    inputs: list[str]
+    outputs: list[str]
+
+
+def trace_program(
+    owner: nn.Module,
+    call: Callable[..., Named],
+    inputs: Named,
+    *,
+    free: Mapping[str, Sequence[str | None]] = MappingProxyType({}),
+) -> Traced:
+    """The program that :func:`trace` converts; the same arguments, the same errors."""
+    outputs: list[str] = []
+    entry = _Entry(owner, call, list(inputs), outputs).eval()
+    names = sorted({name for axes in free.values() for name in axes if name})
+    sizes = {name: torch.export.Dim(name, min=1) for name in names}
+    shapes = None
+    if sizes:
+        of = {n: {i: sizes[axis] for i, axis in enumerate(free.get(n, ())) if axis} for n in inputs}
+        shapes = (tuple(of.values()),)
+    title = type(owner).__name__
+    with torch.no_grad(), _quiet():
+        with _naming(f"torch.export could not trace {title}"):
+            # torch guards free sizes with conditions that it cannot always simplify, such as
+            # min(n, 4 * n) == n; deferred, they do not fix a size. The check runs several sizes.
+            program = torch.export.export(
+                entry,
+                tuple(inputs.values()),
+                dynamic_shapes=shapes,
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=bool(sizes),
+            )
+        with _naming(f"torch.export could not reduce {title} to functional operators"):
+            program = _functional(program)
+            fold_constants(program)
+            widen_scalars(program)
+            zero_masked_rows(program)
+    return Traced(program, list(inputs), outputs)
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The program in the operators that torch.onnx converts, none of them in place, dtypes promoted by casts.
+
+    This is the first half of ``torch.onnx.export``, whose second half :func:`trace` calls. In between, the
+    passes of :mod:`exporters.graph.program_passes` see every scalar that the decompositions bring in, and no
+    value that is written to after it was made; and nothing is decomposed twice.
+    """
+    prepared: ExportedProgram = _half("_prepare_exported_program_for_export")(program, registry=_registry())
+    return prepared
+
+
+def _half(name: str) -> Any:
+    """One of the two functions that ``torch.onnx.export`` consists of, and that have no public names."""
+    from torch.onnx._internal.exporter import _core
+
+    half = getattr(_core, name, None)
+    if half is None:
+        raise TracingError(
+            f"torch {torch.__version__} has no torch.onnx {name}, which exports are made with; "
+            "install one that is known to: 2.9 to 2.13"
+        )
+    return half
+
+
+@functools.cache
+def _registry() -> Any:
+    """The operators that torch.onnx can convert; a second to gather."""
+    from torch.onnx._internal.exporter import _registration
+
+    return _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
+
+
+@contextlib.contextmanager
+def _naming(what: str) -> Iterator[None]:
+    try:
+        yield
+    except TracingError:
+        raise
+    except Exception as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), "").strip()
+        raise TracingError(f"{what}: {type(error).__name__}: {first}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's and onnxscript's progress chatter out of a test's output; restores what it touched."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)

@@ -1,0 +1,1 @@
+"""A bundle as a service, and a service as a candidate."""

@@ -1,0 +1,264 @@
+"""A bundle as a service: proven with its own recorded fixtures, then given to robots as openpi gives its own.
+
+What answers a client is what was proven: the fixtures go through the same codec, the same
+:meth:`~exporters.bundle.runner.Policy.infer` and the same sessions. The socket is in
+:mod:`exporters.serving.server`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from exporters.bundle.runner import Policy
+from exporters.bundles import Bundle, open_bundle
+from exporters.serving.server import Server, bound
+from pytest_reflex._version import __version__
+from pytest_reflex.errors import BundleError, InputError, ReflexError, RunnerError, SettingsError
+from pytest_reflex.judge.check import check
+from pytest_reflex.report.text.terminal import headline
+from pytest_reflex.result import ParityResult
+from pytest_reflex.runners import wire
+from pytest_reflex.runners.base import RunnerBase
+from pytest_reflex.runners.served import SERVER, TIMING
+
+# What of the manifest a client needs to make observations, or a judge to make the reference.
+_TOLD: Final = (
+    *("made_by", "family", "layout", "steps", "loop", "call", "options", "session"),
+    *("inputs", "outputs", "source", "dtype", "versions"),
+)
+# A message may be this many times as large as its arrays: float64 in place of float32 is to be named
+# in an answer, not cut off.
+_SLACK: Final = 4
+_LEAST_BYTES: Final = 1 << 20
+_FREE_BYTES: Final = 64 << 20  # where a free axis leaves the size open
+
+_FAILED: Final = "the policy could not be run on this observation; the server's log says why"
+_INTERNAL: Final = "internal error; the server's log says what"
+
+log = logging.getLogger("reflex.serve")
+
+# (what is being done, how much of it is done, of how much)
+Progress = Callable[[str, int, int], None]
+
+
+class Service:
+    """Answers packed observations with packed actions; from several threads at once.
+
+    Args:
+        policy: what answers, opened by whoever made it.
+
+    Attributes:
+        name: of the policy.
+        metadata: what a client is told when it connects.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.name = policy.name
+        self.metadata: dict[str, Any] = {}
+        self._policy = policy
+
+    def answer(self, message: str | bytes, prev_total_ms: float | None = None) -> str | bytes:
+        """The reply to one message: packed outputs, or text that says in one line what is wrong with it."""
+        try:
+            return self.actions(message, prev_total_ms)
+        except InputError as error:
+            return _one_line(error)
+        except ReflexError as error:
+            log.error("reflex serve: %s", _one_line(error))
+            return _FAILED
+        except Exception:
+            # The client learns nothing of this machine, and the next one is served.
+            log.exception("reflex serve: internal error")
+            return _INTERNAL
+
+    def actions(self, message: str | bytes, prev_total_ms: float | None = None) -> bytes:
+        """The packed outputs for one message.
+
+        Beside them stands ``server_timing`` as openpi's server gives it: ``infer_ms``, and
+        ``prev_total_ms`` for the request before.
+
+        Raises:
+            InputError: the message is no observation of this policy.
+            RunnerError: ONNX Runtime failed.
+        """
+        observation = _observation(message)
+        begin = time.perf_counter()
+        outputs = self._policy.infer(observation)
+        timing = {"infer_ms": (time.perf_counter() - begin) * 1e3}
+        if prev_total_ms is not None:
+            timing["prev_total_ms"] = prev_total_ms
+        return wire.encode({**outputs, TIMING: timing})
+
+
+class _Answering(RunnerBase):
+    """The service as a candidate that stays open, so that what was judged is what serves."""
+
+    def __init__(self, service: Service, policy: Policy) -> None:
+        self.name = service.name
+        self._service = service
+        self._policy = policy
+
+    @property
+    def provider_asked(self) -> str:
+        return self._policy.provider_asked
+
+    @property
+    def providers_used(self) -> tuple[str, ...]:
+        return tuple(self._policy.providers_used)
+
+    def open(self) -> None:
+        self._policy.open()
+
+    def close(self) -> None:
+        """Nothing: it is needed."""
+
+    def facts(self) -> dict[str, Any]:
+        return self._policy.facts()
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            reply = self._service.actions(wire.encode(dict(inputs)))
+        except InputError as error:
+            raise RunnerError(f"{self.name}: {error}") from error
+        return {name: value.copy() for name, value in wire.decode(reply).items() if name != TIMING}
+
+
+def prepared(
+    directory: str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    provider: str = "cpu",
+    api_key: str | None = None,
+    max_size: int | None = None,
+    progress: Progress | None = None,
+) -> Server:
+    """A server of the bundle, its port taken and its policy proven; it serves when its ``run`` is called.
+
+    Args:
+        directory: the bundle.
+        host: the address to listen on.
+        port: the port to listen on; 0 takes a free one.
+        provider: the execution provider, by short or by full name.
+        api_key: what clients must send as ``Authorization: Api-Key ...``; by default nothing.
+        max_size: the largest message in bytes; by default what the bundle's inputs need, and then some.
+        progress: called with (stage, done, total).
+
+    Raises:
+        BundleError: a digest does not hold, or the bundle was never proven.
+        SettingsError: the address cannot be listened on, or the API key cannot be sent in a header.
+        MissingPackageError: websockets or msgpack is not installed.
+        ParityError: what would be served does not give the recorded actions on this machine.
+    """
+    for name in ("msgpack", "websockets"):
+        wire.package(name)
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
+        raise SettingsError("api key: it is empty or cannot stand in a header; give printable ASCII")
+    tell = progress or (lambda stage, done, total: None)
+    tell("digests", 0, 1)
+    bundle = open_bundle(directory)
+    tell("digests", 1, 1)
+    threshold = _proven_threshold(bundle)
+    # Before the proof, which may take minutes: a port that is taken is said at once.
+    listening = bound(host, port)
+    policy = Policy(bundle, provider=provider)
+    try:
+        service = Service(policy)
+        result = _proof(bundle, service, policy, threshold, tell)
+        service.metadata = _metadata(bundle, policy, result)
+    except BaseException:
+        policy.close()
+        listening.close()
+        raise
+    return Server(
+        service,
+        listening,
+        proven=f"{headline(result)}, as recorded at its export, on {policy.providers_used[0]}",
+        api_key=api_key,
+        max_size=max_size if max_size is not None else _max_size(bundle),
+    )
+
+
+def _proven_threshold(bundle: Bundle) -> float:
+    verdict = bundle.manifest.get("check")
+    if not isinstance(verdict, dict) or verdict.get("passed") is not True:
+        raise BundleError(
+            f"{bundle.path} is not served: its manifest has no passed verdict; export it with its check"
+        )
+    threshold = verdict.get("threshold")
+    if not isinstance(threshold, float) or not math.isfinite(threshold) or threshold <= 0:
+        raise BundleError(f"{bundle.path} has no threshold in its manifest; export the bundle again")
+    return threshold
+
+
+def _proof(
+    bundle: Bundle, service: Service, policy: Policy, threshold: float, progress: Progress
+) -> ParityResult:
+    recording = bundle.recording()
+    return check(
+        recording,
+        _Answering(service, policy),
+        inputs=recording.recorded(),
+        threshold=threshold,
+        provider=policy.provider_asked,
+        name=service.name,
+        progress=progress,
+    ).require()
+
+
+def _metadata(bundle: Bundle, policy: Policy, result: ParityResult) -> dict[str, Any]:
+    """What a client is told when it connects, as builtins."""
+    manifest = {name: bundle.manifest[name] for name in _TOLD if name in bundle.manifest}
+    return {
+        "server": SERVER,
+        "version": __version__,
+        "manifest": {**manifest, "digest": manifest_digest(bundle)},
+        "provider_asked": policy.provider_asked,
+        "providers_used": list(policy.providers_used),
+        "threshold": result.threshold,
+        "proven": {
+            "fixtures": len(result.fixtures),
+            "max_abs_diff": result.max_abs_diff_across_all,
+        },
+    }
+
+
+def manifest_digest(bundle: Bundle) -> str:
+    """SHA-256, in hex, over names and digests of all files of the bundle but the manifest."""
+    files = sorted((name, facts["sha256"]) for name, facts in bundle.manifest["files"].items())
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
+def _max_size(bundle: Bundle) -> int:
+    inputs = bundle.inputs
+    whole = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in inputs)
+    least = _FREE_BYTES if any(spec.free for spec in inputs) else _LEAST_BYTES
+    return max(least, _SLACK * whole)
+
+
+def _observation(message: str | bytes) -> dict[str, Any]:
+    """The named arrays of a message; whether they are the policy's own, the policy says."""
+    if isinstance(message, str):
+        raise InputError("the message is text; send a map of named arrays, packed with msgpack")
+    found = wire.decode(message)
+    if not isinstance(found, dict):
+        raise InputError(f"the message is a {type(found).__name__}; send a map of named arrays")
+    for name, value in found.items():
+        if not isinstance(name, str):
+            raise InputError(f"field {name!r}: a name is text, not bytes")
+        if not isinstance(value, np.ndarray | np.generic):
+            raise InputError(f"input {name!r} is a {type(value).__name__}; send it as an array")
+    return found
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

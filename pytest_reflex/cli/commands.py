@@ -1,0 +1,199 @@
+"""The commands of ``reflex``; what they judge with is imported when they run."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from exporters.flow.schedule import LAYOUTS
+from pytest_reflex._version import __version__
+from pytest_reflex.cli.options import api_key_option, judging_options, model_option, parsed, provider_option
+from pytest_reflex.cli.progress import Progress
+from pytest_reflex.cli.reference import named_reference, require_draws
+from pytest_reflex.cli.report import FAIL, PASS, Reported, report
+from pytest_reflex.errors import BundleError
+
+if TYPE_CHECKING:
+    from pytest_reflex.result import ParityResult
+
+# Options of `reflex export` that not every family takes.
+_OF_SOME_FAMILIES: Final = frozenset({"cameras", "prompt_tokens", "tokens", "embodiment"})
+
+# What a command gives back: the verdict, and what to say below it.
+Judged = tuple["ParityResult", str]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pytest-reflex")
+def app() -> None:
+    """Prove that an exported ONNX policy computes what the PyTorch policy computes.
+
+    Exits 0 on a pass, 1 on a fail, 2 when no verdict could be reached.
+    """
+
+
+@app.command()
+@click.argument("model")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--layout", type=click.Choice(LAYOUTS), help="How the loop is carried  [default: the family's]")
+@click.option("--steps", type=click.IntRange(min=1), help="Denoising steps  [default: the checkpoint's]")
+@click.option("--cameras", type=click.IntRange(min=1), help="How many cameras the bundle reads.")
+@click.option("--prompt-tokens", type=click.IntRange(min=1), help="Text length that prompts are padded to.")
+@click.option("--tokens", type=click.IntRange(min=1), help="How many features GR00T reads  [default: free]")
+@click.option("--embodiment", type=click.IntRange(min=0), help="Bake this one of GR00T's embodiments in.")
+@click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
+@judging_options
+def export(
+    model: str,
+    out: Path,
+    dynamic_batch: bool,
+    **options: Any,
+) -> Judged:
+    """Export the policy MODEL to the bundle OUT, proven before it is written.
+
+    MODEL is a checkpoint directory or a hub id.
+    """
+    from exporters.bundle import registry
+
+    name = registry.family_of(model)
+    family = registry.family_named(name)
+    given = {option: value for option, value in options.items() if value is not None}
+    taken = inspect.signature(family.export).parameters
+    for option in _OF_SOME_FAMILIES & given.keys() - taken.keys():
+        raise click.UsageError(f"--{option.replace('_', '-')} was given, and {name} has no such choice")
+    with Progress() as tell:
+        tell("load", 0, 1)
+        policy = family.load(model)
+        tell("load", 1, 1)
+        made = family.export(
+            policy,
+            out,
+            dynamic_batch=dynamic_batch,
+            progress=tell,
+            **given,
+        )
+    if made.result is None:
+        raise BundleError(f"{out} was written without a verdict")
+    return made.result, f"Bundle: {out}"
+
+
+@app.group()
+def validate() -> None:
+    """Judge a candidate against the PyTorch policy."""
+
+
+@validate.command("export")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@model_option
+@judging_options
+@click.pass_context
+def validate_export(context: click.Context, /, directory: Path, model: str, **judging: Any) -> Judged:
+    """Judge the bundle DIR against the policy it was made from."""
+    require_draws(context, model)
+    from exporters.bundles import open_bundle
+    from pytest_reflex.judge.check import check
+
+    with Progress() as tell:
+        tell("digests", 0, 1)
+        bundle = open_bundle(directory, to_judge=True)
+        tell("digests", 1, 1)
+        reference, inputs = named_reference(bundle, model)
+        result = check(reference, bundle, inputs=inputs, name=str(directory), progress=tell, **judging)
+    return result, ""
+
+
+@validate.command("serve")
+@click.argument("url")
+@model_option
+@api_key_option
+@judging_options
+@click.pass_context
+def validate_serve(
+    context: click.Context, /, url: str, model: str, api_key: str | None, **judging: Any
+) -> Judged:
+    """Judge the policy served at URL, ws://HOST:PORT, against the policy it was made from.
+
+    The fixtures go over the wire as a robot's observations do.
+    """
+    require_draws(context, model)
+    from exporters.serving.candidate import open_served
+    from pytest_reflex.judge.check import check
+
+    served = open_served(url, api_key=api_key)
+    reference, inputs = named_reference(served, model)
+    with Progress() as tell:
+        result = check(reference, served, inputs=inputs, name=url, progress=tell, **judging)
+    return result, ""
+
+
+@app.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
+)
+@provider_option
+@api_key_option
+@click.option("--max-size", type=click.IntRange(min=1), metavar="BYTES", help="The largest message taken.")
+def serve(directory: Path, **options: Any) -> int:
+    """Serve the bundle DIR to openpi's clients, once its recorded fixtures have passed here.
+
+    SIGTERM and SIGINT end it: requests in flight are answered, and it exits 0.
+    """
+    from exporters.serving.service import prepared
+
+    with Progress() as tell:
+        server = prepared(directory, progress=tell, **options)
+    if server.exposed:
+        click.echo(
+            f"reflex: warning: {server.url} is open to other machines and asks for no key; give --api-key",
+            err=True,
+        )
+    server.run(click.echo)
+    return PASS
+
+
+@app.command("locate")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@model_option
+@click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")
+@click.option(
+    "--seed",
+    metavar="N",
+    default="0",
+    show_default=True,
+    callback=parsed,
+    help="What the fixtures are drawn with.",
+)
+@click.option("--repro", type=click.Path(path_type=Path), metavar="OUT", help="Write a minimal reproduction.")
+@click.option("--output-json", "as_json", is_flag=True, help="Print JSON to stdout and nothing else.")
+def locate_place(
+    directory: Path, model: str, fixture: int, seed: int, repro: Path | None, as_json: bool
+) -> Reported:
+    """Find the first module that computes something else in the bundle DIR than in the policy.
+
+    Exits 0 when nothing is further from PyTorch than float32 explains, 1 when a place was found.
+    """  # fmt: skip
+    from exporters.bundles import open_bundle
+    from exporters.divergence import write_reproduction
+    from pytest_reflex.report.json.results import located_to_json
+    from pytest_reflex.report.json.values import dumps
+    from pytest_reflex.report.text.divergence import located_text
+
+    bundle = open_bundle(directory, to_judge=True)
+    reference, _ = named_reference(bundle, model)
+    with Progress() as tell:
+        search = bundle.search(reference, seed=seed, progress=tell)
+        located = search.walk(fixture)
+    code = PASS if located.cause == "rounding" else FAIL
+    below = ""
+    if repro is not None:
+        below = f"\nReproduction: {write_reproduction(search, repro)}\n"
+    text = dumps(located_to_json(located)) if as_json else located_text(located) + "\n" + below
+    return Reported(code, text)
+
+
+app.add_command(report)

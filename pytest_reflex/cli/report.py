@@ -1,0 +1,100 @@
+"""``reflex report``: make the report again from its JSON, of one run or of many shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from pytest_reflex import settings
+
+PASS: Final = 0
+FAIL: Final = 1
+ERROR: Final = 2
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What the command leaves to be printed: its exit code, and the text for stdout."""
+
+    code: int
+    text: str
+
+
+def _threshold(context: click.Context, parameter: click.Parameter, value: object) -> float | None:
+    return None if value is None else settings.number_threshold(value, "--threshold")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILES...", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", metavar="DIR", default="parity_reports", show_default=True,
+    type=click.Path(path_type=Path), help="Where index.html and parity.json are written.",
+)  # fmt: skip
+@click.option("--threshold", metavar="FLOAT", callback=_threshold, help="Judge the results again at this.")
+@click.option("--strict", is_flag=True, help="Judge them again with threshold 1e-5, and doubts as failures.")
+@click.option("--against", metavar="OLD", type=click.Path(path_type=Path), help="Say what changed since OLD.")
+@click.option("--markdown", metavar="FILE", type=click.Path(path_type=Path), help="Write a summary to FILE.")
+@click.option("--output-json", is_flag=True, help="Print JSON to stdout and nothing else.")
+def report(
+    files: tuple[Path, ...],
+    out: Path,
+    threshold: float | None,
+    strict: bool,
+    against: Path | None,
+    markdown: Path | None,
+    output_json: bool,
+) -> Reported:
+    """Make the report of one run, or of many shards, from the JSON in FILES.
+
+    Nothing is run: the results are put together, judged again where a threshold is given, and written.
+    The exit code is the verdict's.
+    """
+    from pytest_reflex.errors import ReflexError
+    from pytest_reflex.report import github
+    from pytest_reflex.report.files import write_text
+    from pytest_reflex.report.html.pages import page
+    from pytest_reflex.report.json.documents import read
+    from pytest_reflex.report.json.values import dumps
+    from pytest_reflex.report.markdown import markdown as as_markdown
+    from pytest_reflex.report.merge import merge
+
+    made = merge([read(file) for file in files], threshold=threshold, strict=strict)
+    earlier = None if against is None else read(against)
+    if earlier is not None and "error" in earlier:
+        raise ReflexError(f"{against}: reached no verdict, so nothing can be compared with it")
+    texts = {out / "parity.json": dumps(made), out / "index.html": page(made, earlier)}
+    if markdown is not None:
+        texts[markdown] = as_markdown(made, earlier)
+    for path, text in texts.items():
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise ReflexError(
+                f"{path}: cannot be written ({error.strerror or error}); give another place"
+            ) from error
+    if problem := github.add_summary(made, earlier):
+        click.echo(f"reflex: warning: {problem}", err=True)
+    text = dumps(made) if output_json else _said(made, earlier, out / "index.html")
+    return Reported(PASS if made["passed"] else FAIL, text)
+
+
+def _said(made: Mapping[str, Any], earlier: Mapping[str, Any] | None, page: Path) -> str:
+    """The run in a few lines: a row for each result, what changed, and where the page is."""
+    from pytest_reflex.report.compare import compare
+    from pytest_reflex.report.text.summary import summary_lines
+    from pytest_reflex.report.text.terminal import printable
+
+    lines = [text for text, _ in summary_lines(made)]
+    if earlier is not None:
+        changed = [change for change in compare(earlier, made) if change.kind != "same"]
+        lines += ["", "Since the earlier run"]
+        lines += [f"  {c.kind:6}  {' '.join(c.name.split())}: {c.words}" for c in changed] or [
+            "  nothing changed"
+        ]
+    verdict = f"parity {'PASS' if made['passed'] else 'FAIL'}"
+    text = "\n".join([verdict, "", *lines, "", f"Report: {page}"]) + "\n"
+    return printable(text)

@@ -1,0 +1,142 @@
+"""What an input's values stand for, and how a fixture's values are drawn from that.
+
+Plain arithmetic on numpy's PCG64 stream and no sine or cosine, whose last bit differs between
+processors: every machine draws the same arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+
+from pytest_reflex.inputs.spec import Draw, InputSpec, Meaning, require, require_dtype, require_fits
+
+Array = np.ndarray[Any, Any]
+
+_BLOCKS_PER_SIDE: Final = 8
+# How far the pixels of a grey image are from 0: a few of 255 steps.
+_FAINT: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Gaussian(Meaning):
+    """Independent normal values: noise."""
+
+    kind: ClassVar[str] = "gaussian"
+    mean: float = 0.0
+    std: float = 1.0
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "f")
+        require(math.isfinite(self.mean), spec, "mean", self.mean, "a finite number")
+        require(math.isfinite(self.std) and self.std > 0, spec, "std", self.std, "a finite number above 0")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        return self.mean + self.std * draw.rng.standard_normal(spec.shape)
+
+
+@dataclass(frozen=True)
+class Uniform(Meaning):
+    """Independent values between ``low`` and ``high``: a time, a percentage."""
+
+    kind: ClassVar[str] = "uniform"
+    low: float = 0.0
+    high: float = 1.0
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "f")
+        require(math.isfinite(self.high - self.low), spec, "high - low", self.high - self.low, "finite")
+        require(self.low < self.high, spec, "high", self.high, f"above low, which is {self.low!r}")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        return self.low + (self.high - self.low) * draw.rng.random(spec.shape)
+
+
+@dataclass(frozen=True)
+class Integers(Meaning):
+    """Independent integers from ``low`` up to and not including ``high``: an embodiment's id."""
+
+    kind: ClassVar[str] = "integers"
+    low: int = 0
+    high: int = 2
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "iu")
+        require(self.low < self.high, spec, "high", self.high, f"above low, which is {self.low!r}")
+        require_fits(spec, "low", self.low)
+        require_fits(spec, "high - 1", self.high - 1)
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        return draw.rng.integers(self.low, self.high, spec.shape, dtype=np.dtype(spec.dtype).type)
+
+
+@dataclass(frozen=True)
+class Bernoulli(Meaning):
+    """Independent booleans, true with probability ``p``."""
+
+    kind: ClassVar[str] = "bernoulli"
+    p: float = 0.5
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "b")
+        require(0 < self.p < 1, spec, "p", self.p, "between 0 and 1")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        return draw.rng.random(spec.shape) < self.p
+
+
+@dataclass(frozen=True)
+class Image(Meaning):
+    """Pixels in [-1, 1], shape [..., H, W]: noise, smooth gradients, saturated blocks, plain grey in turn.
+
+    Grey is 0 but for a faint noise: the less an image varies, the more a normalization makes of it, and of
+    whatever is wrong there.
+    """
+
+    kind: ClassVar[str] = "image"
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "f")
+        require(len(spec.shape) >= 2, spec, "shape", list(spec.shape), "[..., height, width]")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        *planes, height, width = spec.shape
+        style = draw.fixture_idx % 4
+        if style == 0:
+            return np.asarray(draw.rng.uniform(-1.0, 1.0, spec.shape))
+        if style == 3:
+            return np.asarray(draw.rng.uniform(-_FAINT, _FAINT, spec.shape))
+        if style == 1:  # each plane interpolates between four corners of its own
+            corner = draw.rng.uniform(-1.0, 1.0, (4, *planes, 1, 1))
+            y = (np.arange(height) / max(height - 1, 1))[:, None]
+            x = np.arange(width) / max(width - 1, 1)
+            top = corner[0] + (corner[1] - corner[0]) * x
+            bottom = corner[2] + (corner[3] - corner[2]) * x
+            return np.asarray(np.clip(top + (bottom - top) * y, -1.0, 1.0))
+        sign = 2.0 * draw.rng.integers(0, 2, (*planes, _BLOCKS_PER_SIDE, _BLOCKS_PER_SIDE)) - 1.0
+        row = np.arange(height) * _BLOCKS_PER_SIDE // height
+        column = np.arange(width) * _BLOCKS_PER_SIDE // width
+        return np.asarray(sign[..., row[:, None], column])
+
+
+@dataclass(frozen=True)
+class State(Meaning):
+    """A robot's normalised state: gaussian, at rest (0), at its limits (-1 or 1), then clipped gaussian."""
+
+    kind: ClassVar[str] = "state"
+
+    def check(self, spec: InputSpec) -> None:
+        require_dtype(spec, "f")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        values = draw.rng.standard_normal(spec.shape)
+        if draw.fixture_idx == 0:
+            return values
+        if draw.fixture_idx == 1:
+            return np.zeros(spec.shape)
+        if draw.fixture_idx == 2:
+            return np.where(values < 0, -1.0, 1.0)
+        return np.clip(values, -1.0, 1.0)

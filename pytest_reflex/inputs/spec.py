@@ -1,0 +1,242 @@
+"""What an input of a policy is: its name, shape, dtype and meaning.
+
+What a meaning is, and the registry of those that are known, stand here too, so that a specification can be
+read without knowing which there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from itertools import zip_longest
+from typing import Any, ClassVar, Final
+
+import numpy as np
+
+from pytest_reflex.errors import InputError
+
+Array = np.ndarray[Any, Any]
+
+_DTYPES: Final = (
+    *("float16", "float32", "float64", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+
+
+@dataclass
+class Draw:
+    """One fixture in the making.
+
+    Attributes:
+        seed: what the fixtures are drawn with.
+        fixture_idx: the fixture's number.
+        rng: the generator that the specs share, in their order.
+        drawn: the inputs drawn so far.
+    """
+
+    seed: int
+    fixture_idx: int
+    rng: np.random.Generator
+    drawn: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What an input's values stand for. Subclasses are frozen dataclasses and are known by their ``kind``.
+
+    A meaning of one's own needs a ``kind`` and :meth:`draw`; the JSON form follows from its fields.
+    """
+
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        known = MEANINGS.setdefault(cls.kind, cls)
+        if not cls.kind or known.__qualname__ != cls.__qualname__:
+            raise InputError(f"{cls.__name__}.kind: {cls.kind!r} is empty or taken; give it another")
+        MEANINGS[cls.kind] = cls
+
+    def check(self, spec: InputSpec) -> None:
+        """Raise InputError when the meaning's values or the spec's shape and dtype do not fit it."""
+
+    def needs(self) -> tuple[str, ...]:
+        """Names of the inputs that must be drawn before this one."""
+        return ()
+
+    def check_needs(self, spec: InputSpec, earlier: Mapping[str, InputSpec]) -> None:
+        """Raise InputError when an input named by :meth:`needs` does not fit; ``earlier`` has them all."""
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        """Return an array that has, or can be cast to, the spec's dtype, and has its shape."""
+        raise NotImplementedError
+
+
+MEANINGS: Final[dict[str, type[Meaning]]] = {}
+
+
+def _plain() -> Meaning:
+    """What an input means where nothing is said: noise."""
+    return MEANINGS["gaussian"]()
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a policy.
+
+    Attributes:
+        name: its name, the same on both sides.
+        shape: its shape, every dimension fixed and at least 1; ``()`` is a scalar.
+        dtype: its numpy name, such as ``"float32"``.
+        meaning: what its values stand for, which decides how they are drawn.
+        free: for each axis the name of its size where that may be another in every run (``batch``,
+            ``tokens``), else None; ``()`` when the whole shape is fixed. Axes of one name, of one input or
+            of several, have one size at a time; ``shape`` is what fixture 0 has.
+
+    Raises:
+        InputError: a value is not one of these, or the meaning does not fit the shape or dtype.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    meaning: Meaning = field(default_factory=_plain)
+    free: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f"input name {self.name!r} is no name; give a string that is not empty")
+        object.__setattr__(self, "shape", _shape(self.name, self.shape))
+        object.__setattr__(self, "free", _free(self.name, self.free, self.shape))
+        if self.dtype not in _DTYPES:
+            good = ", ".join(_DTYPES)
+            raise InputError(f"input {self.name!r}: dtype is {self.dtype!r}; give one of {good}")
+        if not isinstance(self.meaning, Meaning):
+            raise InputError(f"input {self.name!r}: meaning is {self.meaning!r}; give one such as Gaussian()")
+        try:
+            self.meaning.check(self)
+        except TypeError as error:
+            raise InputError(f"input {self.name!r}: {self.meaning!r} holds a wrong type ({error})") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as builtins; :meth:`from_json` gives an equal one back."""
+        meaning = {"kind": self.meaning.kind, **asdict(self.meaning)}
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "meaning": meaning,
+            "free": list(self.free),
+        }
+
+    def sized(self, sizes: Mapping[str, int]) -> InputSpec:
+        """The same input with other sizes on its free axes, by their names."""
+        pairs = zip_longest(self.shape, self.free)
+        return replace(self, shape=tuple(sizes.get(name, n) if name else n for n, name in pairs))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
+        """The spec that :meth:`to_json` wrote.
+
+        Raises:
+            InputError: a key is missing or unknown, the kind is unknown, or a value is bad.
+        """
+        given = dict(_fitting(cls, data, "input"))
+        meaning = given.get("meaning")
+        if meaning is not None:
+            name = given["name"]
+            kind = meaning.get("kind") if isinstance(meaning, Mapping) else meaning
+            if not isinstance(kind, str) or kind not in MEANINGS:
+                good = ", ".join(sorted(MEANINGS))
+                raise InputError(f"input {name!r}: meaning kind {kind!r} is unknown; give one of {good}")
+            values = {key: value for key, value in meaning.items() if key != "kind"}
+            made = MEANINGS[kind]
+            given["meaning"] = made(**_fitting(made, values, f"input {name!r}, {kind}"))
+        return cls(**given)
+
+
+def free_sizes(specs: Sequence[InputSpec]) -> dict[str, int]:
+    """The names of the free axes, in order, with the size that each has in fixture 0.
+
+    Raises:
+        InputError: two axes of one name have different sizes.
+    """
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        for n, name in zip_longest(spec.shape, spec.free):
+            if name and sizes.setdefault(name, n) != n:
+                raise InputError(f"input {spec.name!r}: {name} is {n}, and {sizes[name]} in an earlier input")
+    return sizes
+
+
+def check_specs(specs: Sequence[InputSpec]) -> None:
+    """Check that the specs can be drawn together, in their order.
+
+    Raises:
+        InputError: there is none, two share a name, or one needs an input that does not come before it
+            or does not fit it; or one name of a free axis has two sizes.
+    """
+    if not specs:
+        raise InputError("no inputs: give at least one InputSpec")
+    earlier: dict[str, InputSpec] = {}
+    for spec in specs:
+        if spec.name in earlier:
+            raise InputError(f"input {spec.name!r} is given twice; give each input a name of its own")
+        for needed in spec.meaning.needs():
+            if needed not in earlier:
+                before = ", ".join(map(repr, earlier)) or "nothing"
+                raise InputError(f"input {spec.name!r} needs {needed!r} before it; before it comes {before}")
+        spec.meaning.check_needs(spec, earlier)
+        earlier[spec.name] = spec
+
+
+def _shape(name: str, shape: object) -> tuple[int, ...]:
+    try:
+        return tuple(_dimension(n) for n in shape)  # type: ignore[attr-defined]
+    except (TypeError, AttributeError, ValueError):
+        raise InputError(f"input {name!r}: shape is {shape!r}; give whole numbers above 0") from None
+
+
+def _free(name: str, free: object, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    names = tuple(free) if isinstance(free, Sequence) and not isinstance(free, str) else None
+    good = names is not None and all(n is None or (isinstance(n, str) and n) for n in names)
+    if names is None or not good or len(names) not in (0, len(shape)):
+        raise InputError(
+            f"input {name!r}: free is {free!r}; give a name or None for each of {len(shape)} axes, or ()"
+        )
+    return names if any(names) else ()
+
+
+def _dimension(n: Any) -> int:
+    whole: int = n.__index__()
+    if isinstance(n, bool) or whole < 1:
+        raise ValueError(n)
+    return whole
+
+
+def _fitting(made: type, data: object, what: str) -> Mapping[str, Any]:
+    """``data``, once it is sure to hold every key that the dataclass ``made`` needs, and no other."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{what}: {data!r} is no JSON object")
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(made)}
+    wrong = [repr(key) for key in data if key not in known]
+    wrong += [f"no {name!r}" for name, needed in known.items() if needed and name not in data]
+    if wrong:
+        raise InputError(f"{what}: it has {', '.join(wrong)}; its keys are {', '.join(known) or 'none'}")
+    return data
+
+
+def require(good: bool, spec: InputSpec, what: str, value: object, expected: str) -> None:
+    if not good:
+        raise InputError(f"input {spec.name!r}, {spec.meaning.kind}: {what} is {value!r}; give {expected}")
+
+
+def require_dtype(spec: InputSpec, kinds: str) -> None:
+    words = {"f": "float", "b": "bool", "i": "int", "u": "uint"}
+    expected = "one of kind " + ", ".join(words[kind] for kind in kinds)
+    require(np.dtype(spec.dtype).kind in kinds, spec, "dtype", spec.dtype, expected)
+
+
+def require_fits(spec: InputSpec, what: str, value: object) -> None:
+    limits = np.iinfo(spec.dtype)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    good = whole and limits.min <= value <= limits.max  # type: ignore[operator]
+    require(good, spec, what, value, f"a whole number that {spec.dtype} can hold")

@@ -1,0 +1,80 @@
+"""What a failing test looks for by itself: where the two sides part, within a budget of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from pytest_reflex.errors import ReflexError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pytest_reflex.result import ParityResult
+    from pytest_reflex.verdict.divergence import Located
+
+
+@runtime_checkable
+class Locatable(Protocol):
+    """A candidate that knows how to look into itself, as a bundle does."""
+
+    def locate(
+        self,
+        reference: Any,
+        *,
+        fixture_idx: int,
+        seed: int,
+        inputs: Sequence[Mapping[str, np.ndarray]] | None,
+        seconds: float | None,
+    ) -> Located:
+        """Where it and its reference part; see :func:`exporters.bundles.locate`."""
+
+
+def diagnosed(
+    result: ParityResult,
+    reference: Any,
+    candidate: Any,
+    *,
+    inputs: object = None,
+    seconds: float,
+    progress: Callable[[str], None] | None = None,
+) -> ParityResult:
+    """The result with the place where its worst fixture goes wrong, where that can be found in time.
+
+    Only a fixture that was refused for its figures is looked into: what is of another shape, or ran on
+    another provider, says where it is wrong itself. A search that fails says so in a note.
+    """
+    worst = result.worst_fixture
+    refused = worst.refusal if worst is not None else None
+    if (
+        not seconds
+        or worst is None
+        or refused is None
+        or refused.gate not in ("finite", "exact", "threshold")
+    ):
+        return result
+    if not isinstance(candidate, Locatable):
+        return result
+    recorded = _recorded(inputs)
+    if result.seed is None and recorded is None:
+        return result
+    try:
+        located = candidate.locate(
+            reference,
+            fixture_idx=worst.fixture_idx,
+            seed=result.seed or 0,
+            inputs=recorded,
+            seconds=seconds,
+        )
+    except ReflexError as error:
+        return replace(result, notes=(*result.notes, f"the place was not found: {error}"))
+    return replace(result, located=located)
+
+
+def _recorded(inputs: object) -> list[Mapping[str, Any]] | None:
+    """Recorded inputs, where they were given; None where they were drawn."""
+    if not isinstance(inputs, Sequence):
+        return None
+    found = [one for one in inputs if isinstance(one, Mapping)]
+    return found if found and len(found) == len(inputs) else None

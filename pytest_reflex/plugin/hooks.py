@@ -1,0 +1,238 @@
+"""The pytest plugin: each hook is a few lines onto the files beside it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from pytest_reflex import settings
+from pytest_reflex.errors import ParityError, SettingsError
+from pytest_reflex.plugin.collector import ATTRIBUTE, Ledger
+from pytest_reflex.plugin.fixture import Parity
+from pytest_reflex.plugin.outcome import Watch, refuse, verdict_first
+from pytest_reflex.plugin.progress_line import live
+
+_OPTIONS: Final = (
+    # name, metavar, type of the ini value, help. Text stays text, for our own parser and its messages; a
+    # number in a TOML file may be written as one.
+    ("strict", None, bool | str, "tighten every threshold to 1e-5 and fail what could pass silently"),
+    ("threshold", "FLOAT", float | str, "pass is max_abs_diff strictly below it (default 1e-4)"),
+    ("fixtures", "N", int | str, "how many fixtures are drawn (default 5)"),
+    ("seed", "N", int | str, "what fixtures are drawn with (default 0)"),
+    ("provider", "NAME", str, "the execution provider the candidate must run on (default cpu)"),
+    ("floor", None, bool | str, "run the reference in float64 too, and say what is rounding and what a bug"),
+    ("trajectory", None, bool | str, "see the error after each denoising step of a passing test too"),
+    (
+        "locate",
+        "SECONDS",
+        float | str,
+        "how long a failing test may look for the place (60; 0 is never)",
+    ),
+    ("report", "DIR", str, "write DIR/index.html and DIR/parity.json"),
+    ("json", "PATH", str, "write the results to PATH as JSON"),
+)
+_MARKER: Final = (
+    "parity(threshold=1e-4, fixtures=5, seed=0, provider='cpu', floor=False, trajectory=None): "
+    "a test that compares an export with its PyTorch reference through the `parity` fixture."
+)
+_SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()
+_SETTINGS: Final = pytest.StashKey[settings.Settings]()
+_USAGE_ERROR: Final = "reflex_usage_error"
+_WATCH: Final = pytest.StashKey[Watch]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("reflex", "parity of an ONNX export with its PyTorch reference")
+    for name, metavar, kind, text in _OPTIONS:
+        # No default but None: anything else would hide the ini file's value.
+        if metavar is None:
+            group.addoption(f"--reflex-{name}", action="store_true", default=None, help=text)
+        else:
+            group.addoption(f"--reflex-{name}", metavar=metavar, default=None, help=text)
+        # Before pytest 9.2 an ini value has no union of types.
+        type_ = kind if pytest.version_tuple >= (9, 2) else "string"
+        parser.addini(f"reflex_{name}", text, type=type_, default=None)  # type: ignore[arg-type]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+    names = [name for name, *_ in _OPTIONS]
+    given = settings.command_line({name: config.getoption(f"reflex_{name}") for name in names})
+    ini = settings.ini_file({name: config.getini(f"reflex_{name}") for name in names})
+    try:
+        chosen = settings.resolve(given, ini)
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[_SOURCES] = (given, ini)
+    config.stash[_SETTINGS] = chosen
+    if not hasattr(config, "workerinput"):
+        json, report = _place(config, "json"), _place(config, "report")
+        config.pluginmanager.register(
+            _Controller(config, Ledger(strict=chosen.strict, json=json, report=report)), "reflex-controller"
+        )
+    shown = live(config)
+    if shown is not None:
+        config.pluginmanager.register(shown, "reflex-live")
+
+
+def _place(config: pytest.Config, name: str) -> Path | None:
+    """Where to write: relative to where pytest was started, or for the ini file's value to the ini file."""
+    text = getattr(config.stash[_SETTINGS], name)
+    if text is None:
+        return None
+    from_ini = config.getoption(f"reflex_{name}") is None
+    home = (
+        (config.inipath.parent if config.inipath else config.rootpath)
+        if from_ini
+        else config.invocation_params.dir
+    )
+    place = Path(home, text)
+    if place.is_dir() if name == "json" else place.exists() and not place.is_dir():
+        what = "a directory; give a file" if name == "json" else "a file; give a directory"
+        raise pytest.UsageError(f"{config.stash[_SOURCES][from_ini].named(name)}: {text!r} is {what}")
+    return place
+
+
+def _markers(item: pytest.Item) -> list[settings.Source]:
+    return [settings.marker(mark.kwargs, mark.args, item.nodeid) for mark in item.iter_markers("parity")]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        try:
+            settings.resolve(*_markers(item))
+        except SettingsError as error:
+            worker = getattr(config, "workeroutput", None)
+            if worker is None:
+                raise pytest.UsageError(str(error)) from None
+            # Raised in a worker it would be an internal error: the controller raises it instead.
+            worker[_USAGE_ERROR] = str(error)
+            items.clear()
+            return
+
+
+@pytest.fixture
+def parity(request: pytest.FixtureRequest) -> Parity:
+    """Compares an export with its PyTorch reference: ``parity.check(reference, candidate)``."""
+    item = request.node
+    given, ini = request.config.stash[_SOURCES]
+
+    def resolve(call: settings.Source) -> settings.Settings:
+        return settings.resolve(given, call, *_markers(item), ini)
+
+    report = request.config.stash[_SETTINGS].report
+    page = None if report is None else str(Path(report, "index.html"))
+    rerun = None if report else f"pytest {shlex.quote(_from_here(item))} --reflex-report parity_reports"
+    return Parity(str(item.nodeid), resolve, _watch(item).record, report=page, rerun=rerun)
+
+
+def _from_here(item: pytest.Item) -> str:
+    """The item's node id as it is written on a command line where pytest was started."""
+    _, colons, rest = str(item.nodeid).partition("::")
+    return os.path.relpath(item.path, item.config.invocation_params.dir) + colons + rest
+
+
+def _watch(item: pytest.Item) -> Watch:
+    return item.stash.setdefault(_WATCH, Watch(item))
+
+
+def _is_parity_test(item: pytest.Item) -> bool:
+    return (
+        item.get_closest_marker("parity") is not None
+        or "parity" in getattr(item, "fixturenames", ())
+        or _WATCH in item.stash
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.excinfo is not None and isinstance(call.excinfo.value, ParityError):
+        verdict_first(call.excinfo)
+    report = yield
+    if _is_parity_test(item):
+        _watch(item).see(report, strict=item.config.stash[_SETTINGS].strict)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    # A module that skips itself takes its tests along unseen, so its text has to say whether one is ours.
+    if report.skipped and isinstance(collector, pytest.Module) and collector.config.stash[_SETTINGS].strict:
+        import re
+
+        if re.search(rb"\bparity\b", collector.path.read_bytes()):
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            refuse(report, f"a module with parity tests was skipped: {why.removeprefix('Skipped: ')}")
+    return report
+
+
+def _last_line(error: object) -> str:
+    """What an error says in the end; the ``assert`` that xdist wraps a worker's traceback in says nothing."""
+    lines = [line.strip() for line in str(error).strip("' \n").splitlines()]
+    said = [line for line in lines if line and not line.startswith("assert ")]
+    return said[-1] if said else repr(error)
+
+
+class _Controller:
+    """The hooks of the process that sees every report and writes the files: never an xdist worker."""
+
+    def __init__(self, config: pytest.Config, ledger: Ledger) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._commands: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        payload: str | None = getattr(report, ATTRIBUTE, None)
+        if payload:
+            self._ledger.add(json.loads(payload))
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self._ledger.problem(f"internal error: {_last_line(excinfo.value)}")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        usage = getattr(node, "workeroutput", {}).get(_USAGE_ERROR)
+        if usage:
+            raise pytest.UsageError(usage)
+        if error:
+            self._ledger.problem(f"worker {node.gateway.id} went down: {_last_line(error)}")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
+        if self._config.option.collectonly:
+            return
+        self._ledger.close()
+        self._commands = self._ledger.tell_github()
+        if not self._ledger.problems:
+            return
+        if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        # Without a reporter, or with one that skips its summary after an internal error, say it here.
+        silent = not self._config.pluginmanager.has_plugin("terminalreporter")
+        if silent or exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+            sys.stderr.writelines(f"{command}\n" for command in self._commands)
+            sys.stderr.writelines(f"reflex: error: {problem}\n" for problem in self._ledger.problems)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._config.option.collectonly or self._ledger.empty:
+            return
+        terminalreporter.ensure_newline()
+        terminalreporter.section("reflex: parity")
+        markup = {"pass": {"green": True}, "fail": {"red": True}, "warning": {"yellow": True}, "plain": {}}
+        for text, kind in self._ledger.summary():
+            terminalreporter.write_line(text, **markup[kind])
+        for command in self._commands:
+            terminalreporter.write_line(command)

@@ -1,0 +1,300 @@
+"""What the page shows of each result, as text and pictures that a template only has to place.
+
+Everything is taken from the JSON form, so the page shows what the document holds and nothing more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from pytest_reflex.report import scale
+from pytest_reflex.report.html import pictures
+from pytest_reflex.report.html.causes import floor_view, where_view
+from pytest_reflex.report.json.results import result_from_json
+from pytest_reflex.report.json.values import number
+from pytest_reflex.report.text import advice
+from pytest_reflex.report.text.terminal import bound, cosine, element, figure, first_refusal, side
+
+# How many fixtures of a page can be opened; the figures of all of them are in the table.
+OPENABLE: Final = 150
+# How many cells all tables of inputs may have together, so that a page of thousands of fixtures stays light.
+INPUT_CELLS: Final = 30_000
+
+
+def result_view(
+    entry: Mapping[str, Any],
+    *,
+    openable: int = OPENABLE,
+    input_cells: int = INPUT_CELLS,
+    along: Any = None,
+) -> dict[str, Any]:
+    """Everything the page says of one result.
+
+    Args:
+        entry: a result in its JSON form.
+        openable: how many of its fixtures can be opened, the failing ones first.
+        input_cells: how many cells its table of inputs may have, the failing fixtures' first.
+        along: the axis of its distance; by default its own.
+    """
+    result = result_from_json(entry)
+    threshold = result.threshold
+    largest = number(entry["max_abs_diff_across_all"])
+    floor = scale.floor(entry)
+    each = [v for v in (number(f["max_abs_diff"]) for f in entry["fixtures"]) if v is not None]
+    least = floor[0] if floor else None
+    along = along or scale.axis([largest, threshold, least, *each])
+    failing = sum(not f["passed"] for f in entry["fixtures"])
+    return {
+        "name": str(entry["name"]),
+        "passed": result.passed,
+        "figure": figure(largest, threshold),
+        "threshold": bound(threshold),
+        "distance": scale.distance(largest, threshold),
+        "floor": f"{floor[0]:.1e}" if floor else None,
+        "floor_words": f"one {floor[1]} step at {floor[2]:.3g}, the reference's largest value"
+        if floor
+        else None,
+        "picture": pictures.distance(largest, threshold, least, along, each),
+        "strip": pictures.strip(largest, threshold, least, along),
+        "reference": side(entry["reference"]) or "not stated",
+        "candidate": side(entry["candidate"]) or "not stated",
+        "drawn": "recorded" if result.seed is None else f"drawn with seed {result.seed}",
+        "strict": result.strict,
+        "count": len(result.fixtures),
+        "failing": failing,
+        "elements": f"{_elements(entry):,}",
+        "refusals": _refusals(entry),
+        "next": "" if result.passed else advice.next_steps(result, first_refusal(result)[1]),
+        "fixtures": _fixtures(entry, openable),
+        "kept_back": max(len(result.fixtures) - openable, 0),
+        "heat_maps": _heat_maps(entry),
+        "ulps": _ulps(entry),
+        "growth": _growth(entry),
+        "rounding": floor_view(result),
+        "where": where_view(result.located),
+        "unseen": entry["unseen"] or "nobody looked at the steps",
+        "inputs": _inputs(entry, input_cells),
+        "facts": [("Reference", _facts(entry["reference"])), ("Candidate", _facts(entry["candidate"]))],
+        "notes": [str(note) for note in entry["notes"]],
+    }
+
+
+def _elements(entry: Mapping[str, Any]) -> int:
+    return sum(
+        o["difference"]["elements"] for f in entry["fixtures"] for o in f["outputs"] if o["difference"]
+    )
+
+
+def _refusals(entry: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Why, gate by gate; fixtures that a gate refused with the same words stand together."""
+    grouped: dict[tuple[str, str], list[int]] = {}
+    for f in entry["fixtures"]:
+        if f["gate"]:
+            # The threshold's figures stand in the table; here it is said once.
+            reason = "max_abs_diff is not below it" if f["gate"] == "threshold" else str(f["reason"])
+            grouped.setdefault((f["gate"], reason), []).append(f["fixture_idx"])
+    found = [
+        {"gate": gate, "reason": reason, "where": _few(idxs)} for (gate, reason), idxs in grouped.items()
+    ]
+    for gate in entry["gates"]:
+        if gate["passed"] is not True:
+            found.append({"gate": gate["gate"], "reason": str(gate["reason"]), "where": "the whole run"})
+    return found
+
+
+def _few(idxs: Sequence[int]) -> str:
+    shown = ", ".join(map(str, idxs[:8]))
+    more = f" and {len(idxs) - 8} more" if len(idxs) > 8 else ""
+    return f"fixture{'s' if len(idxs) > 1 else ''} {shown}{more}"
+
+
+def _fixtures(entry: Mapping[str, Any], openable: int) -> list[dict[str, Any]]:
+    order = sorted(entry["fixtures"], key=lambda f: f["passed"])
+    opened = {f["fixture_idx"] for f in order[:openable]}
+    return [
+        {
+            "idx": f["fixture_idx"],
+            "passed": f["passed"],
+            "cells": (
+                figure(number(f["max_abs_diff"]), entry["threshold"]),
+                figure(number(f["mean_abs_diff"])),
+                cosine(number(f["cos"])),
+            ),
+            "gate": f["gate"] or "",
+            "more": _more(f) if f["fixture_idx"] in opened else None,
+        }
+        for f in entry["fixtures"]
+    ]
+
+
+def _more(fixture: Mapping[str, Any]) -> dict[str, Any]:
+    """What an opened fixture shows: why it was refused, each output's worst element, what was fed in."""
+    outputs = []
+    for output in fixture["outputs"]:
+        d = output["difference"]
+        if d is None:
+            continue
+        outputs.append(
+            {
+                "where": element(output["name"], d["worst_index"]),
+                "form": f"{output['dtype']}, {'x'.join(map(str, output['shape'])) or 'scalar'}",
+                "figures": (
+                    ("reference", str(d["worst_reference"])),
+                    ("candidate", str(d["worst_candidate"])),
+                    ("difference", str(d["max_abs_diff"])),
+                    ("differing", f"{d['unequal']} of {d['elements']} elements"),
+                    ("ULP p50, p99, max", f"{d['ulp_p50']}, {d['ulp_p99']}, {d['ulp_max']}"),
+                    ("rmse", figure(number(d["rmse"]))),
+                    ("max relative", figure(number(d["max_rel_diff"]))),
+                    ("SQNR", f"{number(d['sqnr_db']) or 0:.1f} dB"),
+                ),
+            }
+        )
+    given = [(i["name"], _shape(i), input_words(i), i["digest"]) for i in fixture["inputs"]]
+    return {"reason": fixture["reason"], "outputs": outputs, "inputs": given}
+
+
+def _shape(given: Mapping[str, Any]) -> str:
+    return f"{given['dtype']} {'x'.join(map(str, given['shape'])) or 'scalar'}"
+
+
+def input_words(given: Mapping[str, Any]) -> str:
+    """What an input held, in a few words: ``2 of 2`` of a mask, ``-1 to 1`` of an image, ``all 0``."""
+    low, high = given["low"], given["high"]
+    if low is None or high is None:
+        return "-"
+    whole = math.prod(given["shape"])
+    if given["dtype"] == "bool" or ("int" in given["dtype"] and low >= 0 and high <= 1):
+        return f"{given['nonzero']} of {whole}"
+    if low == high:
+        return f"all {_brief(low)}"
+    return f"{_brief(low)} to {_brief(high)}"
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _inputs(entry: Mapping[str, Any], most: int) -> dict[str, Any] | None:
+    """Fixtures down, inputs across; below, how many different values each input took."""
+    fixtures = [f for f in entry["fixtures"] if f["inputs"]]
+    if not fixtures:
+        return None
+    names = [i["name"] for i in fixtures[0]["inputs"]]
+    first = {i["name"]: i["shape"] for i in fixtures[0]["inputs"]}
+    values: dict[str, set[str]] = {name: set() for name in names}
+    rows = []
+    for f in fixtures:
+        held = {i["name"]: i for i in f["inputs"]}
+        cells = []
+        for name in names:
+            if name not in held:
+                cells.append("-")
+                continue
+            values[name].add(held[name]["digest"])
+            sized = (
+                "" if held[name]["shape"] == first[name] else "x".join(map(str, held[name]["shape"])) + ": "
+            )
+            cells.append(sized + input_words(held[name]))
+        rows.append((f["fixture_idx"], cells, f["passed"]))
+    fit = sorted(rows, key=lambda row: row[2])[: max(most // len(names), 5)]
+    live = entry["candidate"].get("live_inputs")
+    proven = [("yes" if n in live else "no") for n in names] if isinstance(live, list) else None
+    forms = [_shape(i) for i in fixtures[0]["inputs"]]
+    return {
+        "names": names,
+        "forms": forms,
+        "rows": [(idx, cells) for idx, cells, _ in sorted(fit, key=lambda row: row[0])],
+        "left_out": len(rows) - len(fit),
+        "different": [len(values[n]) for n in names],
+        "live": proven,
+    }
+
+
+def _heat_maps(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for f in entry["fixtures"]:
+        for output in f["outputs"]:
+            grid = output["grid"]
+            if grid is None:
+                continue
+            cells = [[number(cell) for cell in row] for row in grid["cells"]]
+            flat = [v for row in cells for v in row if v is not None]
+            edges = pictures.shade_edges(grid)
+            found.append(
+                {
+                    "output": output["name"],
+                    "fixture": f["fixture_idx"],
+                    "svg": pictures.heat_map(grid, entry["threshold"]),
+                    "largest": figure(max(flat, key=lambda v: (math.isnan(v), v))),
+                    "cells": len(flat),
+                    "block": None if grid["block"] == [1, 1] else "x".join(map(str, grid["block"])),
+                    "over": sum(not v < entry["threshold"] for v in flat),
+                    "lost": sum(not math.isfinite(v) for v in flat),
+                    "legend": _legend(edges),
+                    "by_row": _largest(cells, grid["block"][0]),
+                    "by_column": _largest(list(zip(*cells, strict=True)), grid["block"][1]),
+                }
+            )
+    return found
+
+
+def _legend(edges: Sequence[float]) -> list[tuple[int, str]]:
+    """Each shade and what it stands for, the darkest first."""
+    shades = [(pictures.SHADES - k, f"above {edge:.0e}") for k, edge in enumerate(edges[:-1])]
+    return [*shades, (1, "less"), (0, "equal")] if edges else [(0, "equal")]
+
+
+def _largest(lines: Iterable[Sequence[float | None]], block: int) -> list[tuple[int, str]]:
+    return [
+        (at * block, figure(max((v for v in line if v is not None), key=lambda v: (math.isnan(v), v))))
+        for at, line in enumerate(lines)
+    ]
+
+
+def _ulps(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    counts: Counter[int] = Counter()
+    for f in entry["fixtures"]:
+        for output in f["outputs"]:
+            for k, count in enumerate((output["difference"] or {}).get("ulp_counts", ())):
+                counts[k] += count
+    if not counts:
+        return None
+    every = [counts[k] for k in range(max(counts) + 1)]
+    total = sum(every)
+    rows = [(_bin_words(k), f"{n:,}", f"{n / total:.1%}") for k, n in enumerate(every) if n]
+    return {"svg": pictures.ulp_bars(every), "rows": rows, "total": f"{total:,}"}
+
+
+def _bin_words(k: int) -> str:
+    return str(k) if k < 2 else f"{1 << (k - 1)} to {(1 << k) - 1}"
+
+
+def _growth(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    steps = entry["steps"]
+    if not steps:
+        return None
+    lost = [s["step"] for s in steps if not math.isfinite(number(s["max_abs_diff"]) or 0)]
+    return {
+        "svg": pictures.growth(steps, entry["threshold"]),
+        "of": entry["steps_of"],
+        "lost": lost[0] if lost else None,
+        "rows": [
+            (s["step"], figure(number(s["max_abs_diff"])), figure(number(s["mean_abs_diff"]))) for s in steps
+        ],
+    }
+
+
+def _facts(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Facts as rows, what is nested under ``outer.inner``."""
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            rows += _facts(value, f"{before}{key}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            rows.append((f"{before}{key}", text))
+    return rows

@@ -1,0 +1,1 @@
+"""A result as plain text, for terminals, failures and people."""

@@ -1,0 +1,106 @@
+"""Where two sides part, as text: the place in one line, then how the error grows along depth and steps."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_reflex.verdict.divergence import Growth, Located
+
+ROWS: Final = 8
+_BAR: Final = 12
+
+
+def where_line(located: Located) -> str:
+    """``Where: bug: step 7, layers.2.norm_2 (modeling.py:88): Add is 1.0e-03 off by itself``."""
+    word = "rounding" if located.cause == "rounding" else "bug"
+    return f"Where: {word}: {located.said}"
+
+
+def place_lines(located: Located) -> list[str]:
+    """The first wrong value: node, element, both sides."""
+    place = located.place
+    if place is None:
+        return []
+    index = ", ".join(map(str, place.index))
+    rounding = "not run in float64" if place.rounding is None else f"PyTorch rounds by {place.rounding:.1e}"
+    return [
+        f"First to differ: {place.value} (fixture {located.fixture_idx}, {located.values} values compared)",
+        f"  node          {place.operator} {place.node}",
+        f"  reference     {place.reference!r} at [{index}], fed alike",
+        f"  candidate     {place.candidate!r}",
+        f"  difference    {place.error:.3e}; {rounding}, values up to {place.scale:.3g}",
+    ]
+
+
+def growth_lines(located: Located, rows: int = ROWS) -> list[str]:
+    """Behind each layer, the worst of all steps; then after each step. The longest bar is the largest."""
+    layers = by_layer(located.growth)
+    steps = by_step(located.growth)
+    if not layers:
+        return []
+    largest = max((g.propagated for g in (*layers, *steps)), default=0.0)
+    shown = around(layers, located, rows)
+    wide = max(len(g.module) for g in shown)
+    lines = ["Growth of the error, propagated and local (the worst of all steps)"]
+    for growth in shown:
+        bar = _bar(growth.propagated, largest)
+        lines.append(
+            f"  {growth.module:<{wide}}  {growth.propagated:.1e}  {growth.local:.1e}  {bar}".rstrip()
+        )
+    if len(shown) < len(layers):
+        lines.append(f"  ... {len(layers) - len(shown)} more layers")
+    if steps:
+        lines.append("  after steps " + " ".join(f"{g.propagated:.0e}" for g in steps[:16]))
+    return lines
+
+
+def located_text(located: Located) -> str:
+    """Everything, for ``reflex locate``."""
+    compared = f"{located.values} values compared, {located.unmatched} without a counterpart"
+    head = [where_line(located), f"Fixture {located.fixture_idx}: {compared}, in {located.seconds:.1f} s"]
+    blocks = [head, place_lines(located), growth_lines(located, rows=40)]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def by_layer(growth: tuple[Growth, ...]) -> list[Growth]:
+    """Each layer once, the worst of all steps; the loop's own arithmetic is no layer."""
+    worst: dict[str, Growth] = {}
+    for one in growth:
+        before = worst.get(one.module)
+        if before is None:
+            worst[one.module] = one
+            continue
+        far = one if one.propagated > before.propagated else before
+        worst[one.module] = Growth(
+            far.step, one.module, far.propagated, max(one.local, before.local), far.scale
+        )
+    return [g for g in worst.values() if not g.module.startswith("the loop's")]
+
+
+def by_step(growth: tuple[Growth, ...]) -> list[Growth]:
+    """The last thing that each step computes."""
+    last: dict[int, Growth] = {}
+    for one in growth:
+        if one.step is not None:
+            last[one.step] = one
+    return [last[step] for step in sorted(last)]
+
+
+def around(layers: list[Growth], located: Located, rows: int) -> list[Growth]:
+    """So many layers, the one of the place among them."""
+    if len(layers) <= rows:
+        return layers
+    module = located.place.module if located.place else ""
+    at = next((i for i, g in enumerate(layers) if module.startswith(g.module)), 0)
+    first = max(0, min(at - 2, len(layers) - rows))
+    return layers[first : first + rows]
+
+
+def _bar(value: float, largest: float) -> str:
+    """A bar on a log scale, six decades long."""
+    import math
+
+    if not value > 0 or not largest > 0 or not math.isfinite(value) or not math.isfinite(largest):
+        return "" if not value > 0 else "#" * _BAR
+    length = _BAR * (1 + math.log10(value / largest) / 6)
+    return "#" * max(1, round(length))

@@ -1,0 +1,98 @@
+"""What the float64 floor says, as text: a word, and how far both sides are from the truth in each fixture."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_reflex.verdict.results import FixtureResult, RunResult
+from pytest_reflex.verdict.rounding import Floor
+
+_MEANING: Final = {
+    "rounding": "the candidate is as near to float64 as PyTorch is",
+    "bug": "the candidate is further from float64 than PyTorch's rounding explains",
+    "undecided": "no fixture could be compared with float64",
+}
+COLUMNS: Final = ("fixture_idx", "torch_error", "onnx_error", "ratio", "rms_ratio", "word")
+# PyTorch itself is called far from the truth beyond so many times what the two sides differ by.
+_FAR: Final = 4.0
+
+
+def word_line(result: RunResult) -> str:
+    """``Floor: bug (...)`` in one line; empty when nobody asked."""
+    if result.word is None:
+        return ""
+    worst = worst_floor(result)
+    if worst is None or worst.word == "undecided":
+        reason = worst.reason if worst else ""
+        return f"Floor: undecided: {reason or _MEANING['undecided']}"
+    figures = f"{worst.candidate_max:.1e} against {worst.reference_max:.1e}, ratio {_times(worst.ratio)}"
+    return f"Floor: {worst.word}: {_MEANING[worst.word]} ({figures})"
+
+
+def floor_table(result: RunResult) -> list[str]:
+    """A row per fixture that has a floor: the output that says most against it."""
+    rows = [
+        floor_cells(fixture.fixture_idx, floor)
+        for fixture in result.fixtures
+        if (floor := fixture_floor(fixture)) is not None
+    ]
+    if not rows:
+        return []
+    wide = [max(len(row[i]) for row in (COLUMNS, *rows)) for i in range(len(COLUMNS) - 1)]
+    lines = ["Distance from float64"]
+    for row in (COLUMNS, *rows):
+        cells = [cell.rjust(width) for cell, width in zip(row, wide, strict=False)]
+        lines.append("  ".join([*cells, row[-1]]))
+    return lines + reference_far(result)
+
+
+def floor_cells(fixture_idx: int, floor: Floor) -> tuple[str, ...]:
+    """A fixture's row under :data:`COLUMNS`."""
+    return (
+        str(fixture_idx),
+        _error(floor.reference_max),
+        _error(floor.candidate_max),
+        _times(floor.ratio),
+        _times(floor.rms_ratio),
+        floor.word,
+    )
+
+
+def reference_far(result: RunResult) -> list[str]:
+    """A fact about the reference: it rounds far more than the two sides differ."""
+    found = [
+        (floor.reference_max, fixture.max_abs_diff)
+        for fixture in result.fixtures
+        for floor in (o.floor for o in fixture.outputs if o.floor is not None)
+        if floor.reference_max is not None and fixture.max_abs_diff is not None
+    ]
+    if not found:
+        return []
+    error, apart = max(found, key=lambda pair: pair[0])
+    if not error > _FAR * apart:
+        return []
+    return [f"PyTorch itself is {error:.1e} from float64, while the two sides are {apart:.1e} apart."]
+
+
+def worst_floor(result: RunResult) -> Floor | None:
+    """The floor that decides the run's word."""
+    return _worst([o.floor for f in result.fixtures for o in f.outputs if o.floor is not None])
+
+
+def fixture_floor(fixture: FixtureResult) -> Floor | None:
+    """The floor that decides a fixture's word."""
+    return _worst([o.floor for o in fixture.outputs if o.floor is not None])
+
+
+def _worst(floors: list[Floor]) -> Floor | None:
+    from pytest_reflex.verdict.rounding import WORDS
+
+    return max(floors, key=lambda f: (WORDS.index(f.word), f.ratio or 0.0), default=None)
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3e}"
+
+
+def _times(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2f}"

@@ -1,0 +1,341 @@
+"""A result as plain ASCII text: the verdict in the first line, then what a reader needs to act on it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from pytest_reflex.report.text import advice
+from pytest_reflex.report.text.divergence import growth_lines, place_lines, where_line
+from pytest_reflex.report.text.rounding import floor_table, word_line
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult, RunResult
+
+WIDTH: Final = 80
+# pytest puts "E" and an indent of seven before each line of a failure.
+PREFIX: Final = 8
+MESSAGE_WIDTH: Final = WIDTH - PREFIX
+TABLE_ROWS: Final = 20
+
+_COLUMNS: Final = ("fixture_idx", "max_abs_diff", "mean_abs_diff", "      cos", "passed", "gate")
+# What fits into 60 columns.
+_SHORT_COLUMNS: Final = ("fixture", "max_abs", "mean_abs", "cos", "passed", "gate")
+
+
+def figure(value: float | None, threshold: float | None = None) -> str:
+    """A figure for people, ``9.461e-03``; exact where rounding would move it across ``threshold``."""
+    if value is None:
+        return "-"
+    text = f"{value:.3e}" if math.isfinite(value) else str(float(value))
+    if threshold is not None and (float(text) < threshold) != (value < threshold):
+        return repr(float(value))
+    return text
+
+
+def bound(threshold: float) -> str:
+    """A threshold for people, ``1.0e-05``; exact when two digits do not hold it."""
+    text = f"{threshold:.1e}"
+    return text if float(text) == threshold else repr(float(threshold))
+
+
+def cosine(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.6f}"
+
+
+def yes(passed: bool) -> str:
+    return "yes" if passed else "NO"
+
+
+def element(name: str, index: Iterable[int]) -> str:
+    """``actions[0, 17, 3]``; a scalar output has no brackets."""
+    at = ", ".join(str(int(i)) for i in index)
+    return f"{name}[{at}]" if at else name
+
+
+def headline(result: RunResult) -> str:
+    """The whole verdict in one line."""
+    count = len(result.fixtures)
+    worst = _worst(result.fixtures)
+    if result.passed and worst is not None:
+        seen = figure(worst[2], result.threshold)
+        return _line(f"parity PASS: max_abs_diff {seen} is below {bound(result.threshold)} ({_count(count)})")
+    failing = [f for f in result.fixtures if not f.passed]
+    idx, answer = first_refusal(result)
+    if idx is None:
+        return _line(f"parity FAIL: {answer.gate}: {answer.said}")
+    how_many = f"{len(failing)} of {_count(count)} {'fails' if len(failing) == 1 else 'fail'}"
+    worst = _worst(failing)
+    if answer.gate != "threshold" or worst is None:
+        return _line(f"parity FAIL: fixture {idx}, {answer.gate}: {answer.said} ({how_many})")
+    fixture, output, diff = worst
+    where = element(output.name, output.difference.worst_index) if output.difference else output.name
+    return _line(
+        f"parity FAIL: max_abs_diff {figure(diff, result.threshold)} is not below {bound(result.threshold)} "
+        f"({how_many}; worst: fixture {fixture.fixture_idx}, {where})"
+    )
+
+
+def verdict_lines(result: RunResult) -> str:
+    """The verdict; below it what the floor says, and where the two sides part."""
+    where = where_line(result.located) if result.located is not None else ""
+    return "\n".join(_line(line) for line in (headline(result), word_line(result), where) if line)
+
+
+def fixture_table(result: RunResult, width: int = WIDTH, rows: int = TABLE_ROWS) -> str:
+    """``Per-fixture results``, a row per fixture; beyond ``rows`` the failing ones first, others counted."""
+    shown: Sequence[FixtureResult] = result.fixtures
+    if len(shown) > rows:
+        shown = sorted(shown, key=lambda f: f.passed)[:rows]
+    lines = ["Per-fixture results", *_table([_cells(f, result.threshold) for f in shown], width)]
+    left_out = [f for f in result.fixtures if f not in shown] if len(shown) < len(result.fixtures) else []
+    if left_out:
+        failing = sum(not f.passed for f in left_out)
+        worst = _worst(left_out)
+        largest = f", max_abs_diff at most {figure(worst[2])}" if worst else ""
+        passing = len(left_out) - failing
+        text = f"... {len(left_out)} more not shown: {failing} failing, {passing} passing{largest}"
+        lines += textwrap.wrap(text, width)
+    if not result.fixtures:
+        lines.append("(none)")
+    return printable("\n".join(lines))
+
+
+def _cells(fixture: FixtureResult, threshold: float) -> tuple[str, ...]:
+    refusal = fixture.refusal
+    return (
+        str(fixture.fixture_idx),
+        figure(fixture.max_abs_diff, threshold),
+        figure(fixture.mean_abs_diff),
+        cosine(fixture.cos),
+        yes(fixture.passed),
+        refusal.gate if refusal else "",
+    )
+
+
+def _table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Rows under their header, as wide as there is room for: shorter words first, then fewer columns."""
+    kept = list(range(len(_COLUMNS)))
+    lines: list[str] = []
+    for header, dropped in (
+        (_COLUMNS, None),
+        (_SHORT_COLUMNS, None),
+        (_SHORT_COLUMNS, 2),
+        (_SHORT_COLUMNS, 3),
+    ):
+        kept = [column for column in kept if column != dropped]
+        wide = [max(len(header[c]), *(len(row[c]) for row in rows), 0) for c in kept[:-1]]
+        lines = [
+            "  ".join([*(row[c].rjust(w) for c, w in zip(kept, wide, strict=False)), row[kept[-1]]]).rstrip()
+            for row in (header, *rows)
+        ]
+        if max(map(len, lines)) <= width:
+            break
+    return lines
+
+
+def summary(result: RunResult) -> str:
+    """The ``Summary`` block."""
+    return "\n".join(
+        [
+            "Summary",
+            f"  max_abs_diff_across_all  {figure(result.max_abs_diff_across_all, result.threshold)}",
+            f"  threshold                {_threshold(result)}",
+            f"  passed                   {yes(result.passed)}",
+        ]
+    )
+
+
+def _located(result: RunResult) -> str:
+    if result.located is None:
+        return ""
+    return printable("\n".join([*place_lines(result.located), *growth_lines(result.located)]))
+
+
+def _threshold(result: RunResult) -> str:
+    in_floors = f"{result.floors:g}x floor, at most " if result.floors is not None else ""
+    return f"{in_floors}{bound(result.threshold)}{' (strict)' if result.strict else ''}"
+
+
+def worst_element(result: RunResult, width: int = WIDTH) -> str:
+    """Where the two sides differ most: index, both values exactly, the difference; empty without figures."""
+    worst = _worst([f for f in result.fixtures if not f.passed]) or _worst(result.fixtures)
+    if worst is None or worst[1].difference is None:
+        return ""
+    fixture, output, _ = worst
+    d = worst[1].difference
+    where = element(output.name, d.worst_index)
+    shape = "x".join(map(str, output.shape)) or "scalar"
+    lines = [
+        *_wrap(
+            f"Worst element: fixture {fixture.fixture_idx}, {where} ({output.dtype}, {shape})",
+            width,
+            rest="  ",
+        ),
+        f"  reference     {d.worst_reference!r}",
+        f"  candidate     {d.worst_candidate!r}",
+        f"  difference    {float(d.max_abs_diff)!r}",
+        f"  differing     {d.unequal} of {d.elements} elements",
+        f"  ULP           p50 {d.ulp_p50}, p99 {d.ulp_p99}, max {d.ulp_max}",
+        *_wrap(
+            f"rmse          {figure(d.rmse)}, max relative {figure(d.max_rel_diff)}, SQNR {d.sqnr_db:.1f} dB",
+            width,
+            first="  ",
+            rest=" " * 16,
+            as_it_is=True,
+        ),
+    ]
+    return printable("\n".join(lines))
+
+
+def refusals(result: RunResult, width: int = WIDTH) -> str:
+    """Why, gate by gate; fixtures that were refused with the same words share a line; empty when none was.
+
+    The threshold's own refusals stand in the table and are left out when they are all there is.
+    """
+    grouped: dict[Answer, list[int]] = {}
+    for idx, answer in result.refusals:
+        grouped.setdefault(answer, []).extend([] if idx is None else [idx])
+    if all(answer.gate == "threshold" for answer in grouped):
+        return ""
+    lines = ["Refused by"]
+    for answer, idxs in grouped.items():
+        where = f" ({_indices(idxs)})" if idxs else ""
+        lines += _wrap(f"{answer.gate}{where}: {answer.said}", width, first="  ", rest="    ")
+    return printable("\n".join(lines))
+
+
+def sides(result: RunResult, width: int = WIDTH) -> str:
+    """One line for each side: what it is; empty when nothing is known."""
+    lines: list[str] = []
+    for label, facts in (("Reference", result.reference), ("Candidate", result.candidate)):
+        words = side(facts)
+        if words:
+            lines += _wrap(f"{label}: {words}", width, rest="  ")
+    return printable("\n".join(lines))
+
+
+def notes(result: RunResult, width: int = WIDTH) -> str:
+    return printable(
+        "\n".join(line for note in result.notes for line in _wrap(f"Note: {note}", width, rest="  "))
+    )
+
+
+def failure_message(
+    result: RunResult, *, report: str | None = None, rerun: str | None = None, width: int = MESSAGE_WIDTH
+) -> str:
+    """What a :class:`~pytest_reflex.errors.ParityError` says: the verdict's line, and below it the evidence.
+
+    Args:
+        result: a result that did not pass.
+        report: where the full report will lie, when it is known.
+        rerun: the command that runs this check again and keeps a report, when it is known.
+        width: columns; the first line alone may be longer, and so may a word that does not break.
+    """
+    advised = advice.next_steps(result, first_refusal(result)[1])
+    last = _wrap(f"Next: {advised}", width, rest="  ")
+    if rerun:
+        last += [f"  {rerun}"]
+    if report:
+        last += [f"Report: {report}"]
+    blocks = [
+        verdict_lines(result),
+        refusals(result, width),
+        fixture_table(result, width),
+        "\n".join(floor_table(result)),
+        _located(result),
+        worst_element(result, width),
+        sides(result, width),
+        notes(result, width),
+        "\n".join(last),
+    ]
+    return printable("\n\n".join(block for block in blocks if block))
+
+
+def result_text(result: RunResult, width: int = WIDTH) -> str:
+    """A result for a terminal or ``print``: the same evidence for a pass as for a fail."""
+    if not result.passed:
+        return failure_message(result, width=width) + "\n\n" + summary(result)
+    blocks = [
+        verdict_lines(result),
+        fixture_table(result, width),
+        "\n".join(floor_table(result)),
+        _located(result),
+        worst_element(result, width),
+        sides(result, width),
+        notes(result, width),
+        summary(result),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _worst(fixtures: Iterable[FixtureResult]) -> tuple[FixtureResult, OutputResult, float] | None:
+    """The fixture and output with the largest max_abs_diff, where NaN is larger than anything."""
+    found = [
+        (f, o, o.difference.max_abs_diff) for f in fixtures for o in f.outputs if o.difference is not None
+    ]
+    return max(found, key=lambda it: (math.isnan(it[2]), it[2]), default=None)
+
+
+def first_refusal(result: RunResult) -> tuple[int | None, Answer]:
+    """The refusal to begin with: a fixture's before the run's, the earliest gate first."""
+    order = {gate: i for i, gate in enumerate(FIXTURE_GATE_NAMES)}
+    found = result.refusals
+    if not found:
+        return None, Answer("compared", "nothing was compared")
+    return min(
+        found, key=lambda it: (it[0] is None, order.get(it[1].gate, len(order)) if it[0] is not None else 0)
+    )
+
+
+def side(facts: Mapping[str, Any]) -> str:
+    kind = facts.get("kind")
+    what = next((facts[key] for key in ("class", "path", "name") if facts.get(key)), None)
+    words = " ".join(str(word) for word in (kind, what) if word)
+    # The runner's own keys first; a runner of someone else's may know none of them.
+    asked = facts.get("provider_asked")
+    used = facts.get("providers_used")
+    ran = used[0] if isinstance(used, list | tuple) and used else None
+    if ran and ran == asked:
+        words += f", on {ran}"
+    elif asked:
+        words += f", asked for {asked}, ran on {ran or 'no provider'}"
+    return words
+
+
+def _indices(idxs: Sequence[int]) -> str:
+    """``fixture 3``, ``fixtures 0-4, 7``."""
+    runs: list[list[int]] = []
+    for idx in sorted(idxs):
+        if runs and idx == runs[-1][-1] + 1:
+            runs[-1].append(idx)
+        else:
+            runs.append([idx])
+    text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"fixture {text}" if len(idxs) == 1 else f"fixtures {text}"
+
+
+def _count(fixtures: int) -> str:
+    return f"{fixtures} fixture" if fixtures == 1 else f"{fixtures} fixtures"
+
+
+def _wrap(text: str, width: int, *, first: str = "", rest: str = "", as_it_is: bool = False) -> list[str]:
+    # A path or a name is not broken: it is there to be copied.
+    return textwrap.wrap(
+        text if as_it_is else " ".join(text.split()),
+        width,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """What any terminal shows and none obeys: ASCII and line ends; the rest in escapes."""
+    ascii_only = text.encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in ascii_only)

@@ -1,0 +1,58 @@
+"""The result that shows itself: as text, as JSON, in a notebook, and as the failure of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pytest_reflex.errors import ParityError
+from pytest_reflex.verdict.results import RunResult
+
+__all__ = ["ParityResult"]
+
+
+class ParityResult(RunResult):
+    """The verdict on a run, with everything a report needs to say why, which shows itself.
+
+    What it holds is what a :class:`~pytest_reflex.verdict.results.RunResult` holds. Printed it is the whole
+    text; in a notebook it is the table and its pictures.
+    """
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The result that :meth:`to_json` wrote. The keys a run document adds are ignored.
+
+        Raises:
+            ReflexError: ``data`` is no such result, or contradicts itself.
+        """
+        from pytest_reflex.report.json.results import read_result
+
+        return read_result(data, cls)
+
+    def require(self) -> Self:
+        """Return the result itself when it passed.
+
+        Raises:
+            ParityError: it did not; the message is the whole report, its first line the verdict.
+        """
+        if self.passed:
+            return self
+        from pytest_reflex.report.text.terminal import failure_message
+
+        raise ParityError(failure_message(self), self)
+
+    def to_json(self) -> dict[str, object]:
+        """The result as builtins, strict JSON once dumped; ``report/parity.schema.json`` describes it."""
+        from pytest_reflex.report.json.results import result_to_json
+
+        return result_to_json(self)
+
+    def _repr_html_(self) -> str:
+        from pytest_reflex.report.html.pages import result_html
+
+        return result_html(self)
+
+    def __str__(self) -> str:
+        from pytest_reflex.report.text.terminal import result_text
+
+        return result_text(self)

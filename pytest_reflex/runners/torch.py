@@ -1,0 +1,281 @@
+"""Runs a PyTorch module as it is: eval mode, no gradients, float32, nothing patched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_reflex.errors import ReflexError, RunnerError
+from pytest_reflex.runners.base import RunnerBase, first_line
+from pytest_reflex.runners.memory import release_mapped
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from pytest_reflex.runners.base import Trajectory
+
+    Array = np.ndarray[Any, Any]
+    Outputs = torch.Tensor | Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
+
+
+class TorchRunner(RunnerBase):
+    """Runs an ``nn.Module``.
+
+    Args:
+        model: the module, or a function without arguments that returns one: it is called on open, and
+            its module is freed on close.
+        call: what is called with the inputs by keyword, such as ``policy.sample_actions``; by default
+            the module itself. When ``model`` is a function, ``call`` gets the module before the inputs.
+        outputs: names of the outputs, needed for a tuple or list whose names should say something; a
+            mapping must have just these, in this order.
+        states: gives what the module's loop holds after each denoising step, called with the module and
+            then the inputs by keyword; by default the steps are not seen.
+        name: for people; by default the class or the function.
+
+    Attributes:
+        drew_random: whether any run since opening moved one of torch's random generators.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module | Callable[[], torch.nn.Module],
+        call: Callable[..., Outputs] | None = None,
+        *,
+        outputs: Sequence[str] | None = None,
+        states: Callable[..., Sequence[torch.Tensor]] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if not callable(model):
+            raise RunnerError(
+                f"model is a {type(model).__name__}; give an nn.Module or a function that returns one"
+            )
+        self.name = name or str(getattr(model, "__name__", type(model).__name__))
+        self.drew_random = False
+        self._given = model
+        self._call = call
+        self._outputs = None if outputs is None else tuple(outputs)
+        self._states = states
+        self._model: torch.nn.Module | None = None
+        self._training: list[tuple[torch.nn.Module, bool]] = []
+
+    @property
+    def model(self) -> torch.nn.Module | None:
+        """The module that the runner was given or has loaded; None while a function has still to load it."""
+        import torch
+
+        return self._given if isinstance(self._given, torch.nn.Module) else self._model
+
+    def forward(self, **tensors: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """What :meth:`run` computes, tensors to named tensors, for whoever traces it. It need not be open.
+
+        Raises:
+            RunnerError: there is no model yet, or it returns something else than tensors.
+        """
+        model = self.model
+        if model is None:
+            raise RunnerError(f"{self.name} has not been loaded; open it first")
+        return self._named(self._bound(model)(**tensors))  # type: ignore[return-value]
+
+    @property
+    def trajectory(self) -> Trajectory | None:
+        """What the loop holds after each step; see :class:`~pytest_reflex.runners.Runner`."""
+        return None if self._states is None else self._trajectory
+
+    def _trajectory(self, inputs: Mapping[str, Array]) -> Array:
+        import numpy as np
+        import torch
+
+        if self._states is None:
+            raise RunnerError(f"{self.name} was not told how its steps can be seen; give states=")
+        with self, torch.no_grad():
+            device = self._device()
+            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+            seen = self._states(self._model, **tensors)
+            return np.stack([self._array("x_t", state) for state in seen])
+
+    def open(self) -> None:
+        if self._model is not None:
+            return
+        model = self._load()
+        self._require_float32(model)
+        self._training = [(module, module.training) for module in model.modules()]
+        self._model = model
+        self.drew_random = False
+        model.eval()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        import torch
+
+        if self._model is None:
+            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
+        device = self._device()
+        before = self._random_state(device)
+        try:
+            # Copied: a model that writes to its inputs must not write to the caller's arrays.
+            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+            with torch.no_grad():
+                outputs = self._bound(self._model)(**tensors)
+        except ReflexError:
+            raise
+        except Exception as error:
+            raise RunnerError(
+                f"{self.name} failed on inputs {', '.join(inputs)}: {first_line(error)}"
+            ) from error
+        after = self._random_state(device)
+        self.drew_random |= any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+
+    def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What :meth:`run` would compute if every float were a float64; see :mod:`.float64`.
+
+        Args:
+            inputs: as for :meth:`run`.
+
+        Returns:
+            The outputs by name, floats as float64.
+
+        Raises:
+            RunnerError: the runner is not open, or the model does not run in float64; the message says why.
+        """
+        import torch
+
+        from pytest_reflex.runners.float64 import lifted
+
+        if self._model is None:
+            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
+        device = self._device()
+        try:
+            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+            # A model that draws must not move the generators of the runs that are judged.
+            drawn_on = [device] if device.type == "cuda" else []
+            with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), lifted():
+                outputs = self._bound(self._model)(**tensors)
+        except Exception as error:
+            raise RunnerError(f"{self.name} does not run in float64: {first_line(error)}") from error
+        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+
+    def close(self) -> None:
+        # Flag by flag: train() may be overridden, and submodules may differ from their parents.
+        for module, training in self._training:
+            module.training = training
+        self._training = []
+        if self._model is not None:
+            # Whoever holds the policy keeps it; what it has read of its checkpoint need not stay in memory.
+            release_mapped(tensor.data_ptr() for tensor in self._model.parameters())
+        self._model = None
+
+    def facts(self) -> dict[str, Any]:
+        import torch
+
+        if self._model is None:
+            raise RunnerError(f"{self.name} is not open, so nothing is known about it; call open() first")
+        kind = type(self._model)
+        return {
+            "kind": "torch",
+            "name": self.name,
+            "class": f"{kind.__module__}.{kind.__qualname__}",
+            "dtype": "float32",
+            "device": str(self._device()),
+            "threads": torch.get_num_threads(),
+            "drew_random": self.drew_random,
+            "versions": {"torch": str(torch.__version__)},
+        }
+
+    def _load(self) -> torch.nn.Module:
+        import torch
+
+        if isinstance(self._given, torch.nn.Module):
+            return self._given
+        try:
+            model = self._given()
+        except ReflexError:
+            raise
+        except Exception as error:
+            raise RunnerError(f"{self.name} could not be loaded: {first_line(error)}") from error
+        if not isinstance(model, torch.nn.Module):
+            raise RunnerError(f"{self.name} returned a {type(model).__name__}; it must return an nn.Module")
+        return model
+
+    def _require_float32(self, model: torch.nn.Module) -> None:
+        import torch
+
+        for name, p in model.named_parameters():
+            if p.is_floating_point() and p.dtype != torch.float32:
+                raise RunnerError(
+                    f"{self.name}: parameter {name} is {p.dtype}; the reference is float32, call .float()"
+                )
+        for name, b in model.named_buffers():
+            # A float64 buffer is more exact than asked, not less.
+            if b.is_floating_point() and b.dtype not in (torch.float32, torch.float64):
+                raise RunnerError(
+                    f"{self.name}: buffer {name} is {b.dtype}; the reference is float32, call .float()"
+                )
+
+    def _bound(self, model: torch.nn.Module) -> Callable[..., Outputs]:
+        import functools
+
+        if self._call is None:
+            return model
+        return self._call if model is self._given else functools.partial(self._call, model)
+
+    def _device(self) -> torch.device:
+        import itertools
+
+        import torch
+
+        if self._model is None:
+            return torch.device("cpu")
+        tensors = itertools.chain(self._model.parameters(), self._model.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    @staticmethod
+    def _random_state(device: torch.device) -> list[torch.Tensor]:
+        import torch
+
+        states = [torch.random.get_rng_state()]
+        return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+    def _named(self, outputs: object) -> Mapping[str, object]:
+        import torch
+
+        if isinstance(outputs, Mapping):
+            names = tuple(str(name) for name in outputs)
+            if self._outputs is not None and names != self._outputs:
+                raise RunnerError(
+                    f"{self.name} returned {list(names)}; its outputs should be {list(self._outputs)}"
+                )
+            return dict(zip(names, outputs.values(), strict=True))
+        if isinstance(outputs, torch.Tensor):
+            values: tuple[object, ...] = (outputs,)
+            default: tuple[str, ...] = ("output",)
+        elif isinstance(outputs, tuple | list):
+            values = tuple(outputs)
+            default = tuple(f"output_{i}" for i in range(len(values)))
+        else:
+            raise RunnerError(
+                f"{self.name} returned a {type(outputs).__name__}; return tensors, or use call="
+            )
+        names = default if self._outputs is None else self._outputs
+        if len(names) != len(values):
+            raise RunnerError(
+                f"{self.name} returned {len(values)} outputs; {len(names)} are named: {list(names)}"
+            )
+        return dict(zip(names, values, strict=True))
+
+    def _array(self, name: str, value: object) -> Array:
+        import numpy as np
+        import torch
+
+        if not isinstance(value, torch.Tensor):
+            wrong = f"output {name!r} is a {type(value).__name__}"
+            raise RunnerError(f"{self.name}: {wrong}, not a tensor; use call= to return tensors only")
+        tensor = value.detach().cpu()
+        if tensor.dtype != torch.bfloat16:
+            return np.array(tensor.numpy())
+        try:
+            import ml_dtypes
+        except ImportError as error:
+            wrong = f"output {name!r} is bfloat16, which numpy does not know"
+            raise RunnerError(f"{self.name}: {wrong}; install ml_dtypes, or return .float()") from error
+        return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)

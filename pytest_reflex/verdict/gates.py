@@ -1,0 +1,162 @@
+"""The verdict on one fixture: gates in order, each of which must say yes; nothing else decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, YES, Answer, FixtureResult, OutputResult
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pytest_reflex.verdict.metrics import Difference
+    from pytest_reflex.verdict.rounding import Floor
+
+THRESHOLD: Final = 1e-4
+STRICT_THRESHOLD: Final = 1e-5
+
+Arrays = Mapping[str, "np.ndarray"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the fixture gates look at: both sides' outputs for one fixture, and how the candidate ran.
+
+    ``bounds`` holds the outputs that have a threshold of their own.
+    """
+
+    reference: Arrays
+    candidate: Arrays
+    threshold: float
+    provider_asked: str
+    providers_used: Sequence[str]
+    floors: Mapping[str, Floor] = field(default_factory=dict)
+    bounds: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def differences(self) -> dict[str, Difference]:
+        """How each output differs, by name; to be asked only of outputs of the same structure."""
+        from pytest_reflex.verdict.metrics import difference
+
+        return {name: difference(r, self.candidate[name]) for name, r in self.reference.items()}
+
+
+def _structure(e: Evidence) -> str:
+    if not e.reference:
+        return "the reference gave no output, so there is nothing to compare"
+    want, got = list(e.reference), list(e.candidate)
+    missing = [n for n in want if n not in e.candidate]
+    extra = [n for n in got if n not in e.reference]
+    if missing or extra:
+        parts = [f"missing {', '.join(map(repr, missing))}"] if missing else []
+        parts += [f"unexpected {', '.join(map(repr, extra))}"] if extra else []
+        return f"outputs differ: {'; '.join(parts)} (reference gives {', '.join(map(repr, want))})"
+    if want != got:
+        return f"outputs are reordered: reference gives {', '.join(want)}, candidate {', '.join(got)}"
+    for name in want:
+        r, c = e.reference[name], e.candidate[name]
+        if r.dtype != c.dtype:
+            return f"{name}: dtype is {c.dtype}, reference has {r.dtype}"
+        if r.shape != c.shape:
+            return f"{name}: shape is {list(c.shape)}, reference has {list(r.shape)}"
+        if r.size == 0:
+            return f"{name}: shape {list(r.shape)} holds no element, so there is nothing to compare"
+        if r.dtype.kind not in "fiub" and r.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+            return f"{name}: dtype {r.dtype} cannot be compared as numbers"
+    return YES
+
+
+def _provider(e: Evidence) -> str:
+    if not e.provider_asked:
+        return YES  # the candidate is no ONNX Runtime session: it has no provider to fall back from
+    used = e.providers_used[0] if e.providers_used else None
+    if used == e.provider_asked:
+        return YES
+    return f"ran on {used or 'no provider'}, not on {e.provider_asked} as asked"
+
+
+def _finite(e: Evidence) -> str:
+    import numpy as np
+
+    for name, r in e.reference.items():
+        if r.dtype.kind in "iub":
+            continue
+        for side, array in (("candidate", e.candidate[name]), ("reference", r)):
+            bad = ~np.isfinite(array.astype(np.float64))
+            if bad.any():
+                at = [int(i) for i in np.argwhere(bad)[0]]
+                value = float(array[tuple(at)])
+                return (
+                    f"{side} {name}{at} is {value} ({int(bad.sum())} of {bad.size} elements are not finite)"
+                )
+    return YES
+
+
+def _exact(e: Evidence) -> str:
+    import numpy as np
+
+    for name, r in e.reference.items():
+        c = e.candidate[name]
+        if r.dtype.kind in "iub" and not np.array_equal(r, c):
+            wrong = r != c
+            at = [int(i) for i in np.argwhere(wrong)[0]]
+            return (
+                f"{name}{at} is {c[tuple(at)]}, reference has {r[tuple(at)]} "
+                f"({int(wrong.sum())} of {wrong.size} elements differ; {r.dtype} must be equal)"
+            )
+    return YES
+
+
+def _threshold(e: Evidence) -> str:
+    return below_threshold(e.differences, e.threshold, e.bounds)
+
+
+def below_threshold(
+    differences: Mapping[str, Difference], threshold: float, bounds: Mapping[str, float] | None = None
+) -> str:
+    """What the threshold gate says of each output's figures: :data:`YES`, or why not."""
+    for name, d in differences.items():
+        bound = (bounds or {}).get(name, threshold)
+        # Asked this way round, a NaN is a refusal.
+        if not (d.max_abs_diff < bound):
+            return f"{name}: max_abs_diff {d.max_abs_diff:.3e} is not below {bound:.1e}"
+    return YES
+
+
+FIXTURE_GATES: Final[tuple[tuple[str, Callable[[Evidence], str]], ...]] = tuple(
+    zip(FIXTURE_GATE_NAMES, (_structure, _provider, _finite, _exact, _threshold), strict=True)
+)
+
+
+def same_structure(evidence: Evidence) -> bool:
+    """Whether both sides' outputs can be laid side by side."""
+    return _structure(evidence) == YES
+
+
+def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
+    """Ask the fixture gates in order and stop at the first that refuses."""
+    from pytest_reflex.verdict.summaries import error_grid
+
+    answers: list[Answer] = []
+    for name, gate in FIXTURE_GATES:
+        answers.append(Answer(name, gate(evidence)))
+        if not answers[-1].yes:
+            break
+    # Figures are taken whenever the arrays can be laid side by side, also for a fixture that was refused.
+    comparable = answers[0].yes
+    outputs = tuple(
+        OutputResult(
+            name,
+            str(r.dtype),
+            tuple(int(n) for n in r.shape),
+            evidence.differences[name] if comparable else None,
+            error_grid(r, evidence.candidate[name]) if comparable else None,
+            evidence.floors.get(name),
+            evidence.bounds.get(name),
+        )
+        for name, r in evidence.reference.items()
+    )
+    return FixtureResult(fixture_idx, tuple(answers), outputs)

@@ -1,0 +1,249 @@
+"""What a check found, as data that nothing changes; whether it passed follows from the answers.
+
+A fixture passes when every gate in :data:`FIXTURE_GATE_NAMES` has answered :data:`YES`, and a run passes
+when it holds at least one fixture, all of them pass, and every gate in :data:`RUN_GATE_NAMES` has
+answered :data:`YES` too. There is no flag to set: ``passed`` is derived from the answers, so what
+was never asked is a fail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from pytest_reflex.verdict.rounding import worst_word
+
+if TYPE_CHECKING:
+    from pytest_reflex.verdict.divergence import Located
+    from pytest_reflex.verdict.metrics import Difference
+    from pytest_reflex.verdict.rounding import Floor, Word
+    from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
+
+# What a gate answers when it is satisfied. A sentinel, so that None, "" or a forgotten return is no yes.
+YES: Final = "yes"
+
+FIXTURE_GATE_NAMES: Final = ("structure", "provider", "finite", "exact", "threshold")
+# intact: the files are those of the manifest; compared: something was; repeat: a repeated fixture gave
+# the same bits; inputs: none is dead.
+RUN_GATE_NAMES: Final = ("intact", "compared", "repeat", "inputs")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one gate said: its name and :data:`YES`, or its name and the reason it refused."""
+
+    gate: str
+    said: str
+
+    @property
+    def yes(self) -> bool:
+        return self.said == YES
+
+
+@dataclass(frozen=True)
+class OutputResult:
+    """How one named output differs.
+
+    Attributes:
+        name: the output's name.
+        dtype: numpy name of the reference's dtype.
+        shape: the reference's shape.
+        difference: the figures, or None when structure or finiteness made them meaningless.
+        grid: where the error lies, kept for the fixture in which this output differs most.
+        floor: how far both sides are from the reference in float64; None when nobody asked.
+        bound: its own threshold, where that was asked for in units of the floor.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    difference: Difference | None
+    grid: ErrorGrid | None = None
+    floor: Floor | None = None
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
+class FixtureResult:
+    """The verdict on one fixture.
+
+    Attributes:
+        fixture_idx: the fixture's number.
+        answers: what each gate said, in order, up to and including the first refusal.
+        outputs: the figures of each output, in the reference's order.
+        inputs: what each input held; empty when nobody looked.
+    """
+
+    fixture_idx: int
+    answers: tuple[Answer, ...]
+    outputs: tuple[OutputResult, ...] = ()
+    inputs: tuple[InputSummary, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return tuple(a.gate for a in self.answers) == FIXTURE_GATE_NAMES and all(a.yes for a in self.answers)
+
+    @property
+    def refusal(self) -> Answer | None:
+        """The first gate that refused, or None. A fixture without answers is refused by the first gate."""
+        for answer in self.answers:
+            if not answer.yes:
+                return answer
+        if self.passed:
+            return None
+        asked = {answer.gate for answer in self.answers}
+        missing = next((g for g in FIXTURE_GATE_NAMES if g not in asked), FIXTURE_GATE_NAMES[0])
+        return Answer(missing, f"the {missing} gate was never asked")
+
+    @property
+    def worst(self) -> OutputResult | None:
+        """The output with the largest max_abs_diff, or None when no figures could be taken."""
+        measured = [o for o in self.outputs if o.difference is not None]
+        return max(
+            measured,
+            key=lambda o: _badness(o.difference.max_abs_diff if o.difference else None),
+            default=None,
+        )
+
+    @property
+    def max_abs_diff(self) -> float | None:
+        worst = self.worst
+        return worst.difference.max_abs_diff if worst and worst.difference else None
+
+    @property
+    def mean_abs_diff(self) -> float | None:
+        """The mean over all elements of all outputs, each element counted once."""
+        measured = [o.difference for o in self.outputs if o.difference is not None]
+        elements = sum(d.elements for d in measured)
+        return sum(d.mean_abs_diff * d.elements for d in measured) / elements if elements else None
+
+    @property
+    def cos(self) -> float | None:
+        """The least cosine of any output."""
+        cosines = [o.difference.cos for o in self.outputs if o.difference is not None]
+        return max(cosines, key=lambda cos: _badness(-cos), default=None)
+
+    @property
+    def word(self) -> Word | None:
+        """``rounding``, ``undecided`` or ``bug``, the worst of any output; None when nobody asked."""
+        return worst_word(o.floor.word for o in self.outputs if o.floor is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """The verdict on a run, with everything a report needs to say why.
+
+    Attributes:
+        name: what was judged, for people: a test's node id or a bundle's path.
+        threshold: the bound on max_abs_diff; pass is strictly below. The largest of any output, where it
+            was asked for in units of the floor.
+        strict: whether notes were turned into failures.
+        seed: what the fixtures were drawn with, or None when they were recorded.
+        fixtures: one result per fixture.
+        answers: what each run gate said, all of them (they are independent of each other).
+        reference: facts about the reference, builtins only.
+        candidate: facts about the candidate, builtins only.
+        notes: what a careful reader should know though it failed nothing.
+        doubts: what strict refuses and a plain run only notes, each with the gate that it is put to.
+        steps: how far the sides were apart after each denoising step, in one fixture.
+        steps_of: that fixture: the one whose outputs differ most. None when there are no steps.
+        unseen: why there are no steps, in words.
+        floors: the threshold as a multiple of the floor, where it was asked for so.
+        located: where the two sides part, when that was looked for.
+    """
+
+    name: str
+    threshold: float
+    strict: bool
+    seed: int | None
+    fixtures: tuple[FixtureResult, ...]
+    answers: tuple[Answer, ...]
+    reference: Mapping[str, object] = field(default_factory=dict)
+    candidate: Mapping[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    doubts: tuple[Answer, ...] = ()
+    steps: tuple[StepDifference, ...] = ()
+    steps_of: int | None = None
+    unseen: str = ""
+    floors: float | None = None
+    located: Located | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it says the same; how a result shows itself makes no difference."""
+        return isinstance(other, RunResult) and vars(self) == vars(other)
+
+    @property
+    def passed(self) -> bool:
+        return (
+            len(self.fixtures) > 0
+            and all(f.passed for f in self.fixtures)
+            and tuple(a.gate for a in self.answers) == RUN_GATE_NAMES
+            and all(a.yes for a in self.answers)
+        )
+
+    @property
+    def refusals(self) -> tuple[tuple[int | None, Answer], ...]:
+        """Every refusal, ``(fixture_idx or None, answer)``: fixtures first, then the run's own gates."""
+        found: list[tuple[int | None, Answer]] = []
+        for fixture in self.fixtures:
+            refusal = fixture.refusal
+            if refusal is not None:
+                found.append((fixture.fixture_idx, refusal))
+        found += [(None, answer) for answer in self.answers if not answer.yes]
+        if not found and not self.passed:
+            asked = {answer.gate for answer in self.answers}
+            missing = next((g for g in RUN_GATE_NAMES if g not in asked), RUN_GATE_NAMES[0])
+            found.append((None, Answer(missing, f"the {missing} gate was never asked")))
+        return tuple(found)
+
+    @property
+    def max_abs_diff_across_all(self) -> float | None:
+        measured = [f.max_abs_diff for f in self.fixtures if f.max_abs_diff is not None]
+        return max(measured, key=_badness, default=None)
+
+    @property
+    def worst_fixture(self) -> FixtureResult | None:
+        """The fixture a reader should look at first: refused before passed, then the largest max_abs_diff."""
+        return max(
+            self.fixtures,
+            key=lambda f: (not f.passed, _badness(f.max_abs_diff)),
+            default=None,
+        )
+
+    @property
+    def word(self) -> Word | None:
+        """``rounding``, ``undecided`` or ``bug``, the worst of any fixture; None when nobody asked."""
+        return worst_word(fixture.word for fixture in self.fixtures if fixture.word is not None)
+
+
+def _badness(figure: float | None) -> tuple[bool, float]:
+    """Orders figures, NaN and none above every number; ``max`` by itself sees a NaN only in first place."""
+    unknown = figure is None or math.isnan(figure)
+    return unknown, 0.0 if figure is None or unknown else figure
+
+
+def keep_worst_grids(fixtures: Sequence[FixtureResult]) -> list[FixtureResult]:
+    """The same results with each output's grid kept only where that output differs most.
+
+    The first of equals is kept, and a NaN is more than anything, so the choice hangs on no threshold.
+    """
+    worst: dict[str, tuple[tuple[bool, float], int]] = {}
+    for at, fixture in enumerate(fixtures):
+        for output in fixture.outputs:
+            if output.difference is not None:
+                largest = output.difference.max_abs_diff
+                key = (largest != largest, 0.0 if largest != largest else largest)
+                if output.name not in worst or key > worst[output.name][0]:
+                    worst[output.name] = (key, at)
+    return [
+        replace(
+            fixture,
+            outputs=tuple(
+                output if worst.get(output.name, ((), -1))[1] == at else replace(output, grid=None)
+                for output in fixture.outputs
+            ),
+        )
+        for at, fixture in enumerate(fixtures)
+    ]

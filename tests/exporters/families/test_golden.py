@@ -1,0 +1,72 @@
+"""A live lerobot policy with the golden weights gives the golden actions.
+
+This proves that the tests' tiny policies are built right, and catches a release of lerobot, transformers
+or torch that changes what is computed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
+pytestmark = pytest.mark.lerobot
+
+from tiny_lerobot import FAMILIES, GOLDEN  # noqa: E402
+
+
+def cases(family: str) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+    stored = load_file(GOLDEN / family / "cases.safetensors")
+    return [
+        (
+            {
+                key.partition(".inputs.")[2]: array
+                for key, array in stored.items()
+                if key.startswith(f"case{number}.inputs.")
+            },
+            stored[f"case{number}.outputs.actions"],
+        )
+        for number in range(4)
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_golden_actions_are_reproduced(family: str, golden: Callable[[str], Any]) -> None:
+    with importlib.import_module(f"exporters.families.{family}").reference(golden(family)) as runner:
+        for inputs, expected in cases(family):
+            actions = runner.run(inputs)["actions"]
+            assert actions.dtype == expected.dtype
+            # The same torch gives the same bits; between releases a kernel may round another way.
+            assert np.abs(actions - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_halves_and_the_loop_give_the_upstreams_own_bits(
+    family: str, golden: Callable[[str], Any]
+) -> None:
+    import torch
+
+    policy = golden(family)
+    module = importlib.import_module(f"exporters.families.{family}")
+    upstream = getattr(module, "UPSTREAM", None)
+    flow = upstream.flow(policy)
+    with torch.no_grad(), module.reference(policy, steps=flow.steps) as runner:
+        for inputs, _ in cases(family):
+            split = flow(**{name: torch.from_numpy(array) for name, array in inputs.items()})["actions"]
+            assert np.array_equal(split.numpy(), runner.run(inputs)["actions"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_inputs_carry_the_golden_names(family: str, golden: Callable[[str], Any]) -> None:
+    specs = importlib.import_module(f"exporters.families.{family}").inputs(
+        golden(family), cameras=2, prompt_tokens=8
+    )
+    stored = cases(family)[0][0]
+    assert {spec.name: (spec.shape, spec.dtype) for spec in specs} == {
+        name: (array.shape, str(array.dtype)) for name, array in stored.items()
+    }

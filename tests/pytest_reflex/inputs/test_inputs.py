@@ -1,0 +1,301 @@
+"""Fixtures: the same arrays everywhere, and values that mean what their input means."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from pytest_reflex.errors import InputError
+from pytest_reflex.inputs import (
+    Bernoulli,
+    CameraMask,
+    Gaussian,
+    Image,
+    ImagePromptMask,
+    ImagePromptTokens,
+    InputSpec,
+    Integers,
+    Meaning,
+    PromptMask,
+    State,
+    Tokens,
+    Uniform,
+    array_digest,
+    check_specs,
+    free_sizes,
+    make_fixture,
+)
+from pytest_reflex.inputs.prompts import ImageTokenMask
+
+CAMERAS, TOKENS_PER_IMAGE, IMAGE_TOKEN, LENGTH = 3, 4, 50, 24
+SPECS = [
+    InputSpec("image", (2, CAMERAS, 3, 16, 20), meaning=Image()),
+    InputSpec("cameras", (2, CAMERAS), "bool", CameraMask()),
+    InputSpec("camera_1", (2,), "bool", CameraMask(1, CAMERAS)),
+    InputSpec("prompt_mask", (2, LENGTH), "bool", PromptMask()),
+    InputSpec("prompt", (2, LENGTH), "int64", Tokens(100, "prompt_mask", 7)),
+    InputSpec("mask", (2, LENGTH), "int64", ImagePromptMask("cameras", TOKENS_PER_IMAGE)),
+    InputSpec(
+        "ids",
+        (2, LENGTH),
+        "int64",
+        ImagePromptTokens(100, IMAGE_TOKEN, TOKENS_PER_IMAGE, "cameras", "mask", 7),
+    ),
+    InputSpec("state", (2, 6), meaning=State()),
+    InputSpec("embodiment", (2,), "int32", Integers(0, 32)),
+    InputSpec("flag", (), "bool", Bernoulli()),
+    InputSpec("time", (2,), "float64", Uniform(0, 0.5)),
+    InputSpec("noise", (2, 5, 4), meaning=Gaussian()),
+]
+EVERY = range(12)
+
+
+def fixture(idx: int, seed: int = 0) -> dict[str, np.ndarray]:
+    return make_fixture(SPECS, seed, idx)
+
+
+def test_a_fixture_is_the_same_each_time_and_on_every_machine():
+    # Were this to change, fixtures recorded with an earlier version could no longer be drawn again.
+    digests = [array_digest(fixture(idx))[:12] for idx in range(4)]
+    assert digests == ["39187b4a3db2", "c5548870fa33", "c9178fd8c43c", "114e38698567"]
+    assert array_digest(fixture(3)) == array_digest(fixture(3))
+
+
+def test_seeds_and_numbers_give_different_fixtures():
+    assert len({array_digest(fixture(idx, seed)) for idx in EVERY for seed in range(3)}) == 36
+
+
+@pytest.mark.parametrize("idx", EVERY)
+def test_arrays_have_the_shape_and_dtype_of_their_spec(idx):
+    arrays = fixture(idx)
+    assert list(arrays) == [spec.name for spec in SPECS]
+    for spec in SPECS:
+        array = arrays[spec.name]
+        assert (array.shape, array.dtype.name) == (spec.shape, spec.dtype)
+        assert array.flags["C_CONTIGUOUS"]
+        assert array.flags["WRITEABLE"]
+
+
+@pytest.mark.parametrize("idx", EVERY)
+def test_values_stay_within_their_meaning(idx):
+    arrays = fixture(idx)
+    assert np.abs(arrays["image"]).max() <= 1
+    assert len({plane.tobytes() for plane in arrays["image"].reshape(-1, 16, 20)}) == 2 * CAMERAS * 3
+    assert arrays["cameras"].any(axis=1).all()
+    assert (arrays["camera_1"] == arrays["cameras"][:, 1]).all()
+    assert arrays["embodiment"].min() >= 0
+    assert arrays["embodiment"].max() < 32
+    assert arrays["time"].max() < 0.5
+    if idx:
+        assert np.abs(arrays["state"]).max() <= 1
+
+
+@pytest.mark.parametrize("idx", EVERY)
+def test_masks_are_prefixes_and_tokens_follow_them(idx):
+    arrays = fixture(idx)
+    for row in range(2):
+        text = int(arrays["prompt_mask"][row].sum())
+        assert arrays["prompt_mask"][row].tolist() == [True] * text + [False] * (LENGTH - text)
+        assert text >= 1
+        assert (arrays["prompt"][row, text:] == 7).all()
+        assert arrays["prompt"].max() < 100
+        images = int(arrays["cameras"][row].sum()) * TOKENS_PER_IMAGE
+        used = int(arrays["mask"][row].sum())
+        assert images < used <= images + LENGTH - CAMERAS * TOKENS_PER_IMAGE
+        assert arrays["mask"][row].tolist() == [1] * used + [0] * (LENGTH - used)
+        ids = arrays["ids"][row]
+        assert (ids[:images] == IMAGE_TOKEN).all()
+        assert (ids[images:] != IMAGE_TOKEN).all()
+        assert (ids[used:] == 7).all()
+
+
+def test_the_first_fixtures_reach_the_plain_case_and_the_edges():
+    plain, least, full = (fixture(idx) for idx in range(3))
+    assert [f["prompt_mask"][0].sum() for f in (plain, least, full)] == [18, 1, 24]
+    assert [f["mask"][0].sum() for f in (plain, least, full)] == [12 + 9, 8 + 1, 12 + 12]
+    assert [f["cameras"][0].tolist() for f in (plain, least, full)] == [[1, 1, 1], [1, 1, 0], [1, 1, 1]]
+    assert not least["state"].any()
+    assert set(np.unique(full["state"])) == {-1, 1}
+    assert set(np.unique(full["image"])) == {-1, 1}
+    grey, other = fixture(3), fixture(4)
+    assert (grey["prompt_mask"][0].sum(), grey["cameras"][0].tolist()) == (2, [1, 1, 1])
+    assert 0 < np.abs(grey["image"]).max() <= 0.02
+    assert other["cameras"][0].tolist() == [0, 1, 1]
+    assert len({fixture(idx)["cameras"].tobytes() for idx in EVERY}) > 3
+    assert not all(fixture(idx)["cameras"][:, 0].all() for idx in EVERY)
+
+
+def test_a_single_camera_is_always_there():
+    spec = InputSpec("cameras", (1, 1), "bool", CameraMask())
+    assert all(make_fixture([spec], 0, idx)["cameras"].all() for idx in EVERY)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_spec_survives_json(spec):
+    assert InputSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"shape": [1]}, "no 'name'"),
+        ({"name": "x", "shape": [1], "size": 3}, "has 'size'; its keys are name, shape, dtype, meaning"),
+        (
+            {"name": "x", "shape": [1], "meaning": {"kind": "sound"}},
+            "kind 'sound' is unknown; give one of bern",
+        ),
+        (
+            {"name": "x", "shape": [1], "meaning": {"kind": "gaussian", "sd": 1}},
+            "has 'sd'; its keys are mean, std",
+        ),
+        ({"name": "x", "shape": [1], "meaning": {}}, "kind None is unknown"),
+        ([], "is no JSON object"),
+    ],
+)
+def test_bad_json_is_refused(data, message):
+    with pytest.raises(InputError, match=message):
+        InputSpec.from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: InputSpec("", (1,)), "input name '' is no name"),
+        (lambda: InputSpec("x", (0,)), r"shape is \(0,\)"),
+        (lambda: InputSpec("x", (2.0,)), r"shape is \(2.0,\)"),
+        (lambda: InputSpec("x", (True,)), r"shape is \(True,\)"),
+        (lambda: InputSpec("x", 3), "shape is 3"),
+        (lambda: InputSpec("x", (1,), "float"), "dtype is 'float'; give one of float16"),
+        (lambda: InputSpec("x", (1,), "int64"), "gaussian: dtype is 'int64'"),
+        (lambda: InputSpec("x", (1,), meaning="noise"), "meaning is 'noise'"),
+        (lambda: InputSpec("x", (1,), meaning=Gaussian(std=0)), "std is 0"),
+        (lambda: InputSpec("x", (1,), meaning=Gaussian(mean=float("nan"))), "mean is nan"),
+        (lambda: InputSpec("x", (1,), meaning=Gaussian(mean="0")), "wrong type"),
+        (lambda: InputSpec("x", (1,), meaning=Uniform(1, 1)), "high is 1; give above low"),
+        (lambda: InputSpec("x", (1,), "uint8", Integers(0, 257)), "high - 1 is 256"),
+        (lambda: InputSpec("x", (1,), "bool", Bernoulli(1)), "p is 1; give between 0 and 1"),
+        (lambda: InputSpec("x", (4,), meaning=Image()), r"shape is \[4\]"),
+        (lambda: InputSpec("x", (1,), "bool", CameraMask()), r"\[batch, cameras\]"),
+        (lambda: InputSpec("x", (1,), "bool", CameraMask(0)), "cameras is None"),
+        (lambda: InputSpec("x", (1,), "bool", CameraMask(2, 2)), "camera is 2; give a number below 2"),
+        (lambda: InputSpec("x", (4,), "bool", PromptMask()), r"\[batch, length\]"),
+        (lambda: InputSpec("x", (1, 4), "int64", Tokens(0)), "vocab is 0"),
+        (lambda: InputSpec("x", (1, 4), "int8", Tokens(100, pad=200)), "pad is 200"),
+        (
+            lambda: InputSpec("x", (1, 4), "int64", ImagePromptTokens(9, 3, 1, "c", "m", pad=3)),
+            "pad is 3; give another id than image_token",
+        ),
+    ],
+)
+def test_a_bad_spec_says_what_is_bad(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        ([], "no inputs"),
+        ([SPECS[0], SPECS[0]], "'image' is given twice"),
+        ([SPECS[4], SPECS[3]], "'prompt' needs 'prompt_mask' before it"),
+        ([InputSpec("prompt_mask", (1, LENGTH), "bool", PromptMask()), SPECS[4]], "as 'prompt_mask' has"),
+        ([SPECS[1], InputSpec("mask", (2, 12), "bool", ImagePromptMask("cameras", 4))], "13 or more"),
+        ([SPECS[2], InputSpec("mask", (2, 12), "bool", ImagePromptMask("camera_1", 4))], r"\[2, cameras\]"),
+    ],
+)
+def test_specs_that_cannot_be_drawn_together_say_why(specs, message):
+    with pytest.raises(InputError, match=message):
+        check_specs(specs)
+    with pytest.raises(InputError, match=message):
+        make_fixture(specs, 0, 0)
+
+
+def test_a_meaning_of_ones_own_is_drawn_and_survives_json():
+    @dataclass(frozen=True)
+    class Constant(Meaning):
+        kind: ClassVar[str] = "test_constant"
+        value: float = 2.0
+
+        def draw(self, draw, spec):
+            return np.full(spec.shape, self.value)
+
+    spec = InputSpec("x", (2,), meaning=Constant(3.0))
+    assert InputSpec.from_json(spec.to_json()) == spec
+    assert make_fixture([spec], 0, 0)["x"].tolist() == [3, 3]
+    with pytest.raises(InputError, match="'gaussian' is empty or taken"):
+        type("Other", (Meaning,), {"kind": "gaussian"})
+
+
+def test_a_meaning_that_draws_another_shape_is_refused():
+    @dataclass(frozen=True)
+    class Wrong(Meaning):
+        kind: ClassVar[str] = "test_wrong"
+
+        def draw(self, draw, spec):
+            return np.zeros(3)
+
+    with pytest.raises(InputError, match=r"test_wrong drew shape \[3\]; its draw\(\) must give \[2\]"):
+        make_fixture([InputSpec("x", (2,), meaning=Wrong())], 0, 0)
+
+
+def test_a_digest_tells_names_dtypes_shapes_and_bytes_apart_and_no_order():
+    x = np.zeros((2, 3), np.float32)
+    different = [{"x": x}, {"y": x}, {"x": x.T}, {"x": x.view(np.int32)}, {"x": -x}, {"x": x, "y": x}, {}]
+    assert len({array_digest(arrays) for arrays in different}) == len(different)
+    assert array_digest({"x": x, "y": x.T}) == array_digest({"y": x.T, "x": x})
+    assert array_digest({"x": np.arange(3.0)}) == array_digest({"x": np.arange(3.0).astype(">f8")})
+
+
+def test_inputs_need_neither_torch_nor_onnx():
+    heavy = ("torch", "onnx", "pytest")
+    code = f"import sys, pytest_reflex.inputs; sys.exit(any(m in sys.modules for m in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_image_tokens_are_half_none_all_and_then_any():
+    spec = InputSpec("image_mask", (2, 8), "bool", ImageTokenMask())
+    drawn = [make_fixture([spec], 0, idx)["image_mask"] for idx in range(8)]
+    assert drawn[0].tolist() == [[False] * 2 + [True] * 4 + [False] * 2] * 2
+    assert not drawn[1].any()
+    assert drawn[2].all()
+    assert len({array_digest({"m": mask}) for mask in drawn[3:]}) == 5
+    for shape, dtype, said in (((2, 8), "int64", "dtype"), ((8,), "bool", r"give \[batch, length\]")):
+        with pytest.raises(InputError, match=said):
+            InputSpec("image_mask", shape, dtype, ImageTokenMask())
+
+
+def test_an_axis_of_one_name_has_one_size():
+    left = InputSpec("left", (2, 3), free=("batch", None))
+    right = InputSpec("right", (4, 3), free=("batch", None))
+    with pytest.raises(InputError, match="input 'right': batch is 4, and 2 in an earlier input"):
+        free_sizes([left, right])
+
+
+def test_free_axes_are_judged_in_several_sizes():
+    specs = [
+        InputSpec("x", (2, 3, 5), free=("batch", None, "length")),
+        InputSpec("y", (2,), "bool", Bernoulli(), free=("batch",)),
+    ]
+    sizes = [make_fixture(specs, 0, idx)["x"].shape for idx in range(6)]
+    assert sizes == [(2, 3, 5), (2, 3, 5), (4, 3, 15), (6, 3, 1), (1, 3, 25), (10, 3, 10)]
+    assert [make_fixture(specs, 0, idx)["y"].shape for idx in range(6)] == [(n,) for n, _, _ in sizes]
+
+
+@pytest.mark.parametrize("free", ["batch", ("batch",), ("", None), (3, None), 7])
+def test_axes_that_cannot_be_free_are_named(free):
+    with pytest.raises(InputError, match=r"input 'x': free is .*; give a name or None for each of 2 axes"):
+        InputSpec("x", (2, 3), free=free)
+
+
+def test_an_input_without_a_meaning_in_its_json_is_gaussian():
+    assert InputSpec.from_json({"name": "x", "shape": [2, 3]}) == InputSpec("x", (2, 3), meaning=Gaussian())
+    with pytest.raises(InputError, match="input: it has 'size', no 'shape'; its keys are name, shape"):
+        InputSpec.from_json({"name": "x", "size": 3})
+    with pytest.raises(InputError, match="input: 3 is no JSON object"):
+        InputSpec.from_json(3)

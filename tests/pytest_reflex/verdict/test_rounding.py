@@ -1,0 +1,220 @@
+"""Rounding, bug or undecided: the words at their edges, and thresholds in units of the floor."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pytest_reflex import InputSpec, RecordedRunner, TorchRunner, check, settings
+from pytest_reflex.errors import SettingsError
+from pytest_reflex.inputs import Gaussian
+from pytest_reflex.report.json import document, schema
+from pytest_reflex.report.json.results import result_from_json, result_to_json
+from pytest_reflex.report.rejudge import rejudge
+from pytest_reflex.report.text.terminal import result_text
+from pytest_reflex.result import ParityResult
+from pytest_reflex.runners import save_recording
+from pytest_reflex.verdict.rounding import (
+    ABSOLUTE_ULPS,
+    CHANCE,
+    FEW_VALUES,
+    Floor,
+    floors_of,
+    rounding_of,
+    worst_word,
+)
+
+INPUTS = [InputSpec("x", (4, 64), "float32", Gaussian())]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.LayerNorm(128), nn.Linear(128, 64))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": self.layers(x)}
+
+
+class Other(Net):
+    """The same sums in another order, and then ``off``."""
+
+    off = 0.0
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        first, gelu, norm, last = self.layers
+        halves = [x[:, i::2] @ first.weight[:, i::2].T for i in (0, 1)]
+        made = norm(gelu(halves[0] + halves[1] + first.bias)) @ last.weight.T + last.bias
+        made[0, 0] += self.off
+        return {"y": made}
+
+
+def compared(off: float = 0.0, **given: Any) -> ParityResult:
+    other = Other()
+    other.off = off
+    return check(TorchRunner(Net()), TorchRunner(other), inputs=INPUTS, **given)
+
+
+def test_nobody_asked() -> None:
+    result = compared()
+    assert result.passed
+    assert result.word is None
+    assert all(o.floor is None for f in result.fixtures for o in f.outputs)
+    assert "Floor" not in result_text(result)
+
+
+def test_another_order_of_sums_is_rounding() -> None:
+    result = compared(floor=True)
+    assert result.word == "rounding"
+    floors = [o.floor for f in result.fixtures for o in f.outputs]
+    assert all(floor is not None and 0.3 < (floor.rms_ratio or 0) < 3 for floor in floors)
+    assert result_text(result).splitlines()[1].startswith("Floor: rounding: ")
+
+
+def test_a_small_error_is_a_bug_though_the_threshold_lets_it_pass() -> None:
+    result = compared(off=3e-5, floor=True)
+    assert result.passed, "the word is no gate"
+    assert result.word == "bug"
+    assert [f.word for f in result.fixtures] == ["bug"] * 5
+    text = result_text(result)
+    assert text.splitlines()[1].startswith("Floor: bug: ")
+    assert "Distance from float64" in text
+
+
+def test_a_factor_of_ones_own() -> None:
+    result = compared(off=3e-5, floor=1000)
+    assert result.word == "rounding"
+    for bad in (0.5, math.nan, math.inf, "much", -1):
+        with pytest.raises(SettingsError):
+            compared(floor=bad)
+
+
+def test_a_recording_has_no_truth(tmp_path: Path) -> None:
+    pairs = []
+    with TorchRunner(Net()) as runner:
+        for idx in range(2):
+            x = np.random.default_rng(idx).standard_normal((4, 64)).astype(np.float32)
+            pairs.append(({"x": x}, runner.run({"x": x})))
+    save_recording(tmp_path / "r.safetensors", pairs, live_inputs=["x"])
+    recorded = RecordedRunner(tmp_path / "r.safetensors")
+    result = check(recorded, TorchRunner(Other()), floor=True)
+    assert result.passed
+    assert result.word == "undecided"
+    assert "has no float64 run" in result_text(result).splitlines()[1]
+    assert check(recorded, TorchRunner(Other()), threshold="2x floor").passed is False
+
+
+def test_a_threshold_in_floors() -> None:
+    passing = compared(threshold="3x floor")
+    assert passing.passed
+    assert passing.floors == 3
+    assert passing.word == "rounding"
+    bounds = [o.bound for f in passing.fixtures for o in f.outputs]
+    units = [o.floor.unit for f in passing.fixtures for o in f.outputs if o.floor]
+    assert bounds == [3 * (unit or 0) for unit in units]
+    assert passing.threshold == max(bounds)
+    assert "3x floor, at most " in result_text(passing)
+
+    failing = compared(off=3e-5, threshold="3x floor")
+    assert not failing.passed
+    assert {f.refusal.gate for f in failing.fixtures if f.refusal} == {"threshold"}
+    # A large model may ask for more than strict allows; strict's promise holds all the same.
+    strict = compared(off=3e-5, threshold="1000x floor", strict=True)
+    assert strict.threshold <= 1e-5
+    assert not strict.passed
+    assert compared(off=3e-5, threshold="1000x floor").passed
+
+
+@pytest.mark.parametrize(
+    "value", ["2x", "x floor", "0x floor", "-1x floor", "nanx floor", "2 floor", "2x roof"]
+)
+def test_no_such_threshold(value: str) -> None:
+    with pytest.raises(SettingsError, match="is not a threshold"):
+        settings.threshold(value)
+
+
+def test_it_survives_json_and_is_judged_again() -> None:
+    for result in (
+        compared(floor=True),
+        compared(threshold="3x floor"),
+        compared(off=3e-5, threshold="3x floor"),
+    ):
+        again = result_from_json(json.loads(json.dumps(result_to_json(result), allow_nan=False)))
+        assert again == result
+        jsonschema.validate(document([again]), schema())
+    result = compared(off=3e-5, threshold="3x floor")
+    assert not rejudge(result).passed, "its own bounds hold where no other is asked for"
+    assert rejudge(result, threshold=1e-4).passed
+    assert rejudge(result, threshold=1e-4).floors is None
+    assert not rejudge(rejudge(result, threshold=1e-4), threshold=1e-6).passed
+    with pytest.raises(SettingsError, match="nothing to judge stored results at"):
+        rejudge(result, threshold="2x floor")  # type: ignore[arg-type]
+
+
+def floor_with(
+    candidate: float, *, reference: float = 1e-6, values: int = 10_000, scale: float = 1.0
+) -> Floor:
+    return Floor(2.0, values, scale, reference, reference, reference, reference, candidate, candidate)
+
+
+def test_the_words_at_their_edges() -> None:
+    edge = max(2e-6, floor_with(0).absolute)
+    assert floor_with(edge).word == "rounding"
+    assert floor_with(math.nextafter(edge, 1)).word == "bug"
+    assert floor_with(math.nan).word == "bug"
+    assert floor_with(math.inf).word == "bug"
+    assert floor_with(0.0, reference=0.0).word == "rounding"
+    few = floor_with(3 * edge, values=FEW_VALUES - 1)
+    assert few.word == "undecided"
+    assert "too few to tell" in few.reason
+    assert floor_with(3 * edge, values=FEW_VALUES).word == "bug"
+    assert floor_with(1.01 * CHANCE * edge, values=1).word == "bug"
+    assert replace(floor_with(edge), candidate_max=None).word == "undecided"
+    assert worst_word([]) is None
+    assert worst_word(["rounding", "bug", "undecided"]) == "bug"
+    assert worst_word(["rounding", "undecided"]) == "undecided"
+
+
+@given(st.floats(2.0**-140, 2.0**100, width=32))
+def test_what_is_always_allowed_is_so_many_units_in_the_last_place(scale: float) -> None:
+    expected = ABSOLUTE_ULPS * float(np.spacing(np.float32(scale)))
+    assert floor_with(0, scale=scale).absolute == expected
+
+
+def test_the_run_lends_a_lucky_fixture_its_rounding() -> None:
+    truth = np.zeros((2, 100))
+    truth[:, 0] = 1.0
+    lucky, plain = truth[0].astype(np.float32), (truth[1] + 4e-6).astype(np.float32)
+    rounding = rounding_of([{"y": truth[0]}, {"y": truth[1]}], [{"y": lucky}, {"y": plain}])
+    candidate = (truth[0] + 5e-6).astype(np.float32)
+    assert floors_of({"y": truth[0]}, {"y": lucky}, {"y": candidate}, rounding)["y"].word == "rounding"
+    alone = rounding_of([{"y": truth[0]}], [{"y": lucky}])
+    assert floors_of({"y": truth[0]}, {"y": lucky}, {"y": candidate}, alone)["y"].word == "undecided"
+
+
+def test_no_truth_is_undecided_and_says_why() -> None:
+    y = {"y": np.ones(3, np.float32), "n": np.ones(3, np.int64)}
+    cases: list[tuple[Any, str]] = [
+        ("it does not run", "it does not run"),
+        ({}, "gives no output 'y'"),
+        ({"y": np.ones(4)}, "[4] in float64 and [3] in float32"),
+        ({"y": np.array([1, np.nan, 1])}, "is not finite"),
+    ]
+    for truth, said in cases:
+        floors = floors_of(truth, y, y, {})
+        assert list(floors) == ["y"], "integers are exact, and have a gate of their own"
+        assert floors["y"].word == "undecided"
+        assert said in floors["y"].reason
+        assert floors["y"].unit is None
