@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporters.bundle import registry
-from exporters.bundle.runner import Policy
+from exporters.bundle.runner import BundleRunner
 from exporters.bundle.store import StoredBundle, verified
 from pytest_reflex.runners import Runner
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from exporters.divergence import Search
     from pytest_reflex.progress import Progress
     from pytest_reflex.result import ParityResult
-    from pytest_reflex.verdict.divergence import Located
+    from pytest_reflex.verdict.divergence import Divergence
 
 __all__ = ["Bundle", "Export", "locate", "open_bundle"]
 
@@ -36,9 +36,9 @@ class Bundle(StoredBundle):
             refuses a bundle with anything here, whatever its figures.
     """
 
-    def runner(self, provider: str = "cpu") -> Policy:
+    def runner(self, provider: str = "cpu") -> BundleRunner:
         """The bundle as a runner, whatever its layout."""
-        return Policy(self, provider=provider)
+        return BundleRunner(self, provider=provider)
 
     def reference_runner(self, model: Any) -> Runner:
         """``model``, a policy of this bundle's family or a function that loads one, as the reference."""
@@ -80,7 +80,7 @@ class Bundle(StoredBundle):
         models: Mapping[str, ir.Model] | None = None,
         seconds: float | None = None,
         progress: Progress | None = None,
-    ) -> Located:
+    ) -> Divergence:
         """Find the first module that computes something else in the bundle than in PyTorch.
 
         The reference is traced again and run value by value; each value is compared with the graph's twice:
@@ -91,7 +91,7 @@ class Bundle(StoredBundle):
             fixture_idx: which fixture to walk through.
             seed: what fixtures are drawn with.
             inputs: recorded inputs, to take fixture ``fixture_idx`` from instead of drawing it.
-            budget_bytes: how much memory the values of one piece may take.
+            budget_bytes: how much memory the values of one chunk may take.
             models: graphs to look into in place of those on disk, by role.
             seconds: how long it may take.
             progress: called with (stage, done, total).
@@ -126,7 +126,7 @@ class Export(Bundle):
         return head + (self.result._repr_html_() if self.result else "<p>not verified</p>")
 
 
-def locate(bundle: Bundle, reference: Any, **options: Any) -> Located:
+def locate(bundle: Bundle, reference: Any, **options: Any) -> Divergence:
     """Where a bundle and its reference part; see :meth:`Bundle.locate`."""
     return bundle.locate(reference, **options)
 

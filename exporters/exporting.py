@@ -32,12 +32,12 @@ from exporters.graph.tracing import trace
 from pytest_reflex.errors import InputError, SettingsError, TracingError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.judge.check import check
-from pytest_reflex.progress import Progress, teller
+from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import TorchRunner, save_recording
 from pytest_reflex.runners.base import RunnerBase, trajectory_of
 from pytest_reflex.runners.memory import release_mapped
-from pytest_reflex.settings import Floors
+from pytest_reflex.settings import FloorMultiple
 from pytest_reflex.verdict.gates import THRESHOLD
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def export(
     out_dir: str | os.PathLike[str],
     *,
     inputs: Sequence[InputSpec],
-    threshold: float | str | Floors = THRESHOLD,
+    threshold: float | str | FloorMultiple = THRESHOLD,
     strict: bool = False,
     floor: bool | float = False,
     trajectory: bool | None = None,
@@ -110,7 +110,7 @@ def export(
         ParityError: the candidate does not compute what the reference computes. Nothing is written.
         ReflexError: it could not be made, run or written. Nothing is written.
     """
-    tell = teller(progress)
+    report_progress = progress_callback(progress)
     if flow is None and isinstance(reference, FlowPolicy):
         flow = reference
     if flow is not None and layout not in LAYOUTS:
@@ -136,17 +136,17 @@ def export(
         loop: Loop | None = None
         if flow is not None:
             loop = Loop(flow.schedule, steps or flow.steps, flow.noise, flow.output)
-            models = _flow_models(flow, example, loop, layout, tell, free, sizes)
+            models = _flow_models(flow, example, loop, layout, report_progress, free, sizes)
         else:
-            tell("trace", 0, 1)
+            report_progress("trace", 0, 1)
             models = {"model": trace(owner, runner.forward, _tensors(example), free=free)}
-            tell("trace", 1, 1)
+            report_progress("trace", 1, 1)
         written: dict[str, dict[str, Any]] = {}
         for index, (stem, model) in enumerate(models.items()):
-            tell("write", index, len(models))
+            report_progress("write", index, len(models))
             with _no_collection():
                 written |= write_graph(model, stage, stem)
-        tell("write", len(models), len(models))
+        report_progress("write", len(models), len(models))
         release_mapped(weight.data_ptr() for weight in owner.parameters())
 
         manifest: dict[str, Any] = {
@@ -187,7 +187,7 @@ def export(
                 seed=seed,
                 provider=provider,
                 name=str(out_dir),
-                progress=tell,
+                progress=report_progress,
             ).require()
         else:
             with recorder:
@@ -211,7 +211,7 @@ def _flow_models(
     example: Mapping[str, np.ndarray],
     loop: Loop,
     layout: Layout,
-    tell: Progress,
+    report_progress: Progress,
     free: Mapping[str, Sequence[str | None]],
     sizes: Mapping[str, int],
 ) -> dict[str, Any]:
@@ -223,10 +223,10 @@ def _flow_models(
         )
     x_t = tensors.pop(loop.noise)
 
-    tell("trace prefix", 0, 1)
+    report_progress("trace prefix", 0, 1)
     prefix_model = trace(flow, prefix_call(flow), tensors, free=free)
-    tell("trace prefix", 1, 1)
-    tell("trace step", 0, 1)
+    report_progress("trace prefix", 1, 1)
+    report_progress("trace step", 0, 1)
     # The step is traced on blanks: shapes and dtypes are enough, and the real ones would run the prefix.
     made = {str(value.name): value for value in prefix_model.graph.outputs}
     context = {name: _blank(value, sizes) for name, value in made.items()}
@@ -238,11 +238,11 @@ def _flow_models(
     }
     step_free |= {X_T: list(noise_axes), TIME: list(noise_axes[:1])}
     step_model = trace(flow, velocity_call(flow), step, free=step_free)
-    tell("trace step", 1, 1)
-    tell("compose", 0, 1)
+    report_progress("trace step", 1, 1)
+    report_progress("compose", 0, 1)
     with _no_collection():
         composed = compose(prefix_model, step_model, loop, layout)
-    tell("compose", 1, 1)
+    report_progress("compose", 1, 1)
     return composed
 
 

@@ -1,7 +1,7 @@
 """Who is told how far the work is.
 
 A test says nothing of it: ``check`` and ``export``, given no callback, tell whoever watches the process
-(:func:`watching`).
+(:func:`reporting_to`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Progress = Callable[[str, int, int], None]
 _watchers: list[Progress] = []
 
 
-def teller(progress: Progress | None) -> Progress:
+def progress_callback(progress: Progress | None) -> Progress:
     """What is to be told: the callback that was given, else whoever watches, else nobody."""
     if progress is not None:
         return progress
@@ -23,7 +23,7 @@ def teller(progress: Progress | None) -> Progress:
 
 
 @contextmanager
-def watching(progress: Progress) -> Iterator[None]:
+def reporting_to(progress: Progress) -> Iterator[None]:
     """While open, ``progress`` is told of all work that was given no callback of its own."""
     _watchers.append(progress)
     try:

@@ -57,7 +57,7 @@ def provider_name(value: object, source: str = "provider") -> str:
 
 
 @dataclass(frozen=True)
-class Floors:
+class FloorMultiple:
     """A threshold in units of the reference's own rounding error, taken per fixture and output."""
 
     times: float
@@ -66,7 +66,7 @@ class Floors:
         return f"{self.times:g}x floor"
 
 
-Threshold = float | Floors
+Threshold = float | FloorMultiple
 
 
 def threshold(value: object, source: str = "threshold") -> Threshold:
@@ -75,7 +75,7 @@ def threshold(value: object, source: str = "threshold") -> Threshold:
     Raises:
         SettingsError: it is anything else (NaN, infinity, 0, a bool, text that is no number).
     """
-    if isinstance(value, Floors):
+    if isinstance(value, FloorMultiple):
         value = str(value)
     words = value.lower().split() if isinstance(value, str) else []
     in_floors = len(words) == 2 and words[1] == "floor" and words[0].endswith("x")
@@ -84,7 +84,7 @@ def threshold(value: object, source: str = "threshold") -> Threshold:
         raise SettingsError(
             f"{source}: {value!r} is not a threshold; give a finite number above 0, such as 1e-5"
         )
-    return Floors(number) if in_floors else number
+    return FloorMultiple(number) if in_floors else number
 
 
 def number_threshold(value: object, source: str = "threshold") -> float:
@@ -94,7 +94,7 @@ def number_threshold(value: object, source: str = "threshold") -> float:
         SettingsError: it is no threshold, or one in units of the floor.
     """
     bound = threshold(value, source)
-    if isinstance(bound, Floors):
+    if isinstance(bound, FloorMultiple):
         raise SettingsError(f"{source}: {bound} is nothing to judge stored results at; give a number")
     return bound
 

@@ -1,4 +1,4 @@
-"""Policy: runs a bundle, whatever its layout. The loop of a ``stepwise`` bundle is here and nowhere else."""
+"""Runs a bundle, whatever its layout. The loop of a ``stepwise`` bundle is here and nowhere else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPTIMIZATION: Optimization = "basic"
 WEIGHTS_PLACE = "session.model_external_initializers_file_folder_path"
 
 
-class Policy(RunnerBase):
+class BundleRunner(RunnerBase):
     """A bundle under ONNX Runtime: named observation arrays in, actions out.
 
     A robot calls :meth:`infer`; a check calls :meth:`run`, which leaves nothing to chance. Both may be
@@ -167,7 +167,7 @@ class Policy(RunnerBase):
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._bundle.layout != "stepwise":
             return self.sessions["model"].run(self._fed(inputs))
-        return {self._bundle.manifest["loop"]["output"]: self._walk(inputs)[-1]}
+        return {self._bundle.manifest["loop"]["output"]: self._denoised(inputs)[-1]}
 
     @property
     def trajectory(self) -> Trajectory | None:
@@ -180,7 +180,7 @@ class Policy(RunnerBase):
     def _trajectory(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         if self._bundle.layout == "stepwise":
             with self:
-                return np.stack(self._walk(inputs))
+                return np.stack(self._denoised(inputs))
         from exporters.flow.loop_states import with_states
 
         file = self._bundle.path / self._bundle.manifest["graphs"]["model"]
@@ -197,7 +197,7 @@ class Policy(RunnerBase):
         extra = {} if self._bundle.layout != "loop" else {"num_steps": np.asarray(self._steps, np.int64)}
         return {**inputs, **extra}
 
-    def _walk(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _denoised(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Encode the observation once, then ``x += dt * velocity(x, t)``; every ``x``."""
         loop = self._bundle.manifest["loop"]
         schedule = schedule_from_json(loop["schedule"])
@@ -211,6 +211,10 @@ class Policy(RunnerBase):
             x = x + dt * velocity
             states.append(x)
         return states
+
+
+# What a robot calls it.
+Policy = BundleRunner
 
 
 def _require_fit(spec: InputSpec, array: np.ndarray, sizes: dict[str, int]) -> None:

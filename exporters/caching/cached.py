@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from exporters.bundle.manifest import MANIFEST
 from exporters.bundle.store import sweep
 from exporters.bundles import Bundle, open_bundle
-from exporters.caching.fingerprint import Digest, Unstable, surroundings
+from exporters.caching.fingerprint import Fingerprint, Unstable, surroundings
 from exporters.exporting import PACKAGES
 from pytest_reflex.errors import BundleError, SettingsError
 from pytest_reflex.runners import TorchRunner
@@ -101,12 +101,12 @@ def _key(export: Callable[..., Any], reference: Any, options: Mapping[str, Any])
         raise SettingsError(
             f"{reference.name} has still to be loaded, so its weights are unknown; open it first"
         )
-    whole = Digest().add(surroundings(PACKAGES)).add(_FORMAT)
+    whole = Fingerprint().add(surroundings(PACKAGES)).add(_FORMAT)
     with _told("the model"):
         whole.add(export).add(reference)
     for name in sorted(options.keys() - set(_ASIDE)):
         with _told(name):
-            whole.add(name).add(Digest(strict=True).add(options[name]).hexdigest())
+            whole.add(name).add(Fingerprint(strict=True).add(options[name]).hexdigest())
     return whole.hexdigest()
 
 

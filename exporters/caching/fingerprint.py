@@ -27,7 +27,7 @@ from exporters.caching.source_code import (
     versioned,
 )
 
-__all__ = ["Digest", "Unstable", "surroundings"]
+__all__ = ["Fingerprint", "Unstable", "surroundings"]
 
 _ATOMS: Final = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range)
 # What objects keep of the process that made them: transformers' hash of a generation config, and diffusers'
@@ -41,7 +41,7 @@ class Unstable(Exception):
     """Something has no form that is the same in every process; names its type."""
 
 
-class Digest:
+class Fingerprint:
     """SHA-256 of values of any kind, the same in every process in which they are the same.
 
     Of an ``nn.Module`` it takes every parameter and buffer, every attribute but ``training``, hooks
@@ -64,7 +64,7 @@ class Digest:
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
 
-    def add(self, value: Any) -> Digest:
+    def add(self, value: Any) -> Fingerprint:
         """Take in a value.
 
         Raises:
@@ -104,7 +104,7 @@ class Digest:
         self._seen[id(value)] = len(self._seen), value
         return True
 
-    def _plain(self, value: Any) -> Digest:
+    def _plain(self, value: Any) -> Fingerprint:
         if type(value) in (list, tuple):
             self._say("sequence", type(value).__name__, str(len(value)))
             return self._all(value)
@@ -117,7 +117,7 @@ class Digest:
             return self._all(part for item in items for part in item)
         return self._object(value)
 
-    def _object(self, value: Any) -> Digest:
+    def _object(self, value: Any) -> Fingerprint:
         """Its class, and what pickle would keep of it."""
         self._class(type(value))
         if isinstance(value, types.MethodType):
@@ -136,7 +136,7 @@ class Digest:
             return self._say("global", made)
         return self._all(tuple(_lasting(part)) if _is_iterator(part) else part for part in made[1:])
 
-    def _code(self, value: Any) -> Digest:
+    def _code(self, value: Any) -> Fingerprint:
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, types.ModuleType):
@@ -151,7 +151,7 @@ class Digest:
         self._say("code", value.co_name, value.co_code.hex(), *value.co_names)
         return self._all(value.co_consts)
 
-    def _class(self, found: type) -> Digest:
+    def _class(self, found: type) -> Fingerprint:
         for base in found.__mro__:
             if not versioned(base.__module__) and self._first(base):
                 self._say("class", qualified(base), source_of(base.__module__))
@@ -159,7 +159,7 @@ class Digest:
                 self._all(part for item in members(base) for part in item)
         return self._say("type", qualified(found))
 
-    def _tensor(self, value: torch.Tensor) -> Digest:
+    def _tensor(self, value: torch.Tensor) -> Fingerprint:
         if value.is_meta:
             raise Unstable(f"a tensor of shape {list(value.shape)} without data (on the meta device)")
         self._say("tensor", qualified(type(value)), str(value.dtype), str(list(value.shape)))
@@ -173,22 +173,22 @@ class Digest:
 
     def _apart(self, item: Any) -> str:
         """An item's own digest, for what has no order."""
-        apart = Digest(strict=self._strict)
+        apart = Fingerprint(strict=self._strict)
         apart._seen, apart._open = dict(self._seen), dict(self._open)
         return apart.add(item).hexdigest()
 
-    def _all(self, parts: Iterable[Any]) -> Digest:
+    def _all(self, parts: Iterable[Any]) -> Fingerprint:
         for part in parts:
             self.add(part)
         return self._say("end")
 
-    def _say(self, *words: str) -> Digest:
+    def _say(self, *words: str) -> Fingerprint:
         for word in words:
             encoded = word.encode("utf-8", "surrogatepass")
             self._hash.update(f"{len(encoded)}:".encode() + encoded)
         return self
 
-    def _bytes(self, array: np.ndarray[Any, Any]) -> Digest:
+    def _bytes(self, array: np.ndarray[Any, Any]) -> Fingerprint:
         self._hash.update(f"{array.nbytes}:".encode())
         self._hash.update(array.data)
         return self

@@ -1,4 +1,4 @@
-"""Memory that one piece after another writes its values into: fresh pages cost as much as the arithmetic."""
+"""Memory that subgraph after subgraph writes its values into: fresh pages cost as much as the arithmetic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ALIGNMENT: Final = 64
 _BLOCK_BYTES: Final = 64 << 20
 
 
-class Scratch:
+class Arena:
     """Arrays that are all given up together, for the next ones to take their place."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from exporters.bundle.runner import Policy
+from exporters.bundle.runner import BundleRunner
 from exporters.divergence.local_error import ULPS, apart, spacing
 from pytest_reflex.errors import ReflexError
 
@@ -83,7 +83,7 @@ def explain(
 
 
 def _candidate(bundle: StoredBundle, fixture: Mapping[str, Array]) -> Array:
-    with Policy(bundle) as runner:
+    with BundleRunner(bundle) as runner:
         return next(iter(runner.run(fixture).values()))
 
 
@@ -123,7 +123,7 @@ def _setting(bundle: StoredBundle, fixture: Mapping[str, Array], wanted: Array |
 
     def agrees(**changes: Any) -> bool:
         try:
-            with Policy(bundle, **changes) as policy:
+            with BundleRunner(bundle, **changes) as policy:
                 got = next(iter(policy.run(fixture).values()))
         except ReflexError:
             return False

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from exporters.divergence.parts import Names, Part
 
 
-class Turn:
+class Chunk:
     """Nodes that are compared together.
 
     Attributes:
@@ -26,8 +26,8 @@ class Turn:
         self.keys = {v: key for v in self.made if (key := names.key(v, part.step)) is not None}
 
 
-def turns_of(parts: Sequence[Part], names: Names, budget_bytes: int) -> Iterator[Turn]:
-    """All nodes of all parts, in order; a turn ends with the node that takes it beyond the budget."""
+def chunks_of(parts: Sequence[Part], names: Names, budget_bytes: int) -> Iterator[Chunk]:
+    """All nodes of all parts, in order; a chunk ends with the node that takes it beyond the budget."""
     for part in parts:
         nodes: list[ir.Node] = []
         size = 0
@@ -35,10 +35,10 @@ def turns_of(parts: Sequence[Part], names: Names, budget_bytes: int) -> Iterator
             nodes.append(node)
             size += sum(_size(value) for value in node.outputs)
             if size > budget_bytes:
-                yield Turn(part, nodes, names)
+                yield Chunk(part, nodes, names)
                 nodes, size = [], 0
         if nodes:
-            yield Turn(part, nodes, names)
+            yield Chunk(part, nodes, names)
 
 
 def _size(value: ir.Value) -> int:

@@ -89,7 +89,7 @@ class Program:
 
 @dataclass
 class Step:
-    """One value of the tape.
+    """One value that PyTorch computes.
 
     Attributes:
         key: which value.
@@ -113,7 +113,7 @@ class Clock:
     noise: str
 
 
-class Tape:
+class Interpreter:
     """All values of a program, or of a flow's two programs and its loop, in the order of a bundle's graphs.
 
     Iterated, it computes as it goes, and keeps only what PyTorch itself will read again.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from exporters.divergence.subgraph import piece
+from exporters.divergence.subgraph import subgraph
 from pytest_reflex.errors import ReflexError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def write_reproduction(search: Search, out_dir: Path) -> Path:
         raise ReflexError(f"{out_dir} is there and not empty; give a directory to be made")
     _, value = walked.culprit
     nodes, given = _cluster(value, walked.feed)
-    made = piece(nodes, graphs, outputs=[value], example=lambda v: given[str(v.name)])
+    made = subgraph(nodes, graphs, outputs=[value], example=lambda v: given[str(v.name)])
     _embed(made.model)
     out_dir.mkdir(parents=True, exist_ok=True)
     ir.save(made.model, out_dir / "model.onnx")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from exporters.divergence.blame import explain
-from exporters.divergence.interpreter import Clock, Program, Tape
+from exporters.divergence.interpreter import Clock, Interpreter, Program
 from exporters.divergence.parts import Graphs, Names, open_graphs
 from exporters.divergence.split import FlowOf, first_differing_module
 from exporters.divergence.walk import Walked, walk
@@ -21,7 +21,7 @@ from exporters.graph.tracing import trace_program
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs import make_fixture
 from pytest_reflex.runners import Runner, TorchRunner
-from pytest_reflex.verdict.divergence import Located
+from pytest_reflex.verdict.divergence import Divergence
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str, int, int], None]
-# What the values of one piece may take; it holds them three times.
+# What the values of one chunk may take; it holds them three times.
 BUDGET_BYTES = 512 << 20
 
 
 class Deadline:
-    """A limit that is looked at between pieces; a policy too large to be traced in time is not begun with.
+    """A limit that is looked at between chunks; a policy too large to be traced in time is not begun with.
 
     Args:
         seconds: how long it may take from now.
@@ -88,7 +88,7 @@ class Search:
             )
         self._bundle, self._runner, self._flow_of = bundle, reference, flow_of
         self._seed, self._inputs = seed, inputs
-        self._tell = progress or (lambda stage, done, total: None)
+        self._report_progress = progress or (lambda stage, done, total: None)
         self._traced: tuple[dict[str, Program], Clock | None] | None = None
         self._read: Graphs | None = None
         # Of the last walk, for whoever wants to show what it found.
@@ -102,33 +102,33 @@ class Search:
         budget_bytes: int = BUDGET_BYTES,
         models: Mapping[str, ir.Model] | None = None,
         deadline: Callable[[], None] | None = None,
-    ) -> Located:
-        """Walk through one fixture. ``deadline`` is called between pieces.
+    ) -> Divergence:
+        """Walk through one fixture. ``deadline`` is called between chunks.
 
         Args:
             fixture_idx: which.
-            budget_bytes: how much memory the values of one piece may take.
+            budget_bytes: how much memory the values of one chunk may take.
             models: graphs to look into in place of those on disk, by role.
             deadline: raises a ReflexError when the time is over.
         """
         fixture = self.fixture(fixture_idx)
         with self._runner as runner:
             if self._traced is None:
-                self._tell("trace", 0, 1)
+                self._report_progress("trace", 0, 1)
                 self._traced = _programs(self._bundle, runner, self._flow_of, self._seed)
-                self._tell("trace", 1, 1)
+                self._report_progress("trace", 1, 1)
             if deadline is not None:
                 deadline()
             programs, clock = self._traced
             expected = next(iter(runner.run(fixture).values()))
             started = time.perf_counter()
-            tape = Tape(programs, fixture, clock)
+            interpreter = Interpreter(programs, fixture, clock)
             graphs = self._opened(models)
-            names = Names({half: tape.names(half) for half in programs}, tape.keys(), graphs)
-            self._tell("walk", 0, 1)
+            names = Names({half: interpreter.names(half) for half in programs}, interpreter.keys(), graphs)
+            self._report_progress("walk", 0, 1)
             walked = walk(
                 graphs,
-                tape,
+                interpreter,
                 names,
                 fixture,
                 clock,
@@ -137,7 +137,7 @@ class Search:
                 deadline=deadline,
             )
             self.walked, self.graphs = walked, graphs
-            self._tell("walk", 1, 1)
+            self._report_progress("walk", 1, 1)
             seconds = time.perf_counter() - started
             cause, said = explain(
                 self._bundle,
@@ -147,7 +147,7 @@ class Search:
                 truth=lambda: next(iter(runner.exact(fixture).values())),
                 search_split=lambda: first_differing_module(self._bundle, runner, self._flow_of, fixture),
             )
-        return Located(
+        return Divergence(
             fixture_idx=fixture_idx,
             cause=cause,
             said=said,

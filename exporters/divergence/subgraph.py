@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from exporters.divergence.arena import Scratch
+from exporters.divergence.arena import Arena
 from exporters.divergence.parts import Graphs
 from exporters.graph.loop_invariant import clone
 
@@ -21,7 +21,7 @@ Given = Callable[[ir.Value], Array]
 
 
 @dataclass(frozen=True)
-class Piece:
+class Subgraph:
     """Some nodes as a model that runs by itself.
 
     Attributes:
@@ -35,14 +35,14 @@ class Piece:
     outputs: Mapping[str, ir.Value]
 
 
-def piece(
+def subgraph(
     nodes: Sequence[ir.Node],
     graphs: Graphs,
     *,
     outputs: Sequence[ir.Value],
     cut: frozenset[ir.Value] = frozenset(),
     example: Callable[[ir.Value], Array],
-) -> Piece:
+) -> Subgraph:
     """A model of ``nodes``.
 
     Args:
@@ -95,10 +95,10 @@ def piece(
         nodes=copies,
         initializers=list(weights.values()),
         opset_imports=dict(graphs.opsets),
-        name="piece",
+        name="subgraph",
     )
     names = {str(v.name) for v in kept}
-    return Piece(
+    return Subgraph(
         ir.Model(graph, ir_version=10, producer_name="pytest-reflex"),
         {name: value for name, value in inputs.items() if name in names},
         wanted,
@@ -118,8 +118,8 @@ class BothWays:
 
     def __init__(self, graphs: Graphs, folder: Path) -> None:
         self._graphs, self._folder = graphs, folder
-        # What a piece gives, on its own way and fed with PyTorch's values.
-        self._whole, self._alone = Scratch(), Scratch()
+        # What a subgraph gives, on its own way and fed with PyTorch's values.
+        self._whole, self._alone = Arena(), Arena()
         self._beside = ThreadPoolExecutor(1, "reflex-locate")
         self._cores = max(1, torch.get_num_threads() // 2)  # for each
 
@@ -159,22 +159,22 @@ class BothWays:
         outputs: Sequence[ir.Value],
         cut: frozenset[ir.Value],
         example: Given,
-        scratch: Scratch,
+        arena: Arena,
     ) -> tuple[dict[ir.Value, Array], dict[str, Array]]:
-        scratch.clear()
+        arena.clear()
         if not outputs:
             return {}, {}
-        made = piece(nodes, self._graphs, outputs=outputs, cut=cut, example=example)
+        made = subgraph(nodes, self._graphs, outputs=outputs, cut=cut, example=example)
         feed = {name: example(value) for name, value in made.inputs.items()}
-        return run_piece(made, feed, self._folder, scratch, self._cores), feed
+        return run_subgraph(made, feed, self._folder, arena, self._cores), feed
 
 
-def run_piece(
-    made: Piece, feed: Mapping[str, Array], folder: Path, scratch: Scratch, threads: int
+def run_subgraph(
+    made: Subgraph, feed: Mapping[str, Array], folder: Path, arena: Arena, threads: int
 ) -> dict[ir.Value, Array]:
-    """Run a piece as it is written: no operator fused, nothing packed, weights mapped from ``folder``.
+    """Run a subgraph as it is written: no operator fused, nothing packed, weights mapped from ``folder``.
 
-    What it gives lies in ``scratch``, and is lost when that is cleared.
+    What it gives lies in ``arena``, and is lost when that is cleared.
     """
     import onnxruntime
 
@@ -200,7 +200,7 @@ def run_piece(
         if shape is None or dtype is None or dtype.isbuiltin != 1:
             binding.bind_output(name)
             continue
-        array = found[value] = scratch.array(shape, dtype)
+        array = found[value] = arena.array(shape, dtype)
         binding.bind_output(name, "cpu", 0, dtype, shape, array.ctypes.data)
     session.run_with_iobinding(binding)
     for value, given in zip(made.outputs.values(), binding.get_outputs(), strict=True):

@@ -1,4 +1,4 @@
-"""The walk: PyTorch's values and the graph's side by side, piece by piece, within a budget of memory."""
+"""The walk: PyTorch's values and the graph's side by side, chunk by chunk, within a budget of memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from exporters.divergence.chunks import Turn, turns_of
-from exporters.divergence.interpreter import Clock, Key, Step, Tape
+from exporters.divergence.chunks import Chunk, chunks_of
+from exporters.divergence.interpreter import Clock, Interpreter, Key, Step
 from exporters.divergence.lifetimes import Lifetimes
 from exporters.divergence.local_error import Apart, apart, judge_local
 from exporters.divergence.parts import Graphs, Names, Part
 from exporters.divergence.scopes import layer_of, module_of, source_of
 from exporters.divergence.subgraph import BothWays
-from pytest_reflex.verdict.divergence import Growth, Place
+from pytest_reflex.verdict.divergence import Growth, Location
 
 Array = np.ndarray[Any, Any]
 
@@ -28,9 +28,9 @@ Array = np.ndarray[Any, Any]
 class Walked:
     """What a walk saw."""
 
-    place: Place | None = None
+    place: Location | None = None
     culprit: tuple[Part, ir.Value] | None = None
-    # What the culprit's piece was fed with, and what it should have given.
+    # What the culprit's chunk was fed with, and what it should have given.
     feed: dict[str, Array] = field(default_factory=dict)
     expected_there: Array | None = None
     growth: dict[tuple[int | None, str], Growth] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Walked:
 
 def walk(
     graphs: Graphs,
-    tape: Tape,
+    interpreter: Interpreter,
     names: Names,
     inputs: Mapping[str, Array],
     clock: Clock | None,
@@ -55,32 +55,34 @@ def walk(
 
     Args:
         graphs: the bundle's graphs.
-        tape: PyTorch's values.
+        interpreter: PyTorch's values.
         names: which value of the one is which of the other.
         inputs: the fixture.
         clock: the loop's times and ``dt``, where there is one.
         folder: where the graphs' weights lie.
-        budget_bytes: how much a piece's values may take, each of three times.
-        deadline: called between pieces; raises when the time is over.
+        budget_bytes: how much a chunk's values may take, each of three times.
+        deadline: called between chunks; raises when the time is over.
     """
-    return _Walk(graphs, tape, names, inputs, clock, folder, budget_bytes).run(deadline or (lambda: None))
+    return _Walk(graphs, interpreter, names, inputs, clock, folder, budget_bytes).run(
+        deadline or (lambda: None)
+    )
 
 
 class _Walk:
     def __init__(
         self,
         graphs: Graphs,
-        tape: Tape,
+        interpreter: Interpreter,
         names: Names,
         inputs: Mapping[str, Array],
         clock: Clock | None,
         folder: Path,
         budget: int,
     ) -> None:
-        self._graphs, self._tape, self._names = graphs, tape, names
+        self._graphs, self._interpreter, self._names = graphs, interpreter, names
         self._both = BothWays(graphs, folder)
         self._inputs, self._clock, self._budget = inputs, clock, budget
-        self._steps: Iterator[Step] = iter(tape)
+        self._steps: Iterator[Step] = iter(interpreter)
         self._torch: dict[Key, Step] = {}
         self._candidate: dict[ir.Value, Array] = {}
         # What the graph alone has, inside of an operator that it splits up, made of PyTorch's own values.
@@ -91,22 +93,22 @@ class _Walk:
         self._now = 0
 
     def run(self, deadline: Callable[[], None]) -> Walked:
-        turns = deque(turns_of(self._graphs.parts, self._names, self._budget))
+        chunks = deque(chunks_of(self._graphs.parts, self._names, self._budget))
         with self._both:
             for part in self._graphs.parts:
                 self._seed(part)
-                while turns and turns[0].part is part:
+                while chunks and chunks[0].part is part:
                     deadline()
-                    turn = turns.popleft()
-                    self._compare(turn)
-                    self._let_go(len(turn.nodes))
+                    chunk = chunks.popleft()
+                    self._compare(chunk)
+                    self._let_go(len(chunk.nodes))
                 if part.following is not None:
                     self._advance(part)
                 self._let_go(1)
         for _ in self._steps:  # what the graph has no counterpart of: steps that it leaves out
             pass
-        if self._tape.output is not None:
-            self._seen.expected = self._tape.output.detach().numpy()
+        if self._interpreter.output is not None:
+            self._seen.expected = self._interpreter.output.detach().numpy()
         return self._seen
 
     def _seed(self, part: Part) -> None:
@@ -147,8 +149,8 @@ class _Walk:
             self._grow(part.step, "x", apart(expected.tensor.numpy(), got), 0.0)
         self._seen.output = got
 
-    def _compare(self, turn: Turn) -> None:
-        part, nodes, made, keys = turn.part, turn.nodes, turn.made, turn.keys
+    def _compare(self, chunk: Chunk) -> None:
+        part, nodes, made, keys = chunk.part, chunk.nodes, chunk.made, chunk.keys
         self._reach(keys.values())
         cut = [v for v in made if v in keys and self._fits(v, self._torch.get(keys[v]))]
         self._seen.unmatched += len(made) - len(cut)
@@ -238,7 +240,7 @@ class _Walk:
         node = value.producer()
         self._seen.culprit = (part, value)
         self._seen.expected_there = reference.copy()
-        self._seen.place = Place(
+        self._seen.place = Location(
             step=step.key.step,
             module=module,
             source=source_of(value),

@@ -1,7 +1,7 @@
 """A bundle as a service: proven with its own recorded fixtures, then given to robots as openpi gives its own.
 
 What answers a client is what was proven: the fixtures go through the same codec, the same
-:meth:`~exporters.bundle.runner.Policy.infer` and the same sessions. The socket is in
+:meth:`~exporters.bundle.runner.BundleRunner.infer` and the same sessions. The socket is in
 :mod:`exporters.serving.server`.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from exporters.bundle.runner import Policy
+from exporters.bundle.runner import BundleRunner
 from exporters.bundles import Bundle, open_bundle
 from exporters.serving.server import Server, bound
 from pytest_reflex._version import __version__
@@ -61,7 +61,7 @@ class Service:
         metadata: what a client is told when it connects.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: BundleRunner) -> None:
         self.name = policy.name
         self.metadata: dict[str, Any] = {}
         self._policy = policy
@@ -102,7 +102,7 @@ class Service:
 class _Answering(RunnerBase):
     """The service as a candidate that stays open, so that what was judged is what serves."""
 
-    def __init__(self, service: Service, policy: Policy) -> None:
+    def __init__(self, service: Service, policy: BundleRunner) -> None:
         self.name = service.name
         self._service = service
         self._policy = policy
@@ -163,17 +163,17 @@ def prepared(
         wire.package(name)
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
         raise SettingsError("api key: it is empty or cannot stand in a header; give printable ASCII")
-    tell = progress or (lambda stage, done, total: None)
-    tell("digests", 0, 1)
+    report_progress = progress or (lambda stage, done, total: None)
+    report_progress("digests", 0, 1)
     bundle = open_bundle(directory)
-    tell("digests", 1, 1)
+    report_progress("digests", 1, 1)
     threshold = _proven_threshold(bundle)
     # Before the proof, which may take minutes: a port that is taken is said at once.
     listening = bound(host, port)
-    policy = Policy(bundle, provider=provider)
+    policy = BundleRunner(bundle, provider=provider)
     try:
         service = Service(policy)
-        result = _proof(bundle, service, policy, threshold, tell)
+        result = _proof(bundle, service, policy, threshold, report_progress)
         service.metadata = _metadata(bundle, policy, result)
     except BaseException:
         policy.close()
@@ -201,7 +201,7 @@ def _proven_threshold(bundle: Bundle) -> float:
 
 
 def _proof(
-    bundle: Bundle, service: Service, policy: Policy, threshold: float, progress: Progress
+    bundle: Bundle, service: Service, policy: BundleRunner, threshold: float, progress: Progress
 ) -> ParityResult:
     recording = bundle.recording()
     return check(
@@ -215,7 +215,7 @@ def _proof(
     ).require()
 
 
-def _metadata(bundle: Bundle, policy: Policy, result: ParityResult) -> dict[str, Any]:
+def _metadata(bundle: Bundle, policy: BundleRunner, result: ParityResult) -> dict[str, Any]:
     """What a client is told when it connects, as builtins."""
     manifest = {name: bundle.manifest[name] for name in _TOLD if name in bundle.manifest}
     return {

@@ -64,15 +64,15 @@ def export(
     taken = inspect.signature(family.export).parameters
     for option in _OF_SOME_FAMILIES & given.keys() - taken.keys():
         raise click.UsageError(f"--{option.replace('_', '-')} was given, and {name} has no such choice")
-    with Progress() as tell:
-        tell("load", 0, 1)
+    with Progress() as report_progress:
+        report_progress("load", 0, 1)
         policy = family.load(model)
-        tell("load", 1, 1)
+        report_progress("load", 1, 1)
         made = family.export(
             policy,
             out,
             dynamic_batch=dynamic_batch,
-            progress=tell,
+            progress=report_progress,
             **given,
         )
     if made.result is None:
@@ -96,12 +96,14 @@ def validate_export(context: click.Context, /, directory: Path, model: str, **ju
     from exporters.bundles import open_bundle
     from pytest_reflex.judge.check import check
 
-    with Progress() as tell:
-        tell("digests", 0, 1)
+    with Progress() as report_progress:
+        report_progress("digests", 0, 1)
         bundle = open_bundle(directory, to_judge=True)
-        tell("digests", 1, 1)
+        report_progress("digests", 1, 1)
         reference, inputs = named_reference(bundle, model)
-        result = check(reference, bundle, inputs=inputs, name=str(directory), progress=tell, **judging)
+        result = check(
+            reference, bundle, inputs=inputs, name=str(directory), progress=report_progress, **judging
+        )
     return result, ""
 
 
@@ -124,8 +126,8 @@ def validate_serve(
 
     served = open_served(url, api_key=api_key)
     reference, inputs = named_reference(served, model)
-    with Progress() as tell:
-        result = check(reference, served, inputs=inputs, name=url, progress=tell, **judging)
+    with Progress() as report_progress:
+        result = check(reference, served, inputs=inputs, name=url, progress=report_progress, **judging)
     return result, ""
 
 
@@ -145,8 +147,8 @@ def serve(directory: Path, **options: Any) -> int:
     """
     from exporters.serving.service import prepared
 
-    with Progress() as tell:
-        server = prepared(directory, progress=tell, **options)
+    with Progress() as report_progress:
+        server = prepared(directory, progress=report_progress, **options)
     if server.exposed:
         click.echo(
             f"reflex: warning: {server.url} is open to other machines and asks for no key; give --api-key",
@@ -179,20 +181,20 @@ def locate_place(
     """  # fmt: skip
     from exporters.bundles import open_bundle
     from exporters.divergence import write_reproduction
-    from pytest_reflex.report.json.results import located_to_json
+    from pytest_reflex.report.json.results import divergence_to_json
     from pytest_reflex.report.json.values import dumps
-    from pytest_reflex.report.text.divergence import located_text
+    from pytest_reflex.report.text.divergence import divergence_text
 
     bundle = open_bundle(directory, to_judge=True)
     reference, _ = named_reference(bundle, model)
-    with Progress() as tell:
-        search = bundle.search(reference, seed=seed, progress=tell)
-        located = search.walk(fixture)
-    code = PASS if located.cause == "rounding" else FAIL
+    with Progress() as report_progress:
+        search = bundle.search(reference, seed=seed, progress=report_progress)
+        divergence = search.walk(fixture)
+    code = PASS if divergence.cause == "rounding" else FAIL
     below = ""
     if repro is not None:
         below = f"\nReproduction: {write_reproduction(search, repro)}\n"
-    text = dumps(located_to_json(located)) if as_json else located_text(located) + "\n" + below
+    text = dumps(divergence_to_json(divergence)) if as_json else divergence_text(divergence) + "\n" + below
     return Reported(code, text)
 
 

@@ -43,9 +43,9 @@ class Progress:
             self._timer = Timer(self.DELAY_S, self._bars.start)
             self._timer.daemon = True
             self._timer.start()
-        return self._tell
+        return self._report_progress
 
-    def _tell(self, stage: str, done: int, total: int) -> None:
+    def _report_progress(self, stage: str, done: int, total: int) -> None:
         if self._bars is None:
             return
         if stage not in self._stages:

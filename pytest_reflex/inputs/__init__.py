@@ -10,11 +10,12 @@ from pytest_reflex.inputs.prompts import (
     PromptMask,
     Tokens,
 )
-from pytest_reflex.inputs.spec import Draw, InputSpec, Meaning, check_specs, free_sizes
+from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, check_specs, free_sizes
 
 __all__ = [
     "Bernoulli",
     "CameraMask",
+    "Distribution",
     "Draw",
     "Gaussian",
     "Image",
@@ -33,3 +34,6 @@ __all__ = [
     "free_sizes",
     "make_fixture",
 ]
+
+# What an input means is how its values are distributed: the same under its name in specifications.
+Meaning = Distribution

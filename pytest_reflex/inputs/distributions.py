@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from pytest_reflex.inputs.spec import Draw, InputSpec, Meaning, require, require_dtype, require_fits
+from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, require, require_dtype, require_fits
 
 Array = np.ndarray[Any, Any]
 
@@ -22,7 +22,7 @@ _FAINT: Final = 0.02
 
 
 @dataclass(frozen=True)
-class Gaussian(Meaning):
+class Gaussian(Distribution):
     """Independent normal values: noise."""
 
     kind: ClassVar[str] = "gaussian"
@@ -39,7 +39,7 @@ class Gaussian(Meaning):
 
 
 @dataclass(frozen=True)
-class Uniform(Meaning):
+class Uniform(Distribution):
     """Independent values between ``low`` and ``high``: a time, a percentage."""
 
     kind: ClassVar[str] = "uniform"
@@ -56,7 +56,7 @@ class Uniform(Meaning):
 
 
 @dataclass(frozen=True)
-class Integers(Meaning):
+class Integers(Distribution):
     """Independent integers from ``low`` up to and not including ``high``: an embodiment's id."""
 
     kind: ClassVar[str] = "integers"
@@ -74,7 +74,7 @@ class Integers(Meaning):
 
 
 @dataclass(frozen=True)
-class Bernoulli(Meaning):
+class Bernoulli(Distribution):
     """Independent booleans, true with probability ``p``."""
 
     kind: ClassVar[str] = "bernoulli"
@@ -89,7 +89,7 @@ class Bernoulli(Meaning):
 
 
 @dataclass(frozen=True)
-class Image(Meaning):
+class Image(Distribution):
     """Pixels in [-1, 1], shape [..., H, W]: noise, smooth gradients, saturated blocks, plain grey in turn.
 
     Grey is 0 but for a faint noise: the less an image varies, the more a normalization makes of it, and of
@@ -123,7 +123,7 @@ class Image(Meaning):
 
 
 @dataclass(frozen=True)
-class State(Meaning):
+class State(Distribution):
     """A robot's normalised state: gaussian, at rest (0), at its limits (-1 or 1), then clipped gaussian."""
 
     kind: ClassVar[str] = "state"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from pytest_reflex.inputs.spec import Draw, InputSpec, Meaning, require, require_dtype, require_fits
+from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, require, require_dtype, require_fits
 
 Array = np.ndarray[Any, Any]
 
@@ -17,7 +17,7 @@ CAMERA_TAG: Final = 0xCA3E7A
 
 
 @dataclass(frozen=True)
-class CameraMask(Meaning):
+class CameraMask(Distribution):
     """Which cameras are present, bool: [B, cameras], or [B] for the one camera numbered ``camera``.
 
     All are present in fixtures 0, 2 and 3, all but the last in fixture 1, all but the first in fixture 4, all
@@ -64,7 +64,7 @@ class CameraMask(Meaning):
 
 
 @dataclass(frozen=True)
-class PromptMask(Meaning):
+class PromptMask(Distribution):
     """True for n tokens, [B, L]: n is 3/4 of L in fixture 0, then 1, then L, then 2, then any.
 
     They are the first n, or the last where ``padding`` is ``"left"``.
@@ -85,7 +85,7 @@ class PromptMask(Meaning):
 
 
 @dataclass(frozen=True)
-class ImageTokenMask(Meaning):
+class ImageTokenMask(Distribution):
     """True for the tokens that stand for an image, bool [B, L].
 
     The middle half of the prompt in fixture 0, none in fixture 1, all in fixture 2, then any.
@@ -107,7 +107,7 @@ class ImageTokenMask(Meaning):
 
 
 @dataclass(frozen=True)
-class Tokens(Meaning):
+class Tokens(Distribution):
     """Token ids below ``vocab``, and ``pad`` where the earlier input named ``mask`` is false."""
 
     kind: ClassVar[str] = "tokens"
@@ -134,7 +134,7 @@ class Tokens(Meaning):
 
 
 @dataclass(frozen=True)
-class ImagePromptMask(Meaning):
+class ImagePromptMask(Distribution):
     """Prefix mask [B, L] of a prompt that opens with image tokens, those of absent cameras left out.
 
     True for the first ``present cameras * tokens_per_image + n`` places, with n as in
@@ -167,7 +167,7 @@ class ImagePromptMask(Meaning):
 
 
 @dataclass(frozen=True)
-class ImagePromptTokens(Meaning):
+class ImagePromptTokens(Distribution):
     """Token ids [B, L]: ``image_token`` for each present camera, text, then ``pad`` where ``mask`` is false.
 
     Text ids are below ``vocab`` and never ``image_token``.

@@ -41,7 +41,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Meaning:
+class Distribution:
     """What an input's values stand for. Subclasses are frozen dataclasses and are known by their ``kind``.
 
     A meaning of one's own needs a ``kind`` and :meth:`draw`; the JSON form follows from its fields.
@@ -50,10 +50,10 @@ class Meaning:
     kind: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
-        known = MEANINGS.setdefault(cls.kind, cls)
+        known = DISTRIBUTIONS.setdefault(cls.kind, cls)
         if not cls.kind or known.__qualname__ != cls.__qualname__:
             raise InputError(f"{cls.__name__}.kind: {cls.kind!r} is empty or taken; give it another")
-        MEANINGS[cls.kind] = cls
+        DISTRIBUTIONS[cls.kind] = cls
 
     def check(self, spec: InputSpec) -> None:
         """Raise InputError when the meaning's values or the spec's shape and dtype do not fit it."""
@@ -70,12 +70,12 @@ class Meaning:
         raise NotImplementedError
 
 
-MEANINGS: Final[dict[str, type[Meaning]]] = {}
+DISTRIBUTIONS: Final[dict[str, type[Distribution]]] = {}
 
 
-def _plain() -> Meaning:
+def _plain() -> Distribution:
     """What an input means where nothing is said: noise."""
-    return MEANINGS["gaussian"]()
+    return DISTRIBUTIONS["gaussian"]()
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class InputSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
-    meaning: Meaning = field(default_factory=_plain)
+    meaning: Distribution = field(default_factory=_plain)
     free: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class InputSpec:
         if self.dtype not in _DTYPES:
             good = ", ".join(_DTYPES)
             raise InputError(f"input {self.name!r}: dtype is {self.dtype!r}; give one of {good}")
-        if not isinstance(self.meaning, Meaning):
+        if not isinstance(self.meaning, Distribution):
             raise InputError(f"input {self.name!r}: meaning is {self.meaning!r}; give one such as Gaussian()")
         try:
             self.meaning.check(self)
@@ -144,11 +144,11 @@ class InputSpec:
         if meaning is not None:
             name = given["name"]
             kind = meaning.get("kind") if isinstance(meaning, Mapping) else meaning
-            if not isinstance(kind, str) or kind not in MEANINGS:
-                good = ", ".join(sorted(MEANINGS))
+            if not isinstance(kind, str) or kind not in DISTRIBUTIONS:
+                good = ", ".join(sorted(DISTRIBUTIONS))
                 raise InputError(f"input {name!r}: meaning kind {kind!r} is unknown; give one of {good}")
             values = {key: value for key, value in meaning.items() if key != "kind"}
-            made = MEANINGS[kind]
+            made = DISTRIBUTIONS[kind]
             given["meaning"] = made(**_fitting(made, values, f"input {name!r}, {kind}"))
         return cls(**given)
 

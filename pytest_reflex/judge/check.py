@@ -20,7 +20,7 @@ from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
 from pytest_reflex.judge.input_dependence import (
     Effect,
     effects,
-    judge_liveness,
+    judge_input_dependence,
     recorded_effects,
     unequal_bits,
 )
@@ -32,8 +32,8 @@ from pytest_reflex.judge.sides import (
     provider_asked,
     reference_runner,
 )
-from pytest_reflex.judge.trajectory import seen_steps
-from pytest_reflex.progress import Progress, teller
+from pytest_reflex.judge.trajectory import trajectory_errors
+from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import copied, trajectory_of
@@ -52,7 +52,7 @@ def check(
     candidate: Any,
     *,
     inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | None = None,
-    threshold: float | str | settings.Floors = THRESHOLD,
+    threshold: float | str | settings.FloorMultiple = THRESHOLD,
     fixtures: int = 5,
     seed: int = 0,
     provider: str = "cpu",
@@ -96,8 +96,8 @@ def check(
         ReflexError: the reference or the candidate is nothing that can be judged.
     """
     asked_bound = settings.threshold(threshold)
-    floors = asked_bound if isinstance(asked_bound, settings.Floors) else None
-    bound = math.inf if isinstance(asked_bound, settings.Floors) else asked_bound
+    floors = asked_bound if isinstance(asked_bound, settings.FloorMultiple) else None
+    bound = math.inf if isinstance(asked_bound, settings.FloorMultiple) else asked_bound
     bound = min(bound, STRICT_THRESHOLD) if strict else bound
     told = settings.floor(floor)
     factor = (FACTOR if isinstance(told, bool) else told) if told or floors else None
@@ -110,23 +110,27 @@ def check(
     asked = provider_asked(tested, provider)
     given = inputs_for(inputs, truth, candidate)
     drawn = fixtures_from(given, settings.fixtures(fixtures), settings.seed(seed))
-    tell = teller(progress)
+    report_progress = progress_callback(progress)
 
-    expected, fed, reference_facts, exact = _run_reference(truth, drawn, tell, floor=factor is not None)
+    expected, fed, reference_facts, exact = _run_reference(
+        truth, drawn, report_progress, floor=factor is not None
+    )
     rounding = rounding_of(exact, expected) if exact else {}
     terms = _Terms(Evidence({}, {}, bound, asked, ()), exact, rounding, factor, floors)
-    run = _run_candidate(tested, drawn, expected, terms, tell)
+    run = _run_candidate(tested, drawn, expected, terms, report_progress)
     silent = {n: value for n, value in drawn.others.items() if not run.effects[n].words}
-    liveness = judge_liveness(list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent))
+    dependence = judge_input_dependence(
+        list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent)
+    )
 
-    doubts = {"compared": _random(reference_facts), "inputs": liveness.unproven}
+    doubts = {"compared": _random(reference_facts), "inputs": dependence.unproven}
     reasons = {
         "intact": changed(candidate),
         "compared": _uncompared(run.results),
         "repeat": run.unrepeated,
-        "inputs": liveness.dead,
+        "inputs": dependence.dead,
     }
-    notes = list(liveness.notes)
+    notes = list(dependence.notes)
     for gate in RUN_GATE_NAMES:
         (reasons[gate] if strict else notes).extend(doubts.get(gate, []))
     result = ParityResult(
@@ -137,7 +141,7 @@ def check(
         fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, fed, strict=True)),
         answers=tuple(Answer(gate, "; ".join(reasons[gate]) or YES) for gate in RUN_GATE_NAMES),
         reference=reference_facts,
-        candidate={**run.facts, "live_inputs": liveness.live},
+        candidate={**run.facts, "live_inputs": dependence.live},
         notes=tuple(notes),
         doubts=tuple(Answer(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
         floors=floors.times if floors else None,
@@ -145,7 +149,7 @@ def check(
     # After the verdict, which nothing of it can change.
     shown = not result.passed if shown is None else shown
     judged = (expected, run.outputs) if shown else None
-    seen = seen_steps(truth, tested, drawn, result.fixtures, judged, tell)
+    seen = trajectory_errors(truth, tested, drawn, result.fixtures, judged, report_progress)
     return replace(result, steps=seen.steps, steps_of=seen.fixture_idx, unseen=seen.unseen)
 
 
@@ -161,7 +165,7 @@ class _Terms:
     exact: Sequence[_Truth]
     rounding: Mapping[str, Rounding]
     factor: float | None
-    floors: settings.Floors | None
+    floors: settings.FloorMultiple | None
 
     def of(self, fixture_idx: int, expected: Mapping[str, Array], got: dict[str, Array]) -> Evidence:
         """The evidence on one fixture, but for the provider that ran."""
@@ -198,7 +202,7 @@ class _CandidateRun:
 
 
 def _run_reference(
-    runner: Runner, fixtures: Fixtures, tell: Progress, *, floor: bool
+    runner: Runner, fixtures: Fixtures, report_progress: Progress, *, floor: bool
 ) -> tuple[list[dict[str, Array]], list[tuple[InputSummary, ...]], dict[str, Any], list[_Truth]]:
     expected, fed = [], []
     exact: list[_Truth] = []
@@ -207,10 +211,10 @@ def _run_reference(
             inputs = fixtures.make(fixture_idx)
             fed.append(summaries(inputs))  # before the runner, which may write to them
             expected.append(copied(runner.run(inputs)))
-            tell("reference", fixture_idx + 1, fixtures.count)
+            report_progress("reference", fixture_idx + 1, fixtures.count)
         for fixture_idx in range(fixtures.count) if floor else ():
             exact.append(_exact(runner, fixtures.make(fixture_idx)))
-            tell("float64", fixture_idx + 1, fixtures.count)
+            report_progress("float64", fixture_idx + 1, fixtures.count)
         return expected, fed, _facts(runner), exact
 
 
@@ -230,7 +234,7 @@ def _run_candidate(
     fixtures: Fixtures,
     expected: Sequence[Mapping[str, Array]],
     terms: _Terms,
-    tell: Progress,
+    report_progress: Progress,
 ) -> _CandidateRun:
     others = fixtures.others
     total = fixtures.count + 1 + len(others)
@@ -246,11 +250,13 @@ def _run_candidate(
             plain = got if fixture_idx == 0 else plain
             # Kept for seen_steps() alone, and only of what it may ask again: a loop's outputs are small.
             outputs.append(got if trajectory_of(runner) else {})
-            tell("candidate", next(done), total)
+            report_progress("candidate", next(done), total)
         again = unequal_bits(plain, copied(runner.run(fixtures.make(0))))
         unrepeated = [f"fixture 0 run again gave other bits: {again}"] if again else []
-        tell("candidate", next(done), total)
-        found = effects(runner, fixtures.make(0), plain, others, lambda: tell("candidate", next(done), total))
+        report_progress("candidate", next(done), total)
+        found = effects(
+            runner, fixtures.make(0), plain, others, lambda: report_progress("candidate", next(done), total)
+        )
         return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, found, _facts(runner))
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_reflex.result import ParityResult
-    from pytest_reflex.verdict.divergence import Located
+    from pytest_reflex.verdict.divergence import Divergence
 
 
 @runtime_checkable
@@ -27,7 +27,7 @@ class Locatable(Protocol):
         seed: int,
         inputs: Sequence[Mapping[str, np.ndarray]] | None,
         seconds: float | None,
-    ) -> Located:
+    ) -> Divergence:
         """Where it and its reference part; see :func:`exporters.bundles.locate`."""
 
 
@@ -60,7 +60,7 @@ def diagnosed(
     if result.seed is None and recorded is None:
         return result
     try:
-        located = candidate.locate(
+        divergence = candidate.locate(
             reference,
             fixture_idx=worst.fixture_idx,
             seed=result.seed or 0,
@@ -69,7 +69,7 @@ def diagnosed(
         )
     except ReflexError as error:
         return replace(result, notes=(*result.notes, f"the place was not found: {error}"))
-    return replace(result, located=located)
+    return replace(result, located=divergence)
 
 
 def _recorded(inputs: object) -> list[Mapping[str, Any]] | None:

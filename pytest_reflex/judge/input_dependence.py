@@ -35,7 +35,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Liveness:
+class InputDependence:
     """What the swaps showed.
 
     Attributes:
@@ -52,7 +52,11 @@ class Liveness:
 
 
 def effects(
-    runner: Runner, plain: Arrays, outputs: Arrays, others: Arrays, tell: Callable[[], None] = lambda: None
+    runner: Runner,
+    plain: Arrays,
+    outputs: Arrays,
+    others: Arrays,
+    report_progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Effect]:
     """The effect of each swap on an open runner.
 
@@ -66,7 +70,7 @@ def effects(
     found: dict[str, Effect] = {}
     for name, value in others.items():
         found[name] = _effect(runner, copied({**plain, name: value}), outputs)
-        tell()
+        report_progress()
     return found
 
 
@@ -76,9 +80,9 @@ def recorded_effects(recording: RecordedRunner, names: Iterable[str]) -> dict[st
     return {name: Effect("depends on it, its recording says" if name in live else "") for name in names}
 
 
-def judge_liveness(
+def judge_input_dependence(
     names: Sequence[str], candidate: Mapping[str, Effect], reference: Mapping[str, Effect]
-) -> Liveness:
+) -> InputDependence:
     """Put both sides' effects together.
 
     Args:
@@ -86,7 +90,7 @@ def judge_liveness(
         candidate: its effects, of every input that varies.
         reference: its effects, of every input that has none on the candidate.
     """
-    found = Liveness([], [], [], [])
+    found = InputDependence([], [], [], [])
     if candidate and all(effect.refused for effect in candidate.values()):
         # What computes has some input that can be another: this one may only know the answers.
         first, effect = next(iter(candidate.items()))

@@ -33,7 +33,7 @@ UNASKED: Final = "a pass looks at its steps when asked to: trajectory=True, --tr
 
 
 @dataclass(frozen=True)
-class SeenSteps:
+class TrajectoryErrors:
     """The error after each step, or why there is none.
 
     Attributes:
@@ -47,14 +47,14 @@ class SeenSteps:
     unseen: str = ""
 
 
-def seen_steps(
+def trajectory_errors(
     reference: Runner,
     candidate: Runner,
     fixtures: Fixtures,
     results: Sequence[FixtureResult],
     judged: tuple[Sequence[Outputs], Sequence[Outputs]] | None,
-    tell: Callable[[str, int, int], None],
-) -> SeenSteps:
+    report_progress: Callable[[str, int, int], None],
+) -> TrajectoryErrors:
     """The error after each denoising step of the worst fixture. Raises nothing: it decides nothing.
 
     Args:
@@ -71,23 +71,23 @@ def seen_steps(
     blind = [side for side in found if side not in sides]
     if blind:
         lone = f"the {blind[0]} does not show what it holds after each step"
-        return SeenSteps(unseen=UNSEEN if len(blind) == 2 else lone)
+        return TrajectoryErrors(unseen=UNSEEN if len(blind) == 2 else lone)
     if judged is None:
-        return SeenSteps(unseen=UNASKED)
+        return TrajectoryErrors(unseen=UNASKED)
     worst = worst_idx(results)
     if worst is None:
-        return SeenSteps(unseen="in no fixture could the outputs be laid side by side")
+        return TrajectoryErrors(unseen="in no fixture could the outputs be laid side by side")
     states: dict[str, Array] = {}
     # The candidate first: the reference is often read from disk again, for nothing if this fails.
     for done, side in enumerate(("candidate", "reference")):
-        tell("steps", done, 2)
+        report_progress("steps", done, 2)
         outputs = judged[side == "candidate"][worst]
         try:
             states[side] = _states(sides[side], fixtures.make(worst), outputs)
         except Exception as error:
             said = str(error) if isinstance(error, ReflexError) else first_line(error)
-            return SeenSteps(unseen=f"the {side}'s steps could not be seen: {said}")
-    tell("steps", 2, 2)
+            return TrajectoryErrors(unseen=f"the {side}'s steps could not be seen: {said}")
+    report_progress("steps", 2, 2)
     return _compared(states["reference"], states["candidate"], worst)
 
 
@@ -114,16 +114,16 @@ def _same_bits(one: Array, other: Array) -> bool:
     return (one.dtype, one.shape) == (other.dtype, other.shape) and one.tobytes() == other.tobytes()
 
 
-def _compared(reference: Array, candidate: Array, fixture_idx: int) -> SeenSteps:
+def _compared(reference: Array, candidate: Array, fixture_idx: int) -> TrajectoryErrors:
     if len(reference) != len(candidate):
         many = f"the reference takes {len(reference)} steps and the candidate {len(candidate)}"
-        return SeenSteps(unseen=f"{many}, so that no step of one is a step of the other")
+        return TrajectoryErrors(unseen=f"{many}, so that no step of one is a step of the other")
     if (reference.dtype, reference.shape) != (candidate.dtype, candidate.shape):
         forms = [f"{a.dtype} {list(a.shape)}" for a in (reference, candidate)]
-        return SeenSteps(unseen=f"the reference's steps are {forms[0]} and the candidate's {forms[1]}")
+        return TrajectoryErrors(unseen=f"the reference's steps are {forms[0]} and the candidate's {forms[1]}")
     steps = []
     for index, (r, c) in enumerate(zip(reference, candidate, strict=True)):
         errors = absolute_difference(r, c)
         with np.errstate(invalid="ignore"):  # infinities of both signs
             steps.append(StepDifference(index + 1, float(errors.max()), float(errors.mean())))
-    return SeenSteps(tuple(steps), fixture_idx)
+    return TrajectoryErrors(tuple(steps), fixture_idx)

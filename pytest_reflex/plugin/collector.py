@@ -13,7 +13,7 @@ from typing import Any, Final
 ATTRIBUTE: Final = "reflex"
 
 
-class Ledger:
+class Collector:
     """Takes entries in any order and gives them back sorted, so that workers change nothing.
 
     Attributes:

@@ -14,10 +14,10 @@ import pytest
 
 from pytest_reflex import settings
 from pytest_reflex.errors import ParityError, SettingsError
-from pytest_reflex.plugin.collector import ATTRIBUTE, Ledger
+from pytest_reflex.plugin.collector import ATTRIBUTE, Collector
 from pytest_reflex.plugin.fixture import Parity
-from pytest_reflex.plugin.outcome import Watch, refuse, verdict_first
-from pytest_reflex.plugin.progress_line import live
+from pytest_reflex.plugin.outcome import Outcome, refuse, verdict_first
+from pytest_reflex.plugin.progress_line import line_for
 
 _OPTIONS: Final = (
     # name, metavar, type of the ini value, help. Text stays text, for our own parser and its messages; a
@@ -45,7 +45,7 @@ _MARKER: Final = (
 _SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()
 _SETTINGS: Final = pytest.StashKey[settings.Settings]()
 _USAGE_ERROR: Final = "reflex_usage_error"
-_WATCH: Final = pytest.StashKey[Watch]()
+_OUTCOME: Final = pytest.StashKey[Outcome]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,9 +75,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         json, report = _place(config, "json"), _place(config, "report")
         config.pluginmanager.register(
-            _Controller(config, Ledger(strict=chosen.strict, json=json, report=report)), "reflex-controller"
+            _Controller(config, Collector(strict=chosen.strict, json=json, report=report)),
+            "reflex-controller",
         )
-    shown = live(config)
+    shown = line_for(config)
     if shown is not None:
         config.pluginmanager.register(shown, "reflex-live")
 
@@ -131,7 +132,7 @@ def parity(request: pytest.FixtureRequest) -> Parity:
     report = request.config.stash[_SETTINGS].report
     page = None if report is None else str(Path(report, "index.html"))
     rerun = None if report else f"pytest {shlex.quote(_from_here(item))} --reflex-report parity_reports"
-    return Parity(str(item.nodeid), resolve, _watch(item).record, report=page, rerun=rerun)
+    return Parity(str(item.nodeid), resolve, _outcome_of(item).record, report=page, rerun=rerun)
 
 
 def _from_here(item: pytest.Item) -> str:
@@ -140,15 +141,15 @@ def _from_here(item: pytest.Item) -> str:
     return os.path.relpath(item.path, item.config.invocation_params.dir) + colons + rest
 
 
-def _watch(item: pytest.Item) -> Watch:
-    return item.stash.setdefault(_WATCH, Watch(item))
+def _outcome_of(item: pytest.Item) -> Outcome:
+    return item.stash.setdefault(_OUTCOME, Outcome(item))
 
 
 def _is_parity_test(item: pytest.Item) -> bool:
     return (
         item.get_closest_marker("parity") is not None
         or "parity" in getattr(item, "fixturenames", ())
-        or _WATCH in item.stash
+        or _OUTCOME in item.stash
     )
 
 
@@ -160,7 +161,7 @@ def pytest_runtest_makereport(
         verdict_first(call.excinfo)
     report = yield
     if _is_parity_test(item):
-        _watch(item).see(report, strict=item.config.stash[_SETTINGS].strict)
+        _outcome_of(item).see(report, strict=item.config.stash[_SETTINGS].strict)
     return report
 
 
@@ -189,18 +190,18 @@ def _last_line(error: object) -> str:
 class _Controller:
     """The hooks of the process that sees every report and writes the files: never an xdist worker."""
 
-    def __init__(self, config: pytest.Config, ledger: Ledger) -> None:
+    def __init__(self, config: pytest.Config, collector: Collector) -> None:
         self._config = config
-        self._ledger = ledger
+        self._collector = collector
         self._commands: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         payload: str | None = getattr(report, ATTRIBUTE, None)
         if payload:
-            self._ledger.add(json.loads(payload))
+            self._collector.add(json.loads(payload))
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        self._ledger.problem(f"internal error: {_last_line(excinfo.value)}")
+        self._collector.problem(f"internal error: {_last_line(excinfo.value)}")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -208,15 +209,15 @@ class _Controller:
         if usage:
             raise pytest.UsageError(usage)
         if error:
-            self._ledger.problem(f"worker {node.gateway.id} went down: {_last_line(error)}")
+            self._collector.problem(f"worker {node.gateway.id} went down: {_last_line(error)}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         if self._config.option.collectonly:
             return
-        self._ledger.close()
-        self._commands = self._ledger.tell_github()
-        if not self._ledger.problems:
+        self._collector.close()
+        self._commands = self._collector.tell_github()
+        if not self._collector.problems:
             return
         if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -224,15 +225,15 @@ class _Controller:
         silent = not self._config.pluginmanager.has_plugin("terminalreporter")
         if silent or exitstatus == pytest.ExitCode.INTERNAL_ERROR:
             sys.stderr.writelines(f"{command}\n" for command in self._commands)
-            sys.stderr.writelines(f"reflex: error: {problem}\n" for problem in self._ledger.problems)
+            sys.stderr.writelines(f"reflex: error: {problem}\n" for problem in self._collector.problems)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._config.option.collectonly or self._ledger.empty:
+        if self._config.option.collectonly or self._collector.empty:
             return
         terminalreporter.ensure_newline()
         terminalreporter.section("reflex: parity")
         markup = {"pass": {"green": True}, "fail": {"red": True}, "warning": {"yellow": True}, "plain": {}}
-        for text, kind in self._ledger.summary():
+        for text, kind in self._collector.summary():
             terminalreporter.write_line(text, **markup[kind])
         for command in self._commands:
             terminalreporter.write_line(command)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NOTHING: Final = "nothing was compared: the test never called parity.check"
 
 
-class Watch:
+class Outcome:
     """Stands beside one test item and puts what it found onto the item's reports."""
 
     def __init__(self, item: pytest.Item) -> None:

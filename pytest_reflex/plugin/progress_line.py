@@ -16,7 +16,7 @@ from typing import Final, TextIO
 
 import pytest
 
-from pytest_reflex.progress import watching
+from pytest_reflex.progress import reporting_to
 
 # Work that is done before this has no line.
 DELAY_S: Final = 2.0
@@ -25,7 +25,7 @@ REFRESH_S: Final = 0.5
 _LABEL: Final = 32
 
 
-def live(config: pytest.Config) -> Live | None:
+def line_for(config: pytest.Config) -> ProgressLine | None:
     """The plugin for this session, or None where a line of progress would be in somebody's way.
 
     Under ``-q`` nobody wants one. Under ``-s`` and with live logs a test writes to the terminal itself. A
@@ -39,10 +39,10 @@ def live(config: pytest.Config) -> Live | None:
     spoken = option.capture == "no" or config.getini("log_cli")
     quiet = option.verbose < 0 or spoken or option.collectonly or hasattr(config, "workerinput")
     stream = terminal(quiet=quiet)
-    return None if stream is None else Live(config, stream)
+    return None if stream is None else ProgressLine(config, stream)
 
 
-class Live:
+class ProgressLine:
     """Draws a line below pytest's own while a test compares or exports, and for no other test."""
 
     def __init__(self, config: pytest.Config, stream: TextIO) -> None:
@@ -69,7 +69,7 @@ class Live:
     def _drawn(self, item: pytest.Item) -> Iterator[None]:
         line = self._line = Line(self._stream, self._columns, self._column, f"{item.name[:_LABEL]}: ")
         try:
-            with watching(line.tell):
+            with reporting_to(line.report_progress):
                 yield
         finally:
             line.end()
@@ -132,7 +132,7 @@ class Line:
         self._stage: Stage | None = None
         self._drawn = False
 
-    def tell(self, stage: str, done: int, total: int) -> None:
+    def report_progress(self, stage: str, done: int, total: int) -> None:
         """Take what ``progress`` callbacks are told; the first of it starts the clock."""
         with self._lock:
             now = time.monotonic()

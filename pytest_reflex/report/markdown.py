@@ -14,7 +14,7 @@ from pytest_reflex.report.scale import distance
 from pytest_reflex.report.text.divergence import around, by_layer, where_line
 from pytest_reflex.report.text.rounding import word_line
 from pytest_reflex.report.text.terminal import bound, cosine, figure
-from pytest_reflex.verdict.divergence import Located
+from pytest_reflex.verdict.divergence import Divergence
 
 # GitHub takes a mebibyte for one step; a reader takes less.
 _ROWS: Final = 100
@@ -110,13 +110,13 @@ def _growth(entry: Mapping[str, Any]) -> str:
     return f"max_abs_diff after each denoising step of fixture {entry['steps_of']}: {figures}."
 
 
-def _layers(located: Located | None) -> str:
+def _layers(divergence: Divergence | None) -> str:
     """How the error grew along the layers, around the first wrong one; empty where nobody looked."""
-    if located is None or not located.growth:
+    if divergence is None or not divergence.growth:
         return ""
     rows = [
         (text(g.module), "-" if g.step is None else str(g.step), f"{g.propagated:.1e}", f"{g.local:.1e}")
-        for g in around(by_layer(located.growth), located, _LAYERS)
+        for g in around(by_layer(divergence.growth), divergence, _LAYERS)
     ]
     return _table(("module", "worst step", "propagated", "local"), rows)
 

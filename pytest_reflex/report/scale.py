@@ -1,4 +1,4 @@
-"""Where figures lie on a logarithmic axis, the float floor, and how far a figure is from its bound."""
+"""Where figures lie on a logarithmic axis, the step of their floats, how far a figure is from its bound."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def axis(values: Iterable[float | None]) -> Axis:
     return Axis(first, max(last, first + 2))
 
 
-def floor(entry: Mapping[str, Any]) -> tuple[float, str, float] | None:
+def ulp_step(entry: Mapping[str, Any]) -> tuple[float, str, float] | None:
     """The least difference that two floats near the reference's largest value can have.
 
     One unit in the last place there: ``2**(floor(log2(scale)) - fraction bits)`` (IEEE 754).
 
     Returns:
-        The floor, the dtype, and the reference's largest value over all outputs and fixtures; None
+        The step, the dtype, and the reference's largest value over all outputs and fixtures; None
         where no float output was measured.
     """
     found: tuple[float, str, float] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["CAUSES", "Growth", "Located", "Place"]
+__all__ = ["CAUSES", "Divergence", "Growth", "Location"]
 
 # graph: a node of the graph computes something else than PyTorch's operator. split: the traced halves are not
 # the upstream policy. runtime: the graph is right, and ONNX Runtime's own rewriting or settings change it.
@@ -15,7 +15,7 @@ CAUSES: Final[tuple[Cause, ...]] = ("graph", "split", "runtime", "rounding")
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """One value of the graph that is wrong though everything it is made of is right.
 
     Attributes:
@@ -74,7 +74,7 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Located:
+class Divergence:
     """What the search found.
 
     Attributes:
@@ -91,7 +91,7 @@ class Located:
     fixture_idx: int
     cause: Cause
     said: str
-    place: Place | None
+    place: Location | None
     growth: tuple[Growth, ...]
     values: int
     unmatched: int

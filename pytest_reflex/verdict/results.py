@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_reflex.verdict.rounding import worst_word
 
 if TYPE_CHECKING:
-    from pytest_reflex.verdict.divergence import Located
+    from pytest_reflex.verdict.divergence import Divergence
     from pytest_reflex.verdict.metrics import Difference
     from pytest_reflex.verdict.rounding import Floor, Word
     from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
@@ -168,7 +168,7 @@ class RunResult:
     steps_of: int | None = None
     unseen: str = ""
     floors: float | None = None
-    located: Located | None = None
+    located: Divergence | None = None
 
     def __eq__(self, other: object) -> bool:
         """Whether it says the same; how a result shows itself makes no difference."""

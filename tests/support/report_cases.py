@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, YES, Answer, FixtureResult, OutputResult
-from pytest_reflex.verdict.divergence import Growth, Located, Place
+from pytest_reflex.verdict.divergence import Divergence, Growth, Location
 from pytest_reflex.verdict.metrics import Difference
 from pytest_reflex.verdict.rounding import Floor
 
@@ -83,7 +83,7 @@ def floored(made: ParityResult, *errors: float) -> ParityResult:
     return dataclasses.replace(made, fixtures=tuple(fixtures))
 
 
-def located(name: str = "expert.layers.4.norm_2", layers: int = 6, steps: int = 10) -> Located:
+def located(name: str = "expert.layers.4.norm_2", layers: int = 6, steps: int = 10) -> Divergence:
     """A bug in step 7, layer 4; every name in it is ``name`` or begins with that of its layer."""
     vision = [Growth(None, f"vision.layers.{i}", 2e-7 * 1.2**i, 1e-7, 3.0) for i in range(layers)]
     depth = [(step, i, (step, i) >= (7, 4)) for step in range(steps) for i in range(layers)]
@@ -93,11 +93,11 @@ def located(name: str = "expert.layers.4.norm_2", layers: int = 6, steps: int = 
         )
         for step, i, wrong in depth
     ]
-    place = Place(
+    place = Location(
         7, name, f"{name}.py:88", f"step_7/{name}", name, "Add", (0, 3, 11), 0.12345, 0.12445, 1e-3, 6e-8, 3.2
     )
     said = f"step 7, {name} (modeling.py:88): Add is 1.0e-03 off by itself"
-    return Located(1, "graph", said, place, (*vision, *expert), 9737, 120, 38.4)
+    return Divergence(1, "graph", said, place, (*vision, *expert), 9737, 120, 38.4)
 
 
 PASSING = result(measured(0, 3e-7), measured(1, 4.5e-7))

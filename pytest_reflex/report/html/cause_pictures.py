@@ -50,7 +50,7 @@ def distances(fixtures: Sequence[tuple[int, Floor]]) -> str:
     return as_text(drawing)
 
 
-def walk(growth: Sequence[Growth], at: int | None) -> str:
+def error_along_run(growth: Sequence[Growth], at: int | None) -> str:
     """The error behind every layer in the order of the run, a field for each denoising step.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pytest_reflex.report.html import cause_pictures
 from pytest_reflex.report.text.divergence import around, by_layer, by_step, where_line
 from pytest_reflex.report.text.rounding import COLUMNS, fixture_floor, floor_cells, reference_far, word_line
-from pytest_reflex.verdict.divergence import Growth, Located
+from pytest_reflex.verdict.divergence import Divergence, Growth
 from pytest_reflex.verdict.results import RunResult
 from pytest_reflex.verdict.rounding import WORDS
 
@@ -41,32 +41,32 @@ def floor_view(result: RunResult) -> dict[str, Any] | None:
     }
 
 
-def where_view(located: Located | None) -> dict[str, Any] | None:
+def where_view(divergence: Divergence | None) -> dict[str, Any] | None:
     """Where the two sides part: the first wrong value, the error along the run; None where nobody looked."""
-    if located is None:
+    if divergence is None:
         return None
-    run = [g for g in located.growth if not g.module.startswith("the loop's")]
-    layers = by_layer(located.growth)
-    steps = by_step(located.growth)
-    at = place_in(run, located)
+    run = [g for g in divergence.growth if not g.module.startswith("the loop's")]
+    layers = by_layer(divergence.growth)
+    steps = by_step(divergence.growth)
+    at = place_in(run, divergence)
     return {
-        "cause": located.cause,
-        "line": where_line(located),
-        "fixture": located.fixture_idx,
-        "facts": _facts(located),
-        "compared": f"{located.values:,} values of fixture {located.fixture_idx} were compared in "
-        f"{located.seconds:.1f} s; {located.unmatched:,} have no counterpart in PyTorch's program.",
-        "svg": cause_pictures.walk(run, at) if run else "",
+        "cause": divergence.cause,
+        "line": where_line(divergence),
+        "fixture": divergence.fixture_idx,
+        "facts": _facts(divergence),
+        "compared": f"{divergence.values:,} values of fixture {divergence.fixture_idx} were compared in "
+        f"{divergence.seconds:.1f} s; {divergence.unmatched:,} have no counterpart in PyTorch's program.",
+        "svg": cause_pictures.error_along_run(run, at) if run else "",
         "marked": at is not None,
-        "layers": [_row(g) for g in around(layers, located, _LAYERS)],
+        "layers": [_row(g) for g in around(layers, divergence, _LAYERS)],
         "layers_left_out": max(len(layers) - _LAYERS, 0),
         "steps": [(g.step, _error(g.propagated)) for g in steps],
     }
 
 
-def place_in(run: list[Growth], located: Located) -> int | None:
+def place_in(run: list[Growth], divergence: Divergence) -> int | None:
     """Which layer of the run the first wrong value belongs to: the one of its step with the longest path."""
-    place = located.place
+    place = divergence.place
     if place is None:
         return None
     fits = [
@@ -77,8 +77,8 @@ def place_in(run: list[Growth], located: Located) -> int | None:
     return -max(fits)[1] if fits else None
 
 
-def _facts(located: Located) -> list[tuple[str, str]]:
-    place = located.place
+def _facts(divergence: Divergence) -> list[tuple[str, str]]:
+    place = divergence.place
     if place is None:
         return []
     rounding = "not run in float64" if place.rounding is None else f"{place.rounding:.1e}"

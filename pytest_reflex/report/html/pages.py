@@ -117,7 +117,7 @@ def _run(document: Mapping[str, Any], against: Mapping[str, Any] | None) -> dict
     }
     figures: list[float | None] = []
     for entry in results:
-        floor = scale.floor(entry)
+        floor = scale.ulp_step(entry)
         figures += [number(entry["max_abs_diff_across_all"]), entry["threshold"], floor[0] if floor else None]
     # One axis for all, so that a row can be compared with the row above it.
     along = scale.axis(figures)

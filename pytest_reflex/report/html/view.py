@@ -42,7 +42,7 @@ def result_view(
     result = result_from_json(entry)
     threshold = result.threshold
     largest = number(entry["max_abs_diff_across_all"])
-    floor = scale.floor(entry)
+    floor = scale.ulp_step(entry)
     each = [v for v in (number(f["max_abs_diff"]) for f in entry["fixtures"]) if v is not None]
     least = floor[0] if floor else None
     along = along or scale.axis([largest, threshold, least, *each])

@@ -10,7 +10,7 @@ from pytest_reflex.report.json.values import NON_FINITE, number, plain
 from pytest_reflex.verdict.results import YES, Answer, FixtureResult, OutputResult, RunResult
 
 if TYPE_CHECKING:
-    from pytest_reflex.verdict.divergence import Located
+    from pytest_reflex.verdict.divergence import Divergence
     from pytest_reflex.verdict.metrics import Difference
     from pytest_reflex.verdict.rounding import Floor
     from pytest_reflex.verdict.summaries import ErrorGrid
@@ -74,11 +74,11 @@ def _floor(floor: Floor | None) -> dict[str, Any] | None:
     }
 
 
-def located_to_json(located: Located) -> dict[str, Any]:
+def divergence_to_json(divergence: Divergence) -> dict[str, Any]:
     """Where two sides part, in builtins."""
     from dataclasses import asdict
 
-    made: dict[str, Any] = plain(asdict(located))
+    made: dict[str, Any] = plain(asdict(divergence))
     return made
 
 
@@ -135,7 +135,7 @@ def result_to_json(result: RunResult) -> dict[str, Any]:
         "gates": [_answer(a) for a in result.answers],
         "reference": plain(result.reference),
         "candidate": plain(result.candidate),
-        "located": None if result.located is None else located_to_json(result.located),
+        "located": None if result.located is None else divergence_to_json(result.located),
         "notes": [plain(note) for note in result.notes],
         "doubts": [{"gate": doubt.gate, "said": plain(doubt.said)} for doubt in result.doubts],
         "steps": [
@@ -217,18 +217,18 @@ def _read_result(data: Mapping[str, Any], kind: type[Result]) -> Result:
         steps_of=data["steps_of"],
         unseen=data["unseen"] or "",
         floors=number(data["floors"]),
-        located=_read_located(data["located"]),
+        located=_read_divergence(data["located"]),
     )
 
 
-def _read_located(data: Mapping[str, Any] | None) -> Located | None:
-    from pytest_reflex.verdict.divergence import Growth, Located, Place
+def _read_divergence(data: Mapping[str, Any] | None) -> Divergence | None:
+    from pytest_reflex.verdict.divergence import Divergence, Growth, Location
 
     if data is None:
         return None
     place = data["place"]
     figures = ("propagated", "local", "scale")
-    return Located(
+    return Divergence(
         **{
             **data,
             "seconds": _figure(data["seconds"]),
@@ -236,7 +236,7 @@ def _read_located(data: Mapping[str, Any] | None) -> Located | None:
                 Growth(**{**g, **{name: _figure(g[name]) for name in figures}}) for g in data["growth"]
             ),
             "place": place
-            and Place(
+            and Location(
                 **{
                     **place,
                     "index": tuple(place["index"]),

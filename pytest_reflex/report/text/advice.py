@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from pytest_reflex.verdict.divergence import Place
+from pytest_reflex.verdict.divergence import Location
 from pytest_reflex.verdict.results import Answer, RunResult
 
 
@@ -22,7 +22,7 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
     return _ADVICE.get(refusal.gate, _unknown)(result)
 
 
-def _located(place: Place) -> str:
+def _located(place: Location) -> str:
     where = f"{place.source} and " if place.source else ""
     return (
         f"look at {where}the graph's node {place.node}; reflex locate DIR --model MODEL --repro OUT writes "

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_reflex.verdict.divergence import Growth, Located
+from pytest_reflex.verdict.divergence import Divergence, Growth
 
 ROWS: Final = 8
 _BAR: Final = 12
 
 
-def where_line(located: Located) -> str:
+def where_line(divergence: Divergence) -> str:
     """``Where: bug: step 7, layers.2.norm_2 (modeling.py:88): Add is 1.0e-03 off by itself``."""
-    word = "rounding" if located.cause == "rounding" else "bug"
-    return f"Where: {word}: {located.said}"
+    word = "rounding" if divergence.cause == "rounding" else "bug"
+    return f"Where: {word}: {divergence.said}"
 
 
-def place_lines(located: Located) -> list[str]:
+def place_lines(divergence: Divergence) -> list[str]:
     """The first wrong value: node, element, both sides."""
-    place = located.place
+    place = divergence.place
     if place is None:
         return []
     index = ", ".join(map(str, place.index))
     rounding = "not run in float64" if place.rounding is None else f"PyTorch rounds by {place.rounding:.1e}"
     return [
-        f"First to differ: {place.value} (fixture {located.fixture_idx}, {located.values} values compared)",
+        f"First to differ: {place.value} (fixture {divergence.fixture_idx}, "
+        f"{divergence.values} values compared)",
         f"  node          {place.operator} {place.node}",
         f"  reference     {place.reference!r} at [{index}], fed alike",
         f"  candidate     {place.candidate!r}",
@@ -32,14 +33,14 @@ def place_lines(located: Located) -> list[str]:
     ]
 
 
-def growth_lines(located: Located, rows: int = ROWS) -> list[str]:
+def growth_lines(divergence: Divergence, rows: int = ROWS) -> list[str]:
     """Behind each layer, the worst of all steps; then after each step. The longest bar is the largest."""
-    layers = by_layer(located.growth)
-    steps = by_step(located.growth)
+    layers = by_layer(divergence.growth)
+    steps = by_step(divergence.growth)
     if not layers:
         return []
     largest = max((g.propagated for g in (*layers, *steps)), default=0.0)
-    shown = around(layers, located, rows)
+    shown = around(layers, divergence, rows)
     wide = max(len(g.module) for g in shown)
     lines = ["Growth of the error, propagated and local (the worst of all steps)"]
     for growth in shown:
@@ -54,11 +55,14 @@ def growth_lines(located: Located, rows: int = ROWS) -> list[str]:
     return lines
 
 
-def located_text(located: Located) -> str:
+def divergence_text(divergence: Divergence) -> str:
     """Everything, for ``reflex locate``."""
-    compared = f"{located.values} values compared, {located.unmatched} without a counterpart"
-    head = [where_line(located), f"Fixture {located.fixture_idx}: {compared}, in {located.seconds:.1f} s"]
-    blocks = [head, place_lines(located), growth_lines(located, rows=40)]
+    compared = f"{divergence.values} values compared, {divergence.unmatched} without a counterpart"
+    head = [
+        where_line(divergence),
+        f"Fixture {divergence.fixture_idx}: {compared}, in {divergence.seconds:.1f} s",
+    ]
+    blocks = [head, place_lines(divergence), growth_lines(divergence, rows=40)]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
@@ -86,11 +90,11 @@ def by_step(growth: tuple[Growth, ...]) -> list[Growth]:
     return [last[step] for step in sorted(last)]
 
 
-def around(layers: list[Growth], located: Located, rows: int) -> list[Growth]:
+def around(layers: list[Growth], divergence: Divergence, rows: int) -> list[Growth]:
     """So many layers, the one of the place among them."""
     if len(layers) <= rows:
         return layers
-    module = located.place.module if located.place else ""
+    module = divergence.place.module if divergence.place else ""
     at = next((i for i, g in enumerate(layers) if module.startswith(g.module)), 0)
     first = max(0, min(at - 2, len(layers) - rows))
     return layers[first : first + rows]

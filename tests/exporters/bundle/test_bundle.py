@@ -23,7 +23,7 @@ from exporters.bundle.store import _swap, staged
 from pytest_reflex import InputSpec, ParityError, check
 from pytest_reflex.errors import BundleError, InputError
 from pytest_reflex.inputs import Integers
-from pytest_reflex.progress import watching
+from pytest_reflex.progress import reporting_to
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("trajectory", [None, True])
 def test_who_watches_is_told_every_stage(trajectory: bool | None, tmp_path: Path) -> None:
     told: list[str] = []
-    with watching(lambda stage, done, total: told.append(stage)):
+    with reporting_to(lambda stage, done, total: told.append(stage)):
         export(policy(), tmp_path / "reach", inputs=INPUTS, fixtures=1, trajectory=trajectory)
     stages = ["trace prefix", "trace step", "compose", "write", "reference", "candidate"]
     assert list(dict.fromkeys(told)) == [*stages, *(["steps"] if trajectory else [])]

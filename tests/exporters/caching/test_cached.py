@@ -22,7 +22,7 @@ from torch import nn
 import exporters
 from exporters.bundles import Bundle, Export
 from exporters.caching import cached as once
-from exporters.caching.fingerprint import Digest, Unstable
+from exporters.caching.fingerprint import Fingerprint, Unstable
 from pytest_reflex import InputSpec, check
 from pytest_reflex.errors import ParityError, SettingsError
 from pytest_reflex.inputs.distributions import Uniform
@@ -228,13 +228,13 @@ TENSORS = {
 
 @pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS)
 def test_a_tensor_counts_by_its_values(tensor: torch.Tensor) -> None:
-    whole = Digest().add(tensor).hexdigest()
-    assert whole == Digest().add(tensor.clone().contiguous()).hexdigest()
-    assert whole != Digest().add(tensor[None]).hexdigest()
+    whole = Fingerprint().add(tensor).hexdigest()
+    assert whole == Fingerprint().add(tensor.clone().contiguous()).hexdigest()
+    assert whole != Fingerprint().add(tensor[None]).hexdigest()
     if tensor.numel():
         changed = tensor.clone(memory_format=torch.contiguous_format)
         changed.reshape(-1)[-1] = ~changed.reshape(-1)[-1] if tensor.dtype == torch.bool else 77
-        assert whole != Digest().add(changed).hexdigest()
+        assert whole != Fingerprint().add(changed).hexdigest()
 
 
 def test_values_of_one_content_have_one_digest_and_no_two_contents_have_it() -> None:
@@ -247,13 +247,13 @@ def test_values_of_one_content_have_one_digest_and_no_two_contents_have_it() -> 
         function, len, torch.relu, "a".join, INPUTS[0], dataclasses.replace(INPUTS[0], name="y"), Small,
         complex(1, 2), float("nan"), slice(1), range(3), 10**400,
     ]  # fmt: skip
-    digests = [Digest(strict=True).add(value).hexdigest() for value in values]
-    assert digests == [Digest(strict=True).add(value).hexdigest() for value in values]
+    digests = [Fingerprint(strict=True).add(value).hexdigest() for value in values]
+    assert digests == [Fingerprint(strict=True).add(value).hexdigest() for value in values]
     assert len(set(digests)) == len(values)
     circle: list[Any] = [1]
     circle.append(circle)
-    assert Digest().add(circle).hexdigest() != Digest().add([1, [1]]).hexdigest()
-    assert Digest().add({2, 1, "b", "a"}).hexdigest() == Digest().add({"a", "b", 1, 2}).hexdigest()
+    assert Fingerprint().add(circle).hexdigest() != Fingerprint().add([1, [1]]).hexdigest()
+    assert Fingerprint().add({2, 1, "b", "a"}).hexdigest() == Fingerprint().add({"a", "b", 1, 2}).hexdigest()
 
 
 def test_what_cannot_be_told_is_refused_in_an_option_and_seen_by_its_type_in_a_model(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_what_cannot_be_told_is_refused_in_an_option_and_seen_by_its_type_in_a_m
     with pytest.raises(SettingsError, match="without data"):
         made(exporters.export, Small().to("meta"), tmp_path)
     with pytest.raises(Unstable):
-        Digest(strict=True).add(x for x in ())
+        Fingerprint(strict=True).add(x for x in ())
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "fixtures.safetensors", "reflex.json"])

@@ -22,7 +22,7 @@ import exporters
 from examples.tiny_pi0 import tiny_pi0
 from exporters.bundles import Export
 from exporters.caching import cached as once
-from exporters.caching.fingerprint import Digest
+from exporters.caching.fingerprint import Fingerprint
 from pytest_reflex import InputSpec, TorchRunner
 from pytest_reflex.errors import SettingsError
 
@@ -304,8 +304,8 @@ def test_a_circle_through_a_set_ends() -> None:
     ids=["sparse", "conjugate"],
 )
 def test_a_tensor_of_another_layout_counts_by_its_values(tensor: torch.Tensor) -> None:
-    assert Digest().add(tensor).hexdigest() == Digest().add(tensor.clone()).hexdigest()
-    assert Digest().add(tensor).hexdigest() != Digest().add(tensor * 2).hexdigest()
+    assert Fingerprint().add(tensor).hexdigest() == Fingerprint().add(tensor.clone()).hexdigest()
+    assert Fingerprint().add(tensor).hexdigest() != Fingerprint().add(tensor * 2).hexdigest()
 
 
 def test_what_no_walk_ends_in_and_what_is_not_loaded_is_refused() -> None:

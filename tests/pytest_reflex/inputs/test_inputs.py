@@ -15,13 +15,13 @@ from pytest_reflex.errors import InputError
 from pytest_reflex.inputs import (
     Bernoulli,
     CameraMask,
+    Distribution,
     Gaussian,
     Image,
     ImagePromptMask,
     ImagePromptTokens,
     InputSpec,
     Integers,
-    Meaning,
     PromptMask,
     State,
     Tokens,
@@ -218,7 +218,7 @@ def test_specs_that_cannot_be_drawn_together_say_why(specs, message):
 
 def test_a_meaning_of_ones_own_is_drawn_and_survives_json():
     @dataclass(frozen=True)
-    class Constant(Meaning):
+    class Constant(Distribution):
         kind: ClassVar[str] = "test_constant"
         value: float = 2.0
 
@@ -229,12 +229,12 @@ def test_a_meaning_of_ones_own_is_drawn_and_survives_json():
     assert InputSpec.from_json(spec.to_json()) == spec
     assert make_fixture([spec], 0, 0)["x"].tolist() == [3, 3]
     with pytest.raises(InputError, match="'gaussian' is empty or taken"):
-        type("Other", (Meaning,), {"kind": "gaussian"})
+        type("Other", (Distribution,), {"kind": "gaussian"})
 
 
 def test_a_meaning_that_draws_another_shape_is_refused():
     @dataclass(frozen=True)
-    class Wrong(Meaning):
+    class Wrong(Distribution):
         kind: ClassVar[str] = "test_wrong"
 
         def draw(self, draw, spec):

@@ -18,7 +18,7 @@ import pytest
 
 from pytest_reflex.plugin import progress_line
 from pytest_reflex.plugin.progress_line import Line, Stage, clock
-from pytest_reflex.progress import teller, watching
+from pytest_reflex.progress import progress_callback, reporting_to
 
 ROOT = Path(__file__).resolve().parents[3]
 SLOW = """
@@ -29,7 +29,7 @@ import pytest
 import pytest_reflex as reflex
 from pytest_reflex import InputSpec
 from pytest_reflex.plugin import progress_line
-from pytest_reflex.progress import teller
+from pytest_reflex.progress import progress_callback
 
 progress_line.DELAY_S = progress_line.REFRESH_S = 0.05
 
@@ -48,7 +48,7 @@ class Slow:
 
 @pytest.fixture
 def made():
-    tell = teller(None)
+    tell = progress_callback(None)
     for done in range(4):
         tell("trace", done, 4)
         time.sleep(0.05)
@@ -134,7 +134,7 @@ def test_a_narrow_terminal_cuts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_line, "REFRESH_S", 0.01)
     stream = io.StringIO()
     line = Line(stream, lambda: 24, lambda: 29, "test_slow\x1b[2J: ")
-    line.tell("reference", 1, 2)
+    line.report_progress("reference", 1, 2)
     while "test_slow" not in stream.getvalue():
         time.sleep(0.01)
     line.end()
@@ -161,10 +161,10 @@ def test_nothing_is_drawn_where_there_is_no_terminal(tmp_path: Path) -> None:
 
 def test_a_callback_that_is_given_is_told_and_no_other() -> None:
     told: list[tuple[str, int, int]] = []
-    with watching(lambda *a: told.append(a)):
-        teller(None)("reference", 1, 2)
-        teller(lambda *a: None)("candidate", 1, 2)
-    teller(None)("reference", 2, 2)
+    with reporting_to(lambda *a: told.append(a)):
+        progress_callback(None)("reference", 1, 2)
+        progress_callback(lambda *a: None)("candidate", 1, 2)
+    progress_callback(None)("reference", 2, 2)
     assert told == [("reference", 1, 2)]
 
 
@@ -180,11 +180,11 @@ def test_how_long_it_may_take() -> None:
 def test_quick_work_has_no_line_and_a_lost_terminal_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     line = Line(stream, lambda: 80, lambda: 0)
-    line.tell("reference", 1, 2)
+    line.report_progress("reference", 1, 2)
     line.end()
     assert stream.getvalue() == ""
     monkeypatch.setattr(progress_line, "DELAY_S", 0.0)
     stream.close()
     line = Line(stream, lambda: 80, lambda: 0)
-    line.tell("reference", 1, 2)
+    line.report_progress("reference", 1, 2)
     line.end()

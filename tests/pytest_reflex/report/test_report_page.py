@@ -170,7 +170,7 @@ def test_a_run_of_a_thousand_layers_stays_light() -> None:
     for i in (0, 500, 1099):
         run = list(growth)
         run[i] = dataclasses.replace(run[i], propagated=3e-3)
-        drawn = cause_pictures.walk(run, i)
+        drawn = cause_pictures.error_along_run(run, i)
         assert len(drawn) < 12_000
         line = re.search(r'class="line propagated"[^>]*points="([^"]*)"', drawn)
         heights = [float(point.split(",")[1]) for point in line[1].split()]
@@ -323,7 +323,7 @@ def test_the_floor_is_one_step_of_the_dtype_at_the_largest_value(
     entry = result(measured(0, 1e-7)).to_json()
     output = entry["fixtures"][0]["outputs"][0]  # type: ignore[index]
     output["dtype"], output["difference"]["scale"] = dtype, largest
-    assert scale.floor(entry) == (floor, dtype, largest)
+    assert scale.ulp_step(entry) == (floor, dtype, largest)
 
 
 @pytest.mark.parametrize(
