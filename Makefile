@@ -97,6 +97,7 @@ endif
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/.ready
 	$(BIN)/mypy
@@ -120,4 +121,4 @@ coverage-lerobot: lerobot
 	$(IN_LEROBOT) coverage
 
 clean:
-	rm -rf .coverage .coverage.* .venv .venv-lerobot .venv-openpi demo site tests/browser/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .coverage .coverage.* .venv .venv-lerobot .venv-openpi demo site tests/browser/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,9 +1,12 @@
-"""The rules of the house, read off the code: which way imports go, and what is called where."""
+"""The rules of the house: that the linter holds which way imports go, and what no linter can say."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,31 +20,11 @@ FILES = {
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8"), str(path)) for name, path in FILES.items()}
 
-Graph = dict[str, set[str]]
 
-
-def _type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-
-
-def nodes(tree: ast.AST, *, when_imported: bool) -> Iterator[ast.AST]:
-    """Every node; or with ``when_imported`` those that run when the file is imported."""
-    for child in ast.iter_child_nodes(tree):
-        if when_imported:
-            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-                continue
-            if _type_checking(child):
-                for other in child.orelse:  # type: ignore[attr-defined]
-                    yield from nodes(ast.Module([other], []), when_imported=True)
-                continue
-        yield child
-        yield from nodes(child, when_imported=when_imported)
-
-
-def imported(tree: ast.AST, *, when_imported: bool = False) -> set[str]:
+def imported(tree: ast.AST) -> set[str]:
     """Full names of what a file imports; of ``from a import b`` both ``a`` and ``a.b``."""
     found: set[str] = set()
-    for node in nodes(tree, when_imported=when_imported):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -58,24 +41,6 @@ def imported(tree: ast.AST, *, when_imported: bool = False) -> set[str]:
             if isinstance(text, ast.Constant) and isinstance(text.value, str):
                 found.add(text.value.rstrip("."))
     return found
-
-
-def circle(graph: Graph) -> list[str]:
-    """Some circle of a graph, its first name again at the end; empty when there is none."""
-    done: set[str] = set()
-
-    def walk(name: str, path: list[str]) -> list[str]:
-        if name in path:
-            return [*path[path.index(name) :], name]
-        if name in done:
-            return []
-        for other in sorted(graph.get(name, ())):
-            if found := walk(other, [*path, name]):
-                return found
-        done.add(name)
-        return []
-
-    return next((found for name in sorted(graph) if (found := walk(name, []))), [])
 
 
 def names_of(node: ast.expr) -> str:
@@ -110,18 +75,22 @@ def tracing_calls(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("name", [n for n in TREES if n.startswith("pytest_reflex")])
 def test_the_judge_knows_no_maker(name: str) -> None:
+    """The linter sees no name that is a string, and looks into no package's own file."""
     makers = {what for what in imported(TREES[name]) if what.split(".")[0] == "exporters"}
     assert makers == set() or name.startswith("pytest_reflex.cli.")
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_no_file_imports_itself_by_way_of_others(package: str) -> None:
-    ours = {name: tree for name, tree in TREES.items() if name.split(".")[0] == package}
-    graph = {
-        name: {what for what in imported(tree, when_imported=True) if what in ours and what != name}
-        for name, tree in ours.items()
-    }
-    assert circle(graph) == []
+@pytest.mark.parametrize("name", [n for n in TREES if n.startswith("exporters.")])
+def test_a_name_becomes_a_module_in_one_place(name: str) -> None:
+    calls = {ast.unparse(node.func) for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)}
+    ours = [call for call in calls if call.endswith("import_module")]
+    assert ours == [] or name in ("exporters.bundle.registry", "exporters.families.lerobot")
+
+
+@pytest.mark.parametrize(("package", "most"), [("pytest_reflex", 14), ("exporters", 11)])
+def test_the_top_of_a_package_can_be_taken_in_at_a_glance(package: str, most: int) -> None:
+    top = {name.split(".")[1] for name in TREES if name.startswith(f"{package}.")}
+    assert len(top | {"__init__"}) <= most
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -138,30 +107,90 @@ def test_torch_traces_in_one_file() -> None:
     )
 
 
+# --- the linter: what it lets by and what it refuses ----------------------------------------------------
+
+
+def linted(place: Path) -> subprocess.CompletedProcess[str]:
+    pytest.importorskip("importlinter", reason="import-linter is not installed: make lint")
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    return subprocess.run(
+        [sys.executable, "-c", command, "--no-cache"],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(place), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """The two packages' code and the linter's rules, to be written to."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".importlinter", tmp_path)
+    return tmp_path
+
+
+LAYERS, CIRCLES = "A room imports only what is below it", "No circles between siblings"
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "broken"),
+    [
+        ("pytest_reflex/verdict/metrics.py", "import pytest_reflex.judge.check", LAYERS),
+        ("pytest_reflex/settings.py", "from pytest_reflex.plugin import hooks", LAYERS),
+        ("pytest_reflex/settings.py", "import pytest_reflex", LAYERS),
+        ("exporters/bundle/store.py", "from exporters.families import pi0", LAYERS),
+        ("exporters/bundle/store.py", "def f():\n    from exporters.bundles import Bundle", LAYERS),
+        ("pytest_reflex/errors.py", "def f():\n    import pytest_reflex.verdict.results", LAYERS),
+        (
+            "pytest_reflex/errors.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pytest_reflex import result",
+            LAYERS,
+        ),
+        ("pytest_reflex/runners/base.py", "from pytest_reflex.report import compare", LAYERS),
+        ("pytest_reflex/verdict/metrics.py", "from pytest_reflex.verdict import gates", CIRCLES),
+        ("exporters/graph/program_passes.py", "def f():\n    from exporters.graph import tracing", CIRCLES),
+        ("pytest_reflex/judge/check.py", "import exporters", LAYERS),
+        ("pytest_reflex/plugin/fixture.py", "def f():\n    from exporters import open_bundle", LAYERS),
+        ("pytest_reflex/runners/onnx.py", "from exporters.flow import schedule", LAYERS),
+    ],
+)
+def test_an_arrow_of_every_forbidden_kind_is_refused(house: Path, file: str, code: str, broken: str) -> None:
+    with (house / file).open("a", encoding="utf-8") as text:
+        text.write(f"\n{code}\n")
+    done = linted(house)
+    assert f"{broken} BROKEN" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1
+
+
+def test_the_house_keeps_its_rules_and_an_arrow_downwards_keeps_them(house: Path) -> None:
+    with (house / "exporters/graph/tracing.py").open("a", encoding="utf-8") as text:
+        text.write("\ndef f():\n    from pytest_reflex.verdict import gates\n")
+    done = linted(house)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Contracts: 2 kept, 0 broken." in done.stdout
+    assert "ignore" not in (house / ".importlinter").read_text(), "nothing is exempt"
+
+
 # --- the rules' own test: each sees what it is there to see -------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("code", "when_imported", "seen"),
+    ("code", "seen"),
     [
-        ("import exporters.pi0", True, {"exporters.pi0"}),
-        ("from exporters import pi0", True, {"exporters", "exporters.pi0"}),
-        ("def f():\n    import exporters", False, {"exporters"}),
-        ("def f():\n    import exporters", True, set()),
-        ("if TYPE_CHECKING:\n    import exporters", True, set()),
-        ("if TYPE_CHECKING:\n    import exporters", False, {"exporters"}),
-        ("class C:\n    import exporters", True, {"exporters"}),
-        ("try:\n    import exporters\nexcept ImportError: pass", True, {"exporters"}),
-        ("importlib.import_module(f'exporters.{name}')", False, {"exporters"}),
+        ("import exporters.families", {"exporters.families"}),
+        ("from exporters import pi0", {"exporters", "exporters.pi0"}),
+        ("def f():\n    import exporters", {"exporters"}),
+        ("if TYPE_CHECKING:\n    import exporters", {"exporters"}),
+        ("class C:\n    import exporters", {"exporters"}),
+        ("try:\n    import exporters\nexcept ImportError: pass", {"exporters"}),
+        ("importlib.import_module(f'exporters.{name}')", {"exporters"}),
     ],
 )
-def test_an_import_is_seen(code: str, when_imported: bool, seen: set[str]) -> None:
-    assert imported(ast.parse(code), when_imported=when_imported) == seen
-
-
-def test_a_circle_is_seen() -> None:
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
-    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+def test_an_import_is_seen(code: str, seen: set[str]) -> None:
+    assert imported(ast.parse(code)) == seen
 
 
 @pytest.mark.parametrize(
