@@ -131,7 +131,7 @@ def test_through_the_real_command(name: str, tmp_path: Path, reflex: Any) -> Non
 
 
 def inner_pytest(work: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    around = {"PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)]), **env}
+    around = {"PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT / "tests" / "support"), str(ROOT)]), **env}
     command = [
         sys.executable,
         "-m",
