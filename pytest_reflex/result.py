@@ -42,7 +42,7 @@ class ParityResult(RunResult):
         raise ParityError(failure_message(self), self)
 
     def to_json(self) -> dict[str, object]:
-        """The result as builtins, strict JSON once dumped; ``report/parity.schema.json`` describes it."""
+        """The result as builtins, strict JSON once dumped; ``parity.schema.json`` describes it."""
         from pytest_reflex.report.json.results import result_to_json
 
         return result_to_json(self)
