@@ -80,11 +80,12 @@ def test_the_judge_knows_no_maker(name: str) -> None:
     assert makers == set() or name.startswith("pytest_reflex.cli.")
 
 
-@pytest.mark.parametrize("name", [n for n in TREES if n.startswith("exporters.")])
+@pytest.mark.parametrize("name", TREES)
 def test_a_name_becomes_a_module_in_one_place(name: str) -> None:
-    calls = {ast.unparse(node.func) for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)}
-    ours = [call for call in calls if call.endswith("import_module")]
-    assert ours == [] or name in ("exporters.bundle.registry", "exporters.families.lerobot")
+    """What is imported by a string the linter does not see; the packages' own names are such strings too."""
+    calls = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Call) and node.args]
+    named = [call for call in calls if ast.unparse(call.args[0]).lstrip("f'\"").startswith("exporters.")]
+    assert named == [] or name in ("exporters.bundle.registry", "exporters")
 
 
 @pytest.mark.parametrize(("package", "most"), [("pytest_reflex", 14), ("exporters", 11)])
