@@ -29,6 +29,7 @@ from exporters.manifest import SEAL, seal
 from exporters.schedule import LAYOUTS
 from pytest_reflex import __version__, wire
 from pytest_reflex.inputs import InputSpec, make_fixture
+from pytest_reflex.verdict import THRESHOLD
 
 Small = Callable[..., Path]
 FLOAT = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
@@ -105,7 +106,7 @@ def test_the_metadata_says_what_a_client_needs(server: Serving, small: Small) ->
         "threshold": 1e-4,
     }
     assert proven["fixtures"] == 3
-    assert 0 <= proven["max_abs_diff"] < 1e-4
+    assert 0 <= proven["max_abs_diff"] < THRESHOLD
     assert [InputSpec.from_json(spec) for spec in manifest["inputs"]] == INPUTS
     assert manifest["outputs"] == [{"name": "actions", "dtype": "float32", "shape": [1, 5, 3]}]
     assert (manifest["family"], manifest["layout"], manifest["steps"]) == ("module", "unrolled", 3)

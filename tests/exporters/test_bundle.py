@@ -24,6 +24,7 @@ from pytest_reflex import InputSpec, ParityError, check
 from pytest_reflex.errors import BundleError, InputError
 from pytest_reflex.inputs import Integers
 from pytest_reflex.progress import watching
+from pytest_reflex.verdict import STRICT_THRESHOLD
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -74,7 +75,7 @@ def test_the_manifest_says_what_a_reader_asks(made: Path) -> None:
     assert (proof["seed"], len(proof["fixtures"])) == (0, 3)
     assert proof["candidate"]["providers_used"] == ["CPUExecutionProvider"]
     assert proof["candidate"]["live_inputs"] == ["image", "state", "noise"]
-    assert all(0 < f["max_abs_diff"] < 1e-5 for f in proof["fixtures"])
+    assert all(0 < f["max_abs_diff"] < STRICT_THRESHOLD for f in proof["fixtures"])
     others = {name: digest for name, digest in contents(made).items() if name != MANIFEST}
     assert {name: facts["sha256"] for name, facts in manifest["files"].items()} == others
 

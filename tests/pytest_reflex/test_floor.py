@@ -25,7 +25,7 @@ from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.report.results import result_from_json, result_to_json
 from pytest_reflex.report.terminal import result_text
 from pytest_reflex.runners import save_recording
-from pytest_reflex.verdict import ParityResult
+from pytest_reflex.verdict import STRICT_THRESHOLD, ParityResult
 
 INPUTS = [InputSpec("x", (4, 64), "float32", Gaussian())]
 
@@ -124,7 +124,7 @@ def test_a_threshold_in_floors() -> None:
     assert {f.refusal.gate for f in failing.fixtures if f.refusal} == {"threshold"}
     # A large model may ask for more than strict allows; strict's promise holds all the same.
     strict = compared(off=3e-5, threshold="1000x floor", strict=True)
-    assert strict.threshold <= 1e-5
+    assert strict.threshold <= STRICT_THRESHOLD
     assert not strict.passed
     assert compared(off=3e-5, threshold="1000x floor").passed
 
