@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,46 +57,40 @@ def _collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-Python = Callable[[Mapping[str, str]], list[str]]
-
-
 @pytest.fixture(scope="session")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Python]:
-    """``python(env)``: how to start Python in that environment, warm where nothing in it forbids it."""
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """How to start Python: the same in a process that has imported torch already, where that can be had."""
     if not (hasattr(os, "pidfd_open") and hasattr(os, "fork")):
-        yield lambda env: [sys.executable]
+        yield [sys.executable]
         return
-    socket = tmp_path_factory.mktemp("warm") / "s"
-    script = str(Path(warm.__file__).resolve())
-    started = dict(os.environ)
-    server: list[subprocess.Popen[bytes]] = []
-
-    def start(env: Mapping[str, str]) -> list[str]:
-        if warm.as_imported(env) != warm.as_imported(started):
-            return [sys.executable]
-        if not server:
-            server.append(subprocess.Popen([sys.executable, script, str(socket)], stdin=subprocess.DEVNULL))
-        while not socket.exists() and server[0].poll() is None:
-            time.sleep(0.02)
-        return [sys.executable, "-S", "-E", script, str(socket)]
-
-    yield start
-    for process in server:
-        process.kill()
-        process.wait()
+    place = tmp_path_factory.mktemp("warm")
+    socket, script = place / "s", str(Path(warm.__file__).resolve())
+    with (
+        (place / "said").open("w+") as said,
+        subprocess.Popen(
+            [sys.executable, script, str(socket)], stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        ) as server,
+    ):
+        try:
+            while not socket.exists():
+                if server.poll() is not None:
+                    pytest.fail(f"{script} ended with {server.returncode}:\n{(place / 'said').read_text()}")
+                time.sleep(0.02)
+            yield [sys.executable, "-S", "-E", script, str(socket)]
+        finally:
+            server.kill()
 
 
 @pytest.fixture(scope="session")
-def reflex(python: Python) -> Reflex:
+def reflex(python: list[str]) -> Reflex:
     """The real command in a process of its own: ``reflex("export", ..., cwd=..., env={...})``."""
 
     def run(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Ran:
         around = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "COLUMNS": "80", **(env or {})}
-        around = {**os.environ, **around}
         done = subprocess.run(
-            [*python(around), "-m", "pytest_reflex", *map(str, arguments)],
+            [*python, "-m", "pytest_reflex", *map(str, arguments)],
             cwd=cwd,
-            env=around,
+            env={**os.environ, **around},
             capture_output=True,
             text=True,
             timeout=300,

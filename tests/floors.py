@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from pytest_reflex import ParityResult
+from pytest_reflex.runners import RunnerBase
 
 Array = np.ndarray[Any, Any]
 
@@ -86,6 +87,35 @@ def multiples(result: ParityResult) -> dict[str, float]:
             max(o.difference.max_abs_diff for o in outputs if o.difference is not None),
         )
     return found
+
+
+class Remembered(RunnerBase):
+    """A reference that runs each set of inputs once, however many candidates it is asked for."""
+
+    def __init__(self, runner: Any) -> None:
+        self.name, self._runner = runner.name, runner
+        self._known: dict[tuple[Any, ...], dict[str, Array]] = {}
+
+    def open(self) -> None:
+        self._runner.open()
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self._remembered(self._runner.run, inputs)
+
+    def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self._remembered(self._runner.exact, inputs)
+
+    def facts(self) -> dict[str, Any]:
+        return dict(self._runner.facts())
+
+    def _remembered(self, run: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        key = run.__name__, *((n, a.dtype.name, a.shape, a.tobytes()) for n, a in inputs.items())
+        if key not in self._known:
+            self._known[key] = run(inputs)
+        return {name: array.copy() for name, array in self._known[key].items()}
 
 
 def _distance(side: Sequence[Array], truths: Sequence[Array]) -> float:

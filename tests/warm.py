@@ -12,6 +12,7 @@ beforehand, so that what runs is what lies on the path then.
 import json
 import os
 import select
+import signal
 import socket
 import sys
 
@@ -23,6 +24,10 @@ PRELOADED = (
     "onnx_ir", "onnxscript", "safetensors.torch", "rich.console", "rich.progress", "click", "jinja2",
     "transformers.models.pi0.modeling_pi0", "torch.onnx._internal.exporter._core",
 )  # fmt: skip
+
+
+COLD = b"cold"
+STARTED = dict(os.environ)
 
 
 def as_imported(env):
@@ -38,7 +43,18 @@ def ask(path, arguments):
         body = json.dumps(asked).encode("utf-8", "surrogateescape")
         socket.send_fds(waiting, [len(body).to_bytes(4, "big")], [0, 1, 2])
         waiting.sendall(body)
-        return int(waiting.recv(16) or b"70")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda sent, _: waiting.sendall(bytes([sent])))
+        said = waiting.recv(16) or b"70"
+        if said == COLD:
+            os.execv(sys.executable, [sys.executable, *arguments])
+        return int(said)
+
+
+def can_be_warm(arguments, env):
+    """Whether a command runs as it would by itself: what it reads at imports is what was read."""
+    runs = arguments and (arguments[0] in ("-m", "-c") or arguments[0][:1] not in ("-", ""))
+    return bool(runs) and as_imported(env) == as_imported(STARTED)
 
 
 def serve(path):
@@ -54,6 +70,9 @@ def serve(path):
 
     # The first trace of a process makes tables that all others only read.
     torch.onnx.export(torch.nn.Linear(1, 1).eval(), (torch.ones(1, 1),), dynamo=True, verbose=False)
+    # transformers' client brings it; as pytest's plugin it wants to be imported by pytest.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "anyio"]:
+        del sys.modules[name]
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listening:
@@ -85,15 +104,18 @@ def _handle(connection):
     size, body = int.from_bytes(head, "big"), b""
     while len(body) < size:
         body += connection.recv(size - len(body))
+    asked = json.loads(body)
+    if not can_be_warm(asked["argv"], asked["env"]):
+        connection.sendall(COLD)
+        os._exit(0)
     command = os.fork()
     if command == 0:
         connection.close()
-        _become(json.loads(body), files)
-    # Whoever asked and went away wants it no more.
+        _become(asked, files)
     watched = os.pidfd_open(command)
-    ready, _, _ = select.select([connection, watched], [], [])
-    if watched not in ready:
-        os.kill(command, 9)
+    while watched not in select.select([connection, watched], [], [])[0]:
+        # What the caller was sent; whoever asked and went away wants no answer any more.
+        os.kill(command, (connection.recv(1) or b"\x09")[0])
     code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
     try:
         connection.sendall(str(code if code >= 0 else 128 - code).encode())
