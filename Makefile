@@ -5,7 +5,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints/newest.txt
 EXTRAS ?= export,dev
 OPENPI ?= .venv-openpi
-NODE ?= .venv-node
+NODE_VENV ?= .venv-node
 BIN := $(VENV)/bin
 # Policies are small in tests; more workers than this only get in each other's way.
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadscope
@@ -51,19 +51,19 @@ $(OPENPI)/.ready: constraints/openpi.txt
 
 openpi: $(OPENPI)/.ready
 
-$(NODE)/.ready: constraints/node.txt
-	rm -rf $(NODE)
-	$(PYTHON) -m venv $(NODE)
-	$(NODE)/bin/python -m pip install --quiet --only-binary :all: --requirement constraints/node.txt
+$(NODE_VENV)/.ready: constraints/node.txt
+	rm -rf $(NODE_VENV)
+	$(PYTHON) -m venv $(NODE_VENV)
+	$(NODE_VENV)/bin/python -m pip install --quiet --only-binary :all: --requirement constraints/node.txt
 	@touch $@
 
 # npm itself says whether the machine's Node is new enough for what is installed; where not, PyPI's is taken.
 UNPACK = npm ci --engine-strict --no-audit --no-fund --loglevel=error >/dev/null && node unpack.mjs
 tests/browser/node_modules/.ready: tests/browser/package-lock.json tests/browser/unpack.mjs
 	@(cd tests/browser && $(UNPACK)) 2>/dev/null || { \
-		echo "The machine has no Node that is new enough: taking the one that PyPI has, in $(NODE)"; \
-		$(MAKE) --no-print-directory $(NODE)/.ready \
-			&& cd tests/browser && PATH="$(abspath $(NODE))/bin:$$PATH" && $(UNPACK); }
+		echo "The machine has no Node that is new enough: taking the one that PyPI has, in $(NODE_VENV)"; \
+		$(MAKE) --no-print-directory $(NODE_VENV)/.ready \
+			&& cd tests/browser && PATH="$(abspath $(NODE_VENV))/bin:$$PATH" && $(UNPACK); }
 	@touch $@
 
 browser: tests/browser/node_modules/.ready
