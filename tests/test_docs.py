@@ -226,7 +226,9 @@ def test_names_marked_up_for_sphinx_are_plain_code_in_the_reference() -> None:
 
 
 def test_the_documentation_builds_without_a_warning_and_shows_no_markup(tmp_path: Path) -> None:
-    pytest.importorskip("mkdocstrings_handlers.python", reason="mkdocs is not installed: make docs")
+    pytest.importorskip(
+        "mkdocstrings_handlers.python", reason="mkdocs is not installed: pip install '.[docs]'"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
         cwd=ROOT,
