@@ -19,7 +19,7 @@ LEROBOT_PYTHON ?= $(shell for python in python3 python3.12 python3.13 \
 IN_LEROBOT = $(MAKE) PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot CONSTRAINTS=constraints/lerobot.txt \
 	EXTRAS=export,dev,lerobot
 
-.PHONY: help demo test test-lerobot lerobot openpi browser docs tutorial fullsize lint types suite coverage coverage-lerobot clean
+.PHONY: help demo test test-lerobot lerobot openpi browser docs tutorial fullsize portability portability-slice lint types suite coverage coverage-lerobot clean
 
 help:
 	@echo "make demo          make a small pi0 checkpoint, export it, prove it"
@@ -32,6 +32,8 @@ help:
 	@echo "make tutorial      the tutorial, followed to the letter in an empty environment (2 GB)"
 	@echo "make fullsize FAMILY=pi0  a policy of the published size, exported and proven (groot,"
 	@echo "                   pi0, pi0-lerobot, pi05, smolvla; 30 GB of disk in WORK=demo/fullsize)"
+	@echo "make portability   parity, golden and known-bad tests again as other processors would compute them (hours;"
+	@echo "                   SETTINGS='oldest avx2' takes some of them; portability-slice is a minute of it)"
 	@echo "make coverage      which lines and branches of pytest_reflex the suite runs; coverage-lerobot there"
 	@echo "make clean         remove what the others made"
 
@@ -101,6 +103,14 @@ else
 	$(MAKE) lerobot
 	.venv-lerobot/bin/python benchmarks/fullsize.py $(FAMILY) --work $(WORK) --evidence parity_reports/fullsize
 endif
+
+# Where lerobot cannot be installed its policies are not run, and the script says so.
+portability: $(VENV)/.ready
+	@$(MAKE) --no-print-directory lerobot || true
+	$(BIN)/python benchmarks/portability.py $(if $(SETTINGS),--settings $(SETTINGS))
+
+portability-slice: $(VENV)/.ready
+	$(BIN)/python benchmarks/portability.py --slice
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

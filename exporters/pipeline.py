@@ -28,6 +28,7 @@ from exporters.manifest import write_manifest
 from exporters.policy import OPTIMIZATION
 from exporters.schedule import LAYOUTS, Layout
 from exporters.tracing import trace
+from pytest_reflex import machine
 from pytest_reflex.check import check
 from pytest_reflex.errors import InputError, SettingsError, TracingError
 from pytest_reflex.inputs import InputSpec, make_fixture
@@ -166,6 +167,7 @@ def export(
                 "python": platform.python_version(),
                 "system": platform.system(),
                 "arch": platform.machine(),
+                **machine.here(),
             },
         }
         recorder = _Recorder(runner)

@@ -20,7 +20,7 @@ import numpy as np
 from exporters.bundle import Bundle, open_bundle
 from exporters.policy import Policy
 from exporters.server import Server, bound
-from pytest_reflex import wire
+from pytest_reflex import machine, wire
 from pytest_reflex._version import __version__
 from pytest_reflex.check import check
 from pytest_reflex.errors import BundleError, InputError, ReflexError, RunnerError, SettingsError
@@ -223,6 +223,7 @@ def _metadata(bundle: Bundle, policy: Policy, result: ParityResult) -> dict[str,
         "manifest": {**manifest, "digest": manifest_digest(bundle)},
         "provider_asked": policy.provider_asked,
         "providers_used": list(policy.providers_used),
+        "machine": machine.stated(result.candidate.get("machine")),
         "threshold": result.threshold,
         "proven": {
             "fixtures": len(result.fixtures),

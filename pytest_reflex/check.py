@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_reflex import settings
+from pytest_reflex import machine, settings
 from pytest_reflex.details import InputSummary, keep_worst_grids, summaries
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.fixtures import Fixtures, fixtures_from
@@ -293,11 +293,12 @@ def _random(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _facts(runner: Runner) -> dict[str, Any]:
-    """The runner's facts and the versions around it, as builtins: nothing else survives every report."""
+    """The runner's facts, its machine and the versions, as builtins: nothing else survives every report."""
     facts = runner.facts()
     around = {"python": platform.python_version(), "platform": platform.platform(), "numpy": np.__version__}
     try:
-        known = {**facts, "versions": {**around, **facts.get("versions", {})}}
+        where = facts["machine"] if "machine" in facts else machine.here()
+        known = {**facts, "machine": where, "versions": {**around, **facts.get("versions", {})}}
         plain = json.loads(json.dumps(known, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise RunnerError(

@@ -27,7 +27,7 @@ from websockets.sync.client import connect
 from exporters import Policy, open_bundle
 from exporters.manifest import SEAL, seal
 from exporters.schedule import LAYOUTS
-from pytest_reflex import __version__, wire
+from pytest_reflex import __version__, machine, wire
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.verdict import THRESHOLD
 
@@ -98,6 +98,7 @@ def test_the_metadata_says_what_a_client_needs(server: Serving, small: Small) ->
     told = msgpack.unpackb(message)
     manifest = told.pop("manifest")
     proven = told.pop("proven")
+    assert told.pop("machine")["processor"] == machine.here()["processor"]
     assert told == {
         "server": "pytest-reflex",
         "version": __version__,

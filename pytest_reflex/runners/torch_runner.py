@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_reflex import machine
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.memory import release_mapped
 from pytest_reflex.runners.base import RunnerBase, first_line
@@ -179,6 +180,7 @@ class TorchRunner(RunnerBase):
             "device": str(self._device()),
             "threads": torch.get_num_threads(),
             "drew_random": self.drew_random,
+            "machine": {**machine.here(), "torch_capability": torch.backends.cpu.get_cpu_capability()},
             "versions": {"torch": str(torch.__version__)},
         }
 
