@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from floors import ROUNDING, floors
+from floors import ROUNDING, floors, rounding_of
 from torch import nn
 
 from exporters import FlowPolicy, Policy, export
@@ -88,7 +88,8 @@ def test_infer_is_what_was_judged(layout: str, bundles: dict[str, Any]) -> None:
         assert np.array_equal(actions["actions"], policy.run({**seen, "noise": NOISE})["actions"])
     with TorchRunner(Walk()) as walk:
         expected, truth = (f({**seen, "noise": NOISE})["actions"] for f in (walk.run, walk.exact))
-    assert floors([actions["actions"]], [expected], [truth]) < ROUNDING
+        more = rounding_of(walk, INPUTS)
+    assert floors([actions["actions"]], [expected], [truth], more) < ROUNDING
 
 
 def test_noise_is_drawn_anew_and_can_be_seeded(bundles: dict[str, Any], policy: Policy) -> None:

@@ -55,7 +55,9 @@ def test_a_bundle_shows_its_steps(layout: Layout, small: Callable[..., Path]) ->
     assert (states.shape, states.dtype) == ((3, 1, 5, 3), np.float32)
     expected = in_torch(policy(), FIXTURE)
     truth = in_torch(policy(), FIXTURE, exact=True)
-    assert floors([states], [expected], [truth]) < ROUNDING
+    drawn = [make_fixture(INPUTS, 1, fixture_idx) for fixture_idx in range(12)]
+    more = [(in_torch(policy(), f), in_torch(policy(), f, exact=True)) for f in drawn]
+    assert floors([states], [expected], [truth], more) < ROUNDING
     # Not one state over and over.
     assert np.abs(np.diff(expected, axis=0)).max(axis=(1, 2, 3)).min() > 100 * THRESHOLD
     with runner:
