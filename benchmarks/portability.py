@@ -11,8 +11,7 @@ tests write these to the file that REFLEX_FLOORS_LOG names). Exit 1 when any set
 machine cannot take is named, with what it lacks.
 
 ONNX Runtime has no such switch: MLAS asks the processor itself, so the candidate always runs the newest
-kernels of the machine. What varies here is the reference; for another candidate there is no way around
-another machine.
+kernels of the machine. What varies here is the reference; `emulated.py` varies the candidate.
 """
 
 from __future__ import annotations
