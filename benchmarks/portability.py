@@ -119,7 +119,7 @@ LEROBOT = (
 )
 SLICE = ("oldest", "avx2-2-threads")
 NEWEST_SLICE = (
-    "tests/exporters/test_pi0.py::test_parity[sdpa-10]",
+    "tests/parity/test_pi0.py",
     "tests/exporters/test_compose.py::test_layouts_give_the_same_bits",
     "tests/exporters/test_states.py::test_pi0_of_transformers_from_end_to_end",
 )
