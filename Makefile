@@ -108,6 +108,7 @@ endif
 portability: $(VENV)/.ready
 	@$(MAKE) --no-print-directory lerobot || true
 	$(BIN)/python benchmarks/portability.py $(if $(SETTINGS),--settings $(SETTINGS))
+	$(BIN)/python benchmarks/emulated.py
 
 portability-slice: $(VENV)/.ready
 	$(BIN)/python benchmarks/portability.py --slice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -123,3 +124,57 @@ def test_figures_that_are_not_there_or_no_numbers(portability: Any, tmp_path: Pa
     ratio, largest = portability.figures(log)
     assert math.isnan(ratio)
     assert largest == 3e-6
+
+
+# The candidate, in an emulator
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import emulated
+
+    return emulated
+
+
+def seen(same: bool = True, passed: bool = True, **features: bool) -> dict[str, Any]:
+    return {"rows": [{"bundle": "pi0", "passed": passed, "same bits": same}], "features": features}
+
+
+@pytest.mark.parametrize(
+    ("there", "code", "said"),
+    [
+        (seen(AVX2=True), 0, ""),
+        (seen(AVX2=True, same=False), 1, "FAILED: Haswell, 1 threads, pi0: "),
+        (seen(AVX2=True, passed=False), 1, "FAILED: Haswell, 1 threads, pi0: "),
+        (seen(AVX2=True, AVX512F=True), 1, "FAILED: Haswell: AVX512F is seen there, so it is no Haswell"),
+        (seen(), 1, "NOT RUN: Haswell: the emulator does not offer AVX2"),
+        ("exit 132: illegal instruction", 1, "NOT RUN: Haswell: exit 132: illegal instruction"),
+    ],
+)
+def test_an_older_processor_has_to_be_one_and_to_pass(
+    there: Any,
+    code: int,
+    said: str,
+    emulated: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = seen(AVX2=True, AVX512F=True)
+    monkeypatch.setattr(emulated, "emulated", lambda _, name, *rest: there if name == "Haswell" else own)
+    options = argparse.Namespace(processors=["Haswell"], threads=[1], json=None)
+    assert emulated.run("qemu", Path(), options) == code
+    out = capsys.readouterr().out
+    assert said in out
+    assert (code == 0) == ("FAILED" not in out and "NOT RUN" not in out)
+
+
+def test_without_an_emulator_that_is_said(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, str(SCRIPT.with_name("emulated.py"))],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": str(tmp_path)},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("NOT RUN: ONNX Runtime as on older processors: ")
