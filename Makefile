@@ -5,6 +5,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints/newest.txt
 EXTRAS ?= export,dev
 OPENPI ?= .venv-openpi
+NODE_VENV ?= .venv-node
 BIN := $(VENV)/bin
 # Policies are small in tests; more workers than this only get in each other's way.
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadscope
@@ -18,19 +19,21 @@ LEROBOT_PYTHON ?= $(shell for python in python3 python3.12 python3.13 \
 IN_LEROBOT = $(MAKE) PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot CONSTRAINTS=constraints/lerobot.txt \
 	EXTRAS=export,dev,lerobot
 
-.PHONY: help demo test test-lerobot lerobot openpi browser docs tutorial fullsize lint types suite coverage coverage-lerobot clean
+.PHONY: help demo test test-lerobot lerobot openpi browser docs tutorial fullsize portability portability-slice lint types suite coverage coverage-lerobot clean
 
 help:
 	@echo "make demo          make a small pi0 checkpoint, export it, prove it"
-	@echo "make test          lint, types, and the test suite"
+	@echo "make test          lint, types, the documentation, and the test suite"
 	@echo "make test-lerobot  the test suite with lerobot's policies, live (Python 3.12, 6 GB)"
 	@echo "make lerobot       the environment of those policies alone, .venv-lerobot"
 	@echo "make openpi        an unmodified openpi-client in an environment of its own, for the suite"
-	@echo "make browser       axe-core from npm, for the tests that open the report in Chromium"
+	@echo "make browser       a Chromium and axe-core from npm, for the tests that open the report"
 	@echo "make docs          the documentation, in site/"
 	@echo "make tutorial      the tutorial, followed to the letter in an empty environment (2 GB)"
 	@echo "make fullsize FAMILY=pi0  a policy of the published size, exported and proven (groot,"
 	@echo "                   pi0, pi0-lerobot, pi05, smolvla; 30 GB of disk in WORK=demo/fullsize)"
+	@echo "make portability   parity, golden and known-bad tests again as other processors would compute them (hours;"
+	@echo "                   SETTINGS='oldest avx2' takes some of them; portability-slice is a minute of it)"
 	@echo "make coverage      which lines and branches of pytest_reflex the suite runs; coverage-lerobot there"
 	@echo "make clean         remove what the others made"
 
@@ -50,17 +53,24 @@ $(OPENPI)/.ready: constraints/openpi.txt
 
 openpi: $(OPENPI)/.ready
 
-tests/browser/node_modules/.ready: tests/browser/package-lock.json
-	cd tests/browser && npm ci --silent --no-audit --no-fund
+$(NODE_VENV)/.ready: constraints/node.txt
+	rm -rf $(NODE_VENV)
+	$(PYTHON) -m venv $(NODE_VENV)
+	$(NODE_VENV)/bin/python -m pip install --quiet --only-binary :all: --requirement constraints/node.txt
+	@touch $@
+
+# npm itself says whether the machine's Node is new enough for what is installed; where not, PyPI's is taken.
+UNPACK = npm ci --engine-strict --no-audit --no-fund --loglevel=error >/dev/null && node unpack.mjs
+tests/browser/node_modules/.ready: tests/browser/package-lock.json tests/browser/unpack.mjs
+	@(cd tests/browser && $(UNPACK)) 2>/dev/null || { \
+		echo "The machine has no Node that is new enough: taking the one that PyPI has, in $(NODE_VENV)"; \
+		$(MAKE) --no-print-directory $(NODE_VENV)/.ready \
+			&& cd tests/browser && PATH="$(abspath $(NODE_VENV))/bin:$$PATH" && $(UNPACK); }
 	@touch $@
 
 browser: tests/browser/node_modules/.ready
 
-$(VENV)/.docs-ready: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS),docs]'
-	@touch $@
-
-docs: $(VENV)/.docs-ready
+docs: $(VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site/index.html"
 
@@ -72,7 +82,7 @@ demo: $(VENV)/.ready
 	$(BIN)/reflex export demo/checkpoint demo/p0 --cameras 2
 	$(BIN)/reflex validate export demo/p0 --model demo/checkpoint --threshold 1e-4 --strict
 
-test: lint types suite
+test: lint types docs suite
 
 lerobot:
 	@test -n "$(LEROBOT_PYTHON)" \
@@ -94,6 +104,15 @@ else
 	.venv-lerobot/bin/python benchmarks/fullsize.py $(FAMILY) --work $(WORK) --evidence parity_reports/fullsize
 endif
 
+# Where lerobot cannot be installed its policies are not run, and the script says so.
+portability: $(VENV)/.ready
+	@$(MAKE) --no-print-directory lerobot || true
+	$(BIN)/python benchmarks/portability.py $(if $(SETTINGS),--settings $(SETTINGS))
+	$(BIN)/python benchmarks/emulated.py
+
+portability-slice: $(VENV)/.ready
+	$(BIN)/python benchmarks/portability.py --slice
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -102,9 +121,9 @@ lint: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(BIN)/mypy
 
-# Where openpi-client cannot be installed its tests are skipped, by name.
+# What cannot be installed has its tests skipped, by name; under CI such a skip fails the run (conftest.py).
 suite: $(VENV)/.ready
-	@$(MAKE) --no-print-directory browser || echo "NOT INSTALLED: axe-core, so its tests are skipped"
+	@$(MAKE) --no-print-directory browser || echo "NOT INSTALLED: Chromium and axe-core, so their tests are skipped"
 	@$(MAKE) --no-print-directory openpi || echo "NOT INSTALLED: openpi-client, so its tests are skipped"
 	REFLEX_OPENPI_PYTHON="$${REFLEX_OPENPI_PYTHON:-$(abspath $(OPENPI))/bin/python}" $(PYTEST)
 
@@ -121,4 +140,4 @@ coverage-lerobot: lerobot
 	$(IN_LEROBOT) coverage
 
 clean:
-	rm -rf .coverage .coverage.* .venv .venv-lerobot .venv-openpi demo site tests/browser/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .coverage .coverage.* .venv .venv-lerobot .venv-node .venv-openpi demo site tests/browser/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

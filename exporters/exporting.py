@@ -38,6 +38,7 @@ from pytest_reflex.runners import TorchRunner, save_recording
 from pytest_reflex.runners.base import RunnerBase, trajectory_of
 from pytest_reflex.runners.memory import release_mapped
 from pytest_reflex.settings import FloorMultiple
+from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.gates import THRESHOLD
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def export(
                 "python": platform.python_version(),
                 "system": platform.system(),
                 "arch": platform.machine(),
+                **machine.here(),
             },
         }
         recorder = _Recorder(runner)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import warm
 from bundle_cases import Exported, Ran, Reflex
+
+# Policies are small here: workers whose threads wait for each other's cores take twice the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 # Small on purpose: what is tested here is the command, not the arithmetic.
@@ -32,14 +39,56 @@ def _at_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Each worker keeps to a core of its own: what it starts would else spin for the others'."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity") and "OMP_NUM_THREADS" in os.environ:
+        cores = sorted(os.sched_getaffinity(0))
+        wanted = int(os.environ["OMP_NUM_THREADS"])
+        first = int(worker.removeprefix("gw")) * wanted
+        os.sched_setaffinity(0, {cores[(first + i) % len(cores)] for i in range(wanted)})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _collect_rarely() -> None:
+    """Objects by the million stay once torch is imported: to look through them each time takes long."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 @pytest.fixture(scope="session")
-def reflex() -> Reflex:
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """How to start Python: the same in a process that has imported torch already, where that can be had."""
+    if not (hasattr(os, "pidfd_open") and hasattr(os, "fork")):
+        yield [sys.executable]
+        return
+    place = tmp_path_factory.mktemp("warm")
+    socket, script = place / "s", str(Path(warm.__file__).resolve())
+    with (
+        (place / "said").open("w+") as said,
+        subprocess.Popen(
+            [sys.executable, script, str(socket)], stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        ) as server,
+    ):
+        try:
+            while not socket.exists():
+                if server.poll() is not None:
+                    pytest.fail(f"{script} ended with {server.returncode}:\n{(place / 'said').read_text()}")
+                time.sleep(0.02)
+            yield [sys.executable, "-S", "-E", script, str(socket)]
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def reflex(python: list[str]) -> Reflex:
     """The real command in a process of its own: ``reflex("export", ..., cwd=..., env={...})``."""
 
     def run(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Ran:
         around = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "COLUMNS": "80", **(env or {})}
         done = subprocess.run(
-            [sys.executable, "-m", "pytest_reflex", *map(str, arguments)],
+            [*python, "-m", "pytest_reflex", *map(str, arguments)],
             cwd=cwd,
             env={**os.environ, **around},
             capture_output=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -61,12 +62,13 @@ def shell(text: str) -> str:
     return "\n".join(["set -eo pipefail", *lines]) + "\n"
 
 
-def follow(page: str, place: Path) -> str:
+def follow(page: str, place: Path, python: list[str]) -> str:
     """Do what a page says, in order; what it printed."""
+    start = shlex.join(python)
     bin_ = place / ".bin"
     bin_.mkdir()
-    (bin_ / "reflex").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pytest_reflex "$@"\n')
-    (bin_ / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (bin_ / "reflex").write_text(f'#!/bin/sh\nexec {start} -m pytest_reflex "$@"\n')
+    (bin_ / "python").write_text(f'#!/bin/sh\nexec {start} "$@"\n')
     for file in bin_.iterdir():
         file.chmod(0o755)
     env = {
@@ -77,7 +79,7 @@ def follow(page: str, place: Path) -> str:
         "PYTEST_ADDOPTS": "-p no:cacheprovider",
     }
     said = ""
-    for script, text in scripts(page, place):
+    for script, text in scripts(page, place, python):
         done = subprocess.run(
             script,
             cwd=place,
@@ -92,7 +94,7 @@ def follow(page: str, place: Path) -> str:
     return said
 
 
-def scripts(page: str, place: Path) -> Iterator[tuple[list[str], str]]:
+def scripts(page: str, place: Path, python: list[str]) -> Iterator[tuple[list[str], str]]:
     """What to run for a page. Python blocks in a row share a process, and nothing else."""
     waiting: list[str] = []
     for number, block in enumerate([*blocks(page), Block("sh", "", "")]):
@@ -105,7 +107,7 @@ def scripts(page: str, place: Path) -> Iterator[tuple[list[str], str]]:
         elif block.language == "sh":
             if waiting:
                 run = f"import runpy\nfor file in {waiting!r}: runpy.run_path(file, run_name='__main__')"
-                yield [sys.executable, "-c", run], f"the Python blocks before {block.text!r}"
+                yield [*python, "-c", run], f"the Python blocks before {block.text!r}"
             yield ["bash", "-c", shell(block.text)], block.text
             waiting = []
         else:
@@ -113,10 +115,10 @@ def scripts(page: str, place: Path) -> Iterator[tuple[list[str], str]]:
 
 
 @pytest.fixture(scope="module")
-def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def tutorial(tmp_path_factory: pytest.TempPathFactory, python: list[str]) -> tuple[Path, str]:
     """The tutorial, followed; what it leaves is what the other pages start from."""
     place = tmp_path_factory.mktemp("tutorial")
-    return place, follow("tutorial.md", place)
+    return place, follow("tutorial.md", place, python)
 
 
 def test_the_tutorial_followed_to_the_letter_works(tutorial: tuple[Path, str]) -> None:
@@ -134,11 +136,13 @@ def test_the_tutorial_followed_to_the_letter_works(tutorial: tuple[Path, str]) -
 
 
 @pytest.mark.parametrize("page", [page for page in RUN if page != "tutorial.md"])
-def test_every_block_of_code_runs(page: str, tutorial: tuple[Path, str], tmp_path: Path) -> None:
+def test_every_block_of_code_runs(
+    page: str, tutorial: tuple[Path, str], tmp_path: Path, python: list[str]
+) -> None:
     for name in ("arm.py", "test_arm.py", "reach", "parity_reports"):
         source = tutorial[0] / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    follow(page, tmp_path)
+    follow(page, tmp_path, python)
 
 
 def test_a_block_that_ends_otherwise_than_it_says_is_caught(tmp_path: Path) -> None:
@@ -222,7 +226,9 @@ def test_names_marked_up_for_sphinx_are_plain_code_in_the_reference() -> None:
 
 
 def test_the_documentation_builds_without_a_warning_and_shows_no_markup(tmp_path: Path) -> None:
-    pytest.importorskip("mkdocstrings_handlers.python", reason="mkdocs is not installed: make docs")
+    pytest.importorskip(
+        "mkdocstrings_handlers.python", reason="mkdocs is not installed: pip install '.[docs]'"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
         cwd=ROOT,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,156 @@ def test_torch_traces_in_one_file() -> None:
     )
 
 
+# Figures of accuracy, by the names that the house has for them.
+ACCURACY = {
+    "max_abs_diff", "max_abs_diff_across_all", "mean_abs_diff", "max_rel_diff", "rmse", "cos", "sqnr_db",
+    "error", "errors", "candidate_max", "candidate_rms", "reference_max", "reference_rms", "run_max",
+    "run_rms", "propagated", "local", "drift",
+}  # fmt: skip
+# What compares by itself, to a tolerance that is written down or, worse, is not.
+COMPARERS = {
+    "allclose", "assert_allclose", "isclose", "approx", "assert_close", "assert_almost_equal",
+    "assert_array_almost_equal", "assertAlmostEqual",
+}  # fmt: skip
+TOLERANCES = {"rtol", "atol", "rel", "abs", "rel_tol", "abs_tol", "decimal", "places", "delta"}
+# What gives a number its unit: the product's own thresholds, the dtype's rounding, and the tests' helper.
+UNITS = {"THRESHOLD", "STRICT_THRESHOLD", "EPS", "eps", "ulp", "ulps", "floors", "multiples"}
+ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+
+
+def _called(node: ast.Call) -> str:
+    return ast.unparse(node.func).rpartition(".")[2]
+
+
+def _words(node: ast.AST) -> set[str]:
+    """The names, attributes and keys of an expression."""
+    found = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    found |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+    return found | {
+        n.slice.value
+        for n in ast.walk(node)
+        if isinstance(n, ast.Subscript)
+        and isinstance(n.slice, ast.Constant)
+        and isinstance(n.slice.value, str)
+    }
+
+
+def _number(node: ast.expr, named: Mapping[str, float]) -> float | None:
+    """The size of an expression of literals, and of names that hold one; else None."""
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return abs(float(node.value))
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        return named.get(node.id if isinstance(node, ast.Name) else node.attr)
+    if isinstance(node, ast.UnaryOp):
+        return _number(node.operand, named)
+    if isinstance(node, ast.BinOp):
+        left, right = _number(node.left, named), _number(node.right, named)
+        return None if left is None or right is None else max(left, right)
+    if isinstance(node, ast.Call) and len(node.args) == 1:  # float("1e-6"), np.float32(1e-6)
+        given = node.args[0]
+        if isinstance(given, ast.Constant) and isinstance(given.value, str):
+            with contextlib.suppress(ValueError):
+                return abs(float(given.value))
+        return _number(given, named)
+    return None
+
+
+def _is_distance(node: ast.AST) -> bool:
+    """Whether it holds ``abs(a - b)`` in one of its spellings."""
+    return any(
+        isinstance(call, ast.Call)
+        and _called(call) in ("abs", "norm", "fabs")
+        and any(isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub) for part in ast.walk(call))
+        for call in ast.walk(node)
+    )
+
+
+def _is_figure(node: ast.AST, named: set[str]) -> bool:
+    """Whether an expression is a figure of accuracy that has no unit yet; ``named`` are known to be some."""
+    if any(isinstance(n, ast.Call) and _called(n) == "len" for n in ast.walk(node)):
+        return False
+    words = _words(node)
+    return not words & UNITS and (bool(words & (ACCURACY | named)) or _is_distance(node))
+
+
+def numbers_of(tree: ast.AST) -> dict[str, float]:
+    """The names that a file gives to a plain number."""
+    return {
+        target.id: value
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name) and (value := _number(node.value, {})) is not None
+    }
+
+
+def _figures(tree: ast.AST) -> set[str]:
+    """The names, of variables and of functions, that stand for a figure of accuracy."""
+    given: list[tuple[set[str], ast.AST]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            given.append(
+                ({n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}, node.value)
+            )
+        elif isinstance(node, ast.FunctionDef):
+            given += [({node.name}, r.value) for r in ast.walk(node) if isinstance(r, ast.Return) and r.value]
+    found: set[str] = set()
+    while more := [pair for pair in given if not pair[0] <= found and _is_figure(pair[1], found)]:
+        found |= {name for names, _ in more for name in names}
+    return found
+
+
+def absolute_bounds(tree: ast.AST, named: Mapping[str, float] | None = None) -> list[str]:
+    """Where a file holds a figure of accuracy against a number without a unit, ``line: code``.
+
+    Args:
+        tree: the file.
+        named: the numbers that other files give names to, for it may import them.
+    """
+    numbers = {name: n for name, n in {**(named or {}), **numbers_of(tree)}.items() if name not in UNITS}
+    figures = _figures(tree)
+    wrong: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            pairs = [
+                pair
+                for left, how, right in zip(sides, node.ops, sides[1:], strict=False)
+                if isinstance(how, ORDERED)
+                for pair in ((left, right), (right, left))
+            ]
+            # Nothing is nearer than 0: what is held against it is held to the bit.
+            if any(_number(bound, numbers) and _is_figure(figure, figures) for figure, bound in pairs):
+                wrong.append(node)
+        elif isinstance(node, ast.Call) and _called(node) in COMPARERS:
+            given = [word.value for word in node.keywords if word.arg in TOLERANCES]
+            plain = [value for value in given if not _words(value) & UNITS]
+            if not given or any(_number(value, numbers) != 0 for value in plain):
+                wrong.append(node)
+    return sorted({f"{node.lineno}: {ast.unparse(node)}" for node in wrong})
+
+
+MEASURING = {
+    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+    for folder in ("tests", "benchmarks", "examples")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if "node_modules" not in path.parts
+}
+CONSTANTS = {
+    name: number
+    for tree in MEASURING.values()
+    for name, number in numbers_of(tree).items()
+    if name.isupper() and len(name) > 1
+}
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_every_bound_on_accuracy_has_a_unit(name: str) -> None:
+    """Another processor has other last bits: a bound is in floors, in ulps, or is the product's own."""
+    assert absolute_bounds(MEASURING[name], CONSTANTS) == []
+
+
 # --- the linter: what it lets by and what it refuses ----------------------------------------------------
 
 
@@ -205,3 +357,58 @@ def test_an_import_is_seen(code: str, seen: set[str]) -> None:
 )
 def test_tracing_is_seen(code: str) -> None:
     assert tracing_calls(ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "assert result.max_abs_diff < 3e-6",
+        "assert 3e-6 > result.max_abs_diff_across_all",
+        "assert 0 < fixture['max_abs_diff'] <= 1e-6",
+        "assert fixture.cos > 0.9999999",
+        "assert result.max_abs_diff < BOUND",
+        "assert output.floor.candidate_max < 1e-6",
+        "LIMIT = 3e-6\nassert result.max_abs_diff < LIMIT",
+        "LIMIT = 3e-6\nassert result.max_abs_diff < 2 * LIMIT",
+        "assert result.max_abs_diff < float('3e-6')",
+        "assert not result.max_abs_diff >= np.float32(3e-6)",
+        "assert all(s.max_abs_diff < 3e-6 for s in result.steps)",
+        "assert np.abs(a - b).max() < 1e-6",
+        "assert (a - b).abs().max() < 1e-6",
+        "assert np.linalg.norm(a - b) < 1e-6",
+        "worst = result.max_abs_diff\nassert worst < 3e-6",
+        "worst = abs(a - b).max()\nhighest = worst\nassert highest < 3e-6",
+        "def off(a, b):\n    return abs(a - b).max()\nassert off(a, b) < 3e-6",
+        "if worst := result.max_abs_diff:\n    assert worst < 3e-6",
+        "np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)",
+        "np.testing.assert_allclose(a, b)",
+        "assert np.allclose(a, b, atol=TOLERANCE)",
+        "assert a == pytest.approx(b, rel=1e-3)",
+        "assert a == pytest.approx(b)",
+        "torch.testing.assert_close(a, b)",
+    ],
+)
+def test_a_bound_without_a_unit_is_seen(code: str) -> None:
+    assert absolute_bounds(ast.parse(code), {"BOUND": 3e-6, "TOLERANCE": 1e-6})
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "assert result.max_abs_diff < STRICT_THRESHOLD",
+        "assert result.max_abs_diff > 100 * THRESHOLD",
+        "assert result.max_abs_diff == 0.5",
+        "assert 0 < result.max_abs_diff",
+        "assert np.array_equal(a, b)",
+        "assert floors([a], [b], [c]) < ROUNDING",
+        "assert ulps(a, b, dtype=np.float64) <= 2",
+        "assert 1 - fixture.cos < np.finfo(np.float32).eps",
+        "assert a == pytest.approx(b, rel=4 * EPS)",
+        "assert np.allclose(a, b, rtol=0, atol=2 * ulp(np.float32, 4))",
+        "assert len(fixtures) < 8",
+        "assert len(str(error)) < 500",
+        "assert worst < 3e-6",
+    ],
+)
+def test_a_bound_with_a_unit_is_let_be(code: str) -> None:
+    assert absolute_bounds(ast.parse(code), {"ROUNDING": 2.0}) == []

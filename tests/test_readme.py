@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -44,13 +43,13 @@ def place(tmp_path: Path, checkpoint: Path, bundle: Path) -> Path:
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
-def test_the_python_code_runs(code: str, place: Path, plugin_args: list[str]) -> None:
+def test_the_python_code_runs(code: str, place: Path, plugin_args: list[str], python: list[str]) -> None:
     is_test = "\ndef test_" in code
     file = place / ("test_readme_block.py" if is_test else "block.py")
     file.write_text(code)
     how = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin_args] if is_test else []
     done = subprocess.run(
-        [sys.executable, *how, file.name],
+        [*python, *how, file.name],
         cwd=place,
         env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         capture_output=True,

@@ -95,7 +95,13 @@ class StoredBundle(Described):
 
     def recording(self) -> RecordedRunner:
         """The recorded fixtures of its check, as a reference that needs no torch."""
-        return RecordedRunner(self.path / FIXTURES)
+        return RecordedRunner(self.path / FIXTURES, recorded_on=self._recorded_on())
+
+    def _recorded_on(self) -> Any:
+        """The machine of the reference in its check; without a check, that of the export."""
+        check = self.manifest.get("check")
+        reference = check.get("reference") if isinstance(check, dict) else None
+        return (reference if isinstance(reference, dict) else self.manifest).get("machine")
 
 
 def verified(directory: str | os.PathLike[str], *, to_judge: bool = False) -> StoredBundle:

@@ -29,6 +29,7 @@ from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import wire
 from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.runners.served import SERVER, TIMING
+from pytest_reflex.verdict import machine
 
 # What of the manifest a client needs to make observations, or a judge to make the reference.
 _TOLD: Final = (
@@ -224,6 +225,7 @@ def _metadata(bundle: Bundle, policy: BundleRunner, result: ParityResult) -> dic
         "manifest": {**manifest, "digest": manifest_digest(bundle)},
         "provider_asked": policy.provider_asked,
         "providers_used": list(policy.providers_used),
+        "machine": machine.stated(result.candidate.get("machine")),
         "threshold": result.threshold,
         "proven": {
             "fixtures": len(result.fixtures),

@@ -85,13 +85,18 @@ def report(
 def _said(made: Mapping[str, Any], earlier: Mapping[str, Any] | None, page: Path) -> str:
     """The run in a few lines: a row for each result, what changed, and where the page is."""
     from pytest_reflex.report.compare import compare
+    from pytest_reflex.report.origins import UNALIKE, unalike
     from pytest_reflex.report.text.summary import summary_lines
     from pytest_reflex.report.text.terminal import printable
 
     lines = [text for text, _ in summary_lines(made)]
     if earlier is not None:
-        changed = [change for change in compare(earlier, made) if change.kind != "same"]
+        changes = compare(earlier, made)
+        changed = [change for change in changes if change.kind != "same"]
         lines += ["", "Since the earlier run"]
+        # Before anything is called worse.
+        if found := unalike(changes):
+            lines += [f"  {UNALIKE}", *(f"    {' '.join(str(one).split())}" for one in found)]
         lines += [f"  {c.kind:6}  {' '.join(c.name.split())}: {c.words}" for c in changed] or [
             "  nothing changed"
         ]

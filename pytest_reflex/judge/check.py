@@ -37,6 +37,7 @@ from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import copied, trajectory_of
+from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.gates import STRICT_THRESHOLD, THRESHOLD, Evidence, judge_fixture, same_structure
 from pytest_reflex.verdict.results import RUN_GATE_NAMES, YES, Answer, FixtureResult, keep_worst_grids
 from pytest_reflex.verdict.rounding import FACTOR, Floor, Rounding, floors_of, rounding_of
@@ -289,11 +290,12 @@ def _random(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _facts(runner: Runner) -> dict[str, Any]:
-    """The runner's facts and the versions around it, as builtins: nothing else survives every report."""
+    """The runner's facts, its machine and the versions, as builtins: nothing else survives every report."""
     facts = runner.facts()
     around = {"python": platform.python_version(), "platform": platform.platform(), "numpy": np.__version__}
     try:
-        known = {**facts, "versions": {**around, **facts.get("versions", {})}}
+        where = facts["machine"] if "machine" in facts else machine.here()
+        known = {**facts, "machine": where, "versions": {**around, **facts.get("versions", {})}}
         plain = json.loads(json.dumps(known, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise RunnerError(

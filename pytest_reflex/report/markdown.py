@@ -10,6 +10,7 @@ from typing import Any, Final
 from pytest_reflex.report.compare import KINDS, Change, compare
 from pytest_reflex.report.json.results import result_from_json
 from pytest_reflex.report.json.values import number
+from pytest_reflex.report.origins import UNALIKE, made_on, unalike
 from pytest_reflex.report.scale import distance
 from pytest_reflex.report.text.divergence import around, by_layer, where_line
 from pytest_reflex.report.text.rounding import word_line
@@ -21,6 +22,7 @@ _ROWS: Final = 100
 _FIXTURES: Final = 10
 _NAME: Final = 200
 _LAYERS: Final = 12
+_MACHINES: Final = 5
 
 
 def markdown(document: Mapping[str, Any], against: Mapping[str, Any] | None = None) -> str:
@@ -42,6 +44,7 @@ def markdown(document: Mapping[str, Any], against: Mapping[str, Any] | None = No
         _bullets(document["problems"]),
         "" if against is None else _changes(compare(against, document)),
         _overview([*failing, *(entry for entry in results if entry["passed"] is True)]),
+        _bullets(f"made on {line}" for line in made_on(results)[:_MACHINES]),
         *(_failure(entry) for entry in failing[:_FIXTURES]),
         _bullets(
             f"not compared: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in document["not_compared"]
@@ -127,7 +130,10 @@ def _changes(changes: Sequence[Change]) -> str:
         (c.kind, text(c.name), c.words, _seen(c.before), _seen(c.after)) for c in changes if c.kind != "same"
     ]
     table = _table(("change", "name", "in words", "before", "now"), rows)
-    return "\n\n".join(part for part in (f"Since the earlier run: {counts}.", table) if part)
+    origins = unalike(changes)
+    head = UNALIKE if origins else ""
+    parts = (head, _bullets(origins), f"Since the earlier run: {counts}.", table)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _seen(entry: Mapping[str, Any] | None) -> str:

@@ -50,7 +50,11 @@ class Runner(Protocol):
         """Give back what :meth:`open` took and restore what it changed; on a closed runner, do nothing."""
 
     def facts(self) -> dict[str, Any]:
-        """What ran, as builtins for a report, after :meth:`open`."""
+        """What ran, as builtins for a report, after :meth:`open`.
+
+        Two keys have a meaning: ``versions``, and ``machine``, as :func:`pytest_reflex.verdict.machine.here` says it.
+        A runner without ``machine`` is taken to have run in this process.
+        """
         ...
 
 

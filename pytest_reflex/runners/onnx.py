@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.settings import PROVIDERS, provider_name
+from pytest_reflex.verdict import machine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,6 +192,7 @@ class OnnxRunner(RunnerBase):
             "prepack": self._prepack,
             "optimization": self._optimization,
             "config": dict(self._config),
+            "machine": {**machine.here(), "onnxruntime_build": _build(onnxruntime)},
             "versions": {"onnxruntime": str(onnxruntime.__version__)},
         }
 
@@ -221,6 +223,13 @@ class OnnxRunner(RunnerBase):
             if not same_rank or any(isinstance(want, int) and got != want for got, want in sizes):
                 wrong = f"input {expected.name!r} has shape {list(array.shape)}"
                 raise RunnerError(f"{self.name}: {wrong}; it takes {list(expected.shape)}")
+
+
+def _build(onnxruntime: Any) -> str:
+    """Branch, commit and build type, where ONNX Runtime says them."""
+    asked = getattr(onnxruntime, "get_build_info", None)
+    said = str(asked()) if callable(asked) else ""
+    return " ".join(said.removeprefix("ORT Build Info:").split()) or machine.UNKNOWN
 
 
 def _sha256(model: Path | bytes) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
+from pytest_reflex.verdict import machine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,13 +35,18 @@ class RecordedRunner(RunnerBase):
     Args:
         path: the safetensors file that :func:`save_recording` wrote.
         name: for people; by default the path.
+        recorded_on: what is known of the machine that recorded it, as :func:`pytest_reflex.verdict.machine.here` says
+            it; by default nothing is.
 
     Attributes:
         live_inputs: the inputs that change the recorded model's outputs; known once open.
     """
 
-    def __init__(self, path: str | Path, *, name: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, name: str | None = None, recorded_on: Mapping[str, Any] | None = None
+    ) -> None:
         self._path = Path(path)
+        self._recorded_on = machine.stated(recorded_on)
         self.name = name or str(path)
         self.live_inputs: tuple[str, ...] = ()
         self._count = 0
@@ -89,6 +95,8 @@ class RecordedRunner(RunnerBase):
             "path": str(self._path),
             "fixtures": self._count,
             "live_inputs": list(self.live_inputs),
+            # Not this one: nothing is computed here.
+            "machine": dict(self._recorded_on),
             "versions": {"safetensors": str(safetensors.__version__)},
         }
 

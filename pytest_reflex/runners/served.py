@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_reflex.errors import InputError, RunnerError, SettingsError
 from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.settings import provider_name
+from pytest_reflex.verdict import machine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,6 +129,8 @@ class ServedRunner(RunnerBase):
             "providers_used": list(self.providers_used),
             "server": {key: self.metadata.get(key) for key in ("server", "version", "provider_asked")},
             **{key: manifest.get(key) for key in ("family", "layout", "steps", "digest")},
+            # The server's own, where it says so.
+            "machine": machine.stated(self.metadata.get("machine")),
             "versions": {"websockets": str(wire.package("websockets").__version__)},
         }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.runners.memory import release_mapped
+from pytest_reflex.verdict import machine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,6 +180,7 @@ class TorchRunner(RunnerBase):
             "device": str(self._device()),
             "threads": torch.get_num_threads(),
             "drew_random": self.drew_random,
+            "machine": {**machine.here(), "torch_capability": torch.backends.cpu.get_cpu_capability()},
             "versions": {"torch": str(torch.__version__)},
         }
 

@@ -1,8 +1,10 @@
-"""A headless Chromium that is installed already, and axe-core; what cannot be had is skipped by name."""
+"""A headless Chromium and axe-core, from ``make browser``; what cannot be had is skipped by name."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +13,31 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).resolve().parent
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Written by unpack.mjs when all is there: the program, and the flags and variables that its package states.
+UNPACKED = HERE / "node_modules" / ".chromium" / "launch.json"
+INSTALLED = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# The loader's own words, and the kernel's for a program of another processor.
+LACKS = re.compile(
+    r"error while loading shared libraries: .*|.*version `\S+' not found.*|.*system error -8\b.*"
+)
 
 Open = Callable[..., Any]
+
+
+def chromiums() -> Iterator[dict[str, Any]]:
+    """How to start each Chromium there is, best first: the same version on every machine before any other."""
+    # In a container there is no sandbox to be had; the pages are our own.
+    args = ["--no-sandbox"]
+    if named := os.environ.get("REFLEX_CHROMIUM"):
+        yield {"executable_path": named, "args": args}
+        return
+    if UNPACKED.is_file():
+        launch = json.loads(UNPACKED.read_text(encoding="utf-8"))
+        if others := os.environ.get("LD_LIBRARY_PATH"):
+            launch["env"]["LD_LIBRARY_PATH"] += f"{os.pathsep}{others}"
+        yield {**launch, "env": {**os.environ, **launch["env"]}}
+    for found in filter(None, map(shutil.which, INSTALLED)):
+        yield {"executable_path": found, "args": args}
 
 
 @pytest.fixture(scope="session")
@@ -21,15 +45,20 @@ def chromium() -> Iterator[Any]:
     api = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install playwright"
     )
-    named = os.environ.get("REFLEX_CHROMIUM")
-    found = named or next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium, or name one in REFLEX_CHROMIUM")
+    why = "no Chromium is installed: make browser, or name one in REFLEX_CHROMIUM"
     with api.sync_playwright() as playwright:
-        # In a container there is no sandbox to be had; the pages are our own.
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+        for launch in chromiums():
+            try:
+                browser = playwright.chromium.launch(**launch)
+            except api.Error as error:
+                if not (lacking := LACKS.search(str(error))):
+                    raise
+                why = f"this system cannot start {launch['executable_path']}: {lacking[0].strip()}"
+                continue
+            yield browser
+            browser.close()
+            return
+    pytest.skip(why)
 
 
 @pytest.fixture

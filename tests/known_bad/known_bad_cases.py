@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from exporters.bundles import open_bundle
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.bundle.manifest import write_manifest
 from exporters.bundle.store import FIXTURES, file_facts
+from exporters.bundles import open_bundle
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import CameraMask, Gaussian, InputSpec, State, make_fixture
 from pytest_reflex.result import ParityResult

@@ -336,14 +336,17 @@ def test_crash(parity, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "how", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)"], ids=["killed", "left"]
+    ("how", "workers"),
+    [
+        # Who ends the only process with 0 has the last word.
+        pytest.param("os.kill(os.getpid(), signal.SIGKILL)", (), id="serially-killed"),
+        pytest.param("os.kill(os.getpid(), signal.SIGKILL)", ("-n2",), id="under-n2-killed"),
+        pytest.param("os._exit(0)", ("-n2",), id="under-n2-left"),
+    ],
 )
-@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["serially", "under-n2"])
 def test_fail_session__a_worker_that_crashes_after_its_check(
     how: str, workers: tuple[str, ...], tmp_path: Path, plugin_args: list[str]
 ) -> None:
-    if how == "os._exit(0)" and not workers:
-        pytest.skip("who ends the only process with 0 has the last word")
     (tmp_path / "test_it.py").write_text(CRASH.format(how=how))
     done = inner_pytest(tmp_path, *plugin_args, *workers, "--reflex-json", "out.json", "test_it.py")
     assert done.returncode not in (0, 5)

@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 import onnx
 import onnx_ir as ir
-from exporters.bundles import Bundle
 from mutant_operators import OPERATORS, STEP
 
 from exporters import Policy
 from exporters.bundle.runner import OPTIMIZATION
+from exporters.bundles import Bundle
 from exporters.flow.schedule import schedule_from_json
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import InputSpec, array_digest, make_fixture

@@ -18,6 +18,7 @@ from pytest_reflex.report import scale
 from pytest_reflex.report.compare import KINDS, Change, compare
 from pytest_reflex.report.json.results import result_to_json
 from pytest_reflex.report.json.values import number
+from pytest_reflex.report.origins import UNALIKE, unalike
 from pytest_reflex.report.text.terminal import bound, figure
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _sentence(document: Mapping[str, Any], count: int, failing: int) -> str:
 
 
 def changes_view(changes: Sequence[Change]) -> dict[str, Any]:
-    """What a comparison shows: how many of each kind, and a row for each that changed."""
+    """What a comparison shows: how the runs were made, how many of each kind, a row for each that changed."""
     counts = {kind: sum(change.kind == kind for change in changes) for kind in KINDS}
     rows = [
         {
@@ -173,7 +174,7 @@ def changes_view(changes: Sequence[Change]) -> dict[str, Any]:
         for change in changes
         if change.kind != "same"
     ]
-    return {"counts": counts, "rows": rows}
+    return {"unalike": UNALIKE, "origins": unalike(changes), "counts": counts, "rows": rows}
 
 
 def _figure(entry: Mapping[str, Any] | None) -> str:

@@ -24,6 +24,8 @@ from pytest_reflex import InputSpec, ParityError, check
 from pytest_reflex.errors import BundleError, InputError
 from pytest_reflex.inputs import Integers
 from pytest_reflex.progress import reporting_to
+from pytest_reflex.verdict import machine
+from pytest_reflex.verdict.gates import STRICT_THRESHOLD
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -74,9 +76,38 @@ def test_the_manifest_says_what_a_reader_asks(made: Path) -> None:
     assert (proof["seed"], len(proof["fixtures"])) == (0, 3)
     assert proof["candidate"]["providers_used"] == ["CPUExecutionProvider"]
     assert proof["candidate"]["live_inputs"] == ["image", "state", "noise"]
-    assert all(0 < f["max_abs_diff"] < 1e-5 for f in proof["fixtures"])
+    assert all(0 < f["max_abs_diff"] < STRICT_THRESHOLD for f in proof["fixtures"])
+    # Made here, and proven here: which kernels each side took is said by the side.
+    assert manifest["machine"].items() >= machine.here().items()
+    assert proof["reference"]["machine"] == {
+        **machine.here(),
+        "torch_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    assert proof["candidate"]["machine"].keys() == {*machine.here(), "onnxruntime_build"}
     others = {name: digest for name, digest in contents(made).items() if name != MANIFEST}
     assert {name: facts["sha256"] for name, facts in manifest["files"].items()} == others
+
+
+def test_a_recording_says_where_it_was_made_as_far_as_that_is_known(bundle: Path) -> None:
+    def told() -> object:
+        with open_bundle(bundle).recording() as runner:
+            return runner.facts()["machine"]
+
+    proof = json.loads((bundle / MANIFEST).read_text())["check"]
+    assert told() == proof["reference"]["machine"]
+    # As releases before this one wrote it, and as one writes it that means no good.
+    reference = {key: value for key, value in proof["reference"].items() if key != "machine"}
+    edit(bundle, check={**proof, "reference": reference}, machine={"python": "3.11", "arch": "x86_64"})
+    assert told() == {}
+    result = check(policy(), open_bundle(bundle), fixtures=3, strict=True)
+    assert result.passed, str(result)
+    for check_of, made_on, seen in (
+        (None, {"processor": "A", "cores": "x"}, {"processor": "A"}),
+        ([], 7, {}),
+        ({"reference": {"machine": "AMD"}}, {"processor": "A"}, {}),
+    ):
+        edit(bundle, check=check_of, machine=made_on)
+        assert told() == seen
 
 
 def test_two_exports_of_one_policy_are_the_same_bytes(made: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from floors import ROUNDING, floors, rounding_of
 from torch import nn
 
 from examples.own_policy import INPUTS, policy
@@ -19,6 +20,7 @@ from exporters.graph.loop_invariant import HALF_KEY
 from pytest_reflex import check
 from pytest_reflex.errors import BundleError, InputError, RunnerError, SettingsError, TracingError
 from pytest_reflex.inputs import Gaussian, InputSpec, make_fixture
+from pytest_reflex.runners import TorchRunner
 
 
 def run(runner: Policy, fixture_idx: int = 0) -> np.ndarray:
@@ -46,11 +48,12 @@ def test_layouts_give_the_same_bits(bundles: dict[str, Path]) -> None:
 def test_the_number_of_steps_is_left_open(bundles: dict[str, Path], layout: str, steps: int) -> None:
     truth = policy()
     truth.steps = steps
-    inputs = {name: torch.from_numpy(a) for name, a in make_fixture(INPUTS, 7, 0).items()}
-    with torch.no_grad():
-        expected = truth(**inputs)["actions"].numpy()
+    inputs = make_fixture(INPUTS, 7, 0)
+    with TorchRunner(truth) as runner:
+        expected, exact = runner.run(inputs)["actions"], runner.exact(inputs)["actions"]
+        more = rounding_of(runner, INPUTS)
     got = run(Policy(open_bundle(bundles[layout]), steps=steps))
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+    assert floors([got], [expected], [exact], more) < ROUNDING
 
 
 def test_the_loop_counts_time_as_python_does() -> None:

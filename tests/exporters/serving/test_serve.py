@@ -30,6 +30,8 @@ from exporters.flow.schedule import LAYOUTS
 from pytest_reflex import __version__
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners import wire
+from pytest_reflex.verdict import machine
+from pytest_reflex.verdict.gates import THRESHOLD
 
 Small = Callable[..., Path]
 FLOAT = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
@@ -98,6 +100,7 @@ def test_the_metadata_says_what_a_client_needs(server: Serving, small: Small) ->
     told = msgpack.unpackb(message)
     manifest = told.pop("manifest")
     proven = told.pop("proven")
+    assert told.pop("machine")["processor"] == machine.here()["processor"]
     assert told == {
         "server": "pytest-reflex",
         "version": __version__,
@@ -106,7 +109,7 @@ def test_the_metadata_says_what_a_client_needs(server: Serving, small: Small) ->
         "threshold": 1e-4,
     }
     assert proven["fixtures"] == 3
-    assert 0 <= proven["max_abs_diff"] < 1e-4
+    assert 0 <= proven["max_abs_diff"] < THRESHOLD
     assert [InputSpec.from_json(spec) for spec in manifest["inputs"]] == INPUTS
     assert manifest["outputs"] == [{"name": "actions", "dtype": "float32", "shape": [1, 5, 3]}]
     assert (manifest["family"], manifest["layout"], manifest["steps"]) == ("module", "unrolled", 3)

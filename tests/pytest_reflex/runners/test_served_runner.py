@@ -68,6 +68,8 @@ def test_it_is_a_runner_whose_outputs_are_its_own() -> None:
         facts = runner.facts()
         assert (facts["kind"], facts["name"], facts["digest"]) == ("served", url, "d")
         assert facts["server"] == {"server": "pytest-reflex", "version": "0", "provider_asked": CPU}
+        # A server of an earlier release says nothing of its machine, and this one's is not its.
+        assert facts["machine"] == {}
 
 
 def test_it_opens_again_and_closes_twice() -> None:

@@ -25,6 +25,7 @@ from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.report.text.terminal import result_text
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import save_recording
+from pytest_reflex.verdict.gates import STRICT_THRESHOLD
 from pytest_reflex.verdict.rounding import (
     ABSOLUTE_ULPS,
     CHANCE,
@@ -132,7 +133,7 @@ def test_a_threshold_in_floors() -> None:
     assert {f.refusal.gate for f in failing.fixtures if f.refusal} == {"threshold"}
     # A large model may ask for more than strict allows; strict's promise holds all the same.
     strict = compared(off=3e-5, threshold="1000x floor", strict=True)
-    assert strict.threshold <= 1e-5
+    assert strict.threshold <= STRICT_THRESHOLD
     assert not strict.passed
     assert compared(off=3e-5, threshold="1000x floor").passed
 

@@ -1,0 +1,184 @@
+"""Commands in processes of their own, without each of them importing torch anew.
+
+One process a test worker imports what every command of ``reflex`` and every script of the documentation
+imports in the end, and then waits. For each command it forks: the child takes the caller's files, directory,
+environment and arguments, and goes on as ``python -m MODULE`` would. Nothing of this project is imported
+beforehand, so that what runs is what lies on the path then.
+
+    python tests/support/warm.py SOCKET                       wait for commands
+    python -S -E tests/support/warm.py SOCKET -m MODULE ...   have one run, and end as it ends
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+
+# What a start may set that an import has read already; such a command starts cold.
+READ_BY_IMPORTS = ("PYTHON", "OMP_", "MKL_", "ATEN_", "ONEDNN_", "OPENBLAS", "HF_", "TRANSFORMERS_", "TORCH",
+                   "LD_", "XDG_", "HOME", "COVERAGE_")  # fmt: skip
+PRELOADED = (
+    "numpy", "torch", "torch.export", "torch.onnx", "torch._dynamo", "transformers", "onnx", "onnxruntime",
+    "onnx_ir", "onnxscript", "safetensors.torch", "rich.console", "rich.progress", "click", "jinja2",
+    "transformers.models.pi0.modeling_pi0", "torch.onnx._internal.exporter._core",
+)  # fmt: skip
+
+
+COLD = b"cold"
+STARTED = dict(os.environ)
+
+
+def as_imported(env):
+    """The part of an environment that an import may have read."""
+    return {k: v for k, v in env.items() if k.startswith(READ_BY_IMPORTS) and k != "PYTHONPATH"}
+
+
+def ask(path, arguments):
+    """Have a command run in the caller's own place; its exit code."""
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(path)
+        asked = {"cwd": os.getcwd(), "env": dict(os.environ), "argv": list(arguments)}
+        body = json.dumps(asked).encode("utf-8", "surrogateescape")
+        socket.send_fds(waiting, [len(body).to_bytes(4, "big")], [0, 1, 2])
+        waiting.sendall(body)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda sent, _: waiting.sendall(bytes([sent])))
+        said = waiting.recv(16) or b"70"
+        if said == COLD:
+            os.execv(sys.executable, [sys.executable, *arguments])
+        return int(said)
+
+
+def can_be_warm(arguments, env):
+    """Whether a command runs as it would by itself: what it reads at imports is what was read."""
+    runs = arguments and (arguments[0] in ("-m", "-c") or arguments[0][:1] not in ("-", ""))
+    return bool(runs) and as_imported(env) == as_imported(STARTED)
+
+
+def serve(path):
+    import gc
+    import importlib
+
+    for name in PRELOADED:
+        try:
+            importlib.import_module(name)
+        except ImportError:  # one environment has what the other lacks
+            continue
+    import torch
+
+    # The first trace of a process makes tables that all others only read.
+    torch.onnx.export(torch.nn.Linear(1, 1).eval(), (torch.ones(1, 1),), dynamo=True, verbose=False)
+    # transformers' client brings it; as pytest's plugin it wants to be imported by pytest.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "anyio"]:
+        del sys.modules[name]
+    gc.collect()
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path + ".new")
+        listening.listen()
+        os.rename(path + ".new", path)
+        parent = os.getppid()
+        while os.getppid() == parent:
+            if not select.select([listening], [], [], 1.0)[0]:
+                while _reaped():
+                    pass
+                continue
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                listening.close()
+                _handle(connection)
+            connection.close()
+
+
+def _reaped():
+    try:
+        return os.waitpid(-1, os.WNOHANG)[0]
+    except ChildProcessError:
+        return 0
+
+
+def _handle(connection):
+    head, files, _, _ = socket.recv_fds(connection, 4, 3)
+    size, body = int.from_bytes(head, "big"), b""
+    while len(body) < size:
+        body += connection.recv(size - len(body))
+    asked = json.loads(body)
+    if not can_be_warm(asked["argv"], asked["env"]):
+        connection.sendall(COLD)
+        os._exit(0)
+    command = os.fork()
+    if command == 0:
+        connection.close()
+        _become(asked, files)
+    watched = os.pidfd_open(command)
+    while watched not in select.select([connection, watched], [], [])[0]:
+        # What the caller was sent; whoever asked and went away wants no answer any more.
+        os.kill(command, (connection.recv(1) or b"\x09")[0])
+    code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+    try:
+        connection.sendall(str(code if code >= 0 else 128 - code).encode())
+    finally:
+        os._exit(0)
+
+
+def _become(asked, files):
+    """Run the command as a fresh interpreter would, and end."""
+    import atexit
+    import io
+    import runpy
+    import threading
+    import traceback
+
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+        raw = io.BufferedWriter(io.FileIO(number, "wb", closefd=False))
+        setattr(
+            sys, name, io.TextIOWrapper(raw, "utf-8", errors, line_buffering=os.isatty(number) or number == 2)
+        )
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), "utf-8")
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    argv = asked["argv"]
+    added = [p for p in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if p]
+    code = 0
+    try:
+        if argv[0] == "-m":
+            sys.argv, sys.path[0:1] = argv[1:], [asked["cwd"], *added]
+            runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+        elif argv[0] == "-c":
+            sys.argv, sys.path[0:1] = ["-c", *argv[2:]], ["", *added]
+            exec(compile(argv[1], "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
+        else:
+            sys.argv, sys.path[0:1] = argv, [os.path.dirname(os.path.abspath(argv[0])), *added]
+            runpy.run_path(argv[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+        if code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)
+        code = 0 if code is None else code if isinstance(code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        try:
+            threading._shutdown()
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
+            code = code or 120
+        finally:
+            os._exit(code & 0xFF)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        serve(sys.argv[1])
+    else:
+        sys.exit(ask(sys.argv[1], sys.argv[2:]))
