@@ -180,7 +180,7 @@ def _runs(options: argparse.Namespace) -> list[tuple[str, Path, Sequence[str]]]:
 
 
 def lacking(one: Setting, there: Mapping[str, Any]) -> list[str]:
-    """What a setting needs and a machine, as :func:`pytest_reflex.verdict.machine.here` says it, does not have."""
+    """What a setting needs and a machine, as :func:`.machine.here` says it, does not have."""
     missing = [name for name in one.needs if name not in there["instructions"]]
     if one.intel and "GenuineIntel" not in there["processor"]:
         missing.append("a processor of Intel's, on which alone MKL obeys this")

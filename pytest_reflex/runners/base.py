@@ -52,8 +52,9 @@ class Runner(Protocol):
     def facts(self) -> dict[str, Any]:
         """What ran, as builtins for a report, after :meth:`open`.
 
-        Two keys have a meaning: ``versions``, and ``machine``, as :func:`pytest_reflex.verdict.machine.here` says it.
-        A runner without ``machine`` is taken to have run in this process.
+        Two keys have a meaning: ``versions``, and ``machine``, as
+        :func:`pytest_reflex.verdict.machine.here` says it. A runner without ``machine`` is taken to have
+        run in this process.
         """
         ...
 

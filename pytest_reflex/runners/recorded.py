@@ -35,8 +35,8 @@ class RecordedRunner(RunnerBase):
     Args:
         path: the safetensors file that :func:`save_recording` wrote.
         name: for people; by default the path.
-        recorded_on: what is known of the machine that recorded it, as :func:`pytest_reflex.verdict.machine.here` says
-            it; by default nothing is.
+        recorded_on: what is known of the machine that recorded it, as
+            :func:`pytest_reflex.verdict.machine.here` says it; by default nothing is.
 
     Attributes:
         live_inputs: the inputs that change the recorded model's outputs; known once open.

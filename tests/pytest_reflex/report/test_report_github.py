@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_plugin import FAILS, PASSES, Run, run  # noqa: F401  # a fixture is used by its name
+from plugin_cases import FAILS, PASSES, Run
 
 SOURCE = (
     PASSES
@@ -35,7 +35,7 @@ def line_of(text: str) -> int:
 
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
 def test_failing_parity_tests_are_annotated_at_their_lines(
-    run: Run,  # noqa: F811
+    run: Run,
     job: Path,
     pytester: pytest.Pytester,
     workers: tuple[str, ...],
@@ -64,7 +64,7 @@ def test_failing_parity_tests_are_annotated_at_their_lines(
 
 
 def test_nobody_is_told_where_no_github_is(
-    run: Run,  # noqa: F811
+    run: Run,
     job: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -74,6 +74,6 @@ def test_nobody_is_told_where_no_github_is(
     assert not job.exists()
 
 
-def test_a_job_without_parity_tests_gets_no_summary(run: Run, job: Path) -> None:  # noqa: F811
+def test_a_job_without_parity_tests_gets_no_summary(run: Run, job: Path) -> None:
     assert run("def test_plain(): pass\n").ret == 0
     assert not job.exists()

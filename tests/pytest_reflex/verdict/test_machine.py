@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_both_sides_say_what_they_ran_on(tmp_path: Path) -> None:
     facts = page[page.index("Versions, provider and digests") :]
     for word in ("machine.processor", "machine.torch_capability", "machine.onnxruntime_build"):
         assert word in facts
-    assert facts.count(html.escape(here["processor"])) == 2
+    assert facts.count(escape(here["processor"])) == 2
     assert f"- made on {here['processor']}, PyTorch {torch.__version__} at " in markdown(document)
 
 
