@@ -1,5 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. Each sets up what it needs.
 
+# Compiling every file of what is installed takes longer than compiling those that are imported.
+export PIP_NO_COMPILE ?= 1
+
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints/newest.txt

@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,8 +153,11 @@ def main() -> None:
         if missing := lacking(SETTINGS[name], there):
             print(f"NOT RUN: {name}: this machine lacks {', '.join(missing)}")
             continue
-        for environment, python, tests in runs:
-            row, problems = run(name, environment, python, tests, options.workers)
+        # Side by side: each of the two environments is at work on one core most of the time.
+        with ThreadPoolExecutor(len(runs)) as pool:
+            waiting = [pool.submit(run, name, *given, options.workers) for given in runs]
+            done = [row.result() for row in waiting]
+        for (environment, _, _), (row, problems) in zip(runs, done, strict=True):
             rows.append(row)
             failed |= bool(problems)
             # At once: the next setting may take half an hour.
