@@ -1,6 +1,6 @@
 """Other processors, on one machine: the parity tests again as older and newer ones would compute them.
 
-    python benchmarks/portability.py                     every setting that this machine can take
+    python benchmarks/portability.py                     the settings that this machine can take
     python benchmarks/portability.py --settings oldest   one of them
     python benchmarks/portability.py --slice             two settings over a few tests, for CI
 
@@ -82,7 +82,6 @@ SETTINGS = {
     "avx2-2-threads": setting("avx2", "AVX2", "AVX2", "AVX2", 2, ["avx2", "fma"]),
     "avx512": setting("avx512", "AVX512_CORE", "AVX512", "AVX512", 1, AVX512),
     "avx512-2-threads": setting("avx512", "AVX512_CORE", "AVX512", "AVX512", 2, AVX512),
-    # One library at a time, for whoever looks for the one that an error comes from.
     "aten-default": Setting(
         {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}, ("sse4_2",), "DEFAULT"
     ),
@@ -95,6 +94,10 @@ SETTINGS = {
     "sve256": Setting({"ATEN_CPU_CAPABILITY": "sve256", "OMP_NUM_THREADS": "1"}, ("sve",), "SVE256"),
     "asimd": Setting({"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}, ("asimd",), "DEFAULT"),
 }
+
+
+# For whoever looks for the library that an error comes from; by default all of them are set together.
+ONE_LIBRARY = ("aten-default", "onednn-sse41", "mkl-compatible", "mkl-avx2")
 
 
 class Kernels(NamedTuple):
@@ -143,7 +146,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args()
 
-    names = options.settings or (SLICE if options.slice else tuple(SETTINGS))
+    together = tuple(name for name in SETTINGS if name not in ONE_LIBRARY)
+    names = options.settings or (SLICE if options.slice else together)
     runs = _runs(options)
     rows: list[dict[str, Any]] = []
     failed = False
