@@ -23,6 +23,8 @@ PRELOADED = (
     "numpy", "torch", "torch.export", "torch.onnx", "torch._dynamo", "transformers", "onnx", "onnxruntime",
     "onnx_ir", "onnxscript", "safetensors.torch", "rich.console", "rich.progress", "click", "jinja2",
     "transformers.models.pi0.modeling_pi0", "torch.onnx._internal.exporter._core",
+    "lerobot.policies.smolvla.modeling_smolvla", "lerobot.policies.pi0.modeling_pi0",
+    "lerobot.policies.pi05.modeling_pi05", "lerobot.policies.groot.groot_n1_7",
 )  # fmt: skip
 
 

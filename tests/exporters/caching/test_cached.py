@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from cached_cases import in_two_processes
 from torch import nn
 
 import exporters
@@ -174,21 +175,15 @@ def test_a_class_without_a_file_is_told_by_its_code() -> None:
     assert len(set(keys)) == 3
 
 
-def test_the_same_key_in_another_process() -> None:
+def test_the_same_key_in_another_process(python: list[str]) -> None:
     code = (
-        "import sys; sys.path[:0] = ['tests/exporters/caching']\n"
+        "import sys; sys.path[:0] = ['tests/exporters/caching', 'tests/support']\n"
         "import test_cached as t, exporters\nfrom exporters.caching import cached as once\n"
         "m = t.Small(); m.names = {'b', 'a', 'c'}; m.last = t.deque([1], 3)\n"
         "m.more = t.OrderedDict(a=t.InputSpec('x', (1, 4)))\n"
         "print(once._key(exporters.export, m, {'inputs': t.INPUTS}))"
     )
-    keys = set()
-    for seed in ("1", "2"):
-        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        keys.add(done.stdout.split()[-1])
-    assert len(keys) == 1
+    assert len({said.split()[-1] for said in in_two_processes(python, code)}) == 1
 
 
 FAMILIES = """
@@ -203,15 +198,12 @@ print("key", once._key(exporters.groot.export, exporters.groot.load(tiny_groot.G
 """
 
 
-def test_live_policies_have_the_same_key_in_every_process(tmp_path: Path) -> None:
+def test_live_policies_have_the_same_key_in_every_process(tmp_path: Path, python: list[str]) -> None:
     pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
-    keys = []
-    for seed in ("1", "2"):
-        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", FAMILIES, str(tmp_path)]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        keys.append([line for line in done.stdout.splitlines() if line.startswith("key ")])
+    keys = [
+        [line for line in said.splitlines() if line.startswith("key ")]
+        for said in in_two_processes(python, FAMILIES, tmp_path)
+    ]
     assert keys[0] == keys[1]
     assert len(set(keys[0])) == 4
 
@@ -330,7 +322,7 @@ def test_where_the_cache_lies(export: Counter, tmp_path: Path, monkeypatch: pyte
 
 WORKER = """
 import sys, time
-sys.path[:0] = ["tests/exporters/caching"]
+sys.path[:0] = ["tests/exporters/caching", "tests/support"]
 import exporters, test_cached as t
 
 class Slow:
@@ -345,20 +337,22 @@ print(t.made(Slow(), t.Small(), t.Path(sys.argv[1])).path, flush=True)
 """
 
 
-def worker(cache: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
+def worker(python: list[str], cache: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", WORKER, str(cache), str(log), str(seconds)]
+    command = [*python, "-c", WORKER, str(cache), str(log), str(seconds)]
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
 
 
-def test_of_two_processes_one_exports_and_a_killed_one_holds_nobody_up(tmp_path: Path) -> None:
+def test_of_two_processes_one_exports_and_a_killed_one_holds_nobody_up(
+    tmp_path: Path, python: list[str]
+) -> None:
     cache, log = tmp_path / "cache", tmp_path / "log"
-    killed = worker(cache, log, 60)
+    killed = worker(python, cache, log, 60)
     assert killed.stdout is not None
     assert killed.stdout.readline() == "begun\n"
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    both = [worker(cache, log, 1.0) for _ in range(2)]
+    both = [worker(python, cache, log, 1.0) for _ in range(2)]
     said = [process.communicate(timeout=120)[0].split() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sorted(map(len, said)) == [1, 2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from cached_cases import in_two_processes
 from torch import nn
 
 import exporters
@@ -95,20 +95,14 @@ def test_a_flow_policy_and_a_runner_that_were_run_are_found_again(tmp_path: Path
     assert export.calls == 2
 
 
-def test_the_key_of_a_policy_of_transformers_is_one_in_all_processes() -> None:
+def test_the_key_of_a_policy_of_transformers_is_one_in_all_processes(python: list[str]) -> None:
     code = (
         "from examples.tiny_pi0 import tiny_pi0\nimport exporters\n"
         "from exporters.caching import cached as once\n"
         "p = tiny_pi0(depth=(1, 1, 1), steps=2, chunk=4)\n"
         "print(once._key(exporters.pi0.export, p, {'layout': 'loop'}))"
     )
-    keys = set()
-    for seed in ("1", "2"):
-        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        keys.add(done.stdout.split()[-1])
-    assert len(keys) == 1
+    assert len({said.split()[-1] for said in in_two_processes(python, code)}) == 1
 
 
 def test_equal_containers_have_one_key_whether_or_not_they_are_shared() -> None:
