@@ -39,7 +39,7 @@ from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import copied, trajectory_of
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.gates import STRICT_THRESHOLD, THRESHOLD, Evidence, judge_fixture, same_structure
-from pytest_reflex.verdict.results import RUN_GATE_NAMES, YES, Answer, FixtureResult, keep_worst_grids
+from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer, FixtureResult, keep_worst_grids
 from pytest_reflex.verdict.rounding import FACTOR, Floor, Rounding, floors_of, rounding_of
 from pytest_reflex.verdict.summaries import InputSummary, summaries
 
@@ -140,11 +140,11 @@ def check(
         strict=strict,
         seed=drawn.seed,
         fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, fed, strict=True)),
-        answers=tuple(Answer(gate, "; ".join(reasons[gate]) or YES) for gate in RUN_GATE_NAMES),
+        answers=tuple(Answer(gate, "; ".join(reasons[gate]) or None) for gate in RUN_GATE_NAMES),
         reference=reference_facts,
         candidate={**run.facts, "live_inputs": dependence.live},
         notes=tuple(notes),
-        doubts=tuple(Answer(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
+        doubts=tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
         floors=floors.times if floors else None,
     )
     # After the verdict, which nothing of it can change.

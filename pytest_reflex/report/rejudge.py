@@ -13,7 +13,7 @@ from typing import Any
 from pytest_reflex import settings
 from pytest_reflex.report.json.results import ENTRY_KEYS, Result, result_from_json, result_to_json
 from pytest_reflex.verdict.gates import STRICT_THRESHOLD, below_threshold
-from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, YES, Answer, FixtureResult, RunResult
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, RunResult
 
 
 def rejudge(result: Result, *, threshold: float | None = None, strict: bool | None = None) -> Result:
@@ -71,8 +71,7 @@ def _fixture(fixture: FixtureResult, bound: float, *, keep: bool) -> FixtureResu
         for o in fixture.outputs
     )
     own = {o.name: o.bound for o in outputs if o.bound is not None}
-    said = below_threshold(differences, bound, own)
-    return replace(fixture, answers=(*earlier, Answer(FIXTURE_GATE_NAMES[-1], said)), outputs=outputs)
+    return replace(fixture, answers=(*earlier, below_threshold(differences, bound, own)), outputs=outputs)
 
 
 def _with_doubts(answer: Answer, result: RunResult, strictly: bool) -> Answer:
@@ -81,5 +80,5 @@ def _with_doubts(answer: Answer, result: RunResult, strictly: bool) -> Answer:
     if not doubts:
         return answer
     if strictly:
-        return Answer(answer.gate, doubts if answer.yes else f"{answer.said}; {doubts}")
-    return Answer(answer.gate, answer.said.removesuffix(doubts).removesuffix("; ") or YES)
+        return Answer.no(answer.gate, f"{answer.refusal}; {doubts}" if answer.refusal else doubts)
+    return Answer(answer.gate, (answer.refusal or "").removesuffix(doubts).removesuffix("; ") or None)

@@ -16,6 +16,7 @@ from torch import nn
 from pytest_reflex.errors import InputError, ParityError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import make_fixture
 from pytest_reflex.judge.check import check
+from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner, save_recording
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
@@ -250,3 +251,15 @@ def test_a_runner_is_not_judged_against_itself():
     runner = candidate()
     with pytest.raises(ReflexError, match="both reference and candidate"):
         check(runner, runner, inputs=SPECS)
+
+
+def test_a_candidate_that_says_yes_of_its_changes_is_changed():
+    class Foreign(Bundle):
+        changed = "yes"
+
+    result = check({"policy": Policy()}, Foreign(), inputs=SPECS)
+    assert only_refusal(result, "intact") == "yes"
+    document = result.to_json()
+    assert document["gates"][0] == {"gate": "intact", "passed": False, "reason": "yes"}
+    assert ParityResult.from_json(document) == result
+    assert "parity FAIL: intact: yes" in str(result)

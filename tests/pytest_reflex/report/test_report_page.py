@@ -18,7 +18,7 @@ from pytest_reflex.report.html import cause_pictures, pictures
 from pytest_reflex.report.html.causes import place_in
 from pytest_reflex.report.html.view import input_words, result_view
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, YES, Answer, FixtureResult, OutputResult
+from pytest_reflex.verdict import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
 from pytest_reflex.verdict.rounding import Floor
 from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
@@ -71,7 +71,7 @@ def full(name: str, threshold: float = 1e-5) -> ParityResult:
         InputSummary(name, "bool", (1, 2), False, True, 1, "0123456789abcdef"),
         InputSummary("image", "float32", (1, 3), -1.0, 1.0, 3, "fedcba9876543210"),
     )
-    answers = (*(Answer(gate, YES) for gate in FIXTURE_GATE_NAMES[:-1]), Answer("threshold", name))
+    answers = (*(Answer.yes(gate) for gate in FIXTURE_GATE_NAMES[:-1]), Answer.no("threshold", name))
     output = OutputResult(name, "float32", (1, 3, 4), figures, GRID)
     worst = FixtureResult(1, answers, (output,), given)
     good = dataclasses.replace(measured(0, 3e-7, threshold), inputs=given)
