@@ -279,7 +279,7 @@ def _read_output(data: Mapping[str, Any]) -> OutputResult:
     if d is not None:
         difference = Difference(
             **{name: _figure(d[name]) for name in _DIFFERENCE_FLOATS},  # type: ignore[arg-type]
-            **{name: int(d[name]) for name in _DIFFERENCE_INTS},  # type: ignore[arg-type]
+            **{name: int(d[name]) for name in _DIFFERENCE_INTS},
             worst_index=tuple(d["worst_index"]),
             **{side: _value(d[side]) for side in ("worst_reference", "worst_candidate")},
             scale=number(d["scale"]),
