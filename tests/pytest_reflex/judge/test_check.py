@@ -263,3 +263,23 @@ def test_a_candidate_that_says_yes_of_its_changes_is_changed():
     assert document["gates"][0] == {"gate": "intact", "passed": False, "reason": "yes"}
     assert ParityResult.from_json(document) == result
     assert "parity FAIL: intact: yes" in str(result)
+
+
+def test_what_is_recorded_is_what_the_reference_was_given_and_gave(tmp_path):
+    recording = []
+
+    def record(given, gave):
+        recording.append(({n: a.copy() for n, a in given.items()}, {n: a.copy() for n, a in gave.items()}))
+        for array in (*given.values(), *gave.values()):
+            array[...] = 0  # copies: nothing that is done to them changes the verdict
+
+    result = check(Policy(), candidate(), inputs=SPECS, fixtures=3, record=record)
+    assert result == check(Policy(), candidate(), inputs=SPECS, fixtures=3)
+    assert len(recording) == 3
+    for idx, (given, gave) in enumerate(recording):
+        made = make_fixture(SPECS, 0, idx)
+        assert list(given) == list(made)
+        assert all(np.array_equal(given[name], made[name]) for name in made)
+        assert np.array_equal(gave["actions"], honest(**made)["actions"])
+    save_recording(tmp_path / "fixtures.safetensors", recording, ["x", "mask"])
+    assert check(RecordedRunner(tmp_path / "fixtures.safetensors"), candidate(), strict=True).passed
