@@ -6,12 +6,10 @@ other gates keep the answers they gave; what strict makes of a doubt follows fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from pytest_reflex import settings
-from pytest_reflex.report.json.results import ENTRY_KEYS, Result, result_from_json, result_to_json
+from pytest_reflex.report.json.results import Result
 from pytest_reflex.verdict.gates import STRICT_THRESHOLD, below_threshold
 from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, RunResult
 
@@ -46,15 +44,6 @@ def rejudge(result: Result, *, threshold: float | None = None, strict: bool | No
         notes=notes,
         floors=None if again else result.floors,
     )
-
-
-def rejudge_entry(
-    entry: Mapping[str, Any], *, threshold: float | None = None, strict: bool | None = None
-) -> dict[str, Any]:
-    """The same for an entry of a run document, whose ``nodeid`` and ``call`` it keeps."""
-    kept = {key: entry[key] for key in ENTRY_KEYS if key in entry}
-    again = rejudge(result_from_json(entry), threshold=threshold, strict=strict)
-    return {**kept, **result_to_json(again)}
 
 
 def _fixture(fixture: FixtureResult, bound: float, *, keep: bool) -> FixtureResult:

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.judge.check import check
 from pytest_reflex.report import github, html
 from pytest_reflex.report import json as as_json
-from pytest_reflex.report.compare import compare
+from pytest_reflex.report.compare import Change
+from pytest_reflex.report.compare import compare as compare_runs
 from pytest_reflex.report.markdown import markdown
-from pytest_reflex.report.merge import merge
+from pytest_reflex.report.merge import merge as merge_runs
 from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.report.text.console import painted, takes_color
 from pytest_reflex.result import ParityResult
@@ -130,6 +131,15 @@ def test_no_threshold_is_refused(bad: float) -> None:
 # Merging
 
 
+def merge(documents: Iterable[Mapping[str, Any]], **options: Any) -> dict[str, Any]:
+    """The document of what :func:`merge_runs` makes of documents."""
+    return merge_runs(documents, **options).to_json()
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    return compare_runs(as_json.run_of(before), as_json.run_of(after))
+
+
 def entry(found: ParityResult, nodeid: str, call: int = 0) -> dict[str, Any]:
     return {"nodeid": nodeid, "call": call, **found.to_json()}
 
@@ -213,7 +223,7 @@ def test_what_got_worse_comes_first() -> None:
 def test_results_are_known_by_test_and_call() -> None:
     old = as_json.document([entry(PASSING, "a.py::t"), entry(FAILING, "a.py::t", 1)])
     new = as_json.document([entry(FAILING, "a.py::t", 1), entry(FAILING, "a.py::t")])
-    assert [(c.kind, c.after and c.after.get("call")) for c in compare(old, new)] == [
+    assert [(c.kind, c.after and c.after.call) for c in compare(old, new)] == [
         ("worse", 0),
         ("same", 1),
     ]
