@@ -7,6 +7,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from report_cases import ALL, FAILING, NOT_FINITE, PASSING, difference, floored, located, measured, result
