@@ -25,6 +25,7 @@ from pytest_reflex.report import github, html
 from pytest_reflex.report import json as as_json
 from pytest_reflex.report.compare import Change
 from pytest_reflex.report.compare import compare as compare_runs
+from pytest_reflex.report.json import results
 from pytest_reflex.report.markdown import markdown
 from pytest_reflex.report.merge import merge as merge_runs
 from pytest_reflex.report.rejudge import rejudge
@@ -426,3 +427,31 @@ def test_a_long_table_in_markdown_says_how_much_it_left_out() -> None:
     rows = sum(line.startswith("| ✅") for line in text.splitlines())
     assert 0 < rows < 500
     assert f"… {500 - rows} more." in text
+
+
+def test_a_result_is_decoded_once_whatever_is_made_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "job.md"))
+    for name, found in (("old", PASSING), ("new", FAILING)):
+        Path(f"{name}.json").write_text(as_json.dumps(as_json.document([entry(found, "a.py::t")])))
+    decoded = []
+
+    def counted(data: Mapping[str, Any], kind: Any) -> Any:
+        decoded.append(data["name"])
+        return decode(data, kind)
+
+    decode = results._read_result
+    monkeypatch.setattr(results, "_read_result", counted)
+    command = ["report", "new.json", "--against", "old.json", "--threshold", "1e-7", "--markdown", "out.md"]
+    with pytest.raises(SystemExit) as left:
+        main(command)
+    assert left.value.code == 1
+    assert sorted(decoded) == sorted([FAILING.name, PASSING.name])
+    for name in ("job.md", "out.md"):
+        assert "threshold" in Path(name).read_text()
+    decoded.clear()
+    assert "drawn with seed 0" in html.result_html(FAILING)
+    assert not decoded
