@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -35,14 +35,10 @@ from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import TorchRunner, save_recording
-from pytest_reflex.runners.base import RunnerBase, trajectory_of
 from pytest_reflex.runners.memory import release_mapped
 from pytest_reflex.settings import FloorMultiple
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.gates import THRESHOLD
-
-if TYPE_CHECKING:
-    from pytest_reflex.runners.base import Trajectory
 
 PACKAGES = (
     "pytest-reflex",
@@ -172,13 +168,13 @@ def export(
                 **machine.here(),
             },
         }
-        recorder = _Recorder(runner)
+        recorded: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
         result: ParityResult | None = None
         if verify:
             # The outputs' names are known once the reference has run; the runner needs only the graphs.
             draft = Bundle(stage, {**manifest, "outputs": [], "files": written}, shown=str(out_dir))
             result = check(
-                recorder,
+                runner,
                 draft,
                 inputs=inputs,
                 threshold=threshold,
@@ -190,18 +186,15 @@ def export(
                 provider=provider,
                 name=str(out_dir),
                 progress=report_progress,
+                record=lambda given, gave: recorded.append((given, gave)),
             ).require()
         else:
-            with recorder:
-                recorder.run(example)
-        save_recording(
-            stage / FIXTURES,
-            recorder.seen[: len(result.fixtures) if result else 1],
-            live_inputs=_live(result, inputs),
-        )
+            with runner:
+                recorded.append((example, runner.run(example)))
+        save_recording(stage / FIXTURES, recorded, live_inputs=_live(result, inputs))
         manifest["outputs"] = [
             {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
-            for name, array in recorder.seen[0][1].items()
+            for name, array in recorded[0][1].items()
         ]
         manifest["check"] = result.to_json() if result is not None else None
         whole = write_manifest(stage, manifest, {**written, **file_facts(stage, [FIXTURES])})
@@ -246,38 +239,6 @@ def _flow_models(
         composed = compose(prefix_model, step_model, loop, layout)
     report_progress("compose", 1, 1)
     return composed
-
-
-class _Recorder(RunnerBase):
-    """The reference, remembering what it was given and what it answered."""
-
-    def __init__(self, runner: TorchRunner) -> None:
-        self._runner = runner
-        self.name = runner.name
-        self.seen: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
-
-    def open(self) -> None:
-        self._runner.open()
-
-    def close(self) -> None:
-        self._runner.close()
-
-    def facts(self) -> dict[str, Any]:
-        return self._runner.facts()
-
-    @property
-    def trajectory(self) -> Trajectory | None:
-        return trajectory_of(self._runner)
-
-    def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self._runner.exact(inputs)
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = self._runner.run(inputs)
-        self.seen.append(
-            ({n: a.copy() for n, a in inputs.items()}, {n: a.copy() for n, a in outputs.items()})
-        )
-        return outputs
 
 
 @contextlib.contextmanager
