@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import copied, trajectory_of
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.gates import STRICT_THRESHOLD, THRESHOLD, Evidence, judge_fixture, same_structure
+from pytest_reflex.verdict.gates import STRICT_THRESHOLD, Evidence, judge_fixture, same_structure
 from pytest_reflex.verdict.results import RUN_GATE_NAMES, YES, Answer, FixtureResult, keep_worst_grids
 from pytest_reflex.verdict.rounding import FACTOR, Floor, Rounding, floors_of, rounding_of
 from pytest_reflex.verdict.summaries import InputSummary, summaries
@@ -53,15 +53,9 @@ def check(
     candidate: Any,
     *,
     inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | None = None,
-    threshold: float | str | settings.FloorMultiple = THRESHOLD,
-    fixtures: int = 5,
-    seed: int = 0,
-    provider: str = "cpu",
-    strict: bool = False,
-    floor: bool | float = False,
-    trajectory: bool | None = None,
     name: str | None = None,
     progress: Progress | None = None,
+    **options: Unpack[settings.CheckOptions],
 ) -> ParityResult:
     """Judge whether the candidate computes what the reference computes.
 
@@ -73,19 +67,11 @@ def check(
         candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate` such as a bundle.
         inputs: the inputs to draw fixtures from, or recorded inputs, one mapping per fixture. By default
             those of a recorded reference, else the candidate's own.
-        threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit; or ``"2x floor"``,
-            twice PyTorch's own error against float64, for each fixture and output.
-        fixtures: how many to draw.
-        seed: what to draw them with.
-        provider: the execution provider the candidate must run on, by short or full name.
-        strict: lower the threshold to 1e-5 at most, and refuse what would otherwise be noted.
-        floor: run the reference in float64 too, and say of each fixture whether it is rounding or a bug; a
-            number is how many times as far as PyTorch from that truth the candidate may be (2 by default).
-        trajectory: see the error after each denoising step too, for one more run of each side; by default
-            only where the verdict is fail. It decides nothing.
         name: what the result is called; by default the candidate's name.
         progress: called as ``progress(side, runs done, runs in all)``; by default pytest's line of progress
             is told, where there is one.
+        **options: ``threshold``, ``fixtures`` and so on, the keywords of
+            :class:`~pytest_reflex.settings.CheckOptions`.
 
     Returns:
         The result, whether it passed or not; ``result.require()`` raises when it did not.
@@ -96,21 +82,18 @@ def check(
         RunnerError: a side could not be opened or could not run a fixture.
         ReflexError: the reference or the candidate is nothing that can be judged.
     """
-    asked_bound = settings.threshold(threshold)
-    floors = asked_bound if isinstance(asked_bound, settings.FloorMultiple) else None
-    bound = math.inf if isinstance(asked_bound, settings.FloorMultiple) else asked_bound
-    bound = min(bound, STRICT_THRESHOLD) if strict else bound
-    told = settings.floor(floor)
-    factor = (FACTOR if isinstance(told, bool) else told) if told or floors else None
-    shown = None if trajectory is None else settings.yes_or_no(trajectory, "trajectory")
-    provider = settings.provider_name(provider)
-    tested = candidate_runner(candidate, provider)
+    told = settings.of_call(options, "check")
+    floors = told.threshold if isinstance(told.threshold, settings.FloorMultiple) else None
+    bound: float = told.threshold if floors is None else math.inf
+    bound = min(bound, STRICT_THRESHOLD) if told.strict else bound
+    factor = (FACTOR if isinstance(told.floor, bool) else told.floor) if told.floor or floors else None
+    tested = candidate_runner(candidate, told.provider)
     truth = reference_runner(reference, candidate)
     if truth is tested:
         raise ReflexError(f"{truth.name} is given as both reference and candidate; give two runners")
-    asked = provider_asked(tested, provider)
+    asked = provider_asked(tested, told.provider)
     given = inputs_for(inputs, truth, candidate)
-    drawn = fixtures_from(given, settings.fixtures(fixtures), settings.seed(seed))
+    drawn = fixtures_from(given, told.fixtures, told.seed)
     report_progress = progress_callback(progress)
 
     expected, fed, reference_facts, exact = _run_reference(
@@ -133,11 +116,11 @@ def check(
     }
     notes = list(dependence.notes)
     for gate in RUN_GATE_NAMES:
-        (reasons[gate] if strict else notes).extend(doubts.get(gate, []))
+        (reasons[gate] if told.strict else notes).extend(doubts.get(gate, []))
     result = ParityResult(
         name=name or tested.name,
         threshold=bound if floors is None else _largest_bound(run.results, bound),
-        strict=strict,
+        strict=told.strict,
         seed=drawn.seed,
         fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, fed, strict=True)),
         answers=tuple(Answer(gate, "; ".join(reasons[gate]) or YES) for gate in RUN_GATE_NAMES),
@@ -148,7 +131,7 @@ def check(
         floors=floors.times if floors else None,
     )
     # After the verdict, which nothing of it can change.
-    shown = not result.passed if shown is None else shown
+    shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (expected, run.outputs) if shown else None
     seen = trajectory_errors(truth, tested, drawn, result.fixtures, judged, report_progress)
     return replace(result, steps=seen.steps, steps_of=seen.fixture_idx, unseen=seen.unseen)
