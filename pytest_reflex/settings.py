@@ -265,7 +265,7 @@ class ParityOptions(TypedDict, total=False):
 
 
 class CheckOptions(ParityOptions, total=False):
-    """What ``check``, ``export`` and the command lines can be told; None is no value but for ``trajectory``."""
+    """What ``check``, ``export`` and their command lines can be told; None is only good as ``trajectory``."""
 
     strict: Annotated[
         bool | None, Setting(yes_or_no, False, "tighten to 1e-5 and fail what could pass silently")
