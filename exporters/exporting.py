@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import onnx_ir as ir
@@ -36,9 +36,8 @@ from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import TorchRunner, save_recording
 from pytest_reflex.runners.memory import release_mapped
-from pytest_reflex.settings import FloorMultiple
+from pytest_reflex.settings import CheckOptions, of_call
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.gates import THRESHOLD
 
 PACKAGES = (
     "pytest-reflex",
@@ -58,13 +57,6 @@ def export(
     out_dir: str | os.PathLike[str],
     *,
     inputs: Sequence[InputSpec],
-    threshold: float | str | FloorMultiple = THRESHOLD,
-    strict: bool = False,
-    floor: bool | float = False,
-    trajectory: bool | None = None,
-    fixtures: int = 5,
-    seed: int = 0,
-    provider: str = "cpu",
     flow: FlowPolicy | None = None,
     layout: Layout = "unrolled",
     steps: int | None = None,
@@ -74,6 +66,7 @@ def export(
     call: Mapping[str, Any] | None = None,
     verify: bool = True,
     progress: Progress | None = None,
+    **options: Unpack[CheckOptions],
 ) -> Export:
     """Export a model as a bundle, proven against itself in PyTorch before it is written.
 
@@ -83,13 +76,6 @@ def export(
         out_dir: where the bundle goes. An earlier bundle there is replaced, in one rename, once the
             new one has passed; anything else there is left alone.
         inputs: what the model reads, in the order of the graph's inputs.
-        threshold: bound on ``max_abs_diff``; pass is strictly below. Or ``"2x floor"``.
-        strict: tighten the threshold to 1e-5, and refuse what a careful reader would ask about.
-        floor: also say of each fixture whether it is rounding or a bug; see :func:`pytest_reflex.check`.
-        trajectory: also see the error after each denoising step; by default only where the verdict is fail.
-        fixtures: how many seeded fixtures are compared.
-        seed: what they are drawn with.
-        provider: ONNX Runtime execution provider, by short or by full name.
         flow: the reference's two halves, when it is a flow-matching policy; a reference that is a
             :class:`~exporters.flow.policy.FlowPolicy` is its own.
         layout: how the bundle carries a flow's loop: ``unrolled``, ``loop`` or ``stepwise``.
@@ -102,11 +88,14 @@ def export(
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
         progress: called with (stage, done, total); by default pytest's line of progress is told, where
             there is one.
+        **options: ``threshold``, ``fixtures`` and so on, the keywords of
+            :class:`~pytest_reflex.settings.CheckOptions`.
 
     Raises:
         ParityError: the candidate does not compute what the reference computes. Nothing is written.
         ReflexError: it could not be made, run or written. Nothing is written.
     """
+    told = of_call(options, "export")
     report_progress = progress_callback(progress)
     if flow is None and isinstance(reference, FlowPolicy):
         flow = reference
@@ -125,7 +114,7 @@ def export(
         runner = TorchRunner(reference, outputs=outputs)
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
     sizes = example_sizes(inputs)
-    example = make_fixture([spec.sized(sizes) for spec in inputs], seed=seed, fixture_idx=0)
+    example = make_fixture([spec.sized(sizes) for spec in inputs], seed=told.seed, fixture_idx=0)
     free = {spec.name: spec.free for spec in inputs if spec.free}
 
     # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
@@ -177,16 +166,10 @@ def export(
                 runner,
                 draft,
                 inputs=inputs,
-                threshold=threshold,
-                strict=strict,
-                floor=floor,
-                trajectory=trajectory,
-                fixtures=fixtures,
-                seed=seed,
-                provider=provider,
                 name=str(out_dir),
                 progress=report_progress,
                 record=lambda given, gave: recorded.append((given, gave)),
+                **options,
             ).require()
         else:
             with runner:

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import HasFloat64, SaysProviders, copied, trajectory_of
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.gates import STRICT_THRESHOLD, THRESHOLD, Evidence, judge_fixture, same_structure
+from pytest_reflex.verdict.gates import STRICT_THRESHOLD, Evidence, judge_fixture, same_structure
 from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer, FixtureResult, keep_worst_grids
 from pytest_reflex.verdict.rounding import FACTOR, Floor, Rounding, floors_of, rounding_of
 from pytest_reflex.verdict.summaries import InputSummary, summaries
@@ -49,16 +49,10 @@ def check(
     candidate: Any,
     *,
     inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | None = None,
-    threshold: float | str | settings.FloorMultiple = THRESHOLD,
-    fixtures: int = 5,
-    seed: int = 0,
-    provider: str = "cpu",
-    strict: bool = False,
-    floor: bool | float = False,
-    trajectory: bool | None = None,
     name: str | None = None,
     progress: Progress | None = None,
     record: Recorder | None = None,
+    **options: Unpack[settings.CheckOptions],
 ) -> ParityResult:
     """Judge whether the candidate computes what the reference computes.
 
@@ -70,21 +64,13 @@ def check(
         candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate` such as a bundle.
         inputs: the inputs to draw fixtures from, or recorded inputs, one mapping per fixture. By default
             those of a recorded reference, else the candidate's own.
-        threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit; or ``"2x floor"``,
-            twice PyTorch's own error against float64, for each fixture and output.
-        fixtures: how many to draw.
-        seed: what to draw them with.
-        provider: the execution provider the candidate must run on, by short or full name.
-        strict: lower the threshold to 1e-5 at most, and refuse what would otherwise be noted.
-        floor: run the reference in float64 too, and say of each fixture whether it is rounding or a bug; a
-            number is how many times as far as PyTorch from that truth the candidate may be (2 by default).
-        trajectory: see the error after each denoising step too, for one more run of each side; by default
-            only where the verdict is fail. It decides nothing.
         name: what the result is called; by default the candidate's name.
         progress: called as ``progress(side, runs done, runs in all)``; by default pytest's line of progress
             is told, where there is one.
         record: called as ``record(inputs, outputs)`` for each fixture, with copies of what the reference was
             given and of what it gave.
+        **options: ``threshold``, ``fixtures`` and so on, the keywords of
+            :class:`~pytest_reflex.settings.CheckOptions`.
 
     Returns:
         The result, whether it passed or not; ``result.require()`` raises when it did not.
@@ -95,26 +81,23 @@ def check(
         RunnerError: a side could not be opened or could not run a fixture.
         ReflexError: the reference or the candidate is nothing that can be judged.
     """
-    asked_bound = settings.threshold(threshold)
-    floors = asked_bound if isinstance(asked_bound, settings.FloorMultiple) else None
-    bound = math.inf if isinstance(asked_bound, settings.FloorMultiple) else asked_bound
-    bound = min(bound, STRICT_THRESHOLD) if strict else bound
-    told = settings.floor(floor)
-    factor = (FACTOR if isinstance(told, bool) else told) if told or floors else None
-    shown = None if trajectory is None else settings.yes_or_no(trajectory, "trajectory")
-    provider = settings.provider_name(provider)
-    sides = sides_of(reference, candidate, inputs, provider)
-    drawn = fixtures_from(sides.inputs, settings.fixtures(fixtures), settings.seed(seed))
+    told = settings.of_call(options, "check")
+    floors = told.threshold if isinstance(told.threshold, settings.FloorMultiple) else None
+    bound: float = told.threshold if floors is None else math.inf
+    bound = min(bound, STRICT_THRESHOLD) if told.strict else bound
+    factor = (FACTOR if isinstance(told.floor, bool) else told.floor) if told.floor or floors else None
+    sides = sides_of(reference, candidate, inputs, told.provider)
+    drawn = fixtures_from(sides.inputs, told.fixtures, told.seed)
     report_progress = progress_callback(progress)
 
     truth = _run_reference(sides.reference, drawn, report_progress, floor=factor is not None, record=record)
-    terms = _Terms(bound, strict, factor, floors)
+    terms = _Terms(bound, told.strict, factor, floors)
     run = _run_candidate(sides, drawn, truth, terms, report_progress)
     dependence = _input_dependence(sides.reference, drawn, run.effects)
     called = name or sides.candidate.name
     result = _verdict(called, drawn.seed, terms, truth, run, dependence, changed(candidate))
     # After the verdict, which nothing of it can change.
-    shown = not result.passed if shown is None else shown
+    shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None
     seen = trajectory_errors(
         sides.reference, sides.candidate, drawn, result.fixtures, judged, report_progress
