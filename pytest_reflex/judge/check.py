@@ -264,13 +264,17 @@ def _verdict(
         strict=terms.strict,
         seed=seed,
         fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, truth.inputs, strict=True)),
-        answers=tuple(Answer(gate, "; ".join(reasons[gate]) or None) for gate in RUN_GATE_NAMES),
+        answers=tuple(_answer(gate, reasons[gate]) for gate in RUN_GATE_NAMES),
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
         notes=tuple(notes),
         doubts=tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
         floors=terms.floors.times if terms.floors else None,
     )
+
+
+def _answer(gate: str, reasons: Sequence[str]) -> Answer:
+    return Answer.no(gate, "; ".join(reasons)) if reasons else Answer.yes(gate)
 
 
 def _uncompared(results: Sequence[FixtureResult]) -> list[str]:

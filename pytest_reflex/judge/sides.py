@@ -139,4 +139,5 @@ def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:
 def changed(candidate: Any) -> list[str]:
     """What of the candidate's files is not as its manifest says; without a manifest, nothing."""
     sealed = isinstance(candidate, Candidate) and isinstance(candidate, Sealed)
-    return [str(candidate.changed)] if sealed and candidate.changed else []
+    found = candidate.changed if sealed else ""
+    return [str(found) or repr(found)] if found else []

@@ -19,7 +19,7 @@ class Runner(Protocol):
     """Maps named arrays to named arrays between :meth:`open` and :meth:`close`, as often as wanted.
 
     What else it can do it says by being an :class:`OnProvider`, a :class:`SaysProviders`, a
-    :class:`HasFloat64` or a :class:`HasTrajectory` too.
+    :class:`HasFloat64` or a :class:`HasTrajectory` too; what only a ``__getattr__`` knows of is not seen.
 
     Attributes:
         name: what the runner runs, for people.

@@ -283,3 +283,18 @@ def test_what_is_recorded_is_what_the_reference_was_given_and_gave(tmp_path):
         assert np.array_equal(gave["actions"], honest(**made)["actions"])
     save_recording(tmp_path / "fixtures.safetensors", recording, ["x", "mask"])
     assert check(RecordedRunner(tmp_path / "fixtures.safetensors"), candidate(), strict=True).passed
+
+
+def test_a_runner_that_names_its_provider_has_to_say_what_it_ran_on():
+    class Silent(Function):
+        provider_asked = "CPUExecutionProvider"
+
+    class Telling(Silent):
+        def open(self):
+            self.providers_used = ("CPUExecutionProvider",)
+
+    silent = check(Policy(), Silent(honest), inputs=SPECS)
+    assert {f.refusal.gate for f in silent.fixtures} == {"provider"}
+    assert check(Policy(), Telling(honest), inputs=SPECS).passed
+    with pytest.raises(SettingsError, match="CUDAExecutionProvider is asked for"):
+        check(Policy(), Silent(honest), inputs=SPECS, provider="cuda")
