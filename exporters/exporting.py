@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 import onnx_ir as ir
@@ -35,14 +35,9 @@ from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import TorchRunner, save_recording
-from pytest_reflex.runners.base import RunnerBase, trajectory_of
 from pytest_reflex.runners.memory import release_mapped
-from pytest_reflex.settings import FloorMultiple
+from pytest_reflex.settings import CheckOptions, of_call
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.gates import THRESHOLD
-
-if TYPE_CHECKING:
-    from pytest_reflex.runners.base import Trajectory
 
 PACKAGES = (
     "pytest-reflex",
@@ -62,13 +57,6 @@ def export(
     out_dir: str | os.PathLike[str],
     *,
     inputs: Sequence[InputSpec],
-    threshold: float | str | FloorMultiple = THRESHOLD,
-    strict: bool = False,
-    floor: bool | float = False,
-    trajectory: bool | None = None,
-    fixtures: int = 5,
-    seed: int = 0,
-    provider: str = "cpu",
     flow: FlowPolicy | None = None,
     layout: Layout = "unrolled",
     steps: int | None = None,
@@ -78,6 +66,7 @@ def export(
     call: Mapping[str, Any] | None = None,
     verify: bool = True,
     progress: Progress | None = None,
+    **options: Unpack[CheckOptions],
 ) -> Export:
     """Export a model as a bundle, proven against itself in PyTorch before it is written.
 
@@ -87,13 +76,6 @@ def export(
         out_dir: where the bundle goes. An earlier bundle there is replaced, in one rename, once the
             new one has passed; anything else there is left alone.
         inputs: what the model reads, in the order of the graph's inputs.
-        threshold: bound on ``max_abs_diff``; pass is strictly below. Or ``"2x floor"``.
-        strict: tighten the threshold to 1e-5, and refuse what a careful reader would ask about.
-        floor: also say of each fixture whether it is rounding or a bug; see :func:`pytest_reflex.check`.
-        trajectory: also see the error after each denoising step; by default only where the verdict is fail.
-        fixtures: how many seeded fixtures are compared.
-        seed: what they are drawn with.
-        provider: ONNX Runtime execution provider, by short or by full name.
         flow: the reference's two halves, when it is a flow-matching policy; a reference that is a
             :class:`~exporters.flow.policy.FlowPolicy` is its own.
         layout: how the bundle carries a flow's loop: ``unrolled``, ``loop`` or ``stepwise``.
@@ -106,11 +88,14 @@ def export(
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
         progress: called with (stage, done, total); by default pytest's line of progress is told, where
             there is one.
+        **options: ``threshold``, ``fixtures`` and so on, the keywords of
+            :class:`~pytest_reflex.settings.CheckOptions`.
 
     Raises:
         ParityError: the candidate does not compute what the reference computes. Nothing is written.
         ReflexError: it could not be made, run or written. Nothing is written.
     """
+    told = of_call(options, "export")
     report_progress = progress_callback(progress)
     if flow is None and isinstance(reference, FlowPolicy):
         flow = reference
@@ -129,7 +114,7 @@ def export(
         runner = TorchRunner(reference, outputs=outputs)
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
     sizes = example_sizes(inputs)
-    example = make_fixture([spec.sized(sizes) for spec in inputs], seed=seed, fixture_idx=0)
+    example = make_fixture([spec.sized(sizes) for spec in inputs], seed=told.seed, fixture_idx=0)
     free = {spec.name: spec.free for spec in inputs if spec.free}
 
     # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
@@ -172,36 +157,27 @@ def export(
                 **machine.here(),
             },
         }
-        recorder = _Recorder(runner)
+        recorded: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
         result: ParityResult | None = None
         if verify:
             # The outputs' names are known once the reference has run; the runner needs only the graphs.
             draft = Bundle(stage, {**manifest, "outputs": [], "files": written}, shown=str(out_dir))
             result = check(
-                recorder,
+                runner,
                 draft,
                 inputs=inputs,
-                threshold=threshold,
-                strict=strict,
-                floor=floor,
-                trajectory=trajectory,
-                fixtures=fixtures,
-                seed=seed,
-                provider=provider,
                 name=str(out_dir),
                 progress=report_progress,
+                record=lambda given, gave: recorded.append((given, gave)),
+                **options,
             ).require()
         else:
-            with recorder:
-                recorder.run(example)
-        save_recording(
-            stage / FIXTURES,
-            recorder.seen[: len(result.fixtures) if result else 1],
-            live_inputs=_live(result, inputs),
-        )
+            with runner:
+                recorded.append((example, runner.run(example)))
+        save_recording(stage / FIXTURES, recorded, live_inputs=_live(result, inputs))
         manifest["outputs"] = [
             {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
-            for name, array in recorder.seen[0][1].items()
+            for name, array in recorded[0][1].items()
         ]
         manifest["check"] = result.to_json() if result is not None else None
         whole = write_manifest(stage, manifest, {**written, **file_facts(stage, [FIXTURES])})
@@ -246,38 +222,6 @@ def _flow_models(
         composed = compose(prefix_model, step_model, loop, layout)
     report_progress("compose", 1, 1)
     return composed
-
-
-class _Recorder(RunnerBase):
-    """The reference, remembering what it was given and what it answered."""
-
-    def __init__(self, runner: TorchRunner) -> None:
-        self._runner = runner
-        self.name = runner.name
-        self.seen: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
-
-    def open(self) -> None:
-        self._runner.open()
-
-    def close(self) -> None:
-        self._runner.close()
-
-    def facts(self) -> dict[str, Any]:
-        return self._runner.facts()
-
-    @property
-    def trajectory(self) -> Trajectory | None:
-        return trajectory_of(self._runner)
-
-    def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self._runner.exact(inputs)
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = self._runner.run(inputs)
-        self.seen.append(
-            ({n: a.copy() for n, a in inputs.items()}, {n: a.copy() for n, a in outputs.items()})
-        )
-        return outputs
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ The public names load on first use, so that ``import pytest_reflex`` costs next 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Final, Never, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 from pytest_reflex._version import __version__
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_reflex.judge.check import check
     from pytest_reflex.result import ParityResult
     from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner
+    from pytest_reflex.settings import ParityOptions
 
 _T = TypeVar("_T")
 
@@ -68,14 +69,7 @@ class _Parity(list[Any]):
 def parity(
     function: Any = None,
     /,
-    *,
-    threshold: float | str | None = None,
-    fixtures: int | None = None,
-    seed: int | None = None,
-    provider: str | None = None,
-    floor: bool | float | None = None,
-    trajectory: bool | None = None,
-    **unknown: Never,
+    **options: Unpack[ParityOptions],
 ) -> Any:
     """Mark a test, a class or a module (``pytestmark``) as a parity test.
 
@@ -83,14 +77,8 @@ def parity(
     ``usefixtures("parity")``: with the plugin off such a test is an error and never a pass.
 
     Args:
-        threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit (default 1e-4); or
-            ``"2x floor"``, a multiple of PyTorch's own error against float64.
-        fixtures: how many fixtures are drawn (default 5).
-        seed: what they are drawn with (default 0).
-        provider: the execution provider the candidate must run on (default ``cpu``).
-        floor: run the reference in float64 too, and say what is rounding and what a bug.
-        trajectory: see the error after each denoising step too (by default where the verdict is fail or a
-            report is written).
+        **options: ``threshold``, ``fixtures`` and so on, the keywords of
+            :class:`~pytest_reflex.settings.ParityOptions`.
 
     Returns:
         A decorator; or the test itself when used bare, as ``@reflex.parity``.
@@ -102,17 +90,9 @@ def parity(
 
     from pytest_reflex import settings
 
-    values = {
-        "threshold": threshold,
-        "fixtures": fixtures,
-        "seed": seed,
-        "provider": provider,
-        "floor": floor,
-        "trajectory": trajectory,
-    }
     bare = callable(function)
     positional = () if bare or function is None else (function,)
-    settings.resolve(settings.marker({**values, **unknown}, positional))
-    given = {name: value for name, value in values.items() if value is not None}
+    settings.resolve(settings.marker(options, positional))
+    given = {name: value for name, value in options.items() if value is not None}
     marks = _Parity([pytest.mark.usefixtures("parity"), pytest.mark.parity(**given)])
     return marks(function) if bare else marks

@@ -11,9 +11,9 @@ import math
 import numbers
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, make_dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypedDict, cast, get_type_hints
 
 from pytest_reflex.errors import SettingsError
 
@@ -204,52 +204,116 @@ def _whole(value: object) -> int | None:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything a check and its session can be told, each value already a good one.
+class Setting:
+    """All there is to say of a setting but its name and its type; every way in is derived from it.
 
     Attributes:
-        threshold: pass is ``max_abs_diff`` strictly below it.
-        fixtures: how many fixtures are drawn.
-        seed: what they are drawn with.
-        provider: ONNX Runtime's full name of the execution provider the candidate must run on.
-        strict: tighten the threshold to at most 1e-5 and fail what could pass silently.
-        floor: whether to measure how far both sides are from the reference in float64, or the factor that
-            tells rounding from a bug there.
-        trajectory: whether to see the error after each denoising step; None is where the verdict is fail, or
-            where a report is written.
-        locate: how many seconds a failing test may take to find out where the two sides part; 0 is never.
-        report: directory that ``parity.json`` and ``index.html`` are written to, or None.
-        json: file that the JSON document is written to, or None.
+        parse: a good value of a given one and of where it came from, for the message of its SettingsError.
+        default: what holds where nothing is given, as one would write it; None is for the code to decide.
+        help: one line for ``--help``, without capital and full stop.
+        metavar: how ``--help`` names the value; None makes a switch, with a ``--no-`` twin where the default
+            is None.
+        ini: types of the ini value in a TOML file. Text stays text, for ``parse`` and its messages.
+        otherwise: words for the default where its value says too little.
     """
 
-    threshold: Threshold = 1e-4
-    fixtures: int = 5
-    seed: int = 0
-    provider: str = PROVIDERS["cpu"]
-    strict: bool = False
-    floor: bool | float = False
-    trajectory: bool | None = None
-    locate: float = 60.0
-    report: str | None = None
-    json: str | None = None
+    parse: Callable[[object, str], Any]
+    default: object
+    help: str
+    metavar: str | None = None
+    ini: Any = bool | str
+    otherwise: str = ""
+
+    @property
+    def help_with_default(self) -> str:
+        silent = self.default is None or self.default is False
+        shown = self.otherwise or ("" if silent else str(self.default))
+        return f"{self.help} (default {shown})" if shown else self.help
 
 
-PARSERS: Final[Mapping[str, Callable[[object, str], Any]]] = MappingProxyType(
-    {
-        "threshold": threshold,
-        "fixtures": fixtures,
-        "seed": seed,
-        "provider": provider_name,
-        "strict": yes_or_no,
-        "floor": floor,
-        "trajectory": yes_or_no,
-        "locate": seconds,
-        "report": path,
-        "json": path,
-    }
+class ParityOptions(TypedDict, total=False):
+    """What one call of ``parity.check`` and the ``parity`` marker can be told; None is *not given*."""
+
+    threshold: Annotated[
+        float | str | FloorMultiple | None,
+        Setting(
+            threshold, "1e-4", "pass is max_abs_diff strictly below it; or '2x floor'", "FLOAT", float | str
+        ),
+    ]
+    """Pass is ``max_abs_diff`` strictly below it, in the outputs' own unit; or ``"2x floor"``, twice
+    PyTorch's own error against float64, for each fixture and output."""
+    fixtures: Annotated[int | None, Setting(fixtures, 5, "how many fixtures are drawn", "N", int | str)]
+    """How many fixtures are drawn."""
+    seed: Annotated[int | None, Setting(seed, 0, "what fixtures are drawn with", "N", int | str)]
+    """What they are drawn with."""
+    provider: Annotated[
+        str | None, Setting(provider_name, "cpu", "ONNX Runtime's execution provider to run on", "NAME", str)
+    ]
+    """The execution provider the candidate must run on, by short or full name."""
+    floor: Annotated[
+        bool | float | None,
+        Setting(floor, False, "run the reference in float64 too, and say what is rounding and what a bug"),
+    ]
+    """Run the reference in float64 too, and say of each fixture whether it is rounding or a bug; a number is
+    how many times as far as PyTorch from that truth the candidate may be (2 by default)."""
+    trajectory: Annotated[
+        bool | None,
+        Setting(yes_or_no, None, "see the error after each denoising step", otherwise="of a fail"),
+    ]
+    """See the error after each denoising step too, for one more run of each side; by default only where the
+    verdict is fail or, in a test, a report is written. It decides nothing."""
+
+
+class CheckOptions(ParityOptions, total=False):
+    """What ``check``, ``export`` and their command lines can be told; None is only good as ``trajectory``."""
+
+    strict: Annotated[
+        bool | None, Setting(yes_or_no, False, "tighten to 1e-5 and fail what could pass silently")
+    ]
+    """Lower the threshold to 1e-5 at most, and refuse what would otherwise be noted."""
+
+
+class RunOptions(CheckOptions, total=False):
+    """What a run of pytest can be told, by its command line or its ini file."""
+
+    locate: Annotated[
+        float | None,
+        Setting(
+            seconds, 60, "how long a failing test may look for the place; 0 is never", "SECONDS", float | str
+        ),
+    ]
+    """How many seconds a failing test may take to find out where the two sides part; 0 is never."""
+    report: Annotated[str | None, Setting(path, None, "write DIR/index.html and DIR/parity.json", "DIR", str)]
+    """Directory that ``parity.json`` and ``index.html`` are written to."""
+    json: Annotated[str | None, Setting(path, None, "write the results to PATH as JSON", "PATH", str)]
+    """File that the JSON document is written to."""
+
+
+def _declared(kind: type) -> Mapping[str, Setting]:
+    hints = get_type_hints(kind, include_extras=True)
+    return MappingProxyType({name: hint.__metadata__[0] for name, hint in hints.items()})
+
+
+PARITY: Final = _declared(ParityOptions)
+CHECK: Final = _declared(CheckOptions)
+RUN: Final = _declared(RunOptions)
+
+_Values: Any = make_dataclass(
+    "_Values",
+    [
+        (name, Any, None if setting.default is None else setting.parse(setting.default, name))
+        for name, setting in RUN.items()
+    ],
+    frozen=True,
 )
-# What one check can be told; strict and the two paths belong to the session.
-CHECK_NAMES: Final = ("threshold", "fixtures", "seed", "provider", "floor", "trajectory")
+
+
+class Settings(_Values):
+    """Everything in :class:`RunOptions`, each value already a good one; the provider by its full name."""
+
+    def check_options(self) -> CheckOptions:
+        """What of it one check is told."""
+        return cast(CheckOptions, {name: getattr(self, name) for name in CHECK})
 
 
 @dataclass(frozen=True)
@@ -277,7 +341,28 @@ def ini_file(values: Mapping[str, object]) -> Source:
 
 
 def call(values: Mapping[str, object]) -> Source:
-    return Source("parity.check({name}=...)", values)
+    return Source("parity.check({name}=...)", _known(values, PARITY, "Parity.check"))
+
+
+def of_call(values: Mapping[str, object], function: str) -> Settings:
+    """What ``check`` and ``export`` were told by their keywords.
+
+    Raises:
+        TypeError: a keyword is none.
+        SettingsError: a value is bad.
+    """
+    for name, value in _known(values, CHECK, function).items():
+        # No weaker place is asked here, so None says nothing but where it is the default; parse refuses it.
+        if value is None and CHECK[name].default is not None:
+            CHECK[name].parse(value, name)
+    return resolve(Source("{name}", values))
+
+
+def _known(values: Mapping[str, object], good: Mapping[str, Setting], function: str) -> Mapping[str, object]:
+    for name in values:
+        if name not in good:  # what Python says where keywords are written out
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+    return values
 
 
 def marker(values: Mapping[str, object], positional: tuple[object, ...] = (), where: str = "") -> Source:
@@ -291,12 +376,12 @@ def marker(values: Mapping[str, object], positional: tuple[object, ...] = (), wh
     Raises:
         SettingsError: an unknown keyword or a positional argument; the message lists the good keywords.
     """
-    good = ", ".join(CHECK_NAMES)
+    good = ", ".join(PARITY)
     on = f" on {where}" if where else ""
     if positional:
         raise SettingsError(f"parity marker{on}: {positional[0]!r} has no keyword; the keywords are {good}")
     for name in values:
-        if name not in CHECK_NAMES:
+        if name not in PARITY:
             raise SettingsError(f"parity marker{on}: unknown keyword {name!r}; the keywords are {good}")
     # Braces in a parametrised test's id are no fields of the label.
     return Source("parity marker" + on.replace("{", "{{").replace("}", "}}") + ": {name}", values)
@@ -313,9 +398,8 @@ def resolve(*sources: Source) -> Settings:
     """
     chosen: dict[str, Any] = {}
     for source in sources:
-        for field in fields(Settings):
-            value = source.values.get(field.name)
+        for name, setting in RUN.items():
+            value = source.values.get(name)
             if value is not None:
-                good = PARSERS[field.name](value, source.named(field.name))
-                chosen.setdefault(field.name, good)
+                chosen.setdefault(name, setting.parse(value, source.named(name)))
     return Settings(**chosen)

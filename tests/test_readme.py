@@ -15,7 +15,7 @@ from bundle_cases import Reflex, add_to_weight
 
 from exporters import FAMILIES
 from pytest_reflex.cli.commands import export, locate_place, report, serve, validate_export, validate_serve
-from pytest_reflex.plugin.hooks import _OPTIONS
+from pytest_reflex.settings import RUN
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +68,7 @@ def test_the_own_policy_is_the_example_s() -> None:
 
 def test_the_pytest_options_are_those_there_are() -> None:
     rows = re.findall(r"^\| `(--reflex-[a-z-]+)[^`]*` \| `(\w+)` \|", README, re.MULTILINE)
-    expected = [(f"--reflex-{name}", f"reflex_{name}") for name, *_ in _OPTIONS]
+    expected = [(f"--reflex-{name}", f"reflex_{name}") for name in RUN]
     assert rows == expected
     assert set(re.findall(r"--reflex-[a-z-]+", README)) == {option for option, _ in expected}
 

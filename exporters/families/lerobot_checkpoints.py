@@ -94,7 +94,7 @@ def _config(directory: Path) -> Any:
 def _noting(cls: Any, fit: dict[str, Any]) -> Any:
     """``cls`` as a subclass that notes in ``fit`` what its loader gives it, and that it took it."""
 
-    class Noting(cls):  # type: ignore[misc]
+    class Noting(cls):
         def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
             own = self.state_dict()
             # Of weights that share their memory a file need store but one.

@@ -10,7 +10,7 @@ import click
 
 from exporters.flow.schedule import LAYOUTS
 from pytest_reflex._version import __version__
-from pytest_reflex.cli.options import api_key_option, judging_options, model_option, parsed, provider_option
+from pytest_reflex.cli.options import api_key_option, judging_options, model_option, setting_option
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import named_reference, require_draws
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
@@ -137,7 +137,7 @@ def validate_serve(
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
 )
-@provider_option
+@setting_option("provider")
 @api_key_option
 @click.option("--max-size", type=click.IntRange(min=1), metavar="BYTES", help="The largest message taken.")
 def serve(directory: Path, **options: Any) -> int:
@@ -162,14 +162,7 @@ def serve(directory: Path, **options: Any) -> int:
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_option
 @click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")
-@click.option(
-    "--seed",
-    metavar="N",
-    default="0",
-    show_default=True,
-    callback=parsed,
-    help="What the fixtures are drawn with.",
-)
+@setting_option("seed")
 @click.option("--repro", type=click.Path(path_type=Path), metavar="OUT", help="Write a minimal reproduction.")
 @click.option("--output-json", "as_json", is_flag=True, help="Print JSON to stdout and nothing else.")
 def locate_place(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
@@ -20,6 +20,7 @@ from pytest_reflex.cli.supervise import death, supervised
 from pytest_reflex.errors import ParityError, ReflexError, RunnerError
 
 if TYPE_CHECKING:
+    from pytest_reflex.report.json.documents import Run
     from pytest_reflex.result import ParityResult
 
 # A file may hold a name of any length; nobody reads more than this of it.
@@ -84,11 +85,11 @@ def _fail(error: BaseException, message: str, as_json: bool) -> int:
     if len(message) > LONGEST_REASON:
         message = f"{message[:LONGEST_REASON]}... ({len(message)} characters)"
     click.echo(f"reflex: error: {message}", err=True)
-    from pytest_reflex.report.json.documents import error_document
+    from pytest_reflex.report.json.documents import Run, error_document
     from pytest_reflex.report.json.values import dumps
 
     made = error_document(error, message=message, exit_code=ERROR)
-    _tell_github(made, message)
+    _tell_github(Run(error=made["error"]), message)
     if as_json:
         click.echo(dumps(made), nl=False)
     return ERROR
@@ -96,16 +97,15 @@ def _fail(error: BaseException, message: str, as_json: bool) -> int:
 
 def _say(result: ParityResult, as_json: bool, below: str = "") -> int:
     """Print the verdict; its exit code."""
-    from pytest_reflex.report.json.documents import document
+    from pytest_reflex.report.json.documents import Entry, Run, document
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.console import columns, painted, takes_color
     from pytest_reflex.report.text.terminal import headline, result_text
 
     code = PASS if result.passed else FAIL
-    made = document([result], exit_code=code)
-    _tell_github(made, "" if result.passed else headline(result))
+    _tell_github(Run((Entry(result),)), "" if result.passed else headline(result))
     if as_json:
-        click.echo(dumps(made), nl=False)
+        click.echo(dumps(document([result], exit_code=code)), nl=False)
     else:
         text = result_text(result, columns())
         text = painted(text) if takes_color(sys.stdout) else text
@@ -113,11 +113,11 @@ def _say(result: ParityResult, as_json: bool, below: str = "") -> int:
     return code
 
 
-def _tell_github(made: Mapping[str, Any], wrong: str) -> None:
+def _tell_github(run: Run, wrong: str) -> None:
     """In a GitHub job, its summary, and an annotation for what is wrong; stdout may be for JSON alone."""
     from pytest_reflex.report import github
 
-    if problem := github.add_summary(made):
+    if problem := github.add_summary(run):
         click.echo(f"reflex: warning: {problem}", err=True)
     if wrong and github.running():
         click.echo(github.annotation(wrong, title="reflex"), err=True)

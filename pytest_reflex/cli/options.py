@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from pytest_reflex import settings
-from pytest_reflex.verdict.gates import THRESHOLD
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def parsed(context: click.Context, parameter: click.Parameter, value: object) -> object:
-    """A value as every other way in takes it, with the same words for a bad one, before any work is done."""
-    name = str(parameter.name)
-    return settings.PARSERS[name](value, f"--{name}")
+def setting_option(name: str) -> Callable[[_Command], _Command]:
+    """The option of a declared setting, parsed with the same words for a bad value as every other way in."""
+    setting = settings.CHECK[name]
+    switch, default = setting.metavar is None, setting.default
+
+    def parsed(context: click.Context, parameter: click.Parameter, value: object) -> object:
+        return None if value is None else setting.parse(value, f"--{name}")
+
+    return click.option(
+        f"--{name}/--no-{name}" if switch and default is None else f"--{name}",
+        is_flag=switch,
+        metavar=setting.metavar,
+        # Text, so that a default goes the way of every given value.
+        default=default if switch or default is None else str(default),
+        show_default=not switch,
+        callback=parsed,
+        help=f"{setting.help[0].upper()}{setting.help[1:]}."
+        + (f"  [default: {setting.otherwise}]" if setting.otherwise else ""),
+    )
 
 
-provider_option = click.option(
-    "--provider", metavar="NAME", default="cpu", show_default=True, callback=parsed,
-    help="ONNX Runtime execution provider.",
-)  # fmt: skip
 model_option = click.option(
     "--model",
     required=True,
@@ -34,34 +46,9 @@ api_key_option = click.option(
 
 def judging_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that reaches a verdict."""
-    for option in reversed(
-        (
-            click.option(
-                "--threshold", metavar="FLOAT", default=str(THRESHOLD), show_default=True, callback=parsed,
-                help="Pass is max_abs_diff strictly below this; or '2x floor'.",
-            ),
-            click.option("--strict", is_flag=True, help="Threshold 1e-5, and doubts are failures."),
-            click.option(
-                "--floor", is_flag=True, help="Run the reference in float64 too: rounding, or a bug?"
-            ),
-            click.option(
-                "--trajectory/--no-trajectory", default=None,
-                help="See the error after each denoising step.  [default: of a fail]",
-            ),
-            click.option(
-                "--fixtures", metavar="N", default="5", show_default=True, callback=parsed,
-                help="How many fixtures are compared.",
-            ),
-            click.option(
-                "--seed", metavar="N", default="0", show_default=True, callback=parsed,
-                help="What the fixtures are drawn with.",
-            ),
-            provider_option,
-            click.option(
-                "--output-json", is_flag=True, expose_value=False,
-                help="Print JSON to stdout and nothing else.",
-            ),
-        )
-    ):  # fmt: skip
+    output_json = click.option(
+        "--output-json", is_flag=True, expose_value=False, help="Print JSON to stdout and nothing else."
+    )
+    for option in reversed((*map(setting_option, settings.CHECK), output_json)):
         command = option(command)
     return command

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from pytest_reflex import settings
+
+if TYPE_CHECKING:
+    from pytest_reflex.report.json.documents import Run
 
 PASS: Final = 0
 FAIL: Final = 1
@@ -57,18 +59,19 @@ def report(
     from pytest_reflex.report import github
     from pytest_reflex.report.files import write_text
     from pytest_reflex.report.html.pages import page
-    from pytest_reflex.report.json.documents import read
+    from pytest_reflex.report.json.documents import read_run
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.markdown import markdown as as_markdown
     from pytest_reflex.report.merge import merge
 
-    made = merge([read(file) for file in files], threshold=threshold, strict=strict)
-    earlier = None if against is None else read(against)
-    if earlier is not None and "error" in earlier:
+    run = merge([read_run(file) for file in files], threshold=threshold, strict=strict)
+    earlier = None if against is None else read_run(against)
+    if earlier is not None and earlier.error is not None:
         raise ReflexError(f"{against}: reached no verdict, so nothing can be compared with it")
-    texts = {out / "parity.json": dumps(made), out / "index.html": page(made, earlier)}
+    as_json = dumps(run.to_json())
+    texts = {out / "parity.json": as_json, out / "index.html": page(run, earlier)}
     if markdown is not None:
-        texts[markdown] = as_markdown(made, earlier)
+        texts[markdown] = as_markdown(run, earlier)
     for path, text in texts.items():
         try:
             write_text(path, text)
@@ -76,22 +79,22 @@ def report(
             raise ReflexError(
                 f"{path}: cannot be written ({error.strerror or error}); give another place"
             ) from error
-    if problem := github.add_summary(made, earlier):
+    if problem := github.add_summary(run, earlier):
         click.echo(f"reflex: warning: {problem}", err=True)
-    text = dumps(made) if output_json else _said(made, earlier, out / "index.html")
-    return Reported(PASS if made["passed"] else FAIL, text)
+    text = as_json if output_json else _said(run, earlier, out / "index.html")
+    return Reported(PASS if run.passed else FAIL, text)
 
 
-def _said(made: Mapping[str, Any], earlier: Mapping[str, Any] | None, page: Path) -> str:
+def _said(run: Run, earlier: Run | None, page: Path) -> str:
     """The run in a few lines: a row for each result, what changed, and where the page is."""
     from pytest_reflex.report.compare import compare
     from pytest_reflex.report.origins import UNALIKE, unalike
     from pytest_reflex.report.text.summary import summary_lines
     from pytest_reflex.report.text.terminal import printable
 
-    lines = [text for text, _ in summary_lines(made)]
+    lines = [text for text, _ in summary_lines(run)]
     if earlier is not None:
-        changes = compare(earlier, made)
+        changes = compare(earlier, run)
         changed = [change for change in changes if change.kind != "same"]
         lines += ["", "Since the earlier run"]
         # Before anything is called worse.
@@ -100,6 +103,6 @@ def _said(made: Mapping[str, Any], earlier: Mapping[str, Any] | None, page: Path
         lines += [f"  {c.kind:6}  {' '.join(c.name.split())}: {c.words}" for c in changed] or [
             "  nothing changed"
         ]
-    verdict = f"parity {'PASS' if made['passed'] else 'FAIL'}"
+    verdict = f"parity {'PASS' if run.passed else 'FAIL'}"
     text = "\n".join([verdict, "", *lines, "", f"Report: {page}"]) + "\n"
     return printable(text)

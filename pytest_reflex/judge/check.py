@@ -6,10 +6,10 @@ import itertools
 import json
 import math
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -19,33 +19,29 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
 from pytest_reflex.judge.input_dependence import (
     Effect,
+    InputDependence,
     effects,
     judge_input_dependence,
     recorded_effects,
     unequal_bits,
 )
-from pytest_reflex.judge.sides import (
-    Candidate,
-    candidate_runner,
-    changed,
-    inputs_for,
-    provider_asked,
-    reference_runner,
-)
+from pytest_reflex.judge.sides import Candidate, Sides, changed, sides_of
 from pytest_reflex.judge.trajectory import trajectory_errors
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import copied, trajectory_of
+from pytest_reflex.runners.base import HasFloat64, SaysProviders, copied, trajectory_of
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.gates import STRICT_THRESHOLD, THRESHOLD, Evidence, judge_fixture, same_structure
-from pytest_reflex.verdict.results import RUN_GATE_NAMES, YES, Answer, FixtureResult, keep_worst_grids
+from pytest_reflex.verdict.gates import STRICT_THRESHOLD, Evidence, judge_fixture, same_structure
+from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer, FixtureResult, keep_worst_grids
 from pytest_reflex.verdict.rounding import FACTOR, Floor, Rounding, floors_of, rounding_of
 from pytest_reflex.verdict.summaries import InputSummary, summaries
 
 __all__ = ["Candidate", "Progress", "check"]
 
 Array = np.ndarray[Any, Any]
+# What the reference was given in one fixture, and what it gave.
+Recorder = Callable[[dict[str, Array], dict[str, Array]], object]
 
 
 def check(
@@ -53,15 +49,10 @@ def check(
     candidate: Any,
     *,
     inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | None = None,
-    threshold: float | str | settings.FloorMultiple = THRESHOLD,
-    fixtures: int = 5,
-    seed: int = 0,
-    provider: str = "cpu",
-    strict: bool = False,
-    floor: bool | float = False,
-    trajectory: bool | None = None,
     name: str | None = None,
     progress: Progress | None = None,
+    record: Recorder | None = None,
+    **options: Unpack[settings.CheckOptions],
 ) -> ParityResult:
     """Judge whether the candidate computes what the reference computes.
 
@@ -73,19 +64,13 @@ def check(
         candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate` such as a bundle.
         inputs: the inputs to draw fixtures from, or recorded inputs, one mapping per fixture. By default
             those of a recorded reference, else the candidate's own.
-        threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit; or ``"2x floor"``,
-            twice PyTorch's own error against float64, for each fixture and output.
-        fixtures: how many to draw.
-        seed: what to draw them with.
-        provider: the execution provider the candidate must run on, by short or full name.
-        strict: lower the threshold to 1e-5 at most, and refuse what would otherwise be noted.
-        floor: run the reference in float64 too, and say of each fixture whether it is rounding or a bug; a
-            number is how many times as far as PyTorch from that truth the candidate may be (2 by default).
-        trajectory: see the error after each denoising step too, for one more run of each side; by default
-            only where the verdict is fail. It decides nothing.
         name: what the result is called; by default the candidate's name.
         progress: called as ``progress(side, runs done, runs in all)``; by default pytest's line of progress
             is told, where there is one.
+        record: called as ``record(inputs, outputs)`` for each fixture, with copies of what the reference was
+            given and of what it gave.
+        **options: ``threshold``, ``fixtures`` and so on, the keywords of
+            :class:`~pytest_reflex.settings.CheckOptions`.
 
     Returns:
         The result, whether it passed or not; ``result.require()`` raises when it did not.
@@ -96,99 +81,65 @@ def check(
         RunnerError: a side could not be opened or could not run a fixture.
         ReflexError: the reference or the candidate is nothing that can be judged.
     """
-    asked_bound = settings.threshold(threshold)
-    floors = asked_bound if isinstance(asked_bound, settings.FloorMultiple) else None
-    bound = math.inf if isinstance(asked_bound, settings.FloorMultiple) else asked_bound
-    bound = min(bound, STRICT_THRESHOLD) if strict else bound
-    told = settings.floor(floor)
-    factor = (FACTOR if isinstance(told, bool) else told) if told or floors else None
-    shown = None if trajectory is None else settings.yes_or_no(trajectory, "trajectory")
-    provider = settings.provider_name(provider)
-    tested = candidate_runner(candidate, provider)
-    truth = reference_runner(reference, candidate)
-    if truth is tested:
-        raise ReflexError(f"{truth.name} is given as both reference and candidate; give two runners")
-    asked = provider_asked(tested, provider)
-    given = inputs_for(inputs, truth, candidate)
-    drawn = fixtures_from(given, settings.fixtures(fixtures), settings.seed(seed))
+    told = settings.of_call(options, "check")
+    floors = told.threshold if isinstance(told.threshold, settings.FloorMultiple) else None
+    bound: float = told.threshold if floors is None else math.inf
+    bound = min(bound, STRICT_THRESHOLD) if told.strict else bound
+    factor = (FACTOR if isinstance(told.floor, bool) else told.floor) if told.floor or floors else None
+    sides = sides_of(reference, candidate, inputs, told.provider)
+    drawn = fixtures_from(sides.inputs, told.fixtures, told.seed)
     report_progress = progress_callback(progress)
 
-    expected, fed, reference_facts, exact = _run_reference(
-        truth, drawn, report_progress, floor=factor is not None
-    )
-    rounding = rounding_of(exact, expected) if exact else {}
-    terms = _Terms(Evidence({}, {}, bound, asked, ()), exact, rounding, factor, floors)
-    run = _run_candidate(tested, drawn, expected, terms, report_progress)
-    silent = {n: value for n, value in drawn.others.items() if not run.effects[n].words}
-    dependence = judge_input_dependence(
-        list(drawn.make(0)), run.effects, _reference_effects(truth, drawn, silent)
-    )
-
-    doubts = {"compared": _random(reference_facts), "inputs": dependence.unproven}
-    reasons = {
-        "intact": changed(candidate),
-        "compared": _uncompared(run.results),
-        "repeat": run.unrepeated,
-        "inputs": dependence.dead,
-    }
-    notes = list(dependence.notes)
-    for gate in RUN_GATE_NAMES:
-        (reasons[gate] if strict else notes).extend(doubts.get(gate, []))
-    result = ParityResult(
-        name=name or tested.name,
-        threshold=bound if floors is None else _largest_bound(run.results, bound),
-        strict=strict,
-        seed=drawn.seed,
-        fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, fed, strict=True)),
-        answers=tuple(Answer(gate, "; ".join(reasons[gate]) or YES) for gate in RUN_GATE_NAMES),
-        reference=reference_facts,
-        candidate={**run.facts, "live_inputs": dependence.live},
-        notes=tuple(notes),
-        doubts=tuple(Answer(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
-        floors=floors.times if floors else None,
-    )
+    truth = _run_reference(sides.reference, drawn, report_progress, floor=factor is not None, record=record)
+    terms = _Terms(bound, told.strict, factor, floors)
+    run = _run_candidate(sides, drawn, truth, terms, report_progress)
+    dependence = _input_dependence(sides.reference, drawn, run.effects)
+    called = name or sides.candidate.name
+    result = _verdict(called, drawn.seed, terms, truth, run, dependence, changed(candidate))
     # After the verdict, which nothing of it can change.
-    shown = not result.passed if shown is None else shown
-    judged = (expected, run.outputs) if shown else None
-    seen = trajectory_errors(truth, tested, drawn, result.fixtures, judged, report_progress)
+    shown = not result.passed if told.trajectory is None else told.trajectory
+    judged = (truth.outputs, run.outputs) if shown else None
+    seen = trajectory_errors(
+        sides.reference, sides.candidate, drawn, result.fixtures, judged, report_progress
+    )
     return replace(result, steps=seen.steps, steps_of=seen.fixture_idx, unseen=seen.unseen)
 
 
 # The reference's outputs in float64, or why there are none.
-_Truth = Mapping[str, Array] | str
+_Float64 = Mapping[str, Array] | str
 
 
 @dataclass(frozen=True)
 class _Terms:
-    """What every fixture is judged by."""
+    """What the caller asks of every fixture."""
 
-    evidence: Evidence
-    exact: Sequence[_Truth]
-    rounding: Mapping[str, Rounding]
+    bound: float
+    strict: bool
     factor: float | None
     floors: settings.FloorMultiple | None
 
-    def of(self, fixture_idx: int, expected: Mapping[str, Array], got: dict[str, Array]) -> Evidence:
-        """The evidence on one fixture, but for the provider that ran."""
-        evidence = replace(self.evidence, reference=expected, candidate=got)
-        if self.factor is None or not same_structure(evidence):
-            return evidence
-        floors = floors_of(self.exact[fixture_idx], expected, got, self.rounding, self.factor)
-        return replace(evidence, floors=floors, bounds=self._bounds(floors))
-
-    def _bounds(self, floors: Mapping[str, Floor]) -> dict[str, float]:
+    def bounds(self, floors: Mapping[str, Floor]) -> dict[str, float]:
+        """The outputs' own bounds, where they are asked for in units of their floors."""
         if self.floors is None:
             return {}
-        most = self.evidence.threshold  # strict's, where that is asked for
-        # Without a floor there is no bound to be below: 0 refuses, and the floor says why.
+        # Without a floor there is no bound to be below: 0 refuses, and the floor says why. Strict's own
+        # bound, where that is asked for, is the most.
         units = {name: floor.unit for name, floor in floors.items()}
-        return {n: 0.0 if unit is None else min(self.floors.times * unit, most) for n, unit in units.items()}
+        return {
+            name: 0.0 if unit is None else min(self.floors.times * unit, self.bound)
+            for name, unit in units.items()
+        }
 
 
-def _largest_bound(results: Sequence[FixtureResult], most: float) -> float:
-    """The loosest bound that any output was held to; outputs without one are exact."""
-    bounds = [o.bound for result in results for o in result.outputs if o.bound]
-    return max(bounds, default=min(most, STRICT_THRESHOLD))
+@dataclass(frozen=True)
+class _ReferenceRun:
+    """What is left of the reference when it is closed, a value for each fixture but for the last two."""
+
+    outputs: list[dict[str, Array]]
+    inputs: list[tuple[InputSummary, ...]]
+    exact: list[_Float64]
+    rounding: Mapping[str, Rounding]
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -203,41 +154,40 @@ class _CandidateRun:
 
 
 def _run_reference(
-    runner: Runner, fixtures: Fixtures, report_progress: Progress, *, floor: bool
-) -> tuple[list[dict[str, Array]], list[tuple[InputSummary, ...]], dict[str, Any], list[_Truth]]:
-    expected, fed = [], []
-    exact: list[_Truth] = []
+    runner: Runner, fixtures: Fixtures, report_progress: Progress, *, floor: bool, record: Recorder | None
+) -> _ReferenceRun:
+    outputs, fed = [], []
+    exact: list[_Float64] = []
     with _opened(runner):
         for fixture_idx in range(fixtures.count):
             inputs = fixtures.make(fixture_idx)
             fed.append(summaries(inputs))  # before the runner, which may write to them
-            expected.append(copied(runner.run(inputs)))
+            outputs.append(copied(runner.run(inputs)))
+            if record is not None:
+                record(copied(fixtures.make(fixture_idx)), copied(outputs[-1]))
             report_progress("reference", fixture_idx + 1, fixtures.count)
         for fixture_idx in range(fixtures.count) if floor else ():
             exact.append(_exact(runner, fixtures.make(fixture_idx)))
             report_progress("float64", fixture_idx + 1, fixtures.count)
-        return expected, fed, _facts(runner), exact
+        facts = _facts(runner)
+    return _ReferenceRun(outputs, fed, exact, rounding_of(exact, outputs) if exact else {}, facts)
 
 
-def _exact(runner: Runner, inputs: Mapping[str, Array]) -> _Truth:
+def _exact(runner: Runner, inputs: Mapping[str, Array]) -> _Float64:
     """The reference in float64, where its runner can do that; it decides nothing, so failing is no error."""
-    exact = getattr(runner, "exact", None)
-    if exact is None:
+    if not isinstance(runner, HasFloat64):
         return f"{runner.name} has no float64 run"
     try:
-        return copied(exact(inputs))
+        return copied(runner.exact(inputs))
     except ReflexError as error:
         return str(error)
 
 
 def _run_candidate(
-    runner: Runner,
-    fixtures: Fixtures,
-    expected: Sequence[Mapping[str, Array]],
-    terms: _Terms,
-    report_progress: Progress,
+    sides: Sides, fixtures: Fixtures, truth: _ReferenceRun, terms: _Terms, report_progress: Progress
 ) -> _CandidateRun:
-    others = fixtures.others
+    """Run and judge every fixture; then the first again, and with each input swapped."""
+    runner, others = sides.candidate, fixtures.others
     total = fixtures.count + 1 + len(others)
     done = itertools.count(1)
     results, outputs = [], []
@@ -245,20 +195,35 @@ def _run_candidate(
     with _opened(runner):
         for fixture_idx in range(fixtures.count):
             got = copied(runner.run(fixtures.make(fixture_idx)))
-            used = tuple(getattr(runner, "providers_used", ()))
-            evidence = replace(terms.of(fixture_idx, expected[fixture_idx], got), providers_used=used)
+            used = tuple(runner.providers_used) if isinstance(runner, SaysProviders) else ()
+            evidence = Evidence(truth.outputs[fixture_idx], got, terms.bound, sides.provider, used)
+            if terms.factor is not None and same_structure(evidence):
+                found = floors_of(
+                    truth.exact[fixture_idx], evidence.reference, got, truth.rounding, terms.factor
+                )
+                evidence = replace(evidence, floors=found, bounds=terms.bounds(found))
             results.append(judge_fixture(fixture_idx, evidence))
             plain = got if fixture_idx == 0 else plain
-            # Kept for seen_steps() alone, and only of what it may ask again: a loop's outputs are small.
+            # Kept for trajectory_errors() alone, and only of what it may ask again: a loop's outputs are
+            # small.
             outputs.append(got if trajectory_of(runner) else {})
             report_progress("candidate", next(done), total)
         again = unequal_bits(plain, copied(runner.run(fixtures.make(0))))
         unrepeated = [f"fixture 0 run again gave other bits: {again}"] if again else []
         report_progress("candidate", next(done), total)
-        found = effects(
+        swapped = effects(
             runner, fixtures.make(0), plain, others, lambda: report_progress("candidate", next(done), total)
         )
-        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, found, _facts(runner))
+        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, swapped, _facts(runner))
+
+
+def _input_dependence(
+    reference: Runner, fixtures: Fixtures, candidate: Mapping[str, Effect]
+) -> InputDependence:
+    silent = {name: value for name, value in fixtures.others.items() if not candidate[name].words}
+    return judge_input_dependence(
+        list(fixtures.make(0)), candidate, _reference_effects(reference, fixtures, silent)
+    )
 
 
 def _reference_effects(runner: Runner, fixtures: Fixtures, silent: Mapping[str, Array]) -> dict[str, Effect]:
@@ -271,6 +236,45 @@ def _reference_effects(runner: Runner, fixtures: Fixtures, silent: Mapping[str, 
         # Run anew: a model that is loaded again is compared with itself as it is now.
         plain = copied(runner.run(fixtures.make(0)))
         return effects(runner, fixtures.make(0), plain, silent)
+
+
+def _verdict(
+    name: str,
+    seed: int | None,
+    terms: _Terms,
+    truth: _ReferenceRun,
+    run: _CandidateRun,
+    dependence: InputDependence,
+    changes: list[str],
+) -> ParityResult:
+    """What the run's own gates answer, beside the fixtures that were judged as they ran."""
+    doubts = {"compared": _random(truth.facts), "inputs": dependence.unproven}
+    reasons = {
+        "intact": changes,
+        "compared": _uncompared(run.results),
+        "repeat": run.unrepeated,
+        "inputs": dependence.dead,
+    }
+    notes = list(dependence.notes)
+    for gate in RUN_GATE_NAMES:
+        (reasons[gate] if terms.strict else notes).extend(doubts.get(gate, []))
+    return ParityResult(
+        name=name,
+        threshold=terms.bound if terms.floors is None else _largest_bound(run.results, terms.bound),
+        strict=terms.strict,
+        seed=seed,
+        fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, truth.inputs, strict=True)),
+        answers=tuple(_answer(gate, reasons[gate]) for gate in RUN_GATE_NAMES),
+        reference=truth.facts,
+        candidate={**run.facts, "live_inputs": dependence.live},
+        notes=tuple(notes),
+        doubts=tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
+        floors=terms.floors.times if terms.floors else None,
+    )
+
+
+def _answer(gate: str, reasons: Sequence[str]) -> Answer:
+    return Answer.no(gate, "; ".join(reasons)) if reasons else Answer.yes(gate)
 
 
 def _uncompared(results: Sequence[FixtureResult]) -> list[str]:
@@ -287,6 +291,12 @@ def _random(facts: Mapping[str, Any]) -> list[str]:
         "the reference drew from torch's random generator while running, so inputs alone do not determine "
         "its output; pass noise as an input"
     ]
+
+
+def _largest_bound(results: Sequence[FixtureResult], most: float) -> float:
+    """The loosest bound that any output was held to; outputs without one are exact."""
+    bounds = [o.bound for result in results for o in result.outputs if o.bound]
+    return max(bounds, default=min(most, STRICT_THRESHOLD))
 
 
 def _facts(runner: Runner) -> dict[str, Any]:

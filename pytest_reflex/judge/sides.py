@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +13,7 @@ from pytest_reflex import settings
 from pytest_reflex.errors import InputError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner
+from pytest_reflex.runners.base import OnProvider
 
 
 @runtime_checkable
@@ -28,7 +30,54 @@ class Candidate(Protocol):
     def reference_runner(self, model: Any) -> Runner:
         """The model it was made from, as a runner that is called the way the candidate is."""
 
-    # It may have ``changed: str`` too: what of its files is not as its manifest says. No verdict passes that.
+
+@runtime_checkable
+class Sealed(Protocol):
+    """A candidate whose files have a manifest."""
+
+    @property
+    def changed(self) -> str:
+        """What of its files is not as its manifest says; empty where all is. No verdict passes that."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What is judged, against what.
+
+    Attributes:
+        reference: its runner.
+        candidate: its runner, never the reference's.
+        provider: the provider that the verdict insists on, or "" where the candidate has none.
+        inputs: what both are given: specs, or recorded inputs.
+    """
+
+    reference: Runner
+    candidate: Runner
+    provider: str
+    inputs: object
+
+
+def sides_of(reference: Any, candidate: Any, inputs: object, provider: str) -> Sides:
+    """Both sides of a check, from whatever its caller holds.
+
+    Args:
+        reference: a runner, an ``nn.Module``, or what the candidate knows how to call.
+        candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate`.
+        inputs: the inputs that were given, or None.
+        provider: ONNX Runtime's full name of the provider asked for.
+
+    Raises:
+        ReflexError: a side is nothing that can be judged, or both are the same runner.
+        SettingsError: the candidate was made for another provider.
+        InputError: nobody knows the inputs.
+    """
+    tested = candidate_runner(candidate, provider)
+    truth = reference_runner(reference, candidate)
+    if truth is tested:
+        raise ReflexError(f"{truth.name} is given as both reference and candidate; give two runners")
+    asked = provider_asked(tested, provider)
+    return Sides(truth, tested, asked, inputs_for(inputs, truth, candidate))
 
 
 def candidate_runner(candidate: Any, provider: str) -> Runner:
@@ -65,7 +114,7 @@ def reference_runner(reference: Any, candidate: Any) -> Runner:
 
 def provider_asked(runner: Runner, provider: str) -> str:
     """The provider that the verdict insists on, or "" where the candidate has none."""
-    made_for = getattr(runner, "provider_asked", None)
+    made_for = runner.provider_asked if isinstance(runner, OnProvider) else None
     if made_for is None:
         # No ONNX Runtime session, so nothing to fall back from; but what was asked for must still be met.
         return "" if provider == settings.PROVIDERS["cpu"] else provider
@@ -74,12 +123,6 @@ def provider_asked(runner: Runner, provider: str) -> str:
             f"provider: {provider} is asked for and {runner.name} was made for {made_for}; give one"
         )
     return str(made_for)
-
-
-def changed(candidate: Any) -> list[str]:
-    """What of the candidate's files is not as its manifest says; without a manifest, nothing."""
-    found = getattr(candidate, "changed", "") if isinstance(candidate, Candidate) else ""
-    return [str(found)] if found else []
 
 
 def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:
@@ -91,3 +134,10 @@ def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:
     if isinstance(candidate, Candidate):
         return candidate.inputs
     raise InputError("inputs is None and the candidate does not know its own; give a list of InputSpec")
+
+
+def changed(candidate: Any) -> list[str]:
+    """What of the candidate's files is not as its manifest says; without a manifest, nothing."""
+    sealed = isinstance(candidate, Candidate) and isinstance(candidate, Sealed)
+    found = candidate.changed if sealed else ""
+    return [str(found) or repr(found)] if found else []

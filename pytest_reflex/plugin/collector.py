@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pytest_reflex.report.json.documents import Entry, Run
 
 # The attribute of a test report that carries what the test found to the process that writes the files.
 ATTRIBUTE: Final = "reflex"
@@ -27,6 +30,7 @@ class Collector:
         self._json = json
         self._report = report
         self._results: list[dict[str, Any]] = []
+        self._entries: list[Entry] = []
         self._not_compared: list[dict[str, str]] = []
         self._written: list[Path] = []
         self._failures: list[dict[str, Any]] = []
@@ -45,11 +49,13 @@ class Collector:
         if line not in self.problems:
             self.problems.append(line)
 
-    def document(self) -> dict[str, Any]:
+    def run(self) -> Run:
+        """The run as it is known now; each result is read from what came through the pipe once."""
+        from pytest_reflex.report.json.documents import Entry, Run
         from pytest_reflex.report.merge import merge
 
-        found = {"results": self._results, "not_compared": self._not_compared, "problems": self.problems}
-        return merge([found])
+        self._entries += map(Entry.of, self._results[len(self._entries) :])
+        return merge([Run(tuple(self._entries), tuple(self._not_compared), tuple(self.problems))])
 
     def close(self) -> None:
         """Say what is missing from the session, then write the files; one that cannot be is a problem."""
@@ -60,13 +66,14 @@ class Collector:
         from pytest_reflex.report.files import write_text
         from pytest_reflex.report.json.values import dumps
 
-        made = self.document()
+        run = self.run()
+        made = run.to_json()
         files = {} if self._json is None else {self._json: dumps(made)}
         if self._report is not None:
             from pytest_reflex.report.html.pages import page
 
             files[self._report / "parity.json"] = dumps(made)
-            files[self._report / "index.html"] = page(made)
+            files[self._report / "index.html"] = page(run)
         for path, text in files.items():
             try:
                 write_text(path, text)
@@ -81,7 +88,7 @@ class Collector:
 
         if self.empty or not github.running():
             return []
-        if problem := github.add_summary(self.document()):
+        if problem := github.add_summary(self.run()):
             self.problem(problem)
         failures = sorted(self._failures, key=lambda f: (f["nodeid"], f["line"], f["reason"]))
         lines = [
@@ -97,4 +104,4 @@ class Collector:
         written = [(f"report: {path}", "plain") for path in self._written if path.name != "parity.json"]
         from pytest_reflex.report.text.summary import summary_lines
 
-        return summary_lines(self.document(), written)
+        return summary_lines(self.run(), written)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from pytest_reflex.errors import ParityError, ReflexError
-from pytest_reflex.settings import Settings, Source, call
+from pytest_reflex.settings import ParityOptions, Settings, Source, call
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,13 +55,8 @@ class Parity:
         candidate: Any,
         *,
         inputs: Sequence[InputSpec] | Sequence[Mapping[str, np.ndarray]] | None = None,
-        threshold: float | str | None = None,
-        fixtures: int | None = None,
-        seed: int | None = None,
-        provider: str | None = None,
-        floor: bool | float | None = None,
-        trajectory: bool | None = None,
         name: str | None = None,
+        **options: Unpack[ParityOptions],
     ) -> ParityResult:
         """Check the candidate against the reference; see :func:`pytest_reflex.check`.
 
@@ -72,14 +67,9 @@ class Parity:
             reference: the PyTorch policy, an ``nn.Module`` or a runner.
             candidate: an export, a path to an ``.onnx`` file, or a runner.
             inputs: input specifications, or recorded inputs; None takes the candidate's own.
-            threshold: pass is ``max_abs_diff`` strictly below it, in the outputs' own unit.
-            fixtures: how many fixtures are drawn.
-            seed: what they are drawn with.
-            provider: the execution provider the candidate must run on.
-            floor: run the reference in float64 too, and say what is rounding and what a bug.
-            trajectory: see the error after each denoising step too; by default where the verdict is fail or
-                a report is written.
             name: what the result is called in reports.
+            **options: ``threshold``, ``fixtures`` and so on, the keywords of
+                :class:`~pytest_reflex.settings.ParityOptions`.
 
         Returns:
             The result, which passed.
@@ -89,34 +79,14 @@ class Parity:
             ReflexError: no verdict could be reached.
         """
         __tracebackhide__ = True
-        given = {
-            "threshold": threshold,
-            "fixtures": fixtures,
-            "seed": seed,
-            "provider": provider,
-            "floor": floor,
-            "trajectory": trajectory,
-        }
         from pytest_reflex.judge.check import check
 
         try:
-            settings = self._resolve(call(given))
-            trajectory = settings.trajectory
-            if trajectory is None and settings.report is not None:
-                trajectory = True  # the page has a place for it
-            result = check(
-                reference,
-                candidate,
-                inputs=inputs,
-                threshold=settings.threshold,
-                fixtures=settings.fixtures,
-                seed=settings.seed,
-                provider=settings.provider,
-                strict=settings.strict,
-                floor=settings.floor,
-                trajectory=trajectory,
-                name=name or self._next_name(),
-            )
+            settings = self._resolve(call(options))
+            told = settings.check_options()
+            if settings.trajectory is None and settings.report is not None:
+                told["trajectory"] = True  # the page has a place for it
+            result = check(reference, candidate, inputs=inputs, name=name or self._next_name(), **told)
             if not result.passed:
                 from pytest_reflex.judge.diagnose import diagnosed
 

@@ -19,29 +19,6 @@ from pytest_reflex.plugin.fixture import Parity
 from pytest_reflex.plugin.outcome import Outcome, refuse, verdict_first
 from pytest_reflex.plugin.progress_line import line_for
 
-_OPTIONS: Final = (
-    # name, metavar, type of the ini value, help. Text stays text, for our own parser and its messages; a
-    # number in a TOML file may be written as one.
-    ("strict", None, bool | str, "tighten every threshold to 1e-5 and fail what could pass silently"),
-    ("threshold", "FLOAT", float | str, "pass is max_abs_diff strictly below it (default 1e-4)"),
-    ("fixtures", "N", int | str, "how many fixtures are drawn (default 5)"),
-    ("seed", "N", int | str, "what fixtures are drawn with (default 0)"),
-    ("provider", "NAME", str, "the execution provider the candidate must run on (default cpu)"),
-    ("floor", None, bool | str, "run the reference in float64 too, and say what is rounding and what a bug"),
-    ("trajectory", None, bool | str, "see the error after each denoising step of a passing test too"),
-    (
-        "locate",
-        "SECONDS",
-        float | str,
-        "how long a failing test may look for the place (60; 0 is never)",
-    ),
-    ("report", "DIR", str, "write DIR/index.html and DIR/parity.json"),
-    ("json", "PATH", str, "write the results to PATH as JSON"),
-)
-_MARKER: Final = (
-    "parity(threshold=1e-4, fixtures=5, seed=0, provider='cpu', floor=False, trajectory=None): "
-    "a test that compares an export with its PyTorch reference through the `parity` fixture."
-)
 _SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()
 _SETTINGS: Final = pytest.StashKey[settings.Settings]()
 _USAGE_ERROR: Final = "reflex_usage_error"
@@ -50,22 +27,33 @@ _OUTCOME: Final = pytest.StashKey[Outcome]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("reflex", "parity of an ONNX export with its PyTorch reference")
-    for name, metavar, kind, text in _OPTIONS:
+    for name, setting in settings.RUN.items():
+        text = setting.help_with_default
         # No default but None: anything else would hide the ini file's value.
-        if metavar is None:
+        if setting.metavar is None:
             group.addoption(f"--reflex-{name}", action="store_true", default=None, help=text)
         else:
-            group.addoption(f"--reflex-{name}", metavar=metavar, default=None, help=text)
+            group.addoption(f"--reflex-{name}", metavar=setting.metavar, default=None, help=text)
         # Before pytest 9.2 an ini value has no union of types.
-        type_ = kind if pytest.version_tuple >= (9, 2) else "string"
+        type_ = setting.ini if pytest.version_tuple >= (9, 2) else "string"
         parser.addini(f"reflex_{name}", text, type=type_, default=None)  # type: ignore[arg-type]
 
 
+def _marker_line() -> str:
+    keywords = ", ".join(
+        f"{name}={setting.default!r}" if setting.ini is str else f"{name}={setting.default}"
+        for name, setting in settings.PARITY.items()
+    )
+    return (
+        f"parity({keywords}): "
+        "a test that compares an export with its PyTorch reference through the `parity` fixture."
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", _MARKER)
-    names = [name for name, *_ in _OPTIONS]
-    given = settings.command_line({name: config.getoption(f"reflex_{name}") for name in names})
-    ini = settings.ini_file({name: config.getini(f"reflex_{name}") for name in names})
+    config.addinivalue_line("markers", _marker_line())
+    given = settings.command_line({name: config.getoption(f"reflex_{name}") for name in settings.RUN})
+    ini = settings.ini_file({name: config.getini(f"reflex_{name}") for name in settings.RUN})
     try:
         chosen = settings.resolve(given, ini)
     except SettingsError as error:

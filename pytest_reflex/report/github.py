@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_reflex.report.json.documents import Run
 
 
 def running() -> bool:
@@ -33,7 +36,7 @@ def from_workspace(path: str | os.PathLike[str]) -> str:
     return os.path.relpath(full, root if inside else None).replace(os.sep, "/")
 
 
-def add_summary(document: Mapping[str, Any], against: Mapping[str, Any] | None = None) -> str:
+def add_summary(run: Run | Mapping[str, Any], against: Run | None = None) -> str:
     """Append the run to the job's summary; empty, or why it could not be written."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not running() or not path:
@@ -42,7 +45,7 @@ def add_summary(document: Mapping[str, Any], against: Mapping[str, Any] | None =
 
     try:
         with open(path, "a", encoding="utf-8") as file:
-            file.write(markdown(document, against) + "\n")
+            file.write(markdown(run, against) + "\n")
     except OSError as error:
         return f"{path}: the job summary could not be written ({error.strerror or error})"
     return ""

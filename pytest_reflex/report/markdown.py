@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_reflex.report.compare import KINDS, Change, compare
-from pytest_reflex.report.json.results import result_from_json
-from pytest_reflex.report.json.values import number
+from pytest_reflex.report.json.documents import Entry, Run, run_of
+from pytest_reflex.report.json.values import plain
 from pytest_reflex.report.origins import UNALIKE, made_on, unalike
 from pytest_reflex.report.scale import distance
 from pytest_reflex.report.text.divergence import around, by_layer, where_line
 from pytest_reflex.report.text.rounding import word_line
 from pytest_reflex.report.text.terminal import bound, cosine, figure
 from pytest_reflex.verdict.divergence import Divergence
+from pytest_reflex.verdict.results import RunResult
 
 # GitHub takes a mebibyte for one step; a reader takes less.
 _ROWS: Final = 100
@@ -25,37 +26,36 @@ _LAYERS: Final = 12
 _MACHINES: Final = 5
 
 
-def markdown(document: Mapping[str, Any], against: Mapping[str, Any] | None = None) -> str:
-    """A run document, or an error document, as GitHub's Markdown.
+def markdown(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | None = None) -> str:
+    """A run, or one that reached no verdict, as GitHub's Markdown.
 
     Args:
-        document: what to show.
-        against: an earlier run document, to say what changed since.
+        made: what to show: a run or its document.
+        against: an earlier run, to say what changed since.
     """
-    if "error" in document:
-        error = document["error"]
+    run = run_of(made)
+    if run.error is not None:
+        error = run.error
         return f"## ⚠️ parity: no verdict\n\n{text(error['type'])}: {text(error['message'])}\n"
-    results = document["results"]
-    failing = [entry for entry in results if entry["passed"] is not True]
-    word = "✅ parity PASS" if document["passed"] else "❌ parity FAIL"
+    results = [entry.result for entry in run.results]
+    failing = [result for result in results if not result.passed]
+    word = "✅ parity PASS" if run.passed else "❌ parity FAIL"
     parts = [
         f"## {word}",
-        f"{len(results)} compared, {len(failing)} failing, {len(document['not_compared'])} not compared.",
-        _bullets(document["problems"]),
-        "" if against is None else _changes(compare(against, document)),
-        _overview([*failing, *(entry for entry in results if entry["passed"] is True)]),
+        f"{len(results)} compared, {len(failing)} failing, {len(run.not_compared)} not compared.",
+        _bullets(run.problems),
+        "" if against is None else _changes(compare(run_of(against), run)),
+        _overview([*failing, *(result for result in results if result.passed)]),
         _bullets(f"made on {line}" for line in made_on(results)[:_MACHINES]),
-        *(_failure(entry) for entry in failing[:_FIXTURES]),
-        _bullets(
-            f"not compared: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in document["not_compared"]
-        ),
+        *(_failure(result) for result in failing[:_FIXTURES]),
+        _bullets(f"not compared: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in run.not_compared),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def text(value: object) -> str:
     """Text from outside as text: no HTML, no Markdown, no mention, in one line."""
-    line = " ".join(str(value).split())
+    line = " ".join(str(plain(str(value))).split())
     line = line if len(line) <= _NAME else f"{line[:120]} […] {line[-60:]}"
     # What writes from right to left is shut in, and every mark that Markdown reads is an entity.
     safe = re.sub(r"[^\w\s./:,\[\]()+=…-]", lambda m: f"&#{ord(m[0])};", html.unescape(line))
@@ -63,54 +63,53 @@ def text(value: object) -> str:
     return f"<bdi>{safe}</bdi>" if not safe.isascii() or "&#" in safe else safe
 
 
-def _overview(results: Sequence[Mapping[str, Any]]) -> str:
+def _overview(results: Sequence[RunResult]) -> str:
     header: tuple[str, ...] = ("verdict", "name", "max_abs_diff", "threshold", "distance", "fixtures failing")
     rows: list[tuple[str, ...]] = [
         (
-            "✅ PASS" if entry["passed"] is True else "❌ FAIL",
-            text(entry["name"]),
-            figure(number(entry["max_abs_diff_across_all"]), entry["threshold"]),
-            bound(entry["threshold"]),
-            distance(number(entry["max_abs_diff_across_all"]), entry["threshold"]),
-            f"{sum(not f['passed'] for f in entry['fixtures'])} of {len(entry['fixtures'])}",
+            "✅ PASS" if result.passed else "❌ FAIL",
+            text(result.name),
+            figure(result.max_abs_diff_across_all, result.threshold),
+            bound(result.threshold),
+            distance(result.max_abs_diff_across_all, result.threshold),
+            f"{sum(not f.passed for f in result.fixtures)} of {len(result.fixtures)}",
         )
-        for entry in results
+        for result in results
     ]
-    if any(entry["word"] for entry in results):
+    if any(result.word for result in results):
         header = (*header, "floor")
-        rows = [(*row, entry["word"] or "-") for row, entry in zip(rows, results, strict=True)]
+        rows = [(*row, result.word or "-") for row, result in zip(rows, results, strict=True)]
     return _table(header, rows)
 
 
-def _failure(entry: Mapping[str, Any]) -> str:
+def _failure(result: RunResult) -> str:
     """Why one result fails, and its failing fixtures, folded away."""
-    result = result_from_json(entry)
     causes = [line for line in (word_line(result), result.located and where_line(result.located)) if line]
-    reasons = [f"{gate['gate']}: {gate['reason']}" for gate in entry["gates"] if gate["passed"] is not True]
-    failing = [f for f in entry["fixtures"] if not f["passed"]]
+    reasons = [f"{answer.gate}: {answer.refusal}" for answer in result.answers if not answer.passed]
+    failing = [(f, refusal) for f in result.fixtures if (refusal := f.refusal) is not None]
     rows = [
         (
-            str(f["fixture_idx"]),
-            figure(number(f["max_abs_diff"]), entry["threshold"]),
-            figure(number(f["mean_abs_diff"])),
-            cosine(number(f["cos"])),
-            text(f["gate"]),
-            text(f["reason"]),
+            str(f.fixture_idx),
+            figure(f.max_abs_diff, result.threshold),
+            figure(f.mean_abs_diff),
+            cosine(f.cos),
+            text(refusal.gate),
+            text(refusal.refusal),
         )
-        for f in failing
+        for f, refusal in failing
     ]
     table = _table(("fixture_idx", "max_abs_diff", "mean_abs_diff", "cos", "gate", "reason"), rows, _FIXTURES)
-    parts = (_bullets([*causes, *reasons]), table, _growth(entry), _layers(result.located))
+    parts = (_bullets([*causes, *reasons]), table, _growth(result), _layers(result.located))
     body = "\n\n".join(part for part in parts if part)
-    return f"<details><summary>{text(entry['name'])}</summary>\n\n{body}\n\n</details>"
+    return f"<details><summary>{text(result.name)}</summary>\n\n{body}\n\n</details>"
 
 
-def _growth(entry: Mapping[str, Any]) -> str:
+def _growth(result: RunResult) -> str:
     """How the error grew over the denoising steps, in a line; empty where nobody saw."""
-    if not entry["steps"]:
+    if not result.steps:
         return ""
-    figures = ", ".join(figure(number(step["max_abs_diff"])) for step in entry["steps"])
-    return f"max_abs_diff after each denoising step of fixture {entry['steps_of']}: {figures}."
+    figures = ", ".join(figure(step.max_abs_diff) for step in result.steps)
+    return f"max_abs_diff after each denoising step of fixture {result.steps_of}: {figures}."
 
 
 def _layers(divergence: Divergence | None) -> str:
@@ -136,10 +135,10 @@ def _changes(changes: Sequence[Change]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _seen(entry: Mapping[str, Any] | None) -> str:
+def _seen(entry: Entry | None) -> str:
     if entry is None:
         return "-"
-    return figure(number(entry["max_abs_diff_across_all"]), entry["threshold"])
+    return figure(entry.result.max_abs_diff_across_all, entry.result.threshold)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], most: int = _ROWS) -> str:

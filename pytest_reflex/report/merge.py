@@ -3,41 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from pytest_reflex.report.json.documents import document
+from pytest_reflex.report.json.documents import Entry, Run, run_of
 from pytest_reflex.report.json.values import dumps
-from pytest_reflex.report.rejudge import rejudge_entry
+from pytest_reflex.report.rejudge import rejudge
 
 
 def merge(
-    documents: Iterable[Mapping[str, Any]], *, threshold: float | None = None, strict: bool = False
-) -> dict[str, Any]:
-    """One document of several.
+    runs: Iterable[Run | Mapping[str, Any]], *, threshold: float | None = None, strict: bool = False
+) -> Run:
+    """One run of several.
 
     What stands twice, the same to the last digit, is kept once, so a shard that is given twice changes
-    nothing. A document that reached no verdict becomes a problem of the run.
+    nothing. A run that reached no verdict becomes a problem of the run.
 
     Args:
-        documents: what :func:`pytest_reflex.report.json.read` gave.
+        runs: runs, or their documents.
         threshold: judge every result again at this threshold.
         strict: judge every result again strictly, and let no parity test go without a result.
 
     Returns:
-        The document, without an ``exit_code``: that belonged to the processes that wrote the shards.
+        The run. Its document has no ``exit_code``: that belonged to the processes that wrote the shards.
     """
-    results: list[dict[str, Any]] = []
-    not_compared: list[dict[str, Any]] = []
+    results: list[Entry] = []
+    not_compared: list[Mapping[str, Any]] = []
     problems: set[str] = set()
-    for made in documents:
-        if "error" in made:
-            problems.add(f"no verdict: {made['error']['type']}: {made['error']['message']}")
-            continue
-        results += made["results"]
-        not_compared += made["not_compared"]
-        problems |= set(made["problems"])
+    for run in map(run_of, runs):
+        if run.error is not None:
+            problems.add(f"no verdict: {run.error['type']}: {run.error['message']}")
+        results += run.results
+        not_compared += run.not_compared
+        problems |= set(run.problems)
     if threshold is not None or strict:
-        results = [rejudge_entry(e, threshold=threshold, strict=strict or None) for e in results]
+        results = [
+            replace(e, result=rejudge(e.result, threshold=threshold, strict=strict or None)) for e in results
+        ]
     if strict:
         not_compared = [
             test
@@ -47,15 +49,15 @@ def merge(
         ]
         if not results:
             problems.add("no parity result in these documents; --strict wants at least one")
-    return document(in_order(results), not_compared=_tests(not_compared), problems=sorted(problems))
+    return Run(in_order(results), _tests(not_compared), tuple(sorted(problems)))
 
 
-def in_order(results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def in_order(results: Iterable[Entry]) -> tuple[Entry, ...]:
     """Entries by test, call and name; of two that are the same in all they hold, one."""
-    found = {(e.get("nodeid", ""), e.get("call", 0), e["name"], dumps(e)): e for e in results}
-    return [found[key] for key in sorted(found)]
+    found = {(e.nodeid or "", e.call or 0, e.result.name, dumps(e.json)): e for e in results}
+    return tuple(found[key] for key in sorted(found))
 
 
-def _tests(not_compared: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _tests(not_compared: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     found = {(t["nodeid"], t["outcome"], t["reason"]): t for t in not_compared}
-    return [found[key] for key in sorted(found)]
+    return tuple(found[key] for key in sorted(found))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pytest_reflex.report.compare import Change
 from pytest_reflex.verdict import machine
+from pytest_reflex.verdict.results import RunResult
 
 UNALIKE: Final = "The two runs were not made alike, so figures may differ for that alone:"
 
@@ -42,12 +43,14 @@ def unalike(changes: Iterable[Change]) -> list[Unalike]:
     Only results that stand in both runs are looked at. What neither run states is not said; where only one of
     the two states its machine, the processor is said to be not stated in the other.
     """
-    pairs = [(c.before, c.after) for c in changes if c.before is not None and c.after is not None]
+    pairs = [
+        (c.before.result, c.after.result) for c in changes if c.before is not None and c.after is not None
+    ]
     # (label, before, now) -> the sides of each result in which it was found
     found: dict[tuple[str, str], dict[int, set[str]]] = {}
     for at, (before, after) in enumerate(pairs):
         for side in _SIDES:
-            for label, words in _differences(_origin(before.get(side)), _origin(after.get(side))):
+            for label, words in _differences(_origin(getattr(before, side)), _origin(getattr(after, side))):
                 found.setdefault((label, words), {}).setdefault(at, set()).add(side)
     said = []
     for (label, words), where in sorted(found.items(), key=lambda item: _place(item[0])):
@@ -58,13 +61,13 @@ def unalike(changes: Iterable[Change]) -> list[Unalike]:
     return said
 
 
-def made_on(results: Sequence[Mapping[str, Any]]) -> list[str]:
+def made_on(results: Iterable[RunResult]) -> list[str]:
     """What the results were made on, a line for each machine and setting; empty where none is stated."""
-    return list(dict.fromkeys(line for entry in results if (line := _made_on(entry))))
+    return list(dict.fromkeys(line for result in results if (line := _made_on(result))))
 
 
-def _made_on(entry: Mapping[str, Any]) -> str:
-    origins = {side: _origin(entry.get(side)) for side in _SIDES}
+def _made_on(result: RunResult) -> str:
+    origins = {side: _origin(getattr(result, side)) for side in _SIDES}
     stated = {side: origin[_PROCESSOR] for side, origin in origins.items() if _PROCESSOR in origin}
     if not stated:
         return ""

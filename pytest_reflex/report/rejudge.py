@@ -6,14 +6,12 @@ other gates keep the answers they gave; what strict makes of a doubt follows fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from pytest_reflex import settings
-from pytest_reflex.report.json.results import ENTRY_KEYS, Result, result_from_json, result_to_json
+from pytest_reflex.report.json.results import Result
 from pytest_reflex.verdict.gates import STRICT_THRESHOLD, below_threshold
-from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, YES, Answer, FixtureResult, RunResult
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, RunResult
 
 
 def rejudge(result: Result, *, threshold: float | None = None, strict: bool | None = None) -> Result:
@@ -48,15 +46,6 @@ def rejudge(result: Result, *, threshold: float | None = None, strict: bool | No
     )
 
 
-def rejudge_entry(
-    entry: Mapping[str, Any], *, threshold: float | None = None, strict: bool | None = None
-) -> dict[str, Any]:
-    """The same for an entry of a run document, whose ``nodeid`` and ``call`` it keeps."""
-    kept = {key: entry[key] for key in ENTRY_KEYS if key in entry}
-    again = rejudge(result_from_json(entry), threshold=threshold, strict=strict)
-    return {**kept, **result_to_json(again)}
-
-
 def _fixture(fixture: FixtureResult, bound: float, *, keep: bool) -> FixtureResult:
     """The fixture judged at ``bound``; ``keep`` leaves outputs the lower bounds of their own."""
     refusal = fixture.refusal
@@ -71,8 +60,7 @@ def _fixture(fixture: FixtureResult, bound: float, *, keep: bool) -> FixtureResu
         for o in fixture.outputs
     )
     own = {o.name: o.bound for o in outputs if o.bound is not None}
-    said = below_threshold(differences, bound, own)
-    return replace(fixture, answers=(*earlier, Answer(FIXTURE_GATE_NAMES[-1], said)), outputs=outputs)
+    return replace(fixture, answers=(*earlier, below_threshold(differences, bound, own)), outputs=outputs)
 
 
 def _with_doubts(answer: Answer, result: RunResult, strictly: bool) -> Answer:
@@ -81,5 +69,5 @@ def _with_doubts(answer: Answer, result: RunResult, strictly: bool) -> Answer:
     if not doubts:
         return answer
     if strictly:
-        return Answer(answer.gate, doubts if answer.yes else f"{answer.said}; {doubts}")
-    return Answer(answer.gate, answer.said.removesuffix(doubts).removesuffix("; ") or YES)
+        return Answer.no(answer.gate, f"{answer.refusal}; {doubts}" if answer.refusal else doubts)
+    return Answer(answer.gate, (answer.refusal or "").removesuffix(doubts).removesuffix("; ") or None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from pytest_reflex.report.json.values import number
+from pytest_reflex.verdict.results import RunResult
 
 # Digits after the binary point of the significand, by numpy name.
 _FRACTION_BITS: Final = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
@@ -42,7 +42,7 @@ def axis(values: Iterable[float | None]) -> Axis:
     return Axis(first, max(last, first + 2))
 
 
-def ulp_step(entry: Mapping[str, Any]) -> tuple[float, str, float] | None:
+def ulp_step(result: RunResult) -> tuple[float, str, float] | None:
     """The least difference that two floats near the reference's largest value can have.
 
     One unit in the last place there: ``2**(floor(log2(scale)) - fraction bits)`` (IEEE 754).
@@ -52,14 +52,14 @@ def ulp_step(entry: Mapping[str, Any]) -> tuple[float, str, float] | None:
         where no float output was measured.
     """
     found: tuple[float, str, float] | None = None
-    for fixture in entry["fixtures"]:
-        for output in fixture["outputs"]:
-            bits = _FRACTION_BITS.get(output["dtype"])
-            scale = number((output["difference"] or {}).get("scale"))
+    for fixture in result.fixtures:
+        for output in fixture.outputs:
+            bits = _FRACTION_BITS.get(output.dtype)
+            scale = None if output.difference is None else output.difference.scale
             if bits is not None and scale and math.isfinite(scale):
                 step = math.ldexp(1.0, math.frexp(scale)[1] - 1 - bits)
                 if found is None or step > found[0]:
-                    found = step, output["dtype"], scale
+                    found = step, output.dtype, float(scale)
     return found
 
 

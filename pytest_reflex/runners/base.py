@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 class Runner(Protocol):
     """Maps named arrays to named arrays between :meth:`open` and :meth:`close`, as often as wanted.
 
-    A runner that stands on ONNX Runtime also has ``provider_asked`` (ONNX Runtime's full name) and, once
-    open, ``providers_used`` (what its session reports, the first of which the verdict looks at).
-
-    A runner of a denoising loop may have ``trajectory(inputs)``: what the loop holds after each of its steps,
-    stacked, the last of which is the output. It is asked of a closed runner, which opens what it needs and
-    closes it again. Where it is None, or not there, the steps of that runner cannot be seen.
+    What else it can do it says by being an :class:`OnProvider`, a :class:`SaysProviders`, a
+    :class:`HasFloat64` or a :class:`HasTrajectory` too; what only a ``__getattr__`` knows of is not seen.
 
     Attributes:
         name: what the runner runs, for people.
@@ -59,6 +55,51 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
+class OnProvider(Protocol):
+    """A runner that stands on ONNX Runtime; it has to be a :class:`SaysProviders` too, once it is open."""
+
+    @property
+    def provider_asked(self) -> str | None:
+        """ONNX Runtime's full name of the provider that it was made for; None where it has none."""
+
+
+@runtime_checkable
+class SaysProviders(Protocol):
+    """A runner that says what it ran on."""
+
+    @property
+    def providers_used(self) -> Sequence[str]:
+        """What its session reports, the first of which the verdict looks at; empty before it is open."""
+        ...
+
+
+@runtime_checkable
+class HasFloat64(Protocol):
+    """A runner that can compute in float64 what it computes in float32."""
+
+    def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What ``run`` would give if every float were a float64.
+
+        Raises:
+            ReflexError: the model does not run in float64; the message says why.
+        """
+        ...
+
+
+@runtime_checkable
+class HasTrajectory(Protocol):
+    """A runner of a denoising loop that can show its steps."""
+
+    @property
+    def trajectory(self) -> Trajectory | None:
+        """What the loop holds after each of its steps, stacked, the last of which is the output.
+
+        It is asked of a closed runner, which opens what it needs and closes it again. Where it is None the
+        steps cannot be seen.
+        """
+
+
 class RunnerBase:
     """Gives a runner ``with runner:``, which opens it and closes it whatever happens."""
 
@@ -84,8 +125,7 @@ class RunnerBase:
 
 def trajectory_of(runner: object) -> Trajectory | None:
     """A runner's ``trajectory``; None where it has none."""
-    found: Trajectory | None = getattr(runner, "trajectory", None)
-    return found
+    return runner.trajectory if isinstance(runner, HasTrajectory) else None
 
 
 def copied(arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -15,7 +15,6 @@ from pytest_reflex.verdict.gates import (
 from pytest_reflex.verdict.results import (
     FIXTURE_GATE_NAMES,
     RUN_GATE_NAMES,
-    YES,
     Answer,
     FixtureResult,
     OutputResult,
@@ -28,7 +27,6 @@ __all__ = [
     "RUN_GATE_NAMES",
     "STRICT_THRESHOLD",
     "THRESHOLD",
-    "YES",
     "Answer",
     "Evidence",
     "FixtureResult",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, YES, Answer, FixtureResult, OutputResult
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,41 +44,49 @@ class Evidence:
         return {name: difference(r, self.candidate[name]) for name, r in self.reference.items()}
 
 
-def _structure(e: Evidence) -> str:
+def _structure(e: Evidence) -> Answer:
     if not e.reference:
-        return "the reference gave no output, so there is nothing to compare"
+        return Answer.no("structure", "the reference gave no output, so there is nothing to compare")
     want, got = list(e.reference), list(e.candidate)
     missing = [n for n in want if n not in e.candidate]
     extra = [n for n in got if n not in e.reference]
     if missing or extra:
         parts = [f"missing {', '.join(map(repr, missing))}"] if missing else []
         parts += [f"unexpected {', '.join(map(repr, extra))}"] if extra else []
-        return f"outputs differ: {'; '.join(parts)} (reference gives {', '.join(map(repr, want))})"
+        return Answer.no(
+            "structure", f"outputs differ: {'; '.join(parts)} (reference gives {', '.join(map(repr, want))})"
+        )
     if want != got:
-        return f"outputs are reordered: reference gives {', '.join(want)}, candidate {', '.join(got)}"
+        return Answer.no(
+            "structure",
+            f"outputs are reordered: reference gives {', '.join(want)}, candidate {', '.join(got)}",
+        )
     for name in want:
         r, c = e.reference[name], e.candidate[name]
         if r.dtype != c.dtype:
-            return f"{name}: dtype is {c.dtype}, reference has {r.dtype}"
+            return Answer.no("structure", f"{name}: dtype is {c.dtype}, reference has {r.dtype}")
         if r.shape != c.shape:
-            return f"{name}: shape is {list(c.shape)}, reference has {list(r.shape)}"
+            return Answer.no("structure", f"{name}: shape is {list(c.shape)}, reference has {list(r.shape)}")
         if r.size == 0:
-            return f"{name}: shape {list(r.shape)} holds no element, so there is nothing to compare"
+            return Answer.no(
+                "structure", f"{name}: shape {list(r.shape)} holds no element, so there is nothing to compare"
+            )
         if r.dtype.kind not in "fiub" and r.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
-            return f"{name}: dtype {r.dtype} cannot be compared as numbers"
-    return YES
+            return Answer.no("structure", f"{name}: dtype {r.dtype} cannot be compared as numbers")
+    return Answer.yes("structure")
 
 
-def _provider(e: Evidence) -> str:
+def _provider(e: Evidence) -> Answer:
     if not e.provider_asked:
-        return YES  # the candidate is no ONNX Runtime session: it has no provider to fall back from
+        # The candidate is no ONNX Runtime session: it has no provider to fall back from.
+        return Answer.yes("provider")
     used = e.providers_used[0] if e.providers_used else None
     if used == e.provider_asked:
-        return YES
-    return f"ran on {used or 'no provider'}, not on {e.provider_asked} as asked"
+        return Answer.yes("provider")
+    return Answer.no("provider", f"ran on {used or 'no provider'}, not on {e.provider_asked} as asked")
 
 
-def _finite(e: Evidence) -> str:
+def _finite(e: Evidence) -> Answer:
     import numpy as np
 
     for name, r in e.reference.items():
@@ -89,13 +97,14 @@ def _finite(e: Evidence) -> str:
             if bad.any():
                 at = [int(i) for i in np.argwhere(bad)[0]]
                 value = float(array[tuple(at)])
-                return (
-                    f"{side} {name}{at} is {value} ({int(bad.sum())} of {bad.size} elements are not finite)"
+                return Answer.no(
+                    "finite",
+                    f"{side} {name}{at} is {value} ({int(bad.sum())} of {bad.size} elements are not finite)",
                 )
-    return YES
+    return Answer.yes("finite")
 
 
-def _exact(e: Evidence) -> str:
+def _exact(e: Evidence) -> Answer:
     import numpy as np
 
     for name, r in e.reference.items():
@@ -103,37 +112,40 @@ def _exact(e: Evidence) -> str:
         if r.dtype.kind in "iub" and not np.array_equal(r, c):
             wrong = r != c
             at = [int(i) for i in np.argwhere(wrong)[0]]
-            return (
+            return Answer.no(
+                "exact",
                 f"{name}{at} is {c[tuple(at)]}, reference has {r[tuple(at)]} "
-                f"({int(wrong.sum())} of {wrong.size} elements differ; {r.dtype} must be equal)"
+                f"({int(wrong.sum())} of {wrong.size} elements differ; {r.dtype} must be equal)",
             )
-    return YES
+    return Answer.yes("exact")
 
 
-def _threshold(e: Evidence) -> str:
+def _threshold(e: Evidence) -> Answer:
     return below_threshold(e.differences, e.threshold, e.bounds)
 
 
 def below_threshold(
     differences: Mapping[str, Difference], threshold: float, bounds: Mapping[str, float] | None = None
-) -> str:
-    """What the threshold gate says of each output's figures: :data:`YES`, or why not."""
+) -> Answer:
+    """What the threshold gate says of the outputs' figures: yes, or why not of the first that is above."""
     for name, d in differences.items():
         bound = (bounds or {}).get(name, threshold)
         # Asked this way round, a NaN is a refusal.
         if not (d.max_abs_diff < bound):
-            return f"{name}: max_abs_diff {d.max_abs_diff:.3e} is not below {bound:.1e}"
-    return YES
+            return Answer.no(
+                "threshold", f"{name}: max_abs_diff {d.max_abs_diff:.3e} is not below {bound:.1e}"
+            )
+    return Answer.yes("threshold")
 
 
-FIXTURE_GATES: Final[tuple[tuple[str, Callable[[Evidence], str]], ...]] = tuple(
+FIXTURE_GATES: Final[tuple[tuple[str, Callable[[Evidence], Answer]], ...]] = tuple(
     zip(FIXTURE_GATE_NAMES, (_structure, _provider, _finite, _exact, _threshold), strict=True)
 )
 
 
 def same_structure(evidence: Evidence) -> bool:
     """Whether both sides' outputs can be laid side by side."""
-    return _structure(evidence) == YES
+    return _structure(evidence).passed
 
 
 def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
@@ -142,11 +154,14 @@ def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
 
     answers: list[Answer] = []
     for name, gate in FIXTURE_GATES:
-        answers.append(Answer(name, gate(evidence)))
-        if not answers[-1].yes:
+        answer = gate(evidence)
+        if not isinstance(answer, Answer) or answer.gate != name:
+            answer = Answer.no(name, f"the {name} gate answered {answer!r}, which is no answer of its own")
+        answers.append(answer)
+        if not answer.passed:
             break
     # Figures are taken whenever the arrays can be laid side by side, also for a fixture that was refused.
-    comparable = answers[0].yes
+    comparable = answers[0].passed
     outputs = tuple(
         OutputResult(
             name,

@@ -1,9 +1,8 @@
 """What a check found, as data that nothing changes; whether it passed follows from the answers.
 
-A fixture passes when every gate in :data:`FIXTURE_GATE_NAMES` has answered :data:`YES`, and a run passes
-when it holds at least one fixture, all of them pass, and every gate in :data:`RUN_GATE_NAMES` has
-answered :data:`YES` too. There is no flag to set: ``passed`` is derived from the answers, so what
-was never asked is a fail.
+A fixture passes when every gate in :data:`FIXTURE_GATE_NAMES` has answered yes, and a run passes when it
+holds at least one fixture, all of them pass, and every gate in :data:`RUN_GATE_NAMES` has answered yes too.
+There is no flag to set: ``passed`` is derived from the answers, so what was never asked is a fail.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from pytest_reflex.verdict.rounding import worst_word
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from pytest_reflex.verdict.rounding import Floor, Word
     from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
-# What a gate answers when it is satisfied. A sentinel, so that None, "" or a forgotten return is no yes.
-YES: Final = "yes"
-
 FIXTURE_GATE_NAMES: Final = ("structure", "provider", "finite", "exact", "threshold")
 # intact: the files are those of the manifest; compared: something was; repeat: a repeated fixture gave
 # the same bits; inputs: none is dead.
@@ -32,14 +28,41 @@ RUN_GATE_NAMES: Final = ("intact", "compared", "repeat", "inputs")
 
 @dataclass(frozen=True)
 class Answer:
-    """What one gate said: its name and :data:`YES`, or its name and the reason it refused."""
+    """What one gate answered. :meth:`yes` and :meth:`no` make one, so that no text can be a yes.
+
+    Attributes:
+        gate: the gate's name.
+        refusal: why it refused; None is a yes.
+
+    Raises:
+        ValueError: the refusal is no text, or empty.
+    """
 
     gate: str
-    said: str
+    refusal: str | None
+
+    def __post_init__(self) -> None:
+        if self.refusal is not None and not (isinstance(self.refusal, str) and self.refusal):
+            raise ValueError(f"the {self.gate} gate's refusal is {self.refusal!r}; give the reason as text")
+
+    @classmethod
+    def yes(cls, gate: str) -> Self:
+        """The gate is satisfied."""
+        return cls(gate, None)
+
+    @classmethod
+    def no(cls, gate: str, reason: str) -> Self:
+        """The gate refuses, for a reason that has to be given."""
+        return cls(gate, reason or "")
 
     @property
-    def yes(self) -> bool:
-        return self.said == YES
+    def passed(self) -> bool:
+        return self.refusal is None
+
+    @property
+    def said(self) -> str:
+        """The reason, or ``yes``, for people; whether it passed is not to be read from it."""
+        return "yes" if self.refusal is None else self.refusal
 
 
 @dataclass(frozen=True)
@@ -83,19 +106,19 @@ class FixtureResult:
 
     @property
     def passed(self) -> bool:
-        return tuple(a.gate for a in self.answers) == FIXTURE_GATE_NAMES and all(a.yes for a in self.answers)
+        return _all_yes(self.answers, FIXTURE_GATE_NAMES)
 
     @property
     def refusal(self) -> Answer | None:
         """The first gate that refused, or None. A fixture without answers is refused by the first gate."""
         for answer in self.answers:
-            if not answer.yes:
+            if not answer.passed:
                 return answer
         if self.passed:
             return None
         asked = {answer.gate for answer in self.answers}
         missing = next((g for g in FIXTURE_GATE_NAMES if g not in asked), FIXTURE_GATE_NAMES[0])
-        return Answer(missing, f"the {missing} gate was never asked")
+        return Answer.no(missing, f"the {missing} gate was never asked")
 
     @property
     def worst(self) -> OutputResult | None:
@@ -179,8 +202,7 @@ class RunResult:
         return (
             len(self.fixtures) > 0
             and all(f.passed for f in self.fixtures)
-            and tuple(a.gate for a in self.answers) == RUN_GATE_NAMES
-            and all(a.yes for a in self.answers)
+            and _all_yes(self.answers, RUN_GATE_NAMES)
         )
 
     @property
@@ -191,11 +213,11 @@ class RunResult:
             refusal = fixture.refusal
             if refusal is not None:
                 found.append((fixture.fixture_idx, refusal))
-        found += [(None, answer) for answer in self.answers if not answer.yes]
+        found += [(None, answer) for answer in self.answers if not answer.passed]
         if not found and not self.passed:
             asked = {answer.gate for answer in self.answers}
             missing = next((g for g in RUN_GATE_NAMES if g not in asked), RUN_GATE_NAMES[0])
-            found.append((None, Answer(missing, f"the {missing} gate was never asked")))
+            found.append((None, Answer.no(missing, f"the {missing} gate was never asked")))
         return tuple(found)
 
     @property
@@ -216,6 +238,10 @@ class RunResult:
     def word(self) -> Word | None:
         """``rounding``, ``undecided`` or ``bug``, the worst of any fixture; None when nobody asked."""
         return worst_word(fixture.word for fixture in self.fixtures if fixture.word is not None)
+
+
+def _all_yes(answers: Sequence[Answer], gates: Sequence[str]) -> bool:
+    return [a.gate for a in answers] == list(gates) and all(a.passed for a in answers)
 
 
 def _badness(figure: float | None) -> tuple[bool, float]:

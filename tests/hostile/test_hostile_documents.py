@@ -113,7 +113,7 @@ def test_what_a_file_holds_is_shown_and_not_obeyed(where: str, report: Report, t
 def test_pytest_s_summary_shows_and_does_not_obey_either() -> None:
     made = as_json.document([entry(FAILING, EVIL)], problems=[EVIL])
     made["not_compared"] = [{"nodeid": EVIL, "outcome": "passed", "reason": EVIL}]
-    lines = [text for text, _ in summary_lines(made, [(f"report: {EVIL}", "plain")])]
+    lines = [text for text, _ in summary_lines(as_json.run_of(made), [(f"report: {EVIL}", "plain")])]
     assert sum("forged" in line for line in lines) == 4
     assert all(line.isascii() and line.isprintable() for line in lines)
 

@@ -23,7 +23,6 @@ from pytest_reflex.verdict import (
     FIXTURE_GATE_NAMES,
     RUN_GATE_NAMES,
     STRICT_THRESHOLD,
-    YES,
     Answer,
     Evidence,
     FixtureResult,
@@ -112,7 +111,7 @@ def test_one_nan_or_infinity_anywhere_is_refused(array: np.ndarray, data: st.Dat
         assert f"x{list(index)} is " in refusal.said
 
 
-said = st.sampled_from([YES, "no", "", "Yes", "y"])
+said = st.sampled_from([None, "no", "yes", "Yes", "y"])
 results = st.builds(
     lambda fixtures, run: ParityResult(
         "r",
@@ -132,10 +131,10 @@ results = st.builds(
 
 @given(results)
 def test_a_result_passes_only_when_every_gate_was_asked_and_said_yes(result: ParityResult) -> None:
-    asked = [[a.said for a in f.answers] for f in result.fixtures]
-    every = [YES] * len(FIXTURE_GATE_NAMES)
+    asked = [[a.refusal for a in f.answers] for f in result.fixtures]
+    every = [None] * len(FIXTURE_GATE_NAMES)
     good = bool(asked) and all(answers == every for answers in asked)
-    good = good and [a.said for a in result.answers] == [YES] * len(RUN_GATE_NAMES)
+    good = good and [a.refusal for a in result.answers] == [None] * len(RUN_GATE_NAMES)
     assert result.passed is good
     assert bool(result.refusals) is not good
 
@@ -181,7 +180,7 @@ def test_a_result_survives_json(
     pair: tuple[np.ndarray, np.ndarray], bound: float, strict: bool, name: str
 ) -> None:
     fixture = judged(*pair, bound)
-    answers = tuple(Answer(gate, YES) for gate in RUN_GATE_NAMES)
+    answers = tuple(Answer.yes(gate) for gate in RUN_GATE_NAMES)
     result = ParityResult(
         name, bound, strict, 7, (fixture,), answers, {"kind": name}, {"n": [1, 2.5]}, (name,)
     )
@@ -203,7 +202,7 @@ def test_a_verdict_that_was_turned_around_is_refused(
 ) -> None:
     from pytest_reflex.errors import ReflexError
 
-    answers = tuple(Answer(gate, YES) for gate in RUN_GATE_NAMES)
+    answers = tuple(Answer.yes(gate) for gate in RUN_GATE_NAMES)
     made = result_to_json(ParityResult("r", 1e-4, strict, 0, (judged(*pair),), answers))
     made["passed"] = not made["passed"]
     with pytest.raises(ReflexError, match="contradicts itself"):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +16,9 @@ import pytest_reflex as reflex
 from pytest_reflex import settings
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.settings import Settings
+from pytest_reflex.verdict.gates import THRESHOLD
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -102,8 +109,139 @@ def test_path() -> None:
 
 
 def test_defaults() -> None:
-    defaults = Settings(1e-4, 5, 0, "CPUExecutionProvider", False, False, None, 60.0, None, None)
+    defaults = Settings(
+        threshold=1e-4, fixtures=5, seed=0, provider="CPUExecutionProvider", floor=False, trajectory=None,
+        strict=False, locate=60.0, report=None, json=None,
+    )  # fmt: skip
     assert settings.resolve() == defaults
+    assert settings.resolve().threshold == THRESHOLD
+
+
+def test_an_unknown_keyword_is_python_s_own_error() -> None:
+    for function, call in (
+        ("Parity.check", lambda: settings.call({"strict": True})),
+        ("check", lambda: reflex.check(None, None, report="x")),  # type: ignore[call-arg]
+        ("export", lambda: settings.of_call({"locate": 1}, "export")),
+    ):
+        with pytest.raises(TypeError, match=rf"^{function}\(\) got an unexpected keyword argument '\w+'$"):
+            call()
+
+
+def test_none_is_no_value_where_no_weaker_place_is_asked() -> None:
+    assert settings.of_call({"trajectory": None}, "check") == Settings()
+    for name in settings.CHECK.keys() - {"trajectory"}:
+        with pytest.raises(SettingsError, match=f"^{name}: None is n"):
+            settings.of_call({name: None}, "check")
+
+
+def test_every_setting_has_a_help_and_a_default_that_its_parser_takes() -> None:
+    for name, setting in settings.RUN.items():
+        assert setting.help
+        assert setting.help[0].islower() or setting.help.startswith("ONNX")
+        assert not setting.help.endswith(".")
+        if setting.default is not None:
+            assert setting.parse(str(setting.default), name) == getattr(settings.resolve(), name)
+
+
+NOT_FIXTURES = "is not a number of fixtures; give a whole number, 1 or more"
+DECLARATION = (
+    "    warmups: Annotated[int | None, Setting(fixtures, 3, 'how many runs come first', 'N', int | str)]\n"
+)
+TWICE = """
+import numpy as np
+from pytest_reflex.inputs import InputSpec
+
+class Twice:
+    name = "twice"
+    def open(self): ...
+    def close(self): ...
+    def facts(self): return {}
+    def run(self, inputs): return {"y": inputs["x"] * np.float32(2)}
+
+inputs = [InputSpec("x", (2, 3))]
+"""
+# Each way in is told a good value and then a bad one.
+WAYS_IN = """
+import sys
+import click.testing
+import pytest
+import pytest_reflex as reflex
+from pytest_reflex import settings
+from pytest_reflex.cli.commands import app
+from pytest_reflex.errors import SettingsError
+from twice import Twice, inputs
+
+assert settings.__file__.startswith(sys.argv[1]), settings.__file__
+assert settings.resolve().warmups == 3
+SAID = "0 is not a number of fixtures; give a whole number, 1 or more"
+
+def refused(call, where):
+    with pytest.raises(SettingsError) as caught:
+        call()
+    assert str(caught.value) == f"{where}: {SAID}", caught.value
+
+assert reflex.check(Twice(), Twice(), inputs=inputs, warmups=2).passed
+refused(lambda: reflex.check(Twice(), Twice(), inputs=inputs, warmups=0), "warmups")
+assert reflex.parity(warmups=2)[1].kwargs == {"warmups": 2}
+refused(lambda: reflex.parity(warmups=0), "parity marker: warmups")
+for line in (["export", "m", "o"], ["validate", "export", "d", "--model", "m"]):
+    shown = click.testing.CliRunner().invoke(app, [*line, "--help"]).output
+    assert "--warmups N" in shown and "How many runs come first." in shown and "3" in shown, shown
+    bad = click.testing.CliRunner().invoke(app, [*line, "--warmups", "0"])
+    assert str(bad.exception) == f"--warmups: {SAID.replace('0', repr('0'), 1)}", bad
+
+import torch
+from exporters import export
+
+class Double(torch.nn.Module):
+    def forward(self, x): return {"y": x * 2}
+
+assert export(Double(), "made", inputs=inputs, warmups=2).result.passed
+refused(lambda: export(Double(), "not", inputs=inputs, warmups=0), "warmups")
+"""
+IN_A_TEST = """
+from twice import Twice, inputs
+
+def test_call(parity): parity.check(Twice(), Twice(), inputs=inputs, warmups=2)
+
+def test_bad_call(parity): parity.check(Twice(), Twice(), inputs=inputs, warmups=0)
+"""
+
+
+def test_a_setting_is_declared_in_one_place(tmp_path: Path) -> None:
+    """One line more in a copy of the source, and every way in knows the setting, its check and its help."""
+    for package in ("pytest_reflex", "exporters"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    file = tmp_path / "pytest_reflex" / "settings.py"
+    before, head, after = file.read_text().partition("\n\nclass CheckOptions(")
+    assert head
+    file.write_text(before.rstrip() + "\n" + DECLARATION + "\n" + head + after)
+    for name, text in (("twice", TWICE), ("ways_in", WAYS_IN), ("test_in", IN_A_TEST)):
+        (tmp_path / f"{name}.py").write_text(text)
+
+    def said(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return done.stdout + done.stderr + f"exit {done.returncode}"
+
+    told = said("ways_in.py", str(tmp_path))
+    assert told.endswith("exit 0"), told
+    pytest_ = ("-m", "pytest", "-p", "no:cacheprovider", "test_in.py")
+    assert ", trajectory=None, warmups=3): a test that" in said(*pytest_, "--markers")
+    helped = " ".join(said(*pytest_, "--help").split())
+    assert "--reflex-warmups=N how many runs come first (default 3)" in helped
+    assert "reflex_warmups (" in helped
+    assert f"--reflex-warmups: '0' {NOT_FIXTURES}" in said(*pytest_, "--reflex-warmups", "0")
+    assert f"reflex_warmups (ini file): 'x' {NOT_FIXTURES}" in said(*pytest_, "-o", "reflex_warmups=x")
+    ran = said(*pytest_, "--reflex-warmups", "4")
+    assert f"parity.check(warmups=...): 0 {NOT_FIXTURES}" in ran
+    assert "1 failed, 1 passed" in ran
 
 
 def test_the_first_source_that_gives_a_value_wins() -> None:

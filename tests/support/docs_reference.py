@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from pytest_reflex.cli.commands import app
-from pytest_reflex.plugin.hooks import _OPTIONS
 from pytest_reflex.report.json import SCHEMA_VERSION, schema
+from pytest_reflex.settings import RUN
 
 PLACE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
@@ -36,8 +36,12 @@ def commands_page() -> str:
         _table(
             ("option", "ini", "meaning"),
             [
-                (f"`--reflex-{name}{f' {metavar}' if metavar else ''}`", f"`reflex_{name}`", text)
-                for name, metavar, _, text in _OPTIONS
+                (
+                    f"`{' '.join(filter(None, (f'--reflex-{name}', s.metavar)))}`",
+                    f"`reflex_{name}`",
+                    s.help_with_default,
+                )
+                for name, s in RUN.items()
             ],
         ),
     ]

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, YES, Answer, FixtureResult, OutputResult
+from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, Answer, FixtureResult, OutputResult
 from pytest_reflex.verdict.divergence import Divergence, Growth, Location
 from pytest_reflex.verdict.metrics import Difference
 from pytest_reflex.verdict.rounding import Floor
@@ -45,7 +45,7 @@ def difference(worst: float, **given: Any) -> Difference:
 
 def refused(idx: int, gate: str, reason: str, worst: float | None = None) -> FixtureResult:
     before = FIXTURE_GATE_NAMES[: FIXTURE_GATE_NAMES.index(gate)]
-    answers = (*(Answer(name, YES) for name in before), Answer(gate, reason))
+    answers = (*(Answer.yes(name) for name in before), Answer.no(gate, reason))
     figures = None if worst is None else difference(worst)
     return FixtureResult(idx, answers, (OutputResult("actions", "float32", (1, 50, 32), figures),))
 
@@ -54,7 +54,7 @@ def measured(idx: int, worst: float, threshold: float = 1e-5) -> FixtureResult:
     if not worst < threshold:
         reason = f"actions: max_abs_diff {worst:.3e} is not below {threshold:.1e}"
         return refused(idx, "threshold", reason, worst)
-    answers = tuple(Answer(name, YES) for name in FIXTURE_GATE_NAMES)
+    answers = tuple(Answer.yes(name) for name in FIXTURE_GATE_NAMES)
     output = OutputResult("actions", "float32", (1, 50, 32), difference(worst))
     return FixtureResult(idx, answers, (output,))
 
@@ -67,7 +67,7 @@ def result(*fixtures: FixtureResult, refusing: dict[str, str] | None = None, **g
         "strict": False,
         "seed": 0,
         "fixtures": fixtures,
-        "answers": tuple(Answer(gate, said.get(gate, YES)) for gate in RUN_GATE_NAMES),
+        "answers": tuple(Answer(gate, said.get(gate)) for gate in RUN_GATE_NAMES),
         **SIDES,
     }
     return ParityResult(**{**plain, **given})

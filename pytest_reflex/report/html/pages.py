@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.report import scale
 from pytest_reflex.report.compare import KINDS, Change, compare
-from pytest_reflex.report.json.results import result_to_json
-from pytest_reflex.report.json.values import number
+from pytest_reflex.report.json.documents import TOOL, Entry, Run, run_of
+from pytest_reflex.report.json.values import plain
 from pytest_reflex.report.origins import UNALIKE, unalike
 from pytest_reflex.report.text.terminal import bound, figure
 
@@ -55,98 +55,97 @@ _LONG: Final = 160
 _NOTEBOOK_ROWS: Final = 20
 
 
-def page(document: Mapping[str, Any], against: Mapping[str, Any] | None = None) -> str:
-    """The page for a run document of :func:`pytest_reflex.report.json.document`, or for an error document.
+def page(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | None = None) -> str:
+    """The page of a run, or of one that reached no verdict.
 
     Args:
-        document: what to show.
-        against: an earlier run document, to say what got worse and what got better since.
+        made: what to show: a run or its document.
+        against: an earlier run, to say what got worse and what got better since.
     """
-    if "error" in document or not (document["results"] or against):
-        return _bare_page(document)
+    run = run_of(made)
+    if run.error is not None or not (run.results or against):
+        return _bare_page(run)
     script = _read("page.js")
     shown = {
-        "tool": document["tool"],
-        "version": document["version"],
+        "tool": TOOL,
+        "version": run.version,
         "style": _read("style.css"),
         "script": script,
         "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        **_run(document, against),
+        **_run(run, None if against is None else run_of(against)),
     }
-    return _environment().get_template("page.html").render(shown)
+    return _rendered("page.html", shown)
 
 
 def result_html(result: RunResult) -> str:
     """A fragment for a notebook: the verdict, the table and the heat map, with its own style."""
     from pytest_reflex.report.html.view import result_view
 
-    entry = result_to_json(result)
-    view = result_view(entry, openable=0)
+    view = result_view(result, openable=0)
     rows = sorted(view["fixtures"], key=lambda f: f["passed"])[:_NOTEBOOK_ROWS]
     rows.sort(key=lambda f: f["idx"])
     shown = {"r": view, "rows": rows, "style": _read("style.css")}
-    return _environment().get_template("fragment.html").render(shown)
+    return _rendered("fragment.html", shown)
 
 
-def _bare_page(document: Mapping[str, Any]) -> str:
+def _bare_page(run: Run) -> str:
     """Why there is nothing to show. A session without parity tests pays for no more than this."""
-    if "error" in document:
+    if run.error is not None:
         head = "parity error"
-        lines = [f"{document['error']['type']}: {document['error']['message']}"]
+        lines = [f"{run.error['type']}: {run.error['message']}"]
     else:
         head = "parity FAIL"
-        tests = document["not_compared"]
-        lines = ["Nothing was compared, so nothing is proven.", *document["problems"]]
-        lines += [f"not compared: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in tests]
+        lines = ["Nothing was compared, so nothing is proven.", *run.problems]
+        lines += [f"not compared: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in run.not_compared]
     said = "\n".join(f"<p><bdi>{escape(line)}</bdi></p>" for line in lines)
     return _BARE.format(
         style=_read("style.css"),
         head=head,
         said=said,
-        tool=escape(str(document["tool"])),
-        version=escape(str(document["version"])),
+        tool=TOOL,
+        version=escape(str(run.version)),
     )
 
 
-def _run(document: Mapping[str, Any], against: Mapping[str, Any] | None) -> dict[str, Any]:
+def _run(run: Run, against: Run | None) -> dict[str, Any]:
     from pytest_reflex.report.html.view import INPUT_CELLS, OPENABLE, result_view
 
-    results = document["results"]
+    results = [entry.result for entry in run.results]
     share = {
         "openable": max(OPENABLE // max(len(results), 1), 3),
         "input_cells": INPUT_CELLS // max(len(results), 1),
     }
     figures: list[float | None] = []
-    for entry in results:
-        floor = scale.ulp_step(entry)
-        figures += [number(entry["max_abs_diff_across_all"]), entry["threshold"], floor[0] if floor else None]
+    for result in results:
+        floor = scale.ulp_step(result)
+        figures += [result.max_abs_diff_across_all, result.threshold, floor[0] if floor else None]
     # One axis for all, so that a row can be compared with the row above it.
     along = scale.axis(figures)
     own = None if len(results) == 1 else along
-    views = [result_view(entry, along=own, **share) for entry in results]
+    views = [result_view(result, along=own, **share) for result in results]
     worst = min(range(len(views)), key=lambda i: _urgency(results[i], i), default=None)
     failing = sum(not view["passed"] for view in views)
     return {
-        "passed": document["passed"],
+        "passed": run.passed,
         "results": views,
         "failing": failing,
         "worst": worst,
-        "sentence": _sentence(document, len(views), failing),
-        "not_compared": document["not_compared"],
-        "problems": document["problems"],
+        "sentence": _sentence(run.passed, len(views), failing),
+        "not_compared": run.not_compared,
+        "problems": run.problems,
         "fixture_count": sum(view["count"] for view in views),
-        "changes": None if against is None else changes_view(compare(against, document)),
+        "changes": None if against is None else changes_view(compare(against, run)),
     }
 
 
-def _urgency(entry: Mapping[str, Any], place: int) -> tuple[bool, float, int]:
+def _urgency(result: RunResult, place: int) -> tuple[bool, float, int]:
     """Orders results by what to look at first: failing before passing, then the farthest up the scale."""
-    value = number(entry["max_abs_diff_across_all"])
-    ratio = float("inf") if value is None or value != value else value / entry["threshold"]
-    return entry["passed"] is True, -ratio, place
+    value = result.max_abs_diff_across_all
+    ratio = float("inf") if value is None or value != value else value / result.threshold
+    return result.passed, -ratio, place
 
 
-def _sentence(document: Mapping[str, Any], count: int, failing: int) -> str:
+def _sentence(passed: bool, count: int, failing: int) -> str:
     if not count:
         return "Nothing was compared, so nothing is proven."
     what = "export" if count == 1 else f"{count} exports"
@@ -154,7 +153,7 @@ def _sentence(document: Mapping[str, Any], count: int, failing: int) -> str:
         subject = "The export" if count == 1 else f"{failing} of {what}"
         verb = "does" if failing == 1 else "do"
         return f"{subject} {verb} not compute what the reference computes."
-    if not document["passed"]:
+    if not passed:
         return f"What was compared agrees ({what}), but the run itself did not end well."
     subject = "The export computes" if count == 1 else f"All {what} compute"
     return f"{subject} what the reference computes, on every fixture that was run."
@@ -177,18 +176,24 @@ def changes_view(changes: Sequence[Change]) -> dict[str, Any]:
     return {"unalike": UNALIKE, "origins": unalike(changes), "counts": counts, "rows": rows}
 
 
-def _figure(entry: Mapping[str, Any] | None) -> str:
+def _figure(entry: Entry | None) -> str:
     if entry is None:
         return "-"
-    word = "PASS" if entry["passed"] is True else "FAIL"
-    seen = figure(number(entry["max_abs_diff_across_all"]), entry["threshold"])
-    return f"{word} {seen} (threshold {bound(entry['threshold'])})"
+    result = entry.result
+    word = "PASS" if result.passed else "FAIL"
+    seen = figure(result.max_abs_diff_across_all, result.threshold)
+    return f"{word} {seen} (threshold {bound(result.threshold)})"
 
 
 def shortened(text: object) -> str:
     """A name for a heading or a row: its two ends where it is long."""
     whole = str(text)
     return whole if len(whole) <= _LONG else f"{whole[:100]} […] {whole[-40:]}"
+
+
+def _rendered(template: str, shown: Mapping[str, Any]) -> str:
+    # Plain: a name that is no text (an undecodable file's) could not be written as UTF-8.
+    return str(plain(_environment().get_template(template).render(shown)))
 
 
 def _read(name: str) -> str:

@@ -6,13 +6,13 @@ Nothing that comes from outside is written into a picture: names stand in the pa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from pytest_reflex.report.html.svg import WIDTH, as_text, label, percent, rules, svg
-from pytest_reflex.report.json.values import number
 from pytest_reflex.report.scale import Axis, axis
 from pytest_reflex.report.text.terminal import bound, figure
+from pytest_reflex.verdict.summaries import ErrorGrid, StepDifference
 
 # Half decades below the largest error that get a shade of their own.
 SHADES: Final = 7
@@ -73,38 +73,38 @@ def strip(value: float | None, threshold: float, floor: float | None, along: Axi
     return as_text(drawing)
 
 
-def shade_edges(grid: Mapping[str, Any]) -> list[float]:
+def shade_edges(cells: Iterable[Iterable[float]]) -> list[float]:
     """The least error of each shade, the darkest first: half decades below the largest finite error."""
-    finite = [v for row in grid["cells"] for v in map(number, row) if v is not None and math.isfinite(v)]
+    finite = [v for row in cells for v in row if math.isfinite(v)]
     largest = max(finite, default=0.0)
     return [largest * 10 ** (-0.5 * (k + 1)) for k in range(SHADES - 1)] + [0.0] if largest > 0 else []
 
 
-def heat_map(grid: Mapping[str, Any], threshold: float) -> str:
+def heat_map(grid: ErrorGrid, threshold: float) -> str:
     """Error over chunk step (down) and action dimension (across), in shades of half a decade.
 
     The largest cell is framed, cells at or above the threshold have a mark of their own, and a cell that
     is not finite is crossed: none of that needs colour.
     """
-    cells = [[number(cell) for cell in row] for row in grid["cells"]]
+    cells = grid.cells
     rows, columns = len(cells), len(cells[0])
     left, top = 34, 4
     width = WIDTH - left - 4
     wide = min(width / columns, 26)
     high = min(max(220 / rows, 2), 18)
     drawing = svg(
-        WIDTH, math.ceil(top + rows * high + 34), f"Error over {grid['rows']} chunk steps and "
-        f"{grid['columns']} action dimensions, as shades; the numbers are in the table beside"
+        WIDTH, math.ceil(top + rows * high + 34), f"Error over {grid.rows} chunk steps and "
+        f"{grid.columns} action dimensions, as shades; the numbers are in the table beside"
     )  # fmt: skip
     body = drawing.g(transform=f"translate({left} {top}) scale({wide:.4g} {high:.4g})")
     drawing.add(body)
     body.add(drawing.rect((0, 0), (columns, rows), class_="heat-0"))
-    edges = shade_edges(grid)
+    edges = shade_edges(cells)
     shades = [[_shade(v, edges) for v in row] for row in cells]
     for k in range(1, SHADES + 1):
         if path := _runs(shades, k):
             body.add(drawing.path(path, class_=f"heat heat-{k}"))
-    finite = [(v, y, x) for y, row in enumerate(cells) for x, v in enumerate(row) if v is not None]
+    finite = [(v, y, x) for y, row in enumerate(cells) for x, v in enumerate(row)]
     over = [(y, x) for v, y, x in finite if not v < threshold and math.isfinite(v)]
     lost = [(y, x) for v, y, x in finite if not math.isfinite(v)]
     if over:
@@ -117,10 +117,10 @@ def heat_map(grid: Mapping[str, Any], threshold: float) -> str:
         _, y, x = max(finite, key=lambda it: it[0])
         body.add(drawing.rect((x, y), (1, 1), class_="worst"))
     bottom = top + rows * high
-    for at, text in _ends(columns, grid["block"][1], grid["columns"]):
+    for at, text in _ends(columns, grid.block[1], grid.columns):
         along = round(left + (at + 0.5) * wide, 1)
         drawing.add(drawing.text(text, (along, bottom + 13), class_="tick-label middle"))
-    for at, text in _ends(rows, grid["block"][0], grid["rows"]):
+    for at, text in _ends(rows, grid.block[0], grid.rows):
         down = round(top + (at + 0.5) * high + 4, 1)
         drawing.add(drawing.text(text, (left - 5, down), class_="tick-label end"))
     drawing.add(drawing.text("action dimension", (left, bottom + 28), class_="axis-label"))
@@ -170,9 +170,9 @@ def ulp_bin(k: int) -> str:
     return str(least) if least < 10_000 else f"2^{k - 1}"
 
 
-def growth(steps: Sequence[Mapping[str, Any]], threshold: float) -> str:
+def growth(steps: Sequence[StepDifference], threshold: float) -> str:
     """Error after each denoising step, on a logarithmic axis; what is not finite as a cross at its top."""
-    values = [number(step["max_abs_diff"]) for step in steps]
+    values = [step.max_abs_diff for step in steps]
     along = axis([*values, threshold])
     left, top, height = 44, 10, 152
     wide = (WIDTH - left - 14) / max(len(steps) - 1, 1)
@@ -181,11 +181,11 @@ def growth(steps: Sequence[Mapping[str, Any]], threshold: float) -> str:
     limit = round(top + height * (1 - along.place(threshold)), 1)
     drawing.add(drawing.line((left, limit), (WIDTH - 4, limit), class_="threshold"))
     places = [
-        (round(left + 5 + i * wide, 1), round(top + height * (1 - along.place(v if v is not None else 0)), 1))
+        (round(left + 5 + i * wide, 1), round(top + height * (1 - along.place(v)), 1))
         for i, v in enumerate(values)
     ]
     drawing.add(_beside(drawing, "threshold", places, limit, left, top + height))
-    finite = [v is not None and math.isfinite(v) for v in values]
+    finite = [math.isfinite(v) for v in values]
     drawing.add(
         drawing.polyline([at for at, good in zip(places, finite, strict=True) if good], class_="line")
     )
@@ -196,9 +196,7 @@ def growth(steps: Sequence[Mapping[str, Any]], threshold: float) -> str:
         else:
             drawing.add(drawing.path(f"M{x - 4} {y - 4}l8 8m-8 0l8 -8", class_="mark fail-mark"))
         if i % every == 0:
-            drawing.add(
-                drawing.text(str(steps[i]["step"]), (x, top + height + 14), class_="tick-label middle")
-            )
+            drawing.add(drawing.text(str(steps[i].step), (x, top + height + 14), class_="tick-label middle"))
     drawing.add(drawing.text("denoising step", (left, top + height + 30), class_="axis-label"))
     return as_text(drawing)
 

@@ -1,6 +1,6 @@
 """What the page shows of each result, as text and pictures that a template only has to place.
 
-Everything is taken from the JSON form, so the page shows what the document holds and nothing more.
+Everything is taken from the result that a document holds, so the page of a stored document is the run's own.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any, Final
 from pytest_reflex.report import scale
 from pytest_reflex.report.html import pictures
 from pytest_reflex.report.html.causes import floor_view, where_view
-from pytest_reflex.report.json.results import result_from_json
-from pytest_reflex.report.json.values import number
+from pytest_reflex.report.json.values import plain
 from pytest_reflex.report.text import advice
 from pytest_reflex.report.text.terminal import bound, cosine, element, figure, first_refusal, side
+from pytest_reflex.verdict.results import FixtureResult, OutputResult, RunResult
+from pytest_reflex.verdict.summaries import InputSummary
 
 # How many fixtures of a page can be opened; the figures of all of them are in the table.
 OPENABLE: Final = 150
@@ -25,7 +26,7 @@ INPUT_CELLS: Final = 30_000
 
 
 def result_view(
-    entry: Mapping[str, Any],
+    result: RunResult,
     *,
     openable: int = OPENABLE,
     input_cells: int = INPUT_CELLS,
@@ -34,21 +35,20 @@ def result_view(
     """Everything the page says of one result.
 
     Args:
-        entry: a result in its JSON form.
+        result: the result.
         openable: how many of its fixtures can be opened, the failing ones first.
         input_cells: how many cells its table of inputs may have, the failing fixtures' first.
         along: the axis of its distance; by default its own.
     """
-    result = result_from_json(entry)
     threshold = result.threshold
-    largest = number(entry["max_abs_diff_across_all"])
-    floor = scale.ulp_step(entry)
-    each = [v for v in (number(f["max_abs_diff"]) for f in entry["fixtures"]) if v is not None]
+    largest = result.max_abs_diff_across_all
+    floor = scale.ulp_step(result)
+    each = [f.max_abs_diff for f in result.fixtures if f.max_abs_diff is not None]
     least = floor[0] if floor else None
     along = along or scale.axis([largest, threshold, least, *each])
-    failing = sum(not f["passed"] for f in entry["fixtures"])
+    failing = sum(not f.passed for f in result.fixtures)
     return {
-        "name": str(entry["name"]),
+        "name": str(result.name),
         "passed": result.passed,
         "figure": figure(largest, threshold),
         "threshold": bound(threshold),
@@ -59,49 +59,50 @@ def result_view(
         else None,
         "picture": pictures.distance(largest, threshold, least, along, each),
         "strip": pictures.strip(largest, threshold, least, along),
-        "reference": side(entry["reference"]) or "not stated",
-        "candidate": side(entry["candidate"]) or "not stated",
+        "reference": side(result.reference) or "not stated",
+        "candidate": side(result.candidate) or "not stated",
         "drawn": "recorded" if result.seed is None else f"drawn with seed {result.seed}",
         "strict": result.strict,
         "count": len(result.fixtures),
         "failing": failing,
-        "elements": f"{_elements(entry):,}",
-        "refusals": _refusals(entry),
+        "elements": f"{_elements(result):,}",
+        "refusals": _refusals(result),
         "next": "" if result.passed else advice.next_steps(result, first_refusal(result)[1]),
-        "fixtures": _fixtures(entry, openable),
+        "fixtures": _fixtures(result, openable),
         "kept_back": max(len(result.fixtures) - openable, 0),
-        "heat_maps": _heat_maps(entry),
-        "ulps": _ulps(entry),
-        "growth": _growth(entry),
+        "heat_maps": _heat_maps(result),
+        "ulps": _ulps(result),
+        "growth": _growth(result),
         "rounding": floor_view(result),
         "where": where_view(result.located),
-        "unseen": entry["unseen"] or "nobody looked at the steps",
-        "inputs": _inputs(entry, input_cells),
-        "facts": [("Reference", _facts(entry["reference"])), ("Candidate", _facts(entry["candidate"]))],
-        "notes": [str(note) for note in entry["notes"]],
+        "unseen": result.unseen or "nobody looked at the steps",
+        "inputs": _inputs(result, input_cells),
+        "facts": [
+            ("Reference", _facts(result.reference)),
+            ("Candidate", _facts(result.candidate)),
+        ],
+        "notes": [str(note) for note in result.notes],
     }
 
 
-def _elements(entry: Mapping[str, Any]) -> int:
-    return sum(
-        o["difference"]["elements"] for f in entry["fixtures"] for o in f["outputs"] if o["difference"]
-    )
+def _elements(result: RunResult) -> int:
+    return sum(o.difference.elements for f in result.fixtures for o in f.outputs if o.difference)
 
 
-def _refusals(entry: Mapping[str, Any]) -> list[dict[str, str]]:
+def _refusals(result: RunResult) -> list[dict[str, str]]:
     """Why, gate by gate; fixtures that a gate refused with the same words stand together."""
     grouped: dict[tuple[str, str], list[int]] = {}
-    for f in entry["fixtures"]:
-        if f["gate"]:
+    for f in result.fixtures:
+        if refusal := f.refusal:
             # The threshold's figures stand in the table; here it is said once.
-            reason = "max_abs_diff is not below it" if f["gate"] == "threshold" else str(f["reason"])
-            grouped.setdefault((f["gate"], reason), []).append(f["fixture_idx"])
+            reason = "max_abs_diff is not below it" if refusal.gate == "threshold" else refusal.said
+            grouped.setdefault((refusal.gate, reason), []).append(f.fixture_idx)
     found = [
         {"gate": gate, "reason": reason, "where": _few(idxs)} for (gate, reason), idxs in grouped.items()
     ]
-    for gate in entry["gates"]:
-        if gate["passed"] is not True:
-            found.append({"gate": gate["gate"], "reason": str(gate["reason"]), "where": "the whole run"})
+    for answer in result.answers:
+        if not answer.passed:
+            found.append({"gate": answer.gate, "reason": answer.said, "where": "the whole run"})
     return found
 
 
@@ -111,64 +112,60 @@ def _few(idxs: Sequence[int]) -> str:
     return f"fixture{'s' if len(idxs) > 1 else ''} {shown}{more}"
 
 
-def _fixtures(entry: Mapping[str, Any], openable: int) -> list[dict[str, Any]]:
-    order = sorted(entry["fixtures"], key=lambda f: f["passed"])
-    opened = {f["fixture_idx"] for f in order[:openable]}
+def _fixtures(result: RunResult, openable: int) -> list[dict[str, Any]]:
+    order = sorted(result.fixtures, key=lambda f: f.passed)
+    opened = {f.fixture_idx for f in order[:openable]}
     return [
         {
-            "idx": f["fixture_idx"],
-            "passed": f["passed"],
-            "cells": (
-                figure(number(f["max_abs_diff"]), entry["threshold"]),
-                figure(number(f["mean_abs_diff"])),
-                cosine(number(f["cos"])),
-            ),
-            "gate": f["gate"] or "",
-            "more": _more(f) if f["fixture_idx"] in opened else None,
+            "idx": f.fixture_idx,
+            "passed": f.passed,
+            "cells": (figure(f.max_abs_diff, result.threshold), figure(f.mean_abs_diff), cosine(f.cos)),
+            "gate": f.refusal.gate if f.refusal else "",
+            "more": _more(f) if f.fixture_idx in opened else None,
         }
-        for f in entry["fixtures"]
+        for f in result.fixtures
     ]
 
 
-def _more(fixture: Mapping[str, Any]) -> dict[str, Any]:
+def _more(fixture: FixtureResult) -> dict[str, Any]:
     """What an opened fixture shows: why it was refused, each output's worst element, what was fed in."""
     outputs = []
-    for output in fixture["outputs"]:
-        d = output["difference"]
+    for output in fixture.outputs:
+        d = output.difference
         if d is None:
             continue
         outputs.append(
             {
-                "where": element(output["name"], d["worst_index"]),
-                "form": f"{output['dtype']}, {'x'.join(map(str, output['shape'])) or 'scalar'}",
+                "where": element(output.name, d.worst_index),
+                "form": _form(output),
                 "figures": (
-                    ("reference", str(d["worst_reference"])),
-                    ("candidate", str(d["worst_candidate"])),
-                    ("difference", str(d["max_abs_diff"])),
-                    ("differing", f"{d['unequal']} of {d['elements']} elements"),
-                    ("ULP p50, p99, max", f"{d['ulp_p50']}, {d['ulp_p99']}, {d['ulp_max']}"),
-                    ("rmse", figure(number(d["rmse"]))),
-                    ("max relative", figure(number(d["max_rel_diff"]))),
-                    ("SQNR", f"{number(d['sqnr_db']) or 0:.1f} dB"),
+                    ("reference", str(plain(d.worst_reference))),
+                    ("candidate", str(plain(d.worst_candidate))),
+                    ("difference", str(plain(d.max_abs_diff))),
+                    ("differing", f"{d.unequal} of {d.elements} elements"),
+                    ("ULP p50, p99, max", f"{d.ulp_p50}, {d.ulp_p99}, {d.ulp_max}"),
+                    ("rmse", figure(d.rmse)),
+                    ("max relative", figure(d.max_rel_diff)),
+                    ("SQNR", f"{d.sqnr_db:.1f} dB"),
                 ),
             }
         )
-    given = [(i["name"], _shape(i), input_words(i), i["digest"]) for i in fixture["inputs"]]
-    return {"reason": fixture["reason"], "outputs": outputs, "inputs": given}
+    given = [(i.name, _form(i, " "), input_words(i), i.digest) for i in fixture.inputs]
+    return {"reason": fixture.refusal and fixture.refusal.said, "outputs": outputs, "inputs": given}
 
 
-def _shape(given: Mapping[str, Any]) -> str:
-    return f"{given['dtype']} {'x'.join(map(str, given['shape'])) or 'scalar'}"
+def _form(array: OutputResult | InputSummary, between: str = ", ") -> str:
+    return f"{array.dtype}{between}{'x'.join(map(str, array.shape)) or 'scalar'}"
 
 
-def input_words(given: Mapping[str, Any]) -> str:
+def input_words(given: InputSummary) -> str:
     """What an input held, in a few words: ``2 of 2`` of a mask, ``-1 to 1`` of an image, ``all 0``."""
-    low, high = given["low"], given["high"]
+    low, high = plain(given.low), plain(given.high)
     if low is None or high is None:
         return "-"
-    whole = math.prod(given["shape"])
-    if given["dtype"] == "bool" or ("int" in given["dtype"] and low >= 0 and high <= 1):
-        return f"{given['nonzero']} of {whole}"
+    whole = math.prod(given.shape)
+    if given.dtype == "bool" or ("int" in given.dtype and low >= 0 and high <= 1):
+        return f"{given.nonzero} of {whole}"
     if low == high:
         return f"all {_brief(low)}"
     return f"{_brief(low)} to {_brief(high)}"
@@ -178,32 +175,30 @@ def _brief(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _inputs(entry: Mapping[str, Any], most: int) -> dict[str, Any] | None:
+def _inputs(result: RunResult, most: int) -> dict[str, Any] | None:
     """Fixtures down, inputs across; below, how many different values each input took."""
-    fixtures = [f for f in entry["fixtures"] if f["inputs"]]
+    fixtures = [f for f in result.fixtures if f.inputs]
     if not fixtures:
         return None
-    names = [i["name"] for i in fixtures[0]["inputs"]]
-    first = {i["name"]: i["shape"] for i in fixtures[0]["inputs"]}
+    names = [i.name for i in fixtures[0].inputs]
+    first = {i.name: i.shape for i in fixtures[0].inputs}
     values: dict[str, set[str]] = {name: set() for name in names}
     rows = []
     for f in fixtures:
-        held = {i["name"]: i for i in f["inputs"]}
+        held = {i.name: i for i in f.inputs}
         cells = []
         for name in names:
             if name not in held:
                 cells.append("-")
                 continue
-            values[name].add(held[name]["digest"])
-            sized = (
-                "" if held[name]["shape"] == first[name] else "x".join(map(str, held[name]["shape"])) + ": "
-            )
+            values[name].add(held[name].digest)
+            sized = "" if held[name].shape == first[name] else "x".join(map(str, held[name].shape)) + ": "
             cells.append(sized + input_words(held[name]))
-        rows.append((f["fixture_idx"], cells, f["passed"]))
+        rows.append((f.fixture_idx, cells, f.passed))
     fit = sorted(rows, key=lambda row: row[2])[: max(most // len(names), 5)]
-    live = entry["candidate"].get("live_inputs")
+    live = result.candidate.get("live_inputs")
     proven = [("yes" if n in live else "no") for n in names] if isinstance(live, list) else None
-    forms = [_shape(i) for i in fixtures[0]["inputs"]]
+    forms = [_form(i, " ") for i in fixtures[0].inputs]
     return {
         "names": names,
         "forms": forms,
@@ -214,29 +209,27 @@ def _inputs(entry: Mapping[str, Any], most: int) -> dict[str, Any] | None:
     }
 
 
-def _heat_maps(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _heat_maps(result: RunResult) -> list[dict[str, Any]]:
     found = []
-    for f in entry["fixtures"]:
-        for output in f["outputs"]:
-            grid = output["grid"]
+    for f in result.fixtures:
+        for output in f.outputs:
+            grid = output.grid
             if grid is None:
                 continue
-            cells = [[number(cell) for cell in row] for row in grid["cells"]]
-            flat = [v for row in cells for v in row if v is not None]
-            edges = pictures.shade_edges(grid)
+            flat = [v for row in grid.cells for v in row]
             found.append(
                 {
-                    "output": output["name"],
-                    "fixture": f["fixture_idx"],
-                    "svg": pictures.heat_map(grid, entry["threshold"]),
+                    "output": output.name,
+                    "fixture": f.fixture_idx,
+                    "svg": pictures.heat_map(grid, result.threshold),
                     "largest": figure(max(flat, key=lambda v: (math.isnan(v), v))),
                     "cells": len(flat),
-                    "block": None if grid["block"] == [1, 1] else "x".join(map(str, grid["block"])),
-                    "over": sum(not v < entry["threshold"] for v in flat),
+                    "block": None if grid.block == (1, 1) else "x".join(map(str, grid.block)),
+                    "over": sum(not v < result.threshold for v in flat),
                     "lost": sum(not math.isfinite(v) for v in flat),
-                    "legend": _legend(edges),
-                    "by_row": _largest(cells, grid["block"][0]),
-                    "by_column": _largest(list(zip(*cells, strict=True)), grid["block"][1]),
+                    "legend": _legend(pictures.shade_edges(grid.cells)),
+                    "by_row": _largest(grid.cells, grid.block[0]),
+                    "by_column": _largest(list(zip(*grid.cells, strict=True)), grid.block[1]),
                 }
             )
     return found
@@ -248,18 +241,17 @@ def _legend(edges: Sequence[float]) -> list[tuple[int, str]]:
     return [*shades, (1, "less"), (0, "equal")] if edges else [(0, "equal")]
 
 
-def _largest(lines: Iterable[Sequence[float | None]], block: int) -> list[tuple[int, str]]:
+def _largest(lines: Iterable[Sequence[float]], block: int) -> list[tuple[int, str]]:
     return [
-        (at * block, figure(max((v for v in line if v is not None), key=lambda v: (math.isnan(v), v))))
-        for at, line in enumerate(lines)
+        (at * block, figure(max(line, key=lambda v: (math.isnan(v), v)))) for at, line in enumerate(lines)
     ]
 
 
-def _ulps(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+def _ulps(result: RunResult) -> dict[str, Any] | None:
     counts: Counter[int] = Counter()
-    for f in entry["fixtures"]:
-        for output in f["outputs"]:
-            for k, count in enumerate((output["difference"] or {}).get("ulp_counts", ())):
+    for f in result.fixtures:
+        for output in f.outputs:
+            for k, count in enumerate(output.difference.ulp_counts if output.difference else ()):
                 counts[k] += count
     if not counts:
         return None
@@ -273,25 +265,23 @@ def _bin_words(k: int) -> str:
     return str(k) if k < 2 else f"{1 << (k - 1)} to {(1 << k) - 1}"
 
 
-def _growth(entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    steps = entry["steps"]
+def _growth(result: RunResult) -> dict[str, Any] | None:
+    steps = result.steps
     if not steps:
         return None
-    lost = [s["step"] for s in steps if not math.isfinite(number(s["max_abs_diff"]) or 0)]
+    lost = [s.step for s in steps if not math.isfinite(s.max_abs_diff)]
     return {
-        "svg": pictures.growth(steps, entry["threshold"]),
-        "of": entry["steps_of"],
+        "svg": pictures.growth(steps, result.threshold),
+        "of": result.steps_of,
         "lost": lost[0] if lost else None,
-        "rows": [
-            (s["step"], figure(number(s["max_abs_diff"])), figure(number(s["mean_abs_diff"]))) for s in steps
-        ],
+        "rows": [(s.step, figure(s.max_abs_diff), figure(s.mean_abs_diff)) for s in steps],
     }
 
 
 def _facts(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     """Facts as rows, what is nested under ``outer.inner``."""
     rows: list[tuple[str, str]] = []
-    for key, value in facts.items():
+    for key, value in plain(facts).items():
         if isinstance(value, Mapping):
             rows += _facts(value, f"{before}{key}.")
         else:

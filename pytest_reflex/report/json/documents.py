@@ -9,29 +9,118 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
+from pytest_reflex._version import __version__
 from pytest_reflex.errors import ReflexError
-from pytest_reflex.report.json.results import result_from_json, result_to_json
+from pytest_reflex.report.json.results import ENTRY_KEYS, result_from_json, result_to_json
 from pytest_reflex.report.json.values import dumps, number, plain, shallow
 from pytest_reflex.verdict.results import RunResult
 
 __all__ = [
     "SCHEMA_VERSION",
     "TOOL",
+    "Entry",
+    "Run",
     "document",
     "dumps",
     "error_document",
     "number",
     "plain",
     "read",
+    "read_run",
     "result_from_json",
     "result_to_json",
+    "run_of",
     "schema",
 ]
 
 SCHEMA_VERSION: Final = 2
 TOOL: Final = "pytest-reflex"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A result in a run, and which call of which test made it where one did.
+
+    Attributes:
+        result: the result.
+        nodeid: the test's node id; None where no test made it.
+        call: the number of the call, from 0; None where it is not known.
+    """
+
+    result: RunResult
+    nodeid: str | None = None
+    call: int | None = None
+
+    @classmethod
+    def of(cls, made: RunResult | Mapping[str, Any]) -> Entry:
+        """An entry of a result, or of what stands for it in a run document.
+
+        Raises:
+            ReflexError: it is no result, or contradicts itself.
+        """
+        if isinstance(made, RunResult):
+            return cls(made)
+        return cls(result_from_json(made), made.get("nodeid"), made.get("call"))
+
+    @cached_property
+    def json(self) -> dict[str, Any]:
+        """What stands for it in a run document."""
+        test = {key: value for key in ENTRY_KEYS if (value := getattr(self, key)) is not None}
+        return {**test, **result_to_json(self.result)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A whole run: what every face of the report takes.
+
+    Attributes:
+        results: what was compared.
+        not_compared: parity tests that ended without a result: ``nodeid``, ``outcome`` and ``reason``.
+        problems: what went wrong with the run itself, one line each.
+        error: ``type`` and ``message`` of what kept it from a verdict; None where it reached one.
+        version: of the pytest-reflex that found this.
+    """
+
+    results: tuple[Entry, ...] = ()
+    not_compared: tuple[Mapping[str, Any], ...] = ()
+    problems: tuple[str, ...] = ()
+    error: Mapping[str, Any] | None = None
+    version: str = __version__
+
+    @property
+    def passed(self) -> bool:
+        passed = [entry.result.passed for entry in self.results]
+        return self.error is None and _passed(passed, self.not_compared, self.problems)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its document, where it reached a verdict."""
+        entries = [entry.json for entry in self.results]
+        return document(entries, not_compared=self.not_compared, problems=self.problems)
+
+
+def run_of(made: Run | Mapping[str, Any]) -> Run:
+    """The run that a document, or an error document, holds; a run is itself.
+
+    Raises:
+        ReflexError: a result in it is none, or contradicts itself.
+    """
+    if isinstance(made, Run):
+        return made
+    if "error" in made:
+        return Run(error=made["error"], version=made["version"])
+    results = tuple(map(Entry.of, made["results"]))
+    return Run(results, tuple(made["not_compared"]), tuple(made["problems"]), version=made["version"])
+
+
+def _passed(
+    passed: Sequence[bool], not_compared: Iterable[Mapping[str, Any]], problems: Sequence[str]
+) -> bool:
+    failed = any(test["outcome"] == "failed" for test in not_compared)
+    return bool(passed) and all(passed) and not failed and not problems
 
 
 def document(
@@ -55,15 +144,8 @@ def document(
         Builtins. ``passed`` is true when there is at least one result, every result passed, no parity
         test failed without one, and the run had no problem.
     """
-    from pytest_reflex._version import __version__
-
     entries = [result_to_json(r) if isinstance(r, RunResult) else dict(r) for r in results]
-    passed = (
-        bool(entries)
-        and all(entry["passed"] is True for entry in entries)
-        and all(test["outcome"] != "failed" for test in not_compared)
-        and not problems
-    )
+    passed = _passed([entry["passed"] is True for entry in entries], not_compared, problems)
     made: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "tool": TOOL,
@@ -86,8 +168,6 @@ def error_document(error: BaseException, *, message: str | None = None, exit_cod
         message: what to say of it; None takes the error's own message.
         exit_code: what the process exits with.
     """
-    from pytest_reflex._version import __version__
-
     return {
         "schema_version": SCHEMA_VERSION,
         "tool": TOOL,
@@ -98,12 +178,21 @@ def error_document(error: BaseException, *, message: str | None = None, exit_cod
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The run document in a file, its results checked to be consistent.
+    """The run document in a file, checked as :func:`read_run` checks it."""
+    return _read(path)[0]
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """The run in a file, its results checked to be consistent.
 
     Raises:
         ReflexError: the file cannot be read, or holds no run document of this version, or one that
             contradicts itself.
     """
+    return _read(path)[1]
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
     shown = os.fspath(path)
     try:
         with open(path, encoding="utf-8") as file:
@@ -126,22 +215,19 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         if "error" in made:
             _require_text(made["error"], "type", "message")
-            return made
-        for entry in made["results"]:
-            result_from_json(entry)
+            return made, run_of({"version": "", **made})
+        run = run_of({"version": "", **made})
         _require_labels(made)
-        again = document(made["results"], not_compared=made["not_compared"], problems=made["problems"])
+        passed = run.passed
     except ReflexError as error:
         raise ReflexError(f"{shown}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ReflexError(
             f"{shown}: is no parity document ({error!r}); give one pytest-reflex wrote"
         ) from error
-    if made.get("passed") is not again["passed"]:
-        raise ReflexError(
-            f"{shown}: says passed {made.get('passed')!r}, but its results give {again['passed']!r}"
-        )
-    return made
+    if made.get("passed") is not passed:
+        raise ReflexError(f"{shown}: says passed {made.get('passed')!r}, but its results give {passed!r}")
+    return made, run
 
 
 def _require_labels(made: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.report.json.values import NON_FINITE, number, plain
-from pytest_reflex.verdict.results import YES, Answer, FixtureResult, OutputResult, RunResult
+from pytest_reflex.verdict.results import Answer, FixtureResult, OutputResult, RunResult
 
 if TYPE_CHECKING:
     from pytest_reflex.verdict.divergence import Divergence
@@ -32,7 +32,7 @@ ENTRY_KEYS: Final = ("nodeid", "call")
 
 
 def _answer(answer: Answer) -> dict[str, Any]:
-    return {"gate": answer.gate, "passed": answer.yes, "reason": None if answer.yes else plain(answer.said)}
+    return {"gate": answer.gate, "passed": answer.passed, "reason": plain(answer.refusal)}
 
 
 def _difference(d: Difference | None) -> dict[str, Any] | None:
@@ -209,7 +209,7 @@ def _read_result(data: Mapping[str, Any], kind: type[Result]) -> Result:
         reference=dict(data["reference"]),
         candidate=dict(data["candidate"]),
         notes=tuple(data["notes"]),
-        doubts=tuple(Answer(doubt["gate"], doubt["said"]) for doubt in data["doubts"]),
+        doubts=tuple(Answer.no(doubt["gate"], doubt["said"]) for doubt in data["doubts"]),
         steps=tuple(
             StepDifference(s["step"], _figure(s["max_abs_diff"]), _figure(s["mean_abs_diff"]))
             for s in data["steps"]
@@ -264,7 +264,9 @@ def _value(value: Any) -> Any:
 
 def _read_answers(data: Iterable[Mapping[str, Any]]) -> tuple[Answer, ...]:
     # `is True`: nothing but a plain yes is one.
-    return tuple(Answer(a["gate"], YES if a["passed"] is True else a["reason"]) for a in data)
+    return tuple(
+        Answer.yes(a["gate"]) if a["passed"] is True else Answer.no(a["gate"], a["reason"]) for a in data
+    )
 
 
 def _read_output(data: Mapping[str, Any]) -> OutputResult:
@@ -277,7 +279,7 @@ def _read_output(data: Mapping[str, Any]) -> OutputResult:
     if d is not None:
         difference = Difference(
             **{name: _figure(d[name]) for name in _DIFFERENCE_FLOATS},  # type: ignore[arg-type]
-            **{name: int(d[name]) for name in _DIFFERENCE_INTS},  # type: ignore[arg-type]
+            **{name: int(d[name]) for name in _DIFFERENCE_INTS},
             worst_index=tuple(d["worst_index"]),
             **{side: _value(d[side]) for side in ("worst_reference", "worst_candidate")},
             scale=number(d["scale"]),

@@ -15,7 +15,7 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
 
     Files that were changed explain whatever else is wrong, so they are spoken of first.
     """
-    if any(answer.gate == "intact" and not answer.yes for answer in result.answers):
+    if any(answer.gate == "intact" and not answer.passed for answer in result.answers):
         return _intact(result)
     if result.located is not None and result.located.place is not None:
         return _located(result.located.place)

@@ -282,7 +282,7 @@ def first_refusal(result: RunResult) -> tuple[int | None, Answer]:
     order = {gate: i for i, gate in enumerate(FIXTURE_GATE_NAMES)}
     found = result.refusals
     if not found:
-        return None, Answer("compared", "nothing was compared")
+        return None, Answer.no("compared", "nothing was compared")
     return min(
         found, key=lambda it: (it[0] is None, order.get(it[1].gate, len(order)) if it[0] is not None else 0)
     )

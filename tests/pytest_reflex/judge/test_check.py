@@ -16,6 +16,7 @@ from torch import nn
 from pytest_reflex.errors import InputError, ParityError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import make_fixture
 from pytest_reflex.judge.check import check
+from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner, save_recording
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
@@ -250,3 +251,50 @@ def test_a_runner_is_not_judged_against_itself():
     runner = candidate()
     with pytest.raises(ReflexError, match="both reference and candidate"):
         check(runner, runner, inputs=SPECS)
+
+
+def test_a_candidate_that_says_yes_of_its_changes_is_changed():
+    class Foreign(Bundle):
+        changed = "yes"
+
+    result = check({"policy": Policy()}, Foreign(), inputs=SPECS)
+    assert only_refusal(result, "intact") == "yes"
+    document = result.to_json()
+    assert document["gates"][0] == {"gate": "intact", "passed": False, "reason": "yes"}
+    assert ParityResult.from_json(document) == result
+    assert "parity FAIL: intact: yes" in str(result)
+
+
+def test_what_is_recorded_is_what_the_reference_was_given_and_gave(tmp_path):
+    recording = []
+
+    def record(given, gave):
+        recording.append(({n: a.copy() for n, a in given.items()}, {n: a.copy() for n, a in gave.items()}))
+        for array in (*given.values(), *gave.values()):
+            array[...] = 0  # copies: nothing that is done to them changes the verdict
+
+    result = check(Policy(), candidate(), inputs=SPECS, fixtures=3, record=record)
+    assert result == check(Policy(), candidate(), inputs=SPECS, fixtures=3)
+    assert len(recording) == 3
+    for idx, (given, gave) in enumerate(recording):
+        made = make_fixture(SPECS, 0, idx)
+        assert list(given) == list(made)
+        assert all(np.array_equal(given[name], made[name]) for name in made)
+        assert np.array_equal(gave["actions"], honest(**made)["actions"])
+    save_recording(tmp_path / "fixtures.safetensors", recording, ["x", "mask"])
+    assert check(RecordedRunner(tmp_path / "fixtures.safetensors"), candidate(), strict=True).passed
+
+
+def test_a_runner_that_names_its_provider_has_to_say_what_it_ran_on():
+    class Silent(Function):
+        provider_asked = "CPUExecutionProvider"
+
+    class Telling(Silent):
+        def open(self):
+            self.providers_used = ("CPUExecutionProvider",)
+
+    silent = check(Policy(), Silent(honest), inputs=SPECS)
+    assert {f.refusal.gate for f in silent.fixtures} == {"provider"}
+    assert check(Policy(), Telling(honest), inputs=SPECS).passed
+    with pytest.raises(SettingsError, match="CUDAExecutionProvider is asked for"):
+        check(Policy(), Silent(honest), inputs=SPECS, provider="cuda")

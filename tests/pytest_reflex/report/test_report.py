@@ -32,7 +32,7 @@ from pytest_reflex.report import json as as_json
 from pytest_reflex.report.files import write_text
 from pytest_reflex.report.text import terminal
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, YES, Answer, FixtureResult, OutputResult
+from pytest_reflex.verdict import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
 
 FAILURE = """\
 parity FAIL: max_abs_diff 9.461e-03 is not below 1.0e-05 (1 of 3 fixtures fails; \
@@ -239,7 +239,7 @@ def test_a_narrow_table_says_the_same_in_shorter_words() -> None:
 
 def test_a_name_that_is_not_ascii_costs_nobody_the_verdict() -> None:
     output = OutputResult("действия\n", "float32", (1,), difference(1.0, worst_index=(0,)))
-    answers = (*(Answer(name, YES) for name in FIXTURE_GATE_NAMES[:-1]), Answer("threshold", "no"))
+    answers = (*(Answer.yes(name) for name in FIXTURE_GATE_NAMES[:-1]), Answer.no("threshold", "no"))
     text = terminal.failure_message(result(FixtureResult(0, answers, (output,))))
     assert text.isascii()
     assert text.splitlines()[1] == ""

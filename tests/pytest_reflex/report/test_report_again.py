@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.judge.check import check
 from pytest_reflex.report import github, html
 from pytest_reflex.report import json as as_json
-from pytest_reflex.report.compare import compare
+from pytest_reflex.report.compare import Change
+from pytest_reflex.report.compare import compare as compare_runs
+from pytest_reflex.report.json import results
 from pytest_reflex.report.markdown import markdown
-from pytest_reflex.report.merge import merge
+from pytest_reflex.report.merge import merge as merge_runs
 from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.report.text.console import painted, takes_color
 from pytest_reflex.result import ParityResult
@@ -130,6 +132,15 @@ def test_no_threshold_is_refused(bad: float) -> None:
 # Merging
 
 
+def merge(documents: Iterable[Mapping[str, Any]], **options: Any) -> dict[str, Any]:
+    """The document of what :func:`merge_runs` makes of documents."""
+    return merge_runs(documents, **options).to_json()
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    return compare_runs(as_json.run_of(before), as_json.run_of(after))
+
+
 def entry(found: ParityResult, nodeid: str, call: int = 0) -> dict[str, Any]:
     return {"nodeid": nodeid, "call": call, **found.to_json()}
 
@@ -213,7 +224,7 @@ def test_what_got_worse_comes_first() -> None:
 def test_results_are_known_by_test_and_call() -> None:
     old = as_json.document([entry(PASSING, "a.py::t"), entry(FAILING, "a.py::t", 1)])
     new = as_json.document([entry(FAILING, "a.py::t", 1), entry(FAILING, "a.py::t")])
-    assert [(c.kind, c.after and c.after.get("call")) for c in compare(old, new)] == [
+    assert [(c.kind, c.after and c.after.call) for c in compare(old, new)] == [
         ("worse", 0),
         ("same", 1),
     ]
@@ -416,3 +427,31 @@ def test_a_long_table_in_markdown_says_how_much_it_left_out() -> None:
     rows = sum(line.startswith("| ✅") for line in text.splitlines())
     assert 0 < rows < 500
     assert f"… {500 - rows} more." in text
+
+
+def test_a_result_is_decoded_once_whatever_is_made_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "job.md"))
+    for name, found in (("old", PASSING), ("new", FAILING)):
+        Path(f"{name}.json").write_text(as_json.dumps(as_json.document([entry(found, "a.py::t")])))
+    decoded = []
+
+    def counted(data: Mapping[str, Any], kind: Any) -> Any:
+        decoded.append(data["name"])
+        return decode(data, kind)
+
+    decode = results._read_result
+    monkeypatch.setattr(results, "_read_result", counted)
+    command = ["report", "new.json", "--against", "old.json", "--threshold", "1e-7", "--markdown", "out.md"]
+    with pytest.raises(SystemExit) as left:
+        main(command)
+    assert left.value.code == 1
+    assert sorted(decoded) == sorted([FAILING.name, PASSING.name])
+    for name in ("job.md", "out.md"):
+        assert "threshold" in Path(name).read_text()
+    decoded.clear()
+    assert "drawn with seed 0" in html.result_html(FAILING)
+    assert not decoded

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from report_cases import ALL, FAILING, NOT_FINITE, PASSING, difference, floored, located, measured, result
@@ -18,7 +19,7 @@ from pytest_reflex.report.html import cause_pictures, pictures
 from pytest_reflex.report.html.causes import place_in
 from pytest_reflex.report.html.view import input_words, result_view
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, YES, Answer, FixtureResult, OutputResult
+from pytest_reflex.verdict import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
 from pytest_reflex.verdict.rounding import Floor
 from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
@@ -71,7 +72,7 @@ def full(name: str, threshold: float = 1e-5) -> ParityResult:
         InputSummary(name, "bool", (1, 2), False, True, 1, "0123456789abcdef"),
         InputSummary("image", "float32", (1, 3), -1.0, 1.0, 3, "fedcba9876543210"),
     )
-    answers = (*(Answer(gate, YES) for gate in FIXTURE_GATE_NAMES[:-1]), Answer("threshold", name))
+    answers = (*(Answer.yes(gate) for gate in FIXTURE_GATE_NAMES[:-1]), Answer.no("threshold", name))
     output = OutputResult(name, "float32", (1, 3, 4), figures, GRID)
     worst = FixtureResult(1, answers, (output,), given)
     good = dataclasses.replace(measured(0, 3e-7, threshold), inputs=given)
@@ -320,10 +321,13 @@ def test_the_axis_holds_its_figures_and_puts_the_rest_at_its_ends() -> None:
 def test_the_floor_is_one_step_of_the_dtype_at_the_largest_value(
     dtype: str, largest: float, floor: float
 ) -> None:
-    entry = result(measured(0, 1e-7)).to_json()
-    output = entry["fixtures"][0]["outputs"][0]  # type: ignore[index]
-    output["dtype"], output["difference"]["scale"] = dtype, largest
-    assert scale.ulp_step(entry) == (floor, dtype, largest)
+    fixture = measured(0, 1e-7)
+    output = fixture.outputs[0]
+    assert output.difference is not None
+    scaled = dataclasses.replace(output.difference, scale=largest)
+    changed = dataclasses.replace(output, dtype=dtype, difference=scaled)
+    found = result(dataclasses.replace(fixture, outputs=(changed,)))
+    assert scale.ulp_step(found) == (floor, dtype, largest)
 
 
 @pytest.mark.parametrize(
@@ -342,33 +346,38 @@ def test_a_distance_in_words(value: float | None, words: str) -> None:
 
 
 def test_the_heat_map_marks_what_is_over_what_is_lost_and_what_is_worst() -> None:
-    grid = as_json.document([full("pi0")])["results"][0]["fixtures"][1]["outputs"][0]["grid"]
+    grid = full("pi0").fixtures[1].outputs[0].grid
+    assert grid is not None
     drawn = pictures.heat_map(grid, 1e-5)
     assert 'class="worst"' in drawn
     assert re.search(r'class="over" d="M1\.35 1\.5h\.3M2\.35 1\.5h\.3"', drawn)
     assert 'class="lost"' not in drawn
-    grid["cells"][0][0] = "NaN"
-    assert 'class="lost"' in pictures.heat_map(grid, 1e-5)
-    assert pictures.shade_edges({"cells": [[0.0, 0.0]]}) == []
+    lost = ((math.nan, *grid.cells[0][1:]), *grid.cells[1:])
+    assert 'class="lost"' in pictures.heat_map(dataclasses.replace(grid, cells=lost), 1e-5)
+    assert pictures.shade_edges([[0.0, 0.0]]) == []
 
 
 @pytest.mark.parametrize("found", [PASSING, FAILING, NOT_FINITE], ids=["pass", "fail", "nan"])
 def test_a_pass_is_a_circle_and_a_fail_a_cross(found: ParityResult) -> None:
-    view = result_view(found.to_json())
+    view = result_view(found)
     for picture in (view["picture"], view["strip"]):
         assert ("pass-mark" in picture) is found.passed
         assert ("fail-mark" in picture) is not found.passed
 
 
 def test_inputs_in_words() -> None:
-    plain = {"dtype": "float32", "shape": [1, 2], "low": -1.0, "high": 0.5, "nonzero": 2}
-    assert input_words(plain) == "-1 to 0.5"
-    assert input_words({**plain, "low": 0.0, "high": 0.0}) == "all 0"
-    assert input_words({**plain, "dtype": "bool", "low": False, "high": True, "nonzero": 1}) == "1 of 2"
-    assert input_words({**plain, "dtype": "int64", "low": 1, "high": 1}) == "2 of 2"
-    assert input_words({**plain, "dtype": "int64", "low": 0, "high": 257151}) == "0 to 257151"
-    assert input_words({**plain, "low": "NaN", "high": "NaN"}) == "all NaN"
-    assert input_words({**plain, "low": None, "high": None}) == "-"
+    plain = InputSummary("x", "float32", (1, 2), -1.0, 0.5, 2, "")
+
+    def words(**changes: Any) -> str:
+        return input_words(dataclasses.replace(plain, **changes))
+
+    assert words() == "-1 to 0.5"
+    assert words(low=0.0, high=0.0) == "all 0"
+    assert words(dtype="bool", low=False, high=True, nonzero=1) == "1 of 2"
+    assert words(dtype="int64", low=1, high=1) == "2 of 2"
+    assert words(dtype="int64", low=0, high=257151) == "0 to 257151"
+    assert words(low=math.nan, high=math.nan) == "all NaN"
+    assert words(low=None, high=None) == "-"
 
 
 def test_the_page_of_a_stored_document_is_the_page_of_the_run() -> None:
@@ -399,7 +408,7 @@ def test_a_recorded_fixture_that_lacks_an_input_has_a_gap_in_the_table() -> None
         dataclasses.replace(measured(0, 3e-7), inputs=(image, state)),
         dataclasses.replace(measured(1, 3e-7), inputs=(image,)),
     ]
-    shown = result_view(result(*fixtures).to_json())["inputs"]
+    shown = result_view(result(*fixtures))["inputs"]
     assert [cells for _, cells in shown["rows"]] == [["-1 to 1", "-1 to 1"], ["-1 to 1", "-"]]
 
 

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
-from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner, save_recording
+from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner, base, save_recording
+from pytest_reflex.runners.base import RunnerBase
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -339,3 +340,23 @@ def test_a_reference_is_traced_by_what_it_computes():
     x = torch.from_numpy(X)
     assert torch.equal(runner.forward(x=x)["output"], head(x))
     np.testing.assert_array_equal(run(runner, x=X)["output"], head(x).detach().numpy())
+
+
+def test_what_a_runner_can_do_besides_is_told_by_its_protocols():
+    class Plain(RunnerBase):
+        name = "plain"
+        trajectory = None
+        exact = None
+
+    assert not isinstance(Plain(), base.HasFloat64 | base.OnProvider | base.SaysProviders)
+    assert isinstance(Plain(), base.HasTrajectory)
+    assert base.trajectory_of(Plain()) is None
+    assert base.trajectory_of(object()) is None
+    onnx = OnnxRunner("absent.onnx")
+    assert isinstance(onnx, base.OnProvider)
+    assert isinstance(onnx, base.SaysProviders)
+    assert not isinstance(onnx, base.HasFloat64 | base.HasTrajectory)
+    torch_runner = TorchRunner(nn.Identity())
+    assert isinstance(torch_runner, base.HasFloat64)
+    assert isinstance(torch_runner, base.HasTrajectory)
+    assert not isinstance(torch_runner, base.OnProvider | base.SaysProviders)

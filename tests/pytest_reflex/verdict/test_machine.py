@@ -224,7 +224,8 @@ def made(
 
 
 def said(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
-    return [str(one) for one in unalike(compare(as_json.document(before), as_json.document(after)))]
+    runs = [as_json.run_of(as_json.document(entries)) for entries in (before, after)]
+    return [str(one) for one in unalike(compare(*runs))]
 
 
 BEFORE = [made(PASSING)]
@@ -302,7 +303,7 @@ def test_what_holds_for_some_results_is_counted_and_what_has_no_counterpart_is_n
 def test_a_summary_says_what_it_was_made_on_once_for_each_machine() -> None:
     served = {"machine": {"processor": "Jetson"}, "versions": {}}
     entries = [made(PASSING), made(FAILING), made(PASSING, candidate=served), PASSING.to_json()]
-    assert made_on(entries) == [
+    assert made_on(map(as_json.result_from_json, entries)) == [
         "AMD EPYC, PyTorch 2.13.0 at AVX512, 1 thread, ONNX Runtime 1.32.0",
         "AMD EPYC (reference), Jetson (candidate), PyTorch 2.13.0 at AVX512, 1 thread",
     ]

@@ -12,9 +12,9 @@ from floors import ulps
 from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict import (
     FIXTURE_GATE_NAMES,
+    FIXTURE_GATES,
     RUN_GATE_NAMES,
     STRICT_THRESHOLD,
-    YES,
     Answer,
     Evidence,
     FixtureResult,
@@ -85,7 +85,7 @@ REFUSED = {
 
 
 def run(*fixtures: FixtureResult, **answers: str) -> ParityResult:
-    said = {**dict.fromkeys(RUN_GATE_NAMES, YES), **answers}
+    said = {**dict.fromkeys(RUN_GATE_NAMES), **answers}
     return ParityResult("run", 1e-4, False, 0, fixtures, tuple(Answer(g, said[g]) for g in RUN_GATE_NAMES))
 
 
@@ -111,7 +111,7 @@ def test_each_gate_refuses_alone(case):
     assert result.refusal.gate == gate
     assert reason in result.refusal.said
     # It alone: every gate before it was satisfied, and a run of this fixture fails for nothing else.
-    assert [a.yes for a in result.answers] == [True] * FIXTURE_GATE_NAMES.index(gate) + [False]
+    assert [a.passed for a in result.answers] == [True] * FIXTURE_GATE_NAMES.index(gate) + [False]
     assert run(result).refusals == ((0, result.refusal),)
 
 
@@ -165,9 +165,16 @@ def test_each_run_gate_refuses_alone(gate):
     assert result.refusals == ((None, Answer(gate, "no")),)
 
 
-@pytest.mark.parametrize("said", ["", "Yes", "no", None, True])
-def test_only_yes_is_yes(said):
+@pytest.mark.parametrize("said", ["yes", "Yes", "no"])
+def test_no_text_is_a_yes(said):
+    assert run(judge_fixture(0, GOOD)).passed
     assert not run(judge_fixture(0, GOOD), compared=said).passed
+
+
+@pytest.mark.parametrize("said", ["", None, True])
+def test_only_yes_is_yes(said):
+    with pytest.raises(ValueError, match="the compared gate"):
+        Answer.no("compared", said)
 
 
 def test_a_run_needs_a_fixture_and_all_of_them():
@@ -204,3 +211,22 @@ def test_a_nan_output_is_the_worst_whichever_comes_first():
         assert result.worst.name == "b"
         assert np.isnan(result.max_abs_diff)
         assert np.isnan(result.cos)
+
+
+def test_whether_an_answer_passed_is_not_read_from_what_it_says() -> None:
+    no, yes = Answer.no("exact", "yes"), Answer.yes("exact")
+    assert (no.passed, no.said, yes.passed, yes.said) == (False, "yes", True, "yes")
+    assert no != yes
+
+
+@pytest.mark.parametrize("given", [None, "yes", True, Answer.yes("structure")], ids=repr)
+def test_a_gate_that_gives_no_answer_of_its_own_refuses(
+    given: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates = tuple((name, (lambda e: given) if name == "exact" else gate) for name, gate in FIXTURE_GATES)
+    monkeypatch.setattr("pytest_reflex.verdict.gates.FIXTURE_GATES", gates)
+    x = np.zeros(3, np.float32)
+    refusal = judge_fixture(0, Evidence({"x": x}, {"x": x}, 1e-4, "", ())).refusal
+    assert refusal is not None
+    assert refusal.gate == "exact"
+    assert repr(given) in str(refusal.refusal)
