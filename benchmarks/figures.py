@@ -91,7 +91,8 @@ def _cell(column: str, value: object) -> str:
         return f"{value / 1e6:.0f}"
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    whole = f"{value:.0f}"
+    return whole if len(whole.lstrip("-")) > 3 else f"{value:.3g}"
 
 
 def _seen(whole: Mapping[str, Any]) -> str:

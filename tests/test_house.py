@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -116,35 +116,65 @@ ACCURACY = {
     "error", "errors", "candidate_max", "candidate_rms", "reference_max", "reference_rms", "run_max",
     "run_rms", "propagated", "local", "drift",
 }  # fmt: skip
+# What measures a difference, and what is one whatever it is given.
+MEASURES = {
+    "abs", "absolute", "fabs", "norm", "vector_norm", "ptp", "square", "max", "amax", "nanmax", "mean", "sum",
+    "sqrt",
+}  # fmt: skip
+DISTANCES = {"dist", "cdist", "mse_loss", "l1_loss", "cosine_similarity", "mean_squared_error"}
 # What compares by itself, to a tolerance that is written down or, worse, is not.
 COMPARERS = {
     "allclose", "assert_allclose", "isclose", "approx", "assert_close", "assert_almost_equal",
-    "assert_array_almost_equal", "assertAlmostEqual",
+    "assert_array_almost_equal", "assertAlmostEqual", "assert_approx_equal",
 }  # fmt: skip
-TOLERANCES = {"rtol", "atol", "rel", "abs", "rel_tol", "abs_tol", "decimal", "places", "delta"}
-# What gives a number its unit: the product's own thresholds, the dtype's rounding, and the tests' helper.
-UNITS = {"THRESHOLD", "STRICT_THRESHOLD", "EPS", "eps", "ulp", "ulps", "floors", "multiples"}
+# How many arguments come before a tolerance that is given by its place.
+BEFORE = {"approx": 1}
+# Tolerances that are not 0 where they are not given beside the others.
+NEEDED = {"allclose": {"rtol", "atol"}, "assert_allclose": {"rtol"}}
+TOLERANCES = {"rtol", "atol", "rel", "abs", "rel_tol", "abs_tol", "decimal", "places", "delta", "significant"}
+# An order that is asked for by a call.
+ORDERING = {
+    "less", "less_equal", "greater", "greater_equal", "lt", "le", "gt", "ge", "assertLess", "assertLessEqual",
+    "assertGreater", "assertGreaterEqual", "assert_array_less",
+}  # fmt: skip
+READING = {"get", "getattr", "pop", "attrgetter", "itemgetter"}
+# What gives a number its unit: thresholds of the product and torch, the dtype's rounding, the tests' helper.
+UNITS = {
+    "THRESHOLD", "STRICT_THRESHOLD", "TORCHS_OWN", "EPS", "eps", "ulp", "ulps", "spacing", "floors",
+    "multiples", "ratio", "ratios",
+}  # fmt: skip
 ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+# Below it a number that is added, or multiplied by a size, is a tolerance; above, it may count something.
+SMALL = 1e-2
+Names = Mapping[str, float]
+Given = list[tuple[set[str], ast.expr]]
 
 
 def _called(node: ast.Call) -> str:
     return ast.unparse(node.func).rpartition(".")[2]
 
 
+def _parts(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and what is below it, without what is only counted."""
+    if isinstance(node, ast.Call) and any(
+        isinstance(n, ast.Name) and n.id == "len" for n in (node.func, *node.args)
+    ):
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _parts(child)
+
+
 def _words(node: ast.AST) -> set[str]:
     """The names, attributes and keys of an expression."""
-    found = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    found |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
-    return found | {
-        n.slice.value
-        for n in ast.walk(node)
-        if isinstance(n, ast.Subscript)
-        and isinstance(n.slice, ast.Constant)
-        and isinstance(n.slice.value, str)
-    }
+    found = {n.id for n in _parts(node) if isinstance(n, ast.Name)}
+    found |= {n.attr for n in _parts(node) if isinstance(n, ast.Attribute)}
+    keys = [n.slice for n in _parts(node) if isinstance(n, ast.Subscript)]
+    keys += [a for n in _parts(node) if isinstance(n, ast.Call) and _called(n) in READING for a in n.args]
+    return found | {k.value for k in keys if isinstance(k, ast.Constant) and isinstance(k.value, str)}
 
 
-def _number(node: ast.expr, named: Mapping[str, float]) -> float | None:
+def _number(node: ast.expr, named: Names) -> float | None:
     """The size of an expression of literals, and of names that hold one; else None."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return abs(float(node.value))
@@ -164,78 +194,250 @@ def _number(node: ast.expr, named: Mapping[str, float]) -> float | None:
     return None
 
 
-def _is_distance(node: ast.AST) -> bool:
-    """Whether it holds ``abs(a - b)`` in one of its spellings."""
-    return any(
-        isinstance(call, ast.Call)
-        and _called(call) in ("abs", "norm", "fabs")
-        and any(isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub) for part in ast.walk(call))
-        for call in ast.walk(node)
+def _held(node: ast.expr, named: Names) -> float | None:
+    """The largest number that an expression may be or may be taken from: a choice, a table, a loop's list."""
+    if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+        parts = list(node.elts)
+    elif isinstance(node, ast.Dict):
+        parts = list(node.values)
+    elif isinstance(node, ast.IfExp):
+        parts = [node.body, node.orelse]
+    elif isinstance(node, ast.Subscript):
+        parts = [node.value]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        parts = [node.func, *(word.value for word in node.keywords)]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in (
+        "get", "values", "items",
+    ):  # fmt: skip
+        parts = [node.func.value, *node.args[1:]]
+    elif isinstance(node, ast.Call) and _called(node) in ("max", "min", "zip", "enumerate", "param", "field"):
+        parts = [*node.args, *(word.value for word in node.keywords)]
+    else:
+        return _number(node, named)
+    return max((n for part in parts if (n := _held(part, named)) is not None), default=None)
+
+
+def _has_small(node: ast.AST, named: Names) -> bool:
+    """Whether a number that can only be a tolerance stands anywhere in an expression, and has no unit."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and _words(node) & UNITS:
+        return False
+    if isinstance(node, ast.Call) and (_called(node) == "len" or _words(node.func) & UNITS):
+        return False
+    if isinstance(node, ast.expr):
+        value = _held(node, named)
+        if value is None and isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+            value = _number(node.left, named)
+            value = value if value is not None and value < SMALL else None
+        if value is not None:
+            return 0 < value < SMALL
+    return any(_has_small(child, named) for child in ast.iter_child_nodes(node))
+
+
+def _is_distance(node: ast.AST, differences: set[str]) -> bool:
+    """Whether it holds ``abs(a - b)`` in a spelling; ``differences`` are names for such ``a - b``."""
+    for call in _parts(node):
+        if isinstance(call, ast.Call) and _called(call) in DISTANCES:
+            return True
+        if isinstance(call, ast.Call) and _called(call) in MEASURES:
+            # The largest of two may well be a difference of times; of an array it is a method's or numpy's.
+            plain = isinstance(call.func, ast.Name) and call.func.id not in ("abs", "norm", "fabs")
+            if not plain and any(_is_difference(part, differences) for part in _parts(call)):
+                return True
+        elif (
+            isinstance(call, ast.BinOp) and isinstance(call.op, ast.Pow) and _is_difference(call.left, set())
+        ):
+            return True
+    return False
+
+
+def _is_difference(node: ast.AST, known: set[str]) -> bool:
+    return (
+        (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub))
+        or (isinstance(node, ast.Call) and _called(node) == "subtract")
+        or (isinstance(node, ast.Name) and node.id in known)
     )
 
 
-def _is_figure(node: ast.AST, named: set[str]) -> bool:
+def _is_figure(node: ast.AST, named: set[str], units: set[str], differences: set[str]) -> bool:
     """Whether an expression is a figure of accuracy that has no unit yet; ``named`` are known to be some."""
-    if any(isinstance(n, ast.Call) and _called(n) == "len" for n in ast.walk(node)):
-        return False
     words = _words(node)
-    return not words & UNITS and (bool(words & (ACCURACY | named)) or _is_distance(node))
+    if words & units:
+        return False
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        # Of two figures the one is the other's unit.
+        sides = (_is_figure(side, named, units, differences) for side in (node.left, node.right))
+        return next(sides) and not next(sides)
+    own = {n.id for n in _parts(node) if isinstance(n, ast.Name)} & named
+    return bool(words & ACCURACY or own) or _is_distance(node, differences)
 
 
-def numbers_of(tree: ast.AST) -> dict[str, float]:
-    """The names that a file gives to a plain number."""
-    return {
-        target.id: value
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None
-        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-        if isinstance(target, ast.Name) and (value := _number(node.value, {})) is not None
+def _targets(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _paired(target: ast.expr, value: ast.expr) -> Given:
+    """A target's names with what each is given, also where several are given at once."""
+    if isinstance(target, (ast.Tuple, ast.List)):
+        several = isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts)
+        values = (
+            value.elts if several and isinstance(value, (ast.Tuple, ast.List)) else [value] * len(target.elts)
+        )
+        return [pair for t, v in zip(target.elts, values, strict=True) for pair in _paired(t, v)]
+    return [(_targets(target), value)] if isinstance(target, ast.Name) else []
+
+
+def _looped(target: ast.expr, over: ast.expr) -> Given:
+    """What a loop gives its names: of a list of rows each its column, of ``zip`` each its own."""
+    if isinstance(over, (ast.Tuple, ast.List)):
+        return [pair for row in over.elts for pair in _paired(target, row)]
+    if isinstance(over, ast.Call) and _called(over) == "zip" and isinstance(target, ast.Tuple):
+        return [pair for t, v in zip(target.elts, over.args, strict=False) for pair in _looped(t, v)]
+    if isinstance(over, ast.Call) and _called(over) == "param":
+        return []
+    return [(_targets(target), over)] if isinstance(target, ast.Name) else []
+
+
+def _parametrized(node: ast.Call) -> Given:
+    """What ``parametrize("a, b", [(1, 2), param(3, 4)])`` gives each name."""
+    names, rows = node.args[0], node.args[1]
+    if isinstance(names, ast.Constant) and isinstance(names.value, str):
+        words = [word.strip() for word in names.value.split(",") if word.strip()]
+    elif isinstance(names, (ast.Tuple, ast.List)):
+        words = [str(n.value) for n in names.elts if isinstance(n, ast.Constant)]
+    else:
+        return []
+    given: Given = []
+    for row in rows.elts if isinstance(rows, (ast.Tuple, ast.List)) else [rows]:
+        if isinstance(row, ast.Call) and _called(row) == "param":
+            row = ast.Tuple(row.args) if len(words) > 1 else row.args[0] if row.args else row
+        whole = len(words) == 1 or not isinstance(row, (ast.Tuple, ast.List))
+        values = [row] * len(words) if whole else row.elts
+        given += [({word}, value) for word, value in zip(words, values, strict=False)]
+    return given
+
+
+def _given(tree: ast.AST) -> Given:
+    """Every name of a file with each expression that it may stand for: assigned, looped, passed, returned."""
+    given: Given = []
+    functions = {
+        n.name: n.args for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
-
-
-def _figures(tree: ast.AST) -> set[str]:
-    """The names, of variables and of functions, that stand for a figure of accuracy."""
-    given: list[tuple[set[str], ast.AST]] = []
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
+        if (
+            isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign))
+            and node.value is not None
+        ):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            given.append(
-                ({n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}, node.value)
-            )
-        elif isinstance(node, ast.FunctionDef):
+            given += [pair for target in targets for pair in _paired(target, node.value)]
+        elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)):
+            given += _looped(node.target, node.iter)
+        elif isinstance(node, ast.Match):
+            names = {
+                n.name for case in node.cases for n in ast.walk(case) if isinstance(n, ast.MatchAs) and n.name
+            }
+            given.append((names, node.subject))
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             given += [({node.name}, r.value) for r in ast.walk(node) if isinstance(r, ast.Return) and r.value]
+        elif isinstance(node, ast.arguments):
+            places = [*node.posonlyargs, *node.args]
+            last = zip(reversed(places), reversed(node.defaults), strict=False)
+            given += [({a.arg}, value) for a, value in last]
+            given += [({a.arg}, v) for a, v in zip(node.kwonlyargs, node.kw_defaults, strict=True) if v]
+        elif isinstance(node, ast.Call):
+            name = _called(node)
+            if name == "parametrize" and len(node.args) > 1:
+                given += _parametrized(node)
+            elif isinstance(node.func, ast.Attribute) and name in ("append", "add") and len(node.args) == 1:
+                given += _paired(node.func.value, node.args[0])
+            elif isinstance(node.func, ast.Name) and name in functions:
+                own = functions[name]
+                given += [
+                    ({a.arg}, v) for a, v in zip([*own.posonlyargs, *own.args], node.args, strict=False)
+                ]
+                given += [({word.arg}, word.value) for word in node.keywords if word.arg]
+    return given
+
+
+def numbers_of(tree: ast.AST, named: Names | None = None) -> dict[str, float]:
+    """The names that a file gives to a plain number, or to a choice of some."""
+    found = dict(named or {})
+    given = _given(tree)
+    while more := {
+        name: value
+        for names, node in given
+        if (value := _held(node, found)) is not None
+        for name in names
+        if value > found.get(name, -1.0)
+    }:
+        found |= more
+    return found
+
+
+def _figures(given: Given, units: set[str], differences: set[str]) -> set[str]:
+    """The names, of variables and of functions, that stand for a figure of accuracy."""
     found: set[str] = set()
-    while more := [pair for pair in given if not pair[0] <= found and _is_figure(pair[1], found)]:
+    while more := [p for p in given if not p[0] <= found and _is_figure(p[1], found, units, differences)]:
         found |= {name for names, _ in more for name in names}
     return found
 
 
-def absolute_bounds(tree: ast.AST, named: Mapping[str, float] | None = None) -> list[str]:
+def _is_tolerated(node: ast.Call, name: str, numbers: Names, units: set[str]) -> bool:
+    """Whether a call of a comparer leaves a tolerance to a default, or gives one that has no unit."""
+    words = {word.arg: word.value for word in node.keywords if word.arg in TOLERANCES}
+    placed = node.args[BEFORE.get(name, 2) :]
+    given = [*words.values(), *placed]
+    plain = [value for value in given if not _words(value) & units]
+    left = NEEDED.get(name, set()) - set(words) if len(placed) < len(NEEDED.get(name, ())) else set()
+    left = left - set(("rtol", "atol")[: len(placed)])
+    return not given or bool(left) or any(_number(value, numbers) != 0 for value in plain)
+
+
+def absolute_bounds(tree: ast.AST, named: Names | None = None) -> list[str]:
     """Where a file holds a figure of accuracy against a number without a unit, ``line: code``.
 
     Args:
         tree: the file.
         named: the numbers that other files give names to, for it may import them.
     """
-    numbers = {name: n for name, n in {**(named or {}), **numbers_of(tree)}.items() if name not in UNITS}
-    figures = _figures(tree)
+    given = _given(tree)
+    aliases = {
+        a.asname: a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names if a.asname
+    }
+    imports = {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+    known = {name: n for name, n in (named or {}).items() if name.isupper() or name in imports}
+    # A unit is none where the file itself gives the name to a number of its own.
+    shadowed = {name for names, node in given for name in names & UNITS if _number(node, {}) is not None}
+    units = UNITS - shadowed
+    numbers = {name: n for name, n in numbers_of(tree, known).items() if name not in units}
+    differences = {name for names, node in given if _is_difference(node, set()) for name in names}
+    figures = _figures(given, units, differences)
+
+    def is_wrong(figure: ast.expr, bound: ast.expr) -> bool:
+        if not _is_figure(figure, figures, units, differences):
+            return False
+        # Nothing is nearer than 0: what is held against it is held to the bit.
+        if not _words(bound) & units and _held(bound, numbers):
+            return True
+        return _has_small(bound, numbers) or _has_small(figure, numbers)
+
     wrong: list[ast.expr] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
-            pairs = [
-                pair
-                for left, how, right in zip(sides, node.ops, sides[1:], strict=False)
-                if isinstance(how, ORDERED)
-                for pair in ((left, right), (right, left))
-            ]
-            # Nothing is nearer than 0: what is held against it is held to the bit.
-            if any(_number(bound, numbers) and _is_figure(figure, figures) for figure, bound in pairs):
+            pairs = list(zip(sides, node.ops, sides[1:], strict=False))
+            both = [(a, b) for a, how, b in pairs if isinstance(how, ORDERED)]
+            if any(is_wrong(a, b) or is_wrong(b, a) for a, b in both):
                 wrong.append(node)
-        elif isinstance(node, ast.Call) and _called(node) in COMPARERS:
-            given = [word.value for word in node.keywords if word.arg in TOLERANCES]
-            plain = [value for value in given if not _words(value) & UNITS]
-            if not given or any(_number(value, numbers) != 0 for value in plain):
+        elif isinstance(node, ast.Call):
+            name = aliases.get(_called(node), _called(node))
+            if name in ORDERING and len(node.args) > 1:
+                a, b = node.args[:2]
+                if is_wrong(a, b) or is_wrong(b, a):
+                    wrong.append(node)
+                continue
+            if name == "partial" and node.args and (names_of(node.args[0]).rpartition(".")[2] in COMPARERS):
+                name = names_of(node.args[0]).rpartition(".")[2]
+            if name in COMPARERS and _is_tolerated(node, name, numbers, units):
                 wrong.append(node)
     return sorted({f"{node.lineno}: {ast.unparse(node)}" for node in wrong})
 
@@ -247,10 +449,7 @@ MEASURING = {
     if "node_modules" not in path.parts
 }
 CONSTANTS = {
-    name: number
-    for tree in MEASURING.values()
-    for name, number in numbers_of(tree).items()
-    if name.isupper() and len(name) > 1
+    name: number for tree in MEASURING.values() for name, number in numbers_of(tree).items() if len(name) > 1
 }
 
 
@@ -386,10 +585,54 @@ def test_tracing_is_seen(code: str) -> None:
         "assert a == pytest.approx(b, rel=1e-3)",
         "assert a == pytest.approx(b)",
         "torch.testing.assert_close(a, b)",
+        "assert fixture.get('max_abs_diff') < 3e-6",
+        "assert getattr(result, 'max_abs_diff') < 3e-6",
+        "assert max(map(attrgetter('max_abs_diff'), fixtures)) < 3e-6",
+        "assert np.less(result.max_abs_diff, 3e-6)",
+        "self.assertLess(result.max_abs_diff, 3e-6)",
+        "np.testing.assert_array_less(abs(a - b), 3e-6)",
+        "match result.max_abs_diff:\n    case x if x < 3e-6:\n        pass",
+        "def near(a, b, by):\n    return abs(a - b).max() < by\nassert near(a, b, 1e-6)",
+        "def near(a, b, by):\n    assert abs(a - b).max() < by\nnear(a, b, by=1e-6)",
+        "def near(a, b, by=1e-6):\n    assert abs(a - b).max() < by",
+        "def near(a, b, *, by=1e-6):\n    assert abs(a - b).max() < by",
+        "near = lambda a, b, by=1e-6: abs(a - b).max() < by",
+        "async def off(a, b):\n    return abs(a - b).max()\nassert off(a, b) < 3e-6",
+        "@pytest.mark.parametrize('bound', [3e-6])\ndef test_it(bound):\n"
+        "    assert result.max_abs_diff < bound",
+        "@pytest.mark.parametrize('name, bound', [pytest.param('pi0', 3e-6, id='x')])\n"
+        "def test_it(name, bound):\n    assert result.max_abs_diff < bound",
+        "@pytest.fixture\ndef bound():\n    return 3e-6\ndef test_it(bound):\n"
+        "    assert result.max_abs_diff < bound",
+        "BOUNDS = {'pi0': 3e-6}\nassert result.max_abs_diff < BOUNDS['pi0']",
+        "BOUNDS = {'pi0': 3e-6}\nassert result.max_abs_diff < BOUNDS.get(name)",
+        "LOW, HIGH = 1e-9, 3e-6\nassert result.max_abs_diff < HIGH",
+        "assert result.max_abs_diff < (3e-6 if long else 1e-6)",
+        "for r, bound in zip(results, (3e-6, 1e-6)):\n    assert r.max_abs_diff < bound",
+        "assert result.max_abs_diff < max(3e-6, 1e-6 * scale)",
+        "assert np.abs(a - b).max() < 1e-5 * np.abs(b).max()",
+        "assert result.max_abs_diff - 3e-6 < 0",
+        "assert result.max_abs_diff < 3e-6 + EPS",
+        "diff = a - b\nassert diff.abs().max() < 1e-6",
+        "assert np.absolute(np.subtract(a, b)).max() < 1e-6",
+        "assert ((a - b) ** 2).mean() < 1e-12",
+        "assert (a - b).max() < 1e-6",
+        "assert torch.dist(a, b) < 1e-6",
+        "worst = []\nfor f in fixtures:\n    worst.append(f.max_abs_diff)\nassert max(worst) < 3e-6",
+        "assert all(x < 3e-6 for x in [f.max_abs_diff for f in fixtures])",
+        "assert sum(f.max_abs_diff for f in fixtures) / len(fixtures) < 3e-6",
+        "assert result.max_abs_diff < 3e-6 * len(fixtures)",
+        "EPS = 3e-6\nassert result.max_abs_diff < EPS",
+        "from cases import lower\nassert result.max_abs_diff < lower",
+        "assert np.allclose(a, b, atol=0)",
+        "assert np.allclose(a, b, 1e-5, atol=0)",
+        "np.testing.assert_approx_equal(a, b, significant=5)",
+        "close = partial(np.allclose, rtol=0, atol=1e-6)",
+        "from numpy import allclose as same\nassert same(a, b, rtol=0, atol=1e-6)",
     ],
 )
 def test_a_bound_without_a_unit_is_seen(code: str) -> None:
-    assert absolute_bounds(ast.parse(code), {"BOUND": 3e-6, "TOLERANCE": 1e-6})
+    assert absolute_bounds(ast.parse(code), {"BOUND": 3e-6, "TOLERANCE": 1e-6, "lower": 1e-6})
 
 
 @pytest.mark.parametrize(
@@ -408,6 +651,13 @@ def test_a_bound_without_a_unit_is_seen(code: str) -> None:
         "assert len(fixtures) < 8",
         "assert len(str(error)) < 500",
         "assert worst < 3e-6",
+        "assert np.allclose(a, b, rtol=0, atol=0)",
+        "assert np.abs(a - b).max() < np.spacing(np.float32(1))",
+        "bound = 4 * ulp(np.float32, 1.0)\nassert result.max_abs_diff < bound",
+        "assert a.max_abs_diff / b.max_abs_diff < 2",
+        "assert result.max_abs_diff < other.max_abs_diff",
+        "@pytest.mark.parametrize('times', [2, 4])\ndef test_it(times):\n"
+        "    assert result.max_abs_diff < times * THRESHOLD",
     ],
 )
 def test_a_bound_with_a_unit_is_let_be(code: str) -> None:

@@ -57,10 +57,10 @@ def floors(
         more: further fixtures of the reference alone, in float32 and in float64: where a candidate has
             few values, PyTorch's largest error in as few would be luck.
     """
-    top = max(float(np.abs(t).max()) for t in truths)
+    top = max(_finite(np.abs(t)) for t in truths)
     theirs = _distance(candidates, truths)
     own = max(_distance(references, truths), *(_distance([r], [t]) for r, t in more), 0.0)
-    apart = max(float(np.abs(np.float64(c) - r).max()) for c, r in zip(candidates, references, strict=True))
+    apart = _distance(candidates, references)
     return _counted(theirs, own, top, apart)
 
 
@@ -93,8 +93,10 @@ def multiples(result: ParityResult) -> dict[str, float]:
     for name in dict.fromkeys(o.name for f in result.fixtures for o in f.outputs):
         outputs = [o for f in result.fixtures for o in f.outputs if o.name == name and o.floor is not None]
         measured = [o.floor for o in outputs if o.floor is not None]
-        if not measured:
+        every = [o for f in result.fixtures for o in f.outputs if o.name == name]
+        if not measured and not any("float" in o.dtype for o in every):
             continue
+        assert len(measured) == len(every) == len(result.fixtures), f"{name}: not measured in every fixture"
         wrong = next((floor.unknown for floor in measured if floor.unknown), "")
         assert not wrong, f"{name}: {wrong}"
         found[name] = _counted(
@@ -136,7 +138,17 @@ class Remembered(RunnerBase):
 
 
 def _distance(side: Sequence[Array], truths: Sequence[Array]) -> float:
-    return max(float(np.abs(np.float64(a) - t).max()) for a, t in zip(side, truths, strict=True))
+    """The largest; of unlike shapes numpy would stretch one, and of NaN ``max`` keeps what it saw first."""
+    pairs = [(np.asarray(a), np.asarray(t)) for a, t in zip(side, truths, strict=True)]
+    unlike = next(((a.shape, t.shape) for a, t in pairs if a.shape != t.shape), None)
+    assert unlike is None, f"shapes {unlike}"
+    return max(_finite(np.abs(a.astype(np.float64) - t)) for a, t in pairs)
+
+
+def _finite(sizes: Any) -> float:
+    largest = float(np.max(sizes))
+    assert np.isfinite(largest), "a value that is not finite"
+    return largest
 
 
 def _counted(theirs: float, own: float, scale: float, apart: float) -> float:
