@@ -80,6 +80,11 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
+def family_error(directory: object, found: object, family: str) -> CheckpointError:
+    """What to say of a checkpoint of another family."""
+    return CheckpointError(f"{directory} is a checkpoint of {found!r}, expected type {family!r}")
+
+
 def weight_files(directory: Path) -> list[Path]:
     """The safetensors files of a checkpoint directory, in order.
 

@@ -1,4 +1,4 @@
-"""Families by their names: the one place where a name becomes a module.
+"""Families by their names: the one place where a name becomes a family.
 
 A bundle and a checkpoint say by name which family they are of. The families make bundles, so they stand above
 this file, which knows no more of them than their names.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any, Final
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from exporters import checkpoints
-from pytest_reflex.errors import CheckpointError, MissingPackageError
+from pytest_reflex.errors import BundleError, CheckpointError, MissingPackageError, ReflexError
 from pytest_reflex.runners import Runner, TorchRunner
 
 if TYPE_CHECKING:
@@ -20,10 +21,27 @@ if TYPE_CHECKING:
     from exporters.bundle.store import Described
     from exporters.flow.policy import FlowPolicy
 
+# Where another distribution names its families.
+GROUP: Final = "pytest_reflex.families"
 FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
 
-# What a checkpoint of a family calls itself, where that is not the family's name.
+# What a checkpoint of a family calls itself, where that is not the family's name: known without torch.
 _OWN_NAMES: Final = {"Gr00tN1d6": "groot", "Gr00tN1d7": "groot"}
+
+
+@runtime_checkable
+class _Family(Protocol):
+    """What a family has; the class itself stands above this file."""
+
+    name: str
+    own_names: tuple[str, ...]
+    options: tuple[Any, ...]
+
+    def load(self, checkpoint: Any, *, revision: str | None = None) -> Any: ...
+    def inputs(self, policy: Any, *, batch: int = 1) -> Any: ...
+    def reference(self, policy: Any, *, steps: int | None = None) -> Any: ...
+    def flow(self, policy: Any) -> Any: ...
+    def export(self, policy: Any, out_dir: Any) -> Any: ...
 
 
 def imported(module: str) -> Any:
@@ -42,9 +60,54 @@ def imported(module: str) -> Any:
         ) from error
 
 
+def _installed() -> dict[str, EntryPoint]:
+    """The families of other distributions, by their names.
+
+    Raises:
+        ReflexError: two are of one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        if entry.name in FAMILIES or entry.name in found:
+            other = f"by {found[entry.name].value}" if entry.name in found else "in this package"
+            raise ReflexError(
+                f"two installed families are named {entry.name!r}: {entry.value}, and one {other}; "
+                "uninstall the distribution of one"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def known_families(*, built_in: bool = True) -> tuple[str, ...]:
+    """The names of all families: :data:`FAMILIES`, then those of other distributions."""
+    return (*(FAMILIES if built_in else ()), *sorted(_installed()))
+
+
 def family_named(name: str) -> Any:
-    """The module of a family, one of :data:`FAMILIES`."""
-    return imported(f"exporters.families.{name}")
+    """A family, an ``exporters.families.base.Family``, by one of the names of :func:`known_families`.
+
+    Raises:
+        MissingPackageError: a package that it needs is not installed.
+        BundleError: nobody knows the name.
+        ReflexError: what is installed under it cannot be imported, or is no family of that name.
+    """
+    entry = _installed().get(name)
+    if entry is None and name not in FAMILIES:
+        raise BundleError(f"no family is named {name!r}, expected one of {', '.join(known_families())}")
+    if entry is None:
+        return imported(f"exporters.families.{name}").FAMILY
+    try:
+        family = entry.load()
+    except Exception as error:
+        raise ReflexError(
+            f"the family {name!r} cannot be imported from {entry.value}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(family, _Family) or family.name != name:
+        raise ReflexError(
+            f"{entry.value} is installed as the family {name!r} and is no exporters.families.base.Family "
+            "of that name"
+        )
+    return family
 
 
 def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> str:
@@ -55,14 +118,18 @@ def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None
         revision: branch, tag or commit of the hub id.
 
     Raises:
-        CheckpointError: it cannot be had, or its family is not one of :data:`FAMILIES`.
+        CheckpointError: it cannot be had, or its family is none of :func:`known_families`.
     """
     config = checkpoints.read_config(checkpoints.resolve(checkpoint, revision=revision))
     stated = config.get("model_type") or config.get("type")
     found = _OWN_NAMES.get(str(stated), stated)
-    if found not in FAMILIES:
+    known = known_families()
+    if found not in known:
+        others = (name for name in known_families(built_in=False) if stated in family_named(name).own_names)
+        found = next(others, found)
+    if found not in known:
         raise CheckpointError(
-            f"{checkpoint} is a checkpoint of {found!r}, expected one of {', '.join(FAMILIES)}; "
+            f"{checkpoint} is a checkpoint of {found!r}, expected one of {', '.join(known)}; "
             "export any other model from Python with exporters.export"
         )
     return str(found)

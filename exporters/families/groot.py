@@ -14,30 +14,25 @@ N1.6 is the same classes without self-attention over the vision-language feature
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import torch
 from torch.overrides import TorchFunctionMode
 
+from exporters.families import groot_checkpoints
+from exporters.families.base import Family, require_counts
 from exporters.families.groot_checkpoints import head_of
 from exporters.families.groot_embodiment import one_embodiment
-from exporters.families.lerobot import require_counts
-from exporters.flow.loop_states import watched_states
+from exporters.families.options import GROOT
 from exporters.flow.policy import Context, FlowPolicy
-from exporters.flow.schedule import BucketedSchedule, Layout
+from exporters.flow.schedule import BucketedSchedule
 from pytest_reflex.errors import InputError, RunnerError
 from pytest_reflex.inputs import Gaussian, ImageTokenMask, InputSpec, Integers, PromptMask, State
 
-if TYPE_CHECKING:
-    from exporters.bundles import Export
-    from pytest_reflex.runners import TorchRunner
+__all__ = ["FAMILY", "GrootFlow", "export", "flow", "inputs", "load", "reference"]
 
-__all__ = ["FAMILY", "GrootFlow", "export", "inputs", "load", "reference"]
-
-FAMILY = "groot"
 # How many tokens fixture 0 has where their number is free: one camera of 64 and some text.
 TOKENS: Final = 96
 
@@ -137,22 +132,6 @@ class _GivenNoise(TorchFunctionMode):
         return self._noise.to(drawn.dtype, copy=True)
 
 
-def _sample(policy: Any, named: dict[str, torch.Tensor], steps: int | None, embodiment: int | None) -> Any:
-    """``get_action`` of the head, whole, with its noise and its number of steps as asked for."""
-    head = head_of(policy)
-    batch = named["noise"].shape[0]
-    ids = named["embodiment_id"] if embodiment is None else torch.full((batch,), embodiment)
-    backbone = ("backbone_features", "backbone_attention_mask", "image_mask")
-    with _counted(head, steps), _GivenNoise(named["noise"]) as given:
-        action = head.get_action(
-            _batch(**{name: named[name] for name in backbone}),
-            _batch(state=named["state"], embodiment_id=ids),
-        )
-    if given.draws != 1:
-        raise RunnerError(f"get_action drew noise {given.draws} times; this version knows it to draw once")
-    return action["action_pred"]
-
-
 @contextlib.contextmanager
 def _counted(head: Any, steps: int | None) -> Iterator[None]:
     """The head keeps its number of steps as an attribute; restores what that said."""
@@ -162,97 +141,6 @@ def _counted(head: Any, steps: int | None) -> Iterator[None]:
         yield
     finally:
         head.num_inference_timesteps = said
-
-
-def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> Any:
-    """Load the action head of a policy in float32 and eval mode, on the CPU.
-
-    Args:
-        checkpoint: a directory or a hub id: of GR00T itself, as ``nvidia/GR00T-N1.7-3B``, or of a policy
-            that lerobot fine-tuned, whose head is described by the checkpoint that it was built on.
-        revision: branch, tag or commit of the hub id.
-
-    Returns:
-        lerobot's ``GR00TN17ActionHead``. The backbone's weights are not read.
-
-    Raises:
-        CheckpointError: it cannot be had or read, is of another family, or its keys do not fit.
-        ReflexError: lerobot or diffusers is not installed, or is of an unsupported version.
-    """
-    from exporters.families import groot_checkpoints
-
-    return groot_checkpoints.load(checkpoint, revision=revision)
-
-
-def reference(policy: Any, *, steps: int | None = None, embodiment: int | None = None) -> TorchRunner:
-    """``get_action`` of the action head, unpatched, as the reference.
-
-    Args:
-        policy: a live policy, model or action head, or a function that loads one when the runner opens.
-        steps: the number of denoising steps; by default the head's own.
-        embodiment: the one that is baked into the candidate; by default it is an input.
-    """
-    from pytest_reflex.runners import TorchRunner
-
-    def call(model: Any, **named: torch.Tensor) -> torch.Tensor:
-        actions: torch.Tensor = _sample(model, named, steps, embodiment)
-        return actions
-
-    def states(model: Any, **named: torch.Tensor) -> list[torch.Tensor]:
-        encoder = head_of(model).action_encoder
-        return watched_states(encoder, lambda: call(model, **named), named["noise"])
-
-    if isinstance(policy, torch.nn.Module):
-        head = head_of(policy)
-        return TorchRunner(head, functools.partial(call, head), outputs=["actions"], states=states)
-    return TorchRunner(policy, call, outputs=["actions"], states=states)
-
-
-def flow(policy: Any, *, embodiment: int | None = None) -> FlowPolicy:
-    """The action head's two halves, as :func:`export` traces them."""
-    return GrootFlow(head_of(policy), embodiment=embodiment)
-
-
-def inputs(
-    policy: Any, *, tokens: int | None = None, batch: int = 1, embodiment: int | None = None
-) -> list[InputSpec]:
-    """What the action head reads.
-
-    ``backbone_features`` [batch, tokens, E] as the backbone's last layer gives them,
-    ``backbone_attention_mask`` and ``image_mask`` [batch, tokens], true for tokens that are no padding and
-    for those that stand for an image; ``state`` [batch, history, max_state_dim]; ``embodiment_id``
-    [batch]; ``noise`` [batch, horizon, max_action_dim].
-
-    Args:
-        policy: a live policy, model or action head.
-        tokens: how many, padding included. By default their number is free: self-attention looks at
-            padding too, so more of it is another answer, and a bundle must take what the backbone gives.
-        batch: the batch size.
-        embodiment: the one to bake in, which is then no input.
-
-    Raises:
-        InputError: a size is no whole number of at least 1, or there is no such embodiment.
-    """
-    head = head_of(policy)
-    config = head.config
-    require_counts(tokens=tokens if tokens is not None else TOKENS, batch=batch)
-    embodiments = int(config.max_num_embodiments)
-    require_embodiment(embodiment, embodiments)
-    free = (None, "tokens") if tokens is None else ()
-    prompt = (batch, tokens if tokens is not None else TOKENS)
-    features = (*prompt, int(config.backbone_embedding_dim))
-    specs = [
-        InputSpec("backbone_features", features, "float32", Gaussian(), free and (*free, None)),
-        InputSpec("backbone_attention_mask", prompt, "bool", PromptMask(padding="left"), free),
-        InputSpec("image_mask", prompt, "bool", ImageTokenMask(), free),
-        InputSpec(
-            "state", (batch, int(config.state_history_length), int(config.max_state_dim)), "float32", State()
-        ),
-    ]
-    if embodiment is None:
-        specs.append(InputSpec("embodiment_id", (batch,), "int64", Integers(0, embodiments)))
-    noise = (batch, int(head.action_horizon), int(head.action_dim))
-    return [*specs, InputSpec("noise", noise, "float32", Gaussian())]
 
 
 def require_embodiment(embodiment: object, embodiments: int) -> None:
@@ -268,47 +156,117 @@ def require_embodiment(embodiment: object, embodiments: int) -> None:
         raise InputError(f"embodiment is {embodiment!r}, expected a whole number from 0 to {embodiments - 1}")
 
 
-def export(
-    policy: Any,
-    out_dir: str | os.PathLike[str],
-    *,
-    steps: int | None = None,
-    tokens: int | None = None,
-    batch: int = 1,
-    embodiment: int | None = None,
-    layout: Layout = "stepwise",
-    **options: Any,
-) -> Export:
-    """Export the action head of ``policy`` as a bundle, proven against its own ``get_action``.
+class Groot(Family):
+    """GR00T's action head."""
 
-    Args:
-        policy: a live policy, model or action head in float32, or what :func:`load` returned.
-        out_dir: where the bundle goes; an earlier bundle there is replaced once the new one has passed.
-        steps: the number of denoising steps; by default the head's own.
-        tokens: how many tokens the bundle reads; by default their number is free.
-        batch: the batch size.
-        embodiment: bake this one in. Its weights alone are written, a thirtieth of those that depend on
-            the embodiment, and ``embodiment_id`` is no input; the manifest says which.
-        layout: how the bundle carries the loop; the host runs it where it is ``stepwise``.
-        **options: what :func:`exporters.export` takes: threshold, strict, fixtures, seed and so on.
+    name = "groot"
+    options = GROOT
+    layout = "stepwise"
 
-    Raises:
-        ParityError: the export misses the threshold; nothing is written.
-        ReflexError: it could not be made or judged; nothing is written.
-    """
-    from exporters.exporting import export as export_any
+    def load(self, checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> Any:
+        """Load the action head of a policy in float32 and eval mode, on the CPU.
 
-    head = head_of(policy)
-    specs = inputs(head, tokens=tokens, batch=batch, embodiment=embodiment)
-    steps = steps if steps is not None else int(head.num_inference_timesteps)
-    return export_any(
-        reference(head, steps=steps, embodiment=embodiment),
-        out_dir,
-        inputs=specs,
-        flow=flow(head, embodiment=embodiment),
-        steps=steps,
-        family=FAMILY,
-        layout=layout,
-        call={"embodiment": embodiment},
-        **options,
-    )
+        Args:
+            checkpoint: a directory or a hub id: of GR00T itself, as ``nvidia/GR00T-N1.7-3B``, or of a policy
+                that lerobot fine-tuned, whose head is described by the checkpoint that it was built on.
+            revision: branch, tag or commit of the hub id.
+
+        Returns:
+            lerobot's ``GR00TN17ActionHead``. The backbone's weights are not read.
+
+        Raises:
+            CheckpointError: it cannot be had or read, is of another family, or its keys do not fit.
+            ReflexError: lerobot or diffusers is not installed, or is of an unsupported version.
+        """
+        return groot_checkpoints.load(checkpoint, revision=revision)
+
+    def inputs(
+        self,
+        policy: Any,
+        *,
+        tokens: int | None = None,
+        batch: int = 1,
+        embodiment: int | None = None,
+    ) -> list[InputSpec]:
+        """What the action head reads.
+
+        ``backbone_features`` [batch, tokens, E] as the backbone's last layer gives them,
+        ``backbone_attention_mask`` and ``image_mask`` [batch, tokens], true for tokens that are no padding
+        and for those that stand for an image; ``state`` [batch, history, max_state_dim]; ``embodiment_id``
+        [batch]; ``noise`` [batch, horizon, max_action_dim].
+
+        Args:
+            policy: a live policy, model or action head.
+            tokens: how many, padding included. By default their number is free: self-attention looks at
+                padding too, so more of it is another answer, and a bundle must take what the backbone gives.
+            batch: the batch size.
+            embodiment: the one to bake in, which is then no input.
+
+        Raises:
+            InputError: a size is no whole number of at least 1, or there is no such embodiment.
+        """
+        head = head_of(policy)
+        config = head.config
+        require_counts(tokens=tokens if tokens is not None else TOKENS, batch=batch)
+        embodiments = int(config.max_num_embodiments)
+        require_embodiment(embodiment, embodiments)
+        free = (None, "tokens") if tokens is None else ()
+        prompt = (batch, tokens if tokens is not None else TOKENS)
+        state = (batch, int(config.state_history_length), int(config.max_state_dim))
+        features = (*prompt, int(config.backbone_embedding_dim))
+        specs = [
+            InputSpec("backbone_features", features, "float32", Gaussian(), free and (*free, None)),
+            InputSpec("backbone_attention_mask", prompt, "bool", PromptMask(padding="left"), free),
+            InputSpec("image_mask", prompt, "bool", ImageTokenMask(), free),
+            InputSpec("state", state, "float32", State()),
+        ]
+        if embodiment is None:
+            specs.append(InputSpec("embodiment_id", (batch,), "int64", Integers(0, embodiments)))
+        noise = (batch, int(head.action_horizon), int(head.action_dim))
+        return [*specs, InputSpec("noise", noise, "float32", Gaussian())]
+
+    def sample(
+        self,
+        policy: Any,
+        named: Mapping[str, torch.Tensor],
+        steps: int | None,
+        *,
+        embodiment: int | None = None,
+    ) -> torch.Tensor:
+        """``get_action`` of the head, whole, with its noise and its number of steps as asked for."""
+        head = head_of(policy)
+        batch = named["noise"].shape[0]
+        ids = named["embodiment_id"] if embodiment is None else torch.full((batch,), embodiment)
+        backbone = ("backbone_features", "backbone_attention_mask", "image_mask")
+        with _counted(head, steps), _GivenNoise(named["noise"]) as given:
+            action = head.get_action(
+                _batch(**{name: named[name] for name in backbone}),
+                _batch(state=named["state"], embodiment_id=ids),
+            )
+        if given.draws != 1:
+            raise RunnerError(
+                f"get_action drew noise {given.draws} times; this version knows it to draw once"
+            )
+        actions: torch.Tensor = action["action_pred"]
+        return actions
+
+    def flow(self, policy: Any, *, embodiment: int | None = None) -> FlowPolicy:
+        """The action head's two halves; ``embodiment`` is the one that is baked in."""
+        return GrootFlow(policy, embodiment=embodiment)
+
+    def steps(self, policy: Any) -> int:
+        return int(head_of(policy).num_inference_timesteps)
+
+    def reader(self, policy: Any) -> torch.nn.Module:
+        reader: torch.nn.Module = head_of(policy).action_encoder
+        return reader
+
+    def owner(self, policy: torch.nn.Module) -> torch.nn.Module:
+        head: torch.nn.Module = head_of(policy)
+        return head
+
+
+FAMILY = Groot()
+load, reference, inputs, flow, export = (
+    FAMILY.load, FAMILY.reference, FAMILY.inputs, FAMILY.flow, FAMILY.export,
+)  # fmt: skip

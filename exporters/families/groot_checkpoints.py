@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 
 from exporters import checkpoints
-from exporters.families.lerobot import family_error, require_versions
+from exporters.families.lerobot import require_versions
 from pytest_reflex.errors import CheckpointError, ReflexError
 
 # GR00T's own configurations; lerobot's says "groot" and names the checkpoint that it was built on.
@@ -96,7 +96,7 @@ def _described(directory: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
                 fields[name] = stated[name]
         return _complete(Path(base), fields)
     if found not in (FAMILY, N16, N17):
-        raise family_error(directory, found, FAMILY)
+        raise checkpoints.family_error(directory, found, FAMILY)
     return _complete(directory, stated)
 
 

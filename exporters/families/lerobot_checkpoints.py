@@ -10,21 +10,26 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from exporters import checkpoints
-from exporters.families.lerobot import Upstream, family_error
 from pytest_reflex.errors import CheckpointError
 
 WEIGHTS: Final = "model.safetensors"
 _DTYPES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def load(checkpoint: str | os.PathLike[str], upstream: Upstream, *, revision: str | None = None) -> Any:
+def load(
+    checkpoint: str | os.PathLike[str],
+    family: str,
+    policy_class: Callable[[], Any],
+    *,
+    revision: str | None = None,
+) -> Any:
     """Load a policy in float32 and eval mode, on the CPU.
 
     Its weights are those that the file stores: what is stored in half precision is lifted, and what is
@@ -36,9 +41,9 @@ def load(checkpoint: str | os.PathLike[str], upstream: Upstream, *, revision: st
     """
     directory = checkpoints.resolve(checkpoint, revision=revision)
     stated = checkpoints.read_config(directory)
-    if stated.get("type") != upstream.family:
-        raise family_error(directory, stated.get("type") or stated.get("model_type"), upstream.family)
-    cls = upstream.policy_class()
+    if stated.get("type") != family:
+        raise checkpoints.family_error(directory, stated.get("type") or stated.get("model_type"), family)
+    cls = policy_class()
     found = [file.name for file in checkpoints.weight_files(directory)]
     if WEIGHTS not in found:
         raise CheckpointError(

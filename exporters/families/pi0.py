@@ -10,139 +10,71 @@ the two.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from exporters import checkpoints
-from exporters.families import lerobot, pi0_transformers
-from exporters.families.pi0_lerobot import UPSTREAM
-from exporters.families.pi0_transformers import PI0Flow
+from exporters.families.base import Family
+from exporters.families.options import LEROBOT
+from exporters.families.pi0_lerobot import LerobotPI0
+from exporters.families.pi0_transformers import PI0Flow, TransformersPI0
 from exporters.flow.policy import FlowPolicy
+from pytest_reflex.inputs import InputSpec
 
-if TYPE_CHECKING:
-    from exporters.bundles import Export
-    from pytest_reflex.inputs import InputSpec
-    from pytest_reflex.runners import TorchRunner
-
-__all__ = ["FAMILY", "PI0Flow", "export", "inputs", "load", "reference"]
-
-FAMILY = "pi0"
+__all__ = ["FAMILY", "PI0Flow", "export", "flow", "inputs", "load", "reference"]
 
 
-def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> Any:
-    """Load a policy in float32 and eval mode: lerobot's or transformers', as its ``config.json`` says.
+class PI0(Family):
+    """Whichever of the two a policy is of."""
 
-    Args:
-        checkpoint: a directory as either ``save_pretrained`` writes it, or a hub id.
-        revision: branch, tag or commit of the hub id.
+    name = "pi0"
+    options = LEROBOT
+    lerobot, transformers = LerobotPI0(), TransformersPI0()
 
-    Raises:
-        CheckpointError: it cannot be had or read, is of another family, or its keys do not fit.
-        ReflexError: it is lerobot's, and lerobot is not installed or of an unsupported version.
-    """
-    directory = checkpoints.resolve(checkpoint, revision=revision)
-    config = checkpoints.read_config(directory)
-    if config.get("type") == FAMILY and "model_type" not in config:
-        from exporters.families import lerobot_checkpoints
+    def _of(self, policy: Any) -> LerobotPI0 | TransformersPI0:
+        """The one that ``policy`` is of, told by its class and without an import."""
+        theirs = any(kind.__name__ == "PI0ForConditionalGeneration" for kind in type(policy).__mro__)
+        return self.transformers if theirs else self.lerobot
 
-        return lerobot_checkpoints.load(checkpoint, UPSTREAM, revision=revision)
-    return pi0_transformers.load(checkpoint, revision=revision)
+    def load(self, checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> Any:
+        """Load a policy in float32 and eval mode: lerobot's or transformers', as its ``config.json`` says."""
+        config = checkpoints.read_config(checkpoints.resolve(checkpoint, revision=revision))
+        theirs = config.get("type") == self.name and "model_type" not in config
+        return (self.lerobot if theirs else self.transformers).load(checkpoint, revision=revision)
 
+    def inputs(
+        self, policy: Any, *, cameras: int | None = None, prompt_tokens: int | None = None, batch: int = 1
+    ) -> list[InputSpec]:
+        """What ``sample_actions`` reads, under the names of the policy's own code.
 
-def reference(policy: Any, *, steps: int | None = None) -> TorchRunner:
-    """``sample_actions`` of the policy, unpatched, as the reference.
+        Args:
+            policy: a live policy.
+            cameras: how many; by default as many as its configuration names, else three.
+            prompt_tokens: the text length that prompts are padded to; by default the configuration's,
+                else 48.
+            batch: the batch size.
 
-    Args:
-        policy: a live policy, or a function that loads one when the runner opens.
-        steps: the number of denoising steps; by default the configuration's.
-    """
-    from pytest_reflex.runners import TorchRunner
+        Raises:
+            InputError: a size is no whole number of at least 1.
+        """
+        return self._of(policy).inputs(policy, cameras=cameras, prompt_tokens=prompt_tokens, batch=batch)
 
-    def call(model: Any, **named: torch.Tensor) -> torch.Tensor:
-        if _is_transformers(model):
-            return pi0_transformers.sample(model, named, steps)
-        return UPSTREAM.sample(lerobot.inner(model, UPSTREAM), named, steps)
+    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
+        return self._of(policy).sample(policy, named, steps)
 
-    def states(model: Any, **named: torch.Tensor) -> list[torch.Tensor]:
-        if _is_transformers(model):
-            return pi0_transformers.sample_states(model, named, steps)
-        return lerobot.sample_states(model, upstream=UPSTREAM, steps=steps, **named)
+    def flow(self, policy: Any) -> FlowPolicy:
+        return self._of(policy).flow(policy)
 
-    if isinstance(policy, torch.nn.Module):
-        return TorchRunner(policy, lambda **named: call(policy, **named), outputs=["actions"], states=states)
-    return TorchRunner(policy, call, outputs=["actions"], states=states)
+    def steps(self, policy: Any) -> int:
+        return self._of(policy).steps(policy)
 
-
-def flow(policy: Any) -> FlowPolicy:
-    """The policy's two halves, as :func:`export` traces them."""
-    return PI0Flow(policy) if _is_transformers(policy) else UPSTREAM.flow(policy)
-
-
-def inputs(
-    policy: Any, *, cameras: int | None = None, prompt_tokens: int | None = None, batch: int = 1
-) -> list[InputSpec]:
-    """What ``sample_actions`` reads, under the names of the policy's own code.
-
-    See :func:`exporters.families.lerobot.inputs` and :func:`exporters.families.pi0_transformers.inputs`.
-
-    Args:
-        policy: a live policy.
-        cameras: how many; by default as many as its configuration names, else three.
-        prompt_tokens: the text length that prompts are padded to; by default the configuration's, else 48.
-        batch: the batch size.
-
-    Raises:
-        InputError: a size is no whole number of at least 1.
-    """
-    sizes: dict[str, Any] = {"cameras": cameras, "prompt_tokens": prompt_tokens, "batch": batch}
-    if _is_transformers(policy):
-        return pi0_transformers.inputs(policy, **sizes)
-    return lerobot.inputs(policy, UPSTREAM, **sizes)
+    def reader(self, policy: Any) -> torch.nn.Module:
+        return self._of(policy).reader(policy)
 
 
-def export(
-    policy: Any,
-    out_dir: str | os.PathLike[str],
-    *,
-    steps: int | None = None,
-    cameras: int | None = None,
-    prompt_tokens: int | None = None,
-    batch: int = 1,
-    **options: Any,
-) -> Export:
-    """Export ``policy`` as a bundle, proven against its own ``sample_actions``.
-
-    Args:
-        policy: a live policy in float32, or what :func:`load` returned.
-        out_dir: where the bundle goes; an earlier bundle there is replaced once the new one has passed.
-        steps: the number of denoising steps; by default the configuration's.
-        cameras: how many cameras the bundle has inputs for; by default as :func:`inputs` says.
-        prompt_tokens: the text length that prompts are padded to; by default as :func:`inputs` says.
-        batch: the batch size.
-        **options: what :func:`exporters.export` takes: layout, threshold, strict, fixtures, seed and so on.
-
-    Raises:
-        ParityError: the export misses the threshold; nothing is written.
-        ReflexError: it could not be made or judged; nothing is written.
-    """
-    from exporters.exporting import export as export_any
-
-    sizes: dict[str, Any] = {"cameras": cameras, "prompt_tokens": prompt_tokens, "batch": batch}
-    if not _is_transformers(policy):
-        return lerobot.export(policy, UPSTREAM, out_dir, steps=steps, **sizes, **options)
-    steps = steps if steps is not None else policy.config.num_inference_steps
-    return export_any(
-        reference(policy, steps=steps),
-        out_dir,
-        inputs=inputs(policy, **sizes),
-        flow=flow(policy),
-        steps=steps,
-        family=FAMILY,
-        **options,
-    )
-
-
-def _is_transformers(policy: Any) -> bool:
-    """Whether ``policy`` is transformers' pi0, told by its class and without an import."""
-    return any(kind.__name__ == "PI0ForConditionalGeneration" for kind in type(policy).__mro__)
+FAMILY = PI0()
+load, reference, inputs, flow, export = (
+    FAMILY.load, FAMILY.reference, FAMILY.inputs, FAMILY.flow, FAMILY.export,
+)  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from exporters.families.kv_cache import cache_tensors, prefix_cache
-from exporters.families.lerobot import Upstream, cameras_of
+from exporters.families.lerobot import LerobotFamily, bare, cameras_of
 from exporters.flow.policy import Context, FlowPolicy
 
 
@@ -29,7 +29,7 @@ class OpenPIFlow(FlowPolicy):
 
     @property
     def model(self) -> Any:
-        return self.policy if hasattr(self.policy, "sample_actions") else self.policy.model
+        return bare(self.policy)
 
     def prefix(  # type: ignore[override]
         self,
@@ -72,34 +72,38 @@ class OpenPIFlow(FlowPolicy):
         return velocity
 
 
-def sample(model: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
-    """``sample_actions`` of pi0 and pi0.5."""
-    state = [named["state"]] if "state" in named else []
-    actions: torch.Tensor = model.sample_actions(
-        *cameras_of(named), named["lang_tokens"], named["lang_masks"], *state,
-        noise=named["noise"], num_steps=steps,
-    )  # fmt: skip
-    return actions
+class OpenPIFamily(LerobotFamily):
+    """What lerobot's pi0 and pi0.5 share: their samplers take the number of steps."""
+
+    counted = "num_inference_steps"
+    embedding = "paligemma_with_expert.paligemma.model.language_model.embed_tokens"
+
+    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
+        state = [named["state"]] if "state" in named else []
+        actions: torch.Tensor = self.inner(policy).sample_actions(
+            *cameras_of(named), named["lang_tokens"], named["lang_masks"], *state,
+            noise=named["noise"], num_steps=steps,
+        )  # fmt: skip
+        return actions
+
+    def flow(self, policy: Any) -> FlowPolicy:
+        return OpenPIFlow(policy)
+
+    def image_size(self, config: Any) -> tuple[int, int]:
+        height, width = config.image_resolution
+        return int(height), int(width)
 
 
-def image_size(config: Any) -> tuple[int, int]:
-    height, width = config.image_resolution
-    return int(height), int(width)
+class LerobotPI0(OpenPIFamily):
+    """pi0 as lerobot has it."""
 
-
-UPSTREAM = Upstream(
-    family="pi0",
-    module="lerobot.policies.pi0.modeling_pi0",
-    policy="PI0Policy",
-    parts=(
+    name = "pi0"
+    module = "lerobot.policies.pi0.modeling_pi0"
+    policy = "PI0Policy"
+    parts = (
         "paligemma_with_expert.paligemma.model.language_model",
         "paligemma_with_expert.gemma_expert.model",
         "state_proj",
         "action_time_mlp_in",
-    ),
-    sample=sample,
-    flow=OpenPIFlow,
-    steps="num_inference_steps",
-    image_size=image_size,
-    state=True,
-)
+    )
+    state = True

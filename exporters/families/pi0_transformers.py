@@ -8,14 +8,15 @@ for the step, as ``sample_actions`` does.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from exporters import checkpoints
+from exporters.families.base import Family, require_counts
 from exporters.families.kv_cache import cache_tensors, prefix_cache
-from exporters.families.lerobot import require_counts
-from exporters.flow.loop_states import watched_states
+from exporters.families.options import LEROBOT
 from exporters.flow.policy import Context, FlowPolicy
 from pytest_reflex.errors import CheckpointError
 from pytest_reflex.inputs import (
@@ -34,97 +35,6 @@ if TYPE_CHECKING:
 # A base camera and one on each wrist, and the prompt length that published checkpoints are trained with.
 CAMERAS = 3
 PROMPT_TOKENS = 48
-
-
-def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> PI0ForConditionalGeneration:
-    """Load a policy in float32 and eval mode from what ``save_pretrained`` wrote."""
-    from transformers import PI0ForConditionalGeneration
-
-    directory = checkpoints.resolve(checkpoint, revision=revision)
-    config = checkpoints.read_config(directory)
-    if config.get("model_type") != "pi0":
-        found = config.get("model_type") or config.get("type")
-        raise CheckpointError(f"{directory} is a checkpoint of {found!r}, expected model_type 'pi0'")
-    checkpoints.weight_files(directory)
-    try:
-        with checkpoints.quiet_upstream():
-            policy, info = PI0ForConditionalGeneration.from_pretrained(
-                directory,
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-                # They are refused below, by name.
-                ignore_mismatched_sizes=True,
-            )
-    except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CheckpointError(f"{directory} cannot be loaded: {first}") from error
-    checkpoints.require_fit(info["missing_keys"], info["unexpected_keys"], directory)
-    if info.get("mismatched_keys"):
-        key, stored, wanted = min(info["mismatched_keys"])
-        raise CheckpointError(f"{directory}: {key} is {list(stored)} there, the model has {list(wanted)}")
-    checkpoints.remember(policy, checkpoint, directory, stored_dtype=config.get("dtype"))
-    policy.eval()
-    return policy
-
-
-def sample(policy: Any, inputs: dict[str, torch.Tensor], steps: int | None) -> torch.Tensor:
-    """``policy.sample_actions``, unpatched."""
-    with checkpoints.quiet_upstream():
-        actions: torch.Tensor = policy.sample_actions(**inputs, num_steps=steps)
-    return actions
-
-
-def sample_states(policy: Any, inputs: dict[str, torch.Tensor], steps: int | None) -> list[torch.Tensor]:
-    """What the loop of ``sample_actions`` holds after each step, watched as it runs."""
-    module = policy.embed_action_time.action_in_proj
-    return watched_states(module, lambda: sample(policy, inputs, steps), inputs["noise"])
-
-
-def inputs(
-    policy: PI0ForConditionalGeneration,
-    *,
-    cameras: int | None = None,
-    prompt_tokens: int | None = None,
-    batch: int = 1,
-) -> list[InputSpec]:
-    """What ``sample_actions`` reads, under its own names, as transformers' processor prepares it.
-
-    The prompt is one sequence ``[batch, cameras * tokens_per_image + prompt_tokens]``: image tokens of
-    the cameras that are present, then text, then padding that ``attention_mask`` leaves out.
-    """
-    cameras = cameras if cameras is not None else CAMERAS
-    prompt_tokens = prompt_tokens if prompt_tokens is not None else PROMPT_TOKENS
-    require_counts(cameras=cameras, prompt_tokens=prompt_tokens, batch=batch)
-    config = policy.config
-    vision = config.vlm_config.vision_config
-    tokens_per_image = (vision.image_size // vision.patch_size) ** 2
-    length = cameras * tokens_per_image + prompt_tokens
-    pixels = (batch, cameras, 3, vision.image_size, vision.image_size)
-    return [
-        InputSpec("pixel_attention_mask", (batch, cameras), "bool", CameraMask()),
-        InputSpec("pixel_values", pixels, "float32", Image()),
-        InputSpec(
-            "attention_mask",
-            (batch, length),
-            "int64",
-            ImagePromptMask(cameras="pixel_attention_mask", tokens_per_image=tokens_per_image),
-        ),
-        InputSpec(
-            "input_ids",
-            (batch, length),
-            "int64",
-            ImagePromptTokens(
-                vocab=config.vlm_config.text_config.vocab_size,
-                image_token=config.vlm_config.image_token_id,
-                tokens_per_image=tokens_per_image,
-                cameras="pixel_attention_mask",
-                mask="attention_mask",
-            ),
-        ),
-        InputSpec("state", (batch, config.max_state_dim), "float32", State()),
-        InputSpec("noise", (batch, config.chunk_size, config.max_action_dim), "float32", Gaussian()),
-    ]
 
 
 class PI0Flow(FlowPolicy):
@@ -171,3 +81,99 @@ class PI0Flow(FlowPolicy):
         )
         velocity: torch.Tensor = output.logits
         return velocity
+
+
+class TransformersPI0(Family):
+    """pi0 as transformers has it."""
+
+    name = "pi0"
+    options = LEROBOT
+
+    def load(
+        self, checkpoint: str | os.PathLike[str], *, revision: str | None = None
+    ) -> PI0ForConditionalGeneration:
+        """Load a policy in float32 and eval mode from what ``save_pretrained`` wrote."""
+        from transformers import PI0ForConditionalGeneration
+
+        directory = checkpoints.resolve(checkpoint, revision=revision)
+        config = checkpoints.read_config(directory)
+        if config.get("model_type") != "pi0":
+            found = config.get("model_type") or config.get("type")
+            raise CheckpointError(f"{directory} is a checkpoint of {found!r}, expected model_type 'pi0'")
+        checkpoints.weight_files(directory)
+        try:
+            with checkpoints.quiet_upstream():
+                policy, info = PI0ForConditionalGeneration.from_pretrained(
+                    directory,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    # They are refused below, by name.
+                    ignore_mismatched_sizes=True,
+                )
+        except Exception as error:
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise CheckpointError(f"{directory} cannot be loaded: {first}") from error
+        checkpoints.require_fit(info["missing_keys"], info["unexpected_keys"], directory)
+        if info.get("mismatched_keys"):
+            key, stored, wanted = min(info["mismatched_keys"])
+            raise CheckpointError(f"{directory}: {key} is {list(stored)} there, the model has {list(wanted)}")
+        checkpoints.remember(policy, checkpoint, directory, stored_dtype=config.get("dtype"))
+        policy.eval()
+        return policy
+
+    def inputs(
+        self, policy: Any, *, cameras: int | None = None, prompt_tokens: int | None = None, batch: int = 1
+    ) -> list[InputSpec]:
+        """What ``sample_actions`` reads, under its own names, as transformers' processor prepares it.
+
+        The prompt is one sequence ``[batch, cameras * tokens_per_image + prompt_tokens]``: image tokens of
+        the cameras that are present, then text, then padding that ``attention_mask`` leaves out.
+        """
+        cameras = cameras if cameras is not None else CAMERAS
+        prompt_tokens = prompt_tokens if prompt_tokens is not None else PROMPT_TOKENS
+        require_counts(cameras=cameras, prompt_tokens=prompt_tokens, batch=batch)
+        config = policy.config
+        vision = config.vlm_config.vision_config
+        tokens_per_image = (vision.image_size // vision.patch_size) ** 2
+        length = cameras * tokens_per_image + prompt_tokens
+        pixels = (batch, cameras, 3, vision.image_size, vision.image_size)
+        return [
+            InputSpec("pixel_attention_mask", (batch, cameras), "bool", CameraMask()),
+            InputSpec("pixel_values", pixels, "float32", Image()),
+            InputSpec(
+                "attention_mask",
+                (batch, length),
+                "int64",
+                ImagePromptMask(cameras="pixel_attention_mask", tokens_per_image=tokens_per_image),
+            ),
+            InputSpec(
+                "input_ids",
+                (batch, length),
+                "int64",
+                ImagePromptTokens(
+                    vocab=config.vlm_config.text_config.vocab_size,
+                    image_token=config.vlm_config.image_token_id,
+                    tokens_per_image=tokens_per_image,
+                    cameras="pixel_attention_mask",
+                    mask="attention_mask",
+                ),
+            ),
+            InputSpec("state", (batch, config.max_state_dim), "float32", State()),
+            InputSpec("noise", (batch, config.chunk_size, config.max_action_dim), "float32", Gaussian()),
+        ]
+
+    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
+        with checkpoints.quiet_upstream():
+            actions: torch.Tensor = policy.sample_actions(**named, num_steps=steps)
+        return actions
+
+    def flow(self, policy: Any) -> FlowPolicy:
+        return PI0Flow(policy)
+
+    def steps(self, policy: Any) -> int:
+        return int(policy.config.num_inference_steps)
+
+    def reader(self, policy: Any) -> torch.nn.Module:
+        reader: torch.nn.Module = policy.embed_action_time.action_in_proj
+        return reader

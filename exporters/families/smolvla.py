@@ -8,26 +8,17 @@ layer of its action expert attends across to the prefix alone, and actions atten
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from exporters.families import lerobot
 from exporters.families.kv_cache import cache_tensors, prefix_cache
-from exporters.families.lerobot import Upstream, cameras_of
+from exporters.families.lerobot import LerobotFamily, bare, cameras_of
 from exporters.flow.policy import Context, FlowPolicy
 from pytest_reflex.errors import InputError
 
-if TYPE_CHECKING:
-    from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-
-    from exporters.bundles import Export
-    from pytest_reflex.inputs import InputSpec
-    from pytest_reflex.runners import TorchRunner
-
-FAMILY = "smolvla"
+__all__ = ["FAMILY", "SmolVLAFlow", "export", "flow", "inputs", "load", "reference"]
 
 
 class SmolVLAFlow(FlowPolicy):
@@ -43,7 +34,7 @@ class SmolVLAFlow(FlowPolicy):
 
     @property
     def model(self) -> Any:
-        return self.policy if hasattr(self.policy, "sample_actions") else self.policy.model
+        return bare(self.policy)
 
     def prefix(  # type: ignore[override]
         self,
@@ -84,13 +75,40 @@ class SmolVLAFlow(FlowPolicy):
         return velocity
 
 
-def _sample(model: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
-    with _counted(model.config, steps):
-        actions: torch.Tensor = model.sample_actions(
-            *cameras_of(named), named["lang_tokens"], named["lang_masks"], named["state"],
-            noise=named["noise"],
-        )  # fmt: skip
-        return actions
+class SmolVLA(LerobotFamily):
+    """SmolVLA as lerobot has it."""
+
+    name = "smolvla"
+    module = "lerobot.policies.smolvla.modeling_smolvla"
+    policy = "SmolVLAPolicy"
+    parts = ("vlm_with_expert.vlm.model.text_model", "vlm_with_expert.lm_expert", "state_proj")
+    counted = "num_steps"
+    embedding = "vlm_with_expert.vlm.model.text_model.embed_tokens"
+    state = True
+
+    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
+        model = self.inner(policy)
+        with _counted(model.config, steps):
+            actions: torch.Tensor = model.sample_actions(
+                *cameras_of(named), named["lang_tokens"], named["lang_masks"], named["state"],
+                noise=named["noise"],
+            )  # fmt: skip
+            return actions
+
+    def flow(self, policy: Any) -> FlowPolicy:
+        return SmolVLAFlow(policy)
+
+    def image_size(self, config: Any) -> tuple[int, int]:
+        if config.resize_imgs_with_padding is not None:
+            width, height = config.resize_imgs_with_padding  # lerobot keeps it in this order
+            return int(height), int(width)
+        first = next(iter(config.image_features.values()), None)
+        if first is None:
+            raise InputError(
+                "the policy's configuration gives no image size: neither resize_imgs_with_padding nor "
+                "image features; set one"
+            )
+        return int(first.shape[-2]), int(first.shape[-1])
 
 
 @contextlib.contextmanager
@@ -104,118 +122,7 @@ def _counted(config: Any, steps: int | None) -> Iterator[None]:
         config.num_steps = said
 
 
-def _image_size(config: Any) -> tuple[int, int]:
-    if config.resize_imgs_with_padding is not None:
-        width, height = config.resize_imgs_with_padding  # lerobot keeps it in this order
-        return int(height), int(width)
-    first = next(iter(config.image_features.values()), None)
-    if first is None:
-        raise InputError(
-            "the policy's configuration gives no image size: neither resize_imgs_with_padding nor "
-            "image features; set one"
-        )
-    return int(first.shape[-2]), int(first.shape[-1])
-
-
-UPSTREAM = Upstream(
-    family=FAMILY,
-    module="lerobot.policies.smolvla.modeling_smolvla",
-    policy="SmolVLAPolicy",
-    parts=("vlm_with_expert.vlm.model.text_model", "vlm_with_expert.lm_expert", "state_proj"),
-    sample=_sample,
-    flow=SmolVLAFlow,
-    steps="num_steps",
-    image_size=_image_size,
-    state=True,
-)
-
-
-def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> SmolVLAPolicy:
-    """Load a policy in float32 and eval mode, on the CPU.
-
-    Args:
-        checkpoint: a directory as lerobot's ``save_pretrained`` writes it, or a hub id.
-        revision: branch, tag or commit of the hub id.
-
-    Raises:
-        CheckpointError: it cannot be had or read, is of another family, or its keys do not fit.
-        ReflexError: lerobot is not installed, or is of an unsupported version.
-    """
-    from exporters.families import lerobot_checkpoints
-
-    policy: SmolVLAPolicy = lerobot_checkpoints.load(checkpoint, UPSTREAM, revision=revision)
-    return policy
-
-
-def reference(policy: Any, *, steps: int | None = None) -> TorchRunner:
-    """``sample_actions`` of the policy, unpatched, as the reference.
-
-    Args:
-        policy: a live policy, or a function that loads one when the runner opens.
-        steps: the number of denoising steps; by default the configuration's.
-    """
-    return lerobot.reference(policy, UPSTREAM, steps=steps)
-
-
-def flow(policy: Any) -> FlowPolicy:
-    """The policy's two halves, as :func:`export` traces them."""
-    return UPSTREAM.flow(policy)
-
-
-def inputs(
-    policy: SmolVLAPolicy,
-    *,
-    cameras: int | None = None,
-    prompt_tokens: int | None = None,
-    batch: int = 1,
-) -> list[InputSpec]:
-    """What ``sample_actions`` reads: see :func:`exporters.families.lerobot.inputs`.
-
-    Args:
-        policy: a live policy.
-        cameras: how many; by default as many as its configuration names, else three.
-        prompt_tokens: the length that prompts are padded to; by default the configuration's, 48
-            in published checkpoints.
-        batch: the batch size.
-
-    Raises:
-        InputError: a size is no whole number of at least 1.
-    """
-    return lerobot.inputs(policy, UPSTREAM, cameras=cameras, prompt_tokens=prompt_tokens, batch=batch)
-
-
-def export(
-    policy: SmolVLAPolicy,
-    out_dir: str | os.PathLike[str],
-    *,
-    steps: int | None = None,
-    cameras: int | None = None,
-    prompt_tokens: int | None = None,
-    batch: int = 1,
-    **options: Any,
-) -> Export:
-    """Export ``policy`` as a bundle, proven against its own ``sample_actions``.
-
-    Args:
-        policy: a live policy in float32.
-        out_dir: where the bundle goes; an earlier bundle there is replaced once the new one has passed.
-        steps: the number of denoising steps; by default the configuration's.
-        cameras: how many cameras the bundle has inputs for; by default as :func:`inputs` says.
-        prompt_tokens: the length that prompts are padded to; by default as :func:`inputs` says.
-        batch: the batch size.
-        **options: what :func:`exporters.export` takes: layout, threshold, strict, fixtures, seed and so on.
-
-    Raises:
-        ParityError: the export misses the threshold; nothing is written.
-        ReflexError: it could not be made or judged; nothing is written.
-    """
-    return lerobot.export(
-        policy,
-        UPSTREAM,
-        out_dir,
-        steps=steps,
-        cameras=cameras,
-        prompt_tokens=prompt_tokens,
-        batch=batch,
-        **options,
-    )
+FAMILY = SmolVLA()
+load, reference, inputs, flow, export = (
+    FAMILY.load, FAMILY.reference, FAMILY.inputs, FAMILY.flow, FAMILY.export,
+)  # fmt: skip

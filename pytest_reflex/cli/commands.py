@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from exporters.flow.schedule import LAYOUTS
 from pytest_reflex._version import __version__
+from pytest_reflex.cli.families import OfFamilies, every_option, family_options
 from pytest_reflex.cli.options import api_key_option, judging_options, model_option, setting_option
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import named_reference, require_draws
@@ -18,9 +18,6 @@ from pytest_reflex.errors import BundleError
 
 if TYPE_CHECKING:
     from pytest_reflex.result import ParityResult
-
-# Options of `reflex export` that not every family takes.
-_OF_SOME_FAMILIES: Final = frozenset({"cameras", "prompt_tokens", "tokens", "embodiment"})
 
 # What a command gives back: the verdict, and what to say below it.
 Judged = tuple["ParityResult", str]
@@ -35,15 +32,12 @@ def app() -> None:
     """
 
 
-@app.command()
+@app.command(cls=OfFamilies)
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--layout", type=click.Choice(LAYOUTS), help="How the loop is carried  [default: the family's]")
 @click.option("--steps", type=click.IntRange(min=1), help="Denoising steps  [default: the checkpoint's]")
-@click.option("--cameras", type=click.IntRange(min=1), help="How many cameras the bundle reads.")
-@click.option("--prompt-tokens", type=click.IntRange(min=1), help="Text length that prompts are padded to.")
-@click.option("--tokens", type=click.IntRange(min=1), help="How many features GR00T reads  [default: free]")
-@click.option("--embodiment", type=click.IntRange(min=0), help="Bake this one of GR00T's embodiments in.")
+@family_options
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
 @judging_options
 def export(
@@ -61,9 +55,10 @@ def export(
     name = registry.family_of(model)
     family = registry.family_named(name)
     given = {option: value for option, value in options.items() if value is not None}
-    taken = inspect.signature(family.export).parameters
-    for option in _OF_SOME_FAMILIES & given.keys() - taken.keys():
-        raise click.UsageError(f"--{option.replace('_', '-')} was given, and {name} has no such choice")
+    theirs = {option.name for option in family.options}
+    for option in every_option():
+        if option.name in given and option.name not in theirs:
+            raise click.UsageError(f"{option.flag} was given, and {name} has no such choice")
     with Progress() as report_progress:
         report_progress("load", 0, 1)
         policy = family.load(model)

@@ -43,10 +43,11 @@ def named_reference(bundle: Bundle | Served, model: str) -> tuple[Runner, Any]:
     from exporters import checkpoints
     from exporters.bundle import registry
 
-    if bundle.family not in registry.FAMILIES:
+    known = registry.known_families()
+    if bundle.family not in known:
         raise BundleError(
             f"{bundle.called} was made from a {bundle.family!r} policy, which this version "
-            f"does not know ({', '.join(registry.FAMILIES)}); judge it with the version that made it"
+            f"does not know ({', '.join(known)}); judge it with the version that made it"
         )
     checkpoints.read_config(checkpoints.resolve(model))
     # Last, for it imports torch.

@@ -26,7 +26,7 @@ Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def honest(family: str, policy: Any) -> FlowPolicy:
-    flow: FlowPolicy = importlib.import_module(f"exporters.families.{family}").UPSTREAM.flow(policy)
+    flow: FlowPolicy = importlib.import_module(f"exporters.families.{family}").flow(policy)
     return flow
 
 

@@ -58,8 +58,7 @@ def test_the_halves_and_the_loop_give_the_upstreams_own_bits(
 
     policy = golden(family)
     module = importlib.import_module(f"exporters.families.{family}")
-    upstream = getattr(module, "UPSTREAM", None)
-    flow = upstream.flow(policy)
+    flow = module.flow(policy)
     with torch.no_grad(), module.reference(policy, steps=flow.steps) as runner:
         for inputs, _ in cases(family):
             split = flow(**{name: torch.from_numpy(array) for name, array in inputs.items()})["actions"]

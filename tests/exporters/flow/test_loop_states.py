@@ -180,12 +180,9 @@ def require_watched(family: Any, policy: Any, flow: Any, **sizes: Any) -> None:
 @pytest.mark.parametrize("family", ["smolvla", "pi0", "pi05"])
 def test_policies_of_lerobot(family: str, request: pytest.FixtureRequest) -> None:
     pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
-    from exporters.families import pi0_lerobot
-
     module = importlib.import_module(f"exporters.families.{family}")
-    upstream = pi0_lerobot.UPSTREAM if family == "pi0" else module.UPSTREAM
     policy = request.getfixturevalue("golden")(family)
-    require_watched(module, policy, upstream.flow(policy), cameras=2, prompt_tokens=6)
+    require_watched(module, policy, module.flow(policy), cameras=2, prompt_tokens=6)
 
 
 @pytest.mark.lerobot

@@ -572,9 +572,11 @@ def test_an_export_without_a_verdict_is_no_pass(
 ) -> None:
     from exporters import pi0
 
-    monkeypatch.setattr(pi0, "load", lambda model: None)
+    monkeypatch.setattr(pi0.FAMILY, "load", lambda model: None)
     monkeypatch.setattr(
-        pi0, "export", lambda policy, out, *, dynamic_batch, progress, **given: SimpleNamespace(result=None)
+        pi0.FAMILY,
+        "export",
+        lambda policy, out, *, dynamic_batch, progress, **given: SimpleNamespace(result=None),
     )
     refused(here("export", checkpoint, tmp_path / "p0"), f"{tmp_path}/p0 was written without a verdict")
 

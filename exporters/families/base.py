@@ -1,0 +1,172 @@
+"""A family of policies, as one object: what it is called, and the five verbs that make and judge a bundle."""
+
+from __future__ import annotations
+
+import functools
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from exporters.families.options import Option
+from exporters.flow.loop_states import watched_states
+from exporters.flow.policy import FlowPolicy
+from exporters.flow.schedule import Layout
+from pytest_reflex.errors import InputError
+from pytest_reflex.inputs import InputSpec
+from pytest_reflex.runners import TorchRunner
+
+if TYPE_CHECKING:
+    from exporters.bundles import Export
+
+__all__ = ["Family", "require_counts"]
+
+
+class Family(ABC):
+    """A family of flow-matching policies.
+
+    One of another distribution is found where that names an instance in the entry-point group
+    ``pytest_reflex.families``, under the family's name.
+
+    Attributes:
+        name: its name in manifests, and the ``type`` or ``model_type`` in its checkpoints' ``config.json``.
+        own_names: what its checkpoints may call themselves besides.
+        options: what :meth:`inputs` takes besides the batch; ``reflex export`` takes the same.
+        layout: how its bundles carry the loop where nobody says.
+    """
+
+    name: ClassVar[str]
+    own_names: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[Option, ...]] = ()
+    layout: ClassVar[Layout] = "unrolled"
+
+    @abstractmethod
+    def load(self, checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> Any:
+        """Load a policy in float32 and eval mode, on the CPU.
+
+        Args:
+            checkpoint: a directory as the upstream's ``save_pretrained`` writes it, or a hub id.
+            revision: branch, tag or commit of the hub id.
+
+        Raises:
+            CheckpointError: it cannot be had or read, is of another family, or its keys do not fit.
+            ReflexError: the upstream is not installed, or is of an unsupported version.
+        """
+
+    @abstractmethod
+    def inputs(self, policy: Any, *, batch: int = 1) -> list[InputSpec]:
+        """What the policy's sampler reads, under the names that :meth:`sample` is given.
+
+        Args:
+            policy: a live policy.
+            batch: the batch size; further keywords are the family's :attr:`options`.
+
+        Raises:
+            InputError: a size is not what the policy can have.
+        """
+
+    @abstractmethod
+    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
+        """The upstream's own sampler, unpatched, on named inputs. Options that are kept are keywords of
+        it and of :meth:`flow`.
+
+        Returns:
+            The actions, [batch, chunk, dim].
+        """
+
+    @abstractmethod
+    def flow(self, policy: Any) -> FlowPolicy:
+        """The policy's two halves, as :meth:`export` traces them."""
+
+    @abstractmethod
+    def steps(self, policy: Any) -> int:
+        """The policy's own number of denoising steps."""
+
+    @abstractmethod
+    def reader(self, policy: Any) -> torch.nn.Module:
+        """The submodule that the sampler's loop calls with ``x_t`` once a step, to be watched."""
+
+    def owner(self, policy: torch.nn.Module) -> torch.nn.Module:
+        """The module whose weights a bundle holds.
+
+        Raises:
+            ReflexError: the policy is of another family.
+        """
+        return policy
+
+    def reference(self, policy: Any, *, steps: int | None = None, **kept: Any) -> TorchRunner:
+        """The policy's own sampler, unpatched, as the reference.
+
+        Args:
+            policy: a live policy, or a function that loads one when the runner opens.
+            steps: the number of denoising steps; by default the policy's own.
+            kept: the options that the bundle was made with and that the reference must know.
+        """
+
+        def call(model: Any, /, **named: torch.Tensor) -> torch.Tensor:
+            return self.sample(model, named, steps, **kept)
+
+        def states(model: Any, /, **named: torch.Tensor) -> list[torch.Tensor]:
+            return watched_states(self.reader(model), lambda: call(model, **named), named["noise"])
+
+        if unknown := kept.keys() - {option.name for option in self.options if option.kept}:
+            raise TypeError(f"reference() of {self.name} takes no {', '.join(sorted(unknown))}")
+        if not isinstance(policy, torch.nn.Module):
+            return TorchRunner(policy, call, outputs=["actions"], states=states)
+        owner = self.owner(policy)
+        return TorchRunner(owner, functools.partial(call, owner), outputs=["actions"], states=states)
+
+    def export(
+        self,
+        policy: Any,
+        out_dir: str | os.PathLike[str],
+        *,
+        steps: int | None = None,
+        batch: int = 1,
+        layout: Layout | None = None,
+        **options: Any,
+    ) -> Export:
+        """Export ``policy`` as a bundle, proven against its own sampler.
+
+        Args:
+            policy: a live policy in float32, or what :meth:`load` returned.
+            out_dir: where the bundle goes; an earlier bundle there is replaced once the new one has passed.
+            steps: the number of denoising steps; by default the policy's own.
+            batch: the batch size.
+            layout: how the bundle carries the loop; by default as the family does.
+            **options: the family's own :attr:`options`, as :meth:`inputs` takes them, and what
+                :func:`exporters.export` takes: threshold, strict, fixtures, seed and so on.
+
+        Raises:
+            ParityError: the export misses the threshold; nothing is written.
+            ReflexError: it could not be made or judged; nothing is written.
+        """
+        from exporters.exporting import export
+
+        sizes = {option.name: options.pop(option.name, None) for option in self.options}
+        kept = {option.name: sizes[option.name] for option in self.options if option.kept}
+        steps = steps if steps is not None else self.steps(policy)
+        return export(
+            self.reference(policy, steps=steps, **kept),
+            out_dir,
+            inputs=self.inputs(policy, batch=batch, **sizes),
+            flow=self.flow(policy, **kept),
+            steps=steps,
+            family=self.name,
+            layout=layout if layout is not None else self.layout,
+            call=kept,
+            **options,
+        )
+
+
+def require_counts(**values: object) -> None:
+    """Refuse what is no whole number of at least 1.
+
+    Raises:
+        InputError: naming the value.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{name} is {value!r}, expected a whole number of at least 1")
