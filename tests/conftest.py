@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import warm
@@ -98,6 +99,27 @@ def reflex(python: list[str]) -> Reflex:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _kept_traces(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    from traced_once import TracedOnce
+
+    from exporters.graph.tracing import trace
+
+    # A worker's directory lies in that of the whole run.
+    run = tmp_path_factory.getbasetemp()
+    place = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "traces"
+    place.mkdir(exist_ok=True)
+    return TracedOnce(trace, place)
+
+
+@pytest.fixture(scope="module")
+def traced_once(_kept_traces: Callable[..., Any]) -> Iterator[None]:
+    """Exports of this module take the trace that an earlier one of the same content has made."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("exporters.exporting.trace", _kept_traces)
+        yield
 
 
 @pytest.fixture(scope="session")

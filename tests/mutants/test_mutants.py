@@ -19,6 +19,8 @@ from mutant_judge import HOST, Subject, judge, judged, mutants
 from mutant_operators import OPERATORS
 from mutant_subjects import FAMILIES, families, subject
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUTS = {"groot": "stepwise", "pi0": "unrolled", "pi05": "loop", "smolvla": "loop"}
 

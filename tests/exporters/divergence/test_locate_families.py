@@ -13,6 +13,8 @@ import pytest
 from examples.tiny_pi0 import tiny_pi0
 from exporters import Export, pi0
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 SMALL = {"cameras": 2, "prompt_tokens": 6}
 
 

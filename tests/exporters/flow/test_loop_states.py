@@ -26,6 +26,8 @@ from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners.float64 import lifted
 from pytest_reflex.verdict import STRICT_THRESHOLD, THRESHOLD
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 FIXTURE = make_fixture(INPUTS, 0, 1)
 
 
