@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from pytest_reflex.runners.base import Trajectory
+    from pytest_reflex.runners.rounded import Arithmetic
 
     Array = np.ndarray[Any, Any]
     Outputs = torch.Tensor | Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
@@ -154,6 +155,42 @@ class TorchRunner(RunnerBase):
                 outputs = self._bound(self._model)(**tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in float64: {first_line(error)}") from error
+        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+
+    def rounded(
+        self, inputs: Mapping[str, Array], precision: str, arithmetic: Arithmetic = "narrow"
+    ) -> dict[str, Array]:
+        """What :meth:`run` would compute in a narrower precision; see :mod:`.rounded`.
+
+        Args:
+            inputs: as for :meth:`run`.
+            precision: torch's name of a float type narrower than float32, such as ``float16``.
+            arithmetic: ``narrow``, every result is rounded, or ``float32``, only what is stored is.
+
+        Returns:
+            The outputs by name, in the dtypes of :meth:`run`.
+
+        Raises:
+            RunnerError: the runner is not open, there is no such precision, or the model does not run in it;
+                the message says why.
+        """
+        import torch
+
+        from pytest_reflex.runners.rounded import narrow_type, rounded
+
+        if self._model is None:
+            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
+        dtype, device = narrow_type(precision), self._device()
+        held = [*self._model.parameters(), *self._model.buffers()]
+        try:
+            drawn_on = [device] if device.type == "cuda" else []
+            with torch.no_grad(), torch.random.fork_rng(devices=drawn_on):
+                tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+                with rounded(dtype, held, arithmetic) as given:
+                    tensors = {name: given(tensor) for name, tensor in tensors.items()}
+                    outputs = self._bound(self._model)(**tensors)
+        except Exception as error:
+            raise RunnerError(f"{self.name} does not run in {precision}: {first_line(error)}") from error
         return {name: self._array(name, value) for name, value in self._named(outputs).items()}
 
     def close(self) -> None:
