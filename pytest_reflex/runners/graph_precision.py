@@ -1,0 +1,206 @@
+"""Reads from an ONNX graph what precision it is in: types of weights, operators, casts and quantisation.
+
+Weights that lie beside the graph are not read. Needs onnx, which a robot may not have.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.runners.base import first_line
+from pytest_reflex.verdict.precision import FLOATS, GraphPrecision, Quantized
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["precision_of"]
+
+# ONNX's numbers of types, by our names; onnx.TensorProto has them in capitals.
+_NAMES: Final = {
+    1: "float32", 10: "float16", 11: "float64", 16: "bfloat16", 17: "float8_e4m3fn", 19: "float8_e5m2",
+    2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 21: "uint4", 22: "int4",
+}  # fmt: skip
+_INTEGERS: Final = frozenset({"uint8", "int8", "uint4", "int4", "uint16", "int16"})
+_DYNAMIC: Final = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
+_TURN: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+# They multiply integers, or widen quantised weights themselves.
+_WHOLE: Final = frozenset(
+    {"MatMulInteger", "ConvInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "MatMulNBits"}
+)
+# They hand values on and compute nothing.
+_MOVES: Final = frozenset(
+    {
+        "Cast", "CastLike", "Constant", "ConstantOfShape", "Identity", "Reshape", "Transpose", "Flatten",
+        "Squeeze", "Unsqueeze", "Slice", "Gather", "Concat", "Split", "Expand", "Tile", "Shape", "Loop", "If",
+        "Scan", "Where", "Pad", "GatherND", "GatherElements",
+    }
+)  # fmt: skip
+
+
+def precision_of(model: onnx.ModelProto | str | Path | bytes) -> GraphPrecision:
+    """The precision of a graph.
+
+    Args:
+        model: the model, the path of its file, or its bytes.
+
+    Raises:
+        RunnerError: onnx is not installed, or this is no ONNX model.
+    """
+    try:
+        import onnx
+        from onnx import inliner, shape_inference
+    except ImportError as error:
+        raise RunnerError("reading a graph's precision needs onnx; pip install onnx") from error
+    try:
+        if isinstance(model, bytes):
+            model = onnx.load_model_from_string(model)
+        elif not isinstance(model, onnx.ModelProto):
+            model = onnx.load(model, load_external_data=False)
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+        typed = _typed(model, shape_inference.infer_shapes)
+    except Exception as error:
+        raise RunnerError(f"this is no ONNX model whose types can be read: {first_line(error)}") from error
+    found = _Found()
+    found.graph(typed.graph, {})
+    return found.described()
+
+
+def _typed(model: onnx.ModelProto, infer: Any) -> onnx.ModelProto:
+    """A copy with the types that can be inferred: converters leave those of before in theirs."""
+    bare = type(model)()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    typed: onnx.ModelProto = infer(bare, strict_mode=False)
+    known = {value.name for value in typed.graph.value_info}
+    typed.graph.value_info.extend(value for value in model.graph.value_info if value.name not in known)
+    return typed
+
+
+class _Found:
+    """What is counted on the way through a graph and the graphs in it."""
+
+    def __init__(self) -> None:
+        self.weights: Counter[str] = Counter()
+        self.nodes: Counter[str] = Counter()
+        self.casts: Counter[str] = Counter()
+        self.unread: Counter[str] = Counter()
+        self.quantizing = 0
+        self.dynamic = self.activations = False
+
+    def described(self) -> GraphPrecision:
+        quantized: Quantized = ""
+        if self.quantizing or any(name in _INTEGERS for name in self.nodes):
+            quantized = "dynamic" if self.dynamic else "static" if self.activations else "weights"
+        return GraphPrecision(
+            weights=_sorted(self.weights),
+            nodes=_sorted(self.nodes),
+            casts=_sorted(self.casts),
+            quantizing=self.quantizing,
+            quantized=quantized,
+            unread=_sorted(self.unread),
+        )
+
+    def graph(self, graph: Any, outer: Mapping[str, str]) -> None:
+        types = {**outer, **_types(graph)}
+        stored = {tensor.name for tensor in graph.initializer}
+        makers = {name: node for node in graph.node for name in node.output if name}
+        readers: dict[str, list[Any]] = {}
+        for node in graph.node:
+            for name in node.input:
+                readers.setdefault(name, []).append(node)
+        for tensor in graph.initializer:
+            self._weight(tensor, readers.get(tensor.name, ()))
+        for node in graph.node:
+            for held in _tensors(node):
+                self._weight(held, readers.get(node.output[0], ()))
+            for inner in _graphs(node):
+                self.graph(inner, types)
+            self._node(node, types, makers, stored)
+
+    def _weight(self, tensor: Any, readers: Any) -> None:
+        name = _NAMES.get(tensor.data_type)
+        if name in FLOATS or (name in _INTEGERS and any(_quantises(reader.op_type) for reader in readers)):
+            self.weights[name] += _size(tensor)
+
+    def _node(self, node: Any, types: Mapping[str, str], makers: Mapping[str, Any], stored: set[str]) -> None:
+        if node.op_type == "Cast":
+            pair = types.get(node.input[0], ""), types.get(node.output[0], "")
+            if pair[0] != pair[1] and all(name in FLOATS for name in pair):
+                self.casts[" to ".join(pair)] += 1
+            return
+        if _quantises(node.op_type):
+            self.quantizing += 1
+            self.dynamic |= node.op_type in _DYNAMIC
+            self.activations |= node.op_type == "QuantizeLinear" and node.input[0] not in stored
+            self.activations |= node.op_type.startswith("QLinear")
+            if node.op_type in _TURN or node.op_type == "DynamicQuantizeLinear":
+                return
+            kinds = {types.get(name, "") for name in node.input} & _INTEGERS
+            self.nodes["int4" if node.op_type == "MatMulNBits" else min(kinds, default="int8")] += 1
+            return
+        if node.op_type in _MOVES:
+            return
+        whole = _dequantised(node, types, makers)
+        if whole:
+            self.nodes[whole] += 1
+            return
+        given = [types.get(name, "") for name in node.output if name]
+        if any(name == "" for name in given) and not any(name in FLOATS for name in given):
+            self.unread[node.op_type] += 1
+        elif given and given[0] in FLOATS:
+            self.nodes[given[0]] += 1
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
+
+
+def _quantises(op_type: str) -> bool:
+    return op_type in _TURN or op_type in _DYNAMIC or op_type in _WHOLE or op_type.startswith("QLinear")
+
+
+def _dequantised(node: Any, types: Mapping[str, str], makers: Mapping[str, Any]) -> str | None:
+    """The integer type that every float which the operator reads was quantised to; None where one was not."""
+    kinds = set()
+    for name in node.input[:2]:
+        maker = makers.get(name)
+        if maker is None or maker.op_type != "DequantizeLinear":
+            return None
+        kinds.add(types.get(maker.input[0], "int8"))
+    return min(kinds & _INTEGERS, default=None)
+
+
+def _types(graph: Any) -> dict[str, str]:
+    """The type of every value that has one and is a tensor; an unnamed one by its number."""
+    found = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        number = value.type.tensor_type.elem_type
+        if number:
+            found[value.name] = _NAMES.get(number, str(number))
+    for tensor in graph.initializer:
+        found[tensor.name] = _NAMES.get(tensor.data_type, str(tensor.data_type))
+    return found
+
+
+def _tensors(node: Any) -> Iterator[Any]:
+    if node.op_type == "Constant":
+        yield from (a.t for a in node.attribute if a.name == "value")
+
+
+def _graphs(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _size(tensor: Any) -> int:
+    size = 1
+    for n in tensor.dims:
+        size *= n
+    return size
