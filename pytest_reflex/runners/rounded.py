@@ -32,9 +32,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_reflex.errors import RunnerError
 
-__all__ = ["NARROW_TYPES", "Arithmetic", "NotRounded", "narrow_type", "rounded"]
+__all__ = ["NARROW_TYPES", "Arithmetic", "NotRounded", "Spared", "narrow_type", "rounded"]
 
 Arithmetic = Literal["narrow", "float32"]
+# What a conversion leaves in float32: nothing, what depends on nothing but a step's time, or every constant.
+Spared = Literal["nothing", "clock", "constants"]
 _aten = torch.ops.aten
 # They make a tensor of a number: torch.full, torch.tensor.
 _NUMBERS: Final = frozenset({_aten.full.default, _aten.scalar_tensor.default, _aten.lift_fresh.default})
@@ -59,7 +61,11 @@ def narrow_type(precision: str) -> torch.dtype:
 
 @contextlib.contextmanager
 def rounded(
-    dtype: torch.dtype, held: Iterable[torch.Tensor], arithmetic: Arithmetic = "narrow"
+    dtype: torch.dtype,
+    weights: Iterable[torch.Tensor],
+    arithmetic: Arithmetic = "narrow",
+    spared: Spared = "nothing",
+    buffers: Iterable[torch.Tensor] = (),
 ) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
     """Within, torch computes as if what the program asks for in float32 were ``dtype``.
 
@@ -68,17 +74,20 @@ def rounded(
 
     Args:
         dtype: a float type narrower than float32, such as ``torch.float16``.
-        held: the weights; the program must not write to them, for they would keep rounded values.
+        weights: the parameters. The program must not write to them, for they would keep rounded values.
         arithmetic: whether every operator's result is rounded, or only what is stored.
+        spared: what is stored as it is. ``clock``: the time of a step and what is computed of it alone;
+            ``constants``: all but the weights.
+        buffers: tensors that the program holds besides: constants, not to be written to either.
 
     Yields:
         A function that takes each input, and gives the one to call the program with.
 
     Raises:
-        NotRounded: (where the program does it) it writes to one of ``held``, or reads a float's bits as
-            another dtype.
+        NotRounded: (where the program does it) it writes to a weight or a buffer, or reads a float's
+            bits as another dtype.
     """
-    mode = _Rounding(dtype, held, arithmetic)
+    mode = _Rounding(dtype, weights, arithmetic, spared, buffers)
     # A fused attention rounds once; the graphs that are exported have it in its parts.
     with sdpa_kernel(SDPBackend.MATH), mode:
         yield mode.given
@@ -87,12 +96,21 @@ def rounded(
 class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Rounds what an operator reads of what is stored, and, where that is asked, what it gives."""
 
-    def __init__(self, dtype: torch.dtype, held: Iterable[torch.Tensor], arithmetic: Arithmetic) -> None:
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        weights: Iterable[torch.Tensor],
+        arithmetic: Arithmetic,
+        spared: Spared,
+        buffers: Iterable[torch.Tensor],
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._dtype = dtype
         self._top = torch.finfo(dtype).max
         self._narrow = arithmetic == "narrow"
-        self._held = {tensor.untyped_storage()._cdata for tensor in held}
+        self._spared = spared
+        self._weights = {tensor.untyped_storage()._cdata for tensor in weights}
+        self._held = self._weights | {tensor.untyped_storage()._cdata for tensor in buffers}
         # What was computed of inputs and weights. The references keep an address from being used again.
         self._computed: dict[int, StorageWeakRef] = {}
         # What was made of numbers of the program's text alone.
@@ -111,7 +129,7 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = dict(kwargs or {})
         if func is _aten.view.dtype:
             raise NotRounded(f"{func} reads a float's bits as another dtype")
-        if func in _NUMBERS:
+        if func in _NUMBERS and self._spared == "nothing":
             number = func(*args, **kwargs)
             _mark(self._told, number)
             return number
@@ -120,7 +138,7 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         read = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
         at_work = self._at_work(read)
-        if not at_work and not _widens(read, kwargs):
+        if not at_work and not (self._spared == "nothing" and _widens(read, kwargs)):
             folded = func(*args, **kwargs)
             if any(_is_in(self._told, tensor) for tensor in read):
                 pytree.tree_map_only(torch.Tensor, lambda made: _mark(self._told, made), folded)
@@ -129,9 +147,13 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         own = {id(tensor) for tensor in written}
 
         def stored(value: Any) -> Any:
-            if isinstance(value, torch.Tensor):
-                return value if id(value) in own or _is_in(self._computed, value) else self._stored(value)
-            return self._number(value)
+            if not isinstance(value, torch.Tensor):
+                return value if self._spared == "constants" else self._number(value)
+            if id(value) in own or _is_in(self._computed, value):
+                return value
+            if self._spared == "constants" and not self._is_weight(value):
+                return value
+            return self._stored(value)
 
         out = func(*pytree.tree_map(stored, args), **pytree.tree_map(stored, kwargs))
         for tensor in written:
@@ -148,13 +170,13 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _at_work(self, read: list[torch.Tensor]) -> bool:
         """Whether a graph has this operator: whatever reads only constants is folded into another."""
-        if any(_is_in(self._computed, tensor) or self._is_held(tensor) for tensor in read):
+        if any(_is_in(self._computed, tensor) or self._is_weight(tensor) for tensor in read):
             return True
         told = [_is_in(self._told, tensor) for tensor in read]
         return any(told) and not all(told)
 
-    def _is_held(self, tensor: torch.Tensor) -> bool:
-        return tensor.untyped_storage()._cdata in self._held
+    def _is_weight(self, tensor: torch.Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self._weights
 
     def _written(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         """The tensors that the operator writes to."""
@@ -166,7 +188,7 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 continue
             value = args[index] if index < len(args) else kwargs.get(argument.name)
             if isinstance(value, torch.Tensor):
-                if self._is_held(value):
+                if value.untyped_storage()._cdata in self._held:
                     shape = list(value.shape)
                     raise NotRounded(f"{func} writes to a tensor of shape {shape} that the model holds")
                 found.append(value)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from pytest_reflex.runners.base import Trajectory
-    from pytest_reflex.runners.rounded import Arithmetic
+    from pytest_reflex.runners.rounded import Arithmetic, Spared
 
     Array = np.ndarray[Any, Any]
     Outputs = torch.Tensor | Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
@@ -158,7 +158,11 @@ class TorchRunner(RunnerBase):
         return {name: self._array(name, value) for name, value in self._named(outputs).items()}
 
     def rounded(
-        self, inputs: Mapping[str, Array], precision: str, arithmetic: Arithmetic = "narrow"
+        self,
+        inputs: Mapping[str, Array],
+        precision: str,
+        arithmetic: Arithmetic = "narrow",
+        spared: Spared = "nothing",
     ) -> dict[str, Array]:
         """What :meth:`run` would compute in a narrower precision; see :mod:`.rounded`.
 
@@ -166,6 +170,7 @@ class TorchRunner(RunnerBase):
             inputs: as for :meth:`run`.
             precision: torch's name of a float type narrower than float32, such as ``float16``.
             arithmetic: ``narrow``, every result is rounded, or ``float32``, only what is stored is.
+            spared: what is stored as it is: ``nothing``, ``clock`` or ``constants``.
 
         Returns:
             The outputs by name, in the dtypes of :meth:`run`.
@@ -181,12 +186,12 @@ class TorchRunner(RunnerBase):
         if self._model is None:
             raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
         dtype, device = narrow_type(precision), self._device()
-        held = [*self._model.parameters(), *self._model.buffers()]
+        weights, buffers = list(self._model.parameters()), list(self._model.buffers())
         try:
             drawn_on = [device] if device.type == "cuda" else []
             with torch.no_grad(), torch.random.fork_rng(devices=drawn_on):
                 tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
-                with rounded(dtype, held, arithmetic) as given:
+                with rounded(dtype, weights, arithmetic, spared, buffers) as given:
                     tensors = {name: given(tensor) for name, tensor in tensors.items()}
                     outputs = self._bound(self._model)(**tensors)
         except Exception as error:

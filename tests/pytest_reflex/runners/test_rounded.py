@@ -140,6 +140,26 @@ def test_a_time_meets_a_table_that_is_rounded_already(arithmetic: Any) -> None:
     assert torch.equal(in_precision(told, torch.bfloat16, arithmetic)[0], expected)
 
 
+@pytest.mark.parametrize("arithmetic", ["narrow", "float32"])
+def test_a_clock_or_all_constants_may_be_spared(arithmetic: Any) -> None:
+    weight = torch.full((4,), 1 / 3)
+
+    def told(x: torch.Tensor) -> torch.Tensor:
+        angle = (torch.full((1,), 0.9).double() * 1e5).sin().float()
+        return torch.cat([x[:1, :1] * 0 + angle, x[:1, :1] * 0 + weight[:1], x[:1, :1] * 0 + 1 / 3], -1)
+
+    def given(spared: Any) -> list[float]:
+        with torch.no_grad(), rounded(torch.float16, [weight], arithmetic, spared) as take:
+            return told(take(X.clone()))[0].tolist()
+
+    third, exact = float(torch.tensor(1 / 3)), math.sin(float(torch.tensor(0.9)) * 1e5)
+    half = float(torch.tensor(1 / 3).half())
+    assert given("clock") == [float(torch.tensor(exact).half()), half, half]
+    last = half if arithmetic == "narrow" else third
+    expected = float(torch.tensor(exact).half()) if arithmetic == "narrow" else float(torch.tensor(exact))
+    assert given("constants") == [expected, half, last]
+
+
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_a_runner_runs_in_every_narrow_type(precision: str) -> None:
     with TorchRunner(Head()) as runner:

@@ -1,0 +1,254 @@
+"""A float32 graph in another precision: float16, bfloat16 weights, or int8. Inputs and outputs stay float32.
+
+``float16``       onnxruntime's converter. What depends on nothing but a step's time stays as it is: the sine
+                  of 100,000 times a float16 is noise.
+``bfloat16``      the weights are stored so, and widened where they are read; arithmetic stays float32, for
+                  ONNX Runtime's CPU has kernels of bfloat16 for hardly any operator.
+``int8``          onnxruntime's quantiser, products alone, with scales that given inputs calibrate.
+``int8-dynamic``  the same with the scales of activations taken at each run: nothing to calibrate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from exporters.graph.graph_passes import INLINE_BYTES, write_graph
+from exporters.graph.loop_invariant import TIME
+from pytest_reflex.errors import SettingsError, TracingError
+
+__all__ = ["PRECISIONS", "Precision", "clock_of", "in_bfloat16", "in_float16", "in_int8", "narrow_values"]
+
+Precision = Literal["float32", "float16", "bfloat16", "int8", "int8-dynamic"]
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+
+Array = np.ndarray[Any, Any]
+# The converter keeps a model in one message, which protobuf bounds; weights from this size on go around it.
+_AROUND: Final = 1024
+# What the converter calls the casts that it puts around nodes that are kept.
+_WIDENED, _ROUNDED = "_cast_to_fp32_node", "_cast_to_fp16_node"
+# What a quantiser gains by: all else is cheap, and costs accuracy.
+_PRODUCTS: Final = ["MatMul", "Gemm", "Conv"]
+
+
+def narrow_values(array: Array, dtype: Any) -> Array:
+    """The nearest values of a narrower type; what is finite stays so, at the end of the range."""
+    top = float(ml_dtypes.finfo(dtype).max)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(np.isinf(array), array, np.clip(array, -top, top)).astype(dtype)
+
+
+def clock_of(graph: ir.Graph, is_weight: Callable[[str], bool]) -> list[ir.Node]:
+    """The nodes that depend on no weight and on no input but a step's time."""
+    known = {value for value in graph.initializers.values() if not is_weight(str(value.name))}
+    known.update(value for value in graph.inputs if value.name == TIME)
+    found = []
+    for node in graph:
+        if all(value is None or value in known for value in node.inputs):
+            known.update(node.outputs)
+            found.append(node)
+    return found
+
+
+def in_float16(model: ir.Model, is_weight: Callable[[str], bool], keep: Collection[str] = ()) -> ir.Model:
+    """The model in float16, but for its clock; it is consumed.
+
+    Args:
+        model: a float32 model whose nodes have names.
+        is_weight: whether an initializer of that name is a weight, and no constant.
+        keep: names of further nodes that stay float32.
+
+    Raises:
+        TracingError: the graph holds a loop.
+    """
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    graph = model.graph
+    _refuse_loop(graph, "float16")
+    kept = {str(node.name) for node in clock_of(graph, is_weight)} | set(keep)
+    ends = [str(v.name) for v in (*graph.inputs, *graph.outputs) if v.dtype == ir.DataType.FLOAT]
+    around: dict[str, ir.TensorProtocol] = {}
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size >= _AROUND:
+            around[name] = tensor
+            del graph.initializers[name]
+            value.const_value, value.dtype, value.shape = None, tensor.dtype, ir.Shape(tensor.shape.numpy())
+            graph.inputs.append(value)
+    _hold(graph, lambda tensor: True)
+    converted = convert_float_to_float16(
+        ir.to_proto(model),
+        keep_io_types=ends,
+        node_block_list=sorted(kept),
+        op_block_list=DEFAULT_OP_BLOCK_LIST,
+    )
+    made = _typed_anew(converted)
+    for value in list(made.graph.inputs):
+        if str(value.name) in around:
+            _put_back(made.graph, value, around[str(value.name)])
+    _join_kept(made.graph)
+    return made
+
+
+def _typed_anew(model: onnx.ModelProto) -> ir.Model:
+    """The converter puts casts behind all that read them, and calls float32 what it made float16."""
+    del model.graph.value_info[:]
+    made = ir.from_proto(model)
+    made.graph.sort()
+    return ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(made)))
+
+
+def _refuse_loop(graph: ir.Graph, precision: str) -> None:
+    if any(node.op_type == "Loop" for node in graph):
+        raise TracingError(
+            f"onnxruntime's tools make no valid {precision} of a graph with a loop in it; export it unrolled "
+            "or stepwise, or in bfloat16"
+        )
+
+
+def _join_kept(graph: ir.Graph) -> None:
+    """Hand float32 on as it is between nodes that were kept: the converter rounds there and widens again."""
+    for back in list(graph):
+        rounded = back.inputs[0] if str(back.name).endswith(_WIDENED) else None
+        there = rounded.producer() if rounded is not None else None
+        whole = there.inputs[0] if there is not None and str(there.name).endswith(_ROUNDED) else None
+        if there is None or whole is None:
+            continue
+        ir.convenience.replace_all_uses_with(back.outputs[0], whole)
+        graph.remove(back, safe=True)
+        if not there.outputs[0].uses() and not there.outputs[0].is_graph_output():
+            graph.remove(there, safe=True)
+
+
+def _put_back(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol) -> None:
+    """A weight that went around the converter, narrow for most, as it was for nodes that were kept."""
+    wide: ir.Value | None = None
+    for node, _ in list(value.uses()):
+        if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
+            if wide is None:
+                wide = _initializer(graph, f"{value.name}/float32", tensor)
+            ir.convenience.replace_all_uses_with(node.outputs[0], wide)
+            graph.remove(node, safe=True)
+    graph.inputs.remove(value)
+    if value.uses():
+        value.const_value = _lazy(tensor, ir.DataType.FLOAT16, str(value.name))
+        value.dtype = ir.DataType.FLOAT16
+        graph.register_initializer(value)
+
+
+def in_bfloat16(model: ir.Model, is_weight: Callable[[str], bool]) -> ir.Model:
+    """The model with its weights in bfloat16, each widened by one cast; it is consumed."""
+    graph = model.graph
+    casts = []
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or not is_weight(name):
+            continue
+        readers = list(value.uses())
+        stored = _initializer(graph, f"{name}/bfloat16", _lazy(tensor, ir.DataType.BFLOAT16, name))
+        cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)}, name=f"{name}/widened")
+        widened = cast.outputs[0]
+        widened.name, widened.dtype = f"{name}/wide", ir.DataType.FLOAT
+        widened.shape = ir.Shape(tensor.shape.numpy())
+        for node, index in readers:
+            node.replace_input_with(index, widened)
+        del graph.initializers[name]
+        casts.append(cast)
+    if casts:
+        graph.insert_before(graph[0], casts)
+    return model
+
+
+def _initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    made = ir.Value(
+        name=name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(tensor.shape.numpy()),
+        const_value=tensor,
+    )
+    graph.register_initializer(made)
+    return made
+
+
+def _lazy(tensor: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.LazyTensor:
+    """The tensor narrowed when it is written, so that one weight at a time is in memory."""
+
+    def read() -> ir.TensorProtocol:
+        return ir.Tensor(narrow_values(tensor.numpy(), dtype.numpy()), dtype=dtype, name=name)
+
+    return ir.LazyTensor(read, dtype=dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)
+
+
+def in_int8(
+    model: ir.Model, work: Path, calibration: Sequence[Mapping[str, Array]] | None, stem: str = "model"
+) -> ir.Model:
+    """The model with its products in int8; it is consumed.
+
+    Args:
+        model: a float32 model.
+        work: an empty directory, which must stay until the model that is given back is written.
+        calibration: inputs of the graph that scales are taken from; None: at each run anew.
+        stem: of the files in ``work``.
+
+    Raises:
+        SettingsError: ``calibration`` is empty.
+        TracingError: the quantiser failed, or the graph holds a loop.
+    """
+    _refuse_loop(model.graph, "int8")
+    if calibration is not None and not calibration:
+        raise SettingsError("calibration is empty; give at least one set of inputs, or int8-dynamic")
+    write_graph(model, work, stem)
+    source, target = work / f"{stem}.onnx", work / f"{stem}.int8.onnx"
+    options: dict[str, Any] = {"op_types_to_quantize": _PRODUCTS, "use_external_data_format": True}
+    try:
+        _quantised(source, target, calibration, options)
+    except Exception as error:
+        raise TracingError(
+            f"onnxruntime could not quantise the graph: {type(error).__name__}: {error}"
+        ) from error
+    made = ir.load(target)
+    _hold(made.graph, lambda tensor: tensor.nbytes < INLINE_BYTES)
+    return made
+
+
+def _hold(graph: ir.Graph, which: Callable[[ir.TensorProtocol], bool]) -> None:
+    """Read tensors that lie in a file, for whoever does not read it."""
+    for value in graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor) and which(value.const_value):
+            value.const_value = ir.Tensor(np.array(value.const_value.numpy()), name=value.name)
+
+
+def _quantised(
+    source: Path,
+    target: Path,
+    calibration: Sequence[Mapping[str, Array]] | None,
+    options: Mapping[str, Any],
+) -> None:
+    import logging
+
+    from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
+
+    class Feed(CalibrationDataReader):
+        def __init__(self, inputs: Sequence[Mapping[str, Array]]) -> None:
+            self._left = iter(inputs)
+
+        def get_next(self) -> dict[str, Array] | None:
+            found = next(self._left, None)
+            return None if found is None else dict(found)
+
+    # It advises a step of its own preprocessing, on the root logger.
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        if calibration is None:
+            quantize_dynamic(source, target, **options)
+        else:
+            quantize_static(source, target, Feed(calibration), **options)
+    finally:
+        logging.disable(before)
