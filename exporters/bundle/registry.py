@@ -18,7 +18,7 @@ from pytest_reflex.runners import Runner, TorchRunner
 if TYPE_CHECKING:
     from torch import nn
 
-    from exporters.bundle.store import Described
+    from exporters.bundle.manifest import Manifest
     from exporters.flow.policy import FlowPolicy
 
 # Where another distribution names its families.
@@ -135,24 +135,23 @@ def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None
     return str(found)
 
 
-def reference_runner(bundle: Described, model: Any) -> Runner:
+def reference_runner(stated: Manifest, model: Any) -> Runner:
     """``model``, a policy of the bundle's family or a function that loads one, as its reference."""
-    if bundle.family != "module":
-        family = family_named(bundle.family)
-        runner: Runner = family.reference(model, steps=bundle.manifest["steps"], **bundle.manifest["call"])
+    if stated.family != "module":
+        runner: Runner = family_named(stated.family).reference(model, steps=stated.steps, **stated.call)
         return runner
-    if bundle.layout == "single":
-        return TorchRunner(model, outputs=bundle.outputs)
+    if stated.layout == "single":
+        return TorchRunner(model, outputs=stated.output_names)
     from exporters.flow.policy import flow_runner
 
-    return flow_runner(model, bundle.manifest["steps"], bundle.outputs)
+    return flow_runner(model, stated.steps, stated.output_names)
 
 
-def flow_of(bundle: Described, policy: nn.Module) -> FlowPolicy:
+def flow_of(stated: Manifest, policy: nn.Module) -> FlowPolicy:
     """The two halves that the bundle's graphs were traced from."""
     from exporters.flow.policy import FlowPolicy
 
     if isinstance(policy, FlowPolicy):
         return policy
-    made: FlowPolicy = family_named(bundle.family).flow(policy, **bundle.manifest["call"])
+    made: FlowPolicy = family_named(stated.family).flow(policy, **stated.call)
     return made.eval()

@@ -134,8 +134,8 @@ def _setting(bundle: StoredBundle, fixture: Mapping[str, Array], wanted: Array |
     if agrees(optimization="disable"):
         return "optimizers (none of those known by name)"
     if agrees(config={}):
-        stated = bundle.manifest.get("session", {}).get("config", {})
-        return f"session options {', '.join(f'{key}={value}' for key, value in stated.items())}"
+        stated = (f"{key}={value}" for key, value in bundle.stated.config.items())
+        return f"session options {', '.join(stated)}"
     if agrees(prepack=False):
         return "packed weights (session.disable_prepacking=1 agrees)"
     if agrees(threads=1):

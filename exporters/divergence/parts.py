@@ -61,8 +61,8 @@ def open_graphs(bundle: StoredBundle, models: Mapping[str, ir.Model] | None = No
     Raises:
         ReflexError: a graph holds control flow that this package did not write.
     """
-    models = models or {role: ir.load(bundle.path / f) for role, f in bundle.manifest["graphs"].items()}
-    steps = bundle.manifest["steps"]
+    models = models or {role: ir.load(bundle.path / f) for role, f in bundle.stated.graphs.items()}
+    steps = bundle.stated.steps or 0
     first = next(iter(models.values())).graph
     opsets = dict(first.opset_imports)
     if bundle.layout == "stepwise":

@@ -47,10 +47,11 @@ def first_differing_module(
     Both are run with hooks that look and change nothing; the modules are the same objects.
     """
     policy = runner.model
-    if policy is None or bundle.manifest["loop"] is None:
+    loop = bundle.stated.loop
+    if policy is None or loop is None:
         return "the traced call"
     flow = flow_of(policy)
-    flow.steps = bundle.manifest["steps"]
+    flow.steps = loop.steps
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in fixture.items()}
     theirs = _watched(policy, lambda: runner.run(fixture))
     with torch.no_grad():

@@ -13,12 +13,13 @@ import onnx_ir as ir
 import torch
 
 from exporters.divergence.chunks import Chunk, chunks_of
-from exporters.divergence.interpreter import Clock, Interpreter, Key, Step
+from exporters.divergence.interpreter import Interpreter, Key, Step
 from exporters.divergence.lifetimes import Lifetimes
 from exporters.divergence.local_error import Apart, apart, judge_local
 from exporters.divergence.parts import Graphs, Names, Part
 from exporters.divergence.scopes import layer_of, module_of, source_of
 from exporters.divergence.subgraph import BothWays
+from exporters.flow.schedule import Loop
 from pytest_reflex.verdict.divergence import Growth, Location
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +46,7 @@ def walk(
     interpreter: Interpreter,
     names: Names,
     inputs: Mapping[str, Array],
-    clock: Clock | None,
+    loop: Loop | None,
     folder: Path,
     *,
     budget_bytes: int,
@@ -58,12 +59,12 @@ def walk(
         interpreter: PyTorch's values.
         names: which value of the one is which of the other.
         inputs: the fixture.
-        clock: the loop's times and ``dt``, where there is one.
+        loop: the loop, where there is one.
         folder: where the graphs' weights lie.
         budget_bytes: how much a chunk's values may take, each of three times.
         deadline: called between chunks; raises when the time is over.
     """
-    return _Walk(graphs, interpreter, names, inputs, clock, folder, budget_bytes).run(
+    return _Walk(graphs, interpreter, names, inputs, loop, folder, budget_bytes).run(
         deadline or (lambda: None)
     )
 
@@ -75,13 +76,13 @@ class _Walk:
         interpreter: Interpreter,
         names: Names,
         inputs: Mapping[str, Array],
-        clock: Clock | None,
+        loop: Loop | None,
         folder: Path,
         budget: int,
     ) -> None:
         self._graphs, self._interpreter, self._names = graphs, interpreter, names
         self._both = BothWays(graphs, folder)
-        self._inputs, self._clock, self._budget = inputs, clock, budget
+        self._inputs, self._loop, self._budget = inputs, loop, budget
         self._steps: Iterator[Step] = iter(interpreter)
         self._torch: dict[Key, Step] = {}
         self._candidate: dict[ir.Value, Array] = {}
@@ -116,14 +117,14 @@ class _Walk:
         for name, value in self._graphs.inputs.items():
             if name in self._inputs:
                 self._candidate[value] = self._inputs[name]
-        if part.step is None or self._clock is None:
-            if self._clock is not None and "num_steps" in self._graphs.inputs:
-                steps = np.asarray(len(self._clock.times), np.int64)
+        if part.step is None or self._loop is None:
+            if self._loop is not None and "num_steps" in self._graphs.inputs:
+                steps = np.asarray(self._loop.steps, np.int64)
                 self._candidate[self._graphs.inputs["num_steps"]] = steps
             return
-        x = self._seen.output if self._seen.output is not None else self._inputs[self._clock.noise]
+        x = self._seen.output if self._seen.output is not None else self._inputs[self._loop.noise]
         batch = x.shape[:1]
-        now = np.full(batch, self._clock.times[part.step], np.float32)
+        now = np.full(batch, self._loop.times[part.step], np.float32)
         seeds = {
             "x_t": x,
             "time": now,
@@ -137,12 +138,12 @@ class _Walk:
 
     def _advance(self, part: Part) -> None:
         """The next ``x``: the host's arithmetic where the layout leaves it to the host."""
-        if part.following is None or self._clock is None or part.step is None:
+        if part.following is None or self._loop is None or part.step is None:
             return
         got = self._candidate[part.following]
         if str(part.following.name) == "velocity":
-            before = self._seen.output if self._seen.output is not None else self._inputs[self._clock.noise]
-            got = before + np.float32(self._clock.dt) * got
+            before = self._seen.output if self._seen.output is not None else self._inputs[self._loop.noise]
+            got = before + np.float32(self._loop.dt) * got
             key = Key("loop", part.step, "x_next")
             self._reach({key})
             expected = self._torch[key]

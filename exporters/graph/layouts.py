@@ -10,26 +10,15 @@ The cost of tracing does not depend on N in any of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from exporters.flow.schedule import BucketedSchedule, Layout, Schedule
+from exporters.flow.schedule import BucketedSchedule, Layout, Loop, Schedule
 from exporters.graph.loop_invariant import HALF_KEY, Encoder, check_fit, dims, qualify
 
 STEP_KEY = "pytest_reflex.step"
 STEPS = "num_steps"
-
-
-@dataclass(frozen=True)
-class Loop:
-    """What the composer has to know of the loop besides the two graphs."""
-
-    schedule: Schedule
-    steps: int
-    noise: str
-    output: str
 
 
 def compose(prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout) -> dict[str, ir.Model]:
@@ -61,12 +50,11 @@ def compose(prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout) -> dic
 def _unrolled(encoder: Encoder, loop: Loop) -> ir.Model:
     graph = encoder.graph
     x = _noise_input(encoder, loop.noise)
-    dt = encoder.constant("schedule/dt", np.asarray(loop.schedule.dt(loop.steps), np.float32))
+    dt = encoder.constant("schedule/dt", np.asarray(loop.dt, np.float32))
     batch = _static_batch(encoder.time)
-    for index in range(loop.steps):
+    for index, now in enumerate(loop.times):
         scope = f"step.{index}"
         metadata = {HALF_KEY: "step", STEP_KEY: str(index)}
-        now = np.float32(loop.schedule.time(index, loop.steps))
         if batch is not None:
             time = encoder.constant(f"{scope}/time", np.full((batch,), now, np.float32))
         else:
