@@ -82,8 +82,8 @@ def explain(
     )
 
 
-def _candidate(bundle: StoredBundle, fixture: Mapping[str, Array]) -> Array:
-    with BundleRunner(bundle) as runner:
+def _candidate(bundle: StoredBundle, fixture: Mapping[str, Array], **changes: Any) -> Array:
+    with BundleRunner(bundle, **changes) as runner:
         return next(iter(runner.run(fixture).values()))
 
 
@@ -123,8 +123,7 @@ def _setting(bundle: StoredBundle, fixture: Mapping[str, Array], wanted: Array |
 
     def agrees(**changes: Any) -> bool:
         try:
-            with BundleRunner(bundle, **changes) as policy:
-                got = next(iter(policy.run(fixture).values()))
+            got = _candidate(bundle, fixture, **changes)
         except ReflexError:
             return False
         return bound.holds(_distance(wanted, got))

@@ -12,7 +12,7 @@ from exporters.divergence.blame import explain
 from exporters.divergence.interpreter import Interpreter, Program
 from exporters.divergence.parts import Graphs, Names, open_graphs
 from exporters.divergence.split import FlowOf, first_differing_module
-from exporters.divergence.walk import Walked, walk
+from exporters.divergence.walk import Walk, Walked
 from exporters.flow.schedule import Loop
 from exporters.graph.traced_halves import example_of, trace_halves
 from exporters.graph.tracing import trace_program
@@ -123,16 +123,8 @@ class Search:
             graphs = self._opened(models)
             names = Names({half: interpreter.names(half) for half in programs}, interpreter.keys(), graphs)
             self._report_progress("walk", 0, 1)
-            walked = walk(
-                graphs,
-                interpreter,
-                names,
-                fixture,
-                loop,
-                self._bundle.path,
-                budget_bytes=budget_bytes,
-                deadline=deadline,
-            )
+            folder = self._bundle.path
+            walked = Walk(graphs, interpreter, names, fixture, loop, folder, budget_bytes).run(deadline)
             self.walked, self.graphs = walked, graphs
             self._report_progress("walk", 1, 1)
             seconds = time.perf_counter() - started
@@ -189,6 +181,3 @@ def _programs(
         return {"model": Program(traced, "model")}, None
     halves = trace_halves(flow_of(policy), example, loop)
     return {half: Program(next(halves), half) for half in ("prefix", "step")}, loop
-
-
-__all__ = ["BUDGET_BYTES", "Deadline", "Search"]

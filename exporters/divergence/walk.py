@@ -41,18 +41,8 @@ class Walked:
     expected: Array | None = None
 
 
-def walk(
-    graphs: Graphs,
-    interpreter: Interpreter,
-    names: Names,
-    inputs: Mapping[str, Array],
-    loop: Loop | None,
-    folder: Path,
-    *,
-    budget_bytes: int,
-    deadline: Callable[[], None] | None = None,
-) -> Walked:
-    """Compare every value.
+class Walk:
+    """Compares every value.
 
     Args:
         graphs: the bundle's graphs.
@@ -61,15 +51,9 @@ def walk(
         inputs: the fixture.
         loop: the loop, where there is one.
         folder: where the graphs' weights lie.
-        budget_bytes: how much a chunk's values may take, each of three times.
-        deadline: called between chunks; raises when the time is over.
+        budget: how many bytes a chunk's values may take, each of three times.
     """
-    return _Walk(graphs, interpreter, names, inputs, loop, folder, budget_bytes).run(
-        deadline or (lambda: None)
-    )
 
-
-class _Walk:
     def __init__(
         self,
         graphs: Graphs,
@@ -93,13 +77,15 @@ class _Walk:
         # How many nodes, and ends of parts, are done.
         self._now = 0
 
-    def run(self, deadline: Callable[[], None]) -> Walked:
+    def run(self, deadline: Callable[[], None] | None = None) -> Walked:
+        """Walk once. ``deadline`` is called between chunks; it raises when the time is over."""
         chunks = deque(chunks_of(self._graphs.parts, self._names, self._budget))
         with self._both:
             for part in self._graphs.parts:
                 self._seed(part)
                 while chunks and chunks[0].part is part:
-                    deadline()
+                    if deadline is not None:
+                        deadline()
                     chunk = chunks.popleft()
                     self._compare(chunk)
                     self._let_go(len(chunk.nodes))
@@ -112,6 +98,10 @@ class _Walk:
             self._seen.expected = self._interpreter.output.detach().numpy()
         return self._seen
 
+    def _x(self, loop: Loop) -> Array:
+        """What the loop holds, as the graph has it."""
+        return self._seen.output if self._seen.output is not None else self._inputs[loop.noise]
+
     def _seed(self, part: Part) -> None:
         """The values that the host, or a Loop, gives a part."""
         for name, value in self._graphs.inputs.items():
@@ -122,12 +112,10 @@ class _Walk:
                 steps = np.asarray(self._loop.steps, np.int64)
                 self._candidate[self._graphs.inputs["num_steps"]] = steps
             return
-        x = self._seen.output if self._seen.output is not None else self._inputs[self._loop.noise]
-        batch = x.shape[:1]
-        now = np.full(batch, self._loop.times[part.step], np.float32)
+        x = self._x(self._loop)
         seeds = {
             "x_t": x,
-            "time": now,
+            "time": np.full(x.shape[:1], self._loop.times[part.step], np.float32),
             "loop/x_t": x,
             "loop/index": np.asarray(part.step, np.int64),
             "loop/going": np.asarray(True),
@@ -142,8 +130,7 @@ class _Walk:
             return
         got = self._candidate[part.following]
         if str(part.following.name) == "velocity":
-            before = self._seen.output if self._seen.output is not None else self._inputs[self._loop.noise]
-            got = before + np.float32(self._loop.dt) * got
+            got = self._x(self._loop) + np.float32(self._loop.dt) * got
             key = Key("loop", part.step, "x_next")
             self._reach({key})
             expected = self._torch[key]

@@ -66,13 +66,11 @@ def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> 
     stored, dtypes = _stored(files)
     own = head.state_dict()
     missing, unexpected = own.keys() - stored.keys(), stored.keys() - own.keys()
-    checkpoints.require_fit([PREFIX + k for k in missing], [PREFIX + k for k in unexpected], directory)
-    for key in sorted(own):
-        if stored[key].shape != own[key].shape:
-            raise CheckpointError(
-                f"{directory}: {PREFIX}{key} is {list(stored[key].shape)} there, the head that config.json "
-                f"describes has {list(own[key].shape)}"
-            )
+    both = ((PREFIX + k, stored[k].shape, own[k].shape) for k in own.keys() & stored.keys())
+    shapes = [(key, there, here) for key, there, here in both if there != here]
+    checkpoints.require_fit(
+        directory, [PREFIX + k for k in missing], [PREFIX + k for k in unexpected], shapes
+    )
     # A float32 weight stays where it is, mapped from its file; what is stored in half is lifted.
     head.load_state_dict({key: value.float() for key, value in stored.items()}, assign=True)
     head.requires_grad_(False)
