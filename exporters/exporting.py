@@ -15,7 +15,7 @@ import onnx_ir as ir
 from torch import nn
 
 from exporters import checkpoints
-from exporters.bundle.manifest import Manifest, Output, write_manifest
+from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.store import FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
 from exporters.flow.policy import FlowPolicy, flow_runner
@@ -36,16 +36,9 @@ from pytest_reflex.settings import CheckOptions, of_call
 from pytest_reflex.verdict import machine
 
 PACKAGES = (
-    "pytest-reflex",
-    "torch",
-    "transformers",
-    "lerobot",
-    "onnx",
-    "onnx-ir",
-    "onnxscript",
-    "onnxruntime",
+    "pytest-reflex", "torch", "transformers", "lerobot", "onnx", "onnx-ir", "onnxscript", "onnxruntime",
     "numpy",
-)
+)  # fmt: skip
 # Inputs and outputs of a fixture, by name.
 _Seen = tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
 
@@ -98,9 +91,13 @@ def export(
     plan = _planned(reference, inputs, flow, layout, steps, outputs, dynamic_batch, told.seed)
     # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
     with plan.runner, staged(out_dir) as stage:
-        graphs, files = _traced(plan, stage, report_progress)
-        draft = _drafted(plan, graphs, files, family, call)
-        seen, result = _proven(plan, draft, stage, str(out_dir), verify, report_progress, options)
+        draft = _traced(plan, stage, family, call or {}, report_progress)
+        if verify:
+            bundle = Bundle(stage, draft.to_json(), shown=str(out_dir))
+            seen, result = _proven(plan, bundle, report_progress, options)
+        else:
+            with plan.runner:
+                seen, result = [(plan.example.arrays, plan.runner.run(plan.example.arrays))], None
         manifest = _sealed(draft, seen, result, stage)
     return Export(Path(out_dir), manifest, result=result)
 
@@ -152,9 +149,9 @@ def _planned(
 
 
 def _traced(
-    plan: _Plan, stage: Path, report_progress: Progress
-) -> tuple[dict[str, str], dict[str, FileFacts]]:
-    """Trace and write: the file of each graph by its role, and the facts of every file."""
+    plan: _Plan, stage: Path, family: str, call: Mapping[str, Any], report_progress: Progress
+) -> Manifest:
+    """Trace and write the graphs; the manifest, without what the reference has yet to show."""
     if plan.flow is not None and plan.loop is not None:
         models = _composed(plan.flow, plan.example, plan.loop, plan.layout, report_progress)
     else:
@@ -169,7 +166,17 @@ def _traced(
             files |= write_graph(model, stage, stem)
     report_progress("write", len(models), len(models))
     release_mapped(weight.data_ptr() for weight in plan.owner.parameters())
-    return {stem: f"{stem}.onnx" for stem in models}, files
+    return Manifest(
+        family=family,
+        layout=plan.layout if plan.loop is not None else "single",
+        inputs=plan.inputs,
+        call=call,
+        steps=plan.loop.steps if plan.loop is not None else None,
+        loop=plan.loop,
+        graphs={stem: f"{stem}.onnx" for stem in models},
+        files=files,
+        origin=_origin(plan.owner),
+    )
 
 
 def _composed(
@@ -189,57 +196,28 @@ def _composed(
     return composed
 
 
-def _drafted(
-    plan: _Plan,
-    graphs: Mapping[str, str],
-    files: Mapping[str, FileFacts],
-    family: str,
-    call: Mapping[str, Any] | None,
-) -> Manifest:
-    """The manifest without what the reference has yet to show."""
-    return Manifest(
-        family=family,
-        layout=plan.layout if plan.loop is not None else "single",
-        inputs=plan.inputs,
-        call=call or {},
-        steps=plan.loop.steps if plan.loop is not None else None,
-        loop=plan.loop,
-        graphs=graphs,
-        files=files,
-        origin={
-            "made_by": {"name": "pytest-reflex", "version": _version("pytest-reflex")},
-            "source": checkpoints.source_of(plan.owner),
-            "dtype": "float32",
-            "versions": {name: found for name in PACKAGES if (found := _version(name))},
-            "machine": {
-                "python": platform.python_version(),
-                "system": platform.system(),
-                "arch": platform.machine(),
-                **machine.here(),
-            },
-        },
-    )
+def _origin(owner: nn.Module) -> dict[str, Any]:
+    """Who exports, what it is of, with which versions and where."""
+    python, system, arch = platform.python_version(), platform.system(), platform.machine()
+    return {
+        "made_by": {"name": "pytest-reflex", "version": _version("pytest-reflex")},
+        "source": checkpoints.source_of(owner),
+        "dtype": "float32",
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "machine": {"python": python, "system": system, "arch": arch, **machine.here()},
+    }
 
 
 def _proven(
-    plan: _Plan,
-    draft: Manifest,
-    stage: Path,
-    name: str,
-    verify: bool,
-    report_progress: Progress,
-    options: CheckOptions,
+    plan: _Plan, bundle: Bundle, report_progress: Progress, options: CheckOptions
 ) -> tuple[list[_Seen], ParityResult | None]:
-    """What the reference gave, by fixture, and the verdict; without a check one fixture and none."""
-    if not verify:
-        with plan.runner:
-            return [(plan.example.arrays, plan.runner.run(plan.example.arrays))], None
+    """What the reference gave, by fixture, and the verdict, which is a pass."""
     seen: list[_Seen] = []
     result = check(
         plan.runner,
-        Bundle(stage, draft.to_json(), shown=name),
+        bundle,
         inputs=plan.inputs,
-        name=name,
+        name=bundle.called,
         progress=report_progress,
         record=lambda given, gave: seen.append((given, gave)),
         **options,
@@ -253,13 +231,13 @@ def _sealed(
     """Write the recording, and the manifest with the digest of every file."""
     live = result.candidate.get("live_inputs") if result is not None else None
     save_recording(stage / FIXTURES, seen, live_inputs=live if isinstance(live, (list, tuple)) else [])
-    outputs: list[Output] = [
+    outputs = [
         {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
         for name, array in seen[0][1].items()
     ]
     proof = result.to_json() if result is not None else None
     files = {**draft.files, **file_facts(stage, [FIXTURES])}
-    return write_manifest(stage, replace(draft, outputs=outputs, check=proof).to_json(), files)
+    return write_manifest(stage, replace(draft, outputs=outputs, check=proof, files=files))
 
 
 def _free_batch(inputs: Sequence[InputSpec]) -> list[InputSpec]:

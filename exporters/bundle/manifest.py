@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 import numpy as np
 
@@ -41,14 +41,6 @@ _GRAPHS: Final = {"stepwise": {"encoder", "step"}}
 _ORIGIN: Final = ("made_by", "source", "dtype", "versions", "machine")
 
 
-class Output(TypedDict, total=False):
-    """What a manifest says of an output; of those that this version did not write, the name is sure alone."""
-
-    name: str
-    dtype: str
-    shape: list[int]
-
-
 @dataclass(frozen=True)
 class Manifest:
     """What a bundle says of itself.
@@ -57,7 +49,7 @@ class Manifest:
         family: the policy family that it was made from; ``module`` for any other ``nn.Module``.
         layout: ``single``, ``unrolled``, ``loop`` or ``stepwise``.
         inputs: what it reads, in order.
-        outputs: what it gives, in order.
+        outputs: what it gives, in order: name, dtype and shape of each.
         call: what the family's reference takes besides the steps.
         steps: the number of denoising steps; None without a loop.
         loop: the loop that takes them, where the graphs are at hand.
@@ -72,7 +64,7 @@ class Manifest:
     family: str
     layout: str
     inputs: Sequence[InputSpec]
-    outputs: Sequence[Output] = ()
+    outputs: Sequence[Mapping[str, Any]] = ()
     call: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
     loop: Loop | None = None
@@ -152,14 +144,9 @@ def seal(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def write_manifest(path: Path, manifest: Mapping[str, Any], files: Mapping[str, FileFacts]) -> dict[str, Any]:
-    """Write ``reflex.json``; ``files`` gives size and SHA-256 of every other file of the bundle."""
-    whole = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        **manifest,
-        "files": {name: dict(files[name]) for name in sorted(files)},
-    }
+def write_manifest(path: Path, manifest: Manifest) -> dict[str, Any]:
+    """Write ``reflex.json``, and give what it holds."""
+    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest.to_json()}
     whole[SEAL] = seal(whole)
     text = json.dumps(whole, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     (path / MANIFEST).write_text(text, encoding="utf-8")

@@ -21,17 +21,10 @@ LEROBOT_PREFIX: Final = "_groot_model."
 # Neither of these shows in a weight's shape, or both sizes would be guessed from a default: a checkpoint
 # must say them itself.
 NEEDED: Final = (
-    "action_horizon",
-    "backbone_embedding_dim",
-    "diffusion_model_cfg",
-    "hidden_size",
-    "input_embedding_dim",
-    "max_action_dim",
-    "max_num_embodiments",
-    "max_state_dim",
-    "num_inference_timesteps",
+    "action_horizon", "backbone_embedding_dim", "diffusion_model_cfg", "hidden_size", "input_embedding_dim",
+    "max_action_dim", "max_num_embodiments", "max_state_dim", "num_inference_timesteps",
     "num_timestep_buckets",
-)
+)  # fmt: skip
 # Trained with, never read when actions are sampled.
 UNUSED: Final = ("mask_token",)
 _PARTS: Final = ("get_action", "_encode_features", "model", "state_encoder", "action_encoder",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from exporters.bundle import registry
-from exporters.bundle.manifest import MOST_STEPS, Manifest, Output
+from exporters.bundle.manifest import MOST_STEPS, Manifest
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import InputSpec, check_specs
 from pytest_reflex.runners import Runner
@@ -68,7 +68,7 @@ def open_served(url: str, *, api_key: str | None = None) -> Served:
     try:
         inputs = [InputSpec.from_json(spec) for spec in manifest["inputs"]]
         check_specs(inputs)
-        outputs: list[Output] = [{"name": str(output["name"])} for output in manifest["outputs"]]
+        outputs = [{"name": str(output["name"])} for output in manifest["outputs"]]
     except Exception as error:  # whatever values of a wrong type lead to
         raise RunnerError(f"{url} says what cannot be read of its inputs and outputs: {error}") from error
     if not outputs:

@@ -33,10 +33,14 @@ def every_option() -> list[Option]:
     return [option for option, _ in found.values()]
 
 
+def _declared(option: Option) -> dict[str, Any]:
+    return {"type": click.IntRange(min=option.least), "help": option.help}
+
+
 def family_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of this package's own families."""
     for option in reversed(_OWN.values()):
-        command = click.option(option.flag, type=click.IntRange(min=option.least), help=option.help)(command)
+        command = click.option(option.flag, **_declared(option))(command)
     return command
 
 
@@ -54,7 +58,5 @@ class OfFamilies(click.Command):
                     f"an installed family has the option {option.flag}, which `reflex {self.name}` has "
                     "itself; uninstall its distribution"
                 )
-            params.append(
-                click.Option([option.flag], type=click.IntRange(min=option.least), help=option.help)
-            )
+            params.append(click.Option([option.flag], **_declared(option)))
         return params
