@@ -169,12 +169,7 @@ class Groot(Family):
         return groot_checkpoints.load(checkpoint, revision=revision)
 
     def inputs(
-        self,
-        policy: Any,
-        *,
-        tokens: int | None = None,
-        batch: int = 1,
-        embodiment: int | None = None,
+        self, policy: Any, *, tokens: int | None = None, batch: int = 1, embodiment: int | None = None
     ) -> list[InputSpec]:
         """What the action head reads.
 

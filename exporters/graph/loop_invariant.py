@@ -108,7 +108,7 @@ class Encoder:
             if shared.dtype != value.dtype or dims(shared) != dims(value):
                 raise TracingError(f"{name!r} is another tensor in the prefix than in the step")
             if shared is value:
-                initializers[name] = _twin(value, value.const_value)
+                initializers[name] = twin(value, value.const_value)
             here[value] = initializers[name]
         self._initializers = initializers
         self.graph.extend(clone(fixed, here, {HALF_KEY: "step"}))
@@ -147,13 +147,13 @@ class Encoder:
 
     def step_model(self) -> ir.Model:
         """The varying nodes as a model: ``x_t``, ``time`` and what :meth:`finish` gives -> ``velocity``."""
-        inputs = [_twin(self.x_t), _twin(self.time)]
+        inputs = [twin(self.x_t), twin(self.time)]
         here: dict[ir.Value, ir.Value] = {self.x_t: inputs[0], self.time: inputs[1]}
         for value in self.reads:
-            here[value] = _twin(self.here[value])
+            here[value] = twin(self.here[value])
             inputs.append(here[value])
         for value in self._step.graph.initializers.values():
-            here[value] = _twin(value, value.const_value)
+            here[value] = twin(value, value.const_value)
         nodes = clone(self.varying, here, {HALF_KEY: "step"})
         output = here[self.velocity]
         output.name = VELOCITY
@@ -236,7 +236,7 @@ def clone(
     return copies
 
 
-def _twin(value: ir.Value, tensor: ir.TensorProtocol | None = None) -> ir.Value:
+def twin(value: ir.Value, tensor: ir.TensorProtocol | None = None) -> ir.Value:
     return ir.Value(name=value.name, shape=value.shape, type=value.type, const_value=tensor)
 
 
