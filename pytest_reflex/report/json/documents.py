@@ -16,26 +16,8 @@ from typing import Any, Final
 from pytest_reflex._version import __version__
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.report.json.results import ENTRY_KEYS, result_from_json, result_to_json
-from pytest_reflex.report.json.values import dumps, number, plain, shallow
+from pytest_reflex.report.json.values import plain, shallow
 from pytest_reflex.verdict.results import RunResult
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "TOOL",
-    "Entry",
-    "Run",
-    "document",
-    "dumps",
-    "error_document",
-    "number",
-    "plain",
-    "read",
-    "read_run",
-    "result_from_json",
-    "result_to_json",
-    "run_of",
-    "schema",
-]
 
 SCHEMA_VERSION: Final = 2
 TOOL: Final = "pytest-reflex"
