@@ -161,7 +161,7 @@ class OnnxRunner(RunnerBase):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import numpy as np
 
-        session = self._opened()
+        session = self._opened(self._session)
         self._require_inputs(inputs)
         # ONNX Runtime reads inputs where they lie; it wants them whole and aligned.
         feed = {name: np.require(array, requirements=["C", "A"]) for name, array in inputs.items()}
@@ -180,7 +180,7 @@ class OnnxRunner(RunnerBase):
     def facts(self) -> dict[str, Any]:
         import onnxruntime
 
-        self._opened()
+        self._opened(self._session)
         return {
             "kind": "onnx",
             "name": self.name,
@@ -195,11 +195,6 @@ class OnnxRunner(RunnerBase):
             "machine": {**machine.here(), "onnxruntime_build": _build(onnxruntime)},
             "versions": {"onnxruntime": str(onnxruntime.__version__)},
         }
-
-    def _opened(self) -> onnxruntime.InferenceSession:
-        if self._session is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
-        return self._session
 
     def _require_inputs(self, inputs: Mapping[str, Array]) -> None:
         missing = [name for name in self.inputs if name not in inputs]

@@ -71,11 +71,10 @@ class RecordedRunner(RunnerBase):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         from pytest_reflex.inputs import array_digest
 
-        if self._outputs is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
-        found = self._outputs.get(array_digest(inputs))
+        outputs = self._opened(self._outputs)
+        found = outputs.get(array_digest(inputs))
         if found is None:
-            known = f"{len(self._outputs)} others are"
+            known = f"{len(outputs)} others are"
             raise RunnerError(
                 f"{self.name}: these inputs are not recorded ({known}); check with its recorded() inputs"
             )
@@ -87,8 +86,7 @@ class RecordedRunner(RunnerBase):
     def facts(self) -> dict[str, Any]:
         import safetensors
 
-        if self._outputs is None:
-            raise RunnerError(f"{self.name} is not open, so nothing is known about it; call open() first")
+        self._opened(self._outputs)
         return {
             "kind": "recorded",
             "name": self.name,
