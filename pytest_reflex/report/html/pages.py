@@ -137,17 +137,7 @@ def _sentence(passed: bool, count: int, failing: int) -> str:
 def changes_view(changes: Sequence[Change]) -> dict[str, Any]:
     """What a comparison shows: how the runs were made, how many of each kind, a row for each that changed."""
     counts = {kind: sum(change.kind == kind for change in changes) for kind in KINDS}
-    rows = [
-        {
-            "kind": change.kind,
-            "name": change.name,
-            "before": _figure(change.before),
-            "after": _figure(change.after),
-            "words": change.words,
-        }
-        for change in changes
-        if change.kind != "same"
-    ]
+    rows = [(c, _figure(c.before), _figure(c.after)) for c in changes if c.kind != "same"]
     return {"unalike": UNALIKE, "origins": unalike(changes), "counts": counts, "rows": rows}
 
 
