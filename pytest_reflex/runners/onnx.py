@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 # fused operator rounds otherwise than the operators it replaces.
 Optimization = Literal["disable", "basic", "extended", "all"]
 OPTIMIZATIONS: Final[tuple[Optimization, ...]] = get_args(Optimization)
-_LEVELS: Final = {
-    "disable": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
-
 _DTYPES: Final = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -123,9 +116,8 @@ class OnnxRunner(RunnerBase):
             raise RunnerError(f"{self.name} needs ONNX Runtime; pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what fails comes as an exception, and a probe may fail unseen
-        options.graph_optimization_level = getattr(
-            onnxruntime.GraphOptimizationLevel, _LEVELS[self._optimization]
-        )
+        level = "DISABLE_ALL" if self._optimization == "disable" else f"ENABLE_{self._optimization.upper()}"
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{level}")
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         if not self._prepack:

@@ -171,25 +171,21 @@ def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:
         raise RunnerError(
             f"{path} is {form[0]!r} version {form[1]!r}; a recording is {FORMAT!r} version {VERSION!r}"
         )
-    names = {side: _names(path, metadata, side) for side in ("inputs", "outputs", "live_inputs")}
-    inputs, outputs, live = names["inputs"], names["outputs"], names["live_inputs"]
-    per_fixture = len(inputs) + len(outputs)
-    count = len(tensors) // per_fixture if per_fixture else 0
-    expected = {
-        f"fixture{i}.{side}.{n}" for i in range(count) for side in ("inputs", "outputs") for n in names[side]
-    }
-    if not inputs or not outputs or not tensors or set(tensors) != expected or not set(live) <= set(inputs):
-        wrong = (
-            f"{len(tensors)} tensors do not make fixtures of {len(inputs)} inputs and {len(outputs)} outputs"
-        )
+    inputs, outputs, live = (_names(path, metadata, key) for key in ("inputs", "outputs", "live_inputs"))
+    found = len(tensors)
+
+    def taken(i: int, side: str, names: Sequence[str]) -> dict[str, Array]:
+        return {name: tensors.pop(f"fixture{i}.{side}.{name}") for name in names}
+
+    try:
+        count = found // (len(inputs) + len(outputs)) if inputs and outputs else 0
+        fixtures = [(taken(i, "inputs", inputs), taken(i, "outputs", outputs)) for i in range(count)]
+    except KeyError:
+        fixtures = []
+    # Each tensor belongs to one fixture, and none is left over.
+    if not fixtures or tensors or not set(live) <= set(inputs):
+        wrong = f"{found} tensors do not make fixtures of {len(inputs)} inputs and {len(outputs)} outputs"
         raise RunnerError(f"{path} is no whole recording: {wrong}; record it again")
-    fixtures = [
-        (
-            {name: tensors[f"fixture{i}.inputs.{name}"] for name in inputs},
-            {name: tensors[f"fixture{i}.outputs.{name}"] for name in outputs},
-        )
-        for i in range(count)
-    ]
     _require_function(path, fixtures)
     return fixtures, live
 
