@@ -82,6 +82,18 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
             server.kill()
 
 
+@pytest.fixture
+def warm_pytester(
+    pytester: pytest.Pytester, python: list[str], monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """Its ``runpytest_subprocess`` starts where torch is imported, and so do the workers of that run."""
+    if len(python) > 1:
+        monkeypatch.setattr(sys, "executable", warm.launcher(python[-1]))
+    # A home of its own is for what reads it at imports; that was read from this one.
+    monkeypatch.setenv("HOME", warm.STARTED.get("HOME", ""))
+    return pytester
+
+
 @pytest.fixture(scope="session")
 def reflex(python: list[str]) -> Reflex:
     """The real command in a process of its own: ``reflex("export", ..., cwd=..., env={...})``."""

@@ -35,8 +35,10 @@ Suite = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+def run(warm_pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     """``run("-n2", ci=True, lerobot=False, test_a="...")``: such a suite's exit code, and its line."""
+
+    pytester = warm_pytester
 
     def suite(*options: str, ci: bool, lerobot: bool = False, **files: str) -> tuple[int, str]:
         text = (ROOT / "conftest.py").read_text(encoding="utf-8")
