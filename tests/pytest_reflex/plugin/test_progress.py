@@ -19,6 +19,8 @@ from pytest_reflex.plugin import progress_line
 from pytest_reflex.plugin.progress_line import Line, Stage, clock
 from pytest_reflex.progress import progress_callback, reporting_to
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[3]
 SLOW = """
 import time
