@@ -26,7 +26,7 @@ LEROBOT_PYTHON ?= $(shell for python in python3 python3.12 python3.13 \
 IN_LEROBOT = $(MAKE) PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot CONSTRAINTS=constraints/lerobot.txt \
 	EXTRAS=export,dev,lerobot ONCE=--once-elsewhere
 
-.PHONY: help demo test test-lerobot lerobot openpi browser docs tutorial fullsize portability portability-slice lint types suite coverage coverage-lerobot clean
+.PHONY: help demo test test-lerobot lerobot openpi browser extras docs tutorial fullsize portability portability-slice lint types suite coverage coverage-lerobot clean
 
 help:
 	@echo "make demo          make a small pi0 checkpoint, export it, prove it"
@@ -89,7 +89,10 @@ demo: $(VENV)/.ready
 	$(BIN)/reflex export demo/checkpoint demo/p0 --cameras 2
 	$(BIN)/reflex validate export demo/p0 --model demo/checkpoint --threshold 1e-4 --strict
 
-test: lint types docs suite
+# Each of these is at work on one core, and two of them wait for the network.
+test:
+	$(MAKE) --no-print-directory -j 2 extras types lint docs
+	$(MAKE) --no-print-directory suite
 
 lerobot:
 	@test -n "$(LEROBOT_PYTHON)" \
@@ -129,9 +132,11 @@ types: $(VENV)/.ready
 	$(BIN)/mypy
 
 # What cannot be installed has its tests skipped, by name; under CI such a skip fails the run (conftest.py).
-suite: $(VENV)/.ready
+extras:
 	@$(MAKE) --no-print-directory browser || echo "NOT INSTALLED: Chromium and axe-core, so their tests are skipped"
 	@$(MAKE) --no-print-directory openpi || echo "NOT INSTALLED: openpi-client, so its tests are skipped"
+
+suite: $(VENV)/.ready extras
 	REFLEX_OPENPI_PYTHON="$${REFLEX_OPENPI_PYTHON:-$(abspath $(OPENPI))/bin/python}" $(PYTEST) $(ONCE)
 
 # What judges, measured in every process that a test starts: lines and branches. The time that an import
