@@ -13,6 +13,7 @@ what runs warm it is ``sys.executable``, so that what a command starts in its tu
 inner pytest, is warm too.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -113,48 +114,59 @@ def serve(path):
         listening.bind(path + ".new")
         listening.listen()
         os.rename(path + ".new", path)
-        parent = os.getppid()
+        parent, running = os.getppid(), []
         while os.getppid() == parent:
-            if not select.select([listening], [], [], 1.0)[0]:
-                while _reaped():
-                    pass
-                continue
-            connection, _ = listening.accept()
-            if os.fork() == 0:
-                listening.close()
-                _handle(connection, launcher(path))
-            connection.close()
+            waited = [listening, *(each for _, watched, caller in running for each in (watched, caller))]
+            ready = select.select(waited, [], [], 1.0)[0]
+            running = [one for one in running if not _has_ended(*one, ready)]
+            if listening in ready:
+                caller, _ = listening.accept()
+                others = [listening, *(each for _, _, each in running)]
+                if begun := _begin(caller, launcher(path), others):
+                    running.append((*begun, caller))
+                else:
+                    caller.close()
 
 
-def _reaped():
-    try:
-        return os.waitpid(-1, os.WNOHANG)[0]
-    except ChildProcessError:
-        return 0
-
-
-def _handle(connection, executable):
-    head, files, _, _ = socket.recv_fds(connection, 4, 3)
-    size, body = int.from_bytes(head, "big"), b""
-    while len(body) < size:
-        body += connection.recv(size - len(body))
-    asked = json.loads(body)
-    if not can_be_warm(asked["argv"], asked["env"]):
-        connection.sendall(COLD)
-        os._exit(0)
-    command = os.fork()
-    if command == 0:
-        connection.close()
-        _become(asked, files, executable)
-    watched = os.pidfd_open(command)
-    while watched not in select.select([connection, watched], [], [])[0]:
-        # What the caller was sent; whoever asked and went away wants no answer any more.
-        os.kill(command, (connection.recv(1) or b"\x09")[0])
+def _has_ended(command, watched, caller, ready):
+    """Whether a command is over, of which its caller is told; if not, it gets what the caller was sent."""
+    if watched not in ready:
+        if caller in ready:
+            # Whoever asked and went away wants no answer any more.
+            os.kill(command, (caller.recv(1) or b"\x09")[0])
+        return False
     code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+    os.close(watched)
+    with contextlib.suppress(OSError), caller:
+        caller.sendall(str(code if code >= 0 else 128 - code).encode())
+    return True
+
+
+def _begin(caller, executable, others):
+    """The process of a command, and the file by which its end is seen; None where it has to start cold."""
+    head, files, _, _ = socket.recv_fds(caller, 4, 3)
+    size, body = int.from_bytes(head, "big"), b""
+    while len(body) < size and (part := caller.recv(size - len(body))):
+        body += part
     try:
-        connection.sendall(str(code if code >= 0 else 128 - code).encode())
+        if not body or len(body) < size:
+            return None
+        asked = json.loads(body)
+        if not can_be_warm(asked["argv"], asked["env"]):
+            caller.sendall(COLD)
+            return None
+        command = os.fork()
+        if command == 0:
+            try:
+                for each in (caller, *others):
+                    each.close()
+                _become(asked, files, executable)
+            finally:
+                os._exit(70)
+        return command, os.pidfd_open(command)
     finally:
-        os._exit(0)
+        for file in files:
+            os.close(file)
 
 
 def _become(asked, files, executable):
