@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,18 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
             server.kill()
 
 
+@pytest.fixture
+def warm_pytester(
+    pytester: pytest.Pytester, python: list[str], monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """Its ``runpytest_subprocess`` starts where torch is imported, and so do the workers of that run."""
+    if len(python) > 1:
+        monkeypatch.setattr(sys, "executable", warm.launcher(python[-1]))
+    # A home of its own is for what reads it at imports; that was read from this one.
+    monkeypatch.setenv("HOME", warm.STARTED.get("HOME", ""))
+    return pytester
+
+
 @pytest.fixture(scope="session")
 def reflex(python: list[str]) -> Reflex:
     """The real command in a process of its own: ``reflex("export", ..., cwd=..., env={...})``."""
@@ -102,40 +116,58 @@ def reflex(python: list[str]) -> Reflex:
 
 
 @pytest.fixture(scope="session")
-def _kept_traces(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    from traced_once import TracedOnce
-
-    from exporters.graph.tracing import trace
-
-    # A worker's directory lies in that of the whole run.
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of the whole run, the same in all workers."""
     run = tmp_path_factory.getbasetemp()
-    place = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "traces"
+    place = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "shared"
     place.mkdir(exist_ok=True)
-    return TracedOnce(trace, place)
-
-
-@pytest.fixture(scope="module")
-def traced_once(_kept_traces: Callable[..., Any]) -> Iterator[None]:
-    """Exports of this module take the trace that an earlier one of the same content has made."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("exporters.exporting.trace", _kept_traces)
-        yield
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny pi0 policy as ``save_pretrained`` writes it; not to be changed."""
-    from examples.tiny_pi0 import tiny_pi0
-
-    place = tmp_path_factory.mktemp("checkpoint") / "pi0"
-    tiny_pi0(depth=(1, 1, 1), steps=2, chunk=4).save_pretrained(place)
     return place
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, reflex: Reflex) -> Exported:
-    place = tmp_path_factory.mktemp("bundle") / "p0"
-    return Exported(place, reflex("export", checkpoint, place, *SMALL, "--output-json"))
+def _kept_traces(shared: Path) -> Any:
+    from traced_once import TracedOnce
+
+    place = shared / "traces"
+    place.mkdir(exist_ok=True)
+    return TracedOnce(place)
+
+
+@pytest.fixture(scope="module")
+def traced_once(_kept_traces: Any) -> Iterator[None]:
+    """Exports of this module take the trace that an earlier one of the same content has made."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("exporters.exporting.trace_halves", _kept_traces.trace_halves)
+        patched.setattr("exporters.exporting.converted", _kept_traces.converted)
+        yield
+
+
+@pytest.fixture(scope="session")
+def checkpoint(shared: Path) -> Path:
+    """A tiny pi0 policy as ``save_pretrained`` writes it; one for all workers, not to be changed."""
+    from filelock import FileLock
+
+    from examples.tiny_pi0 import tiny_pi0
+
+    place = shared / "checkpoint" / "pi0"
+    with FileLock(shared / "checkpoint.lock"):
+        if not place.exists():
+            tiny_pi0(depth=(1, 1, 1), steps=2, chunk=4).save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def exported(shared: Path, checkpoint: Path, reflex: Reflex) -> Exported:
+    """What ``reflex export`` made of :func:`checkpoint`, and said; once for all workers."""
+    from filelock import FileLock
+
+    place, said = shared / "bundle" / "p0", shared / "bundle.json"
+    with FileLock(f"{said}.lock"):
+        if not said.exists():
+            place.parent.mkdir()
+            ran = reflex("export", checkpoint, place, *SMALL, "--output-json")
+            said.write_text(json.dumps(asdict(ran)))
+        return Exported(place, Ran(**json.loads(said.read_text())))
 
 
 @pytest.fixture(scope="session")

@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 # fused operator rounds otherwise than the operators it replaces.
 Optimization = Literal["disable", "basic", "extended", "all"]
 OPTIMIZATIONS: Final[tuple[Optimization, ...]] = get_args(Optimization)
-_LEVELS: Final = {
-    "disable": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
-
 _DTYPES: Final = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -123,9 +116,8 @@ class OnnxRunner(RunnerBase):
             raise RunnerError(f"{self.name} needs ONNX Runtime; pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what fails comes as an exception, and a probe may fail unseen
-        options.graph_optimization_level = getattr(
-            onnxruntime.GraphOptimizationLevel, _LEVELS[self._optimization]
-        )
+        level = "DISABLE_ALL" if self._optimization == "disable" else f"ENABLE_{self._optimization.upper()}"
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{level}")
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         if not self._prepack:
@@ -161,7 +153,7 @@ class OnnxRunner(RunnerBase):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import numpy as np
 
-        session = self._opened()
+        session = self._opened(self._session)
         self._require_inputs(inputs)
         # ONNX Runtime reads inputs where they lie; it wants them whole and aligned.
         feed = {name: np.require(array, requirements=["C", "A"]) for name, array in inputs.items()}
@@ -169,10 +161,11 @@ class OnnxRunner(RunnerBase):
             outputs = session.run(list(self.outputs), feed)
         except Exception as error:
             raise RunnerError(f"{self.name} failed: {first_line(error)}") from error
-        for name, value in zip(self.outputs, outputs, strict=True):
+        made = dict(zip(self.outputs, outputs, strict=True))
+        for name, value in made.items():
             if not isinstance(value, np.ndarray | np.generic):
                 raise RunnerError(f"{self.name}: output {name!r} is a {type(value).__name__}, not an array")
-        return {name: np.asarray(value) for name, value in zip(self.outputs, outputs, strict=True)}
+        return {name: np.asarray(value) for name, value in made.items()}
 
     def close(self) -> None:
         self._session = None
@@ -180,7 +173,7 @@ class OnnxRunner(RunnerBase):
     def facts(self) -> dict[str, Any]:
         import onnxruntime
 
-        self._opened()
+        self._opened(self._session)
         return {
             "kind": "onnx",
             "name": self.name,
@@ -195,11 +188,6 @@ class OnnxRunner(RunnerBase):
             "machine": {**machine.here(), "onnxruntime_build": _build(onnxruntime)},
             "versions": {"onnxruntime": str(onnxruntime.__version__)},
         }
-
-    def _opened(self) -> onnxruntime.InferenceSession:
-        if self._session is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
-        return self._session
 
     def _require_inputs(self, inputs: Mapping[str, Array]) -> None:
         missing = [name for name in self.inputs if name not in inputs]

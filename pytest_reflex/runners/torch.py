@@ -91,9 +91,7 @@ class TorchRunner(RunnerBase):
         if self._states is None:
             raise RunnerError(f"{self.name} was not told how its steps can be seen; give states=")
         with self, torch.no_grad():
-            device = self._device()
-            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
-            seen = self._states(self._model, **tensors)
+            seen = self._states(self._model, **self._tensors(inputs))
             return np.stack([self._array("x_t", state) for state in seen])
 
     def open(self) -> None:
@@ -109,24 +107,20 @@ class TorchRunner(RunnerBase):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
 
-        if self._model is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
-        device = self._device()
-        before = self._random_state(device)
+        bound = self._bound(self._opened(self._model))
+        before = self._random_state()
         try:
-            # Copied: a model that writes to its inputs must not write to the caller's arrays.
-            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
             with torch.no_grad():
-                outputs = self._bound(self._model)(**tensors)
+                outputs = bound(**self._tensors(inputs))
         except ReflexError:
             raise
         except Exception as error:
             raise RunnerError(
                 f"{self.name} failed on inputs {', '.join(inputs)}: {first_line(error)}"
             ) from error
-        after = self._random_state(device)
+        after = self._random_state()
         self.drew_random |= any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+        return self._arrays(outputs)
 
     def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What :meth:`run` would compute if every float were a float64; see :mod:`.float64`.
@@ -144,18 +138,16 @@ class TorchRunner(RunnerBase):
 
         from pytest_reflex.runners.float64 import lifted
 
-        if self._model is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
-        device = self._device()
+        bound, device = self._bound(self._opened(self._model)), self._device()
         try:
-            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+            tensors = self._tensors(inputs)
             # A model that draws must not move the generators of the runs that are judged.
             drawn_on = [device] if device.type == "cuda" else []
             with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), lifted():
-                outputs = self._bound(self._model)(**tensors)
+                outputs = bound(**tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in float64: {first_line(error)}") from error
-        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+        return self._arrays(outputs)
 
     def rounded(
         self,
@@ -211,9 +203,7 @@ class TorchRunner(RunnerBase):
     def facts(self) -> dict[str, Any]:
         import torch
 
-        if self._model is None:
-            raise RunnerError(f"{self.name} is not open, so nothing is known about it; call open() first")
-        kind = type(self._model)
+        kind = type(self._opened(self._model))
         return {
             "kind": "torch",
             "name": self.name,
@@ -244,17 +234,13 @@ class TorchRunner(RunnerBase):
     def _require_float32(self, model: torch.nn.Module) -> None:
         import torch
 
-        for name, p in model.named_parameters():
-            if p.is_floating_point() and p.dtype != torch.float32:
-                raise RunnerError(
-                    f"{self.name}: parameter {name} is {p.dtype}; the reference is float32, call .float()"
-                )
-        for name, b in model.named_buffers():
+        parameters = [("parameter", name, p) for name, p in model.named_parameters()]
+        for what, name, tensor in (*parameters, *(("buffer", name, b) for name, b in model.named_buffers())):
             # A float64 buffer is more exact than asked, not less.
-            if b.is_floating_point() and b.dtype not in (torch.float32, torch.float64):
-                raise RunnerError(
-                    f"{self.name}: buffer {name} is {b.dtype}; the reference is float32, call .float()"
-                )
+            exact = tensor.dtype == torch.float32 or (tensor.dtype == torch.float64 and what == "buffer")
+            if tensor.is_floating_point() and not exact:
+                wrong = f"{what} {name} is {tensor.dtype}"
+                raise RunnerError(f"{self.name}: {wrong}; the reference is float32, call .float()")
 
     def _bound(self, model: torch.nn.Module) -> Callable[..., Outputs]:
         import functools
@@ -273,39 +259,45 @@ class TorchRunner(RunnerBase):
         tensors = itertools.chain(self._model.parameters(), self._model.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
-    @staticmethod
-    def _random_state(device: torch.device) -> list[torch.Tensor]:
+    def _tensors(self, inputs: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+        """The inputs copied: a model that writes to them must not write to the caller's arrays."""
         import torch
 
-        states = [torch.random.get_rng_state()]
+        device = self._device()
+        return {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+
+    def _random_state(self) -> list[torch.Tensor]:
+        import torch
+
+        device, states = self._device(), [torch.random.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
     def _named(self, outputs: object) -> Mapping[str, object]:
         import torch
 
         if isinstance(outputs, Mapping):
-            names = tuple(str(name) for name in outputs)
-            if self._outputs is not None and names != self._outputs:
-                raise RunnerError(
-                    f"{self.name} returned {list(names)}; its outputs should be {list(self._outputs)}"
-                )
-            return dict(zip(names, outputs.values(), strict=True))
+            given = {str(name): value for name, value in outputs.items()}
+            if self._outputs not in (None, tuple(given)):
+                should = list(self._outputs or ())
+                raise RunnerError(f"{self.name} returned {list(given)}; its outputs should be {should}")
+            return given
         if isinstance(outputs, torch.Tensor):
-            values: tuple[object, ...] = (outputs,)
-            default: tuple[str, ...] = ("output",)
+            given = {"output": outputs}
         elif isinstance(outputs, tuple | list):
-            values = tuple(outputs)
-            default = tuple(f"output_{i}" for i in range(len(values)))
+            given = {f"output_{i}": value for i, value in enumerate(outputs)}
         else:
             raise RunnerError(
                 f"{self.name} returned a {type(outputs).__name__}; return tensors, or use call="
             )
-        names = default if self._outputs is None else self._outputs
-        if len(names) != len(values):
+        names = tuple(given) if self._outputs is None else self._outputs
+        if len(names) != len(given):
             raise RunnerError(
-                f"{self.name} returned {len(values)} outputs; {len(names)} are named: {list(names)}"
+                f"{self.name} returned {len(given)} outputs; {len(names)} are named: {list(names)}"
             )
-        return dict(zip(names, values, strict=True))
+        return dict(zip(names, given.values(), strict=True))
+
+    def _arrays(self, outputs: object) -> dict[str, Array]:
+        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
 
     def _array(self, name: str, value: object) -> Array:
         import numpy as np
