@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -23,16 +24,18 @@ from exporters.flow.schedule import LAYOUTS, Layout, Loop
 from exporters.graph.external_data import FileFacts
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.layouts import compose
+from exporters.graph.narrowing import narrowed
+from exporters.graph.precisions import PRECISIONS, Precision
 from exporters.graph.traced_halves import Example, example_of, trace_halves
 from exporters.graph.tracing import converted, trace, uncollected
 from pytest_reflex.errors import InputError, SettingsError
-from pytest_reflex.inputs import InputSpec
+from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import TorchRunner, save_recording
 from pytest_reflex.runners.memory import release_mapped
-from pytest_reflex.settings import CheckOptions, of_call
+from pytest_reflex.settings import CheckOptions, Settings, of_call
 from pytest_reflex.verdict import machine
 
 PACKAGES = (
@@ -54,6 +57,8 @@ def export(
     outputs: Sequence[str] | None = None,
     family: str = "module",
     dynamic_batch: bool = False,
+    precision: Precision = "float32",
+    calibration: Sequence[Mapping[str, np.ndarray]] | None = None,
     call: Mapping[str, Any] | None = None,
     verify: bool = True,
     progress: Progress | None = None,
@@ -75,6 +80,10 @@ def export(
         family: the module of this package that knows how to call the reference again.
         dynamic_batch: leave the batch, the first dimension of every input, free; fixtures then come in
             batches of several sizes.
+        precision: ``float32``, ``float16``, ``bfloat16`` (the weights alone), ``int8`` or ``int8-dynamic``;
+            inputs and outputs stay float32. The threshold is not moved for it.
+        calibration: recorded inputs that the scales of ``int8`` are taken from; by default the fixtures as
+            they are drawn, which the manifest then says.
         call: what the family's ``reference`` takes besides the steps, for whoever judges the bundle again.
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
         progress: called with (stage, done, total); by default pytest's line of progress is told, where
@@ -89,9 +98,10 @@ def export(
     told = of_call(options, "export")
     report_progress = progress_callback(progress)
     plan = _planned(reference, inputs, flow, layout, steps, outputs, dynamic_batch, told.seed)
+    narrowing = _narrowing(plan, precision, calibration, told)
     # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
     with plan.runner, staged(out_dir) as stage:
-        draft = _traced(plan, stage, family, call or {}, report_progress)
+        draft = _traced(plan, narrowing, stage, family, call or {}, report_progress)
         if verify:
             bundle = Bundle(stage, draft.to_json(), shown=str(out_dir))
             seen, result = _proven(plan, bundle, report_progress, options)
@@ -113,6 +123,45 @@ class _Plan:
     layout: Layout
     flow: FlowPolicy | None
     loop: Loop | None
+
+
+@dataclass(frozen=True)
+class _Narrowing:
+    """The precision that the graphs are brought to, what int8 is calibrated with, and what that is."""
+
+    precision: Precision
+    calibration: Sequence[Mapping[str, np.ndarray]] = ()
+    calibrated_on: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        said = {"calibrated_on": self.calibrated_on} if self.calibrated_on is not None else {}
+        return {} if self.precision == "float32" else {"precision": {"name": self.precision, **said}}
+
+
+def _narrowing(
+    plan: _Plan,
+    precision: Precision,
+    calibration: Sequence[Mapping[str, np.ndarray]] | None,
+    told: Settings,
+) -> _Narrowing:
+    if precision not in PRECISIONS:
+        raise SettingsError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if precision != "int8":
+        if calibration is not None:
+            raise SettingsError(f"calibration is given, and {precision} takes none; give precision='int8'")
+        return _Narrowing(precision)
+    if calibration is not None:
+        if not calibration:
+            raise SettingsError("calibration is empty, expected at least one set of inputs")
+        return _Narrowing(precision, calibration, f"{len(calibration)} sets of inputs that were given")
+    sizes = plan.example.sizes
+    drawn = [
+        make_fixture([spec.sized(sizes) for spec in plan.inputs], told.seed, index)
+        for index in range(told.fixtures)
+    ]
+    return _Narrowing(
+        precision, drawn, f"{told.fixtures} drawn fixtures, seed {told.seed}: not recorded data"
+    )
 
 
 def _planned(
@@ -149,7 +198,12 @@ def _planned(
 
 
 def _traced(
-    plan: _Plan, stage: Path, family: str, call: Mapping[str, Any], report_progress: Progress
+    plan: _Plan,
+    narrowing: _Narrowing,
+    stage: Path,
+    family: str,
+    call: Mapping[str, Any],
+    report_progress: Progress,
 ) -> Manifest:
     """Trace and write the graphs; the manifest, without what the reference has yet to show."""
     if plan.flow is not None and plan.loop is not None:
@@ -160,10 +214,15 @@ def _traced(
         models = {"model": trace(plan.owner, plan.runner.forward, example.tensors(), free=example.free)}
         report_progress("trace", 1, 1)
     files: dict[str, FileFacts] = {}
-    for index, (stem, model) in enumerate(models.items()):
-        report_progress("write", index, len(models))
-        with uncollected():
-            files |= write_graph(model, stage, stem)
+    with tempfile.TemporaryDirectory() as work:
+        if narrowing.precision != "float32":
+            traced = plan.flow if plan.flow is not None else plan.owner
+            weights = [name for name, _ in traced.named_parameters(remove_duplicate=False)]
+            models = narrowed(models, narrowing.precision, weights, Path(work), narrowing.calibration)
+        for index, (stem, model) in enumerate(models.items()):
+            report_progress("write", index, len(models))
+            with uncollected():
+                files |= write_graph(model, stage, stem)
     report_progress("write", len(models), len(models))
     release_mapped(weight.data_ptr() for weight in plan.owner.parameters())
     return Manifest(
@@ -175,7 +234,7 @@ def _traced(
         loop=plan.loop,
         graphs={stem: f"{stem}.onnx" for stem in models},
         files=files,
-        origin=_origin(plan.owner),
+        origin={**_origin(plan.owner), **narrowing.to_json()},
     )
 
 

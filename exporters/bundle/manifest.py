@@ -38,7 +38,7 @@ _LARGEST_BYTES: Final = 64 << 20
 MOST_STEPS: Final = 10_000
 _MOST_INPUT_BYTES: Final = 4 << 30
 _GRAPHS: Final = {"stepwise": {"encoder", "step"}}
-_ORIGIN: Final = ("made_by", "source", "dtype", "versions", "machine")
+_ORIGIN: Final = ("made_by", "source", "dtype", "precision", "versions", "machine")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Manifest:
         optimization: how far ONNX Runtime may rewrite the graphs.
         config: session configuration entries of ONNX Runtime.
         check: the verdict that it was made under, as JSON; None without one.
-        origin: who made it, of what, with which versions and on which machine, as JSON.
+        origin: who made it, of what, in which precision, with which versions and on which machine, as JSON.
     """
 
     family: str

@@ -66,7 +66,7 @@ class Search:
         progress: called with (stage, done, total).
 
     Raises:
-        ReflexError: the reference is no PyTorch policy that can be traced.
+        ReflexError: the reference is no PyTorch policy that can be traced, or the bundle is not in float32.
     """
 
     def __init__(
@@ -82,6 +82,12 @@ class Search:
         if not isinstance(reference, TorchRunner):
             raise ReflexError(
                 f"{reference.name} is no PyTorch policy, so there is nothing to walk through; give the policy"
+            )
+        if (said := bundle.stated.origin.get("precision")) is not None:
+            narrow = said.get("name") if isinstance(said, dict) else said
+            raise ReflexError(
+                f"{bundle.called} is in {narrow}, where every value differs; look into a float32 export of "
+                "the same policy"
             )
         self._bundle, self._runner, self._flow_of = bundle, reference, flow_of
         self._seed, self._inputs = seed, inputs

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
@@ -22,12 +22,10 @@ import onnx_ir as ir
 
 from exporters.graph.graph_passes import INLINE_BYTES, write_graph
 from exporters.graph.loop_invariant import TIME
+from exporters.graph.precisions import Precision
 from pytest_reflex.errors import SettingsError, TracingError
 
-__all__ = ["PRECISIONS", "Precision", "clock_of", "in_bfloat16", "in_float16", "in_int8", "narrow_values"]
-
-Precision = Literal["float32", "float16", "bfloat16", "int8", "int8-dynamic"]
-PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+__all__ = ["clock_of", "in_bfloat16", "in_float16", "in_int8", "narrow_values", "narrowed"]
 
 Array = np.ndarray[Any, Any]
 # The converter keeps a model in one message, which protobuf bounds; weights from this size on go around it.
@@ -35,6 +33,8 @@ _AROUND: Final = 1024
 # What the converter calls the casts that it puts around nodes that are kept.
 _WIDENED = re.compile(r"_cast_to_fp32_node$|^graph_output_cast\d+$")
 _ROUNDED = re.compile(r"_cast_to_fp16_node$|^graph_input_cast\d+$")
+# What a weight that is transposed when it is written has behind its name.
+_TRANSPOSED = re.compile(r"\.T(\[[\d, ]*\])?$")
 # What a quantiser gains by: all else is cheap, and costs accuracy.
 _PRODUCTS: Final = ["MatMul", "Gemm", "Conv"]
 
@@ -44,6 +44,50 @@ def narrow_values(array: Array, dtype: Any) -> Array:
     top = float(ml_dtypes.finfo(dtype).max)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.where(np.isinf(array), array, np.clip(array, -top, top)).astype(dtype)
+
+
+def narrowed(
+    models: Mapping[str, ir.Model],
+    precision: Precision,
+    weights: Collection[str],
+    work: Path,
+    calibration: Sequence[Mapping[str, Array]],
+) -> dict[str, ir.Model]:
+    """A bundle's graphs in another precision; they are consumed.
+
+    Args:
+        models: the graphs, by role.
+        precision: which.
+        weights: names of the weights, as their owner has them.
+        work: an empty directory, which must stay until the graphs are written.
+        calibration: inputs of the bundle, for ``int8``.
+
+    Raises:
+        TracingError: the tools cannot do it for these graphs.
+    """
+    known = frozenset(weights)
+
+    def is_weight(name: str) -> bool:
+        return _TRANSPOSED.sub("", name) in known
+
+    if precision == "int8" and len(models) > 1:
+        raise TracingError(
+            "int8 is calibrated with a bundle's own inputs, which the graph of a step does not take; "
+            "export it unrolled, or as int8-dynamic"
+        )
+    made = {}
+    for stem, model in models.items():
+        if precision == "float16":
+            made[stem] = in_float16(model, is_weight)
+        elif precision == "bfloat16":
+            made[stem] = in_bfloat16(model, is_weight)
+        elif precision == "int8":
+            made[stem] = in_int8(model, work, calibration, stem)
+        elif precision == "int8-dynamic":
+            made[stem] = in_int8(model, work, None, stem)
+        else:
+            made[stem] = model
+    return made
 
 
 def clock_of(graph: ir.Graph, is_weight: Callable[[str], bool]) -> list[ir.Node]:

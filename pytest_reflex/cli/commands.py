@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exporters.flow.schedule import LAYOUTS
+from exporters.graph.precisions import PRECISIONS
 from pytest_reflex._version import __version__
 from pytest_reflex.cli.families import OfFamilies, every_option, family_options
 from pytest_reflex.cli.options import api_key_option, judging_options, model_option, setting_option
@@ -38,6 +39,11 @@ def app() -> None:
 @click.option("--layout", type=click.Choice(LAYOUTS), help="How the loop is carried  [default: the family's]")
 @click.option("--steps", type=click.IntRange(min=1), help="Denoising steps  [default: the checkpoint's]")
 @family_options
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="What the graphs store and compute in  [default: float32]",
+)
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
 @judging_options
 def export(
