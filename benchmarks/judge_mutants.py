@@ -154,7 +154,7 @@ def main() -> None:
             "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         }
         write(options.out, about, judged)
-    sys.exit(counted["survived"] > 0)
+    sys.exit(1 if counted["survived"] else 0)
 
 
 def _is_open(mutant: Mutant, kept: Kept, why: dict[tuple[str, str, str, str], str], again: bool) -> bool:

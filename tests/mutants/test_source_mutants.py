@@ -5,10 +5,14 @@ The figures of all of them are in ``parity_reports/judge_mutants.md``.
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
 import textwrap
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,7 +20,7 @@ if sys.platform != "linux":
     pytest.skip("mutants are judged on Linux only", allow_module_level=True)
 
 from source_operators import OPERATORS, Mutant, mutants_of, spread
-from source_runs import ROOT, Bench, Judge
+from source_runs import ROOT, Bench, End, Judge
 
 JUDGES_OWN = sorted(
     path.relative_to(ROOT).as_posix()
@@ -170,3 +174,46 @@ def test_a_mutant_is_killed_by_a_test_that_runs_its_line_and_an_equal_one_surviv
             assert Judge([known]).judge(bench, hangs).end == "too long"
         # All were asked.
         assert (judge.judge(bench, equal).end, judge.judge(bench, equal).by) == ("survived", "")
+
+
+@pytest.fixture
+def judge_mutants(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("judge_mutants")
+
+
+def test_one_that_survived_without_a_reason_fails_the_run(
+    judge_mutants: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = "pytest_reflex/verdict/divergence.py"
+    found = mutants_of(path, (ROOT / path).read_bytes())
+    kept = judge_mutants.Kept(tmp_path / "ends.jsonl")
+    for mutant in found:
+        end = "survived" if mutant == found[0] else "killed"
+        kept.keep(mutant, End(end, "" if end == "survived" else "test_x.py::test_y", 0, 1.0), lasting=True)
+    command = ["judge_mutants.py", "--files", path, "--work", str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(judge_mutants, "explanations", dict)
+    with pytest.raises(SystemExit, match="1"):
+        judge_mutants.main()
+    said, page = capsys.readouterr().out, (tmp_path / "judge_mutants.md").read_text()
+    assert f"{len(found) - 1} killed, 0 equivalent, 1 survived" in said
+    assert f"    - {found[0].was}\n    + {found[0].becomes}\n" in said
+    assert f"```diff\n- {found[0].was}\n+ {found[0].becomes}\n```" in page
+    monkeypatch.setattr(judge_mutants, "explanations", lambda: {found[0].key: "It is the same number."})
+    with pytest.raises(SystemExit, match="0"):
+        judge_mutants.main()
+    assert "It is the same number." in (tmp_path / "judge_mutants.md").read_text()
+    table = json.loads((tmp_path / "judge_mutants.json").read_text())["mutants"]
+    assert Counter(one["end"] for one in table) == {"killed": len(found) - 1, "equivalent": 1}
+
+
+def test_every_explanation_names_a_mutant_that_there_is(judge_mutants: ModuleType) -> None:
+    told = judge_mutants.explanations()
+    files = {path for path, _, _, _ in told}
+    known = {m.key for path in files for m in mutants_of(path, (ROOT / path).read_bytes())}
+    assert [key for key in told if key not in known] == []
+    assert all(len(because.split()) > 5 for because in told.values())
