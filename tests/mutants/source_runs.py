@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import pytest
 from source_child import MEASURE, TEST, TOLD, TOO_LONG
 from source_operators import Mutant
 
@@ -85,6 +86,8 @@ class Ran:
 
 
 _GOOD: Final = ("passed", "skipped")
+# A mutant that leaves no test to run is refused by none.
+_DONE: Final = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def tree_files() -> list[str]:
@@ -303,6 +306,7 @@ class Judge:
         self._imports: dict[str, set[int]] = {}
         self.seconds: dict[str, float] = {}
         self.failed: list[str] = []
+        self._alone: dict[str, bool] = {}
         for one in known:
             self.seconds |= one.seconds
             self.failed += one.failed
@@ -321,12 +325,13 @@ class Judge:
         lines = range(mutant.lines[0], mutant.lines[1] + 1)
         known = self._lines.get(mutant.path, {})
         room = f"tests/{Path(mutant.path).parent}/"
-        quick = sorted((t for t in self.seconds if t.startswith(room)), key=self._seconds)
+        good = {test for test in self.seconds if self._alone.get(test, True)}
+        quick = sorted((test for test in good if test.startswith(room)), key=self._seconds)
         spent = itertools.accumulate(map(self._seconds, quick))
         early = self._imports.get(mutant.path, set()) & set(lines)
         first = [test for test, sum_ in zip(quick, spent, strict=True) if sum_ <= QUICK_S] if early else []
-        own = set().union(*(known.get(line, set()) for line in lines)) - set(first)
-        rest = self.seconds.keys() - own - set(first)
+        own = set().union(*(known.get(line, set()) for line in lines)) & good - set(first)
+        rest = good - own - set(first)
         stages = [first, sorted(own, key=self._seconds)]
         stages.append(sorted(rest, key=lambda test: (not test.startswith(room), _file(test))))
         return [stage for stage in stages if stage]
@@ -338,27 +343,37 @@ class Judge:
         """Run tests until one refuses the mutant; a refusal is asked for twice."""
         begin = time.monotonic()
         honest = (bench.tree / mutant.path).read_bytes()
-        with bench.with_text(mutant.path, mutant.of(honest)):
-            end, by, stage = self._asked(bench, self.stages(mutant))
-        return End(end, by, stage, round(time.monotonic() - begin, 1))
+        while True:
+            with bench.with_text(mutant.path, mutant.of(honest)):
+                end, by, stage = self._asked(bench, self.stages(mutant))
+            if by not in self.seconds or self._passes_alone(bench, by):
+                return End(end, by, stage, round(time.monotonic() - begin, 1))
 
     def _asked(self, bench: Bench, stages: Sequence[Sequence[str]]) -> tuple[str, str, int]:
         for number, stage in enumerate(stages):
             left = list(stage)
             while left:
                 ran = self._run(bench, left)
-                if ran.code == 0:
+                if ran.code in _DONE:
                     break
-                by = ran.first_bad or left[0]
+                by = ran.first_bad
                 # A machine that others use may have made the test fail, and not the mutant.
-                if self._run(bench, [by]).code != 0:
-                    return ("too long" if ran.code == TOO_LONG else "killed"), by, number
-                left = left[left.index(by) + 1 :] if by in left else []
+                again = self._run(bench, [by] if by else left)
+                if again.code not in _DONE:
+                    end = "too long" if ran.code == TOO_LONG else "killed"
+                    return end, by or again.first_bad or "pytest itself", number
+                left = left[left.index(by) + 1 :] if by else []
         return "survived", "", len(stages)
+
+    def _passes_alone(self, bench: Bench, test: str) -> bool:
+        """Whether the honest tree passes it so; what needs another test's leavings says nothing of a mutant."""
+        if test not in self._alone:
+            self._alone[test] = bench.pytest([_file(test)], [test]).code == 0
+        return self._alone[test]
 
     def _run(self, bench: Bench, tests: Sequence[str]) -> Ran:
         files = list(dict.fromkeys(_file(test) for test in tests))
-        seconds = 2 * (SECONDS + TIMES * sum(self.seconds[test] for test in tests))
+        seconds = 2 * (SECONDS + TIMES * sum(map(self._seconds, tests)))
         return bench.pytest(files, tests, self._limits, "-x", seconds=seconds)
 
 
