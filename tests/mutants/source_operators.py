@@ -280,7 +280,8 @@ def _listed(node: ast.AST) -> list[ast.Tuple | ast.List | ast.Set]:
     elif isinstance(node, ast.ExceptHandler):
         places = [node.type]
     elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-        places = [node.value]
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        places = [] if isinstance(target, ast.Tuple) else [node.value]
     return [p for p in places if isinstance(p, (ast.Tuple, ast.List, ast.Set)) and len(p.elts) > 1]
 
 

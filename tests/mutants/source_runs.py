@@ -366,7 +366,7 @@ class Judge:
         return "survived", "", len(stages)
 
     def _passes_alone(self, bench: Bench, test: str) -> bool:
-        """Whether the honest tree passes it so; what needs another test's leavings says nothing of a mutant."""
+        """Whether the honest tree passes it so; a test that needs another before it can say nothing here."""
         if test not in self._alone:
             self._alone[test] = bench.pytest([_file(test)], [test]).code == 0
         return self._alone[test]

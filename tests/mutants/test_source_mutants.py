@@ -95,6 +95,7 @@ def test_every_operator_is_tried_above_and_explained_in_a_line() -> None:
         "import a.b as c",
         "x = f'{a + 1} of {b if c else d}'",
         "x = Wrong_Error(1 if a else b)",
+        "a, b = c, d",
         "@overload\ndef f(a=1): return a",
     ],
 )
