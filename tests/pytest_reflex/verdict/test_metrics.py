@@ -203,3 +203,8 @@ def test_what_cannot_be_laid_side_by_side_is_an_error(reference, candidate, mess
 )
 def test_the_scale_is_the_largest_finite_value_and_none_is_not_zero(reference, scale):
     assert difference(np.array(reference), np.zeros(2)).scale == scale
+
+
+def test_noise_that_is_no_number_has_no_decibel_whatever_the_signal_is():
+    for signal in (0.0, 1.0, np.inf, np.nan):
+        assert math.isnan(difference(np.float32([signal]), np.float32([np.nan])).sqnr_db)

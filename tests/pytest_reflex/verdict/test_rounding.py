@@ -29,6 +29,7 @@ from pytest_reflex.verdict.gates import STRICT_THRESHOLD
 from pytest_reflex.verdict.rounding import (
     ABSOLUTE_ULPS,
     CHANCE,
+    FACTOR,
     FEW_VALUES,
     Floor,
     floors_of,
@@ -186,6 +187,21 @@ def test_the_words_at_their_edges() -> None:
     assert worst_word([]) is None
     assert worst_word(["rounding", "bug", "undecided"]) == "bug"
     assert worst_word(["rounding", "undecided"]) == "undecided"
+
+
+def test_the_numbers_are_those_that_the_documentation_names() -> None:
+    assert (FACTOR, ABSOLUTE_ULPS, FEW_VALUES, CHANCE) == (2.0, 16, 128, 10.0)
+
+
+def test_a_unit_is_the_largest_of_the_fixture_the_run_and_what_is_always_allowed() -> None:
+    floor = floor_with(0)
+    assert replace(floor, reference_max=3.0, run_max=2.0).unit == 3.0
+    assert replace(floor, reference_max=2.0, run_max=3.0).unit == 3.0
+    assert replace(floor, reference_max=2.0, run_max=None).unit == 2.0
+    assert replace(floor, reference_max=0.0, run_max=0.0).unit == floor.absolute > 0
+    # Of an output that is zero there is no last place.
+    for scale in (0.0, None):
+        assert replace(floor, scale=scale).absolute == 0
 
 
 @given(st.floats(2.0**-140, 2.0**100, width=32))
