@@ -20,6 +20,7 @@ import argparse
 import hashlib
 import json
 import platform
+import signal
 import sys
 import threading
 import time
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write judge_mutants.json and .md into this directory")
     options = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options.work.mkdir(parents=True, exist_ok=True)
     paths = [path for path in judges_files() if any(part in path for part in options.files)]
     by_file = {path: mutants_of(path, (ROOT / path).read_bytes()) for path in paths}
@@ -168,8 +170,9 @@ def _judge(left: Sequence[Mutant], kept: Kept, options: argparse.Namespace) -> N
     begin = time.monotonic()
     benches: Queue[Bench] = Queue()
     with ExitStack() as opened:
-        for number in range(jobs):
-            benches.put(opened.enter_context(Bench(work / f"tree{number}")))
+        made = [opened.enter_context(Bench(work / f"tree{number}")) for number in range(jobs)]
+        for bench in made:
+            benches.put(bench)
 
         def each(what: Sequence[T], done: Callable[[Bench, T], R]) -> list[R]:
             def one(item: T) -> R:
@@ -180,7 +183,13 @@ def _judge(left: Sequence[Mutant], kept: Kept, options: argparse.Namespace) -> N
                     benches.put(bench)
 
             with ThreadPoolExecutor(jobs) as pool:
-                return list(pool.map(one, what))
+                try:
+                    return list(pool.map(one, what))
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    for bench in made:
+                        bench.close()
+                    raise
 
         files = [file for file in test_files() if file.startswith(options.tests)]
         judge = Judge(each(files, lambda bench, file: _known(bench, file, work)))

@@ -124,14 +124,22 @@ class Bench:
             "PYTHONPATH": os.pathsep.join([str(self.tree), str(Path(__file__).parent)]),
             "REFLEX_WARM": str(self._socket),
         }
+        self._is_closed = False
         self._start()
 
     def __enter__(self) -> Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self.close()
         shutil.rmtree(self._work, ignore_errors=True)
+
+    def close(self) -> None:
+        """End what runs here; nothing can be run any more."""
+        self._is_closed = True
+        _kill(_below(self._server.pid))
+        self._server.kill()
+        self._server.wait()
 
     def _start(self) -> None:
         self._socket.unlink(missing_ok=True)
@@ -146,11 +154,6 @@ class Bench:
                 raise RuntimeError(f"no server for the tests:\n{(self._work / 'server').read_text()}")
             time.sleep(0.05)
 
-    def _stop(self) -> None:
-        _kill(_below(self._server.pid))
-        self._server.kill()
-        self._server.wait()
-
     def pytest(
         self,
         files: Iterable[str],
@@ -160,7 +163,11 @@ class Bench:
         env: Mapping[str, str] | None = None,
         seconds: float | None = None,
     ) -> Ran:
-        """Run tests of these files in this order, and leave no process behind."""
+        """Run tests of these files in this order, and leave no process behind.
+
+        Raises:
+            RuntimeError: the bench was closed meanwhile, which says nothing of the tests.
+        """
         told, ended = self._work / "told", self._work / "ended"
         ended.write_text("")
         told.write_text(json.dumps({"tests": tests, "limits": limits or {}, "ended": str(ended)}))
@@ -182,6 +189,8 @@ class Bench:
                 code = client.wait() and TOO_LONG
             said.seek(0)
             text = said.read()
+        if self._is_closed:
+            raise RuntimeError("ended before its tests had")
         _kill(_below(self._server.pid))
         if self._server.poll() is not None:
             self._start()
