@@ -102,10 +102,11 @@ class Bench:
 
     Args:
         place: where the copy lies; it is made anew.
+        nice: how much others on this machine come first.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.tree = place
+    def __init__(self, place: Path, nice: int = 10) -> None:
+        self.tree, self._nice = place, nice
         shutil.rmtree(place, ignore_errors=True)
         self._files = tree_files()
         for name in self._files:
@@ -146,7 +147,8 @@ class Bench:
         log = (self._work / "server").open("w")
         self._server = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "source_child.py"), str(self._socket)],
-            env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_as_server,
+            env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            preexec_fn=lambda: _as_server(self._nice),
         )  # fmt: skip
         log.close()
         while not self._socket.exists():
@@ -268,8 +270,8 @@ class Bench:
         return known
 
 
-def _as_server() -> None:
-    os.nice(10)
+def _as_server(nice: int) -> None:
+    os.nice(nice)
     # What loses its parent is still found below the server.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
