@@ -9,6 +9,9 @@ it, and so has one that takes ten times as long as on the honest tree. A mutant 
 the tests, unless ``judge_equivalents.toml``, beside the report, says why no test could tell it: then it is
 *equivalent*. One that survived without a reason makes the exit code 1.
 
+A first look at few tests (``--tests tests/pytest_reflex/verdict``) is quick: what they kill is killed. Those
+that survive them are asked again by the next run.
+
 Which tests run which lines is measured once and kept in ``--work``, with every mutant's end as soon as it is
 known: the same command goes on where it was cut off. A file that changed has its mutants judged anew, and
 ``--again`` asks those that survived once more. Without ``--out`` nothing is written but that.
@@ -118,7 +121,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mutants", type=int, default=450)
     parser.add_argument("--files", nargs="+", default=[""], help="only files whose names hold one of these")
-    parser.add_argument("--tests", default="", help="only tests below this; who survives them is asked again")
+    parser.add_argument(
+        "--tests", nargs="+", default=[], help="only tests below these; no last word on survivors"
+    )
     parser.add_argument("--jobs", type=int, choices=(1, 2), default=2, help="mutants at a time")
     parser.add_argument("--again", action="store_true", help="judge anew those that survived")
     parser.add_argument("--work", type=Path, default=ROOT / "demo" / "judge_mutants")
@@ -191,7 +196,7 @@ def _judge(left: Sequence[Mutant], kept: Kept, options: argparse.Namespace) -> N
                         bench.close()
                     raise
 
-        files = [file for file in test_files() if file.startswith(options.tests)]
+        files = [file for file in test_files() if file.startswith(tuple(options.tests or [""]))]
         judge = Judge(each(files, lambda bench, file: _known(bench, file, work)))
         for test in judge.failed:
             print(f"fails on the honest tree, and kills nothing: {test}", flush=True)

@@ -114,6 +114,7 @@ class Bench:
             shutil.copy2(ROOT / name, place / name)
         # Short, for the name of a socket may have 107 bytes.
         self._work = Path(tempfile.mkdtemp(prefix="mutant"))
+        self._work.chmod(0o755)  # there are tests that go on as another user
         self._socket = self._work / "s"
         # Another time for each change, or a compiled file of the last one would be taken for it.
         self._time = itertools.count(int(time.time()), 2)
@@ -329,9 +330,12 @@ class Judge:
         self._limits = {test: SECONDS + TIMES * seconds for test, seconds in self.seconds.items()}
 
     def stages(self, mutant: Mutant) -> list[list[str]]:
-        """The tests that run the mutant's lines, quickest first; then all others, those of its room first.
+        """The tests that run the mutant's lines, quickest first; then what else may see it, its room first.
 
-        What runs at an import is run by all tests that import it, so the quick ones of its room begin.
+        What runs at an import is run by all tests that import it, so the quick ones of its room begin. A
+        fixture is made in the test that asks for it first, and others look at it: so all tests of a file
+        may see what one of them runs. Each file is measured in a process of its own, so a file of which no
+        test runs the lines, in whatever process, does not.
         """
         lines = range(mutant.lines[0], mutant.lines[1] + 1)
         known = self._lines.get(mutant.path, {})
@@ -342,7 +346,8 @@ class Judge:
         early = self._imports.get(mutant.path, set()) & set(lines)
         first = [test for test, sum_ in zip(quick, spent, strict=True) if sum_ <= QUICK_S] if early else []
         own = set().union(*(known.get(line, set()) for line in lines)) & good - set(first)
-        rest = good - own - set(first)
+        seen = {_file(test) for test in own}
+        rest = {t for t in good if t.startswith(room) or _file(t) in seen} - own - set(first)
         stages = [first, sorted(own, key=self._seconds)]
         stages.append(sorted(rest, key=lambda test: (not test.startswith(room), _file(test))))
         return [stage for stage in stages if stage]

@@ -315,6 +315,7 @@ def test_an_input_without_a_meaning_in_its_json_is_gaussian():
         (Integers(-1, 3), "uint8", "low is -1; give a whole number that uint8 can hold$"),
         (Integers(0, 257), "uint8", "high - 1 is 256; give a whole number that uint8 can hold$"),
         (Integers(True, 3), "uint8", "low is True; give a whole number"),
+        (Integers(0.5, 3), "uint8", "low is 0.5; give a whole number"),
         (Bernoulli(), "float32", "bernoulli: dtype is 'float32'; give one of kind bool$"),
         (Bernoulli(0), "bool", "p is 0; give between 0 and 1$"),
         (Bernoulli(1), "bool", "p is 1; give between 0 and 1$"),

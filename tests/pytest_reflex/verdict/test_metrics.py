@@ -208,3 +208,18 @@ def test_the_scale_is_the_largest_finite_value_and_none_is_not_zero(reference, s
 def test_noise_that_is_no_number_has_no_decibel_whatever_the_signal_is():
     for signal in (0.0, 1.0, np.inf, np.nan):
         assert math.isnan(difference(np.float32([signal]), np.float32([np.nan])).sqnr_db)
+
+
+def test_what_is_not_finite_has_no_angle_to_anything():
+    for other in ([0.0, 0.0], [1.0, 1.0], [np.inf, 1.0]):
+        for strange in ([np.inf, 1.0], [np.nan, 1.0]):
+            for pair in ((strange, other), (other, strange)):
+                assert math.isnan(difference(*map(np.float32, pair)).cos)
+
+
+@pytest.mark.parametrize("size", [1, 2, 99, 100, 101, 200, 201])
+def test_a_percentile_is_the_higher_neighbour_of_that_share(size):
+    distances = np.random.default_rng(size).permutation(size)
+    d = difference(np.zeros(size, np.int64), distances)
+    expected = [int(np.percentile(distances, percent, method="higher")) for percent in (50, 99)]
+    assert [d.ulp_p50, d.ulp_p99, d.ulp_max] == [*expected, size - 1]
