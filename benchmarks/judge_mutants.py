@@ -3,11 +3,12 @@
     python benchmarks/judge_mutants.py --seed 1 --mutants 450 --out parity_reports
 
 A mutant is one change (``tests/mutants/source_operators.py``) to one file of ``pytest_reflex/verdict``,
-``judge``, ``plugin`` or ``inputs``. The tests that run its lines judge it first, quickest first, then all
-others of ``tests/pytest_reflex``, ``tests/known_bad`` and ``tests/hostile``; the first that fails has killed
-it, and so has one that takes ten times as long as on the honest tree. A mutant that survives is a hole in
-the tests, unless ``judge_equivalents.toml``, beside the report, says why no test could tell it: then it is
-*equivalent*. One that survived without a reason makes the exit code 1.
+``judge``, ``plugin`` or ``inputs``. The tests that run its lines judge it first, those of its room and the
+quickest before others; then all those of ``tests/pytest_reflex``, ``tests/known_bad`` and ``tests/hostile``
+that may see what its lines do. One that fails, and fails again, has killed it, and so has one that takes ten
+times as long as on the honest tree. A mutant that survives is a hole in the tests, unless
+``judge_equivalents.toml``, beside the report, says why no test could tell it: then it is *equivalent*. One
+that survived without a reason makes the exit code 1.
 
 A first look at few tests (``--tests tests/pytest_reflex/verdict``) is quick: what they kill is killed. Those
 that survive them are asked again by the next run.
@@ -253,8 +254,9 @@ def _page(about: dict[str, Any], judged: Sequence[Judged]) -> str:
         "",
         "Each is one small wrong change to one file of `pytest_reflex/verdict`, `judge`, `plugin` or "
         f"`inputs`, drawn with seed {about['seed']} from {about['possible']}, from each file as many as its "
-        "share is. The tests of `tests/pytest_reflex`, `tests/known_bad` and `tests/hostile` judge it: one "
-        "that fails, and fails again, has killed it, and so has one that takes ten times as long "
+        "share is. The tests of `tests/pytest_reflex`, `tests/known_bad` and `tests/hostile` that may see what "
+        "its lines do judge it: one that fails, and fails again, has killed it, and so has one that takes ten "
+        "times as long "
         f"({too_long} of them). An *equivalent* one survived because no test could tell it from the honest "
         "judge, for the reason that is given below.",
         "",

@@ -330,7 +330,7 @@ class Judge:
         self._limits = {test: SECONDS + TIMES * seconds for test, seconds in self.seconds.items()}
 
     def stages(self, mutant: Mutant) -> list[list[str]]:
-        """The tests that run the mutant's lines, quickest first; then what else may see it, its room first.
+        """The tests that run its lines, its room's and the quickest first; then what else may see it.
 
         What runs at an import is run by all tests that import it, so the quick ones of its room begin. A
         fixture is made in the test that asks for it first, and others look at it: so all tests of a file
@@ -348,7 +348,7 @@ class Judge:
         own = set().union(*(known.get(line, set()) for line in lines)) & good - set(first)
         seen = {_file(test) for test in own}
         rest = {t for t in good if t.startswith(room) or _file(t) in seen} - own - set(first)
-        stages = [first, sorted(own, key=self._seconds)]
+        stages = [first, sorted(own, key=lambda test: (not test.startswith(room), self.seconds[test]))]
         stages.append(sorted(rest, key=lambda test: (not test.startswith(room), _file(test))))
         return [stage for stage in stages if stage]
 

@@ -223,3 +223,12 @@ def test_a_percentile_is_the_higher_neighbour_of_that_share(size):
     d = difference(np.zeros(size, np.int64), distances)
     expected = [int(np.percentile(distances, percent, method="higher")) for percent in (50, 99)]
     assert [d.ulp_p50, d.ulp_p99, d.ulp_max] == [*expected, size - 1]
+
+
+def test_distances_are_counted_by_their_binary_digits():
+    distances = [0, 0, 1, 2, 3, 4, 7, 8, 2**40 - 1, 2**40, 2**62]
+    d = difference(np.zeros(len(distances), np.int64), np.array(distances))
+    digits = [distance.bit_length() for distance in distances]
+    assert list(d.ulp_counts) == [digits.count(k) for k in range(64)]
+    farthest = difference(np.array([0], np.uint64), np.array([2**64 - 1], np.uint64))
+    assert farthest.ulp_counts == (0,) * 64 + (1,)

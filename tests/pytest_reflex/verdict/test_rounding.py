@@ -235,3 +235,11 @@ def test_no_truth_is_undecided_and_says_why() -> None:
         assert floors["y"].word == "undecided"
         assert said in floors["y"].reason
         assert floors["y"].unit is None
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
+def test_what_has_to_be_equal_has_no_floor(dtype: str) -> None:
+    y = {"y": np.ones(3, np.float32), "n": np.ones(3, dtype)}
+    truth = {name: array.astype(np.float64) for name, array in y.items()}
+    assert list(floors_of(truth, y, y, {})) == ["y"]
+    assert list(rounding_of([truth], [y])) == ["y"]
