@@ -254,9 +254,9 @@ def _page(about: dict[str, Any], judged: Sequence[Judged]) -> str:
         "",
         "Each is one small wrong change to one file of `pytest_reflex/verdict`, `judge`, `plugin` or "
         f"`inputs`, drawn with seed {about['seed']} from {about['possible']}, from each file as many as its "
-        "share is. The tests of `tests/pytest_reflex`, `tests/known_bad` and `tests/hostile` that may see what "
-        "its lines do judge it: one that fails, and fails again, has killed it, and so has one that takes ten "
-        "times as long "
+        "share is. The tests of `tests/pytest_reflex`, `tests/known_bad` and `tests/hostile` that may see "
+        "what its lines do judge it: one that fails, and fails again, has killed it, and so has one that "
+        "takes ten times as long "
         f"({too_long} of them). An *equivalent* one survived because no test could tell it from the honest "
         "judge, for the reason that is given below.",
         "",

@@ -243,3 +243,15 @@ def test_what_has_to_be_equal_has_no_floor(dtype: str) -> None:
     truth = {name: array.astype(np.float64) for name, array in y.items()}
     assert list(floors_of(truth, y, y, {})) == ["y"]
     assert list(rounding_of([truth], [y])) == ["y"]
+
+
+@pytest.mark.parametrize("which", ["max", "rms"])
+def test_a_ratio_needs_both_sides(which: str) -> None:
+    def ratio(candidate: float | None, reference: float | None) -> float | None:
+        floor = replace(floor_with(0), **{f"candidate_{which}": candidate, f"reference_{which}": reference})
+        return floor.ratio if which == "max" else floor.rms_ratio
+
+    assert ratio(3.0, 2.0) == 1.5
+    assert ratio(None, 2.0) is ratio(3.0, None) is ratio(None, None) is None
+    # PyTorch hit the truth: so did the candidate, or it is as far beyond as can be.
+    assert (ratio(0.0, 0.0), ratio(3.0, 0.0)) == (1.0, math.inf)
