@@ -255,3 +255,16 @@ def test_a_ratio_needs_both_sides(which: str) -> None:
     assert ratio(None, 2.0) is ratio(3.0, None) is ratio(None, None) is None
     # PyTorch hit the truth: so did the candidate, or it is as far beyond as can be.
     assert (ratio(0.0, 0.0), ratio(3.0, 0.0)) == (1.0, math.inf)
+
+
+def test_what_was_not_measured_is_nothing_and_no_zero() -> None:
+    assert vars(Floor(3.0)) == {
+        **dict.fromkeys(("scale", "reference_max", "reference_rms", "run_max", "run_rms")),
+        **dict.fromkeys(("candidate_max", "candidate_rms")),
+        **{"factor": 3.0, "values": 0, "unknown": ""},
+    }
+
+
+def test_beside_an_exact_zero_nothing_but_zero_is_rounding() -> None:
+    assert floor_with(0.0, reference=0.0, values=1, scale=0.0).word == "rounding"
+    assert floor_with(1e-30, reference=0.0, values=1, scale=0.0).word == "bug"
