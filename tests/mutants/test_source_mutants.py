@@ -1,7 +1,4 @@
-"""The mutants that ``benchmarks/judge_mutants.py`` makes of the judge: what is changed, what is left alone.
-
-The figures of all of them are in ``parity_reports/judge_mutants.md``.
-"""
+"""The mutants that ``benchmarks/judge_mutants.py`` makes of the judge: what is changed, what is left alone."""
 
 from __future__ import annotations
 
@@ -21,6 +18,8 @@ if sys.platform != "linux":
 
 from source_operators import OPERATORS, Mutant, mutants_of, spread
 from source_runs import ROOT, Bench, End, Judge
+
+pytestmark = pytest.mark.once
 
 JUDGES_OWN = sorted(
     path.relative_to(ROOT).as_posix()
