@@ -1,4 +1,4 @@
-"""The mutants that ``benchmarks/judge_mutants.py`` makes of the judge: what is changed, what is left alone."""
+"""The mutants that ``benchmarks/judge_mutants.py`` makes: what is changed, and what is left alone."""
 
 from __future__ import annotations
 
