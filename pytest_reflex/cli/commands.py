@@ -39,11 +39,15 @@ def to_a_verdict(command: Callable[..., _Made]) -> Callable[..., _Made]:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 return command(*arguments, **options)
-        except (SystemExit, click.exceptions.Exit) as error:
-            code = error.code if isinstance(error, SystemExit) else error.exit_code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, click.exceptions.Exit):
+                raise
+            said = error.exit_code if isinstance(error, click.exceptions.Exit) else error
             raise RunnerError(
-                f"the model, or what loads it, called exit({code!r}) before there was a verdict; "
-                "have it return, nothing is proven"
+                f"the model, or what loads it, raised {type(error).__name__}({said}) before there was a "
+                "verdict; have it return, nothing is proven"
             ) from error
 
     return run
