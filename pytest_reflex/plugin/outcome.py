@@ -169,7 +169,7 @@ class Outcome:
             refused = f"{why} (--reflex-strict)"
         if refused:
             refuse(report, refused)
-            if now.judged:
+            if now.judged and not now.fails:  # what was judged says nothing of it
                 self._leave("failed", _reason(report))
         now.told = len(now.fails)
         if report.failed:
