@@ -143,7 +143,7 @@ class Collector:
         missing = sorted(set(self._told.collected) - self._ended)
         if missing:
             named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            return f"{len(missing)} parity tests were collected and not run to their end: {named}"
+            return f"of the parity tests that were collected, {len(missing)} did not come to an end: {named}"
         silent = ", ".join(sorted(self.workers))
         return f"nobody knows what was collected by {silent}" if silent else ""
 

@@ -61,13 +61,19 @@ def _marker_line() -> str:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
     """Before anything of the user's runs, which may end the process."""
     # What is wrong is said once the command line is read to its end; a worker's files are not its own.
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        with contextlib.suppress(SettingsError, pytest.UsageError):
+    with contextlib.suppress(SettingsError, pytest.UsageError):
+        if "PYTEST_XDIST_WORKER" not in os.environ:
             _begin(early_config, early_config.known_args_namespace)
+    try:
+        return (yield)
+    except SystemExit as error:
+        if _SETTINGS in early_config.stash and early_config.stash[_SETTINGS].strict:
+            raise pytest.UsageError(f"a conftest.py called exit({error}), so no test was run") from error
+        raise
 
 
 def pytest_configure(config: pytest.Config) -> None:

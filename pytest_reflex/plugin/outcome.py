@@ -169,6 +169,7 @@ class Outcome:
             refused = f"{why} (--reflex-strict)"
         if refused:
             refuse(report, refused)
+            self.told.fails.setdefault(self.nodeid, refused)  # whoever runs tests again may drop this report
             if now.judged and not now.fails:  # what was judged says nothing of it
                 self._leave("failed", _reason(report))
         now.told = len(now.fails)
