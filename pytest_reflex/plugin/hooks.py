@@ -267,7 +267,7 @@ class _Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
-        if self._config.option.collectonly:
+        if not _runs_tests(self._config.option):
             return
         self._collector.hear(told_by(self._config))
         self._collector.close()
@@ -283,7 +283,7 @@ class _Controller:
             sys.stderr.writelines(f"reflex: error: {problem}\n" for problem in self._collector.problems)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._config.option.collectonly or self._collector.empty:
+        if not _runs_tests(self._config.option) or self._collector.empty:
             return
         terminalreporter.ensure_newline()
         terminalreporter.section("reflex: parity")
