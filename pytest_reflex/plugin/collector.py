@@ -66,7 +66,9 @@ class Collector:
         self._report = report
         self._results: dict[str, None] = {}  # as text, each once
         self._entries: list[Entry] = []
-        self._not_compared: list[dict[str, str]] = []
+        self._beside: dict[
+            str, tuple[int, list[dict[str, str]]]
+        ] = {}  # by test: the attempt, its not_compared
         self._written: list[Path] = []
         self._failures: list[dict[str, Any]] = []
         self._told = Told()
@@ -78,6 +80,11 @@ class Collector:
     def empty(self) -> bool:
         return not (self._results or self._not_compared or self.problems)
 
+    @property
+    def _not_compared(self) -> list[dict[str, str]]:
+        """What the last attempt of each test has left beside results: an earlier one's is a note."""
+        return [test for _, several in self._beside.values() for test in several]
+
     def saw(self, report: pytest.TestReport) -> None:
         """Take what one test report says and carries."""
         if report.failed:
@@ -88,7 +95,10 @@ class Collector:
         if payload:
             found = json.loads(payload)
             self._results |= dict.fromkeys(found["results"])
-            self._not_compared += found["not_compared"]
+            attempt, several = self._beside.get(report.nodeid, (0, []))
+            if found["attempt"] >= attempt:
+                kept = several if found["attempt"] == attempt else []
+                self._beside[report.nodeid] = found["attempt"], kept + found["not_compared"]
             self._failures += [failure for failure in found["failures"] if failure not in self._failures]
 
     def hear(self, told: Told) -> None:

@@ -193,11 +193,9 @@ class Outcome:
             self._outcome = ("skipped", _reason(report))
         if report.when == "teardown" and not now.judged:
             self._leave(*self._outcome)
-        found = {
-            "results": self._results, "not_compared": self._not_compared, "failures": self._failures,
-        }  # fmt: skip
+        found = {"results": self._results, "not_compared": self._not_compared, "failures": self._failures}
         if any(found.values()):
-            setattr(report, ATTRIBUTE, json.dumps(found))
+            setattr(report, ATTRIBUTE, json.dumps({"attempt": now.number, **found}))
 
     def _hidden(self, report: pytest.TestReport, now: Attempt) -> str:
         """Which fail this report would hide; empty when it hides none."""
