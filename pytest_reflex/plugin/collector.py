@@ -6,8 +6,9 @@ Everything in here is made of builtins, because under xdist it came through a pi
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -22,7 +23,6 @@ ATTRIBUTE: Final = "reflex"
 UNFINISHED: Final = "this run has not finished: it is under way, or it was ended before its verdict"
 
 
-@dataclass
 class Told:
     """What a process that runs tests says when its session ends, beside its reports.
 
@@ -33,10 +33,16 @@ class Told:
         notes: what a reader should know.
     """
 
-    collected: list[str] = field(default_factory=list)
-    fails: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    # No dataclass: importing the plugin would take a tenth longer to make one.
+    def __init__(
+        self,
+        collected: Iterable[str] = (),
+        fails: Mapping[str, str] = MappingProxyType({}),
+        problems: Iterable[str] = (),
+        notes: Iterable[str] = (),
+    ) -> None:
+        self.collected, self.fails = list(collected), dict(fails)
+        self.problems, self.notes = list(problems), list(notes)
 
 
 _TOLD: Final = pytest.StashKey[Told]()

@@ -9,7 +9,6 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Generator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +20,6 @@ from pytest_reflex.plugin.collector import Collector, Told, told_by
 from pytest_reflex.plugin.fixture import Parity
 from pytest_reflex.plugin.outcome import Outcome, is_parity_test, refuse, verdict_first
 from pytest_reflex.plugin.progress_line import line_for
-from pytest_reflex.plugin.skipped_modules import mentions_parity
 
 _SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()
 _SETTINGS: Final = pytest.StashKey[settings.Settings]()
@@ -167,7 +165,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     worker = getattr(session.config, "workeroutput", None)
     if worker is not None:
-        worker[_TOLD] = json.dumps(asdict(told_by(session.config)))
+        worker[_TOLD] = json.dumps(vars(told_by(session.config)))
 
 
 @pytest.fixture
@@ -222,7 +220,11 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     strict = collector.config.stash[_SETTINGS].strict
-    if strict and report.skipped and isinstance(collector, pytest.Module) and mentions_parity(collector):
+    if strict and report.skipped and isinstance(collector, pytest.Module):
+        from pytest_reflex.plugin.skipped_modules import mentions_parity
+
+        if not mentions_parity(collector):
+            return report
         why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         why = f"a module with parity tests was skipped: {why.removeprefix('Skipped: ')}"
         refuse(report, f"{why} (--reflex-strict)")
