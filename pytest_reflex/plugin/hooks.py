@@ -219,15 +219,22 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    strict = collector.config.stash[_SETTINGS].strict
-    if strict and report.skipped and isinstance(collector, pytest.Module):
+    if not collector.config.stash[_SETTINGS].strict:
+        return report
+    if report.skipped and isinstance(collector, pytest.Module):
         from pytest_reflex.plugin.skipped_modules import mentions_parity
 
-        if not mentions_parity(collector):
-            return report
-        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        why = f"a module with parity tests was skipped: {why.removeprefix('Skipped: ')}"
-        refuse(report, f"{why} (--reflex-strict)")
+        if mentions_parity(collector):
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            why = f"a module with parity tests was skipped: {why.removeprefix('Skipped: ')}"
+            refuse(report, f"{why} (--reflex-strict)")
+    elif report.passed and not report.result and isinstance(collector, pytest.Class):
+        from pytest_reflex.plugin.skipped_modules import has_parity_tests
+
+        if has_parity_tests(collector):
+            refuse(
+                report, "a class with parity tests was not collected: it has a constructor (--reflex-strict)"
+            )
     return report
 
 

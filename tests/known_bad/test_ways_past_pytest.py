@@ -274,6 +274,8 @@ LEFT_OUT = {
     "a_body_without_a_verdict": PASSES
     + "def test_x(parity):\n    judged(parity)\n"
     + "    with pytest.raises(reflex.ReflexError): judged(parity, threshold=-1)\n",
+    "a_class_with_a_constructor": PASSES + "class TestX:\n    def __init__(self): pass\n"
+    "    def test_x(self, parity): judged(parity, off_by(0.5))\n",
     "a_skipped_unittest_class": PASSES + "import unittest\n"
     "@unittest.skip('off')\nclass TestX(unittest.TestCase):\n"
     "    @pytest.fixture(autouse=True)\n    def _own(self, parity): self.parity = parity\n"
