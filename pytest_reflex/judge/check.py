@@ -26,7 +26,7 @@ from pytest_reflex.judge.input_dependence import (
     silent_inputs,
     unequal_bits,
 )
-from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, judge_reference
+from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, judge_reference, random_numbers
 from pytest_reflex.judge.sides import Candidate, Sides, changed, known_inputs, sides_of
 from pytest_reflex.judge.trajectory import trajectory_errors
 from pytest_reflex.judge.variation import judge_variation
@@ -313,6 +313,7 @@ def _verdict(
     loosest = _loosest(run.results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
     doubts = {
+        "compared": random_numbers(truth.steadiness, truth.facts),
         "reference": doubtful,
         "power": power.doubted,
         "variation": judge_variation(fixtures.specs, truth.inputs, truth.categories)

@@ -130,14 +130,19 @@ def judge_reference(
             f"the reference keeps count: {', '.join(seen.counting)} changes each time the same fixture is "
             "asked, so that a later answer may be another; hold it still"
         )
-    drew = ["torch", *seen.drew] if reference.get("drew_random") else seen.drew
-    if drew:
-        whose = " and ".join(f"{name}'s" for name in drew)
-        doubted.append(
-            f"the reference drew from {whose} random generator while running, so inputs alone do not "
-            "determine its output; pass noise as an input"
-        )
     return refused, doubted
+
+
+def random_numbers(seen: Steadiness, reference: Mapping[str, Any]) -> list[str]:
+    """A doubt where the reference drew random numbers, torch's by what its facts say."""
+    drew = ["torch", *seen.drew] if reference.get("drew_random") else seen.drew
+    if not drew:
+        return []
+    whose = " and ".join(f"{name}'s" for name in drew)
+    return [
+        f"the reference drew from {whose} random generator while running, so inputs alone do not "
+        "determine its output; pass noise as an input"
+    ]
 
 
 def _order(count: int, restless: bool, seen: bool) -> Iterator[int]:

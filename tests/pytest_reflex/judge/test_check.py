@@ -82,7 +82,7 @@ def test_the_sign_of_a_zero_is_repeated_too():
     assert "(8 of 8 elements differ)" in only_refusal(check(zero, Function(flipping), inputs=SPECS), "repeat")
 
 
-def test_a_reference_that_draws_random_numbers_is_doubted():
+def test_compared_refuses_alone():
     noisy = TorchRunner(
         nn.Identity(), lambda x, mask: (torch.rand(1), Policy()(x, mask)["actions"])[1:], outputs=["actions"]
     )
@@ -90,7 +90,7 @@ def test_a_reference_that_draws_random_numbers_is_doubted():
     assert result.passed
     assert "pass noise as an input" in result.notes[0]
     assert "pass noise as an input" in only_refusal(
-        check(noisy, candidate(), inputs=SPECS, strict=True), "reference"
+        check(noisy, candidate(), inputs=SPECS, strict=True), "compared"
     )
 
 
