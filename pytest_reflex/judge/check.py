@@ -18,6 +18,7 @@ from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
 from pytest_reflex.judge.input_dependence import (
+    Effect,
     Effects,
     InputDependence,
     effects,
@@ -291,7 +292,9 @@ def _reference_effects(
     with _opened(runner):
         for idx, values in silent.items():
             if isinstance(runner, RecordedRunner):
-                found[idx] = recorded_effects(runner, values)
+                # It says what the model depends on, and not in which fixture.
+                always = [n for n in values if all(n in silent.get(i, ()) for i in fixtures.probed)]
+                found[idx] = {**dict.fromkeys(values, Effect()), **recorded_effects(runner, always)}
                 continue
             # Run anew: a model that is loaded again is compared with itself as it is now.
             plain = copied(runner.run(fixtures.make(idx)))

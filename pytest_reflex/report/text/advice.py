@@ -83,20 +83,20 @@ def _compared(result: RunResult) -> str:
 
 def _reference(result: RunResult) -> str:
     return (
-        "give the PyTorch policy itself, in eval mode: what changes from call to call must be an input (noise, a "
-        "step) or be reset, and what was made of the policy is never its judge."
+        "give the PyTorch policy itself, in eval mode: what changes from call to call must be an input (such "
+        "as noise) or be reset, and what was made of the policy is never its judge."
     )
 
 
 def _power(result: RunResult) -> str:
     return (
-        "give a threshold that is small beside what the output does, 1 % of it or less, or in floors, such as "
-        "2x floor; an output far smaller than the others may need a check of its own."
+        "give a threshold that is small beside what the output does, 1 % of it or less, or in floors, such "
+        "as 2x floor; an output far smaller than the others may need a check of its own."
     )
 
 
 def _variation(result: RunResult) -> str:
-    return "draw more fixtures (--fixtures N): what was never drawn, or had one size only, was never compared."
+    return "draw more fixtures (--fixtures N): what was never drawn, or had one size, was never compared."
 
 
 def _repeat(result: RunResult) -> str:
