@@ -94,7 +94,9 @@ class Watch:
                 again = idx, said, _apart(outputs[idx], got)
             if turn == 0 and moved:  # the last fixture, asked twice running
                 counting = _moved(last, self.state())
-        return Steadiness(again, moved or _moved(self.first, self.state()), counting, tuple(self.drew))
+        if again is not None and not moved:
+            moved = _moved(self.first, self.state())
+        return Steadiness(again, moved, counting, tuple(self.drew))
 
 
 def again_runs(runner: Runner) -> int:
