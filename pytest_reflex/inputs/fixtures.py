@@ -50,7 +50,7 @@ class Fixtures:
 
     @property
     def probed(self) -> tuple[int, ...]:
-        """The fixtures that inputs are swapped in: the plain one, and one of other sizes, with every camera."""
+        """The fixtures that inputs are swapped in: the plain one, and one of other sizes with all cameras."""
         return tuple(dict.fromkeys((0, min(2, self.count - 1))))
 
     @cached_property
