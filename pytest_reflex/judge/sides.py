@@ -136,6 +136,11 @@ def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:
     raise InputError("inputs is None and the candidate does not know its own; give a list of InputSpec")
 
 
+def known_inputs(candidate: Any) -> Sequence[InputSpec]:
+    """What the candidate says its inputs stand for, when recorded ones are given; often nothing."""
+    return list(candidate.inputs) if isinstance(candidate, Candidate) else ()
+
+
 def changed(candidate: Any) -> list[str]:
     """What of the candidate's files is not as its manifest says; without a manifest, nothing."""
     sealed = isinstance(candidate, Candidate) and isinstance(candidate, Sealed)

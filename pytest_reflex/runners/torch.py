@@ -148,6 +148,12 @@ class TorchRunner(RunnerBase):
             raise RunnerError(f"{self.name} does not run in float64: {first_line(error)}") from error
         return self._arrays(outputs)
 
+    def state(self) -> Mapping[str, object]:
+        """What the model holds: buffers, parameters, and what its modules keep as attributes."""
+        from pytest_reflex.runners.state import state_of
+
+        return {} if self._model is None else state_of(self._model)
+
     def close(self) -> None:
         # Flag by flag: train() may be overridden, and submodules may differ from their parents.
         for module, training in self._training:
@@ -234,11 +240,12 @@ class TorchRunner(RunnerBase):
         import torch
 
         if isinstance(outputs, Mapping):
-            given = {str(name): value for name, value in outputs.items()}
-            if self._outputs not in (None, tuple(given)):
+            names = tuple(str(name) for name in outputs)
+            self._require_unlike(names)
+            if self._outputs not in (None, names):
                 should = list(self._outputs or ())
-                raise RunnerError(f"{self.name} returned {list(given)}; its outputs should be {should}")
-            return given
+                raise RunnerError(f"{self.name} returned {list(names)}; its outputs should be {should}")
+            return dict(zip(names, outputs.values(), strict=True))
         if isinstance(outputs, torch.Tensor):
             given = {"output": outputs}
         elif isinstance(outputs, tuple | list):
@@ -248,6 +255,7 @@ class TorchRunner(RunnerBase):
                 f"{self.name} returned a {type(outputs).__name__}; return tensors, or use call="
             )
         names = tuple(given) if self._outputs is None else self._outputs
+        self._require_unlike(names)
         if len(names) != len(given):
             raise RunnerError(
                 f"{self.name} returned {len(given)} outputs; {len(names)} are named: {list(names)}"
@@ -256,6 +264,12 @@ class TorchRunner(RunnerBase):
 
     def _arrays(self, outputs: object) -> dict[str, Array]:
         return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+
+    def _require_unlike(self, names: Sequence[str]) -> None:
+        """Two outputs of one name would be one, and the other never compared."""
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise RunnerError(f"{self.name}: two outputs are named {twice!r}; give each a name of its own")
 
     def _array(self, name: str, value: object) -> Array:
         import numpy as np

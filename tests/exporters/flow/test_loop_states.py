@@ -65,7 +65,7 @@ def test_a_bundle_shows_its_steps(layout: Layout, small: Callable[..., Path]) ->
     with runner:
         assert states[-1].tobytes() == runner.run(FIXTURE)["actions"].tobytes()
     assert {file.name: hashlib.sha256(file.read_bytes()).digest() for file in place.iterdir()} == before
-    result = check(policy(), bundle, fixtures=2, strict=True, trajectory=True)
+    result = check(policy(), bundle, fixtures=3, strict=True, trajectory=True)
     assert result.passed
     assert [s.step for s in result.steps] == [1, 2, 3]
     assert 0 < max(s.max_abs_diff for s in result.steps) < STRICT_THRESHOLD
@@ -155,7 +155,7 @@ def test_a_loop_that_gives_its_noise_to_another_module_is_not_watched() -> None:
 def test_pi0_of_transformers_from_end_to_end(tmp_path: Path) -> None:
     policy = tiny_pi0()
     made = pi0.export(policy, tmp_path / "p", steps=4, cameras=2, prompt_tokens=6, verify=False)
-    result = check(policy, made, fixtures=2, strict=True, trajectory=True)
+    result = check(policy, made, fixtures=3, strict=True, trajectory=True)
     assert result.passed, str(result)
     assert (len(result.steps), result.unseen) == (4, "")
     assert result.steps[-1].max_abs_diff == result.max_abs_diff_across_all
