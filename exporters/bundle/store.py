@@ -16,7 +16,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
@@ -26,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from exporters.bundle.manifest import MANIFEST, read_manifest
-from exporters.graph.external_data import external_files
 from pytest_reflex.errors import BundleError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import RecordedRunner
+from pytest_reflex.runners.external_data import external_files
+from pytest_reflex.runners.opened_files import file_digest
 
 FIXTURES = "fixtures.safetensors"
-_CHUNK = 1 << 22
 # What the earlier bundle is called while it changes places where two names cannot change hands at once.
 _ASIDE = "-old"
 
@@ -95,7 +94,10 @@ class StoredBundle(Described):
 
     def recording(self) -> RecordedRunner:
         """The recorded fixtures of its check, as a reference that needs no torch."""
-        return RecordedRunner(self.path / FIXTURES, recorded_on=self._recorded_on())
+        facts = {} if self.changed else self.manifest["files"].get(FIXTURES, {})
+        return RecordedRunner(
+            self.path / FIXTURES, recorded_on=self._recorded_on(), digest=facts.get("sha256")
+        )
 
     def _recorded_on(self) -> Any:
         """The machine of the reference in its check; without a check, that of the export."""
@@ -168,21 +170,13 @@ def _check_file(path: Path, name: str, facts: Any) -> str:
             "written over; export the bundle again"
         )
     try:
-        found = sha256_file(file)
+        found = file_digest(file)
     except OSError as error:
         raise BundleError(f"{file} cannot be read: {error.strerror or error}") from error
     if found != facts["sha256"]:
         wanted = facts["sha256"]
         return f"{file} was changed after its check (SHA-256 {found[:12]}, manifest {wanted[:12]})"
     return ""
-
-
-def sha256_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -346,5 +340,5 @@ def _fsync(path: Path) -> None:
 def file_facts(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of files of ``path``."""
     return {
-        name: {"size": (path / name).stat().st_size, "sha256": sha256_file(path / name)} for name in names
+        name: {"size": (path / name).stat().st_size, "sha256": file_digest(path / name)} for name in names
     }

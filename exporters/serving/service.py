@@ -116,6 +116,10 @@ class _Answering(RunnerBase):
     def providers_used(self) -> tuple[str, ...]:
         return tuple(self._policy.providers_used)
 
+    @property
+    def changed(self) -> str:
+        return self._policy.changed
+
     def open(self) -> None:
         self._policy.open()
 

@@ -95,7 +95,7 @@ def check(
     run = _run_candidate(sides, drawn, truth, terms, report_progress)
     dependence = _input_dependence(sides.reference, drawn, run.effects)
     called = name or sides.candidate.name
-    result = _verdict(called, drawn.seed, terms, truth, run, dependence, changed(candidate))
+    result = _verdict(called, drawn.seed, terms, truth, run, dependence, changed(candidate, sides.candidate))
     # After the verdict, which nothing of it can change.
     shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None

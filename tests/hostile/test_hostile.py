@@ -24,9 +24,9 @@ from onnx import TensorProto, helper
 
 from exporters import open_bundle
 from exporters.bundle.manifest import MANIFEST, seal
-from exporters.graph.external_data import external_files
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import RecordedRunner
+from pytest_reflex.runners.external_data import external_files
 
 ROOT = Path(__file__).resolve().parents[2]
 

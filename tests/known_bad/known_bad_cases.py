@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.bundle.manifest import write_manifest
@@ -275,6 +276,31 @@ def recorded_candidate(work: Path) -> RecordedRunner:
     return RecordedRunner(work / "stored.safetensors")
 
 
+class Meddled(OnnxRunner):
+    """Its weights are written to while it runs, so that no digest says with what it computed."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        given = super().run(inputs)
+        with (Path(self.name).parent / "weights").open("ab") as file:
+            file.write(b"\0")
+        return given
+
+
+def meddled(work: Path) -> OnnxRunner:
+    work.mkdir(parents=True, exist_ok=True)
+    held = onnx.load_model_from_string(actions(*_STEP_TAIL, off=at((0, 0, 0), 1e-6)))
+    onnx.save(held, work / "m.onnx", save_as_external_data=True, location="weights", size_threshold=1024)
+    return Meddled(work / "m.onnx")
+
+
+def exchanged(work: Path) -> Any:
+    """A bundle whose graph becomes another, no further off than its threshold, once its digests were read."""
+    Case("pass", model()).bundle(work / "b")
+    bundle = open_bundle(work / "b")
+    (work / "b" / "model.onnx").write_bytes(actions(*_STEP_TAIL, off=np.float32(1e-6)))
+    return bundle
+
+
 def flip_last_byte(path: Path) -> None:
     data = bytearray((path / FIXTURES).read_bytes())
     data[-1] ^= 1
@@ -366,6 +392,8 @@ CASES: Final = {
         Case("fail_threshold__strict_is_tighter", actions(*_STEP_TAIL, off=np.float32(5e-5)), strict=True),
         # intact
         Case("fail_intact__a_file_changed_after_its_check", model(), damage=flip_last_byte),
+        Case("fail_intact__a_graph_exchanged_after_its_digest_was_read", candidate=exchanged),
+        Case("fail_intact__weights_written_to_while_they_are_judged", candidate=meddled),
         # compared
         Case("fail_compared__a_reference_that_draws_random_numbers", model(), strict=True,
              facts={"drew_random": True}),
