@@ -139,6 +139,11 @@ def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:
     raise InputError("inputs is None and the candidate does not know its own; give a list of InputSpec")
 
 
+def known_inputs(candidate: Any) -> Sequence[InputSpec]:
+    """What the candidate says its inputs stand for, when recorded ones are given; often nothing."""
+    return list(candidate.inputs) if isinstance(candidate, Candidate) else ()
+
+
 def changed(candidate: Any, runner: Runner) -> list[str]:
     """What of the candidate's files is not as its manifest says or as its runner opened it; often nothing."""
     sealed = isinstance(candidate, Candidate) and isinstance(candidate, Sealed)

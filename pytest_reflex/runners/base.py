@@ -19,7 +19,8 @@ class Runner(Protocol):
     """Maps named arrays to named arrays between :meth:`open` and :meth:`close`, as often as wanted.
 
     What else it can do it says by being an :class:`OnProvider`, a :class:`SaysProviders`, a
-    :class:`HasFloat64` or a :class:`HasTrajectory` too; what only a ``__getattr__`` knows of is not seen.
+    :class:`HasFloat64`, a :class:`HasState` or a :class:`HasTrajectory` too; what only a ``__getattr__``
+    knows of is not seen.
 
     Attributes:
         name: what the runner runs, for people.
@@ -83,6 +84,18 @@ class HasFloat64(Protocol):
 
         Raises:
             ReflexError: the model does not run in float64; the message says why.
+        """
+        ...
+
+
+@runtime_checkable
+class HasState(Protocol):
+    """A runner that can say what its model holds besides its inputs."""
+
+    def state(self) -> Mapping[str, object]:
+        """What may change from one run to the next, by name, as values that can be compared.
+
+        Asked between :meth:`Runner.open` and :meth:`Runner.close`.
         """
         ...
 

@@ -172,6 +172,10 @@ class OnnxRunner(RunnerBase):
         self._optional = {i.name: _Input.of(i) for i in session.get_overridable_initializers()}
         self.inputs = tuple(i.name for i in self._required)
         self.outputs = tuple(o.name for o in session.get_outputs())
+        twice = [name for name in self.outputs if self.outputs.count(name) > 1]
+        if twice:
+            self.close()
+            raise RunnerError(f"{self.name}: two outputs are named {twice[0]!r}; give each a name of its own")
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import numpy as np

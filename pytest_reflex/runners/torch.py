@@ -156,6 +156,12 @@ class TorchRunner(RunnerBase):
             raise RunnerError(f"{self.name} does not run in float64: {first_line(error)}") from error
         return {name: self._array(name, value) for name, value in self._named(outputs).items()}
 
+    def state(self) -> Mapping[str, object]:
+        """What the model holds: buffers, parameters, and what its modules keep as attributes."""
+        from pytest_reflex.runners.state import state_of
+
+        return {} if self._model is None else state_of(self._model)
+
     def close(self) -> None:
         # Flag by flag: train() may be overridden, and submodules may differ from their parents.
         for module, training in self._training:
@@ -243,6 +249,7 @@ class TorchRunner(RunnerBase):
 
         if isinstance(outputs, Mapping):
             names = tuple(str(name) for name in outputs)
+            self._require_unlike(names)
             if self._outputs is not None and names != self._outputs:
                 raise RunnerError(
                     f"{self.name} returned {list(names)}; its outputs should be {list(self._outputs)}"
@@ -259,11 +266,18 @@ class TorchRunner(RunnerBase):
                 f"{self.name} returned a {type(outputs).__name__}; return tensors, or use call="
             )
         names = default if self._outputs is None else self._outputs
+        self._require_unlike(names)
         if len(names) != len(values):
             raise RunnerError(
                 f"{self.name} returned {len(values)} outputs; {len(names)} are named: {list(names)}"
             )
         return dict(zip(names, values, strict=True))
+
+    def _require_unlike(self, names: Sequence[str]) -> None:
+        """Two outputs of one name would be one, and the other never compared."""
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise RunnerError(f"{self.name}: two outputs are named {twice!r}; give each a name of its own")
 
     def _array(self, name: str, value: object) -> Array:
         import numpy as np

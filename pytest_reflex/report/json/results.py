@@ -148,6 +148,11 @@ def result_to_json(result: RunResult) -> dict[str, Any]:
         ],
         "steps_of": None if result.steps_of is None else int(result.steps_of),
         "unseen": plain(result.unseen) or None,
+        "swings": {plain(name): plain(float(swing)) for name, swing in result.swings.items()},
+        "effects": {
+            plain(name): {plain(output): plain(float(change)) for output, change in changes.items()}
+            for name, changes in result.effects.items()
+        },
     }
 
 
@@ -218,6 +223,11 @@ def _read_result(data: Mapping[str, Any], kind: type[Result]) -> Result:
         unseen=data["unseen"] or "",
         floors=number(data["floors"]),
         located=_read_divergence(data["located"]),
+        swings={name: _figure(swing) for name, swing in data["swings"].items()},
+        effects={
+            name: {output: _figure(change) for output, change in changes.items()}
+            for name, changes in data["effects"].items()
+        },
     )
 
 

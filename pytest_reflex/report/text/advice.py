@@ -81,6 +81,26 @@ def _compared(result: RunResult) -> str:
     return "give the check fixtures, inputs and outputs to compare; what was not compared is never a pass."
 
 
+def _reference(result: RunResult) -> str:
+    return (
+        "give the PyTorch policy itself, in eval mode: what changes from call to call must be an input (noise, a "
+        "step) or be reset, and what was made of the policy is never its judge."
+    )
+
+
+def _power(result: RunResult) -> str:
+    return (
+        "give a threshold that is small beside what the output does, 1 % of it or less, or in floors, such as "
+        "2x floor; an output far smaller than the others may need a check of its own."
+    )
+
+
+def _variation(result: RunResult) -> str:
+    return (
+        "draw more fixtures (--fixtures N): what was never drawn, or had one size only, was never compared."
+    )
+
+
 def _repeat(result: RunResult) -> str:
     return (
         "look for a random operator in the graph (noise must be an input) or a provider that sums in no "
@@ -108,6 +128,9 @@ _ADVICE: Final[Mapping[str, Callable[[RunResult], str]]] = MappingProxyType(
         "threshold": _threshold,
         "intact": _intact,
         "compared": _compared,
+        "reference": _reference,
+        "power": _power,
+        "variation": _variation,
         "repeat": _repeat,
         "inputs": _inputs,
     }

@@ -158,7 +158,7 @@ def test_the_two_are_never_open_together_and_always_closed():
 def test_progress_counts_every_run_of_either_side():
     told = []
     check(Policy(), candidate(), inputs=SPECS, fixtures=2, progress=lambda *args: told.append(args))
-    assert told == [("reference", i, 2) for i in (1, 2)] + [("candidate", i, 5) for i in range(1, 6)]
+    assert told == [("reference", i, 3) for i in (1, 2, 3)] + [("candidate", i, 7) for i in range(1, 8)]
 
 
 class Bundle:
