@@ -167,14 +167,25 @@ class OnnxRunner(RunnerBase):
             )
         self._session, self._files, self.changed = session, files, ""
         self.providers_used = tuple(session.get_providers())
-        # Asked once: each answer of the session's is made anew, and a robot's every run would wait for it.
-        self._required = [_Input.of(i) for i in session.get_inputs()]
-        self._optional = {i.name: _Input.of(i) for i in session.get_overridable_initializers()}
-        self.inputs = tuple(i.name for i in self._required)
-        self.outputs = tuple(o.name for o in session.get_outputs())
+        try:
+            self._learn_names(session)
+        except RunnerError:
+            self.close()
+            raise
+
+    def _learn_names(self, session: onnxruntime.InferenceSession) -> None:
+        """Asked once: each answer of a session is made anew, and a robot's every run would wait for it."""
+        try:
+            self._required = [_Input.of(i) for i in session.get_inputs()]
+            self._optional = {i.name: _Input.of(i) for i in session.get_overridable_initializers()}
+            self.inputs = tuple(i.name for i in self._required)
+            self.outputs = tuple(o.name for o in session.get_outputs())
+        except UnicodeDecodeError as error:
+            raise RunnerError(
+                f"{self.name}: an input or output has a name that is no UTF-8 ({error}); export it again"
+            ) from error
         twice = [name for name in self.outputs if self.outputs.count(name) > 1]
         if twice:
-            self.close()
             raise RunnerError(f"{self.name}: two outputs are named {twice[0]!r}; give each a name of its own")
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

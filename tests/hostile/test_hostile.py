@@ -24,7 +24,8 @@ from onnx import TensorProto, helper
 
 from exporters import open_bundle
 from exporters.bundle.manifest import MANIFEST, seal
-from pytest_reflex.errors import RunnerError
+from exporters.divergence.parts import open_graphs
+from pytest_reflex.errors import BundleError, RunnerError
 from pytest_reflex.runners import RecordedRunner
 from pytest_reflex.runners.external_data import external_files
 
@@ -181,6 +182,23 @@ def test_every_place_of_a_weight_is_found(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     names = ("inner", "attribute", "outer", "function", "values", "indices")
     assert external_files(tmp_path / "m.onnx") == {f"{name}.data" for name in names}
+
+
+@pytest.mark.parametrize("name", [b"state", b"actions"])
+def test_a_name_that_is_no_utf8_is_refused(name: bytes, bundle: Path) -> None:
+    data = (bundle / "model.onnx").read_bytes()
+    (bundle / "model.onnx").write_bytes(data.replace(name, b"\xff" + name[1:]))
+    reseal(bundle)
+    refused(bundle, "an input or output has a name that is no UTF-8")
+
+
+@pytest.mark.parametrize("name", [b"feel.weight", b"layer_norm"])
+def test_a_graph_with_other_text_that_is_no_utf8_is_not_looked_into(name: bytes, bundle: Path) -> None:
+    data = (bundle / "model.onnx").read_bytes()
+    (bundle / "model.onnx").write_bytes(data.replace(name, b"\xff" + name[1:]))
+    reseal(bundle)
+    with pytest.raises(BundleError, match=r"model.onnx cannot be looked into: "):
+        open_graphs(open_bundle(bundle))
 
 
 @pytest.mark.parametrize(
