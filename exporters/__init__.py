@@ -38,8 +38,7 @@ __all__ = [
     "smolvla",
 ]
 
-_MODULES: Final = ("groot", "lerobot", "pi0", "pi05", "smolvla")
-
+# Where a name is that is no family's module.
 _HOMES: Final = {
     "FAMILIES": "exporters.bundle.registry",
     "Bundle": "exporters.bundles",
@@ -60,11 +59,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'exporters' has no attribute {name!r}")
     from exporters.bundle.registry import imported
 
-    if name in _MODULES:
-        value = imported(f"exporters.families.{name}")
-    else:
-        value = getattr(imported(_HOMES[name]), name)
-    globals()[name] = value
+    module = imported(_HOMES.get(name, f"exporters.families.{name}"))
+    value = globals()[name] = getattr(module, name) if name in _HOMES else module
     return value
 
 

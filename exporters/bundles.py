@@ -42,7 +42,7 @@ class Bundle(StoredBundle):
 
     def reference_runner(self, model: Any) -> Runner:
         """``model``, a policy of this bundle's family or a function that loads one, as the reference."""
-        return registry.reference_runner(self, model)
+        return registry.reference_runner(self.stated, model)
 
     def search(
         self,
@@ -66,7 +66,7 @@ class Bundle(StoredBundle):
         from exporters.divergence import Search
 
         runner = reference if isinstance(reference, Runner) else self.reference_runner(reference)
-        flow = functools.partial(registry.flow_of, self)
+        flow = functools.partial(registry.flow_of, self.stated)
         return Search(self, runner, flow, seed=seed, inputs=inputs, progress=progress)
 
     def locate(
@@ -121,7 +121,7 @@ class Export(Bundle):
     def _repr_html_(self) -> str:
         from html import escape
 
-        facts = f"{self.family}, {self.layout}, {self.manifest['steps'] or 'no'} steps"
+        facts = f"{self.family}, {self.layout}, {self.stated.steps or 'no'} steps"
         head = f"<p><code><bdi>{escape(str(self.path))}</bdi></code>: {escape(facts)}</p>"
         return head + (self.result._repr_html_() if self.result else "<p>not verified</p>")
 
@@ -145,5 +145,5 @@ def open_bundle(directory: str | os.PathLike[str], *, to_judge: bool = False) ->
             digest than the manifest says, or of a format this version does not know; or a graph takes
             weights from a file that is none of the bundle's.
     """
-    found = verified(directory, to_judge=to_judge)
-    return Bundle(found.path, found.manifest, changed=found.changed)
+    path, manifest, changed = verified(directory, to_judge=to_judge)
+    return Bundle(path, manifest, changed=changed)

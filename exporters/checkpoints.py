@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,7 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
     except HFValidationError as error:
         raise CheckpointError(f"no checkpoint directory {name!r}, and it is no hub id: {error}") from error
     except (HfHubHTTPError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"hub id {name!r} could not be fetched: {first}") from error
+        raise CheckpointError(f"hub id {name!r} could not be fetched: {said(error)}") from error
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -78,6 +77,11 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds a {type(config).__name__}, expected a JSON object")
     return config
+
+
+def said(error: BaseException) -> str:
+    """The first line of what an upstream says, to be quoted in a one-line message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def family_error(directory: object, found: object, family: str) -> CheckpointError:
@@ -122,14 +126,28 @@ def _pickled_shards(directory: Path) -> list[str]:
     return sorted(found)
 
 
-def require_fit(missing: Iterable[str], unexpected: Iterable[str], directory: Path) -> None:
-    """Refuse a checkpoint whose keys are not its model's.
+def require_fit(
+    directory: Path,
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    shapes: Iterable[tuple[str, Sequence[int], Sequence[int]]],
+) -> None:
+    """Refuse a checkpoint whose weights are not its model's.
+
+    Args:
+        directory: the checkpoint.
+        missing: keys that the model alone has.
+        unexpected: keys that the checkpoint alone has.
+        shapes: keys whose shapes differ, with that in the checkpoint and that in the model.
 
     Raises:
-        CheckpointError: naming the first keys that do not fit, with the nearest key of the other side.
+        CheckpointError: naming the first keys that do not fit, with the nearest key of the other side; or
+            the first whose shape does not.
     """
     lost, stray = sorted(missing), sorted(unexpected)
     if not lost and not stray:
+        for key, stored, wanted in sorted(shapes):
+            raise CheckpointError(f"{directory}: {key} is {list(stored)} there, the model has {list(wanted)}")
         return
     parts = []
     if lost:

@@ -1,55 +1,46 @@
-"""export(): reference -> graph -> bundle -> verdict -> its place on disk, in that order and never back."""
+"""export() in four stages, never back: planned, traced, proven against the reference, sealed in its place."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import onnx_ir as ir
-import torch
 from torch import nn
 
 from exporters import checkpoints
-from exporters.bundle.manifest import write_manifest
-from exporters.bundle.runner import OPTIMIZATION
+from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.store import FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
 from exporters.flow.policy import FlowPolicy, flow_runner
-from exporters.flow.schedule import LAYOUTS, Layout
+from exporters.flow.schedule import LAYOUTS, Layout, Loop
 from exporters.graph.graph_passes import write_graph
-from exporters.graph.layouts import Loop, compose
-from exporters.graph.loop_invariant import TIME, X_T, dims
-from exporters.graph.traced_halves import example_sizes, prefix_call, velocity_call
-from exporters.graph.tracing import trace
-from pytest_reflex.errors import InputError, SettingsError, TracingError
-from pytest_reflex.inputs import InputSpec, make_fixture
+from exporters.graph.layouts import compose
+from exporters.graph.traced_halves import Example, example_of, trace_halves
+from exporters.graph.tracing import converted, trace, uncollected
+from pytest_reflex.errors import InputError, SettingsError
+from pytest_reflex.inputs import InputSpec
 from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import TorchRunner, save_recording
+from pytest_reflex.runners.external_data import FileFacts
 from pytest_reflex.runners.memory import release_mapped
 from pytest_reflex.settings import CheckOptions, of_call
 from pytest_reflex.verdict import machine
 
 PACKAGES = (
-    "pytest-reflex",
-    "torch",
-    "transformers",
-    "lerobot",
-    "onnx",
-    "onnx-ir",
-    "onnxscript",
-    "onnxruntime",
+    "pytest-reflex", "torch", "transformers", "lerobot", "onnx", "onnx-ir", "onnxscript", "onnxruntime",
     "numpy",
-)
+)  # fmt: skip
+# Inputs and outputs of a fixture, by name.
+_Seen = tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
 
 
 def export(
@@ -97,6 +88,43 @@ def export(
     """
     told = of_call(options, "export")
     report_progress = progress_callback(progress)
+    plan = _planned(reference, inputs, flow, layout, steps, outputs, dynamic_batch, told.seed)
+    # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
+    with plan.runner, staged(out_dir) as stage:
+        draft = _traced(plan, stage, family, call or {}, report_progress)
+        if verify:
+            bundle = Bundle(stage, draft.to_json(), shown=str(out_dir))
+            seen, result = _proven(plan, bundle, report_progress, options)
+        else:
+            with plan.runner:
+                seen, result = [(plan.example.arrays, plan.runner.run(plan.example.arrays))], None
+        manifest = _sealed(draft, seen, result, stage)
+    return Export(Path(out_dir), manifest, result=result)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is traced, and how: decided before anything is run."""
+
+    owner: nn.Module
+    runner: TorchRunner
+    inputs: list[InputSpec]
+    example: Example
+    layout: Layout
+    flow: FlowPolicy | None
+    loop: Loop | None
+
+
+def _planned(
+    reference: nn.Module | TorchRunner,
+    inputs: Sequence[InputSpec],
+    flow: FlowPolicy | None,
+    layout: Layout,
+    steps: int | None,
+    outputs: Sequence[str] | None,
+    dynamic_batch: bool,
+    seed: int,
+) -> _Plan:
     if flow is None and isinstance(reference, FlowPolicy):
         flow = reference
     if flow is not None and layout not in LAYOUTS:
@@ -113,127 +141,103 @@ def export(
     else:
         runner = TorchRunner(reference, outputs=outputs)
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
-    sizes = example_sizes(inputs)
-    example = make_fixture([spec.sized(sizes) for spec in inputs], seed=told.seed, fixture_idx=0)
-    free = {spec.name: spec.free for spec in inputs if spec.free}
-
-    # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
-    with runner, staged(out_dir) as stage:
-        loop: Loop | None = None
-        if flow is not None:
-            loop = Loop(flow.schedule, steps or flow.steps, flow.noise, flow.output)
-            models = _flow_models(flow, example, loop, layout, report_progress, free, sizes)
-        else:
-            report_progress("trace", 0, 1)
-            models = {"model": trace(owner, runner.forward, _tensors(example), free=free)}
-            report_progress("trace", 1, 1)
-        written: dict[str, dict[str, Any]] = {}
-        for index, (stem, model) in enumerate(models.items()):
-            report_progress("write", index, len(models))
-            with _no_collection():
-                written |= write_graph(model, stage, stem)
-        report_progress("write", len(models), len(models))
-        release_mapped(weight.data_ptr() for weight in owner.parameters())
-
-        manifest: dict[str, Any] = {
-            "made_by": {"name": "pytest-reflex", "version": _version("pytest-reflex")},
-            "family": family,
-            "layout": layout if flow is not None else "single",
-            "steps": loop.steps if loop is not None else None,
-            "loop": None
-            if loop is None
-            else {"noise": loop.noise, "output": loop.output, "schedule": loop.schedule.to_json()},
-            "call": dict(call or {}),
-            "graphs": {stem: f"{stem}.onnx" for stem in models},
-            "session": {"optimization": OPTIMIZATION},
-            "inputs": [spec.to_json() for spec in inputs],
-            "source": checkpoints.source_of(owner),
-            "dtype": "float32",
-            "versions": {name: found for name in PACKAGES if (found := _version(name))},
-            "machine": {
-                "python": platform.python_version(),
-                "system": platform.system(),
-                "arch": platform.machine(),
-                **machine.here(),
-            },
-        }
-        recorded: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
-        result: ParityResult | None = None
-        if verify:
-            # The outputs' names are known once the reference has run; the runner needs only the graphs.
-            draft = Bundle(stage, {**manifest, "outputs": [], "files": written}, shown=str(out_dir))
-            result = check(
-                runner,
-                draft,
-                inputs=inputs,
-                name=str(out_dir),
-                progress=report_progress,
-                record=lambda given, gave: recorded.append((given, gave)),
-                **options,
-            ).require()
-        else:
-            with runner:
-                recorded.append((example, runner.run(example)))
-        save_recording(stage / FIXTURES, recorded, live_inputs=_live(result, inputs))
-        manifest["outputs"] = [
-            {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
-            for name, array in recorded[0][1].items()
-        ]
-        manifest["check"] = result.to_json() if result is not None else None
-        whole = write_manifest(stage, manifest, {**written, **file_facts(stage, [FIXTURES])})
-    return Export(Path(out_dir), whole, result=result)
+    example = example_of(inputs, seed)
+    if flow is None:
+        return _Plan(owner, runner, inputs, example, layout, None, None)
+    loop = Loop(flow.schedule, steps or flow.steps, flow.noise, flow.output)
+    return _Plan(owner, runner, inputs, example, layout, flow, loop)
 
 
-def _flow_models(
-    flow: FlowPolicy,
-    example: Mapping[str, np.ndarray],
-    loop: Loop,
-    layout: Layout,
-    report_progress: Progress,
-    free: Mapping[str, Sequence[str | None]],
-    sizes: Mapping[str, int],
-) -> dict[str, Any]:
+def _traced(
+    plan: _Plan, stage: Path, family: str, call: Mapping[str, Any], report_progress: Progress
+) -> Manifest:
+    """Trace and write the graphs; the manifest, without what the reference has yet to show."""
+    if plan.flow is not None and plan.loop is not None:
+        models = _composed(plan.flow, plan.example, plan.loop, plan.layout, report_progress)
+    else:
+        report_progress("trace", 0, 1)
+        example = plan.example
+        models = {"model": trace(plan.owner, plan.runner.forward, example.tensors(), free=example.free)}
+        report_progress("trace", 1, 1)
+    files: dict[str, FileFacts] = {}
+    for index, (stem, model) in enumerate(models.items()):
+        report_progress("write", index, len(models))
+        with uncollected():
+            files |= write_graph(model, stage, stem)
+    report_progress("write", len(models), len(models))
+    release_mapped(weight.data_ptr() for weight in plan.owner.parameters())
+    return Manifest(
+        family=family,
+        layout=plan.layout if plan.loop is not None else "single",
+        inputs=plan.inputs,
+        call=call,
+        steps=plan.loop.steps if plan.loop is not None else None,
+        loop=plan.loop,
+        graphs={stem: f"{stem}.onnx" for stem in models},
+        files=files,
+        origin=_origin(plan.owner),
+    )
+
+
+def _composed(
+    flow: FlowPolicy, example: Example, loop: Loop, layout: Layout, report_progress: Progress
+) -> dict[str, ir.Model]:
     """Trace the two halves, once each, and compose them."""
-    tensors = _tensors(example)
-    if loop.noise not in tensors:
-        raise InputError(
-            f"no input is named {loop.noise!r}, which the flow takes as its noise; add its InputSpec"
-        )
-    x_t = tensors.pop(loop.noise)
-
-    report_progress("trace prefix", 0, 1)
-    prefix_model = trace(flow, prefix_call(flow), tensors, free=free)
-    report_progress("trace prefix", 1, 1)
-    report_progress("trace step", 0, 1)
-    # The step is traced on blanks: shapes and dtypes are enough, and the real ones would run the prefix.
-    made = {str(value.name): value for value in prefix_model.graph.outputs}
-    context = {name: _blank(value, sizes) for name, value in made.items()}
-    time = torch.full(x_t.shape[:1], loop.schedule.time(0, loop.steps), dtype=torch.float32)
-    step = {X_T: x_t, TIME: time, **context}
-    noise_axes = free.get(loop.noise, ())
-    step_free = {
-        name: [n if isinstance(n, str) else None for n in dims(value)] for name, value in made.items()
-    }
-    step_free |= {X_T: list(noise_axes), TIME: list(noise_axes[:1])}
-    step_model = trace(flow, velocity_call(flow), step, free=step_free)
-    report_progress("trace step", 1, 1)
+    halves = trace_halves(flow, example, loop)
+    models = []
+    for half in ("prefix", "step"):
+        report_progress(f"trace {half}", 0, 1)
+        models.append(converted(next(halves)))
+        report_progress(f"trace {half}", 1, 1)
     report_progress("compose", 0, 1)
-    with _no_collection():
-        composed = compose(prefix_model, step_model, loop, layout)
+    with uncollected():
+        composed = compose(models[0], models[1], loop, layout)
     report_progress("compose", 1, 1)
     return composed
 
 
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without the cyclic collector, which else walks all of torch again for every few hundred nodes made."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def _origin(owner: nn.Module) -> dict[str, Any]:
+    """Who exports, what it is of, with which versions and where."""
+    python, system, arch = platform.python_version(), platform.system(), platform.machine()
+    return {
+        "made_by": {"name": "pytest-reflex", "version": _version("pytest-reflex")},
+        "source": checkpoints.source_of(owner),
+        "dtype": "float32",
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "machine": {"python": python, "system": system, "arch": arch, **machine.here()},
+    }
+
+
+def _proven(
+    plan: _Plan, bundle: Bundle, report_progress: Progress, options: CheckOptions
+) -> tuple[list[_Seen], ParityResult | None]:
+    """What the reference gave, by fixture, and the verdict, which is a pass."""
+    seen: list[_Seen] = []
+    result = check(
+        plan.runner,
+        bundle,
+        inputs=plan.inputs,
+        name=bundle.called,
+        progress=report_progress,
+        record=lambda given, gave: seen.append((given, gave)),
+        **options,
+    )
+    return seen, result.require()
+
+
+def _sealed(
+    draft: Manifest, seen: Sequence[_Seen], result: ParityResult | None, stage: Path
+) -> dict[str, Any]:
+    """Write the recording, and the manifest with the digest of every file."""
+    live = result.candidate.get("live_inputs") if result is not None else None
+    save_recording(stage / FIXTURES, seen, live_inputs=live if isinstance(live, (list, tuple)) else [])
+    outputs = [
+        {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+        for name, array in seen[0][1].items()
+    ]
+    proof = result.to_json() if result is not None else None
+    files = {**draft.files, **file_facts(stage, [FIXTURES])}
+    return write_manifest(stage, replace(draft, outputs=outputs, check=proof, files=files))
 
 
 def _free_batch(inputs: Sequence[InputSpec]) -> list[InputSpec]:
@@ -243,30 +247,6 @@ def _free_batch(inputs: Sequence[InputSpec]) -> list[InputSpec]:
             raise InputError(f"input {spec.name!r} is a scalar, which has no batch to leave free")
     rest = {spec.name: spec.free[1:] or (None,) * (len(spec.shape) - 1) for spec in inputs}
     return [replace(spec, free=("batch", *rest[spec.name])) for spec in inputs]
-
-
-def _blank(value: ir.Value, sizes: Mapping[str, int]) -> torch.Tensor:
-    """A tensor of zeros of a graph value's shape and dtype."""
-    if value.shape is None or value.dtype is None:
-        raise TracingError(f"{value.name!r} came out of the prefix without a shape")
-    shape = [n if isinstance(n, int) else sizes.get(str(n), 0) for n in dims(value)]
-    if not all(shape):
-        raise TracingError(
-            f"{value.name!r} has shape {dims(value)} out of the prefix; a free axis must keep the size that "
-            f"an input has ({', '.join(sizes) or 'none is free'})"
-        )
-    return torch.from_numpy(np.zeros(shape, value.dtype.numpy()))
-
-
-def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-
-
-def _live(result: ParityResult | None, inputs: Sequence[InputSpec]) -> list[str]:
-    if result is None:
-        return []
-    live = result.candidate.get("live_inputs", [])
-    return [str(name) for name in live] if isinstance(live, (list, tuple)) else []
 
 
 def _version(package: str) -> str | None:

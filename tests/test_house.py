@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -100,6 +102,54 @@ def test_the_top_of_a_package_can_be_taken_in_at_a_glance(package: str, most: in
 def test_no_bare_assert(name: str) -> None:
     # `python -O` removes it, and pytest rewrites it in a plugin's package.
     assert [node.lineno for node in ast.walk(TREES[name]) if isinstance(node, ast.Assert)] == []
+
+
+MOST_LINES = 60
+_LAYOUT = {
+    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
+}  # fmt: skip
+
+
+def function_lines(text: str) -> dict[str, int]:
+    """How many lines of code each function has, by name and place: no docstring, comment or blank line."""
+    nodes = list(ast.walk(ast.parse(text)))
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in _LAYOUT:
+            code |= set(range(token.start[0], token.end[0] + 1))
+    for node in nodes:
+        documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            code -= set(range(node.body[0].lineno, int(node.body[0].end_lineno or 0) + 1))
+    return {
+        f"{node.name}:{node.lineno}": len(code & set(range(node.lineno, int(node.end_lineno or 0) + 1)))
+        for node in nodes
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_no_function_is_longer_than_a_head_holds(name: str) -> None:
+    counted = function_lines(FILES[name].read_text(encoding="utf-8"))
+    assert {function: lines for function, lines in counted.items() if lines > MOST_LINES} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("def f(x):\n" + "    x += 1\n" * 60, {"f:1": 61}),
+        ("def f(x):\n" + "    x += 1\n" * 59, {"f:1": 60}),
+        ("def f(x):\n    '''one\n\n    two'''\n\n    # why\n    return x  # here\n", {"f:1": 2}),
+        ("def f(\n    x,\n):\n    return (\n        x\n    )\n", {"f:1": 6}),
+        ("def f():\n    return '''a\n\nb'''\n", {"f:1": 4}),
+        (
+            "class A:\n    async def f(self):\n        def g():\n            return 1\n        return g\n",
+            {"f:2": 4, "g:3": 2},
+        ),
+    ],
+)
+def test_the_lines_of_a_function_are_counted(code: str, lines: dict[str, int]) -> None:
+    assert function_lines(code) == lines
 
 
 def test_torch_traces_in_one_file() -> None:

@@ -9,29 +9,133 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from exporters.flow.schedule import LAYOUTS, schedule_from_json
+from exporters.flow.schedule import LAYOUTS, Loop, schedule_from_json
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.report.json.values import shallow
-from pytest_reflex.runners.onnx import OPTIMIZATIONS
+from pytest_reflex.runners.external_data import FileFacts
+from pytest_reflex.runners.onnx import OPTIMIZATIONS, Optimization
 
 FORMAT: Final = "reflex-bundle"
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "reflex.json"
 SEAL: Final = "sha256"
 
+# How far ONNX Runtime may rewrite a bundle's graphs. Above this it fuses operators, which costs the last
+# bit of their float32: one step of SmolVLA is then 3.3e-6 from PyTorch, not 1.9e-6, for 6 % less time.
+OPTIMIZATION: Final[Optimization] = "basic"
+
 # A real manifest has some tens of kilobytes, mostly the figures of its check.
 _LARGEST_BYTES: Final = 64 << 20
 # Far beyond any policy: what asks for more would not end, or not fit.
-_MOST_STEPS: Final = 10_000
+MOST_STEPS: Final = 10_000
 _MOST_INPUT_BYTES: Final = 4 << 30
 _GRAPHS: Final = {"stepwise": {"encoder", "step"}}
+_ORIGIN: Final = ("made_by", "source", "dtype", "versions", "machine")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        family: the policy family that it was made from; ``module`` for any other ``nn.Module``.
+        layout: ``single``, ``unrolled``, ``loop`` or ``stepwise``.
+        inputs: what it reads, in order.
+        outputs: what it gives, in order: name, dtype and shape of each.
+        call: what the family's reference takes besides the steps.
+        steps: the number of denoising steps; None without a loop.
+        loop: the loop that takes them, where the graphs are at hand.
+        graphs: the file of each graph, by its role.
+        files: size and digest of each file but the manifest, by name.
+        optimization: how far ONNX Runtime may rewrite the graphs.
+        config: session configuration entries of ONNX Runtime.
+        check: the verdict that it was made under, as JSON; None without one.
+        origin: who made it, of what, with which versions and on which machine, as JSON.
+    """
+
+    family: str
+    layout: str
+    inputs: Sequence[InputSpec]
+    outputs: Sequence[Mapping[str, Any]] = ()
+    call: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    loop: Loop | None = None
+    graphs: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, FileFacts] = field(default_factory=dict)
+    optimization: Optimization = OPTIMIZATION
+    config: Mapping[str, str] = field(default_factory=dict)
+    check: Mapping[str, Any] | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def output_names(self) -> list[str]:
+        return [output["name"] for output in self.outputs]
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any], file: object = MANIFEST) -> Manifest:
+        """The manifest that :meth:`to_json` wrote.
+
+        Args:
+            said: the contents of ``reflex.json``.
+            file: what errors call it.
+
+        Raises:
+            BundleError: anything that a bundle is opened with is not what it has to be.
+        """
+        wanted = {
+            "family": str, "layout": str, "graphs": dict, "call": dict,
+            "inputs": list, "outputs": list, "files": dict,
+        }  # fmt: skip
+        for key, kind in wanted.items():
+            if not isinstance(said.get(key), kind):
+                raise BundleError(
+                    f"{file} lacks {key!r}, or it is no {kind.__name__}; export the bundle again"
+                )
+        _require_files(file, said)
+        loop = _loop(file, said)
+        session = said.get("session", {})
+        known = isinstance(session, dict) and session.get("optimization", OPTIMIZATION) in OPTIMIZATIONS
+        if not known or not isinstance(session.get("config", {}), dict):
+            raise BundleError(f"{file}: its session is {session!r}, which is no way to open one")
+        if not all(isinstance(out, dict) and isinstance(out.get("name"), str) for out in said["outputs"]):
+            raise BundleError(f"{file}: its outputs have no names; export the bundle again")
+        check = said.get("check")
+        return cls(
+            **{key: said[key] for key in ("family", "layout", "graphs", "call", "files", "outputs")},
+            inputs=_inputs(file, said["inputs"]),
+            steps=loop.steps if loop is not None else None,
+            loop=loop,
+            optimization=session.get("optimization", OPTIMIZATION),
+            config=session.get("config", {}),
+            check=check if isinstance(check, dict) else None,
+            origin={key: said[key] for key in _ORIGIN if key in said},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What :func:`write_manifest` writes."""
+        config = {"config": dict(self.config)} if self.config else {}
+        return {
+            **self.origin,
+            "family": self.family,
+            "layout": self.layout,
+            "steps": self.steps,
+            "loop": self.loop.to_json() if self.loop is not None else None,
+            "call": dict(self.call),
+            "graphs": dict(self.graphs),
+            "session": {"optimization": self.optimization, **config},
+            "inputs": [spec.to_json() for spec in self.inputs],
+            "outputs": list(self.outputs),
+            "check": self.check,
+            "files": {name: dict(self.files[name]) for name in sorted(self.files)},
+        }
 
 
 def seal(manifest: Mapping[str, Any]) -> str:
@@ -40,41 +144,37 @@ def seal(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def write_manifest(
-    path: Path, manifest: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Write ``reflex.json``; ``files`` gives size and SHA-256 of every other file of the bundle."""
-    whole = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        **manifest,
-        "files": {name: dict(files[name]) for name in sorted(files)},
-    }
+def write_manifest(path: Path, manifest: Manifest) -> dict[str, Any]:
+    """Write ``reflex.json``, and give what it holds."""
+    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest.to_json()}
     whole[SEAL] = seal(whole)
     text = json.dumps(whole, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     (path / MANIFEST).write_text(text, encoding="utf-8")
     return whole
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> tuple[dict[str, Any], Manifest]:
     """The manifest of the bundle at ``path``, complete and unchanged, but with its files unchecked.
+
+    Returns:
+        What ``reflex.json`` holds, and what that means.
 
     Raises:
         BundleError: it is missing, unreadable, of another format, or not as it was written.
     """
     file = path / MANIFEST
-    manifest = _parsed(path, file)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    said = _parsed(path, file)
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise BundleError(f"{file} is no bundle manifest: its format is not {FORMAT!r}")
-    if manifest.get("format_version") != FORMAT_VERSION:
+    if said.get("format_version") != FORMAT_VERSION:
         raise BundleError(
-            f"{file} has format version {manifest.get('format_version')!r}, this pytest-reflex reads "
+            f"{file} has format version {said.get('format_version')!r}, this pytest-reflex reads "
             f"{FORMAT_VERSION}; export the bundle again or install the version that made it"
         )
-    _require_complete(file, manifest)
-    if manifest.get(SEAL) != seal(manifest):
+    manifest = Manifest.from_json(said, file)
+    if said.get(SEAL) != seal(said):
         raise BundleError(f"{file} was changed after it was written; export the bundle again")
-    return manifest
+    return said, manifest
 
 
 def _parsed(path: Path, file: Path) -> Any:
@@ -98,24 +198,14 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
 
 
-def _require_complete(file: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse a manifest in which anything that a bundle is opened with is not what it has to be."""
-    wanted = {
-        "family": str, "layout": str, "graphs": dict, "call": dict,
-        "inputs": list, "outputs": list, "files": dict,
-    }  # fmt: skip
-    for key, kind in wanted.items():
-        if not isinstance(manifest.get(key), kind):
-            raise BundleError(f"{file} lacks {key!r}, or it is no {kind.__name__}; export the bundle again")
-    for name, facts in manifest["files"].items():
+def _require_files(file: object, said: Mapping[str, Any]) -> None:
+    for name, facts in said["files"].items():
         if Path(name).name != name or "\0" in name:
             raise BundleError(f"{file} names a file outside of the bundle: {name!r}")
         if not isinstance(facts, dict) or not isinstance(facts.get("sha256"), str):
             raise BundleError(f"{file} gives no digest for {name!r}; export the bundle again")
-    layout, graphs = manifest["layout"], manifest["graphs"]
-    unlisted = [
-        name for name in graphs.values() if not isinstance(name, str) or name not in manifest["files"]
-    ]
+    layout, graphs = said["layout"], said["graphs"]
+    unlisted = [name for name in graphs.values() if not isinstance(name, str) or name not in said["files"]]
     if unlisted:
         raise BundleError(f"{file} gives no digest for {unlisted[0]!r}; export the bundle again")
     if layout not in (*LAYOUTS, "single"):
@@ -123,29 +213,21 @@ def _require_complete(file: Path, manifest: Mapping[str, Any]) -> None:
     if (roles := _GRAPHS.get(layout, {"model"})) != set(graphs):
         expected, found = ", ".join(sorted(roles)), ", ".join(map(repr, sorted(graphs))) or "none"
         raise BundleError(f"{file}: a {layout} bundle has the graphs {expected}, it names {found}")
-    _require_loop(file, manifest)
-    session = manifest.get("session", {})
-    if not isinstance(session, dict) or session.get("optimization", OPTIMIZATIONS[0]) not in OPTIMIZATIONS:
-        raise BundleError(f"{file}: its session is {session!r}, which is no way to open one")
-    if not all(isinstance(out, dict) and isinstance(out.get("name"), str) for out in manifest["outputs"]):
-        raise BundleError(f"{file}: its outputs have no names; export the bundle again")
-    _require_inputs(file, manifest["inputs"])
 
 
-def _require_loop(file: Path, manifest: Mapping[str, Any]) -> None:
-    loop, steps = manifest.get("loop"), manifest.get("steps")
-    if manifest["layout"] == "single":
+def _loop(file: object, said: Mapping[str, Any]) -> Loop | None:
+    loop, steps = said.get("loop"), said.get("steps")
+    if said["layout"] == "single":
         if loop is not None or steps is not None:
             raise BundleError(f"{file}: a single graph has no loop, and it gives one")
-        return
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= _MOST_STEPS:
-        raise BundleError(f"{file}: its steps are {steps!r}, expected a number from 1 to {_MOST_STEPS}")
+        return None
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
+        raise BundleError(f"{file}: its steps are {steps!r}, expected a number from 1 to {MOST_STEPS}")
     if not isinstance(loop, dict) or not all(isinstance(loop.get(key), str) for key in ("noise", "output")):
         raise BundleError(f"{file}: its loop names no noise and output; export the bundle again")
     try:
-        schedule = schedule_from_json(loop["schedule"])
-        numbers = (schedule.dt(steps), schedule.time(0, steps), schedule.time(steps, steps))
-        good = all(math.isfinite(number) for number in numbers)
+        found = Loop(schedule_from_json(loop["schedule"]), steps, loop["noise"], loop["output"])
+        good = all(map(math.isfinite, (found.dt, *found.times)))
     except BundleError:
         raise
     except Exception as error:  # whatever numbers that are none lead to
@@ -154,9 +236,10 @@ def _require_loop(file: Path, manifest: Mapping[str, Any]) -> None:
         ) from error
     if not good:
         raise BundleError(f"{file}: its schedule {loop['schedule']!r} gives no finite times")
+    return found
 
 
-def _require_inputs(file: Path, inputs: list[Any]) -> None:
+def _inputs(file: object, inputs: list[Any]) -> list[InputSpec]:
     try:
         specs = [InputSpec.from_json(spec) for spec in inputs]
     except ReflexError as error:
@@ -165,3 +248,4 @@ def _require_inputs(file: Path, inputs: list[Any]) -> None:
         raise BundleError(f"{file}: its inputs cannot be read ({error})") from error
     if sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs) > _MOST_INPUT_BYTES:
         raise BundleError(f"{file}: its inputs take more than {_MOST_INPUT_BYTES >> 30} GiB; export it again")
+    return specs

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final
 
 from exporters import checkpoints
 from pytest_reflex.errors import BundleError, CheckpointError, MissingPackageError, ReflexError
@@ -18,7 +18,7 @@ from pytest_reflex.runners import Runner, TorchRunner
 if TYPE_CHECKING:
     from torch import nn
 
-    from exporters.bundle.store import Described
+    from exporters.bundle.manifest import Manifest
     from exporters.flow.policy import FlowPolicy
 
 # Where another distribution names its families.
@@ -27,21 +27,6 @@ FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
 
 # What a checkpoint of a family calls itself, where that is not the family's name: known without torch.
 _OWN_NAMES: Final = {"Gr00tN1d6": "groot", "Gr00tN1d7": "groot"}
-
-
-@runtime_checkable
-class _Family(Protocol):
-    """What a family has; the class itself stands above this file."""
-
-    name: str
-    own_names: tuple[str, ...]
-    options: tuple[Any, ...]
-
-    def load(self, checkpoint: Any, *, revision: str | None = None) -> Any: ...
-    def inputs(self, policy: Any, *, batch: int = 1) -> Any: ...
-    def reference(self, policy: Any, *, steps: int | None = None) -> Any: ...
-    def flow(self, policy: Any) -> Any: ...
-    def export(self, policy: Any, out_dir: Any) -> Any: ...
 
 
 def imported(module: str) -> Any:
@@ -102,7 +87,7 @@ def family_named(name: str) -> Any:
         raise ReflexError(
             f"the family {name!r} cannot be imported from {entry.value}: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(family, _Family) or family.name != name:
+    if not isinstance(family, imported("exporters.families.base").Family) or family.name != name:
         raise ReflexError(
             f"{entry.value} is installed as the family {name!r} and is no exporters.families.base.Family "
             "of that name"
@@ -135,24 +120,23 @@ def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None
     return str(found)
 
 
-def reference_runner(bundle: Described, model: Any) -> Runner:
+def reference_runner(stated: Manifest, model: Any) -> Runner:
     """``model``, a policy of the bundle's family or a function that loads one, as its reference."""
-    if bundle.family != "module":
-        family = family_named(bundle.family)
-        runner: Runner = family.reference(model, steps=bundle.manifest["steps"], **bundle.manifest["call"])
+    if stated.family != "module":
+        runner: Runner = family_named(stated.family).reference(model, steps=stated.steps, **stated.call)
         return runner
-    if bundle.layout == "single":
-        return TorchRunner(model, outputs=bundle.outputs)
+    if stated.layout == "single":
+        return TorchRunner(model, outputs=stated.output_names)
     from exporters.flow.policy import flow_runner
 
-    return flow_runner(model, bundle.manifest["steps"], bundle.outputs)
+    return flow_runner(model, stated.steps, stated.output_names)
 
 
-def flow_of(bundle: Described, policy: nn.Module) -> FlowPolicy:
+def flow_of(stated: Manifest, policy: nn.Module) -> FlowPolicy:
     """The two halves that the bundle's graphs were traced from."""
     from exporters.flow.policy import FlowPolicy
 
     if isinstance(policy, FlowPolicy):
         return policy
-    made: FlowPolicy = family_named(bundle.family).flow(policy, **bundle.manifest["call"])
+    made: FlowPolicy = family_named(stated.family).flow(policy, **stated.call)
     return made.eval()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.flow.schedule import schedule_from_json
 from pytest_reflex.errors import InputError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
@@ -17,16 +18,13 @@ from pytest_reflex.runners.onnx import WEIGHTS_PLACE, Optimization
 
 if TYPE_CHECKING:
     from exporters.bundle.store import StoredBundle
+    from exporters.flow.schedule import Loop
     from pytest_reflex.runners.base import Trajectory
 
 # ONNX Runtime packs a private copy of a weight for every node that multiplies by it, so that an unrolled
 # bundle holds one for each step. Beyond this many bytes the weights are mapped from the file instead:
 # slower to run, far less memory and time to open.
 PREPACK_LIMIT_BYTES = 2 << 30
-
-# How far ONNX Runtime may rewrite a bundle's graphs. Above this it fuses operators, which costs the last
-# bit of their float32: one step of SmolVLA is then 3.3e-6 from PyTorch, not 1.9e-6, for 6 % less time.
-OPTIMIZATION: Optimization = "basic"
 
 
 class BundleRunner(RunnerBase):
@@ -61,31 +59,31 @@ class BundleRunner(RunnerBase):
         disabled_optimizers: Sequence[str] = (),
         config: Mapping[str, str] | None = None,
     ) -> None:
-        manifest = bundle.manifest
+        stated = bundle.stated
         self.name = bundle.called
         self._bundle = bundle
         self._inputs = {spec.name: spec for spec in bundle.inputs}
-        self._noise = manifest["loop"]["noise"] if manifest["loop"] else None
+        loop = stated.loop
+        self._loop = loop = replace(loop, steps=steps) if loop is not None and steps is not None else loop
+        self._steps = loop.steps if loop is not None else steps
+        self._noise = loop.noise if loop is not None else None
         self._rng, self._rng_lock = np.random.default_rng(seed), threading.Lock()
-        self._steps = steps if steps is not None else manifest["steps"]
         if prepack is None:
-            weights = sum(facts["size"] for facts in manifest["files"].values())
-            copies = self._steps if bundle.layout == "unrolled" else 1
+            weights = sum(facts["size"] for facts in stated.files.values())
+            copies = loop.steps if loop is not None and bundle.layout == "unrolled" else 1
             prepack = weights * copies < PREPACK_LIMIT_BYTES
-        # As it was judged, it is run: the manifest says how its sessions were opened.
-        stated = manifest.get("session", {})
-        # The same for every session of this policy.
+        # The same for every session of this policy: as it was judged, which the manifest says, it is run.
         self._options: dict[str, Any] = {
             "provider": provider,
             "prepack": prepack,
             "threads": threads,
-            "optimization": optimization or stated.get("optimization", OPTIMIZATION),
+            "optimization": optimization or stated.optimization,
             "disabled_optimizers": disabled_optimizers,
-            "config": stated.get("config", {}) if config is None else config,
+            "config": stated.config if config is None else config,
         }
         self._unlike = ""
         self.sessions = {
-            role: OnnxRunner(bundle.path / file, **self._options) for role, file in manifest["graphs"].items()
+            role: OnnxRunner(bundle.path / file, **self._options) for role, file in stated.graphs.items()
         }
 
     def open(self) -> None:
@@ -117,7 +115,7 @@ class BundleRunner(RunnerBase):
 
     def facts(self) -> dict[str, Any]:
         first = next(iter(self.sessions.values()))
-        stated = {name: file["sha256"] for name, file in self._bundle.manifest["files"].items()}
+        stated = {name: file["sha256"] for name, file in self._bundle.stated.files.items()}
         ran = {name: found for s in self.sessions.values() for name, found in s.digests().items()}
         unlike = sorted(name for name, found in ran.items() if found != stated.get(name))
         if unlike and not self._bundle.changed:
@@ -130,7 +128,7 @@ class BundleRunner(RunnerBase):
             "family": self._bundle.family,
             "layout": self._bundle.layout,
             "steps": self._steps,
-            "graphs": dict(self._bundle.manifest["graphs"]),
+            "graphs": dict(self._bundle.stated.graphs),
             "sha256": {**stated, **ran},
         }
 
@@ -176,9 +174,9 @@ class BundleRunner(RunnerBase):
         return sizes
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self._bundle.layout != "stepwise":
+        if self._loop is None or self._bundle.layout != "stepwise":
             return self.sessions["model"].run(self._fed(inputs))
-        return {self._bundle.manifest["loop"]["output"]: self._denoised(inputs)[-1]}
+        return {self._loop.output: self._denoised(self._loop, inputs)[-1]}
 
     @property
     def trajectory(self) -> Trajectory | None:
@@ -186,38 +184,36 @@ class BundleRunner(RunnerBase):
 
         None where there is no loop. Where it is inside of the graph, a copy of that is opened which shows it.
         """
-        return None if self._bundle.layout == "single" else self._trajectory
+        return None if self._loop is None else functools.partial(self._trajectory, self._loop)
 
-    def _trajectory(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _trajectory(self, loop: Loop, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         if self._bundle.layout == "stepwise":
             with self:
-                return np.stack(self._denoised(inputs))
+                return np.stack(self._denoised(loop, inputs))
         from exporters.flow.loop_states import with_states
 
-        file = self._bundle.path / self._bundle.manifest["graphs"]["model"]
-        model, names = with_states(file, self._bundle.layout, self._steps)
+        file = self._bundle.path / self._bundle.stated.graphs["model"]
+        model, names = with_states(file, self._bundle.layout, loop.steps)
         config = {**self._options["config"], WEIGHTS_PLACE: str(file.parent)}
         with OnnxRunner(model, name=self.name, **{**self._options, "config": config}) as session:
             outputs = session.run(self._fed(inputs))
         if self._bundle.layout == "loop":
             return outputs[names[0]]
-        return np.stack([outputs[name] for name in (*names, self._bundle.manifest["loop"]["output"])])
+        return np.stack([outputs[name] for name in (*names, loop.output)])
 
     def _fed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the one graph of a layout is given; a ``loop`` is told its number of steps too."""
         extra = {} if self._bundle.layout != "loop" else {"num_steps": np.asarray(self._steps, np.int64)}
         return {**inputs, **extra}
 
-    def _denoised(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _denoised(self, loop: Loop, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Encode the observation once, then ``x += dt * velocity(x, t)``; every ``x``."""
-        loop = self._bundle.manifest["loop"]
-        schedule = schedule_from_json(loop["schedule"])
-        observation = {name: array for name, array in inputs.items() if name != loop["noise"]}
+        observation = {name: array for name, array in inputs.items() if name != loop.noise}
         context = self.sessions["encoder"].run(observation)
-        x, states = inputs[loop["noise"]], []
-        dt = np.float32(schedule.dt(self._steps))
-        for index in range(self._steps):
-            time = np.full(x.shape[:1], schedule.time(index, self._steps), np.float32)
+        x, states = inputs[loop.noise], []
+        dt = np.float32(loop.dt)
+        for now in loop.times:
+            time = np.full(x.shape[:1], now, np.float32)
             velocity = self.sessions["step"].run({"x_t": x, "time": time, **context})["velocity"]
             x = x + dt * velocity
             states.append(x)

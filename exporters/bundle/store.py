@@ -16,6 +16,8 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
+import glob
 import os
 import shutil
 import tempfile
@@ -24,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.bundle.manifest import MANIFEST, read_manifest
+from exporters.bundle.manifest import MANIFEST, Manifest, read_manifest
 from pytest_reflex.errors import BundleError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import RecordedRunner
@@ -36,43 +38,8 @@ FIXTURES = "fixtures.safetensors"
 _ASIDE = "-old"
 
 
-class Described:
-    """What a bundle says of itself, wherever its files are.
-
-    Attributes:
-        manifest: what it says.
-    """
-
-    manifest: Mapping[str, Any]
-
-    @property
-    def called(self) -> str:
-        """What reports call it."""
-        raise NotImplementedError
-
-    @property
-    def family(self) -> str:
-        """Which policy family it was made from; ``module`` for any other ``nn.Module``."""
-        return str(self.manifest["family"])
-
-    @property
-    def layout(self) -> str:
-        """``single``, ``unrolled``, ``loop`` or ``stepwise``."""
-        return str(self.manifest["layout"])
-
-    @property
-    def inputs(self) -> list[InputSpec]:
-        """What the bundle reads, in order, with the meaning that fixtures are drawn from."""
-        return [InputSpec.from_json(spec) for spec in self.manifest["inputs"]]
-
-    @property
-    def outputs(self) -> list[str]:
-        """The names of what it gives."""
-        return [str(output["name"]) for output in self.manifest["outputs"]]
-
-
 @dataclass(frozen=True)
-class StoredBundle(Described):
+class StoredBundle:
     """A bundle on disk.
 
     Attributes:
@@ -88,25 +55,48 @@ class StoredBundle(Described):
     shown: str = ""
     changed: str = ""
 
-    @property
+    @functools.cached_property
     def called(self) -> str:
         return self.shown or str(self.path)
 
+    @functools.cached_property
+    def stated(self) -> Manifest:
+        """What :attr:`manifest` means."""
+        return Manifest.from_json(self.manifest)
+
+    @property
+    def family(self) -> str:
+        """Which policy family it was made from; ``module`` for any other ``nn.Module``."""
+        return self.stated.family
+
+    @property
+    def layout(self) -> str:
+        """``single``, ``unrolled``, ``loop`` or ``stepwise``."""
+        return self.stated.layout
+
+    @property
+    def inputs(self) -> list[InputSpec]:
+        """What the bundle reads, in order, with the meaning that fixtures are drawn from."""
+        return list(self.stated.inputs)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of what it gives."""
+        return self.stated.output_names
+
     def recording(self) -> RecordedRunner:
         """The recorded fixtures of its check, as a reference that needs no torch."""
-        facts = {} if self.changed else self.manifest["files"].get(FIXTURES, {})
-        return RecordedRunner(
-            self.path / FIXTURES, recorded_on=self._recorded_on(), digest=facts.get("sha256")
-        )
-
-    def _recorded_on(self) -> Any:
-        """The machine of the reference in its check; without a check, that of the export."""
-        check = self.manifest.get("check")
-        reference = check.get("reference") if isinstance(check, dict) else None
-        return (reference if isinstance(reference, dict) else self.manifest).get("machine")
+        # Made on the machine of the reference in its check; without a check, on that of the export.
+        reference = (self.stated.check or {}).get("reference")
+        recorded_on = (reference if isinstance(reference, dict) else self.stated.origin).get("machine")
+        facts = None if self.changed else self.stated.files.get(FIXTURES)
+        digest = None if facts is None else facts["sha256"]
+        return RecordedRunner(self.path / FIXTURES, recorded_on=recorded_on, digest=digest)
 
 
-def verified(directory: str | os.PathLike[str], *, to_judge: bool = False) -> StoredBundle:
+def verified(
+    directory: str | os.PathLike[str], *, to_judge: bool = False
+) -> tuple[Path, Mapping[str, Any], str]:
     """The bundle at ``directory``, every file of it checked against the manifest.
 
     Args:
@@ -114,6 +104,9 @@ def verified(directory: str | os.PathLike[str], *, to_judge: bool = False) -> St
         to_judge: open it also when its weights or fixtures were changed since its check, so that a verdict
             can say by how much it is wrong; :attr:`StoredBundle.changed` then names the file and the verdict
             is a fail. A graph that was changed is nothing to run.
+
+    Returns:
+        Its path, its manifest, and what was changed since its check, in words.
 
     Raises:
         BundleError: the directory, the manifest or a file is missing, unreadable, of another size or
@@ -124,17 +117,17 @@ def verified(directory: str | os.PathLike[str], *, to_judge: bool = False) -> St
     # Unlike a path's own methods these take what is too long for a name.
     if not os.path.isdir(path):
         raise BundleError(f"no bundle at {path}: expected a directory that holds {MANIFEST}")
-    manifest = read_manifest(path)
-    graphs = set(manifest["graphs"].values())
+    manifest, stated = read_manifest(path)
+    graphs = set(stated.graphs.values())
     changed = []
-    for name, facts in manifest["files"].items():
+    for name, facts in stated.files.items():
         said = _check_file(path, name, facts)
         if said and (name in graphs or not to_judge):
             raise BundleError(f"{said}; export the bundle again")
         changed += [said] if said else []
     for name in sorted(graphs):
-        _require_own_weights(path / name, manifest["files"])
-    return StoredBundle(path, manifest, changed="; ".join(changed))
+        _require_own_weights(path / name, stated.files)
+    return path, manifest, "; ".join(changed)
 
 
 def _require_own_weights(graph: Path, files: Mapping[str, Any]) -> None:
@@ -269,7 +262,7 @@ def sweep(target: Path) -> None:
     A lock tells the living from the dead also where their process ids mean nothing to each other, as in
     two containers that share a volume.
     """
-    for leftover in target.parent.glob(f".{glob_escape(target.name)}.reflex-*-*"):
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.reflex-*-*"):
         try:
             lock = os.open(leftover, os.O_RDONLY)
         except OSError:
@@ -285,10 +278,6 @@ def sweep(target: Path) -> None:
             pass
         finally:
             os.close(lock)
-
-
-def glob_escape(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def _exchange(stage: Path, target: Path) -> None:
@@ -337,7 +326,7 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def file_facts(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def file_facts(path: Path, names: Sequence[str]) -> dict[str, FileFacts]:
     """Size and SHA-256 of files of ``path``."""
     return {
         name: {"size": (path / name).stat().st_size, "sha256": file_digest(path / name)} for name in names

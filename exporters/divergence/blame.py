@@ -82,8 +82,8 @@ def explain(
     )
 
 
-def _candidate(bundle: StoredBundle, fixture: Mapping[str, Array]) -> Array:
-    with BundleRunner(bundle) as runner:
+def _candidate(bundle: StoredBundle, fixture: Mapping[str, Array], **changes: Any) -> Array:
+    with BundleRunner(bundle, **changes) as runner:
         return next(iter(runner.run(fixture).values()))
 
 
@@ -123,8 +123,7 @@ def _setting(bundle: StoredBundle, fixture: Mapping[str, Array], wanted: Array |
 
     def agrees(**changes: Any) -> bool:
         try:
-            with BundleRunner(bundle, **changes) as policy:
-                got = next(iter(policy.run(fixture).values()))
+            got = _candidate(bundle, fixture, **changes)
         except ReflexError:
             return False
         return bound.holds(_distance(wanted, got))
@@ -134,8 +133,8 @@ def _setting(bundle: StoredBundle, fixture: Mapping[str, Array], wanted: Array |
     if agrees(optimization="disable"):
         return "optimizers (none of those known by name)"
     if agrees(config={}):
-        stated = bundle.manifest.get("session", {}).get("config", {})
-        return f"session options {', '.join(f'{key}={value}' for key, value in stated.items())}"
+        stated = (f"{key}={value}" for key, value in bundle.stated.config.items())
+        return f"session options {', '.join(stated)}"
     if agrees(prepack=False):
         return "packed weights (session.disable_prepacking=1 agrees)"
     if agrees(threads=1):

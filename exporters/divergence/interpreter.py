@@ -11,6 +11,7 @@ import torch
 from torch import fx
 from torch.export.graph_signature import InputKind
 
+from exporters.flow.schedule import Loop
 from exporters.graph.loop_invariant import TIME, X_T
 from exporters.graph.tracing import Traced
 
@@ -50,20 +51,16 @@ class Program:
         program = traced.program
         self.half = half
         self.nodes = [n for n in program.graph.nodes if n.op not in ("placeholder", "output")]
+        self.inputs, self.outputs = traced.given, traced.made
         placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
-        self._fixed: dict[fx.Node, Any] = {}
-        users: list[fx.Node] = []
-        for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
-            if spec.kind is InputKind.USER_INPUT:
-                users.append(node)
-            else:
-                held = program.state_dict if spec.target in program.state_dict else program.constants
-                self._fixed[node] = held[str(spec.target)]
-        self.inputs = dict(zip(traced.inputs, users, strict=True))
+        held = {**program.constants, **program.state_dict}
+        self._fixed: dict[fx.Node, Any] = {
+            node: held[str(spec.target)]
+            for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)
+            if spec.kind is not InputKind.USER_INPUT
+        }
         # Attention whose rows may be all masked is mended behind it: only what is handed on can be compared.
         self.mended = {n.name for n in self.nodes if n.target in _ATTENTION and _all_mended(n)}
-        end = next(n for n in program.graph.nodes if n.op == "output")
-        self.outputs: dict[str, fx.Node] = dict(zip(traced.outputs, end.args[0], strict=True))
 
     def split(self, varying: Iterable[str]) -> tuple[list[fx.Node], list[fx.Node]]:
         """The nodes that depend on none of the inputs ``varying``, and those that do, each in order."""
@@ -104,15 +101,6 @@ class Step:
     given: Mapping[fx.Node, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Clock:
-    """The loop's own arithmetic, as the flow's schedule counts it: one time and one ``dt`` per step."""
-
-    times: Sequence[float]
-    dt: float
-    noise: str
-
-
 class Interpreter:
     """All values of a program, or of a flow's two programs and its loop, in the order of a bundle's graphs.
 
@@ -121,15 +109,15 @@ class Interpreter:
     Args:
         programs: ``{"model": ...}``, or ``{"prefix": ..., "step": ...}``.
         inputs: the fixture, by name.
-        clock: the loop, where there is one.
+        loop: the loop, where there is one.
     """
 
     def __init__(
-        self, programs: Mapping[str, Program], inputs: Mapping[str, Array], clock: Clock | None
+        self, programs: Mapping[str, Program], inputs: Mapping[str, Array], loop: Loop | None
     ) -> None:
         self._programs = programs
         self._inputs = {name: torch.from_numpy(np.array(array)) for name, array in inputs.items()}
-        self._clock = clock
+        self._loop = loop
         self.output: torch.Tensor | None = None
 
     def names(self, half: str) -> dict[str, str]:
@@ -140,29 +128,29 @@ class Interpreter:
 
     def keys(self) -> set[Key]:
         """Every value that it will give."""
-        if self._clock is None:
+        if self._loop is None:
             return {Key("model", None, n.name) for n in self._programs["model"].nodes if _is_tensor(n)}
         prefix, step = self._programs["prefix"], self._programs["step"]
         fixed, varying = step.split((X_T, TIME))
-        every = range(len(self._clock.times))
+        every = range(self._loop.steps)
         once = {Key("prefix", None, n.name) for n in prefix.nodes if _is_tensor(n)}
         once |= {Key("step", None, n.name) for n in fixed if _is_tensor(n)}
-        loop = {Key("loop", i, name) for i in every for name in ("time", "delta", "x_next")}
-        return once | loop | {Key("step", i, n.name) for i in every for n in varying if _is_tensor(n)}
+        once |= {Key("loop", i, name) for i in every for name in ("time", "delta", "x_next")}
+        return once | {Key("step", i, n.name) for i in every for n in varying if _is_tensor(n)}
 
     def __iter__(self) -> Iterator[Step]:
         with torch.no_grad():
-            if self._clock is None:
+            if self._loop is None:
                 program = self._programs["model"]
                 values = program.values(self._inputs)
                 yield from self._run(program, program.nodes, values, None)
                 self.output = values[next(iter(program.outputs.values()))]
             else:
-                yield from self._walk(self._clock)
+                yield from self._walk(self._loop)
 
-    def _walk(self, clock: Clock) -> Iterator[Step]:
+    def _walk(self, loop: Loop) -> Iterator[Step]:
         prefix, step = self._programs["prefix"], self._programs["step"]
-        observation = {name: t for name, t in self._inputs.items() if name != clock.noise}
+        observation = {name: t for name, t in self._inputs.items() if name != loop.noise}
         encoded = prefix.values(observation)
         yield from self._run(prefix, prefix.nodes, encoded, None, keep=prefix.outputs.values())
         context = {name: encoded[node] for name, node in prefix.outputs.items() if name in step.inputs}
@@ -171,14 +159,14 @@ class Interpreter:
         once = step.values(context)
         # A value that only the varying nodes read is needed in every step.
         yield from self._run(step, fixed, once, None, keep={n for v in varying for n in v.all_input_nodes})
-        x = self._inputs[clock.noise]
-        for index, now in enumerate(clock.times):
+        x = self._inputs[loop.noise]
+        for index, now in enumerate(loop.times):
             time = torch.full(x.shape[:1], now, dtype=torch.float32)
             values = {**once, step.inputs[X_T]: x, step.inputs[TIME]: time}
             yield Step(Key("loop", index, "time"), time)
             velocity = step.outputs["velocity"]
             yield from self._run(step, varying, values, index, keep=[velocity])
-            delta = clock.dt * values[velocity]
+            delta = loop.dt * values[velocity]
             yield Step(Key("loop", index, "delta"), delta)
             x = x + delta
             yield Step(Key("loop", index, "x_next"), x)

@@ -54,9 +54,9 @@ def apart(reference: Array, candidate: Array) -> Apart:
     if reference.size == 0:
         return Apart(0.0, (), 0.0)
     if reference.dtype.kind in "iub":
-        wrong = reference != candidate
-        error = np.where(wrong, np.maximum(1.0, _distance(reference, candidate)), 0.0)
-        scale = float(np.abs(reference.astype(np.float64)).max())
+        exact, other = reference.astype(np.float64), candidate.astype(np.float64)
+        error = np.where(reference != candidate, np.maximum(1.0, np.abs(exact - other)), 0.0)
+        scale = float(np.abs(exact).max())
     else:
         with np.errstate(all="ignore"):
             # Exact enough in the arrays' own precision: nearby floats subtract without rounding. Few passes,
@@ -76,10 +76,6 @@ def apart(reference: Array, candidate: Array) -> Apart:
     worst = int(error.argmax())
     index = tuple(int(i) for i in np.unravel_index(worst, reference.shape))
     return Apart(float(error.reshape(-1)[worst]), index, scale)
-
-
-def _distance(a: Array, b: Array) -> Array:
-    return np.abs(a.astype(np.float64) - b.astype(np.float64))
 
 
 def spacing(scale: float) -> float:

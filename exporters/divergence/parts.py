@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters.divergence.interpreter import Key
+from exporters.graph.loop_invariant import holds_graph
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.runners.base import first_line
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 _STEP = re.compile(r"step\.(\d+)/(.+)")
-_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _LOOP_OWN = ("time", "delta", "x_next")
 
 
@@ -74,8 +74,8 @@ def open_graphs(bundle: StoredBundle, models: Mapping[str, ir.Model] | None = No
     Raises:
         ReflexError: a graph holds control flow that this package did not write.
     """
-    models = models or {role: _loaded(bundle.path / f) for role, f in bundle.manifest["graphs"].items()}
-    steps = bundle.manifest["steps"]
+    models = models or {role: _loaded(bundle.path / f) for role, f in bundle.stated.graphs.items()}
+    steps = bundle.stated.steps or 0
     first = next(iter(models.values())).graph
     opsets = dict(first.opset_imports)
     if bundle.layout == "stepwise":
@@ -103,7 +103,7 @@ def open_graphs(bundle: StoredBundle, models: Mapping[str, ir.Model] | None = No
 def _flat(nodes: Iterable[ir.Node]) -> list[ir.Node]:
     found = list(nodes)
     for node in found:
-        if any(a.type in _GRAPHS for a in node.attributes.values()):
+        if holds_graph(node):
             raise ReflexError(
                 f"node {node.name!r} ({node.op_type}) holds a graph of its own; locate reads none"
             )

@@ -60,7 +60,7 @@ def write_reproduction(search: Search, out_dir: Path) -> Path:
     _, value = walked.culprit
     nodes, given = _cluster(value, walked.feed)
     made = subgraph(nodes, graphs, outputs=[value], example=lambda v: given[str(v.name)])
-    _embed(made.model)
+    ir.external_data.load_to_model(made.model)  # it has to stand alone
     out_dir.mkdir(parents=True, exist_ok=True)
     ir.save(made.model, out_dir / "model.onnx")
     arrays: dict[str, Any] = {
@@ -98,11 +98,3 @@ def _cluster(value: ir.Value, feed: dict[str, Array]) -> tuple[list[ir.Node], di
 
     visit(value)
     return order, given
-
-
-def _embed(model: ir.Model) -> None:
-    """Read the weights into the model: it has to stand alone."""
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor):
-            value.const_value = ir.tensor(tensor.numpy().copy(), name=value.name)

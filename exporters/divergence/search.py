@@ -7,19 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from exporters.divergence.blame import explain
-from exporters.divergence.interpreter import Clock, Interpreter, Program
+from exporters.divergence.interpreter import Interpreter, Program
 from exporters.divergence.parts import Graphs, Names, open_graphs
 from exporters.divergence.split import FlowOf, first_differing_module
-from exporters.divergence.walk import Walked, walk
-from exporters.flow.schedule import schedule_from_json
-from exporters.graph.loop_invariant import TIME, X_T
-from exporters.graph.traced_halves import example_sizes, prefix_call, velocity_call
+from exporters.divergence.walk import Walk, Walked
+from exporters.flow.schedule import Loop
+from exporters.graph.traced_halves import example_of, trace_halves
 from exporters.graph.tracing import trace_program
 from pytest_reflex.errors import ReflexError
-from pytest_reflex.inputs import make_fixture
+from pytest_reflex.progress import Progress
 from pytest_reflex.runners import Runner, TorchRunner
 from pytest_reflex.verdict.divergence import Divergence
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from exporters.bundle.store import StoredBundle
 
 Array = np.ndarray[Any, Any]
-Progress = Callable[[str, int, int], None]
 # What the values of one chunk may take; it holds them three times.
 BUDGET_BYTES = 512 << 20
 
@@ -48,7 +45,7 @@ class Deadline:
     def __init__(self, seconds: float, bundle: StoredBundle) -> None:
         self._seconds, self._end = seconds, time.monotonic() + seconds
         self._again = f"reflex locate {bundle.called} --model MODEL"
-        weights = sum(int(facts["size"]) for facts in bundle.manifest.get("files", {}).values())
+        weights = sum(facts["size"] for facts in bundle.stated.files.values())
         if weights > self.BYTES_PER_SECOND * seconds:
             raise ReflexError(f"{weights / 1e9:.1f} GB are too much for {seconds:g} s; run {self._again}")
 
@@ -89,7 +86,7 @@ class Search:
         self._bundle, self._runner, self._flow_of = bundle, reference, flow_of
         self._seed, self._inputs = seed, inputs
         self._report_progress = progress or (lambda stage, done, total: None)
-        self._traced: tuple[dict[str, Program], Clock | None] | None = None
+        self._traced: tuple[dict[str, Program], Loop | None] | None = None
         self._read: Graphs | None = None
         # Of the last walk, for whoever wants to show what it found.
         self.walked: Walked | None = None
@@ -119,23 +116,15 @@ class Search:
                 self._report_progress("trace", 1, 1)
             if deadline is not None:
                 deadline()
-            programs, clock = self._traced
+            programs, loop = self._traced
             expected = next(iter(runner.run(fixture).values()))
             started = time.perf_counter()
-            interpreter = Interpreter(programs, fixture, clock)
+            interpreter = Interpreter(programs, fixture, loop)
             graphs = self._opened(models)
             names = Names({half: interpreter.names(half) for half in programs}, interpreter.keys(), graphs)
             self._report_progress("walk", 0, 1)
-            walked = walk(
-                graphs,
-                interpreter,
-                names,
-                fixture,
-                clock,
-                self._bundle.path,
-                budget_bytes=budget_bytes,
-                deadline=deadline,
-            )
+            folder = self._bundle.path
+            walked = Walk(graphs, interpreter, names, fixture, loop, folder, budget_bytes).run(deadline)
             self.walked, self.graphs = walked, graphs
             self._report_progress("walk", 1, 1)
             seconds = time.perf_counter() - started
@@ -181,51 +170,14 @@ class Search:
 
 def _programs(
     bundle: StoredBundle, runner: TorchRunner, flow_of: FlowOf, seed: int
-) -> tuple[dict[str, Program], Clock | None]:
+) -> tuple[dict[str, Program], Loop | None]:
     """The programs that the bundle's graphs were converted from, traced again in the same way."""
-    specs = bundle.inputs
-    free = {spec.name: spec.free for spec in specs if spec.free}
-    sizes = example_sizes(specs)
-    example = make_fixture([spec.sized(sizes) for spec in specs], seed=seed, fixture_idx=0)
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in example.items()}
     policy = runner.model
     if policy is None:
         raise ReflexError(f"{runner.name} has no model to trace")
-    stated = bundle.manifest["loop"]
-    if stated is None:
-        traced = trace_program(policy, runner.forward, tensors, free=free)
+    example, loop = example_of(bundle.inputs, seed), bundle.stated.loop
+    if loop is None:
+        traced = trace_program(policy, runner.forward, example.tensors(), free=example.free)
         return {"model": Program(traced, "model")}, None
-    flow = flow_of(policy)
-    x_t = tensors.pop(stated["noise"])
-    traced = trace_program(flow, prefix_call(flow), tensors, free=free)
-    prefix = Program(traced, "prefix")
-    schedule, steps = schedule_from_json(stated["schedule"]), bundle.manifest["steps"]
-    clock = Clock([schedule.time(i, steps) for i in range(steps)], schedule.dt(steps), stated["noise"])
-    context, context_free = _context(prefix, free, sizes)
-    now = torch.full(x_t.shape[:1], clock.times[0], dtype=torch.float32)
-    noise_axes = free.get(clock.noise, ())
-    step_free = {**context_free, X_T: list(noise_axes), TIME: list(noise_axes[:1])}
-    step = trace_program(flow, velocity_call(flow), {X_T: x_t, TIME: now, **context}, free=step_free)
-    return {"prefix": prefix, "step": Program(step, "step")}, clock
-
-
-def _context(
-    prefix: Program, free: Mapping[str, Sequence[str | None]], sizes: Mapping[str, int]
-) -> tuple[dict[str, torch.Tensor], dict[str, list[str | None]]]:
-    """Blanks of what the prefix gives, and which of their axes are free."""
-    called: dict[str, str] = {}
-    for name, node in prefix.inputs.items():
-        for size, axis in zip(node.meta["val"].shape, free.get(name, ()), strict=False):
-            if axis and not isinstance(size, int):
-                called[str(size)] = axis
-    blanks: dict[str, torch.Tensor] = {}
-    axes: dict[str, list[str | None]] = {}
-    for name, node in prefix.outputs.items():
-        value = node.meta["val"]
-        axes[name] = [None if isinstance(n, int) else called.get(str(n)) for n in value.shape]
-        shape = [n if isinstance(n, int) else sizes[called[str(n)]] for n in value.shape]
-        blanks[name] = torch.zeros(shape, dtype=value.dtype)
-    return blanks, axes
-
-
-__all__ = ["BUDGET_BYTES", "Deadline", "Search"]
+    halves = trace_halves(flow_of(policy), example, loop)
+    return {half: Program(next(halves), half) for half in ("prefix", "step")}, loop

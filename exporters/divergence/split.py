@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from exporters.divergence.local_error import ULPS, apart, spacing
 from exporters.flow.policy import FlowPolicy
@@ -47,10 +48,11 @@ def first_differing_module(
     Both are run with hooks that look and change nothing; the modules are the same objects.
     """
     policy = runner.model
-    if policy is None or bundle.manifest["loop"] is None:
+    loop = bundle.stated.loop
+    if policy is None or loop is None:
         return "the traced call"
     flow = flow_of(policy)
-    flow.steps = bundle.manifest["steps"]
+    flow.steps = loop.steps
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in fixture.items()}
     theirs = _watched(policy, lambda: runner.run(fixture))
     with torch.no_grad():
@@ -75,13 +77,15 @@ def _watched(policy: nn.Module, run: Callable[[], object]) -> Calls:
     clock = itertools.count()
     with contextlib.ExitStack() as stack:
         for name, module in policy.named_modules():
-            stack.enter_context(_hooked(module, name or type(policy).__name__, seen, clock))
+            for handle in _hooked(module, name or type(policy).__name__, seen, clock):
+                stack.callback(handle.remove)
         run()
     return seen
 
 
-@contextlib.contextmanager
-def _hooked(module: nn.Module, name: str, seen: Calls, clock: Iterator[int]) -> Iterator[None]:
+def _hooked(
+    module: nn.Module, name: str, seen: Calls, clock: Iterator[int]
+) -> tuple[RemovableHandle, RemovableHandle]:
     entered: list[int] = []
     calls = itertools.count()
 
@@ -92,12 +96,7 @@ def _hooked(module: nn.Module, name: str, seen: Calls, clock: Iterator[int]) -> 
         # Seen here and not on entry: other hooks may have changed them in between.
         seen[name, next(calls)] = Call(entered.pop(), next(clock), _samples((args, kwargs)), _samples(output))
 
-    handles = module.register_forward_pre_hook(enter), module.register_forward_hook(leave, with_kwargs=True)
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return module.register_forward_pre_hook(enter), module.register_forward_hook(leave, with_kwargs=True)
 
 
 def _samples(value: object) -> list[Array]:

@@ -14,7 +14,7 @@ import torch
 
 from exporters.divergence.arena import Arena
 from exporters.divergence.parts import Graphs
-from exporters.graph.loop_invariant import clone
+from exporters.graph.loop_invariant import clone, twin
 
 Array = np.ndarray[Any, Any]
 Given = Callable[[ir.Value], Array]
@@ -60,14 +60,10 @@ def subgraph(
 
     def given(value: ir.Value, name: str) -> ir.Value:
         array = example(value)
-        twin = ir.Value(
-            name=name,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        )
+        dtype = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+        placed.append(ir.Value(name=name, shape=ir.Shape(array.shape), type=dtype))
         inputs[name] = value
-        placed.append(twin)
-        return twin
+        return placed[-1]
 
     copies: list[ir.Node] = []
     for node in nodes:
@@ -75,10 +71,7 @@ def subgraph(
             if value is None or value in here:
                 continue
             if value.const_value is not None and value.producer() is None:
-                twin = ir.Value(
-                    name=value.name, shape=value.shape, type=value.type, const_value=value.const_value
-                )
-                weights[str(value.name)] = here[value] = twin
+                weights[str(value.name)] = here[value] = twin(value, value.const_value)
             else:
                 here[value] = given(value, f"given/{value.name}")
         copies += clone([node], here, {})
@@ -97,12 +90,8 @@ def subgraph(
         opset_imports=dict(graphs.opsets),
         name="subgraph",
     )
-    names = {str(v.name) for v in kept}
-    return Subgraph(
-        ir.Model(graph, ir_version=10, producer_name="pytest-reflex"),
-        {name: value for name, value in inputs.items() if name in names},
-        wanted,
-    )
+    model = ir.Model(graph, ir_version=10, producer_name="pytest-reflex")
+    return Subgraph(model, {str(v.name): inputs[str(v.name)] for v in kept}, wanted)
 
 
 class BothWays:

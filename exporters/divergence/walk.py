@@ -13,12 +13,13 @@ import onnx_ir as ir
 import torch
 
 from exporters.divergence.chunks import Chunk, chunks_of
-from exporters.divergence.interpreter import Clock, Interpreter, Key, Step
+from exporters.divergence.interpreter import Interpreter, Key, Step
 from exporters.divergence.lifetimes import Lifetimes
 from exporters.divergence.local_error import Apart, apart, judge_local
 from exporters.divergence.parts import Graphs, Names, Part
 from exporters.divergence.scopes import layer_of, module_of, source_of
 from exporters.divergence.subgraph import BothWays
+from exporters.flow.schedule import Loop
 from pytest_reflex.verdict.divergence import Growth, Location
 
 Array = np.ndarray[Any, Any]
@@ -40,48 +41,32 @@ class Walked:
     expected: Array | None = None
 
 
-def walk(
-    graphs: Graphs,
-    interpreter: Interpreter,
-    names: Names,
-    inputs: Mapping[str, Array],
-    clock: Clock | None,
-    folder: Path,
-    *,
-    budget_bytes: int,
-    deadline: Callable[[], None] | None = None,
-) -> Walked:
-    """Compare every value.
+class Walk:
+    """Compares every value.
 
     Args:
         graphs: the bundle's graphs.
         interpreter: PyTorch's values.
         names: which value of the one is which of the other.
         inputs: the fixture.
-        clock: the loop's times and ``dt``, where there is one.
+        loop: the loop, where there is one.
         folder: where the graphs' weights lie.
-        budget_bytes: how much a chunk's values may take, each of three times.
-        deadline: called between chunks; raises when the time is over.
+        budget: how many bytes a chunk's values may take, each of three times.
     """
-    return _Walk(graphs, interpreter, names, inputs, clock, folder, budget_bytes).run(
-        deadline or (lambda: None)
-    )
 
-
-class _Walk:
     def __init__(
         self,
         graphs: Graphs,
         interpreter: Interpreter,
         names: Names,
         inputs: Mapping[str, Array],
-        clock: Clock | None,
+        loop: Loop | None,
         folder: Path,
         budget: int,
     ) -> None:
         self._graphs, self._interpreter, self._names = graphs, interpreter, names
         self._both = BothWays(graphs, folder)
-        self._inputs, self._clock, self._budget = inputs, clock, budget
+        self._inputs, self._loop, self._budget = inputs, loop, budget
         self._steps: Iterator[Step] = iter(interpreter)
         self._torch: dict[Key, Step] = {}
         self._candidate: dict[ir.Value, Array] = {}
@@ -92,13 +77,15 @@ class _Walk:
         # How many nodes, and ends of parts, are done.
         self._now = 0
 
-    def run(self, deadline: Callable[[], None]) -> Walked:
+    def run(self, deadline: Callable[[], None] | None = None) -> Walked:
+        """Walk once. ``deadline`` is called between chunks; it raises when the time is over."""
         chunks = deque(chunks_of(self._graphs.parts, self._names, self._budget))
         with self._both:
             for part in self._graphs.parts:
                 self._seed(part)
                 while chunks and chunks[0].part is part:
-                    deadline()
+                    if deadline is not None:
+                        deadline()
                     chunk = chunks.popleft()
                     self._compare(chunk)
                     self._let_go(len(chunk.nodes))
@@ -111,22 +98,24 @@ class _Walk:
             self._seen.expected = self._interpreter.output.detach().numpy()
         return self._seen
 
+    def _x(self, loop: Loop) -> Array:
+        """What the loop holds, as the graph has it."""
+        return self._seen.output if self._seen.output is not None else self._inputs[loop.noise]
+
     def _seed(self, part: Part) -> None:
         """The values that the host, or a Loop, gives a part."""
         for name, value in self._graphs.inputs.items():
             if name in self._inputs:
                 self._candidate[value] = self._inputs[name]
-        if part.step is None or self._clock is None:
-            if self._clock is not None and "num_steps" in self._graphs.inputs:
-                steps = np.asarray(len(self._clock.times), np.int64)
+        if part.step is None or self._loop is None:
+            if self._loop is not None and "num_steps" in self._graphs.inputs:
+                steps = np.asarray(self._loop.steps, np.int64)
                 self._candidate[self._graphs.inputs["num_steps"]] = steps
             return
-        x = self._seen.output if self._seen.output is not None else self._inputs[self._clock.noise]
-        batch = x.shape[:1]
-        now = np.full(batch, self._clock.times[part.step], np.float32)
+        x = self._x(self._loop)
         seeds = {
             "x_t": x,
-            "time": now,
+            "time": np.full(x.shape[:1], self._loop.times[part.step], np.float32),
             "loop/x_t": x,
             "loop/index": np.asarray(part.step, np.int64),
             "loop/going": np.asarray(True),
@@ -137,12 +126,11 @@ class _Walk:
 
     def _advance(self, part: Part) -> None:
         """The next ``x``: the host's arithmetic where the layout leaves it to the host."""
-        if part.following is None or self._clock is None or part.step is None:
+        if part.following is None or self._loop is None or part.step is None:
             return
         got = self._candidate[part.following]
         if str(part.following.name) == "velocity":
-            before = self._seen.output if self._seen.output is not None else self._inputs[self._clock.noise]
-            got = before + np.float32(self._clock.dt) * got
+            got = self._x(self._loop) + np.float32(self._loop.dt) * got
             key = Key("loop", part.step, "x_next")
             self._reach({key})
             expected = self._torch[key]

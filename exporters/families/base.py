@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -21,7 +22,7 @@ from pytest_reflex.runners import TorchRunner
 if TYPE_CHECKING:
     from exporters.bundles import Export
 
-__all__ = ["Family", "require_counts"]
+__all__ = ["Family", "require_counts", "set_to"]
 
 
 class Family(ABC):
@@ -180,3 +181,14 @@ def require_counts(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name} is {value!r}, expected a whole number of at least 1")
+
+
+@contextlib.contextmanager
+def set_to(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute at another value, unless that is None; restores what it was."""
+    was = getattr(owner, name)
+    setattr(owner, name, value if value is not None else was)
+    try:
+        yield
+    finally:
+        setattr(owner, name, was)

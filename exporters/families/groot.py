@@ -13,16 +13,15 @@ N1.6 is the same classes without self-attention over the vision-language feature
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from exporters.families import groot_checkpoints
-from exporters.families.base import Family, require_counts
+from exporters.families.base import Family, require_counts, set_to
 from exporters.families.groot_checkpoints import head_of
 from exporters.families.groot_embodiment import one_embodiment
 from exporters.families.options import GROOT
@@ -132,17 +131,6 @@ class _GivenNoise(TorchFunctionMode):
         return self._noise.to(drawn.dtype, copy=True)
 
 
-@contextlib.contextmanager
-def _counted(head: Any, steps: int | None) -> Iterator[None]:
-    """The head keeps its number of steps as an attribute; restores what that said."""
-    said = head.num_inference_timesteps
-    head.num_inference_timesteps = steps if steps is not None else said
-    try:
-        yield
-    finally:
-        head.num_inference_timesteps = said
-
-
 def require_embodiment(embodiment: object, embodiments: int) -> None:
     """Refuse what is no embodiment.
 
@@ -181,12 +169,7 @@ class Groot(Family):
         return groot_checkpoints.load(checkpoint, revision=revision)
 
     def inputs(
-        self,
-        policy: Any,
-        *,
-        tokens: int | None = None,
-        batch: int = 1,
-        embodiment: int | None = None,
+        self, policy: Any, *, tokens: int | None = None, batch: int = 1, embodiment: int | None = None
     ) -> list[InputSpec]:
         """What the action head reads.
 
@@ -238,7 +221,7 @@ class Groot(Family):
         batch = named["noise"].shape[0]
         ids = named["embodiment_id"] if embodiment is None else torch.full((batch,), embodiment)
         backbone = ("backbone_features", "backbone_attention_mask", "image_mask")
-        with _counted(head, steps), _GivenNoise(named["noise"]) as given:
+        with set_to(head, "num_inference_timesteps", steps), _GivenNoise(named["noise"]) as given:
             action = head.get_action(
                 _batch(**{name: named[name] for name in backbone}),
                 _batch(state=named["state"], embodiment_id=ids),

@@ -21,17 +21,10 @@ LEROBOT_PREFIX: Final = "_groot_model."
 # Neither of these shows in a weight's shape, or both sizes would be guessed from a default: a checkpoint
 # must say them itself.
 NEEDED: Final = (
-    "action_horizon",
-    "backbone_embedding_dim",
-    "diffusion_model_cfg",
-    "hidden_size",
-    "input_embedding_dim",
-    "max_action_dim",
-    "max_num_embodiments",
-    "max_state_dim",
-    "num_inference_timesteps",
+    "action_horizon", "backbone_embedding_dim", "diffusion_model_cfg", "hidden_size", "input_embedding_dim",
+    "max_action_dim", "max_num_embodiments", "max_state_dim", "num_inference_timesteps",
     "num_timestep_buckets",
-)
+)  # fmt: skip
 # Trained with, never read when actions are sampled.
 UNUSED: Final = ("mask_token",)
 _PARTS: Final = ("get_action", "_encode_features", "model", "state_encoder", "action_encoder",
@@ -66,13 +59,11 @@ def load(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> 
     stored, dtypes = _stored(files)
     own = head.state_dict()
     missing, unexpected = own.keys() - stored.keys(), stored.keys() - own.keys()
-    checkpoints.require_fit([PREFIX + k for k in missing], [PREFIX + k for k in unexpected], directory)
-    for key in sorted(own):
-        if stored[key].shape != own[key].shape:
-            raise CheckpointError(
-                f"{directory}: {PREFIX}{key} is {list(stored[key].shape)} there, the head that config.json "
-                f"describes has {list(own[key].shape)}"
-            )
+    both = ((PREFIX + k, stored[k].shape, own[k].shape) for k in own.keys() & stored.keys())
+    shapes = [(key, there, here) for key, there, here in both if there != here]
+    checkpoints.require_fit(
+        directory, [PREFIX + k for k in missing], [PREFIX + k for k in unexpected], shapes
+    )
     # A float32 weight stays where it is, mapped from its file; what is stored in half is lifted.
     head.load_state_dict({key: value.float() for key, value in stored.items()}, assign=True)
     head.requires_grad_(False)

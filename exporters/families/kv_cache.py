@@ -25,10 +25,7 @@ class PrefixLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return (
-            torch.cat([self.keys, key_states], dim=-2),
-            torch.cat([self.values, value_states], dim=-2),
-        )
+        return (torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2))
 
     def crop(self, *args: object, **kwargs: object) -> None:
         """Nothing was added, so there is nothing to take away again."""

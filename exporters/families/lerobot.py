@@ -25,7 +25,7 @@ from exporters.families.options import LEROBOT
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs import CameraMask, Gaussian, Image, InputSpec, PromptMask, State, Tokens
 
-__all__ = ["CAMERAS", "LerobotFamily", "bare", "cameras_of", "observation_inputs", "require_versions"]
+__all__ = ["CAMERAS", "LerobotFamily", "cameras_of", "observation_inputs", "require_versions"]
 
 # A base camera and one on each wrist, where a configuration names none.
 CAMERAS = 3
@@ -172,11 +172,6 @@ class LerobotFamily(Family):
             specs.append(InputSpec("state", (batch, config.max_state_dim), "float32", State()))
         noise = (batch, config.chunk_size, config.max_action_dim)
         return [*specs, InputSpec("noise", noise, "float32", Gaussian())]
-
-
-def bare(policy: Any) -> Any:
-    """The model inside of a lerobot policy, or given as it is."""
-    return policy if hasattr(policy, "sample_actions") else policy.model
 
 
 def cameras_of(named: Mapping[str, torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

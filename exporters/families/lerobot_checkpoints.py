@@ -44,6 +44,8 @@ def load(
     if stated.get("type") != family:
         raise checkpoints.family_error(directory, stated.get("type") or stated.get("model_type"), family)
     cls = policy_class()
+    from transformers.initialization import no_init_weights
+
     found = [file.name for file in checkpoints.weight_files(directory)]
     if WEIGHTS not in found:
         raise CheckpointError(
@@ -56,7 +58,8 @@ def load(
         config = _config(directory)
         fit: dict[str, Any] = {}
         try:
-            with _without_init():
+            # Without drawing weights that the checkpoint replaces: modules take no memory until used.
+            with no_init_weights():
                 policy = _noting(cls, fit).from_pretrained(str(directory), config=config, strict=True)
         except Exception as error:
             # Keys that do not fit are named below, better than by whoever stumbled over them.
@@ -64,10 +67,7 @@ def load(
                 raise _unmade(directory, config, error) from error
     if "missing" not in fit:
         raise CheckpointError(f"{directory} was not loaded: {_last_line(said)}")
-    checkpoints.require_fit(fit["missing"], fit["unexpected"], directory)
-    if fit["shapes"]:
-        key, stored, wanted = fit["shapes"][0]
-        raise CheckpointError(f"{directory}: {key} is {stored} there, the model has {wanted}")
+    checkpoints.require_fit(directory, fit["missing"], fit["unexpected"], fit["shapes"])
     if not fit.get("loaded"):
         raise CheckpointError(f"{directory} was not loaded: {_last_line(said)}")
     policy.__class__ = cls
@@ -83,7 +83,7 @@ def _config(directory: Path) -> Any:
         config = PreTrainedConfig.from_pretrained(str(directory))
     except Exception as error:
         raise CheckpointError(
-            f"{directory}/config.json is not as lerobot wants it: {_line(error)}"
+            f"{directory}/config.json is not as lerobot wants it: {checkpoints.said(error)}"
         ) from error
     config.device = "cpu"
     config.compile_model = False
@@ -107,11 +107,8 @@ def _noting(cls: Any, fit: dict[str, Any]) -> Any:
             tied = {k: given.get(own[k].data_ptr()) for k in own if k not in state_dict}
             fit["missing"] = [key for key, source in tied.items() if source is None]
             fit["unexpected"] = [key for key in state_dict if key not in own]
-            fit["shapes"] = sorted(
-                (key, list(value.shape), list(own[key].shape))
-                for key, value in state_dict.items()
-                if key in own and value.shape != own[key].shape
-            )
+            both = ((key, value.shape, own[key].shape) for key, value in state_dict.items() if key in own)
+            fit["shapes"] = [(key, there, here) for key, there, here in both if there != here]
             # Assigned, a float32 weight stays where it is, mapped from its file, and is read when it is used;
             # what is stored in half is lifted, and nothing is narrowed to what the policy was made as.
             lifted = {k: v.float() if v.is_floating_point() else v for k, v in state_dict.items()}
@@ -127,15 +124,6 @@ def _noting(cls: Any, fit: dict[str, Any]) -> Any:
     return Noting
 
 
-@contextlib.contextmanager
-def _without_init() -> Iterator[None]:
-    """Make modules without drawing weights that the checkpoint replaces: they take no memory until used."""
-    from transformers.initialization import no_init_weights
-
-    with no_init_weights():
-        yield
-
-
 def _unmade(directory: Path, config: Any, error: Exception) -> CheckpointError:
     base = getattr(config, "vlm_model_name", None)
     if base is not None and isinstance(error, OSError):
@@ -144,7 +132,7 @@ def _unmade(directory: Path, config: Any, error: Exception) -> CheckpointError:
             "they are neither in the local hub cache nor can they be fetched; where there is network, run "
             f"`hf download {base} --include '*.json' --include '*.txt'` (no weights are needed)"
         )
-    return CheckpointError(f"{directory} cannot be loaded: {_line(error)}")
+    return CheckpointError(f"{directory} cannot be loaded: {checkpoints.said(error)}")
 
 
 def _stored_dtype(file: Path) -> str:
@@ -155,7 +143,7 @@ def _stored_dtype(file: Path) -> str:
         with safe_open(file, framework="pt") as opened:
             kinds = {opened.get_slice(key).get_dtype() for key in opened.keys()}  # noqa: SIM118  # no mapping
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read: {_line(error)}") from error
+        raise CheckpointError(f"{file} cannot be read: {checkpoints.said(error)}") from error
     return "+".join(sorted(_DTYPES[kind] for kind in kinds if kind in _DTYPES))
 
 
@@ -175,7 +163,3 @@ def _quiet(said: io.StringIO) -> Iterator[None]:
 def _last_line(said: io.StringIO) -> str:
     lines = [line.strip() for line in said.getvalue().splitlines() if "not load" in line]
     return lines[-1] if lines else "lerobot gave no reason"
-
-
-def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from exporters import checkpoints
 from pytest_reflex.errors import CheckpointError, InputError
 
 PREPROCESSOR = "policy_preprocessor.json"
@@ -95,6 +96,6 @@ def _pipeline(directory: Path) -> Callable[[dict[str, Any]], Mapping[str, Any]]:
             str(directory), config_filename=PREPROCESSOR, overrides={"device_processor": {"device": "cpu"}}
         )
     except Exception as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CheckpointError(f"{directory / PREPROCESSOR} cannot be made: {first}") from error
+        made = directory / PREPROCESSOR
+        raise CheckpointError(f"{made} cannot be made: {checkpoints.said(error)}") from error
     return pipeline

@@ -10,6 +10,8 @@ from typing import Final
 class Option:
     """A whole number that a family's ``inputs`` and ``export`` take by this name.
 
+    Families that share a name share the whole option; ``reflex export`` refuses two that differ.
+
     Attributes:
         name: the keyword; ``reflex export`` has it with dashes.
         help: what the command line says of it.

@@ -11,25 +11,13 @@ from typing import Any
 
 import torch
 
-from exporters.families.kv_cache import cache_tensors, prefix_cache
-from exporters.families.lerobot import LerobotFamily, bare, cameras_of
+from exporters.families.lerobot import LerobotFamily, cameras_of
+from exporters.families.lerobot_flow import LerobotFlow
 from exporters.flow.policy import Context, FlowPolicy
 
 
-class OpenPIFlow(FlowPolicy):
-    """The two halves of lerobot's pi0 and pi0.5, each the calls that ``sample_actions`` makes.
-
-    Where a prompt ends early, the rows of its padding are masked whole. lerobot masks with a finite
-    number, so that their attention is uniform, in ONNX Runtime as in torch, and no NaN.
-    """
-
-    def __init__(self, policy: Any) -> None:
-        super().__init__()
-        self.policy = policy
-
-    @property
-    def model(self) -> Any:
-        return bare(self.policy)
+class OpenPIFlow(LerobotFlow):
+    """The two halves of lerobot's pi0 and pi0.5."""
 
     def prefix(  # type: ignore[override]
         self,
@@ -44,32 +32,9 @@ class OpenPIFlow(FlowPolicy):
         embeds, pad_masks, att_masks = model.embed_prefix(*cameras_of(observation), lang_tokens, lang_masks)
         # sample_actions sets it, and leaves it set.
         model.paligemma_with_expert.paligemma.model.language_model.config._attn_implementation = "eager"
-        _, cache = model.paligemma_with_expert.forward(
-            attention_mask=prepare_attention_masks_4d(make_att_2d_masks(pad_masks, att_masks)),
-            position_ids=torch.cumsum(pad_masks, dim=1) - 1,
-            past_key_values=None,
-            inputs_embeds=[embeds, None],
-            use_cache=True,
-        )
-        context = {**cache_tensors(cache), "prefix_pad_masks": pad_masks}
+        attention_mask = prepare_attention_masks_4d(make_att_2d_masks(pad_masks, att_masks))
+        context = self.encoded(model.paligemma_with_expert, embeds, pad_masks, attention_mask)
         return {**context, "state": observation["state"]} if "state" in observation else context
-
-    def velocity(  # type: ignore[override]
-        self,
-        x_t: torch.Tensor,  # [B, T, D]
-        time: torch.Tensor,  # [B]
-        prefix_pad_masks: torch.Tensor,  # [B, S] bool
-        **context: torch.Tensor,
-    ) -> torch.Tensor:
-        state = {"state": context["state"]} if "state" in context else {}
-        velocity: torch.Tensor = self.model.denoise_step(
-            prefix_pad_masks=prefix_pad_masks,
-            past_key_values=prefix_cache(context),
-            x_t=x_t,
-            timestep=time,
-            **state,
-        )
-        return velocity
 
 
 class OpenPIFamily(LerobotFamily):

@@ -112,12 +112,9 @@ class TransformersPI0(Family):
                     ignore_mismatched_sizes=True,
                 )
         except Exception as error:
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise CheckpointError(f"{directory} cannot be loaded: {first}") from error
-        checkpoints.require_fit(info["missing_keys"], info["unexpected_keys"], directory)
-        if info.get("mismatched_keys"):
-            key, stored, wanted = min(info["mismatched_keys"])
-            raise CheckpointError(f"{directory}: {key} is {list(stored)} there, the model has {list(wanted)}")
+            raise CheckpointError(f"{directory} cannot be loaded: {checkpoints.said(error)}") from error
+        shapes = info.get("mismatched_keys") or ()
+        checkpoints.require_fit(directory, info["missing_keys"], info["unexpected_keys"], shapes)
         checkpoints.remember(policy, checkpoint, directory, stored_dtype=config.get("dtype"))
         policy.eval()
         return policy

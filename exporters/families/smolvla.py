@@ -7,34 +7,22 @@ layer of its action expert attends across to the prefix alone, and actions atten
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from exporters.families.kv_cache import cache_tensors, prefix_cache
-from exporters.families.lerobot import LerobotFamily, bare, cameras_of
+from exporters.families.base import set_to
+from exporters.families.lerobot import LerobotFamily, cameras_of
+from exporters.families.lerobot_flow import LerobotFlow
 from exporters.flow.policy import Context, FlowPolicy
 from pytest_reflex.errors import InputError
 
 __all__ = ["FAMILY", "SmolVLAFlow", "export", "flow", "inputs", "load", "reference"]
 
 
-class SmolVLAFlow(FlowPolicy):
-    """The two halves of lerobot's SmolVLA, each the calls that ``sample_actions`` makes.
-
-    Where a prompt ends early, the rows of its padding are masked whole. lerobot masks with a finite
-    number, so that their attention is uniform, in ONNX Runtime as in torch, and no NaN.
-    """
-
-    def __init__(self, policy: Any) -> None:
-        super().__init__()
-        self.policy = policy
-
-    @property
-    def model(self) -> Any:
-        return bare(self.policy)
+class SmolVLAFlow(LerobotFlow):
+    """The two halves of lerobot's SmolVLA."""
 
     def prefix(  # type: ignore[override]
         self,
@@ -46,33 +34,11 @@ class SmolVLAFlow(FlowPolicy):
     ) -> Context:
         from lerobot.policies.common.vla_utils import make_att_2d_masks
 
-        model = self.model
-        embeds, pad_masks, att_masks = model.embed_prefix(
-            *cameras_of(cameras), lang_tokens, lang_masks, state=state
-        )
-        _, cache = model.vlm_with_expert.forward(
-            attention_mask=make_att_2d_masks(pad_masks, att_masks),
-            position_ids=torch.cumsum(pad_masks, dim=1) - 1,
-            past_key_values=None,
-            inputs_embeds=[embeds, None],
-            use_cache=model.config.use_cache,
-        )
-        return {**cache_tensors(cache), "prefix_pad_masks": pad_masks}
-
-    def velocity(  # type: ignore[override]
-        self,
-        x_t: torch.Tensor,  # [B, T, D]
-        time: torch.Tensor,  # [B]
-        prefix_pad_masks: torch.Tensor,  # [B, S] bool
-        **cached: torch.Tensor,
-    ) -> torch.Tensor:
-        velocity: torch.Tensor = self.model.denoise_step(
-            prefix_pad_masks=prefix_pad_masks,
-            past_key_values=prefix_cache(cached),
-            x_t=x_t,
-            timestep=time,
-        )
-        return velocity
+        model, images = self.model, cameras_of(cameras)
+        embeds, pad_masks, att_masks = model.embed_prefix(*images, lang_tokens, lang_masks, state=state)
+        attention_mask = make_att_2d_masks(pad_masks, att_masks)
+        use_cache = model.config.use_cache
+        return self.encoded(model.vlm_with_expert, embeds, pad_masks, attention_mask, use_cache=use_cache)
 
 
 class SmolVLA(LerobotFamily):
@@ -88,7 +54,8 @@ class SmolVLA(LerobotFamily):
 
     def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
         model = self.inner(policy)
-        with _counted(model.config, steps):
+        # It takes the number of steps from its configuration alone.
+        with set_to(model.config, self.counted, steps):
             actions: torch.Tensor = model.sample_actions(
                 *cameras_of(named), named["lang_tokens"], named["lang_masks"], named["state"],
                 noise=named["noise"],
@@ -109,17 +76,6 @@ class SmolVLA(LerobotFamily):
                 "image features; set one"
             )
         return int(first.shape[-2]), int(first.shape[-1])
-
-
-@contextlib.contextmanager
-def _counted(config: Any, steps: int | None) -> Iterator[None]:
-    """SmolVLA takes the number of steps from its configuration alone; restores what that said."""
-    said = config.num_steps
-    config.num_steps = steps if steps is not None else said
-    try:
-        yield
-    finally:
-        config.num_steps = said
 
 
 FAMILY = SmolVLA()

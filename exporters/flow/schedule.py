@@ -74,6 +74,37 @@ class BucketedSchedule:
 Schedule = EulerSchedule | BucketedSchedule
 
 
+@dataclass(frozen=True)
+class Loop:
+    """A flow's loop, ``x += dt * velocity(x, time)`` from noise to actions, whoever runs it.
+
+    Attributes:
+        schedule: how it counts its time.
+        steps: how many steps it takes.
+        noise: the input that it starts from.
+        output: what it gives.
+    """
+
+    schedule: Schedule
+    steps: int
+    noise: str
+    output: str
+
+    @property
+    def dt(self) -> float:
+        """The step's length, a float64."""
+        return self.schedule.dt(self.steps)
+
+    @property
+    def times(self) -> list[float]:
+        """The time of each step, float64 numbers that the policy sees as float32."""
+        return [self.schedule.time(index, self.steps) for index in range(self.steps)]
+
+    def to_json(self) -> dict[str, object]:
+        """All but the steps, which a manifest says beside it."""
+        return {"noise": self.noise, "output": self.output, "schedule": self.schedule.to_json()}
+
+
 def schedule_from_json(stored: Mapping[str, Any]) -> Schedule:
     """The schedule that ``to_json`` wrote.
 

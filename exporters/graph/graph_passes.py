@@ -6,12 +6,12 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from pytest_reflex.errors import TracingError
+from pytest_reflex.runners.external_data import FileFacts
 
 # Small tensors (shapes, axes, scalars) stay in the graph, where optimizers and readers look for them.
 INLINE_BYTES = 1024
@@ -159,14 +159,14 @@ def name_ends(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) ->
         graph.outputs[index].name = name
 
 
-def write_graph(model: ir.Model, directory: Path, stem: str) -> dict[str, dict[str, Any]]:
+def write_graph(model: ir.Model, directory: Path, stem: str) -> dict[str, FileFacts]:
     """Write ``stem.onnx`` and, if it has weights, ``stem.onnx.data``; only one tensor is in memory at a time.
 
     Returns:
         Size and SHA-256 by file name.
     """
     graph_file, data_file = f"{stem}.onnx", f"{stem}.onnx.data"
-    files: dict[str, dict[str, Any]] = {}
+    files: dict[str, FileFacts] = {}
     digest, offset = hashlib.sha256(), 0
     with (directory / data_file).open("wb") as stream:
         for value in model.graph.initializers.values():

@@ -9,27 +9,17 @@ The cost of tracing does not depend on N in any of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from exporters.flow.schedule import BucketedSchedule, Layout, Schedule
+from exporters.flow.schedule import BucketedSchedule, Layout, Loop, Schedule
 from exporters.graph.loop_invariant import HALF_KEY, Encoder, check_fit, dims, qualify
 
 STEP_KEY = "pytest_reflex.step"
 STEPS = "num_steps"
-
-
-@dataclass(frozen=True)
-class Loop:
-    """What the composer has to know of the loop besides the two graphs."""
-
-    schedule: Schedule
-    steps: int
-    noise: str
-    output: str
 
 
 def compose(prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout) -> dict[str, ir.Model]:
@@ -58,104 +48,105 @@ def compose(prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout) -> dic
     return {"model": _looped(encoder, loop)}
 
 
+@dataclass(frozen=True)
+class _Scope:
+    """Where the loop's own nodes go, what their names begin with, and what is noted on them."""
+
+    name: str
+    append: Callable[[ir.Node], object]
+    metadata: dict[str, str]
+
+    def emit(
+        self, op: str, inputs: Sequence[ir.Value], name: str, like: ir.Value, **attributes: int
+    ) -> ir.Value:
+        """The output, of type and shape as ``like``, of a new node."""
+        output = ir.Value(name=f"{self.name}/{name}", shape=like.shape, type=like.type)
+        node = ir.node(
+            op, inputs, attributes, name=output.name, outputs=[output], metadata_props=self.metadata
+        )
+        self.append(node)
+        return output
+
+
+def _typed(name: str, dtype: ir.DataType, shape: Sequence[int] = ()) -> ir.Value:
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
 def _unrolled(encoder: Encoder, loop: Loop) -> ir.Model:
     graph = encoder.graph
     x = _noise_input(encoder, loop.noise)
-    dt = encoder.constant("schedule/dt", np.asarray(loop.schedule.dt(loop.steps), np.float32))
+    dt = encoder.constant("schedule/dt", np.asarray(loop.dt, np.float32))
     batch = _static_batch(encoder.time)
-    for index in range(loop.steps):
-        scope = f"step.{index}"
-        metadata = {HALF_KEY: "step", STEP_KEY: str(index)}
-        now = np.float32(loop.schedule.time(index, loop.steps))
+    for index, now in enumerate(loop.times):
+        scope = _Scope(f"step.{index}", graph.append, {HALF_KEY: "step", STEP_KEY: str(index)})
         if batch is not None:
-            time = encoder.constant(f"{scope}/time", np.full((batch,), now, np.float32))
+            time = encoder.constant(f"{scope.name}/time", np.full((batch,), now, np.float32))
         else:
-            scalar = encoder.constant(f"{scope}/time_scalar", np.asarray(now, np.float32))
-            time = _time_for_batch(encoder, graph.append, scalar, x, scope, metadata)
-        nodes, velocity = encoder.step(x, time, scope, metadata)
+            scalar = encoder.constant(f"{scope.name}/time_scalar", np.asarray(now, np.float32))
+            time = _time_for_batch(encoder, scope, scalar, x)
+        nodes, velocity = encoder.step(x, time, scope.name, scope.metadata)
         graph.extend(nodes)
-        x = _advance(graph.append, x, velocity, dt, scope, metadata)
+        x = _advance(scope, x, velocity, dt)
     return encoder.close(x, loop.output)
 
 
 def _looped(encoder: Encoder, loop: Loop) -> ir.Model:
     graph = encoder.graph
     noise = _noise_input(encoder, loop.noise)
-    steps = ir.Value(
-        name=STEPS,
-        shape=ir.Shape([]),
-        type=ir.TensorType(ir.DataType.INT64),
-        const_value=ir.tensor(np.asarray(loop.steps, np.int64), name=STEPS),
-    )
-    graph.inputs.append(steps)
     # An input that is also an initializer is one with a default.
+    steps = encoder.constant(STEPS, np.asarray(loop.steps, np.int64))
+    graph.inputs.append(steps)
     graph.register_initializer(steps)
 
-    def typed(name: str, dtype: ir.DataType, shape: Sequence[int] = ()) -> ir.Value:
-        return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
-
-    counter, going = typed("loop/index", ir.DataType.INT64), typed("loop/going", ir.DataType.BOOL)
+    counter, going = _typed("loop/index", ir.DataType.INT64), _typed("loop/going", ir.DataType.BOOL)
     x = ir.Value(name="loop/x_t", shape=noise.shape, type=noise.type)
     body: list[ir.Node] = []
-    metadata = {HALF_KEY: "step"}
-
-    def emit(
-        op: str, inputs: Sequence[ir.Value], name: str, dtype: ir.DataType, **attributes: int
-    ) -> ir.Value:
-        node = ir.node(op, inputs, attributes=attributes, name=f"loop/{name}")
-        node.metadata_props.update(metadata)
-        node.outputs[0].name = f"loop/{name}"
-        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(dtype), ir.Shape([])
-        body.append(node)
-        return node.outputs[0]
-
-    dt, scalar = _clock(encoder, loop.schedule, emit, steps, counter)
-    time = _time_for_batch(encoder, body.append, scalar, x, "loop", metadata)
-    nodes, velocity = encoder.step(x, time, "loop/step", metadata)
+    scope = _Scope("loop", body.append, {HALF_KEY: "step"})
+    dt, scalar = _clock(encoder, loop.schedule, scope, steps, counter)
+    time = _time_for_batch(encoder, scope, scalar, x)
+    nodes, velocity = encoder.step(x, time, "loop/step", scope.metadata)
     body.extend(nodes)
-    following = _advance(body.append, x, velocity, dt, "loop", metadata)
-    still = emit("Identity", [going], "still_going", ir.DataType.BOOL)
+    following = _advance(scope, x, velocity, dt)
+    still = scope.emit("Identity", [going], "still_going", going)
     inner = ir.Graph([counter, going, x], [still, following], nodes=body, name="denoising_step")
 
     true = encoder.constant("schedule/true", np.asarray(True))
-    node = ir.node(
-        "Loop",
-        [steps, true, noise],
-        attributes={"body": inner},
-        name="denoise",
-    )
-    node.metadata_props.update(metadata)
-    node.outputs[0].type, node.outputs[0].shape = noise.type, noise.shape
+    actions = ir.Value(name=loop.output, shape=noise.shape, type=noise.type)
+    node = ir.node("Loop", [steps, true, noise], {"body": inner}, name="denoise", outputs=[actions])
+    node.metadata_props.update(scope.metadata)
     graph.append(node)
-    return encoder.close(node.outputs[0], loop.output)
+    return encoder.close(actions, loop.output)
 
 
 def _clock(
-    encoder: Encoder, schedule: Schedule, emit: Callable[..., ir.Value], steps: ir.Value, counter: ir.Value
+    encoder: Encoder, schedule: Schedule, scope: _Scope, steps: ir.Value, counter: ir.Value
 ) -> tuple[ir.Value, ir.Value]:
     """``dt`` and the time of step ``counter``, float32 scalars of the loop's body.
 
     Counted in float64, as the upstream's Python floats are, operation for operation, and rounded once.
     """
-    whole, double, single = ir.DataType.INT64, ir.DataType.DOUBLE, ir.DataType.FLOAT
+
+    def emit(op: str, inputs: Sequence[ir.Value], name: str, dtype: ir.DataType) -> ir.Value:
+        to = {"to": int(dtype)} if op == "Cast" else {}
+        return scope.emit(op, inputs, name, _typed(name, dtype), **to)
 
     def constant(name: str, value: float) -> ir.Value:
         return encoder.constant(f"schedule/{name}", np.asarray(value, np.float64))
 
-    steps64 = emit("Cast", [steps], "steps", double, to=int(double))
-    index = emit("Cast", [counter], "index64", double, to=int(double))
+    whole, double, single = ir.DataType.INT64, ir.DataType.DOUBLE, ir.DataType.FLOAT
+    steps64 = emit("Cast", [steps], "steps", double)
+    index = emit("Cast", [counter], "index64", double)
     if isinstance(schedule, BucketedSchedule):
         dt64 = emit("Div", [constant("span", 1.0), steps64], "dt64", double)
         fraction = emit("Div", [index, steps64], "fraction", double)
         buckets = emit("Mul", [fraction, constant("buckets", schedule.buckets)], "buckets", double)
         # A cast to an integer cuts off, as Python's int() does.
-        time = emit("Cast", [buckets], "bucket", whole, to=int(whole))
+        time = emit("Cast", [buckets], "bucket", whole)
     else:
         dt64 = emit("Div", [constant("span", schedule.end - schedule.start), steps64], "dt64", double)
         elapsed = emit("Mul", [index, dt64], "elapsed", double)
         time = emit("Add", [constant("start", schedule.start), elapsed], "time64", double)
-    dt = emit("Cast", [dt64], "dt", single, to=int(single))
-    return dt, emit("Cast", [time], "time_scalar", single, to=int(single))
+    return emit("Cast", [dt64], "dt", single), emit("Cast", [time], "time_scalar", single)
 
 
 def _noise_input(encoder: Encoder, name: str) -> ir.Value:
@@ -169,49 +160,16 @@ def _static_batch(time: ir.Value) -> int | None:
     return batch if isinstance(batch, int) else None
 
 
-def _time_for_batch(
-    encoder: Encoder,
-    append: Callable[[ir.Node], object],
-    scalar: ir.Value,
-    x_t: ir.Value,
-    scope: str,
-    metadata: Mapping[str, str],
-) -> ir.Value:
+def _time_for_batch(encoder: Encoder, scope: _Scope, scalar: ir.Value, x_t: ir.Value) -> ir.Value:
     """``scalar`` repeated over the batch of ``x_t``."""
     batch = _static_batch(encoder.time)
     if batch is not None:
         shape = encoder.constant("schedule/batch", np.asarray([batch], np.int64))
     else:
-        size = ir.node("Shape", [x_t], attributes={"start": 0, "end": 1}, name=f"{scope}/batch")
-        size.outputs[0].name = f"{scope}/batch"
-        size.outputs[0].type, size.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([1])
-        size.metadata_props.update(metadata)
-        append(size)
-        shape = size.outputs[0]
-    node = ir.node("Expand", [scalar, shape], name=f"{scope}/time")
-    node.outputs[0].name = f"{scope}/time"
-    node.outputs[0].type, node.outputs[0].shape = encoder.time.type, encoder.time.shape
-    node.metadata_props.update(metadata)
-    append(node)
-    return node.outputs[0]
+        shape = scope.emit("Shape", [x_t], "batch", _typed("batch", ir.DataType.INT64, [1]), start=0, end=1)
+    return scope.emit("Expand", [scalar, shape], "time", encoder.time)
 
 
-def _advance(
-    append: Callable[[ir.Node], object],
-    x: ir.Value,
-    velocity: ir.Value,
-    dt: ir.Value,
-    scope: str,
-    metadata: Mapping[str, str],
-) -> ir.Value:
+def _advance(scope: _Scope, x: ir.Value, velocity: ir.Value, dt: ir.Value) -> ir.Value:
     """``x + dt * velocity``: two roundings, as in torch."""
-    result = x
-    for op, inputs, name in (("Mul", None, "delta"), ("Add", x, "x_next")):
-        left, right = (dt, velocity) if inputs is None else (inputs, result)
-        node = ir.node(op, [left, right], name=f"{scope}/{name}")
-        node.outputs[0].name = f"{scope}/{name}"
-        node.outputs[0].type, node.outputs[0].shape = x.type, x.shape
-        node.metadata_props.update(metadata)
-        append(node)
-        result = node.outputs[0]
-    return result
+    return scope.emit("Add", [x, scope.emit("Mul", [dt, velocity], "delta", x)], "x_next", x)

@@ -43,10 +43,14 @@ def check_fit(prefix: ir.Model, step: ir.Model) -> None:
                 f"the graph calls local functions, which were not inlined: {list(model.functions)}"
             )
         for node in model.graph:
-            if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
+            if holds_graph(node):
                 raise TracingError(
                     f"node {node.name!r} ({node.op_type}) holds a graph of its own; trace it flat"
                 )
+
+
+def holds_graph(node: ir.Node) -> bool:
+    return any(attribute.type in _GRAPHS for attribute in node.attributes.values())
 
 
 def dims(value: ir.Value) -> list[int | str | None]:
@@ -104,7 +108,7 @@ class Encoder:
             if shared.dtype != value.dtype or dims(shared) != dims(value):
                 raise TracingError(f"{name!r} is another tensor in the prefix than in the step")
             if shared is value:
-                initializers[name] = _twin(value, value.const_value)
+                initializers[name] = twin(value, value.const_value)
             here[value] = initializers[name]
         self._initializers = initializers
         self.graph.extend(clone(fixed, here, {HALF_KEY: "step"}))
@@ -139,21 +143,17 @@ class Encoder:
 
     def finish(self) -> ir.Model:
         """The encoder as a model of its own: observation -> what the step reads."""
-        for value in self.reads:
-            own = self.here[value]
-            self.graph.outputs.append(own)
-        self._register(_used(self.graph))
-        return self.model
+        return self._ended([self.here[value] for value in self.reads])
 
     def step_model(self) -> ir.Model:
         """The varying nodes as a model: ``x_t``, ``time`` and what :meth:`finish` gives -> ``velocity``."""
-        inputs = [_twin(self.x_t), _twin(self.time)]
+        inputs = [twin(self.x_t), twin(self.time)]
         here: dict[ir.Value, ir.Value] = {self.x_t: inputs[0], self.time: inputs[1]}
         for value in self.reads:
-            here[value] = _twin(self.here[value])
+            here[value] = twin(self.here[value])
             inputs.append(here[value])
         for value in self._step.graph.initializers.values():
-            here[value] = _twin(value, value.const_value)
+            here[value] = twin(value, value.const_value)
         nodes = clone(self.varying, here, {HALF_KEY: "step"})
         output = here[self.velocity]
         output.name = VELOCITY
@@ -172,9 +172,7 @@ class Encoder:
     def close(self, output: ir.Value, name: str) -> ir.Model:
         """Make ``output`` the graph's only output."""
         output.name = name
-        self.graph.outputs.append(output)
-        self._register(_used(self.graph))
-        return self.model
+        return self._ended([output])
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """A small constant tensor of the graph."""
@@ -187,13 +185,16 @@ class Encoder:
         self._initializers[name] = value
         return value
 
-    def _register(self, used: set[int]) -> None:
-        """Hold exactly the initializers that some node reads."""
+    def _ended(self, outputs: Iterable[ir.Value]) -> ir.Model:
+        """The model with these outputs, and with exactly the initializers that some node reads."""
+        self.graph.outputs.extend(outputs)
+        used = _used(self.graph)
         for name, value in self._initializers.items():
             if id(value) in used and name not in self.graph.initializers:
                 self.graph.register_initializer(value)
             elif id(value) not in used and name in self.graph.initializers:
                 del self.graph.initializers[name]
+        return self.model
 
 
 def _split(graph: ir.Graph, varying_inputs: Iterable[ir.Value]) -> tuple[list[ir.Node], list[ir.Node]]:
@@ -235,7 +236,7 @@ def clone(
     return copies
 
 
-def _twin(value: ir.Value, tensor: ir.TensorProtocol | None = None) -> ir.Value:
+def twin(value: ir.Value, tensor: ir.TensorProtocol | None = None) -> ir.Value:
     return ir.Value(name=value.name, shape=value.shape, type=value.type, const_value=tensor)
 
 

@@ -65,9 +65,7 @@ def widen_scalars(program: ExportedProgram) -> None:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 if value not in made:
                     made[value] = _lift(
-                        program,
-                        f"scalar_{len(made)}",
-                        torch.tensor(value, dtype=torch.float64),
+                        program, f"scalar_{len(made)}", torch.tensor(value, dtype=torch.float64)
                     )
                 args[index] = made[value]
         node.target, node.args = tensor_overload, tuple(args)

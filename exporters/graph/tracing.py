@@ -19,7 +19,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnxscript import version_converter
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 
 from exporters.graph.graph_passes import (
@@ -80,21 +80,25 @@ def trace(
     Raises:
         TracingError: torch could not trace or convert it, or the graph would narrow a float64 constant.
     """
-    traced = trace_program(owner, call, inputs, free=free)
-    outputs, program, title = traced.outputs, traced.program, type(owner).__name__
-    with torch.no_grad(), _quiet(), _uncollected(), _naming(f"torch.onnx could not convert {title}"):
-        converted = _half("_exported_program_to_onnx_program")(program, registry=_registry())
-        version_converter.convert_version(converted.model, OPSET, fallback=True)
-        refuse_narrowed_constants(converted.model)
-        name_weights(converted.model)
-        transpose_weights(converted.model)
-        converted.optimize()
-    clash = set(inputs) & set(outputs)
-    if clash:
+    return converted(trace_program(owner, call, inputs, free=free))
+
+
+def converted(traced: Traced) -> ir.Model:
+    """The second half of :func:`trace`."""
+    title, outputs = traced.title, traced.outputs
+    with torch.no_grad(), _quiet(), uncollected(), _naming(f"torch.onnx could not convert {title}"):
+        made = _half("_exported_program_to_onnx_program")(traced.program, registry=_registry())
+        model: ir.Model = made.model
+        version_converter.convert_version(model, OPSET, fallback=True)
+        refuse_narrowed_constants(model)
+        name_weights(model)
+        transpose_weights(model)
+        made.optimize()
+    if clash := set(traced.inputs) & set(outputs):
         raise TracingError(f"{sorted(clash)} name both an input and an output of {title}; rename one")
-    model: ir.Model = converted.model
-    name_ends(model, list(inputs), outputs)
-    name_axes(model, free)
+    model = made.model
+    name_ends(model, traced.inputs, outputs)
+    name_axes(model, traced.free)
     brief_metadata(model)
     return model
 
@@ -104,14 +108,31 @@ class Traced:
     """A traced program as it is converted: in functional operators, mended, its constants folded.
 
     Attributes:
+        title: what errors call it.
         program: the program.
         inputs: names of its inputs, in order.
         outputs: names of its outputs, in order.
+        free: what the free axes of its inputs are called; see :func:`trace`.
     """
 
+    title: str
     program: ExportedProgram
     inputs: list[str]
     outputs: list[str]
+    free: Mapping[str, Sequence[str | None]]
+
+    @property
+    def given(self) -> dict[str, fx.Node]:
+        """The nodes that stand for its inputs."""
+        nodes = {node.name: node for node in self.program.graph.nodes}
+        users = self.program.graph_signature.user_inputs
+        return {name: nodes[str(user)] for name, user in zip(self.inputs, users, strict=True)}
+
+    @property
+    def made(self) -> dict[str, fx.Node]:
+        """The nodes that give its outputs."""
+        end = next(node for node in self.program.graph.nodes if node.op == "output")
+        return dict(zip(self.outputs, end.args[0], strict=True))
 
 
 def trace_program(
@@ -131,7 +152,7 @@ def trace_program(
         of = {n: {i: sizes[axis] for i, axis in enumerate(free.get(n, ())) if axis} for n in inputs}
         shapes = (tuple(of.values()),)
     title = type(owner).__name__
-    with torch.no_grad(), _quiet(), _uncollected():
+    with torch.no_grad(), _quiet(), uncollected():
         with _naming(f"torch.export could not trace {title}"):
             # torch guards free sizes with conditions that it cannot always simplify, such as
             # min(n, 4 * n) == n; deferred, they do not fix a size. The check runs several sizes.
@@ -147,7 +168,7 @@ def trace_program(
             fold_constants(program)
             widen_scalars(program)
             zero_masked_rows(program)
-    return Traced(program, list(inputs), outputs)
+    return Traced(title, program, list(inputs), outputs, free)
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
@@ -210,7 +231,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Keep Python from looking for garbage: a trace makes objects by the million that stay until it ends.
 
     To go through them again and again takes a quarter of the time of a trace.

@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
 
 from exporters.bundle import registry
-from exporters.bundle.store import Described
+from exporters.bundle.manifest import MOST_STEPS, Manifest
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.inputs import check_specs
+from pytest_reflex.inputs import InputSpec, check_specs
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.served import ServedRunner
 
-# Far beyond any policy: a reference told to take more would not end.
-_MOST_STEPS: Final = 10_000
-
 
 @dataclass(frozen=True)
-class Served(Described):
+class Served:
     """A bundle behind a socket.
 
     Attributes:
-        url: where it is served.
-        manifest: what the server says of it; its files are the server's, and so is their check.
+        called: where it is served.
+        stated: what the server says of it; its files are the server's, and so is their check.
+        digest: the digest of its manifest.
         api_key: what the server asks for, or None.
     """
 
-    url: str
-    manifest: Mapping[str, Any]
+    called: str
+    stated: Manifest
+    digest: str
     api_key: str | None = field(default=None, repr=False)
 
     @property
-    def called(self) -> str:
-        return self.url
+    def family(self) -> str:
+        """Which policy family it was made from."""
+        return self.stated.family
+
+    @property
+    def inputs(self) -> list[InputSpec]:
+        """What it reads, in order."""
+        return list(self.stated.inputs)
 
     def runner(self, provider: str = "cpu") -> ServedRunner:
         """The served policy as a runner, which must have run on ``provider`` and be the same bundle still."""
-        digest = str(self.manifest["digest"])
-        return ServedRunner(self.url, api_key=self.api_key, provider=provider, digest=digest)
+        return ServedRunner(self.called, api_key=self.api_key, provider=provider, digest=self.digest)
 
     def reference_runner(self, model: object) -> Runner:
         """``model`` as the reference, called as for the bundle itself."""
-        return registry.reference_runner(self, model)
+        return registry.reference_runner(self.stated, model)
 
 
 def open_served(url: str, *, api_key: str | None = None) -> Served:
@@ -61,14 +63,16 @@ def open_served(url: str, *, api_key: str | None = None) -> Served:
     if not isinstance(manifest.get("options", {}), dict):
         raise RunnerError(f"{url} says {manifest['options']!r} of its options; serve it with this version")
     steps = manifest.get("steps")
-    if steps is not None and not (type(steps) is int and 1 <= steps <= _MOST_STEPS):
-        raise RunnerError(f"{url} says that it takes {steps!r} steps; a policy takes 1 to {_MOST_STEPS}")
-    served = Served(url, manifest, api_key)
+    if steps is not None and not (type(steps) is int and 1 <= steps <= MOST_STEPS):
+        raise RunnerError(f"{url} says that it takes {steps!r} steps; a policy takes 1 to {MOST_STEPS}")
     try:
-        check_specs(served.inputs)
-        names = served.outputs
+        inputs = [InputSpec.from_json(spec) for spec in manifest["inputs"]]
+        check_specs(inputs)
+        outputs = [{"name": str(output["name"])} for output in manifest["outputs"]]
     except Exception as error:  # whatever values of a wrong type lead to
         raise RunnerError(f"{url} says what cannot be read of its inputs and outputs: {error}") from error
-    if not names:
+    if not outputs:
         raise RunnerError(f"{url} names no output, so there is nothing to judge")
-    return served
+    family, layout, call = manifest["family"], manifest["layout"], manifest["call"]
+    stated = Manifest(family, layout, inputs, outputs, call=call, steps=steps)
+    return Served(url, stated, manifest["digest"], api_key)

@@ -77,13 +77,7 @@ class Server:
     """
 
     def __init__(
-        self,
-        service: Answers,
-        listening: socket.socket,
-        *,
-        proven: str,
-        api_key: str | None,
-        max_size: int,
+        self, service: Answers, listening: socket.socket, *, proven: str, api_key: str | None, max_size: int
     ) -> None:
         self.proven = proven
         self._service = service

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ from exporters.serving.server import Server, bound
 from pytest_reflex._version import __version__
 from pytest_reflex.errors import BundleError, InputError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.judge.check import check
+from pytest_reflex.progress import Progress
 from pytest_reflex.report.text.terminal import headline
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import wire
@@ -46,9 +47,6 @@ _FAILED: Final = "the policy could not be run on this observation; the server's 
 _INTERNAL: Final = "internal error; the server's log says what"
 
 log = logging.getLogger("reflex.serve")
-
-# (what is being done, how much of it is done, of how much)
-Progress = Callable[[str, int, int], None]
 
 
 class Service:
@@ -194,8 +192,8 @@ def prepared(
 
 
 def _proven_threshold(bundle: Bundle) -> float:
-    verdict = bundle.manifest.get("check")
-    if not isinstance(verdict, dict) or verdict.get("passed") is not True:
+    verdict = bundle.stated.check
+    if verdict is None or verdict.get("passed") is not True:
         raise BundleError(
             f"{bundle.path} is not served: its manifest has no passed verdict; export it with its check"
         )
@@ -231,16 +229,13 @@ def _metadata(bundle: Bundle, policy: BundleRunner, result: ParityResult) -> dic
         "providers_used": list(policy.providers_used),
         "machine": machine.stated(result.candidate.get("machine")),
         "threshold": result.threshold,
-        "proven": {
-            "fixtures": len(result.fixtures),
-            "max_abs_diff": result.max_abs_diff_across_all,
-        },
+        "proven": {"fixtures": len(result.fixtures), "max_abs_diff": result.max_abs_diff_across_all},
     }
 
 
 def manifest_digest(bundle: Bundle) -> str:
     """SHA-256, in hex, over names and digests of all files of the bundle but the manifest."""
-    files = sorted((name, facts["sha256"]) for name, facts in bundle.manifest["files"].items())
+    files = sorted((name, facts["sha256"]) for name, facts in bundle.stated.files.items())
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
+
+
+class FileFacts(TypedDict):
+    """What a manifest says of a file."""
+
+    size: int
+    sha256: str
+
 
 # Numbers of the fields, from onnx.proto3, that lead to a tensor: what they hold, by message.
 _MODEL: Final = {7: "graph", 25: "function"}

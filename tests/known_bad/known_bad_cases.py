@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.bundle.manifest import write_manifest
+from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.store import FIXTURES, file_facts
 from exporters.bundles import open_bundle
 from pytest_reflex.errors import RunnerError
@@ -206,12 +206,10 @@ class Case:
         path.mkdir(parents=True)
         (path / "model.onnx").write_bytes(self.model or b"")
         self.record(path / FIXTURES)
-        manifest = {
-            "family": "module", "layout": "single", "steps": None, "loop": None, "call": {},
-            "graphs": {"model": "model.onnx"}, "inputs": [spec.to_json() for spec in SPECS],
-            "outputs": [{"name": name} for name in OUTPUTS],
-        }  # fmt: skip
-        write_manifest(path, manifest, file_facts(path, ["model.onnx", FIXTURES]))
+        files = file_facts(path, ["model.onnx", FIXTURES])
+        outputs = [{"name": name} for name in OUTPUTS]
+        graphs = {"model": "model.onnx"}
+        write_manifest(path, Manifest("module", "single", SPECS, outputs, graphs=graphs, files=files))
         if self.damage is not None:
             self.damage(path)
 

@@ -6,14 +6,17 @@ import inspect
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from bundle_cases import Reflex
 
 from exporters import FAMILIES, family_of, open_bundle
 from exporters.bundle.registry import GROUP, family_named, known_families
 from pytest_reflex import check
+from pytest_reflex.cli.commands import export
 from pytest_reflex.errors import ReflexError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,6 +85,65 @@ def test_its_options_are_the_command_lines_and_no_other_familys(
         ran = reflex("export", model, tmp_path / "out", option, "2", env=env)
         said = f"{option} was given, and {family} has no such choice; see `reflex export -h`"
         assert (ran.code, ran.err) == (2, f"reflex: error: {said}\n")
+
+
+HAND = """
+from exporters.families.options import Option
+from installed_arm import ArmFamily
+
+class Hand(ArmFamily):
+    name = "hand"
+    options = ({option},)
+
+FAMILY = Hand()
+"""
+HORIZON = "Option('horizon', 'How many actions an arm makes at once.'{})"
+
+
+def install_hand(site: Path, option: str) -> None:
+    """A second family, which has this option."""
+    install(site, "reflex_hand", "hand = installed_hand:FAMILY")
+    (site / "installed_hand.py").write_text(HAND.format(option=option))
+    sys.modules.pop("installed_hand", None)  # another test's
+
+
+def shown() -> list[str]:
+    """The options that ``reflex export`` takes."""
+    return [param.name for param in export.get_params(click.Context(export))]
+
+
+def test_families_may_share_an_option(site: Path) -> None:
+    alone = shown()
+    install_hand(site, HORIZON.format(""))
+    assert shown() == alone
+    assert alone.count("horizon") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (HORIZON.format(", least=2"), "the option --horizon of the installed family 'hand' is Option(name="),
+        (HORIZON.format(", kept=True"), "and of 'arm' Option(name='horizon', "),
+        ("Option('horizon', 'How far it reaches.')", "options of one name must be equal: uninstall"),
+        ("Option('cameras', 'How many eyes.')", "and of this package's own Option(name='cameras', "),
+        ("Option('steps', 'How far it walks.')", "has the option --steps, which `reflex export` has itself"),
+        ("Option('seed', 'What it sows.')", "has the option --seed, which `reflex export` has itself"),
+    ],
+)
+def test_an_option_that_means_two_things_is_refused(option: str, said: str, site: Path) -> None:
+    install_hand(site, option)
+    with pytest.raises(ReflexError) as refused:
+        shown()
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_the_command_refuses_it_in_one_line(arm: Path, site: Path, tmp_path: Path, reflex: Reflex) -> None:
+    install_hand(site, HORIZON.format(", least=2"))
+    ran = reflex("export", arm, tmp_path / "out", env={"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])})
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert ran.err.startswith("reflex: error: the option --horizon of the installed family 'hand' is ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_options_of_our_own_are_what_their_inputs_take() -> None:
