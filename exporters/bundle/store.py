@@ -30,7 +30,7 @@ from exporters.bundle.manifest import MANIFEST, Manifest, read_manifest
 from pytest_reflex.errors import BundleError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import RecordedRunner
-from pytest_reflex.runners.external_data import external_files
+from pytest_reflex.runners.external_data import FileFacts, external_files
 from pytest_reflex.runners.opened_files import file_digest
 
 FIXTURES = "fixtures.safetensors"
