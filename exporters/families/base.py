@@ -168,6 +168,7 @@ class Family(ABC):
             family=self.name,
             layout=layout if layout is not None else self.layout,
             call=kept,
+            sizes=own,
             **options,
         )
 
