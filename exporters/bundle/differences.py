@@ -1,4 +1,4 @@
-"""What a manifest says of its policy, which decides what a reference is asked, beside what that says itself."""
+"""What a manifest says of its policy, beside what that says itself: the first decides what is asked of it."""
 
 from __future__ import annotations
 

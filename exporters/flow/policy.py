@@ -82,7 +82,7 @@ def flow_runner(
         if own is not None:
             told = [name for name in _STEPS if steps and name in inspect.signature(own).parameters]
             gave = own(**inputs, **dict.fromkeys(told[:1], steps))
-            return {flow.output: gave} if isinstance(gave, torch.Tensor) else cast("Context", gave)
+            return {str(flow.output): gave} if isinstance(gave, torch.Tensor) else cast("Context", gave)
         # One that runs its loop in its own way knows how.
         if not isinstance(flow, FlowPolicy) or type(flow).forward is not FlowPolicy.forward:
             return cast("Context", flow(**inputs))
@@ -122,8 +122,8 @@ def own_sampler(flow: nn.Module, inputs: Iterable[str]) -> Callable[..., Any] | 
         return None  # it says itself what is true
     kind = type(flow).__name__
     raise RunnerError(
-        f"{kind} has its own {found[0]}, which its halves are to be judged against, and it cannot be called with "
-        f"{', '.join(names)}; give TorchRunner(policy, call) as the reference, which calls it, and flow=policy"
+        f"{kind} has its own {found[0]}, which is what its halves are judged against, and it cannot be called "
+        f"with {', '.join(names)}; give a TorchRunner(policy, call) that calls it, and flow=policy beside it"
     )
 
 
@@ -138,8 +138,8 @@ def unasked(flow: nn.Module) -> list[str]:
     for path, module in flow.named_modules():
         if path and (names := _samplers(module)):
             return [
-                f"{type(flow).__name__} is judged by its own halves, and {path} ({type(module).__name__}) has "
-                f"a {names[0]} of its own; give a reference that calls it, and flow="
+                f"{type(flow).__name__} is judged by its own halves, and {path} ({type(module).__name__}) "
+                f"has a {names[0]} of its own; give a reference that calls it, and flow="
             ]
     return []
 
