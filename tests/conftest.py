@@ -102,23 +102,22 @@ def reflex(python: list[str]) -> Reflex:
 
 
 @pytest.fixture(scope="session")
-def _kept_traces(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+def _kept_traces(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from traced_once import TracedOnce
-
-    from exporters.graph.tracing import trace
 
     # A worker's directory lies in that of the whole run.
     run = tmp_path_factory.getbasetemp()
     place = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "traces"
     place.mkdir(exist_ok=True)
-    return TracedOnce(trace, place)
+    return TracedOnce(place)
 
 
 @pytest.fixture(scope="module")
-def traced_once(_kept_traces: Callable[..., Any]) -> Iterator[None]:
+def traced_once(_kept_traces: Any) -> Iterator[None]:
     """Exports of this module take the trace that an earlier one of the same content has made."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("exporters.exporting.trace", _kept_traces)
+        patched.setattr("exporters.exporting.trace_halves", _kept_traces.trace_halves)
+        patched.setattr("exporters.exporting.converted", _kept_traces.converted)
         yield
 
 

@@ -11,7 +11,7 @@ from traced_once import TracedOnce
 
 from examples.tiny_pi0 import tiny_pi0
 from exporters import exporting, pi0
-from exporters.graph.tracing import trace
+from pytest_reflex.errors import TracingError
 
 SMALL: dict[str, Any] = {"cameras": 2, "prompt_tokens": 6, "verify": False}
 GRAPHS = ("model.onnx", "model.onnx.data")
@@ -24,8 +24,9 @@ def small() -> Any:
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TracedOnce:
     (tmp_path / "traces").mkdir()
-    once = TracedOnce(trace, tmp_path / "traces")
-    monkeypatch.setattr(exporting, "trace", once)
+    once = TracedOnce(tmp_path / "traces")
+    monkeypatch.setattr(exporting, "trace_halves", once.trace_halves)
+    monkeypatch.setattr(exporting, "converted", once.converted)
     return once
 
 
@@ -65,16 +66,20 @@ def test_a_change_of_a_weight_a_size_a_setting_or_a_function_is_seen(
     assert (kept.made, kept.found) == (10, 0)
 
 
-def test_what_cannot_be_traced_is_not_kept(kept: TracedOnce, tmp_path: Path) -> None:
-    class Branching(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x if x.sum() > 0 else -x
+def test_what_cannot_be_traced_is_not_kept(
+    kept: TracedOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.models.pi0 import modeling_pi0
 
-    from exporters import export
-    from pytest_reflex.errors import TracingError
-    from pytest_reflex.inputs import InputSpec
+    model = small()
 
-    for name in ("first", "again"):
-        with pytest.raises(TracingError):
-            export(Branching(), tmp_path / name, inputs=[InputSpec("x", (2,))], verify=False)
-    assert (kept.made, kept.found) == (0, 0)
+    def broken(self: Any, *args: Any, **named: Any) -> Any:
+        raise RuntimeError("not today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(modeling_pi0.PI0ActionTimeEmbedding, "forward", broken)
+        with pytest.raises(TracingError, match="not today"):
+            pi0.export(model, tmp_path / "p", **SMALL)
+    assert kept.made == 1  # the prefix, which came before it
+    pi0.export(model, tmp_path / "p", **SMALL)
+    assert (kept.made, kept.found) == (3, 0)

@@ -214,17 +214,15 @@ def surroundings(packages: Iterable[str]) -> Mapping[str, str]:
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """What a module holds; its hooks by their order, as their ids are those of the process."""
-    for name, part in vars(module).items():
-        if "_hooks" in name and isinstance(part, dict):
-            order = {key: rank for rank, key in enumerate(sorted(_hook_ids(module)))}
+    held = vars(module)
+    tables = {name: part for name, part in held.items() if "_hooks" in name and isinstance(part, dict)}
+    ids = sorted({key for table in tables.values() for key in table if isinstance(key, int)})
+    order = {key: rank for rank, key in enumerate(ids)}
+    for name, part in held.items():
+        if name in tables:
             yield name, [(order.get(key, key), hook) for key, hook in part.items()]
         elif name != "training":
             yield name, part
-
-
-def _hook_ids(module: nn.Module) -> set[int]:
-    tables = (part for name, part in vars(module).items() if "_hooks" in name and isinstance(part, dict))
-    return {key for table in tables for key in table if isinstance(key, int)}
 
 
 def _version(package: str) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_reflex.report.json.documents import Entry, Run
-from pytest_reflex.verdict.results import RunResult
 
 # Figures within one binary digit of each other are called the same: sums in another order differ as much.
 FACTOR: Final = 2.0
@@ -38,11 +37,10 @@ class Change:
         if self.before is None or self.after is None:
             lone = self.after or self.before
             return f"{self.kind}, {'pass' if lone is not None and lone.result.passed else 'fail'}"
-        before, after = self.before.result, self.after.result
-        was, now = before.passed, after.passed
+        was, now = self.before.result.passed, self.after.result.passed
         if was != now:
             return "passed before, fails now" if was else "failed before, passes now"
-        a, b = _largest(before), _largest(after)
+        a, b = _largest(self.before), _largest(self.after)
         if a == b:
             return "the same"
         if not (a and b and math.isfinite(a) and math.isfinite(b)):
@@ -60,26 +58,25 @@ def compare(before: Run, after: Run) -> list[Change]:
     apart are. A result that is gone is told next to what got worse: nobody judged it.
     """
     old, new = _by_key(before.results), _by_key(after.results)
-    changes = [_change(old.get(key), new.get(key)) for key in {**old, **new}]
+    changes = [
+        Change(_kind(old.get(key), new.get(key)), entry.result.name, old.get(key), new.get(key))
+        for key, entry in {**old, **new}.items()
+    ]
     return sorted(changes, key=lambda c: (KINDS.index(c.kind), c.name))
 
 
-def _change(before: Entry | None, after: Entry | None) -> Change:
-    lone = after or before
-    name = "" if lone is None else lone.result.name
+def _kind(before: Entry | None, after: Entry | None) -> str:
     if before is None or after is None:
-        return Change("new" if before is None else "gone", name, before, after)
-    was, now = before.result.passed, after.result.passed
-    if was != now:
-        return Change("worse" if was else "better", name, before, after)
-    a, b = _largest(before.result), _largest(after.result)
-    kind = "worse" if b > FACTOR * a else "better" if a > FACTOR * b else "same"
-    return Change(kind, name, before, after)
+        return "new" if before is None else "gone"
+    if before.result.passed != after.result.passed:
+        return "worse" if before.result.passed else "better"
+    a, b = _largest(before), _largest(after)
+    return "worse" if b > FACTOR * a else "better" if a > FACTOR * b else "same"
 
 
-def _largest(result: RunResult) -> float:
+def _largest(entry: Entry) -> float:
     """The result's figure; what could not be measured, or is NaN, counts as more than any number."""
-    value = result.max_abs_diff_across_all
+    value = entry.result.max_abs_diff_across_all
     return math.inf if value is None or math.isnan(value) else value
 
 

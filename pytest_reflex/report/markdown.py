@@ -64,8 +64,10 @@ def text(value: object) -> str:
 
 
 def _overview(results: Sequence[RunResult]) -> str:
-    header: tuple[str, ...] = ("verdict", "name", "max_abs_diff", "threshold", "distance", "fixtures failing")
-    rows: list[tuple[str, ...]] = [
+    header = ("verdict", "name", "max_abs_diff", "threshold", "distance", "fixtures failing", "floor")
+    # The last column where anybody asked for it.
+    width = len(header) if any(result.word for result in results) else -1
+    rows = [
         (
             "✅ PASS" if result.passed else "❌ FAIL",
             text(result.name),
@@ -73,13 +75,11 @@ def _overview(results: Sequence[RunResult]) -> str:
             bound(result.threshold),
             distance(result.max_abs_diff_across_all, result.threshold),
             f"{sum(not f.passed for f in result.fixtures)} of {len(result.fixtures)}",
-        )
+            result.word or "-",
+        )[:width]
         for result in results
     ]
-    if any(result.word for result in results):
-        header = (*header, "floor")
-        rows = [(*row, result.word or "-") for row, result in zip(rows, results, strict=True)]
-    return _table(header, rows)
+    return _table(header[:width], rows)
 
 
 def _failure(result: RunResult) -> str:

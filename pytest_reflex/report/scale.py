@@ -51,16 +51,14 @@ def ulp_step(result: RunResult) -> tuple[float, str, float] | None:
         The step, the dtype, and the reference's largest value over all outputs and fixtures; None
         where no float output was measured.
     """
-    found: tuple[float, str, float] | None = None
-    for fixture in result.fixtures:
-        for output in fixture.outputs:
-            bits = _FRACTION_BITS.get(output.dtype)
-            scale = None if output.difference is None else output.difference.scale
-            if bits is not None and scale and math.isfinite(scale):
-                step = math.ldexp(1.0, math.frexp(scale)[1] - 1 - bits)
-                if found is None or step > found[0]:
-                    found = step, output.dtype, float(scale)
-    return found
+    found = [
+        (math.ldexp(1.0, math.frexp(scale)[1] - 1 - bits), output.dtype, float(scale))
+        for fixture in result.fixtures
+        for output in fixture.outputs
+        if (bits := _FRACTION_BITS.get(output.dtype)) is not None and output.difference is not None
+        if (scale := output.difference.scale) and math.isfinite(scale)
+    ]
+    return max(found, key=lambda step: step[0], default=None)
 
 
 def distance(value: float | None, threshold: float) -> str:

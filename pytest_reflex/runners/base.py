@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
+
+from pytest_reflex.errors import RunnerError
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,6 +137,8 @@ class HasTrajectory(Protocol):
 class RunnerBase:
     """Gives a runner ``with runner:``, which opens it and closes it whatever happens."""
 
+    name: str
+
     def open(self) -> None:
         raise NotImplementedError
 
@@ -151,6 +157,12 @@ class RunnerBase:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _opened(self, taken: T | None) -> T:
+        """What :meth:`open` has taken; None where it was not called, which is an error."""
+        if taken is None:
+            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
+        return taken
 
 
 def trajectory_of(runner: object) -> Trajectory | None:

@@ -29,13 +29,6 @@ _ORT_FORMAT: Final = b"ORTM"
 # fused operator rounds otherwise than the operators it replaces.
 Optimization = Literal["disable", "basic", "extended", "all"]
 OPTIMIZATIONS: Final[tuple[Optimization, ...]] = get_args(Optimization)
-_LEVELS: Final = {
-    "disable": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
-
 _DTYPES: Final = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -133,9 +126,8 @@ class OnnxRunner(RunnerBase):
             raise RunnerError(f"{self.name} needs ONNX Runtime; pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what fails comes as an exception, and a probe may fail unseen
-        options.graph_optimization_level = getattr(
-            onnxruntime.GraphOptimizationLevel, _LEVELS[self._optimization]
-        )
+        level = "DISABLE_ALL" if self._optimization == "disable" else f"ENABLE_{self._optimization.upper()}"
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{level}")
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         if not self._prepack:
@@ -191,7 +183,7 @@ class OnnxRunner(RunnerBase):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import numpy as np
 
-        session = self._opened()
+        session = self._opened(self._session)
         self._require_inputs(inputs)
         # ONNX Runtime reads inputs where they lie; it wants them whole and aligned.
         feed = {name: np.require(array, requirements=["C", "A"]) for name, array in inputs.items()}
@@ -212,7 +204,7 @@ class OnnxRunner(RunnerBase):
     def facts(self) -> dict[str, Any]:
         import onnxruntime
 
-        self._opened()
+        self._opened(self._session)
         return {
             "kind": "onnx",
             "name": self.name,
@@ -234,7 +226,7 @@ class OnnxRunner(RunnerBase):
         Raises:
             RunnerError: it is not open.
         """
-        self._opened()
+        self._opened(self._session)
         return self._files.digests() if self._files is not None else {}
 
     def _sha256(self) -> str | dict[str, str]:
@@ -262,11 +254,6 @@ class OnnxRunner(RunnerBase):
         except OSError as error:
             raise RunnerError(f"{self.name} cannot be read: {error.strerror or error}") from error
         return files, f"it takes weights from {lost[0]!r}, which is no file" if lost else ""
-
-    def _opened(self) -> onnxruntime.InferenceSession:
-        if self._session is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
-        return self._session
 
     def _require_inputs(self, inputs: Mapping[str, Array]) -> None:
         missing = [name for name in self.inputs if name not in inputs]

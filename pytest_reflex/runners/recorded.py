@@ -88,11 +88,10 @@ class RecordedRunner(RunnerBase):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         from pytest_reflex.inputs import array_digest
 
-        if self._outputs is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
-        found = self._outputs.get(array_digest(inputs))
+        outputs = self._opened(self._outputs)
+        found = outputs.get(array_digest(inputs))
         if found is None:
-            known = f"{len(self._outputs)} others are"
+            known = f"{len(outputs)} others are"
             raise RunnerError(
                 f"{self.name}: these inputs are not recorded ({known}); check with its recorded() inputs"
             )
@@ -104,8 +103,7 @@ class RecordedRunner(RunnerBase):
     def facts(self) -> dict[str, Any]:
         import safetensors
 
-        if self._outputs is None:
-            raise RunnerError(f"{self.name} is not open, so nothing is known about it; call open() first")
+        self._opened(self._outputs)
         return {
             "kind": "recorded",
             "name": self.name,
@@ -191,25 +189,21 @@ def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:
         raise RunnerError(
             f"{path} is {form[0]!r} version {form[1]!r}; a recording is {FORMAT!r} version {VERSION!r}"
         )
-    names = {side: _names(path, metadata, side) for side in ("inputs", "outputs", "live_inputs")}
-    inputs, outputs, live = names["inputs"], names["outputs"], names["live_inputs"]
-    per_fixture = len(inputs) + len(outputs)
-    count = len(tensors) // per_fixture if per_fixture else 0
-    expected = {
-        f"fixture{i}.{side}.{n}" for i in range(count) for side in ("inputs", "outputs") for n in names[side]
-    }
-    if not inputs or not outputs or not tensors or set(tensors) != expected or not set(live) <= set(inputs):
-        wrong = (
-            f"{len(tensors)} tensors do not make fixtures of {len(inputs)} inputs and {len(outputs)} outputs"
-        )
+    inputs, outputs, live = (_names(path, metadata, key) for key in ("inputs", "outputs", "live_inputs"))
+    found = len(tensors)
+
+    def taken(i: int, side: str, names: Sequence[str]) -> dict[str, Array]:
+        return {name: tensors.pop(f"fixture{i}.{side}.{name}") for name in names}
+
+    try:
+        count = found // (len(inputs) + len(outputs)) if inputs and outputs else 0
+        fixtures = [(taken(i, "inputs", inputs), taken(i, "outputs", outputs)) for i in range(count)]
+    except KeyError:
+        fixtures = []
+    # Each tensor belongs to one fixture, and none is left over.
+    if not fixtures or tensors or not set(live) <= set(inputs):
+        wrong = f"{found} tensors do not make fixtures of {len(inputs)} inputs and {len(outputs)} outputs"
         raise RunnerError(f"{path} is no whole recording: {wrong}; record it again")
-    fixtures = [
-        (
-            {name: tensors[f"fixture{i}.inputs.{name}"] for name in inputs},
-            {name: tensors[f"fixture{i}.outputs.{name}"] for name in outputs},
-        )
-        for i in range(count)
-    ]
     _require_function(path, fixtures)
     return fixtures, live
 

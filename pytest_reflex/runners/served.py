@@ -88,7 +88,7 @@ class ServedRunner(RunnerBase):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         from pytest_reflex.runners import wire
 
-        connection = self._opened()
+        connection = self._opened(self._connection)
         try:
             message = wire.encode(dict(inputs))
         except InputError as error:
@@ -119,7 +119,7 @@ class ServedRunner(RunnerBase):
     def facts(self) -> dict[str, Any]:
         from pytest_reflex.runners import wire
 
-        self._opened()
+        self._opened(self._connection)
         manifest = self.metadata["manifest"]
         return {
             "kind": "served",
@@ -169,7 +169,7 @@ class ServedRunner(RunnerBase):
 
     def _answer(self, timeout_s: float) -> str | bytes:
         try:
-            return self._opened().recv(timeout=timeout_s)
+            return self._opened(self._connection).recv(timeout=timeout_s)
         except TimeoutError:
             # A late answer would be taken for that to the next question.
             self.close()
@@ -216,11 +216,6 @@ class ServedRunner(RunnerBase):
         if self._digest is not None and manifest.get("digest") != self._digest:
             raise RunnerError(f"{self.name} serves another bundle than before; judge it again")
         return told
-
-    def _opened(self) -> ClientConnection:
-        if self._connection is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
-        return self._connection
 
 
 def _one_line(text: str) -> str:

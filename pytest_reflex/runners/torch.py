@@ -94,9 +94,7 @@ class TorchRunner(RunnerBase):
         if self._states is None:
             raise RunnerError(f"{self.name} was not told how its steps can be seen; give states=")
         with self, torch.no_grad():
-            device = self._device()
-            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
-            seen = self._states(self._model, **tensors)
+            seen = self._states(self._model, **self._tensors(inputs))
             return np.stack([self._array("x_t", state) for state in seen])
 
     def open(self) -> None:
@@ -112,24 +110,20 @@ class TorchRunner(RunnerBase):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
 
-        if self._model is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
-        device = self._device()
-        before = self._random_state(device)
+        bound = self._bound(self._opened(self._model))
+        before = self._random_state()
         try:
-            # Copied: a model that writes to its inputs must not write to the caller's arrays.
-            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
             with torch.no_grad():
-                outputs = self._bound(self._model)(**tensors)
+                outputs = bound(**self._tensors(inputs))
         except ReflexError:
             raise
         except Exception as error:
             raise RunnerError(
                 f"{self.name} failed on inputs {', '.join(inputs)}: {first_line(error)}"
             ) from error
-        after = self._random_state(device)
+        after = self._random_state()
         self.drew_random |= any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+        return self._arrays(outputs)
 
     def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What :meth:`run` would compute if every float were a float64; see :mod:`.float64`.
@@ -147,18 +141,16 @@ class TorchRunner(RunnerBase):
 
         from pytest_reflex.runners.float64 import lifted
 
-        if self._model is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
-        device = self._device()
+        bound, device = self._bound(self._opened(self._model)), self._device()
         try:
-            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+            tensors = self._tensors(inputs)
             # A model that draws must not move the generators of the runs that are judged.
             drawn_on = [device] if device.type == "cuda" else []
             with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), lifted():
-                outputs = self._bound(self._model)(**tensors)
+                outputs = bound(**tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in float64: {first_line(error)}") from error
-        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+        return self._arrays(outputs)
 
     def state(self) -> Mapping[str, object]:
         """What the model holds: buffers, parameters, and what its modules keep as attributes."""
@@ -183,9 +175,7 @@ class TorchRunner(RunnerBase):
     def facts(self) -> dict[str, Any]:
         import torch
 
-        if self._model is None:
-            raise RunnerError(f"{self.name} is not open, so nothing is known about it; call open() first")
-        kind = type(self._model)
+        kind = type(self._opened(self._model))
         return {
             "kind": "torch",
             "name": self.name,
@@ -216,17 +206,13 @@ class TorchRunner(RunnerBase):
     def _require_float32(self, model: torch.nn.Module) -> None:
         import torch
 
-        for name, p in model.named_parameters():
-            if p.is_floating_point() and p.dtype != torch.float32:
-                raise RunnerError(
-                    f"{self.name}: parameter {name} is {p.dtype}; the reference is float32, call .float()"
-                )
-        for name, b in model.named_buffers():
+        parameters = [("parameter", name, p) for name, p in model.named_parameters()]
+        for what, name, tensor in (*parameters, *(("buffer", name, b) for name, b in model.named_buffers())):
             # A float64 buffer is more exact than asked, not less.
-            if b.is_floating_point() and b.dtype not in (torch.float32, torch.float64):
-                raise RunnerError(
-                    f"{self.name}: buffer {name} is {b.dtype}; the reference is float32, call .float()"
-                )
+            exact = tensor.dtype == torch.float32 or (tensor.dtype == torch.float64 and what == "buffer")
+            if tensor.is_floating_point() and not exact:
+                wrong = f"{what} {name} is {tensor.dtype}"
+                raise RunnerError(f"{self.name}: {wrong}; the reference is float32, call .float()")
 
     def _bound(self, model: torch.nn.Module) -> Callable[..., Outputs]:
         import functools
@@ -245,11 +231,17 @@ class TorchRunner(RunnerBase):
         tensors = itertools.chain(self._model.parameters(), self._model.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
-    @staticmethod
-    def _random_state(device: torch.device) -> list[torch.Tensor]:
+    def _tensors(self, inputs: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+        """The inputs copied: a model that writes to them must not write to the caller's arrays."""
         import torch
 
-        states = [torch.random.get_rng_state()]
+        device = self._device()
+        return {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+
+    def _random_state(self) -> list[torch.Tensor]:
+        import torch
+
+        device, states = self._device(), [torch.random.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
     def _named(self, outputs: object) -> Mapping[str, object]:
@@ -286,6 +278,9 @@ class TorchRunner(RunnerBase):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise RunnerError(f"{self.name}: two outputs are named {twice!r}; give each a name of its own")
+
+    def _arrays(self, outputs: object) -> dict[str, Array]:
+        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
 
     def _array(self, name: str, value: object) -> Array:
         import numpy as np

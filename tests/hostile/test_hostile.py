@@ -262,7 +262,7 @@ def test_a_manifest_that_was_changed_is_refused(bundle: Path) -> None:
         ({"session": {"optimization": "magic"}}, "which is no way to open one"),
         ({"outputs": [7]}, "its outputs have no names"),
         ({"inputs": [{"name": "x", "shape": [1 << 20, 1 << 20]}]}, "take more than 4 GiB"),
-        ({"inputs": [{"name": "x", "shape": [-1]}]}, "give whole numbers above 0"),
+        ({"inputs": [{"name": "x", "shape": [-1]}]}, "give whole numbers, 0 or more"),
         ({"inputs": [{"name": "x", "shape": [1], "dtype": []}]}, "dtype is []"),
         ({"inputs": [{"name": {}, "shape": [1], "meaning": 3}]}, "meaning kind 3"),
     ],

@@ -8,41 +8,50 @@ first gets the trace itself, whoever asks again the same model read from its byt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-import torch
 from filelock import FileLock
-from torch import nn
 
 from exporters.caching.fingerprint import Fingerprint
+from exporters.flow.policy import FlowPolicy
+from exporters.flow.schedule import Loop
+from exporters.graph.traced_halves import Example, trace_halves
+from exporters.graph.tracing import Traced, converted
 
 
 class TracedOnce:
-    """Stands for :func:`exporters.graph.tracing.trace`, with its arguments and its errors."""
+    """Stands for :func:`trace_halves` and :func:`converted`, with their arguments and errors.
 
-    def __init__(self, trace: Callable[..., ir.Model], directory: Path) -> None:
-        self._trace = trace
+    Attributes:
+        made: how many halves were traced and converted here.
+        found: how many were not.
+    """
+
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._files: dict[int, Path] = {}
         self.made = self.found = 0
 
-    def __call__(
-        self,
-        owner: nn.Module,
-        call: Callable[..., dict[str, torch.Tensor]],
-        inputs: Mapping[str, torch.Tensor],
-        *,
-        free: Mapping[str, Sequence[str | None]],
-    ) -> ir.Model:
-        key = Fingerprint().add((owner, call, dict(inputs), dict(free))).hexdigest()
-        kept = self._directory / f"{key}.onnx"
-        with FileLock(f"{kept}.lock"):
-            if kept.exists():
-                self.found += 1
-                return ir.from_proto(onnx.load_model(kept))
-            model = self._trace(owner, call, inputs, free=free)
-            self.made += 1
-            onnx.save_model(ir.to_proto(model), kept)
-            return model
+    def trace_halves(self, flow: FlowPolicy, example: Example, loop: Loop) -> Iterator[Traced | ir.Model]:
+        seen = (flow, example.tensors(), dict(example.free), loop.noise, loop.times[0])
+        key = Fingerprint().add(seen).hexdigest()
+        files = [self._directory / f"{key}.{half}.onnx" for half in ("prefix", "step")]
+        with FileLock(self._directory / f"{key}.lock"):
+            if all(file.exists() for file in files):
+                self.found += 2
+                yield from (ir.from_proto(onnx.load_model(file)) for file in files)
+                return
+            for file, traced in zip(files, trace_halves(flow, example, loop), strict=True):
+                self._files[id(traced)] = file
+                yield traced
+
+    def converted(self, half: Traced | ir.Model) -> ir.Model:
+        if isinstance(half, ir.Model):
+            return half
+        model = converted(half)
+        self.made += 1
+        onnx.save_model(ir.to_proto(model), self._files.pop(id(half)))
+        return model

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from pytest_reflex.report.html.svg import WIDTH, as_text, rules, svg
+from pytest_reflex.report.html.svg import WIDTH, Picture, Plot, cross, power
 from pytest_reflex.report.scale import axis
 from pytest_reflex.verdict.divergence import Growth
 from pytest_reflex.verdict.rounding import Floor
@@ -26,28 +26,28 @@ def distances(fixtures: Sequence[tuple[int, Floor]]) -> str:
     left, top, high = 34, 8, 22
     along = axis([v for _, f in rows for v in (f.reference_max, f.candidate_max, f.allowed)])
     bottom = top + high * len(rows)
-    drawing = svg(WIDTH, bottom + 36, f"Distance from float64 of both sides in {len(rows)} fixtures")
+    picture = Picture(WIDTH, bottom + 36, f"Distance from float64 of both sides in {len(rows)} fixtures")
 
     def x(value: float | None) -> float:
         return round(left + 6 + (WIDTH - left - 16) * along.place(value or 0.0), 1)
 
     for exponent in along.ticks(5):
         at = x(10.0**exponent)
-        drawing.add(drawing.line((at, top), (at, bottom), class_="rule"))
-        drawing.add(drawing.text(f"1e{exponent:+03d}", (at, bottom + 14), class_="tick-label middle"))
+        picture.put("line", (at, top), (at, bottom), kind="rule")
+        picture.below(power(exponent), at, bottom)
     for k, (idx, floor) in enumerate(rows):
         y = top + high * (k + 0.5)
         own, other, allowed = x(floor.reference_max), x(floor.candidate_max), x(floor.allowed)
-        drawing.add(drawing.text(str(idx), (left - 5, y + 4), class_="tick-label end"))
-        drawing.add(drawing.line((own, y), (other, y), class_="between"))
-        drawing.add(drawing.line((allowed, y - 8), (allowed, y + 8), class_="floor"))
-        drawing.add(drawing.circle((own, y), 5, class_="own-mark"))
+        picture.beside(str(idx), left, y + 4)
+        picture.put("line", (own, y), (other, y), kind="between")
+        picture.put("line", (allowed, y - 8), (allowed, y + 8), kind="floor")
+        picture.put("circle", (own, y), 5, kind="own-mark")
         if floor.word == "bug":
-            drawing.add(drawing.path(_cross(other, y), class_="mark fail-mark"))
+            picture.put("path", cross(other, y), kind="mark fail-mark")
         else:
-            drawing.add(drawing.circle((other, y), 3.5, class_="mark pass-mark"))
-    drawing.add(drawing.text("distance from float64", (left, bottom + 30), class_="axis-label"))
-    return as_text(drawing)
+            picture.put("circle", (other, y), 3.5, kind="mark pass-mark")
+    picture.put("text", "distance from float64", (left, bottom + 30), kind="axis-label")
+    return str(picture)
 
 
 def error_along_run(growth: Sequence[Growth], at: int | None) -> str:
@@ -57,49 +57,38 @@ def error_along_run(growth: Sequence[Growth], at: int | None) -> str:
         growth: what was found behind each layer, in the order of the run.
         at: which of them the first wrong value belongs to, if any does.
     """
-    left, top, height = 44, 14, 170
     errors = [v for g in growth for v in (g.propagated, g.local) if math.isfinite(v)]
     # What is further below the largest lies on the bottom line.
     along = axis([v for v in errors if v >= _DEEPEST * max(errors)])
+    plot = Plot(44, 14, 170, len(growth), along)
     said = f"Error behind each of {len(growth)} layers in the order of the run, whole and local"
-    drawing = svg(WIDTH, top + height + 36, said)
-    wide = (WIDTH - left - 14) / max(len(growth) - 1, 1)
-
-    def x(i: float) -> float:
-        return round(left + 5 + i * wide, 1)
-
-    def y(value: float) -> float:
-        return round(top + height * (1 - along.place(value)), 1)
-
-    _fields(drawing, growth, x, top, height)
-    rules(drawing, along, left, top, height)
-    parts = _parts(len(growth))
+    picture = Picture(WIDTH, plot.bottom + 36, said)
+    _fields(picture, growth, plot)
+    plot.rules(picture)
     for kind in ("local", "propagated"):
         line = []
-        for first, last in parts:
+        for first, last in _parts(len(growth)):
             values = [getattr(g, kind) for g in growth[first:last]]
             finite = [v for v in values if math.isfinite(v)]
+            x = plot.x((first + last - 1) / 2)
             if len(finite) < len(values):
-                drawing.add(drawing.path(_cross(x((first + last - 1) / 2), top), class_="mark fail-mark"))
+                picture.put("path", cross(x, plot.top), kind="mark fail-mark")
             elif max(finite) > 0:
-                line.append((x((first + last - 1) / 2), y(max(finite))))
-        drawing.add(drawing.polyline(line, class_=f"line {kind}"))
+                line.append((x, plot.y(max(finite))))
+        picture.put("polyline", line, kind=f"line {kind}")
     if at is not None:
-        drawing.add(drawing.line((x(at), top), (x(at), top + height), class_="threshold"))
-        end = "end" if at > len(growth) / 2 else "start"
-        place = (x(at) + (-6 if end == "end" else 6), top + height - 6)
-        drawing.add(drawing.text("first wrong here", place, class_=f"mark-label {end}"))
-        value = growth[at].propagated
-        drawing.add(
-            drawing.path(_cross(x(at), y(value) if math.isfinite(value) else top), class_="mark fail-mark")
+        x, value = plot.x(at), growth[at].propagated
+        picture.put("line", (x, plot.top), (x, plot.bottom), kind="threshold")
+        end, aside = ("end", -6) if at > len(growth) / 2 else ("start", 6)
+        picture.put("text", "first wrong here", (x + aside, plot.bottom - 6), kind=f"mark-label {end}")
+        picture.put(
+            "path", cross(x, plot.y(value) if math.isfinite(value) else plot.top), kind="mark fail-mark"
         )
-    drawing.add(
-        drawing.text("layers in the order of the run", (left, top + height + 32), class_="axis-label")
-    )
-    return as_text(drawing)
+    picture.put("text", "layers in the order of the run", (plot.left, plot.bottom + 32), kind="axis-label")
+    return str(picture)
 
 
-def _fields(drawing: Any, growth: Sequence[Growth], x: Any, top: float, height: float) -> None:
+def _fields(picture: Picture, growth: Sequence[Growth], plot: Plot) -> None:
     """Every other denoising step is shaded, and as many are numbered as there is room for."""
     starts = [
         (i, g.step)
@@ -108,22 +97,16 @@ def _fields(drawing: Any, growth: Sequence[Growth], x: Any, top: float, height: 
     ]
     every = max(-(-len(starts) // 10), 1)
     for k, (i, step) in enumerate(starts):
-        end = starts[k + 1][0] if k + 1 < len(starts) else len(growth)
-        end = next((j for j in range(i, end) if growth[j].step != step), end)
-        from_x, to_x = x(max(i - 0.5, 0)), x(min(end - 0.5, len(growth) - 1))
+        end = next((j for j in range(i, len(growth)) if growth[j].step != step), len(growth))
+        start, stop = plot.x(max(i - 0.5, 0)), plot.x(min(end - 0.5, len(growth) - 1))
         if k % 2 == 0:
-            size = (round(max(to_x - from_x, 1), 1), height)
-            drawing.add(drawing.rect((from_x, top), size, class_="field"))
+            size = (round(max(stop - start, 1), 1), plot.height)
+            picture.put("rect", (start, plot.top), size, kind="field")
         if k % every == 0:
-            middle = round((from_x + to_x) / 2, 1)
-            drawing.add(drawing.text(str(step), (middle, top + height + 14), class_="tick-label middle"))
+            picture.below(str(step), round((start + stop) / 2, 1), plot.bottom)
 
 
 def _parts(count: int) -> list[tuple[int, int]]:
     """Neighbours that share one point, from one index to before another."""
     size = -(-count // _POINTS) or 1
     return [(first, min(first + size, count)) for first in range(0, count, size)]
-
-
-def _cross(x: float, y: float) -> str:
-    return f"M{x - 4:.1f} {y - 4:.1f}l8 8m-8 0l8 -8"

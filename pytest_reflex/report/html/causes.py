@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pytest_reflex.report.html import cause_pictures
 from pytest_reflex.report.text.divergence import around, by_layer, by_step, where_line
-from pytest_reflex.report.text.rounding import COLUMNS, fixture_floor, floor_cells, reference_far, word_line
+from pytest_reflex.report.text.rounding import COLUMNS, fixture_floors, floor_cells, reference_far, word_line
 from pytest_reflex.verdict.divergence import Divergence, Growth
 from pytest_reflex.verdict.results import RunResult
 from pytest_reflex.verdict.rounding import WORDS
@@ -23,7 +23,7 @@ def floor_view(result: RunResult) -> dict[str, Any] | None:
     """Rounding or a bug: the word, and the fixtures that say most; None where nobody asked."""
     if result.word is None:
         return None
-    found = [(f.fixture_idx, floor) for f in result.fixtures if (floor := fixture_floor(f)) is not None]
+    found = fixture_floors(result)
     found.sort(key=lambda pair: (-WORDS.index(pair[1].word), -(pair[1].ratio or 0.0)))
     drawn = [(idx, floor) for idx, floor in found if floor.candidate_max is not None][:_DRAWN]
     bugs = any(floor.word == "bug" for _, floor in drawn)

@@ -27,29 +27,6 @@ if TYPE_CHECKING:
     from pytest_reflex.verdict.results import RunResult
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_BARE: Final = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{head}</title>
-<style>
-{style}
-</style>
-</head>
-<body class="reflex page">
-<header class="top fail"><h1>✕ {head}</h1></header>
-<main>
-{said}
-</main>
-<footer class="small">{tool} {version}</footer>
-</body>
-</html>
-"""
 # A name longer than this is shown by both its ends; the whole of it stands with the facts.
 _LONG: Final = 160
 _NOTEBOOK_ROWS: Final = 20
@@ -89,7 +66,7 @@ def result_html(result: RunResult) -> str:
 
 
 def _bare_page(run: Run) -> str:
-    """Why there is nothing to show. A session without parity tests pays for no more than this."""
+    """Why there is nothing to show. A session without parity tests pays for no more: no jinja2."""
     if run.error is not None:
         head = "parity error"
         lines = [f"{run.error['type']}: {run.error['message']}"]
@@ -98,13 +75,11 @@ def _bare_page(run: Run) -> str:
         lines = ["Nothing was compared, so nothing is proven.", *run.problems]
         lines += [f"not compared: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in run.not_compared]
     said = "\n".join(f"<p><bdi>{escape(line)}</bdi></p>" for line in lines)
-    return _BARE.format(
-        style=_read("style.css"),
-        head=head,
-        said=said,
-        tool=TOOL,
-        version=escape(str(run.version)),
+    version = escape(str(run.version))
+    shown = _read("bare.html").format(
+        style=_read("style.css"), head=head, said=said, tool=TOOL, version=version
     )
+    return shown + "\n"
 
 
 def _run(run: Run, against: Run | None) -> dict[str, Any]:
@@ -162,17 +137,7 @@ def _sentence(passed: bool, count: int, failing: int) -> str:
 def changes_view(changes: Sequence[Change]) -> dict[str, Any]:
     """What a comparison shows: how the runs were made, how many of each kind, a row for each that changed."""
     counts = {kind: sum(change.kind == kind for change in changes) for kind in KINDS}
-    rows = [
-        {
-            "kind": change.kind,
-            "name": change.name,
-            "before": _figure(change.before),
-            "after": _figure(change.after),
-            "words": change.words,
-        }
-        for change in changes
-        if change.kind != "same"
-    ]
+    rows = [(c, _figure(c.before), _figure(c.after)) for c in changes if c.kind != "same"]
     return {"unalike": UNALIKE, "origins": unalike(changes), "counts": counts, "rows": rows}
 
 

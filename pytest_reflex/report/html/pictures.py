@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
-from pytest_reflex.report.html.svg import WIDTH, as_text, label, percent, rules, svg
+from pytest_reflex.report.html.svg import WIDTH, Picture, Plot, cross, percent, power
 from pytest_reflex.report.scale import Axis, axis
 from pytest_reflex.report.text.terminal import bound, figure
 from pytest_reflex.verdict.summaries import ErrorGrid, StepDifference
@@ -33,44 +33,44 @@ def distance(
     passed = value is not None and value < threshold
     said = f"max_abs_diff {figure(value, threshold)}, threshold {bound(threshold)}"
     said += f", float floor {floor:.1e}" if floor else ""
-    drawing = svg("100%", 104, f"{said}, on a logarithmic axis")
+    picture = Picture("100%", 104, f"{said}, on a logarithmic axis")
     top, base = 40, 58
-    drawing.add(drawing.line(("0%", base), ("100%", base), class_="track"))
+    picture.put("line", ("0%", base), ("100%", base), kind="track")
     at = percent(along.place(threshold))
-    drawing.add(drawing.rect((at, base - 9), (percent(1 - along.place(threshold)), 18), class_="over-zone"))
+    picture.put("rect", (at, base - 9), (percent(1 - along.place(threshold)), 18), kind="over-zone")
     for exponent in along.ticks():
         x = along.place(10.0**exponent)
-        drawing.add(drawing.line((percent(x), base - 3), (percent(x), base + 3), class_="tick"))
-        drawing.add(label(drawing, f"1e{exponent:+03d}", x, 98, "tick-label"))
+        picture.put("line", (percent(x), base - 3), (percent(x), base + 3), kind="tick")
+        picture.label(power(exponent), x, 98, "tick-label")
     for x in sorted({round(along.place(v), 3) for v in fixtures}):
-        drawing.add(drawing.line((percent(x), base - 6), (percent(x), base + 6), class_="rug"))
+        picture.put("line", (percent(x), base - 6), (percent(x), base + 6), kind="rug")
     if floor:
         x = along.place(floor)
-        drawing.add(drawing.line((percent(x), base - 14), (percent(x), base + 10), class_="floor"))
-        drawing.add(label(drawing, f"float floor {floor:.1e}", x, base + 22, "mark-label"))
-    drawing.add(drawing.line((at, base - 16), (at, base + 10), class_="threshold"))
+        picture.put("line", (percent(x), base - 14), (percent(x), base + 10), kind="floor")
+        picture.label(f"float floor {floor:.1e}", x, base + 22)
+    picture.put("line", (at, base - 16), (at, base + 10), kind="threshold")
     # Each label has a height of its own: wherever the three marks lie, no two of them meet.
-    drawing.add(label(drawing, f"threshold {bound(threshold)}", along.place(threshold), top - 2))
+    picture.label(f"threshold {bound(threshold)}", along.place(threshold), top - 2)
     if value is not None:
         x = along.place(value)
-        _mark(drawing, x, base, passed)
-        drawing.add(label(drawing, figure(value, threshold), x, 16, "value"))
-    return as_text(drawing)
+        _mark(picture, x, base, passed)
+        picture.label(figure(value, threshold), x, 16, "value")
+    return str(picture)
 
 
 def strip(value: float | None, threshold: float, floor: float | None, along: Axis) -> str:
     """The same in one line of a table, without labels."""
     said = f"max_abs_diff {figure(value, threshold)} beside the threshold {bound(threshold)}"
-    drawing = svg("100%", 20, said)
-    drawing.add(drawing.line(("0%", 10), ("100%", 10), class_="track"))
+    picture = Picture("100%", 20, said)
+    picture.put("line", ("0%", 10), ("100%", 10), kind="track")
     if floor:
         x = percent(along.place(floor))
-        drawing.add(drawing.line((x, 3), (x, 17), class_="floor"))
+        picture.put("line", (x, 3), (x, 17), kind="floor")
     x = percent(along.place(threshold))
-    drawing.add(drawing.line((x, 1), (x, 19), class_="threshold"))
+    picture.put("line", (x, 1), (x, 19), kind="threshold")
     if value is not None:
-        _mark(drawing, along.place(value), 10, value < threshold)
-    return as_text(drawing)
+        _mark(picture, along.place(value), 10, value < threshold)
+    return str(picture)
 
 
 def shade_edges(cells: Iterable[Iterable[float]]) -> list[float]:
@@ -92,46 +92,43 @@ def heat_map(grid: ErrorGrid, threshold: float) -> str:
     width = WIDTH - left - 4
     wide = min(width / columns, 26)
     high = min(max(220 / rows, 2), 18)
-    drawing = svg(
+    picture = Picture(
         WIDTH, math.ceil(top + rows * high + 34), f"Error over {grid.rows} chunk steps and "
         f"{grid.columns} action dimensions, as shades; the numbers are in the table beside"
     )  # fmt: skip
-    body = drawing.g(transform=f"translate({left} {top}) scale({wide:.4g} {high:.4g})")
-    drawing.add(body)
-    body.add(drawing.rect((0, 0), (columns, rows), class_="heat-0"))
+    body = picture.inside("g", transform=f"translate({left} {top}) scale({wide:.4g} {high:.4g})")
+    body.put("rect", (0, 0), (columns, rows), kind="heat-0")
     edges = shade_edges(cells)
     shades = [[_shade(v, edges) for v in row] for row in cells]
     for k in range(1, SHADES + 1):
         if path := _runs(shades, k):
-            body.add(drawing.path(path, class_=f"heat heat-{k}"))
+            body.put("path", path, kind=f"heat heat-{k}")
     finite = [(v, y, x) for y, row in enumerate(cells) for x, v in enumerate(row)]
     over = [(y, x) for v, y, x in finite if not v < threshold and math.isfinite(v)]
     lost = [(y, x) for v, y, x in finite if not math.isfinite(v)]
     if over:
         dots = "".join(f"M{x + 0.35:.4g} {y + 0.5:.4g}h.3" for y, x in over)
-        body.add(drawing.path(dots, class_="over"))
+        body.put("path", dots, kind="over")
     if lost:
         crosses = "".join(f"M{x} {y}l1 1m-1 0l1 -1" for y, x in lost)
-        body.add(drawing.path(crosses, class_="lost"))
+        body.put("path", crosses, kind="lost")
     if edges and not lost:
         _, y, x = max(finite, key=lambda it: it[0])
-        body.add(drawing.rect((x, y), (1, 1), class_="worst"))
+        body.put("rect", (x, y), (1, 1), kind="worst")
     bottom = top + rows * high
     for at, text in _ends(columns, grid.block[1], grid.columns):
         along = round(left + (at + 0.5) * wide, 1)
-        drawing.add(drawing.text(text, (along, bottom + 13), class_="tick-label middle"))
+        picture.put("text", text, (along, bottom + 13), kind="tick-label middle")
     for at, text in _ends(rows, grid.block[0], grid.rows):
         down = round(top + (at + 0.5) * high + 4, 1)
-        drawing.add(drawing.text(text, (left - 5, down), class_="tick-label end"))
-    drawing.add(drawing.text("action dimension", (left, bottom + 28), class_="axis-label"))
+        picture.beside(text, left, down)
+    picture.put("text", "action dimension", (left, bottom + 28), kind="axis-label")
     middle = top + rows * high / 2
     turned = f"rotate(-90 10 {middle:.1f})"
     # Written along an axis that is too short for it, the words would run out of the picture.
     if rows * high > 70:
-        drawing.add(
-            drawing.text("chunk step", (10, round(middle, 1)), transform=turned, class_="axis-label middle")
-        )
-    return as_text(drawing)
+        picture.put("text", "chunk step", (10, round(middle, 1)), kind="axis-label middle", transform=turned)
+    return str(picture)
 
 
 def ulp_bars(counts: Sequence[int]) -> str:
@@ -140,28 +137,26 @@ def ulp_bars(counts: Sequence[int]) -> str:
     left, top, height = 34, 12, 150
     bins = max(len(counts), 8)
     step = (WIDTH - left - 4) / bins
-    drawing = svg(
+    picture = Picture(
         WIDTH, top + height + 34, f"Distribution of {sum(counts)} distances in units in the last place"
     )
     most = max(counts, default=0) / total or 1.0
     for share in (0.0, most / 2, most):
         y = top + height * (1 - share / most)
-        drawing.add(drawing.line((left, y), (WIDTH - 4, y), class_="rule"))
-        drawing.add(drawing.text(f"{share:.0%}", (left - 5, y + 4), class_="tick-label end"))
+        picture.put("line", (left, y), (WIDTH - 4, y), kind="rule")
+        picture.beside(f"{share:.0%}", left, y + 4)
     every = -(-bins // 7)
     for k in range(bins):
         count = counts[k] if k < len(counts) else 0
         if count:
             tall = max(height * count / total / most, 1.5)
             place = (round(left + k * step + step * 0.12, 1), round(top + height - tall, 1))
-            drawing.add(drawing.rect(place, (round(step * 0.76, 1), round(tall, 1)), class_="bar"))
+            picture.put("rect", place, (round(step * 0.76, 1), round(tall, 1)), kind="bar")
         if k % every == 0:
             x = round(left + (k + 0.5) * step, 1)
-            drawing.add(drawing.text(ulp_bin(k), (x, top + height + 14), class_="tick-label middle"))
-    drawing.add(
-        drawing.text("units in the last place (bins double)", (left, top + height + 30), class_="axis-label")
-    )
-    return as_text(drawing)
+            picture.below(ulp_bin(k), x, top + height)
+    picture.put("text", "units in the last place (bins double)", (left, top + height + 30), kind="axis-label")
+    return str(picture)
 
 
 def ulp_bin(k: int) -> str:
@@ -173,50 +168,42 @@ def ulp_bin(k: int) -> str:
 def growth(steps: Sequence[StepDifference], threshold: float) -> str:
     """Error after each denoising step, on a logarithmic axis; what is not finite as a cross at its top."""
     values = [step.max_abs_diff for step in steps]
-    along = axis([*values, threshold])
-    left, top, height = 44, 10, 152
-    wide = (WIDTH - left - 14) / max(len(steps) - 1, 1)
-    drawing = svg(WIDTH, top + height + 34, f"Error after each of {len(steps)} denoising steps")
-    rules(drawing, along, left, top, height)
-    limit = round(top + height * (1 - along.place(threshold)), 1)
-    drawing.add(drawing.line((left, limit), (WIDTH - 4, limit), class_="threshold"))
-    places = [
-        (round(left + 5 + i * wide, 1), round(top + height * (1 - along.place(v)), 1))
-        for i, v in enumerate(values)
-    ]
-    drawing.add(_beside(drawing, "threshold", places, limit, left, top + height))
-    finite = [math.isfinite(v) for v in values]
-    drawing.add(
-        drawing.polyline([at for at, good in zip(places, finite, strict=True) if good], class_="line")
-    )
+    plot = Plot(44, 10, 152, len(steps), axis([*values, threshold]))
+    picture = Picture(WIDTH, plot.bottom + 34, f"Error after each of {len(steps)} denoising steps")
+    plot.rules(picture)
+    limit = plot.y(threshold)
+    picture.put("line", (plot.left, limit), (WIDTH - 4, limit), kind="threshold")
+    places = [(plot.x(i), plot.y(value)) for i, value in enumerate(values)]
+    _name_line(picture, "threshold", places, limit, plot)
+    finite = [at for at, value in zip(places, values, strict=True) if math.isfinite(value)]
+    picture.put("polyline", finite, kind="line")
     every = -(-len(steps) // 10)
     for i, (x, y) in enumerate(places):
-        if finite[i]:
-            drawing.add(drawing.circle((x, y), 3, class_="dot"))
+        if math.isfinite(values[i]):
+            picture.put("circle", (x, y), 3, kind="dot")
         else:
-            drawing.add(drawing.path(f"M{x - 4} {y - 4}l8 8m-8 0l8 -8", class_="mark fail-mark"))
+            picture.put("path", cross(x, y), kind="mark fail-mark")
         if i % every == 0:
-            drawing.add(drawing.text(str(steps[i].step), (x, top + height + 14), class_="tick-label middle"))
-    drawing.add(drawing.text("denoising step", (left, top + height + 30), class_="axis-label"))
-    return as_text(drawing)
+            picture.below(str(steps[i].step), x, plot.bottom)
+    picture.put("text", "denoising step", (plot.left, plot.bottom + 30), kind="axis-label")
+    return str(picture)
 
 
-def _beside(
-    drawing: Any, text: str, places: Sequence[tuple[float, float]], line: float, left: float, bottom: float
-) -> Any:
-    """A label on a level line: above or below it, at its start or its end, where the fewest points are."""
-    long, high = 64, 18
-    spots = [(x, y) for x in (left, WIDTH - 4 - long) for y in (line - high, line) if y + high <= bottom]
+def _name_line(
+    picture: Picture, text: str, places: Sequence[tuple[float, float]], line: float, plot: Plot
+) -> None:
+    """Label a level line: above or below it, at its start or its end, where the fewest points are."""
+    left, long, high = plot.left, 64, 18
+    rows = [y for y in (line - high, line) if y + high <= plot.bottom]
+    spots = [(x, y) for x in (left, WIDTH - 4 - long) for y in rows]
 
     def crowd(spot: tuple[float, float]) -> int:
-        return sum(
-            spot[0] - 4 <= x <= spot[0] + long + 4 and spot[1] - 4 <= y <= spot[1] + high + 4
-            for x, y in places
-        )
+        right, low = spot[0] + long + 4, spot[1] + high + 4
+        return sum(spot[0] - 4 <= x <= right and spot[1] - 4 <= y <= low for x, y in places)
 
     x, y = min(spots, key=crowd)
     at = (x + 4 if x == left else WIDTH - 8, round(y + (high - 4 if y < line else 13), 1))
-    return drawing.text(text, at, class_=f"mark-label{'' if x == left else ' end'}")
+    picture.put("text", text, at, kind=f"mark-label{'' if x == left else ' end'}")
 
 
 def _shade(value: float | None, edges: Sequence[float]) -> int:
@@ -250,11 +237,11 @@ def _ends(cells: int, block: int, whole: int) -> list[tuple[int, str]]:
     return [(at, str(min(at * block, whole - 1))) for at in wanted]
 
 
-def _mark(drawing: Any, x: float, y: float, passed: bool) -> None:
-    """A circle for a pass, a cross for a fail; the cross in a box, for no path can start at a percentage."""
+def _mark(picture: Picture, x: float, y: float, passed: bool) -> None:
+    """A circle for a pass, a cross for a fail."""
     if passed:
-        drawing.add(drawing.circle((percent(x), y), 5.5, class_="mark pass-mark"))
-        return
-    place = drawing.svg((percent(x), y), (1, 1), class_="mark-box")
-    place.add(drawing.path("M-6 -6L6 6M-6 6L6 -6", class_="mark fail-mark"))
-    drawing.add(place)
+        picture.put("circle", (percent(x), y), 5.5, kind="mark pass-mark")
+    else:
+        # In a box of its own, for no path can start at a percentage.
+        box = picture.inside("svg", (percent(x), y), (1, 1), class_="mark-box")
+        box.put("path", "M-6 -6L6 6M-6 6L6 -6", kind="mark fail-mark")

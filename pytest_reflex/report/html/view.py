@@ -129,27 +129,24 @@ def _fixtures(result: RunResult, openable: int) -> list[dict[str, Any]]:
 
 def _more(fixture: FixtureResult) -> dict[str, Any]:
     """What an opened fixture shows: why it was refused, each output's worst element, what was fed in."""
-    outputs = []
-    for output in fixture.outputs:
-        d = output.difference
-        if d is None:
-            continue
-        outputs.append(
-            {
-                "where": element(output.name, d.worst_index),
-                "form": _form(output),
-                "figures": (
-                    ("reference", str(plain(d.worst_reference))),
-                    ("candidate", str(plain(d.worst_candidate))),
-                    ("difference", str(plain(d.max_abs_diff))),
-                    ("differing", f"{d.unequal} of {d.elements} elements"),
-                    ("ULP p50, p99, max", f"{d.ulp_p50}, {d.ulp_p99}, {d.ulp_max}"),
-                    ("rmse", figure(d.rmse)),
-                    ("max relative", figure(d.max_rel_diff)),
-                    ("SQNR", f"{d.sqnr_db:.1f} dB"),
-                ),
-            }
-        )
+    outputs = [
+        {
+            "where": element(output.name, d.worst_index),
+            "form": _form(output),
+            "figures": (
+                ("reference", str(plain(d.worst_reference))),
+                ("candidate", str(plain(d.worst_candidate))),
+                ("difference", str(plain(d.max_abs_diff))),
+                ("differing", f"{d.unequal} of {d.elements} elements"),
+                ("ULP p50, p99, max", f"{d.ulp_p50}, {d.ulp_p99}, {d.ulp_max}"),
+                ("rmse", figure(d.rmse)),
+                ("max relative", figure(d.max_rel_diff)),
+                ("SQNR", f"{d.sqnr_db:.1f} dB"),
+            ),
+        }
+        for output in fixture.outputs
+        if (d := output.difference) is not None
+    ]
     given = [(i.name, _form(i, " "), input_words(i), i.digest) for i in fixture.inputs]
     return {"reason": fixture.refusal and fixture.refusal.said, "outputs": outputs, "inputs": given}
 
@@ -180,59 +177,51 @@ def _inputs(result: RunResult, most: int) -> dict[str, Any] | None:
     fixtures = [f for f in result.fixtures if f.inputs]
     if not fixtures:
         return None
-    names = [i.name for i in fixtures[0].inputs]
-    first = {i.name: i.shape for i in fixtures[0].inputs}
-    values: dict[str, set[str]] = {name: set() for name in names}
-    rows = []
-    for f in fixtures:
-        held = {i.name: i for i in f.inputs}
-        cells = []
-        for name in names:
-            if name not in held:
-                cells.append("-")
-                continue
-            values[name].add(held[name].digest)
-            sized = "" if held[name].shape == first[name] else "x".join(map(str, held[name].shape)) + ": "
-            cells.append(sized + input_words(held[name]))
-        rows.append((f.fixture_idx, cells, f.passed))
-    fit = sorted(rows, key=lambda row: row[2])[: max(most // len(names), 5)]
+    first = fixtures[0].inputs
+    held = [(f, {i.name: i for i in f.inputs}) for f in fixtures]
+    fit = sorted(held, key=lambda pair: pair[0].passed)[: max(most // len(first), 5)]
+    fit.sort(key=lambda pair: pair[0].fixture_idx)
     live = result.candidate.get("live_inputs")
-    proven = [("yes" if n in live else "no") for n in names] if isinstance(live, list) else None
-    forms = [_form(i, " ") for i in fixtures[0].inputs]
     return {
-        "names": names,
-        "forms": forms,
-        "rows": [(idx, cells) for idx, cells, _ in sorted(fit, key=lambda row: row[0])],
-        "left_out": len(rows) - len(fit),
-        "different": [len(values[n]) for n in names],
-        "live": proven,
+        "names": [i.name for i in first],
+        "forms": [_form(i, " ") for i in first],
+        "rows": [(f.fixture_idx, [_input_cell(given.get(i.name), i) for i in first]) for f, given in fit],
+        "left_out": len(fixtures) - len(fit),
+        "different": [len({given[i.name].digest for _, given in held if i.name in given}) for i in first],
+        "live": ["yes" if i.name in live else "no" for i in first] if isinstance(live, list) else None,
     }
 
 
+def _input_cell(given: InputSummary | None, first: InputSummary) -> str:
+    """What an input held, and its shape where that is another one than in the first fixture."""
+    if given is None:
+        return "-"
+    sized = "" if given.shape == first.shape else "x".join(map(str, given.shape)) + ": "
+    return sized + input_words(given)
+
+
 def _heat_maps(result: RunResult) -> list[dict[str, Any]]:
-    found = []
-    for f in result.fixtures:
-        for output in f.outputs:
-            grid = output.grid
-            if grid is None:
-                continue
-            flat = [v for row in grid.cells for v in row]
-            found.append(
-                {
-                    "output": output.name,
-                    "fixture": f.fixture_idx,
-                    "svg": pictures.heat_map(grid, result.threshold),
-                    "largest": figure(max(flat, key=lambda v: (math.isnan(v), v))),
-                    "cells": len(flat),
-                    "block": None if grid.block == (1, 1) else "x".join(map(str, grid.block)),
-                    "over": sum(not v < result.threshold for v in flat),
-                    "lost": sum(not math.isfinite(v) for v in flat),
-                    "legend": _legend(pictures.shade_edges(grid.cells)),
-                    "by_row": _largest(grid.cells, grid.block[0]),
-                    "by_column": _largest(list(zip(*grid.cells, strict=True)), grid.block[1]),
-                }
-            )
-    return found
+    return [
+        {
+            "output": output.name,
+            "fixture": f.fixture_idx,
+            "svg": pictures.heat_map(grid, result.threshold),
+            "largest": _largest(flat := [v for row in grid.cells for v in row]),
+            "cells": len(flat),
+            "block": None if grid.block == (1, 1) else "x".join(map(str, grid.block)),
+            "over": sum(not v < result.threshold for v in flat),
+            "lost": sum(not math.isfinite(v) for v in flat),
+            "legend": _legend(pictures.shade_edges(grid.cells)),
+            "by_row": [(at * grid.block[0], _largest(row)) for at, row in enumerate(grid.cells)],
+            "by_column": [
+                (at * grid.block[1], _largest(column))
+                for at, column in enumerate(zip(*grid.cells, strict=True))
+            ],
+        }
+        for f in result.fixtures
+        for output in f.outputs
+        if (grid := output.grid) is not None
+    ]
 
 
 def _legend(edges: Sequence[float]) -> list[tuple[int, str]]:
@@ -241,18 +230,15 @@ def _legend(edges: Sequence[float]) -> list[tuple[int, str]]:
     return [*shades, (1, "less"), (0, "equal")] if edges else [(0, "equal")]
 
 
-def _largest(lines: Iterable[Sequence[float]], block: int) -> list[tuple[int, str]]:
-    return [
-        (at * block, figure(max(line, key=lambda v: (math.isnan(v), v)))) for at, line in enumerate(lines)
-    ]
+def _largest(values: Iterable[float]) -> str:
+    return figure(max(values, key=lambda v: (math.isnan(v), v)))
 
 
 def _ulps(result: RunResult) -> dict[str, Any] | None:
     counts: Counter[int] = Counter()
     for f in result.fixtures:
         for output in f.outputs:
-            for k, count in enumerate(output.difference.ulp_counts if output.difference else ()):
-                counts[k] += count
+            counts.update(dict(enumerate(output.difference.ulp_counts if output.difference else ())))
     if not counts:
         return None
     every = [counts[k] for k in range(max(counts) + 1)]

@@ -16,29 +16,12 @@ from typing import Any, Final
 from pytest_reflex._version import __version__
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.report.json.results import ENTRY_KEYS, result_from_json, result_to_json
-from pytest_reflex.report.json.values import dumps, number, plain, shallow
+from pytest_reflex.report.json.values import plain, shallow
 from pytest_reflex.verdict.results import RunResult
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "TOOL",
-    "Entry",
-    "Run",
-    "document",
-    "dumps",
-    "error_document",
-    "number",
-    "plain",
-    "read",
-    "read_run",
-    "result_from_json",
-    "result_to_json",
-    "run_of",
-    "schema",
-]
 
 SCHEMA_VERSION: Final = 2
 TOOL: Final = "pytest-reflex"
+_HEAD: Final = {"schema_version": SCHEMA_VERSION, "tool": TOOL, "version": __version__}
 
 
 @dataclass(frozen=True)
@@ -146,18 +129,13 @@ def document(
     """
     entries = [result_to_json(r) if isinstance(r, RunResult) else dict(r) for r in results]
     passed = _passed([entry["passed"] is True for entry in entries], not_compared, problems)
-    made: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "tool": TOOL,
-        "version": __version__,
+    found = {
         "passed": passed,
         "results": entries,
         "not_compared": [plain(test) for test in not_compared],
         "problems": [plain(problem) for problem in problems],
     }
-    if exit_code is not None:
-        made["exit_code"] = int(exit_code)
-    return made
+    return {**_HEAD, **found, **({} if exit_code is None else {"exit_code": int(exit_code)})}
 
 
 def error_document(error: BaseException, *, message: str | None = None, exit_code: int = 2) -> dict[str, Any]:
@@ -168,13 +146,8 @@ def error_document(error: BaseException, *, message: str | None = None, exit_cod
         message: what to say of it; None takes the error's own message.
         exit_code: what the process exits with.
     """
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "tool": TOOL,
-        "version": __version__,
-        "error": {"type": type(error).__name__, "message": plain(str(error) if message is None else message)},
-        "exit_code": int(exit_code),
-    }
+    said = plain(str(error) if message is None else message)
+    return {**_HEAD, "error": {"type": type(error).__name__, "message": said}, "exit_code": int(exit_code)}
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Final
 
 from pytest_reflex.verdict.divergence import Divergence, Growth
@@ -70,23 +72,15 @@ def by_layer(growth: tuple[Growth, ...]) -> list[Growth]:
     """Each layer once, the worst of all steps; the loop's own arithmetic is no layer."""
     worst: dict[str, Growth] = {}
     for one in growth:
-        before = worst.get(one.module)
-        if before is None:
-            worst[one.module] = one
-            continue
+        before = worst.get(one.module, one)
         far = one if one.propagated > before.propagated else before
-        worst[one.module] = Growth(
-            far.step, one.module, far.propagated, max(one.local, before.local), far.scale
-        )
+        worst[one.module] = replace(far, local=max(one.local, before.local))
     return [g for g in worst.values() if not g.module.startswith("the loop's")]
 
 
 def by_step(growth: tuple[Growth, ...]) -> list[Growth]:
     """The last thing that each step computes."""
-    last: dict[int, Growth] = {}
-    for one in growth:
-        if one.step is not None:
-            last[one.step] = one
+    last = {one.step: one for one in growth if one.step is not None}
     return [last[step] for step in sorted(last)]
 
 
@@ -102,9 +96,9 @@ def around(layers: list[Growth], divergence: Divergence, rows: int) -> list[Grow
 
 def _bar(value: float, largest: float) -> str:
     """A bar on a log scale, six decades long."""
-    import math
-
-    if not value > 0 or not largest > 0 or not math.isfinite(value) or not math.isfinite(largest):
-        return "" if not value > 0 else "#" * _BAR
+    if not value > 0:
+        return ""
+    if not (0 < largest < math.inf and value < math.inf):
+        return "#" * _BAR
     length = _BAR * (1 + math.log10(value / largest) / 6)
     return "#" * max(1, round(length))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_reflex.verdict.results import FixtureResult, RunResult
+from pytest_reflex.verdict.results import RunResult
 from pytest_reflex.verdict.rounding import Floor
 
 _MEANING: Final = {
@@ -31,11 +31,7 @@ def word_line(result: RunResult) -> str:
 
 def floor_table(result: RunResult) -> list[str]:
     """A row per fixture that has a floor: the output that says most against it."""
-    rows = [
-        floor_cells(fixture.fixture_idx, floor)
-        for fixture in result.fixtures
-        if (floor := fixture_floor(fixture)) is not None
-    ]
+    rows = [floor_cells(idx, floor) for idx, floor in fixture_floors(result)]
     if not rows:
         return []
     wide = [max(len(row[i]) for row in (COLUMNS, *rows)) for i in range(len(COLUMNS) - 1)]
@@ -76,12 +72,15 @@ def reference_far(result: RunResult) -> list[str]:
 
 def worst_floor(result: RunResult) -> Floor | None:
     """The floor that decides the run's word."""
-    return _worst([o.floor for f in result.fixtures for o in f.outputs if o.floor is not None])
+    return _worst([floor for _, floor in fixture_floors(result)])
 
 
-def fixture_floor(fixture: FixtureResult) -> Floor | None:
-    """The floor that decides a fixture's word."""
-    return _worst([o.floor for o in fixture.outputs if o.floor is not None])
+def fixture_floors(result: RunResult) -> list[tuple[int, Floor]]:
+    """Index of each fixture that has a floor, and the floor that decides its word."""
+    found = (
+        (f.fixture_idx, _worst([o.floor for o in f.outputs if o.floor is not None])) for f in result.fixtures
+    )
+    return [(idx, floor) for idx, floor in found if floor is not None]
 
 
 def _worst(floors: list[Floor]) -> Floor | None:

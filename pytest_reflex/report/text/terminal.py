@@ -238,6 +238,17 @@ def failure_message(
         last += [f"  {rerun}"]
     if report:
         last += [f"Report: {report}"]
+    return _evidence(result, width, "\n".join(last))
+
+
+def result_text(result: RunResult, width: int = WIDTH) -> str:
+    """A result for a terminal or ``print``: the same evidence for a pass as for a fail."""
+    if not result.passed:
+        return failure_message(result, width=width) + "\n\n" + summary(result)
+    return _evidence(result, width, summary(result))
+
+
+def _evidence(result: RunResult, width: int, last: str) -> str:
     blocks = [
         verdict_lines(result),
         refusals(result, width),
@@ -247,26 +258,9 @@ def failure_message(
         worst_element(result, width),
         sides(result, width),
         notes(result, width),
-        "\n".join(last),
+        last,
     ]
     return printable("\n\n".join(block for block in blocks if block))
-
-
-def result_text(result: RunResult, width: int = WIDTH) -> str:
-    """A result for a terminal or ``print``: the same evidence for a pass as for a fail."""
-    if not result.passed:
-        return failure_message(result, width=width) + "\n\n" + summary(result)
-    blocks = [
-        verdict_lines(result),
-        fixture_table(result, width),
-        "\n".join(floor_table(result)),
-        _located(result),
-        worst_element(result, width),
-        sides(result, width),
-        notes(result, width),
-        summary(result),
-    ]
-    return "\n\n".join(block for block in blocks if block)
 
 
 def _worst(fixtures: Iterable[FixtureResult]) -> tuple[FixtureResult, OutputResult, float] | None:

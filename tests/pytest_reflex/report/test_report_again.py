@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_cases import ALL, DEAD, FAILING, PASSING, measured, result
+from report_cases import ALL, DEAD, FAILING, PASSING, located, measured, result
 
 from pytest_reflex.cli import main
 from pytest_reflex.errors import ReflexError, SettingsError
@@ -32,6 +32,7 @@ from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.report.text.console import painted, takes_color
 from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict import OutputResult
+from pytest_reflex.verdict.summaries import ErrorGrid
 
 THRESHOLDS = (1e-9, 1e-7, 9.5e-7, 1e-6, 1e-5, 1.0000001e-5, 1e-4, 1e-2, 0.5, 1e9)
 
@@ -417,7 +418,35 @@ def test_what_was_not_measured_stays_a_fail_at_any_threshold() -> None:
 def test_a_figure_that_is_null_is_no_result() -> None:
     made = as_json.result_to_json(PASSING)
     made["fixtures"][0]["outputs"][0]["difference"]["rmse"] = None
-    with pytest.raises(ReflexError, match="not a parity result: a figure is null"):
+    with pytest.raises(ReflexError, match="not a parity result: rmse is None; expected"):
+        as_json.result_from_json(made)
+
+
+@pytest.mark.parametrize(
+    ("at", "bad"),
+    [
+        (("strict",), 1),
+        (("seed",), True),
+        (("fixtures", 0, "outputs", 0, "name"), {}),
+        (("fixtures", 0, "outputs", 0, "shape"), [1, 50.0, 32]),
+        (("fixtures", 0, "outputs", 0, "difference", "elements"), "1600"),
+        (("fixtures", 0, "outputs", 0, "difference", "worst_reference"), "0.5"),
+        (("fixtures", 0, "outputs", 0, "grid", "block"), [1]),
+        (("located", "cause"), "bad luck"),
+        (("located", "place", "index"), {}),
+        (("located", "growth", 0, "step"), 0.5),
+    ],
+)
+def test_a_field_of_another_type_is_no_result(at: tuple[Any, ...], bad: object) -> None:
+    output = replace(FAILING.fixtures[1].outputs[0], grid=ErrorGrid(1, 2, (1, 1), ((0.0, 1e-3),)))
+    fixture = replace(FAILING.fixtures[1], outputs=(output,))
+    made = as_json.result_to_json(replace(FAILING, fixtures=(fixture,), located=located()))
+    assert as_json.result_from_json(made).fixtures == (fixture,)
+    held = made
+    for key in at[:-1]:
+        held = held[key]
+    held[at[-1]] = bad
+    with pytest.raises(ReflexError, match=r"^not a parity result: .+; expected what pytest-reflex wrote$"):
         as_json.result_from_json(made)
 
 
