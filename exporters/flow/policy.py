@@ -122,7 +122,7 @@ def own_sampler(flow: nn.Module, inputs: Iterable[str]) -> Callable[..., Any] | 
         return None  # it says itself what is true
     kind = type(flow).__name__
     raise RunnerError(
-        f"{kind} has its own {found[0]}, which is what its halves are judged against, and it cannot be called "
+        f"{kind} has its own {found[0]}, which its halves are judged against, and it cannot be called "
         f"with {', '.join(names)}; give a TorchRunner(policy, call) that calls it, and flow=policy beside it"
     )
 

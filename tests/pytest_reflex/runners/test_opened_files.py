@@ -142,7 +142,7 @@ def test_a_file_that_is_written_to_meanwhile_is_no_pass(name: str, tmp_path: Pat
     reference = OnnxRunner(path.read_bytes(), config={WEIGHTS_PLACE: str(path.parent)})
     result = check(reference, Writes(path), inputs=[InputSpec("x", (2, 3))])
     assert not result.passed
-    assert [answer.gate for _, answer in result.refusals] == ["intact"]
+    assert "intact" in [answer.gate for _, answer in result.refusals]
     assert f"{path.parent / name} was written to after it was opened" in str(result)
 
 
