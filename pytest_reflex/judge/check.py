@@ -18,6 +18,7 @@ from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
 from pytest_reflex.judge.input_dependence import (
+    Effect,
     Effects,
     InputDependence,
     effects,
@@ -33,7 +34,14 @@ from pytest_reflex.judge.variation import judge_variation
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import HasDoubts, HasFloat64, SaysProviders, copied, trajectory_of
+from pytest_reflex.runners.base import (
+    HasDoubts,
+    HasFloat64,
+    SaysProviders,
+    asked,
+    copied,
+    trajectory_of,
+)
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.gates import (
     STRICT_THRESHOLD,
@@ -234,7 +242,7 @@ def _run_candidate(
     with _opened(runner):
         for fixture_idx in range(fixtures.count):
             # Not copied: it is judged before the runner runs again.
-            got = {name: np.asarray(array) for name, array in runner.run(fixtures.make(fixture_idx)).items()}
+            got = asked(runner, fixtures.make(fixture_idx))
             used = tuple(runner.providers_used) if isinstance(runner, SaysProviders) else ()
             results.append(judge_fixture(fixture_idx, _evidence(fixture_idx, truth, got, terms, sides, used)))
             kept = fixture_idx in fixtures.probed or bool(trajectory_of(runner))
@@ -245,7 +253,7 @@ def _run_candidate(
             # small.
             outputs.append(got if trajectory_of(runner) else {})
             report_progress("candidate", next(done), total)
-        again = unequal_bits(plain[0], runner.run(fixtures.make(0)))
+        again = unequal_bits(plain[0], asked(runner, fixtures.make(0)))
         unrepeated = [f"fixture 0 run again gave other bits: {again}"] if again else []
         report_progress("candidate", next(done), total)
         swapped = {
@@ -300,10 +308,12 @@ def _reference_effects(
     with _opened(runner):
         for idx, values in silent.items():
             if isinstance(runner, RecordedRunner):
-                found[idx] = recorded_effects(runner, values)
+                # It says what the model depends on, and not in which fixture.
+                always = [n for n in values if all(n in silent.get(i, ()) for i in fixtures.probed)]
+                found[idx] = {**dict.fromkeys(values, Effect()), **recorded_effects(runner, always)}
                 continue
             # Run anew: a model that is loaded again is compared with itself as it is now.
-            plain = copied(runner.run(fixtures.make(idx)))
+            plain = copied(asked(runner, fixtures.make(idx)))
             found[idx] = effects(runner, fixtures.make(idx), plain, values)
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import copied
+from pytest_reflex.runners.base import asked, copied
 from pytest_reflex.verdict.metrics import difference, pieces
 
 Array = np.ndarray[Any, Any]
@@ -164,7 +164,7 @@ def unequal_bits(first: Arrays, again: Arrays) -> str:
 
 def _effect(runner: Runner, inputs: Arrays, before: Arrays) -> Effect:
     try:
-        after = runner.run(inputs)
+        after = asked(runner, inputs)
     except RunnerError as error:
         return Effect(f"refuses it ({error})", refused=True)
     if not unequal_bits(before, after):

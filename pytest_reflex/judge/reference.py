@@ -17,7 +17,7 @@ import numpy as np
 
 from pytest_reflex.judge.input_dependence import unequal_bits
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import HasState
+from pytest_reflex.runners.base import HasState, asked
 from pytest_reflex.verdict.metrics import difference
 
 Array = np.ndarray[Any, Any]
@@ -56,7 +56,7 @@ class Watch:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         before = _generators()
-        outputs = self.runner.run(inputs)
+        outputs = asked(self.runner, inputs)
         for name, state in _generators().items():
             if not _same_state(state, before[name]):
                 self.drew[name] = None
@@ -84,7 +84,7 @@ class Watch:
         moved = _moved(self.first, last)
         counting: tuple[str, ...] = ()
         again: tuple[int, str, dict[str, float]] | None = None
-        for asked, idx in enumerate(
+        for turn, idx in enumerate(
             _order(count, bool(moved or self.drew), isinstance(self.runner, HasState))
         ):
             got = self.run(make(idx))
@@ -92,7 +92,7 @@ class Watch:
             said = unequal_bits(outputs[idx], got)
             if said and again is None:
                 again = idx, said, _apart(outputs[idx], got)
-            if asked == 0 and moved:  # the last fixture, asked twice running
+            if turn == 0 and moved:  # the last fixture, asked twice running
                 counting = _moved(last, self.state())
         return Steadiness(again, moved or _moved(self.first, self.state()), counting, tuple(self.drew))
 

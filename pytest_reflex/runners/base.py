@@ -10,6 +10,7 @@ from pytest_reflex.errors import RunnerError
 
 T = TypeVar("T")
 
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -175,6 +176,25 @@ def copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
     import numpy as np
 
     return {name: np.array(array, order="C") for name, array in arrays.items()}
+
+
+def asked(runner: Runner, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """What a runner gives, once it is sure to be arrays, and none of objects, such as ONNX's strings.
+
+    Raises:
+        RunnerError: it is not, or the run failed.
+    """
+    import numpy as np
+
+    outputs = runner.run(inputs)
+    if not isinstance(outputs, Mapping):
+        raise RunnerError(f"{runner.name} gave a {type(outputs).__name__}; a runner gives arrays by name")
+    for name, value in outputs.items():
+        good = isinstance(value, np.ndarray | np.generic)
+        if not good or value.dtype.hasobject:
+            what = "holds text or objects" if good else f"is a {type(value).__name__}"
+            raise RunnerError(f"{runner.name}: output {name!r} {what}; a check compares arrays of numbers")
+    return {name: np.asarray(value) for name, value in outputs.items()}
 
 
 def first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ __all__ = ["state_of"]
 
 # What is larger is known by where it lies and how often it was written to: a policy's weights are not read.
 _SMALL: Final = 1 << 16
-_DEEP: Final = 3
+_DEEP: Final = 6
 _MANY: Final = 256
 _TORCHS_OWN: Final = frozenset(vars(torch.nn.Module()))
 

@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 # Floats that numpy knows only through ml_dtypes; their dtype.kind is not "f".
 _SMALL_FLOATS: Final = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 # How many elements are measured at a time.
-PIECE: Final = 1 << 16
+PIECE: Final = 1 << 15
 _UNSIGNED: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 

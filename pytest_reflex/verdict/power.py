@@ -71,7 +71,7 @@ def judge_power(
     bounds: dict[str, float] = {}
     for name, swing in swings.items():
         outputs = [o for fixture in fixtures for o in fixture.outputs if o.name == name]
-        if all(o.difference is not None and o.difference.max_abs_diff == 0 for o in outputs):
+        if all(o.difference is None or o.difference.max_abs_diff == 0 for o in outputs):
             bounds[name] = 0.0
             continue
         own = [o.bound for o in outputs if o.bound is not None]
@@ -91,7 +91,9 @@ def judge_power(
             )
     for name, changes in effects.items():
         # Asked this way round, a NaN is something that was seen.
-        if changes and all(change < bounds.get(output, 0.0) for output, change in changes.items()):
+        if any(changes.values()) and all(
+            change == 0 or change < bounds.get(output, 0.0) for output, change in changes.items()
+        ):
             found.doubted.append(
                 f"input {name!r} moves no output by more than {max(changes.values()):.1e}, which is below "
                 "the bound, so that whether it is used rightly was not judged; give a threshold below that"
