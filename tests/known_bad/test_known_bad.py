@@ -23,6 +23,7 @@ from pytest_reflex.verdict import Answer
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+PATHS = os.pathsep.join([str(HERE), str(ROOT / "tests" / "support"), str(ROOT)])
 EXIT = {"pass": 0, "fail": 1, "error": 2}
 
 every_case = pytest.mark.parametrize("name", CASES)
@@ -129,7 +130,7 @@ def test_through_the_real_command(name: str, tmp_path: Path, reflex: Any) -> Non
 
 
 def inner_pytest(work: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    around = {"PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT / "tests" / "support"), str(ROOT)]), **env}
+    around = {"PYTHONPATH": PATHS, **env}
     command = [
         sys.executable,
         "-m",
@@ -210,7 +211,7 @@ def _when_there(path: Path, process: subprocess.Popen[bytes]) -> None:
 def test_fail_session__a_validator_killed_half_way(tmp_path: Path, plugin_args: list[str]) -> None:
     started, report = tmp_path / "started", tmp_path / "out.json"
     (tmp_path / "test_it.py").write_text(HALF_WAY.format(started=str(started)))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)])}
+    environment = {**os.environ, "PYTHONPATH": PATHS}
     command = [sys.executable, "-m", "pytest", *plugin_args, "--reflex-json", str(report), "test_it.py"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     _when_there(started, process)
