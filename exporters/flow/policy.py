@@ -128,7 +128,8 @@ def own_sampler(flow: nn.Module, inputs: Iterable[str]) -> Callable[..., Any] | 
 
 
 def _samplers(module: nn.Module) -> list[str]:
-    return [name for name in _SAMPLERS if callable(getattr(module, name, None))]
+    held = {name: getattr(module, name, None) for name in _SAMPLERS}
+    return [name for name, own in held.items() if callable(own) and not isinstance(own, nn.Module)]
 
 
 def unasked(flow: nn.Module) -> list[str]:

@@ -358,12 +358,23 @@ def _verdict(
         answers=run_answers(reasons, doubts, strict=terms.strict),
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
-        notes=(*dependence.notes, *(() if terms.strict else (doubt.said for doubt in found))),
+        notes=(
+            *_repeated(fixtures),
+            *dependence.notes,
+            *(() if terms.strict else (doubt.said for doubt in found)),
+        ),
         doubts=found,
         floors=terms.floors.times if terms.floors else None,
         swings=truth.swings,
         effects=dependence.effects,
     )
+
+
+def _repeated(fixtures: Fixtures) -> list[str]:
+    """A note where given fixtures are the same, and so count as one."""
+    if fixtures.distinct == fixtures.count:
+        return []
+    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; those alike count as one"]
 
 
 def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:
