@@ -139,7 +139,7 @@ def _planned(
         raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
     if isinstance(reference, TorchRunner):
         runner = reference
-    elif isinstance(reference, FlowPolicy):
+    elif flow is not None:
         own_sampler(reference, [spec.name for spec in inputs])  # said before it is traced
         runner = flow_runner(reference, steps, outputs)
     else:

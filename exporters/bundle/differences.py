@@ -30,10 +30,13 @@ def _of_loop(stated: Manifest, family: Any, model: Any) -> Iterator[str]:
     from exporters.flow.policy import FlowPolicy, unasked
 
     flow = family.flow(model, **stated.call) if family else model
-    if not isinstance(flow, FlowPolicy) or stated.steps is None:
+    if not isinstance(flow, FlowPolicy):
         return
     if not family:
         yield from unasked(flow)
+    if stated.steps is None:
+        yield f"the bundle has no loop, and the policy one of {flow.steps} steps; export it again"
+        return
     own = family.steps(model) if family else flow.steps
     if stated.steps != own:
         how = "give a reference of so many steps" if family else "set the policy's steps"

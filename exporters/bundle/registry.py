@@ -140,12 +140,11 @@ def reference_runner(stated: Manifest, model: Any) -> Runner:
                 f"{', '.join(kept) or 'nothing'} besides the steps; export the bundle again"
             )
         runner = family.reference(model, steps=stated.steps, **stated.call)
-    elif stated.layout == "single":
-        runner = TorchRunner(model, outputs=stated.output_names)
     else:
         from exporters.flow.policy import flow_runner
 
-        runner = flow_runner(model, stated.steps, stated.output_names)
+        looped = stated.layout != "single"
+        runner = flow_runner(model, stated.steps, stated.output_names, looped=looped)
     if isinstance(runner, TorchRunner):
         runner.doubted_by = functools.partial(differences, stated, family)
     return runner

@@ -67,7 +67,11 @@ class FlowPolicy(nn.Module, ABC):
 
 
 def flow_runner(
-    model: nn.Module | Callable[[], nn.Module], steps: int | None, outputs: Sequence[str] | None = None
+    model: nn.Module | Callable[[], nn.Module],
+    steps: int | None,
+    outputs: Sequence[str] | None = None,
+    *,
+    looped: bool = True,
 ) -> TorchRunner:
     """A flow that is its own reference as a runner, over so many steps.
 
@@ -75,14 +79,17 @@ def flow_runner(
         model: the flow, or a function that loads it; another module runs as it does by itself.
         steps: how many steps its loop takes; by default the flow's own.
         outputs: names of the outputs.
+        looped: whether what is judged has a loop; without one, a module that is no flow is its ``forward``
+            and not what it calls its sampler.
     """
 
     def call(flow: nn.Module, **inputs: torch.Tensor) -> Context:
-        own = own_sampler(flow, inputs)
+        own = own_sampler(flow, inputs) if looped or isinstance(flow, FlowPolicy) else None
         if own is not None:
             told = [name for name in _STEPS if steps and name in inspect.signature(own).parameters]
             gave = own(**inputs, **dict.fromkeys(told[:1], steps))
-            return {str(flow.output): gave} if isinstance(gave, torch.Tensor) else cast("Context", gave)
+            name = flow.output if isinstance(flow, FlowPolicy) else FlowPolicy.output
+            return {name: gave} if isinstance(gave, torch.Tensor) else cast("Context", gave)
         # One that runs its loop in its own way knows how.
         if not isinstance(flow, FlowPolicy) or type(flow).forward is not FlowPolicy.forward:
             return cast("Context", flow(**inputs))
@@ -92,23 +99,23 @@ def flow_runner(
         return flow_states(flow, steps, **inputs)
 
     bound = functools.partial(call, model) if isinstance(model, nn.Module) else call
-    runner = TorchRunner(model, bound, outputs=outputs, states=states)
+    runner = TorchRunner(model, bound, outputs=outputs, states=states if looped else None)
     runner.doubted_by = lambda flow, _: unasked(flow)
     return runner
 
 
 def own_sampler(flow: nn.Module, inputs: Iterable[str]) -> Callable[..., Any] | None:
-    """A flow's own way from inputs to actions, where it has one: what is true is that, and not its halves.
+    """A policy's own way from inputs to actions, where it has one: what is true is that, and not its halves.
 
     Args:
-        flow: the flow; another module has none.
+        flow: the flow, or a policy that is exported by the halves of another.
         inputs: the inputs' names.
 
     Raises:
         RunnerError: it has one that cannot be called with these inputs.
     """
     found = _samplers(flow)
-    if not isinstance(flow, FlowPolicy) or not found:
+    if not found:
         return None
     names = list(inputs)
     for name in found:

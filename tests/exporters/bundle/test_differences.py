@@ -235,6 +235,43 @@ def test_a_way_of_a_policy_inside_that_nobody_asks_is_a_doubt(policy: Arm, tmp_p
     assert not check(flow.eval(), open_bundle(tmp_path / "apart"), strict=True).passed
 
 
+def test_a_way_of_its_own_is_asked_of_a_policy_beside_whose_halves_it_is_exported(
+    policy: Arm, tmp_path: Path
+) -> None:
+    class Whole(nn.Module):
+        """No flow itself, so that its halves are another's."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.arm = policy
+
+        def forward(self, joints: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"actions": self.arm.act(joints, noise, 3)}
+
+        def sample_actions(self, joints: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+            return 2 * self(joints=joints, noise=noise)["actions"]
+
+    flow = ArmFlow(policy).eval()
+    with pytest.raises(ParityError, match="max_abs_diff"):
+        export(Whole().eval(), tmp_path / "w", inputs=INPUTS, fixtures=3, flow=flow, steps=3)
+    # What is exported by its forward is judged by that.
+    assert export(Whole().eval(), tmp_path / "w", inputs=INPUTS, fixtures=3, strict=True).result is not None
+    assert check(Whole().eval(), open_bundle(tmp_path / "w"), strict=True).passed
+
+
+def test_a_flow_whose_manifest_says_that_it_has_no_loop_is_asked_its_own_way(
+    policy: Arm, tmp_path: Path
+) -> None:
+    export(ArmFlow(policy).eval(), tmp_path / "b", inputs=INPUTS, fixtures=3, steps=3)
+    told(tmp_path / "b", layout="single", steps=None, loop=None)
+    assert not check(Otherwise(policy).eval(), open_bundle(tmp_path / "b")).passed
+    result = check(Halved(policy).eval(), open_bundle(tmp_path / "b"))
+    assert result.passed
+    assert [d.refusal for d in result.doubts] == [
+        "the bundle has no loop, and the policy one of 3 steps; export it again"
+    ]
+
+
 def test_what_has_no_way_of_its_own_is_asked_as_it_was() -> None:
     assert own_sampler(ArmFlow(Arm(2)), ["joints", "noise"]) is None
     assert own_sampler(nn.Linear(2, 2), ["x"]) is None
