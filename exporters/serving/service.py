@@ -219,9 +219,7 @@ def _proof(
     # The manifest gives its own threshold, which may be one that lets everything pass.
     weak = next((doubt.said for doubt in result.doubts if doubt.gate == "power"), None)
     if weak is not None:
-        raise BundleError(
-            f"{bundle.path} is not served: {weak}; export it again with a threshold that says so"
-        )
+        raise BundleError(f"{bundle.path} is not served: {weak}; export it again")
     return result
 
 
