@@ -50,8 +50,8 @@ class Fixtures:
 
     @property
     def probed(self) -> tuple[int, ...]:
-        """The fixtures that inputs are swapped in: the plain one, and the last."""
-        return tuple(dict.fromkeys((0, self.count - 1)))
+        """The fixtures that inputs are swapped in: the plain one, and one of other sizes with all cameras."""
+        return tuple(dict.fromkeys((0, min(2, self.count - 1))))
 
     @cached_property
     def distinct(self) -> int:

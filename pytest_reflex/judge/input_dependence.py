@@ -16,7 +16,7 @@ import numpy as np
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import asked, copied
-from pytest_reflex.verdict.metrics import difference, pieces
+from pytest_reflex.verdict.metrics import largest_difference, pieces
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -172,7 +172,7 @@ def _effect(runner: Runner, inputs: Arrays, before: Arrays) -> Effect:
     if list(before) != list(after) or not all(_same_form(before[name], after[name]) for name in before):
         return Effect("gives outputs of another form")
     try:
-        changes = {n: difference(a, after[n]).max_abs_diff for n, a in before.items() if a.size}
+        changes = {n: largest_difference(a, after[n]) for n, a in before.items() if a.size}
     except ValueError:  # no numbers; the structure gate says so
         return Effect("gives other outputs")
     return Effect(f"changes by {_largest(changes.values()):.3e}", changes=changes)

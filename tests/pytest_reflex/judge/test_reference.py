@@ -73,6 +73,33 @@ def test_what_answers_otherwise_is_refused_and_what_moved_is_named(keep, name):
     assert reason.endswith(f"; {name} changed meanwhile")
 
 
+class Counter:
+    calls = 0
+
+
+class Shared(Policy):
+    """Counts in its class, and in an object that it holds."""
+
+    total = 0
+
+    def __init__(self, where):
+        super().__init__()
+        self.where, self.counter = where, Counter()
+
+    def forward(self, x, mask):
+        if self.where == "class":
+            Shared.total += 1
+        else:
+            self.counter.calls += 1
+        return super().forward(x, mask)
+
+
+@pytest.mark.parametrize(("where", "name"), [("class", "Shared.total"), ("object", "counter")])
+def test_a_count_that_is_kept_elsewhere_is_named_too(where, name):
+    strict = check(Shared(where), candidate(), inputs=SPECS, strict=True)
+    assert f"the reference keeps count: attribute '{name}' changes" in only_refusal(strict, "reference")
+
+
 @pytest.mark.parametrize("keep", [remembered, cached])
 def test_what_is_kept_of_the_inputs_is_no_state(keep):
     result = check(Kept(keep, 0.0), candidate(), inputs=SPECS, strict=True)
