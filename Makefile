@@ -1,7 +1,9 @@
 # Two commands do everything: `make demo` and `make test`. Each sets up what it needs.
 
-# Compiling every file of what is installed takes longer than compiling those that are imported.
-export PIP_NO_COMPILE ?= 1
+# Compiling every file of what is installed takes longer than compiling those that are imported, once: where that
+# is forbidden, each process would compile them anew. For pip, "no" is how to say no-compile.
+export PIP_NO_COMPILE ?= no
+export PYTHONDONTWRITEBYTECODE =
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,6 +14,8 @@ NODE_VENV ?= .venv-node
 BIN := $(VENV)/bin
 # Policies are small in tests; more workers than this only get in each other's way.
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadscope
+# What neither torch, lerobot nor Python's version decides is marked so, and runs in the first environment alone.
+ONCE ?=
 
 # lerobot needs Python 3.12: the first interpreter that is new enough, pyenv's among them.
 LEROBOT_PYTHON ?= $(shell for python in python3 python3.12 python3.13 \
@@ -20,9 +24,9 @@ LEROBOT_PYTHON ?= $(shell for python in python3 python3.12 python3.13 \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo "$$python" && break; done)
 
 IN_LEROBOT = $(MAKE) PYTHON="$(LEROBOT_PYTHON)" VENV=.venv-lerobot CONSTRAINTS=constraints/lerobot.txt \
-	EXTRAS=export,dev,lerobot
+	EXTRAS=export,dev,lerobot ONCE=--once-elsewhere
 
-.PHONY: help demo test test-lerobot lerobot openpi browser docs tutorial fullsize portability portability-slice lint types suite coverage coverage-lerobot clean
+.PHONY: help demo test test-lerobot lerobot openpi browser extras docs tutorial fullsize portability portability-slice lint types suite coverage coverage-lerobot clean
 
 help:
 	@echo "make demo          make a small pi0 checkpoint, export it, prove it"
@@ -85,7 +89,10 @@ demo: $(VENV)/.ready
 	$(BIN)/reflex export demo/checkpoint demo/p0 --cameras 2
 	$(BIN)/reflex validate export demo/p0 --model demo/checkpoint --threshold 1e-4 --strict
 
-test: lint types docs suite
+# Each of these is at work on one core, and two of them wait for the network.
+test:
+	$(MAKE) --no-print-directory -j 2 extras types lint docs
+	$(MAKE) --no-print-directory suite
 
 lerobot:
 	@test -n "$(LEROBOT_PYTHON)" \
@@ -125,10 +132,12 @@ types: $(VENV)/.ready
 	$(BIN)/mypy
 
 # What cannot be installed has its tests skipped, by name; under CI such a skip fails the run (conftest.py).
-suite: $(VENV)/.ready
+extras:
 	@$(MAKE) --no-print-directory browser || echo "NOT INSTALLED: Chromium and axe-core, so their tests are skipped"
 	@$(MAKE) --no-print-directory openpi || echo "NOT INSTALLED: openpi-client, so its tests are skipped"
-	REFLEX_OPENPI_PYTHON="$${REFLEX_OPENPI_PYTHON:-$(abspath $(OPENPI))/bin/python}" $(PYTEST)
+
+suite: $(VENV)/.ready extras
+	REFLEX_OPENPI_PYTHON="$${REFLEX_OPENPI_PYTHON:-$(abspath $(OPENPI))/bin/python}" $(PYTEST) $(ONCE)
 
 # What judges, measured in every process that a test starts: lines and branches. The time that an import
 # takes is not what it is while it is measured.

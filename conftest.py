@@ -15,8 +15,11 @@ pytest_plugins = ["pytester"]
 # The only causes that may keep a test from running, each with words of the reasons that tests give. Under CI
 # any other reason fails the run: what is not installed, misspelt or forgotten must not pass for tested.
 WITHOUT_LEROBOT, SYSTEM_LACKS, ELSE = "without lerobot", "for what the system lacks", "else"
+ONCE = "that `make test` runs"
+ONCE_ELSEWHERE = "marked once, and --once-elsewhere is given"
 ALLOWED = {
     WITHOUT_LEROBOT: ("lerobot (Python 3.12 or later)",),
+    ONCE: (ONCE_ELSEWHERE,),
     SYSTEM_LACKS: (
         "on Linux only",
         "/proc takes no directory from anyone",
@@ -25,6 +28,21 @@ ALLOWED = {
         "this system cannot start",  # a Chromium, with the loader's message
     ),
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--once-elsewhere",
+        action="store_true",
+        help="skip what is marked once: `make test` runs it, and this is `make test-lerobot`",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--once-elsewhere"):
+        for item in items:
+            if item.get_closest_marker("once"):
+                item.add_marker(pytest.mark.skip(reason=ONCE_ELSEWHERE))
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +91,8 @@ def pytest_terminal_summary(
     yield
     parts = []
     for cause, reasons in _not_run(config).items():
-        # Lerobot's reasons all say the same.
-        told = "" if cause == WITHOUT_LEROBOT or not reasons else f" ({'; '.join(sorted(reasons))})"
+        # These reasons all say the same.
+        told = "" if cause in (WITHOUT_LEROBOT, ONCE) or not reasons else f" ({'; '.join(sorted(reasons))})"
         parts.append(f"{reasons.total()} {cause}{told}")
     refused = _refused(config)
     end = "; under CI these fail the run" if refused else ""

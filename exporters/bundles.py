@@ -123,7 +123,7 @@ class Export(Bundle):
 
         facts = f"{self.family}, {self.layout}, {self.stated.steps or 'no'} steps"
         head = f"<p><code><bdi>{escape(str(self.path))}</bdi></code>: {escape(facts)}</p>"
-        return head + (self.result._repr_html_() if self.result else "<p>not verified</p>")
+        return head + (self.result._repr_html_() if self.result is not None else "<p>not verified</p>")
 
 
 def locate(bundle: Bundle, reference: Any, **options: Any) -> Divergence:

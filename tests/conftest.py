@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,12 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     if not (hasattr(os, "pidfd_open") and hasattr(os, "fork")):
         yield [sys.executable]
         return
+    script = str(Path(warm.__file__).resolve())
+    if "REFLEX_WARM" in os.environ:  # somebody who runs the tests many times has one already
+        yield [sys.executable, "-S", "-E", script, os.environ["REFLEX_WARM"]]
+        return
     place = tmp_path_factory.mktemp("warm")
-    socket, script = place / "s", str(Path(warm.__file__).resolve())
+    socket = place / "s"
     with (
         (place / "said").open("w+") as said,
         subprocess.Popen(
@@ -80,6 +86,18 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
             yield [sys.executable, "-S", "-E", script, str(socket)]
         finally:
             server.kill()
+
+
+@pytest.fixture
+def warm_pytester(
+    pytester: pytest.Pytester, python: list[str], monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """Its ``runpytest_subprocess`` starts where torch is imported, and so do the workers of that run."""
+    if len(python) > 1:
+        monkeypatch.setattr(sys, "executable", warm.launcher(python[-1]))
+    # A home of its own is for what reads it at imports; that was read from this one.
+    monkeypatch.setenv("HOME", warm.STARTED.get("HOME", ""))
+    return pytester
 
 
 @pytest.fixture(scope="session")
@@ -102,12 +120,19 @@ def reflex(python: list[str]) -> Reflex:
 
 
 @pytest.fixture(scope="session")
-def _kept_traces(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of the whole run, the same in all workers."""
+    run = tmp_path_factory.getbasetemp()
+    place = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "shared"
+    place.mkdir(exist_ok=True)
+    return place
+
+
+@pytest.fixture(scope="session")
+def _kept_traces(shared: Path) -> Any:
     from traced_once import TracedOnce
 
-    # A worker's directory lies in that of the whole run.
-    run = tmp_path_factory.getbasetemp()
-    place = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "traces"
+    place = shared / "traces"
     place.mkdir(exist_ok=True)
     return TracedOnce(place)
 
@@ -122,19 +147,31 @@ def traced_once(_kept_traces: Any) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny pi0 policy as ``save_pretrained`` writes it; not to be changed."""
+def checkpoint(shared: Path) -> Path:
+    """A tiny pi0 policy as ``save_pretrained`` writes it; one for all workers, not to be changed."""
+    from filelock import FileLock
+
     from examples.tiny_pi0 import tiny_pi0
 
-    place = tmp_path_factory.mktemp("checkpoint") / "pi0"
-    tiny_pi0(depth=(1, 1, 1), steps=2, chunk=4).save_pretrained(place)
+    place = shared / "checkpoint" / "pi0"
+    with FileLock(shared / "checkpoint.lock"):
+        if not place.exists():
+            tiny_pi0(depth=(1, 1, 1), steps=2, chunk=4).save_pretrained(place)
     return place
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, reflex: Reflex) -> Exported:
-    place = tmp_path_factory.mktemp("bundle") / "p0"
-    return Exported(place, reflex("export", checkpoint, place, *SMALL, "--output-json"))
+def exported(shared: Path, checkpoint: Path, reflex: Reflex) -> Exported:
+    """What ``reflex export`` made of :func:`checkpoint`, and said; once for all workers."""
+    from filelock import FileLock
+
+    place, said = shared / "bundle" / "p0", shared / "bundle.json"
+    with FileLock(f"{said}.lock"):
+        if not said.exists():
+            place.parent.mkdir()
+            ran = reflex("export", checkpoint, place, *SMALL, "--output-json")
+            said.write_text(json.dumps(asdict(ran)))
+        return Exported(place, Ran(**json.loads(said.read_text())))
 
 
 @pytest.fixture(scope="session")

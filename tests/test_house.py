@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import io
 import os
 import shutil
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pytest_reflex", "exporters")
 FILES = {
@@ -22,7 +25,12 @@ FILES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-TREES = {name: ast.parse(path.read_text(encoding="utf-8"), str(path)) for name, path in FILES.items()}
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A file's tree; not before a test asks, for every worker collects this file."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -77,31 +85,31 @@ def tracing_calls(tree: ast.AST) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", [n for n in TREES if n.startswith("pytest_reflex")])
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("pytest_reflex")])
 def test_the_judge_knows_no_maker(name: str) -> None:
     """The linter sees no name that is a string, and looks into no package's own file."""
-    makers = {what for what in imported(TREES[name]) if what.split(".")[0] == "exporters"}
+    makers = {what for what in imported(parsed(FILES[name])) if what.split(".")[0] == "exporters"}
     assert makers == set() or name.startswith("pytest_reflex.cli.")
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", FILES)
 def test_a_name_becomes_a_module_in_one_place(name: str) -> None:
     """What is imported by a string the linter does not see; the packages' own names are such strings too."""
-    calls = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Call) and node.args]
+    calls = [node for node in ast.walk(parsed(FILES[name])) if isinstance(node, ast.Call) and node.args]
     named = [call for call in calls if ast.unparse(call.args[0]).lstrip("f'\"").startswith("exporters.")]
     assert named == [] or name in ("exporters.bundle.registry", "exporters")
 
 
 @pytest.mark.parametrize(("package", "most"), [("pytest_reflex", 14), ("exporters", 11)])
 def test_the_top_of_a_package_can_be_taken_in_at_a_glance(package: str, most: int) -> None:
-    top = {name.split(".")[1] for name in TREES if name.startswith(f"{package}.")}
+    top = {name.split(".")[1] for name in FILES if name.startswith(f"{package}.")}
     assert len(top | {"__init__"}) <= most
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", FILES)
 def test_no_bare_assert(name: str) -> None:
     # `python -O` removes it, and pytest rewrites it in a plugin's package.
-    assert [node.lineno for node in ast.walk(TREES[name]) if isinstance(node, ast.Assert)] == []
+    assert [node.lineno for node in ast.walk(parsed(FILES[name])) if isinstance(node, ast.Assert)] == []
 
 
 MOST_LINES = 60
@@ -128,7 +136,7 @@ def function_lines(text: str) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", FILES)
 def test_no_function_is_longer_than_a_head_holds(name: str) -> None:
     counted = function_lines(FILES[name].read_text(encoding="utf-8"))
     assert {function: lines for function, lines in counted.items() if lines > MOST_LINES} == {}
@@ -153,10 +161,10 @@ def test_the_lines_of_a_function_are_counted(code: str, lines: dict[str, int]) -
 
 
 def test_torch_traces_in_one_file() -> None:
-    callers = {name for name, tree in TREES.items() if tracing_calls(tree)}
+    callers = {name for name, path in FILES.items() if tracing_calls(parsed(path))}
     assert callers == {"exporters.graph.tracing"}
     assert {"torch.export.export", "torch.onnx._internal.exporter._core"} <= set(
-        tracing_calls(TREES["exporters.graph.tracing"])
+        tracing_calls(parsed(FILES["exporters.graph.tracing"]))
     )
 
 
@@ -493,20 +501,28 @@ def absolute_bounds(tree: ast.AST, named: Names | None = None) -> list[str]:
 
 
 MEASURING = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+    path.relative_to(ROOT).as_posix(): path
     for folder in ("tests", "benchmarks", "examples")
     for path in sorted((ROOT / folder).rglob("*.py"))
     if "node_modules" not in path.parts
 }
-CONSTANTS = {
-    name: number for tree in MEASURING.values() for name, number in numbers_of(tree).items() if len(name) > 1
-}
+
+
+@functools.cache
+def constants() -> Names:
+    """The numbers that any of these files gives a name to."""
+    return {
+        name: number
+        for path in MEASURING.values()
+        for name, number in numbers_of(parsed(path)).items()
+        if len(name) > 1
+    }
 
 
 @pytest.mark.parametrize("name", MEASURING)
 def test_every_bound_on_accuracy_has_a_unit(name: str) -> None:
     """Another processor has other last bits: a bound is in floors, in ulps, or is the product's own."""
-    assert absolute_bounds(MEASURING[name], CONSTANTS) == []
+    assert absolute_bounds(parsed(MEASURING[name]), constants()) == []
 
 
 # --- the linter: what it lets by and what it refuses ----------------------------------------------------

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,13 +18,39 @@ from pytest_reflex.cli.options import api_key_option, judging_options, model_opt
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import named_reference, require_draws
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
-from pytest_reflex.errors import BundleError
+from pytest_reflex.errors import BundleError, RunnerError
 
 if TYPE_CHECKING:
     from pytest_reflex.result import ParityResult
 
 # What a command gives back: the verdict, and what to say below it.
 Judged = tuple["ParityResult", str]
+_Made = TypeVar("_Made")
+
+
+def to_a_verdict(command: Callable[..., _Made]) -> Callable[..., _Made]:
+    """Have a command that runs a model end by itself: the model's exit is an error, and stdout is not its.
+
+    Without this an ``Exit`` of click, which its ``--help`` ends with, would be a good end from anywhere.
+    """
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> _Made:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                return command(*arguments, **options)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, click.exceptions.Exit):
+                raise
+            said = error.exit_code if isinstance(error, click.exceptions.Exit) else error
+            raise RunnerError(
+                f"the model, or what loads it, raised {type(error).__name__}({said}) before there was a "
+                "verdict; have it return, nothing is proven"
+            ) from error
+
+    return run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,6 +70,7 @@ def app() -> None:
 @family_options
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
 @judging_options
+@to_a_verdict
 def export(
     model: str,
     out: Path,
@@ -85,6 +116,7 @@ def validate() -> None:
 @model_option
 @judging_options
 @click.pass_context
+@to_a_verdict
 def validate_export(context: click.Context, /, directory: Path, model: str, **judging: Any) -> Judged:
     """Judge the bundle DIR against the policy it was made from."""
     require_draws(context, model)
@@ -108,6 +140,7 @@ def validate_export(context: click.Context, /, directory: Path, model: str, **ju
 @api_key_option
 @judging_options
 @click.pass_context
+@to_a_verdict
 def validate_serve(
     context: click.Context, /, url: str, model: str, api_key: str | None, **judging: Any
 ) -> Judged:
@@ -160,6 +193,7 @@ def serve(directory: Path, **options: Any) -> int:
 @setting_option("seed")
 @click.option("--repro", type=click.Path(path_type=Path), metavar="OUT", help="Write a minimal reproduction.")
 @click.option("--output-json", "as_json", is_flag=True, help="Print JSON to stdout and nothing else.")
+@to_a_verdict
 def locate_place(
     directory: Path, model: str, fixture: int, seed: int, repro: Path | None, as_json: bool
 ) -> Reported:

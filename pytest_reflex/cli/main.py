@@ -1,7 +1,7 @@
 """``main``: runs the command, says its verdict or its error, and exits with its code.
 
-Exit 0 pass, 1 fail, 2 error. With ``--output-json`` stdout is one JSON document and nothing else;
-what is said to people goes to stderr then.
+Exit 0 pass, 1 fail, 2 error; 0 and 1 only where the verdict was printed. With ``--output-json`` stdout is one
+JSON document and nothing else; what is said to people goes to stderr then.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NoReturn
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from pytest_reflex.cli.commands import app
 from pytest_reflex.cli.report import ERROR, FAIL, PASS, Reported
-from pytest_reflex.cli.supervise import death, supervised
+from pytest_reflex.cli.supervise import Handover, death, supervised
 from pytest_reflex.errors import ParityError, ReflexError, RunnerError
 
 if TYPE_CHECKING:
@@ -31,35 +32,82 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code; an error is one line on stderr, and JSON where asked for."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--output-json" in given
-    if arguments is None and given[:1] == ["validate"]:
+    handover = None
+    # A server says nothing that it could hand over, and is stopped by signals.
+    if arguments is None and given[:1] != ["serve"]:
+        handover = Handover()
         ended = supervised()
         if ended is not None:
-            sys.exit(ended if ended >= 0 else _died(death(ended), as_json))
+            sys.exit(_printed(_concluded(ended, handover.taken(), as_json)))
+    said = _run(given, as_json)
+    if handover is None or handover.here:
+        code = _printed(said)
+    else:
+        code = said.code if handover.give(**asdict(said)) else ERROR
+    sys.exit(code)
+
+
+def _run(given: list[str], as_json: bool) -> Reported:
+    """What the command has to say in the end, whatever comes of it."""
     # A policy of someone's own may print while it is imported or run.
     aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
         with aside:
             made = app.main(given, prog_name="reflex", standalone_mode=False)
         if isinstance(made, Reported):
-            click.echo(made.text, nl=False)
-            made = made.code
-        code = _say(made[0], as_json, made[1]) if isinstance(made, tuple) else made
+            return made
+        return _say(made[0], as_json, made[1]) if isinstance(made, tuple) else Reported(made, "")
     except ParityError as error:
-        code = _say(error.result, as_json)
+        if error.result.passed:
+            return _fail(error, "a fail was raised whose result passed; nothing is proven", as_json)
+        return _say(error.result, as_json)
     except ReflexError as error:
-        code = _fail(error, str(error), as_json)
+        return _fail(error, str(error), as_json)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        code = ERROR
+        return Reported(ERROR, "", error.format_message() + "\n")
     except click.ClickException as error:
-        code = _fail(error, _usage(error), as_json)
+        return _fail(error, _usage(error), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
-        code = _fail(error, "interrupted; nothing was written", as_json)
-    except Exception as error:
+        return _fail(error, "interrupted; nothing was written", as_json)
+    except BaseException as error:
         # A fault of this program is no verdict either; its traceback is what a report of it needs.
         traceback.print_exc()
-        code = _fail(error, f"internal error: {type(error).__name__}: {error}", as_json)
-    sys.exit(code)
+        return _fail(error, f"internal error: {type(error).__name__}: {error}", as_json)
+
+
+def _concluded(ended: int, said: dict[str, Any] | None, as_json: bool) -> Reported:
+    """What the process that judged had to say, where it ended as that says; else an error."""
+    if name := death(ended):
+        why = f"was ended by {name}: a model crashed it, or the system ended it"
+    elif said is None:
+        why = f"exited with {ended} before it reached a verdict: a model, or what loads it, ended it"
+    elif said["code"] != ended:
+        why = f"was to exit with {said['code']} and exited with {ended}: something that a model left ended it"
+    else:
+        return Reported(**said)
+    message = f"the process that judged {why}; nothing is proven"
+    return _fail(RunnerError(message), message, as_json)
+
+
+def _printed(said: Reported) -> int:
+    """Print what a command says; its exit code, which is an error's where the verdict cannot be printed."""
+    with contextlib.suppress(OSError):
+        click.echo(said.err, nl=False, err=True)
+    if not said.text:
+        return said.code
+    try:
+        if sys.stdout is None:
+            raise OSError("it is closed")
+        click.echo(said.text, nl=False)
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        with contextlib.suppress(OSError):
+            click.echo(f"reflex: error: stdout: the verdict could not be printed ({reason})", err=True)
+        # What is still to be written would be tried again at the end, and change the exit code.
+        sys.stdout = None
+        return ERROR
+    return said.code
 
 
 def _usage(error: click.ClickException) -> str:
@@ -71,53 +119,41 @@ def _usage(error: click.ClickException) -> str:
     return f"{said[:1].lower()}{said[1:]}{see} `{where} -h`"
 
 
-def _died(name: str, as_json: bool) -> int:
-    message = (
-        f"the process that judged was ended by {name}: a model crashed it, or the system ended it; "
-        "nothing is proven"
-    )
-    return _fail(RunnerError(message), message, as_json)
-
-
-def _fail(error: BaseException, message: str, as_json: bool) -> int:
+def _fail(error: BaseException, message: str, as_json: bool) -> Reported:
     # A file's name may hold what a terminal obeys, or what is no text.
     message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
     if len(message) > LONGEST_REASON:
         message = f"{message[:LONGEST_REASON]}... ({len(message)} characters)"
-    click.echo(f"reflex: error: {message}", err=True)
     from pytest_reflex.report.json.documents import Run, error_document
     from pytest_reflex.report.json.values import dumps
 
     made = error_document(error, message=message, exit_code=ERROR)
-    _tell_github(Run(error=made["error"]), message)
-    if as_json:
-        click.echo(dumps(made), nl=False)
-    return ERROR
+    told = f"reflex: error: {message}\n{_tell_github(Run(error=made['error']), message)}"
+    return Reported(ERROR, dumps(made) if as_json else "", told)
 
 
-def _say(result: ParityResult, as_json: bool, below: str = "") -> int:
-    """Print the verdict; its exit code."""
+def _say(result: ParityResult, as_json: bool, below: str = "") -> Reported:
+    """The verdict, and the exit code that it is."""
     from pytest_reflex.report.json.documents import Entry, Run, document
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.console import columns, painted, takes_color
     from pytest_reflex.report.text.terminal import headline, result_text
 
     code = PASS if result.passed else FAIL
-    _tell_github(Run((Entry(result),)), "" if result.passed else headline(result))
+    told = _tell_github(Run((Entry(result),)), "" if result.passed else headline(result))
     if as_json:
-        click.echo(dumps(document([result], exit_code=code)), nl=False)
-    else:
-        text = result_text(result, columns())
-        text = painted(text) if takes_color(sys.stdout) else text
-        click.echo("\n".join(part for part in (text, below) if part))
-    return code
+        return Reported(code, dumps(document([result], exit_code=code)), told)
+    text = result_text(result, columns())
+    text = painted(text) if takes_color(sys.stdout) else text
+    return Reported(code, "\n".join(part for part in (text, below) if part) + "\n", told)
 
 
-def _tell_github(run: Run, wrong: str) -> None:
-    """In a GitHub job, its summary, and an annotation for what is wrong; stdout may be for JSON alone."""
+def _tell_github(run: Run, wrong: str) -> str:
+    """In a GitHub job, write its summary; lines for stderr, as stdout may be for JSON alone."""
     from pytest_reflex.report import github
 
-    if problem := github.add_summary(run):
-        click.echo(f"reflex: warning: {problem}", err=True)
+    problem = github.add_summary(run)
+    lines = [f"reflex: warning: {problem}"] if problem else []
     if wrong and github.running():
-        click.echo(github.annotation(wrong, title="reflex"), err=True)
+        lines.append(github.annotation(wrong, title="reflex"))
+    return "".join(f"{line}\n" for line in lines)

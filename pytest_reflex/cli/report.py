@@ -20,10 +20,11 @@ ERROR: Final = 2
 
 @dataclass(frozen=True)
 class Reported:
-    """What the command leaves to be printed: its exit code, and the text for stdout."""
+    """What a command leaves to be printed: its exit code, the text for stdout and the lines for stderr."""
 
     code: int
     text: str
+    err: str = ""
 
 
 def _threshold(context: click.Context, parameter: click.Parameter, value: object) -> float | None:

@@ -3,17 +3,25 @@
 from pytest_reflex.plugin.hooks import (
     parity,
     pytest_addoption,
+    pytest_cmdline_main,
+    pytest_collection_finish,
     pytest_collection_modifyitems,
     pytest_configure,
+    pytest_load_initial_conftests,
     pytest_make_collect_report,
     pytest_runtest_makereport,
+    pytest_sessionfinish,
 )
 
 __all__ = [
     "parity",
     "pytest_addoption",
+    "pytest_cmdline_main",
+    "pytest_collection_finish",
     "pytest_collection_modifyitems",
     "pytest_configure",
+    "pytest_load_initial_conftests",
     "pytest_make_collect_report",
     "pytest_runtest_makereport",
+    "pytest_sessionfinish",
 ]

@@ -5,15 +5,52 @@ Everything in here is made of builtins, because under xdist it came through a pi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pytest_reflex.errors import ReflexError
 
 if TYPE_CHECKING:
     from pytest_reflex.report.json.documents import Entry, Run
 
 # The attribute of a test report that carries what the test found to the process that writes the files.
 ATTRIBUTE: Final = "reflex"
+UNFINISHED: Final = "this run has not finished: it is under way, or it was ended before its verdict"
+
+
+class Told:
+    """What a process that runs tests says when its session ends, beside its reports.
+
+    Attributes:
+        collected: the node ids of its parity tests.
+        fails: of each test that must have failed, by what the last attempt found, the first reason.
+        problems: what went wrong where no report could say it.
+        notes: what a reader should know.
+    """
+
+    # No dataclass: importing the plugin would take a tenth longer to make one.
+    def __init__(
+        self,
+        collected: Iterable[str] = (),
+        fails: Mapping[str, str] = MappingProxyType({}),
+        problems: Iterable[str] = (),
+        notes: Iterable[str] = (),
+    ) -> None:
+        self.collected, self.fails = list(collected), dict(fails)
+        self.problems, self.notes = list(problems), list(notes)
+
+
+_TOLD: Final = pytest.StashKey[Told]()
+
+
+def told_by(config: pytest.Config) -> Told:
+    """What this process has to say so far."""
+    return config.stash.setdefault(_TOLD, Told())
 
 
 class Collector:
@@ -21,29 +58,62 @@ class Collector:
 
     Attributes:
         problems: what went wrong with the run itself, one line each; any problem fails the session.
-        strict: whether the session must have compared something.
+        strict: whether the session must have compared something, and every parity test of it.
+        closed: whether the session came to its end.
+        workers: xdist's workers that have not said yet what they collected.
     """
 
     def __init__(self, *, strict: bool, json: Path | None, report: Path | None) -> None:
         self.strict = strict
         self.problems: list[str] = []
+        self.closed = False
+        self.workers: set[str] = set()
         self._json = json
         self._report = report
-        self._results: list[dict[str, Any]] = []
+        self._results: dict[str, None] = {}  # as text, each once
         self._entries: list[Entry] = []
-        self._not_compared: list[dict[str, str]] = []
+        self._beside: dict[
+            str, tuple[int, list[dict[str, str]]]
+        ] = {}  # by test: the attempt, its not_compared
         self._written: list[Path] = []
         self._failures: list[dict[str, Any]] = []
+        self._told = Told()
+        self._ended: set[str] = set()
+        self._failed: set[str] = set()
+        self._unfinished = ""
 
     @property
     def empty(self) -> bool:
         return not (self._results or self._not_compared or self.problems)
 
-    def add(self, payload: Mapping[str, Any]) -> None:
-        """Take what one test report carries: lists of dicts, ``results``, ``not_compared``, ``failures``."""
-        self._results += payload["results"]
-        self._not_compared += payload["not_compared"]
-        self._failures += payload.get("failures", [])
+    @property
+    def _not_compared(self) -> list[dict[str, str]]:
+        """What the last attempt of each test has left beside results: an earlier one's is a note."""
+        return [test for _, several in self._beside.values() for test in several]
+
+    def saw(self, report: pytest.TestReport) -> None:
+        """Take what one test report says and carries."""
+        if report.failed:
+            self._failed.add(report.nodeid)
+        if report.failed or report.when == "teardown":
+            self._ended.add(report.nodeid)
+        payload: str | None = getattr(report, ATTRIBUTE, None)
+        if payload:
+            found = json.loads(payload)
+            self._results |= dict.fromkeys(found["results"])
+            attempt, several = self._beside.get(report.nodeid, (0, []))
+            if found["attempt"] >= attempt:
+                kept = several if found["attempt"] == attempt else []
+                self._beside[report.nodeid] = found["attempt"], kept + found["not_compared"]
+            self._failures += [failure for failure in found["failures"] if failure not in self._failures]
+
+    def hear(self, told: Told) -> None:
+        """Take what a process has said at its end."""
+        self._told.collected += told.collected
+        self._told.fails |= told.fails
+        self._told.notes += told.notes
+        for line in told.problems:
+            self.problem(line)
 
     def problem(self, line: str) -> None:
         if line not in self.problems:
@@ -54,33 +124,80 @@ class Collector:
         from pytest_reflex.report.json.documents import Entry, Run
         from pytest_reflex.report.merge import merge
 
-        self._entries += map(Entry.of, self._results[len(self._entries) :])
-        return merge([Run(tuple(self._entries), tuple(self._not_compared), tuple(self.problems))])
+        self._entries += [Entry.of(json.loads(text)) for text in list(self._results)[len(self._entries) :]]
+        # One line says that it is no pass; where it is none anyway, a second would only be long.
+        problems = self.problems or [self._unfinished] * bool(self._unfinished)
+        return merge([Run(tuple(self._entries), tuple(self._not_compared), tuple(problems))])
+
+    def begin(self) -> None:
+        """Have the files say that the run has not finished, and not what an earlier one found."""
+        if self._json is None and self._report is None:
+            return
+        from pytest_reflex.report.json.documents import error_document
+
+        self._write(error_document(ReflexError(UNFINISHED)))  # what cannot be written is told of at the end
 
     def close(self) -> None:
         """Say what is missing from the session, then write the files; one that cannot be is a problem."""
+        self.closed = True
+        for nodeid, fail in sorted(self._told.fails.items()):
+            if nodeid not in self._failed:
+                self.problem(f"{nodeid}: no report said its fail: {fail}")
         if self.strict and not self._results:
             self.problem("no parity result in this session; --reflex-strict wants at least one")
+        self._unfinished = self._left_out()
+        if self.strict and self._unfinished and not self.problems:
+            self.problem(f"{self._unfinished}; --reflex-strict wants every one")
         if self._json is None and self._report is None:
             return
+        self._written, problems = self._write(self.run())
+        for problem in problems:
+            self.problem(problem)
+
+    def _left_out(self) -> str:
+        """Which parity tests were not run to their end; empty when all were."""
+        missing = sorted(set(self._told.collected) - self._ended)
+        if missing:
+            named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            return f"of the parity tests that were collected, {len(missing)} did not come to an end: {named}"
+        silent = ", ".join(sorted(self.workers))
+        return f"nobody knows what was collected by {silent}" if silent else ""
+
+    def overruled(self, code: int) -> str:
+        """Why the session cannot end with this exit code; empty when it can."""
+        if code != pytest.ExitCode.OK:
+            return ""
+        if self.problems:
+            return self.problems[0]
+        if self._told.fails:
+            return min(f"{nodeid}: {fail}" for nodeid, fail in self._told.fails.items())
+        if not self.strict:
+            return ""
+        failed = sorted(self._failed.intersection(self._told.collected))
+        return (
+            f"{failed[0]} failed" if failed else "" if self.closed else "the session did not come to its end"
+        )
+
+    def _write(self, made: Run | dict[str, Any]) -> tuple[list[Path], list[str]]:
+        """Write the files that were asked for: those that are there now, and why the others are not."""
         from pytest_reflex.report.files import write_text
         from pytest_reflex.report.json.values import dumps
 
-        run = self.run()
-        made = run.to_json()
-        files = {} if self._json is None else {self._json: dumps(made)}
+        text = dumps(made if isinstance(made, dict) else made.to_json())
+        files = {} if self._json is None else {self._json: text}
         if self._report is not None:
             from pytest_reflex.report.html.pages import page
 
-            files[self._report / "parity.json"] = dumps(made)
-            files[self._report / "index.html"] = page(run)
-        for path, text in files.items():
+            files |= {self._report / "parity.json": text, self._report / "index.html": page(made)}
+        written, problems = [], []
+        for path, content in files.items():
             try:
-                write_text(path, text)
+                write_text(path, content)
             except OSError as error:
-                self.problem(f"{path}: the report could not be written ({error.strerror or error})")
+                problems.append(f"{path}: the report could not be written ({error.strerror or error})")
             else:
-                self._written.append(path)
+                written.append(path)
+        return written, problems
 
     def tell_github(self) -> list[str]:
         """In a GitHub job, write its summary; the lines that put failures beside the code."""
@@ -104,4 +221,5 @@ class Collector:
         written = [(f"report: {path}", "plain") for path in self._written if path.name != "parity.json"]
         from pytest_reflex.report.text.summary import summary_lines
 
-        return summary_lines(self.run(), written)
+        notes = [(f"warning: {note}", "warning") for note in sorted(self._told.notes)]
+        return summary_lines(self.run(), [*notes, *written])

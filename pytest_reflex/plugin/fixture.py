@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Unpack
 
-from pytest_reflex.errors import ParityError, ReflexError
+from pytest_reflex.errors import ParityError, ReflexError, SettingsError
 from pytest_reflex.settings import ParityOptions, Settings, Source, call
 
 if TYPE_CHECKING:
@@ -26,18 +27,23 @@ class Parity:
         self,
         name: str,
         resolve: Callable[[Source], Settings],
-        record: Callable[[ParityResult], None],
+        record: Callable[..., None],
         *,
         report: str | None = None,
         rerun: str | None = None,
+        during: AbstractContextManager[object] | None = None,
+        suffix: str = "",
     ) -> None:
         """
         Args:
             name: what results are called when the call gives no name: the test's node id.
             resolve: settings from one call's keywords and all other sources.
-            record: told every result, before a failing one raises.
+            record: told every result, before a failing one raises: ``record(result)``, and by
+                :meth:`expect_fail` what it says, as ``expected`` or as ``unmet``.
             report: where the report will lie, for the message.
             rerun: the command that runs this test again and keeps a report, for the message.
+            during: entered while something is compared; it raises where nothing may be any more.
+            suffix: what every result's name ends with.
         """
         self.results: list[ParityResult] = []
         self._name = name
@@ -45,6 +51,8 @@ class Parity:
         self._record = record
         self._report = report
         self._rerun = rerun
+        self._during = during or nullcontext()
+        self._suffix = suffix
 
     def __repr__(self) -> str:
         return f"<parity of {self._name}>"
@@ -75,19 +83,93 @@ class Parity:
             The result, which passed.
 
         Raises:
-            ParityError: the verdict is fail.
+            ParityError: the verdict is fail. It fails the test, also where the test goes on after it.
             ReflexError: no verdict could be reached.
         """
         __tracebackhide__ = True
+        with self._during:
+            result = self._judged(reference, candidate, inputs, name, options, diagnose=True)
+            self._record(result)
+        if not result.passed:
+            from pytest_reflex.report.text.console import columns
+            from pytest_reflex.report.text.terminal import PREFIX, failure_message
+
+            said = failure_message(result, report=self._report, rerun=self._rerun, width=columns() - PREFIX)
+            raise ParityError(said, result)
+        return result
+
+    def expect_fail(
+        self,
+        reference: Any,
+        candidate: Any,
+        *,
+        gate: str | None = None,
+        inputs: Sequence[InputSpec] | Sequence[Mapping[str, np.ndarray]] | None = None,
+        name: str | None = None,
+        **options: Unpack[ParityOptions],
+    ) -> ParityResult:
+        """Check as :meth:`check` does, for a fail: the test of an export that has to be refused.
+
+        The result proves nothing of any export, so it stands beside the results of a report and is none.
+
+        Args:
+            reference: as for :meth:`check`.
+            candidate: what has to be refused.
+            gate: the gate that has to refuse it; None takes any.
+            inputs: as for :meth:`check`.
+            name: as for :meth:`check`.
+            **options: as for :meth:`check`.
+
+        Returns:
+            The result, which did not pass.
+
+        Raises:
+            ParityError: the verdict is pass, or other gates refused.
+            SettingsError: there is no such gate.
+            ReflexError: no verdict could be reached, so nothing was refused.
+        """
+        __tracebackhide__ = True
+        from pytest_reflex.report.text.terminal import headline
+        from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
+
+        gates = (*FIXTURE_GATE_NAMES, *RUN_GATE_NAMES)
+        if gate is not None and gate not in gates:
+            raise SettingsError(f"expect_fail(gate=...): {gate!r} is no gate; give one of {', '.join(gates)}")
+        with self._during:
+            result = self._judged(reference, candidate, inputs, name, options, diagnose=False)
+            refused = {answer.gate for _, answer in result.refusals}
+            met = bool(refused) if gate is None else gate in refused
+            wanted = "a fail" if gate is None else f"a fail by the {gate} gate"
+            said = f"{wanted} was expected, and the verdict is: {headline(result)}"
+            if met:
+                self._record(result, expected=f"{result.name}: {said}")
+            else:
+                self._record(result, unmet=f"parity FAIL: {said}")
+        if not met:
+            raise ParityError(f"parity FAIL: {said}", result)
+        return result
+
+    def _judged(
+        self,
+        reference: Any,
+        candidate: Any,
+        inputs: Any,
+        name: str | None,
+        options: ParityOptions,
+        *,
+        diagnose: bool,
+    ) -> ParityResult:
+        __tracebackhide__ = True
         from pytest_reflex.judge.check import check
 
+        called = f"{name or self._next_name()}{self._suffix}"
         try:
             settings = self._resolve(call(options))
             told = settings.check_options()
             if settings.trajectory is None and settings.report is not None:
                 told["trajectory"] = True  # the page has a place for it
-            result = check(reference, candidate, inputs=inputs, name=name or self._next_name(), **told)
-            if not result.passed:
+            result = check(reference, candidate, inputs=inputs, name=called, **told)
+            if diagnose and not result.passed:
                 from pytest_reflex.judge.diagnose import diagnosed
 
                 result = diagnosed(result, reference, candidate, inputs=inputs, seconds=settings.locate)
@@ -95,13 +177,6 @@ class Parity:
             # The message says it all; the way it took through the library helps nobody. Its cause stays.
             raise error.with_traceback(None)  # noqa: B904
         self.results.append(result)
-        self._record(result)
-        if not result.passed:
-            from pytest_reflex.report.text.console import columns
-            from pytest_reflex.report.text.terminal import PREFIX, failure_message
-
-            said = failure_message(result, report=self._report, rerun=self._rerun, width=columns() - PREFIX)
-            raise ParityError(said, result)
         return result
 
     def _next_name(self) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final
@@ -14,15 +16,22 @@ import pytest
 
 from pytest_reflex import settings
 from pytest_reflex.errors import ParityError, SettingsError
-from pytest_reflex.plugin.collector import ATTRIBUTE, Collector
+from pytest_reflex.plugin.collector import Collector, Told, told_by
 from pytest_reflex.plugin.fixture import Parity
-from pytest_reflex.plugin.outcome import Outcome, refuse, verdict_first
+from pytest_reflex.plugin.outcome import Outcome, is_parity_test, refuse, verdict_first
 from pytest_reflex.plugin.progress_line import line_for
 
 _SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()
 _SETTINGS: Final = pytest.StashKey[settings.Settings]()
 _USAGE_ERROR: Final = "reflex_usage_error"
 _OUTCOME: Final = pytest.StashKey[Outcome]()
+_COLLECTOR: Final = pytest.StashKey[Collector]()
+# What a worker says when it ends, by the name that it has in xdist's message.
+_TOLD: Final = "reflex_told"
+# What pytest does instead of running tests.
+_OTHERWISE: Final = (
+    "help", "version", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow", "collectonly"
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,25 +59,50 @@ def _marker_line() -> str:
     )
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
+    """Before anything of the user's runs, which may end the process."""
+    # What is wrong is said once the command line is read to its end; a worker's files are not its own.
+    with contextlib.suppress(SettingsError, pytest.UsageError):
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            _begin(early_config, early_config.known_args_namespace)
+    try:
+        return (yield)
+    except SystemExit as error:
+        if _SETTINGS in early_config.stash and early_config.stash[_SETTINGS].strict:
+            raise pytest.UsageError(f"a conftest.py called exit({error}), so no test was run") from error
+        raise
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _marker_line())
-    given = settings.command_line({name: config.getoption(f"reflex_{name}") for name in settings.RUN})
-    ini = settings.ini_file({name: config.getini(f"reflex_{name}") for name in settings.RUN})
     try:
-        chosen = settings.resolve(given, ini)
+        _begin(config, config.option)
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[_SOURCES] = (given, ini)
-    config.stash[_SETTINGS] = chosen
     if not hasattr(config, "workerinput"):
-        json, report = _place(config, "json"), _place(config, "report")
-        config.pluginmanager.register(
-            _Controller(config, Collector(strict=chosen.strict, json=json, report=report)),
-            "reflex-controller",
-        )
+        # Without a name: `-p no:` and that name would leave the session without a last word.
+        config.pluginmanager.register(_Controller(config, config.stash[_COLLECTOR]))
     shown = line_for(config)
     if shown is not None:
         config.pluginmanager.register(shown, "reflex-live")
+
+
+def _begin(config: pytest.Config, option: Namespace) -> None:
+    """Read the settings, and have the files of an earlier run say that this one has not finished."""
+    given = settings.command_line({name: getattr(option, f"reflex_{name}", None) for name in settings.RUN})
+    ini = settings.ini_file({name: config.getini(f"reflex_{name}") for name in settings.RUN})
+    config.stash[_SOURCES] = (given, ini)
+    config.stash[_SETTINGS] = chosen = settings.resolve(given, ini)
+    places = {name: _place(config, name) for name in ("json", "report")}
+    if not hasattr(config, "workerinput"):
+        config.stash[_COLLECTOR] = Collector(strict=chosen.strict, **places)
+        if _runs_tests(option):
+            config.stash[_COLLECTOR].begin()
+
+
+def _runs_tests(option: Namespace) -> bool:
+    return not any(getattr(option, name, False) for name in _OTHERWISE)
 
 
 def _place(config: pytest.Config, name: str) -> Path | None:
@@ -76,7 +110,7 @@ def _place(config: pytest.Config, name: str) -> Path | None:
     text = getattr(config.stash[_SETTINGS], name)
     if text is None:
         return None
-    from_ini = config.getoption(f"reflex_{name}") is None
+    from_ini = config.stash[_SOURCES][0].values[name] is None
     home = (
         (config.inipath.parent if config.inipath else config.rootpath)
         if from_ini
@@ -87,6 +121,21 @@ def _place(config: pytest.Config, name: str) -> Path | None:
         what = "a directory; give a file" if name == "json" else "a file; give a directory"
         raise pytest.UsageError(f"{config.stash[_SOURCES][from_ini].named(name)}: {text!r} is {what}")
     return place
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, int, int]:
+    """The last word on the exit code: an exit from anywhere else goes past the end of the session."""
+    code = yield
+    collector = config.stash.get(_COLLECTOR, None)
+    if collector is None or not _runs_tests(config.option):
+        return code
+    if not collector.closed:
+        collector.hear(told_by(config))
+    if why := collector.overruled(code):
+        sys.stderr.write(f"reflex: error: pytest was to exit with 0, and that would hide this: {why}\n")
+        return pytest.ExitCode.TESTS_FAILED
+    return code
 
 
 def _markers(item: pytest.Item) -> list[settings.Source]:
@@ -108,6 +157,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    told_by(session.config).collected += [item.nodeid for item in session.items if is_parity_test(item)]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    worker = getattr(session.config, "workeroutput", None)
+    if worker is not None:
+        worker[_TOLD] = json.dumps(vars(told_by(session.config)))
+
+
 @pytest.fixture
 def parity(request: pytest.FixtureRequest) -> Parity:
     """Compares an export with its PyTorch reference: ``parity.check(reference, candidate)``."""
@@ -120,7 +180,16 @@ def parity(request: pytest.FixtureRequest) -> Parity:
     report = request.config.stash[_SETTINGS].report
     page = None if report is None else str(Path(report, "index.html"))
     rerun = None if report else f"pytest {shlex.quote(_from_here(item))} --reflex-report parity_reports"
-    return Parity(str(item.nodeid), resolve, _outcome_of(item).record, report=page, rerun=rerun)
+    attempt = _outcome_of(item).begin()
+    return Parity(
+        str(item.nodeid),
+        resolve,
+        attempt.record,
+        report=page,
+        rerun=rerun,
+        during=attempt,
+        suffix=attempt.suffix,
+    )
 
 
 def _from_here(item: pytest.Item) -> str:
@@ -133,14 +202,6 @@ def _outcome_of(item: pytest.Item) -> Outcome:
     return item.stash.setdefault(_OUTCOME, Outcome(item))
 
 
-def _is_parity_test(item: pytest.Item) -> bool:
-    return (
-        item.get_closest_marker("parity") is not None
-        or "parity" in getattr(item, "fixturenames", ())
-        or _OUTCOME in item.stash
-    )
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -148,7 +209,7 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and isinstance(call.excinfo.value, ParityError):
         verdict_first(call.excinfo)
     report = yield
-    if _is_parity_test(item):
+    if _OUTCOME in item.stash or is_parity_test(item):
         _outcome_of(item).see(report, strict=item.config.stash[_SETTINGS].strict)
     return report
 
@@ -158,13 +219,22 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    # A module that skips itself takes its tests along unseen, so its text has to say whether one is ours.
-    if report.skipped and isinstance(collector, pytest.Module) and collector.config.stash[_SETTINGS].strict:
-        import re
+    if not collector.config.stash[_SETTINGS].strict:
+        return report
+    if report.skipped and isinstance(collector, pytest.Module):
+        from pytest_reflex.plugin.skipped_modules import mentions_parity
 
-        if re.search(rb"\bparity\b", collector.path.read_bytes()):
+        if mentions_parity(collector):
             why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-            refuse(report, f"a module with parity tests was skipped: {why.removeprefix('Skipped: ')}")
+            why = f"a module with parity tests was skipped: {why.removeprefix('Skipped: ')}"
+            refuse(report, f"{why} (--reflex-strict)")
+    elif report.passed and not report.result and isinstance(collector, pytest.Class):
+        from pytest_reflex.plugin.skipped_modules import has_parity_tests
+
+        if has_parity_tests(collector):
+            refuse(
+                report, "a class with parity tests was not collected: it has a constructor (--reflex-strict)"
+            )
     return report
 
 
@@ -184,25 +254,31 @@ class _Controller:
         self._commands: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        payload: str | None = getattr(report, ATTRIBUTE, None)
-        if payload:
-            self._collector.add(json.loads(payload))
+        self._collector.saw(report)
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self._collector.problem(f"internal error: {_last_line(excinfo.value)}")
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        self._collector.workers.add(node.gateway.id)
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        usage = getattr(node, "workeroutput", {}).get(_USAGE_ERROR)
-        if usage:
+        output = getattr(node, "workeroutput", {})
+        if usage := output.get(_USAGE_ERROR):
             raise pytest.UsageError(usage)
+        if told := output.get(_TOLD):
+            self._collector.workers.discard(node.gateway.id)
+            self._collector.hear(Told(**json.loads(told)))
         if error:
             self._collector.problem(f"worker {node.gateway.id} went down: {_last_line(error)}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
-        if self._config.option.collectonly:
+        if not _runs_tests(self._config.option):
             return
+        self._collector.hear(told_by(self._config))
         self._collector.close()
         self._commands = self._collector.tell_github()
         if not self._collector.problems:
@@ -216,7 +292,7 @@ class _Controller:
             sys.stderr.writelines(f"reflex: error: {problem}\n" for problem in self._collector.problems)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._config.option.collectonly or self._collector.empty:
+        if not _runs_tests(self._config.option) or self._collector.empty:
             return
         terminalreporter.ensure_newline()
         terminalreporter.section("reflex: parity")

@@ -1,94 +1,270 @@
-"""One parity test from setup to teardown: what it found, and whether it found anything at all."""
+"""One parity test from setup to teardown: what it found, and whether anything of that was swallowed.
+
+A test is one item, run in one attempt or, where something runs it again, in several. What it finds goes onto
+its reports, each of which carries all that is known by then: who runs a test again may drop a report.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
-from pytest_reflex.plugin.collector import ATTRIBUTE
+from pytest_reflex.errors import ReflexError
+from pytest_reflex.plugin.collector import ATTRIBUTE, Told, told_by
 
 if TYPE_CHECKING:
     from pytest_reflex.result import ParityResult
 
 NOTHING: Final = "nothing was compared: the test never called parity.check"
+RUNNING: Final = "a comparison was still running when its test ended; wait for it in the test"
+NO_BODY: Final = "the test itself was not run, only what it is set up with"
+
+
+class Attempt:
+    """One run of a parity test. It is entered while something is compared, and that can be in threads.
+
+    Attributes:
+        number: which run of the test it is, from 1.
+        over: whether its test has ended, or is being run again.
+        passed: whether its test was seen to pass.
+        fails: what has to fail its test, however it is swallowed, one line each.
+        failures: how many reports of it failed.
+        told: how many of the fails some report has said, or was expected to say.
+        called: whether its test's body was run.
+    """
+
+    def __init__(self, outcome: Outcome, number: int) -> None:
+        self.number = number
+        self.over = self.passed = self.called = False
+        self.fails: list[str] = []
+        self.failures = self.told = 0
+        self._outcome = outcome
+        # Lists, as appending to one is one step: `+= 1` loses what another thread does meanwhile.
+        self._begun: list[None] = []
+        self._ended: list[None] = []
+        self._judged: list[None] = []
+
+    def __enter__(self) -> None:
+        if self.over:
+            why = (
+                "its parity was used after its test, where no report can say the verdict; use it in the test"
+            )
+            self._outcome.told.problems.append(f"{self._outcome.nodeid}: {why}")
+            raise ReflexError(f"{self._outcome.nodeid}: {why}")
+        self._begun.append(None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.append(None)
+
+    @property
+    def running(self) -> bool:
+        return len(self._begun) > len(self._ended)
+
+    @property
+    def judged(self) -> int:
+        """How many comparisons reached a verdict."""
+        return len(self._judged)
+
+    @property
+    def unjudged(self) -> int:
+        """How many ended without one."""
+        return len(self._ended) - len(self._judged)
+
+    @property
+    def suffix(self) -> str:
+        """What tells its results from those of the attempts before; empty for the first."""
+        return "" if self.number == 1 else f" (attempt {self.number})"
+
+    def record(self, result: ParityResult, *, expected: str = "", unmet: str = "") -> None:
+        """Take one result.
+
+        Args:
+            result: the result.
+            expected: what is said of a fail that was expected, and came.
+            unmet: what is said where another one was expected.
+        """
+        self._judged.append(None)
+        if fail := unmet or ("" if result.passed or expected else _headline(result)):
+            self.fails.append(fail)
+        self._outcome.add(self, result, expected, unmet)
 
 
 class Outcome:
-    """Stands beside one test item and puts what it found onto the item's reports."""
+    """Stands beside one test item and puts what it found onto the item's reports.
+
+    Attributes:
+        nodeid: the test's node id.
+        told: what this process says when its session ends.
+    """
 
     def __init__(self, item: pytest.Item) -> None:
+        self.nodeid = str(item.nodeid)
+        self.told: Told = told_by(item.config)
         self._item = item
+        self._attempts: list[Attempt] = []
+        self._taken = False  # whether the fixture has asked for the attempt that there is
+        # As text: xdist's pipe has no room for every number that an int64 output can hold.
+        self._results: list[str] = []
         self._start()
 
     def _start(self) -> None:
-        self._count = 0
-        self._pending: list[dict[str, Any]] = []
         self._outcome = ("passed", NOTHING)
-        self._failure: dict[str, Any] | None = None
+        self._not_compared: list[dict[str, Any]] = []
+        self._failures: list[dict[str, Any]] = []
+        self._taken = False
 
-    def record(self, result: ParityResult) -> None:
-        """Take one result; JUnit sees its verdict, later calls of the same test with their number."""
-        entry = {"nodeid": str(self._item.nodeid), "call": self._count, **result.to_json()}
-        self._count += 1
-        self._pending.append(entry)
-        suffix = "" if self._count == 1 else f"_{self._count}"
+    def begin(self) -> Attempt:
+        """The attempt that a ``parity`` fixture is made for: each that is made anew begins another one."""
+        if self._attempts and self._taken:
+            self._attempts[-1].over = True
+        now = self._current()
+        self._taken = True
+        return now
+
+    def _current(self) -> Attempt:
+        if not self._attempts or self._attempts[-1].over:
+            self._start()
+            again = bool(self._attempts) and not self._attempts[-1].passed
+            self._attempts.append(Attempt(self, len(self._attempts) + 1))
+            self.told.fails.pop(self.nodeid, None)
+            if again:
+                self.told.notes.append(f"{self.nodeid}: {_again(self._attempts[-1])}")
+        return self._attempts[-1]
+
+    def add(self, attempt: Attempt, result: ParityResult, expected: str, unmet: str) -> None:
+        """Keep one result for the reports; JUnit sees its verdict, later ones with their number."""
+        entry = {"nodeid": self.nodeid, "call": len(self._results), **result.to_json()}
+        if expected or unmet:
+            self._leave("expected" if expected else "failed", expected or unmet)
+        else:
+            self._results.append(json.dumps(entry, allow_nan=False))
+        if attempt.fails:
+            self.told.fails[self.nodeid] = attempt.fails[0]
+        suffix = "" if attempt.number == 1 else f"_attempt_{attempt.number}"
+        suffix += "" if attempt.judged == 1 else f"_{attempt.judged}"
         largest = entry["max_abs_diff_across_all"]
+        verdict = ("PASS" if result.passed else "FAIL") + (", as expected" if expected else "")
         self._item.user_properties += [
-            (f"reflex_verdict{suffix}", "PASS" if result.passed else "FAIL"),
+            (f"reflex_verdict{suffix}", verdict),
             (f"reflex_max_abs_diff{suffix}", "not measured" if largest is None else largest),
             (f"reflex_threshold{suffix}", entry["threshold"]),
         ]
 
+    def _leave(self, outcome: str, reason: str) -> None:
+        self._not_compared.append({"nodeid": self.nodeid, "outcome": outcome, "reason": reason})
+
     def see(self, report: pytest.TestReport, *, strict: bool) -> None:
-        """Look at a report of the test: refuse it where strict says so, and put what was found onto it."""
-        if strict:
-            why = self._silent(report)
-            if why:
-                refuse(report, why)
+        """Look at a report of the test: refuse it where it hides a fail, and put what was found onto it."""
+        now = self._current()
+        now.called |= report.when == "call"
+        refused = "" if report.failed else self._hidden(report, now)
+        if not refused and not report.failed and strict and (why := self._silent(report, now)):
+            refused = f"{why} (--reflex-strict)"
+        if refused:
+            refuse(report, refused)
+            self.told.fails.setdefault(self.nodeid, refused)  # whoever runs tests again may drop this report
+            if now.judged and not now.fails:  # what was judged says nothing of it
+                self._leave("failed", _reason(report))
+        now.told = len(now.fails)
+        if report.failed:
+            now.failures += 1
+        elif _expected(report):
+            self.told.fails.pop(self.nodeid, None)
+        self._keep(report, now)
+        if report.when == "teardown":
+            now.over = True
+        elif report.when == "call":
+            now.passed = report.passed
+
+    def _keep(self, report: pytest.TestReport, now: Attempt) -> None:
+        """Put what was found onto the report."""
         if report.failed and self._outcome[0] != "failed":
             self._outcome = ("failed", _reason(report))
-            self._failure = {
-                "nodeid": str(self._item.nodeid),
-                "file": str(self._item.path),
-                "line": _line_in(self._item, report),
-                "reason": self._outcome[1],
-            }
+            where = {"file": str(self._item.path), "line": _line_in(self._item, report)}
+            self._failures = [{"nodeid": self.nodeid, **where, "reason": self._outcome[1]}]
         elif report.skipped and self._outcome[0] == "passed":
             self._outcome = ("skipped", _reason(report))
-        last = report.when == "teardown"
-        not_compared = []
-        if last and not self._count:
-            outcome, reason = self._outcome
-            not_compared = [{"nodeid": str(self._item.nodeid), "outcome": outcome, "reason": reason}]
-        if self._pending or not_compared or self._failure is not None:
-            failures = [] if self._failure is None else [self._failure]
-            found = {"results": self._pending, "not_compared": not_compared, "failures": failures}
-            # As text: xdist's pipe has no room for every number that an int64 output can hold.
-            setattr(report, ATTRIBUTE, json.dumps(found, allow_nan=False))
-            self._pending, self._failure = [], None
-        if last:
-            self._start()  # the same item may be run again
+        if report.when == "teardown" and not now.judged:
+            self._leave(*self._outcome)
+        found = {"results": self._results, "not_compared": self._not_compared, "failures": self._failures}
+        if any(found.values()):
+            setattr(report, ATTRIBUTE, json.dumps({"attempt": now.number, **found}))
 
-    def _silent(self, report: pytest.TestReport) -> str:
+    def _hidden(self, report: pytest.TestReport, now: Attempt) -> str:
+        """Which fail this report would hide; empty when it hides none."""
+        fails = [] if _expected(report) else now.fails[now.told :]
+        if fails:
+            return (
+                f"{fails[0].removeprefix('parity FAIL: ')}; the test went on (parity.expect_fail expects one)"
+            )
+        return RUNNING if report.when == "teardown" and now.running else ""
+
+    def _silent(self, report: pytest.TestReport, now: Attempt) -> str:
         """How this report would let a parity test by without a verdict; empty when it does not."""
         if hasattr(report, "wasxfail"):
             ended = "and did" if report.skipped else "but passed"
             return f"expected to fail, {ended}: {report.wasxfail or 'no reason given'}"
         if report.skipped:
             return f"skipped: {_reason(report)}"
-        if report.when == "call" and report.passed and not self._count:
+        last = report.when == "teardown"
+        if report.when == "setup" or (last and now.failures):
+            return ""
+        if not now.called:
+            return NO_BODY
+        if now.number > 1 and not self._attempts[-2].passed:
+            return _again(now)
+        # What a fixture compares when it is taken down is seen only then.
+        if not now.judged and (last or not _compares_later(self._item)):
             return NOTHING
-        return ""
+        return f"{now.unjudged} of its comparisons reached no verdict" if now.unjudged else ""
+
+
+def _again(now: Attempt) -> str:
+    return f"run again (attempt {now.number}), as attempt {now.number - 1} did not pass"
+
+
+def _headline(result: ParityResult) -> str:
+    from pytest_reflex.report.text.terminal import headline
+
+    return headline(result)
+
+
+def _expected(report: pytest.TestReport) -> bool:
+    """Whether the test failed as its xfail marker says, for everyone to see."""
+    return report.skipped and hasattr(report, "wasxfail")
+
+
+def _compares_later(item: pytest.Item) -> bool:
+    """Whether a fixture of the test has ``parity`` too, and may compare in its teardown."""
+    known = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return any("parity" in definition.argnames for several in known.values() for definition in several)
+
+
+def is_parity_test(item: pytest.Item) -> bool:
+    """Whether a test compares, by what it asks for; or by its text where it was skipped before it could."""
+    if item.get_closest_marker("parity") is not None or "parity" in getattr(item, "fixturenames", ()):
+        return True
+    owner: Any = getattr(item, "cls", None)
+    if not getattr(owner, "__unittest_skip__", False):
+        return False
+    import inspect
+
+    # The fixtures of a unittest class that is skipped as a whole are never looked at.
+    return re.search(r"\bparity\b", inspect.getsource(owner)) is not None
 
 
 def refuse(report: pytest.TestReport | pytest.CollectReport, why: str) -> None:
-    """Turn a report into the failure that ``--reflex-strict`` makes of it."""
+    """Turn a report into a failure."""
     # A real exception, so that the short summary and JUnit show the message as they do for any other.
     try:
-        raise pytest.fail.Exception(f"parity FAIL: {why} (--reflex-strict)")
+        raise pytest.fail.Exception(f"parity FAIL: {why}")
     except pytest.fail.Exception:
         shown = verdict_first(pytest.ExceptionInfo.from_current()).getrepr(style="value")
     report.outcome = "failed"

@@ -130,8 +130,7 @@ def _changes(changes: Sequence[Change]) -> str:
     ]
     table = _table(("change", "name", "in words", "before", "now"), rows)
     origins = unalike(changes)
-    head = UNALIKE if origins else ""
-    parts = (head, _bullets(origins), f"Since the earlier run: {counts}.", table)
+    parts = (UNALIKE if origins else "", _bullets(origins), f"Since the earlier run: {counts}.", table)
     return "\n\n".join(part for part in parts if part)
 
 

@@ -43,7 +43,7 @@ def merge(
     if strict:
         not_compared = [
             test
-            if test["outcome"] == "failed"
+            if test["outcome"] in ("failed", "expected")
             else {**test, "outcome": "failed", "reason": f"{test['outcome']}: {test['reason']} (--strict)"}
             for test in not_compared
         ]

@@ -191,10 +191,11 @@ class OnnxRunner(RunnerBase):
             outputs = session.run(list(self.outputs), feed)
         except Exception as error:
             raise RunnerError(f"{self.name} failed: {first_line(error)}") from error
-        for name, value in zip(self.outputs, outputs, strict=True):
+        made = dict(zip(self.outputs, outputs, strict=True))
+        for name, value in made.items():
             if not isinstance(value, np.ndarray | np.generic):
                 raise RunnerError(f"{self.name}: output {name!r} is a {type(value).__name__}, not an array")
-        return {name: np.asarray(value) for name, value in zip(self.outputs, outputs, strict=True)}
+        return {name: np.asarray(value) for name, value in made.items()}
 
     def close(self) -> None:
         if self._session is not None and self._files is not None:

@@ -250,37 +250,34 @@ class TorchRunner(RunnerBase):
         if isinstance(outputs, Mapping):
             names = tuple(str(name) for name in outputs)
             self._require_unlike(names)
-            if self._outputs is not None and names != self._outputs:
-                raise RunnerError(
-                    f"{self.name} returned {list(names)}; its outputs should be {list(self._outputs)}"
-                )
+            if self._outputs not in (None, names):
+                should = list(self._outputs or ())
+                raise RunnerError(f"{self.name} returned {list(names)}; its outputs should be {should}")
             return dict(zip(names, outputs.values(), strict=True))
         if isinstance(outputs, torch.Tensor):
-            values: tuple[object, ...] = (outputs,)
-            default: tuple[str, ...] = ("output",)
+            given = {"output": outputs}
         elif isinstance(outputs, tuple | list):
-            values = tuple(outputs)
-            default = tuple(f"output_{i}" for i in range(len(values)))
+            given = {f"output_{i}": value for i, value in enumerate(outputs)}
         else:
             raise RunnerError(
                 f"{self.name} returned a {type(outputs).__name__}; return tensors, or use call="
             )
-        names = default if self._outputs is None else self._outputs
+        names = tuple(given) if self._outputs is None else self._outputs
         self._require_unlike(names)
-        if len(names) != len(values):
+        if len(names) != len(given):
             raise RunnerError(
-                f"{self.name} returned {len(values)} outputs; {len(names)} are named: {list(names)}"
+                f"{self.name} returned {len(given)} outputs; {len(names)} are named: {list(names)}"
             )
-        return dict(zip(names, values, strict=True))
+        return dict(zip(names, given.values(), strict=True))
+
+    def _arrays(self, outputs: object) -> dict[str, Array]:
+        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
 
     def _require_unlike(self, names: Sequence[str]) -> None:
         """Two outputs of one name would be one, and the other never compared."""
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise RunnerError(f"{self.name}: two outputs are named {twice!r}; give each a name of its own")
-
-    def _arrays(self, outputs: object) -> dict[str, Array]:
-        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
 
     def _array(self, name: str, value: object) -> Array:
         import numpy as np

@@ -109,6 +109,10 @@ class FixtureResult:
     def passed(self) -> bool:
         return _all_yes(self.answers, FIXTURE_GATE_NAMES)
 
+    def __bool__(self) -> bool:
+        """The verdict."""
+        return self.passed
+
     @property
     def refusal(self) -> Answer | None:
         """The first gate that refused, or None. A fixture without answers is refused by the first gate."""
@@ -209,6 +213,10 @@ class RunResult:
             and all(f.passed for f in self.fixtures)
             and _all_yes(self.answers, RUN_GATE_NAMES)
         )
+
+    def __bool__(self) -> bool:
+        """The verdict, so that ``assert check(...)`` asks for it."""
+        return self.passed
 
     @property
     def refusals(self) -> tuple[tuple[int | None, Answer], ...]:

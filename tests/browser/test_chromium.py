@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 HERE = Path(__file__).resolve().parent
 LOADER = "error while loading shared libraries: libnss3.so: cannot open shared object file"
 

@@ -15,6 +15,8 @@ from pytest_reflex.report.json import document
 from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
+pytestmark = pytest.mark.once
+
 measured, result = report_cases.measured, report_cases.result
 
 HOSTILE = {

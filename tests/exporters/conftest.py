@@ -11,16 +11,27 @@ import pytest
 
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    """``golden("pi0")``: the live policy with the golden weights, made once; not to be changed."""
+    """``golden("pi0")``: the live policy with the golden weights, made once; not to be changed.
+
+    It has run: what lerobot sets at a first run, such as how attention is computed, is set before any trace.
+    """
     pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
+    import importlib
+
     from tiny_lerobot import golden_policy
+
+    from pytest_reflex.inputs import make_fixture
 
     made: dict[str, Any] = {}
     work = tmp_path_factory.mktemp("golden")
 
-    def policy(family: str) -> Any:
+    def golden(family: str) -> Any:
         if family not in made:
-            made[family] = golden_policy(family, Path(work))
+            policy = golden_policy(family, Path(work))
+            module = importlib.import_module(f"exporters.families.{family}")
+            with module.reference(policy, steps=1) as runner:
+                runner.run(make_fixture(module.inputs(policy, cameras=1, prompt_tokens=4), 0, 0))
+            made[family] = policy
         return made[family]
 
-    return policy
+    return golden

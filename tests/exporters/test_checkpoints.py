@@ -107,11 +107,11 @@ def test_the_digest_changes_with_any_byte(checkpoint: Path, tmp_path: Path) -> N
     assert checkpoints.digest(copy) != checkpoints.digest(checkpoint)
 
 
-def test_loading_shows_no_bar_where_nobody_looks(checkpoint: Path) -> None:
+def test_loading_shows_no_bar_where_nobody_looks(checkpoint: Path, python: list[str]) -> None:
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     code = f"from exporters import pi0; pi0.load({str(checkpoint)!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([*python, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert logging.is_progress_bar_enabled() == shown

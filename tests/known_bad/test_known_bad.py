@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,39 +130,36 @@ def test_through_the_real_command(name: str, tmp_path: Path, reflex: Any) -> Non
 # --- through pytest ------------------------------------------------------------------------------------
 
 
-def inner_pytest(work: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    around = {"PYTHONPATH": PATHS, **env}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        str(work / "pytest.ini"),
-        *arguments,
-    ]
-    (work / "pytest.ini").write_text("[pytest]\npython_files = *.py\n")
-    return subprocess.run(
-        command,
-        cwd=work,
-        env={**os.environ, **around},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+Inner = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def inner_pytest(tmp_path: Path, python: list[str], plugin_args: list[str]) -> Inner:
+    """``inner_pytest("-n2", "test_it.py")``: an inner pytest with the plugin, in the test's directory."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\npython_files = *.py\n")
+    command = [*python, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(tmp_path / "pytest.ini")]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *plugin_args, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": PATHS},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    return run
 
 
 @pytest.mark.parametrize("how", [(), ("-n2",)], ids=["serially", "under-n2"])
 @pytest.mark.parametrize("strict", [False, True])
-def test_through_pytest(how: tuple[str, ...], strict: bool, tmp_path: Path, plugin_args: list[str]) -> None:
+def test_through_pytest(how: tuple[str, ...], strict: bool, tmp_path: Path, inner_pytest: Inner) -> None:
     chosen = {name: case for name, case in CASES.items() if case.strict is strict}
     options = ["--reflex-strict"] if strict else []
     tests = [f"{HERE / 'corpus.py'}::test_case[{name}]" for name in chosen]
-    done = inner_pytest(
-        tmp_path, *plugin_args, *how, *options, "--reflex-json", str(tmp_path / "out.json"), *tests
-    )
+    done = inner_pytest(*how, *options, "--reflex-json", str(tmp_path / "out.json"), *tests)
     assert done.returncode == 1, done.stdout + done.stderr
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["passed"] is False
@@ -217,7 +215,7 @@ def test_fail_session__a_validator_killed_half_way(tmp_path: Path, plugin_args: 
     _when_there(started, process)
     process.kill()
     assert process.wait(30) == -signal.SIGKILL
-    assert not report.exists()
+    assert "has not finished" in json.loads(report.read_text())["error"]["message"]
 
 
 MODEL = """
@@ -310,12 +308,12 @@ def test_a_signal_to_the_command_reaches_the_one_that_judges(number: signal.Sign
     assert said in err.splitlines()[-1]
 
 
-def test_fail_session__a_report_that_could_not_be_written(tmp_path: Path, plugin_args: list[str]) -> None:
+def test_fail_session__a_report_that_could_not_be_written(tmp_path: Path, inner_pytest: Inner) -> None:
     # A file stands where a directory is needed.
     (tmp_path / "taken").write_text("")
     test = f"{HERE / 'corpus.py'}::test_case[pass__the_honest_export]"
     for options in (["--reflex-json", "taken/out.json"], ["-n2", "--reflex-report", "taken/report"]):
-        done = inner_pytest(tmp_path, *plugin_args, *options, test)
+        done = inner_pytest(*options, test)
         assert done.returncode == 1, done.stdout
         assert "the report could not be written" in done.stdout
         assert "1 passed" in done.stdout
@@ -344,10 +342,10 @@ def test_crash(parity, tmp_path):
     ],
 )
 def test_fail_session__a_worker_that_crashes_after_its_check(
-    how: str, workers: tuple[str, ...], tmp_path: Path, plugin_args: list[str]
+    how: str, workers: tuple[str, ...], tmp_path: Path, inner_pytest: Inner
 ) -> None:
     (tmp_path / "test_it.py").write_text(CRASH.format(how=how))
-    done = inner_pytest(tmp_path, *plugin_args, *workers, "--reflex-json", "out.json", "test_it.py")
+    done = inner_pytest(*workers, "--reflex-json", "out.json", "test_it.py")
     assert done.returncode not in (0, 5)
     if workers:
         document = json.loads((tmp_path / "out.json").read_text())

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from mutant_operators import OPERATORS, STEP
 
 from exporters import Policy
-from exporters.bundle.runner import OPTIMIZATION
+from exporters.bundle.manifest import OPTIMIZATION
 from exporters.bundles import Bundle
 from exporters.flow.schedule import schedule_from_json
 from pytest_reflex.errors import RunnerError

@@ -48,9 +48,9 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
             yield write_checkpoint(place, config(), weights())
             return
-        from tiny_lerobot import save_checkpoint, small_sizes
+        from tiny_lerobot import SHALLOW, save_checkpoint, small_sizes
 
-        save_checkpoint(family, place, tmp_path_factory.mktemp("work"))
+        save_checkpoint(family, place, tmp_path_factory.mktemp("work"), **SHALLOW[family])
         # lerobot writes pi0.5's sizes into its code; while these tests run, small ones stand there.
         with small_sizes(family):
             yield place

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -208,7 +207,7 @@ def test_bad_call(parity): parity.check(Twice(), Twice(), inputs=inputs, warmups
 """
 
 
-def test_a_setting_is_declared_in_one_place(tmp_path: Path) -> None:
+def test_a_setting_is_declared_in_one_place(tmp_path: Path, python: list[str]) -> None:
     """One line more in a copy of the source, and every way in knows the setting, its check and its help."""
     for package in ("pytest_reflex", "exporters"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -221,7 +220,7 @@ def test_a_setting_is_declared_in_one_place(tmp_path: Path) -> None:
 
     def said(*arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [*python, *arguments],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(tmp_path)},
             capture_output=True,

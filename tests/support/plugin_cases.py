@@ -51,8 +51,9 @@ def judged(parity, candidate=None, **given):
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, plugin_args: list[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(warm_pytester: pytest.Pytester, plugin_args: list[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """An inner pytest on a file of tests; with ``-n`` or ``apart=True`` in a process of its own."""
+    pytester = warm_pytester
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makepyfile(toys=TOYS)

@@ -7,11 +7,17 @@ beforehand, so that what runs is what lies on the path then.
 
     python tests/support/warm.py SOCKET                       wait for commands
     python -S -E tests/support/warm.py SOCKET -m MODULE ...   have one run, and end as it ends
+
+Beside the socket lies ``python``, a program that takes a command as an interpreter does and asks for it. To
+what runs warm it is ``sys.executable``, so that what a command starts in its turn, such as the workers of an
+inner pytest, is warm too.
 """
 
+import contextlib
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import sys
@@ -22,6 +28,7 @@ READ_BY_IMPORTS = ("PYTHON", "OMP_", "MKL_", "ATEN_", "ONEDNN_", "OPENBLAS", "HF
 PRELOADED = (
     "numpy", "torch", "torch.export", "torch.onnx", "torch._dynamo", "transformers", "onnx", "onnxruntime",
     "onnx_ir", "onnxscript", "safetensors.torch", "rich.console", "rich.progress", "click", "jinja2",
+    "pytest", "execnet",
     "transformers.models.pi0.modeling_pi0", "torch.onnx._internal.exporter._core",
     "lerobot.policies.smolvla.modeling_smolvla", "lerobot.policies.pi0.modeling_pi0",
     "lerobot.policies.pi05.modeling_pi05", "lerobot.policies.groot.groot_n1_7",
@@ -53,10 +60,32 @@ def ask(path, arguments):
         return int(said)
 
 
+def launcher(path):
+    """The program that asks at a socket, as ``sys.executable`` names an interpreter."""
+    return os.path.join(os.path.dirname(path), "python")
+
+
+def command(arguments):
+    """Of a command: ``-m``, ``-c`` or, for a script, nothing; and what comes after.
+
+    None where there is an option of the interpreter that a process cannot take any more once it runs.
+    """
+    arguments = list(arguments)
+    # Nothing is held back here but what fills a buffer, and execnet, which asks for this, flushes.
+    if arguments[:1] == ["-u"]:
+        del arguments[0]
+    if not arguments or arguments[0] in ("", "-"):
+        return None
+    if arguments[0][:2] in ("-m", "-c"):
+        kind, attached = arguments[0][:2], arguments[0][2:]
+        rest = [attached] * bool(attached) + arguments[1:]
+        return (kind, rest) if rest else None
+    return None if arguments[0][0] == "-" else ("", arguments)
+
+
 def can_be_warm(arguments, env):
     """Whether a command runs as it would by itself: what it reads at imports is what was read."""
-    runs = arguments and (arguments[0] in ("-m", "-c") or arguments[0][:1] not in ("-", ""))
-    return bool(runs) and as_imported(env) == as_imported(STARTED)
+    return command(arguments) is not None and as_imported(env) == as_imported(STARTED)
 
 
 def serve(path):
@@ -77,55 +106,70 @@ def serve(path):
         del sys.modules[name]
     gc.collect()
     gc.freeze()
+    with open(launcher(path), "w") as program:
+        asking = [sys.executable, "-S", "-E", os.path.abspath(__file__), path]
+        program.write(f'#!/bin/sh\nexec {shlex.join(asking)} "$@"\n')
+    os.chmod(launcher(path), 0o700)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path + ".new")
         listening.listen()
         os.rename(path + ".new", path)
-        parent = os.getppid()
+        parent, running = os.getppid(), []
         while os.getppid() == parent:
-            if not select.select([listening], [], [], 1.0)[0]:
-                while _reaped():
-                    pass
-                continue
-            connection, _ = listening.accept()
-            if os.fork() == 0:
-                listening.close()
-                _handle(connection)
-            connection.close()
+            waited = [listening, *(each for _, watched, caller in running for each in (watched, caller))]
+            ready = select.select(waited, [], [], 1.0)[0]
+            running = [one for one in running if not _has_ended(*one, ready)]
+            if listening in ready:
+                caller, _ = listening.accept()
+                others = [listening, *(each for _, _, each in running)]
+                if begun := _begin(caller, launcher(path), others):
+                    running.append((*begun, caller))
+                else:
+                    caller.close()
 
 
-def _reaped():
-    try:
-        return os.waitpid(-1, os.WNOHANG)[0]
-    except ChildProcessError:
-        return 0
-
-
-def _handle(connection):
-    head, files, _, _ = socket.recv_fds(connection, 4, 3)
-    size, body = int.from_bytes(head, "big"), b""
-    while len(body) < size:
-        body += connection.recv(size - len(body))
-    asked = json.loads(body)
-    if not can_be_warm(asked["argv"], asked["env"]):
-        connection.sendall(COLD)
-        os._exit(0)
-    command = os.fork()
-    if command == 0:
-        connection.close()
-        _become(asked, files)
-    watched = os.pidfd_open(command)
-    while watched not in select.select([connection, watched], [], [])[0]:
-        # What the caller was sent; whoever asked and went away wants no answer any more.
-        os.kill(command, (connection.recv(1) or b"\x09")[0])
+def _has_ended(command, watched, caller, ready):
+    """Whether a command is over, of which its caller is told; if not, it gets what the caller was sent."""
+    if watched not in ready:
+        if caller in ready:
+            # Whoever asked and went away wants no answer any more.
+            os.kill(command, (caller.recv(1) or b"\x09")[0])
+        return False
     code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+    os.close(watched)
+    with contextlib.suppress(OSError), caller:
+        caller.sendall(str(code if code >= 0 else 128 - code).encode())
+    return True
+
+
+def _begin(caller, executable, others):
+    """The process of a command, and the file by which its end is seen; None where it has to start cold."""
+    head, files, _, _ = socket.recv_fds(caller, 4, 3)
+    size, body = int.from_bytes(head, "big"), b""
+    while len(body) < size and (part := caller.recv(size - len(body))):
+        body += part
     try:
-        connection.sendall(str(code if code >= 0 else 128 - code).encode())
+        if not body or len(body) < size:
+            return None
+        asked = json.loads(body)
+        if not can_be_warm(asked["argv"], asked["env"]):
+            caller.sendall(COLD)
+            return None
+        command = os.fork()
+        if command == 0:
+            try:
+                for each in (caller, *others):
+                    each.close()
+                _become(asked, files, executable)
+            finally:
+                os._exit(70)
+        return command, os.pidfd_open(command)
     finally:
-        os._exit(0)
+        for file in files:
+            os.close(file)
 
 
-def _become(asked, files):
+def _become(asked, files, executable):
     """Run the command as a fresh interpreter would, and end."""
     import atexit
     import io
@@ -146,16 +190,17 @@ def _become(asked, files):
         )
     sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), "utf-8")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
-    argv = asked["argv"]
+    sys.executable = executable
+    kind, argv = command(asked["argv"])
     added = [p for p in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if p]
     code = 0
     try:
-        if argv[0] == "-m":
-            sys.argv, sys.path[0:1] = argv[1:], [asked["cwd"], *added]
-            runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
-        elif argv[0] == "-c":
-            sys.argv, sys.path[0:1] = ["-c", *argv[2:]], ["", *added]
-            exec(compile(argv[1], "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
+        if kind == "-m":
+            sys.argv, sys.path[0:1] = argv, [asked["cwd"], *added]
+            runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+        elif kind == "-c":
+            sys.argv, sys.path[0:1] = ["-c", *argv[1:]], ["", *added]
+            exec(compile(argv[0], "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
         else:
             sys.argv, sys.path[0:1] = argv, [os.path.dirname(os.path.abspath(argv[0])), *added]
             runpy.run_path(argv[0], run_name="__main__")

@@ -19,7 +19,7 @@ from pytest_reflex.report.json.results import ENTRY_KEYS, result_from_json, resu
 from pytest_reflex.report.json.values import plain, shallow
 from pytest_reflex.verdict.results import RunResult
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 TOOL: Final = "pytest-reflex"
 _HEAD: Final = {"schema_version": SCHEMA_VERSION, "tool": TOOL, "version": __version__}
 
@@ -62,7 +62,7 @@ class Run:
 
     Attributes:
         results: what was compared.
-        not_compared: parity tests that ended without a result: ``nodeid``, ``outcome`` and ``reason``.
+        not_compared: parity tests without a result that proves anything: ``nodeid``, ``outcome``, ``reason``.
         problems: what went wrong with the run itself, one line each.
         error: ``type`` and ``message`` of what kept it from a verdict; None where it reached one.
         version: of the pytest-reflex that found this.
@@ -118,8 +118,8 @@ def document(
     Args:
         results: results, or what :func:`result_to_json` made of them (with ``nodeid`` and ``call`` when a
             test made them).
-        not_compared: parity tests that ended without a result: ``nodeid``, ``outcome`` (passed, skipped
-            or failed) and ``reason``.
+        not_compared: parity tests without a result that proves anything: ``nodeid``, ``outcome`` (passed,
+            skipped, failed, or expected of a fail that was) and ``reason``.
         problems: what went wrong with the run itself, one line each.
         exit_code: what the process exits with, when it is known.
 

@@ -156,6 +156,8 @@ def _read(kind: Any, value: Any, name: str) -> Any:
 
 def _read_any(form: Any, kinds: tuple[Any, ...], value: Any, name: str) -> Any:
     """The same of several kinds, or of a container."""
+    if form is Mapping and isinstance(value, dict) and kinds[1] not in (Any, object):
+        return {key: _read(kinds[1], item, f"{name}[{key!r}]") for key, item in value.items()}
     if form is tuple and isinstance(value, list):
         every = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
         return tuple(_read(kind, item, name) for kind, item in zip(every, value, strict=True))

@@ -37,6 +37,8 @@ def summary_lines(run: Run, written: Sequence[tuple[str, str]] = ()) -> list[tup
     for test in run.not_compared:
         if test["outcome"] == "passed":
             lines.append((f"warning: {test['nodeid']}: {test['reason']}", "warning"))
+        elif test["outcome"] == "expected":
+            lines.append((f"expected fail: {test['reason']}", "plain"))
         else:
             lines.append((f"not compared: {test['nodeid']}: {test['outcome']}: {test['reason']}", "warning"))
     lines += [*written, *((f"error: {problem}", "fail") for problem in run.problems)]

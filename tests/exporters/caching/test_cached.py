@@ -360,7 +360,9 @@ def test_of_two_processes_one_exports_and_a_killed_one_holds_nobody_up(
     assert log.read_text() == "exported\n" * 2  # the killed one, and one of the two
 
 
-def test_a_suite_on_two_workers_exports_once(plugin_args: list[str], tmp_path: Path) -> None:
+def test_a_suite_on_two_workers_exports_once(
+    plugin_args: list[str], tmp_path: Path, python: list[str]
+) -> None:
     log = tmp_path / "log"
     (tmp_path / "policy_of_mine.py").write_text(
         "import torch\nfrom torch import nn\nclass Mine(nn.Module):\n    def __init__(self):\n"
@@ -380,7 +382,7 @@ def test_a_suite_on_two_workers_exports_once(plugin_args: list[str], tmp_path: P
             "    parity.check(mine.Mine(), bundle, inputs=INPUTS)\n"
         )
     env = {**os.environ, "REFLEX_CACHE": str(tmp_path / "cache"), "PYTHONPATH": f"{ROOT}:{tmp_path}"}
-    command = [sys.executable, "-m", "pytest", *plugin_args, "-n", "2", "--dist", "loadfile", "-q"]
+    command = [*python, "-m", "pytest", *plugin_args, "-n", "2", "--dist", "loadfile", "-q"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert "6 passed" in done.stdout, done.stdout + done.stderr
     assert log.read_text() == "exported\n"

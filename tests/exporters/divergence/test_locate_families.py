@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,43 @@ import pytest
 
 from examples.tiny_pi0 import tiny_pi0
 from exporters import Export, pi0
+from exporters.caching.fingerprint import Fingerprint
+from exporters.divergence import search
+from exporters.graph.tracing import trace_program
 
-pytestmark = pytest.mark.usefixtures("traced_once")
+pytestmark = pytest.mark.usefixtures("traced_once", "_one_program")
 
+# As in the families' own tests, with which the traces are shared.
 SMALL = {"cameras": 2, "prompt_tokens": 6}
+SMALL_LEROBOT = {"cameras": 2, "prompt_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def _one_program() -> Iterator[None]:
+    """PyTorch's side is traced once for all layouts of a policy, which goes by its content."""
+    known: dict[str, Any] = {}
+
+    def once(owner: Any, call: Any, inputs: Any, *, free: Any) -> Any:
+        key = Fingerprint().add((owner, call, dict(inputs), dict(free))).hexdigest()
+        if key not in known:
+            known[key] = trace_program(owner, call, inputs, free=free)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(search, "trace_program", once)
+        yield
 
 
 def require_found(made: Export, policy: Any, fixture_idx: int = 5) -> None:
     """Fixture 5 masks a camera. The planted weight is a linear one, half way down what a step runs."""
-    search = made.search(policy)
-    clean = search.walk(fixture_idx)
+    of = made.search(policy)
+    clean = of.walk(fixture_idx)
     assert (clean.cause, clean.place) == ("rounding", None), clean.said
     assert clean.values > 500
     # Of what a graph computes, only what torch.onnx splits an operator into has no counterpart.
     assert clean.unmatched < clean.values
     # PyTorch's order is not the graph's: in pieces of a few nodes each it runs ahead, and nothing is lost.
-    pieces = search.walk(fixture_idx, budget_bytes=2_000)
+    pieces = of.walk(fixture_idx, budget_bytes=2_000)
     assert (pieces.cause, pieces.values, pieces.unmatched) == ("rounding", clean.values, clean.unmatched)
 
     role = "step" if made.layout == "stepwise" else "model"
@@ -46,7 +67,7 @@ def require_found(made: Export, policy: Any, fixture_idx: int = 5) -> None:
     matrix = weight.const_value.numpy().copy()
     matrix[:, 1] *= 1.02
     weight.const_value = ir.tensor(matrix, name=name)
-    found = search.walk(fixture_idx, models=models)
+    found = of.walk(fixture_idx, models=models)
     assert found.cause == "graph"
     assert found.place is not None
     assert found.place.module == name.removesuffix(".weight.T")
@@ -68,7 +89,7 @@ def test_lerobots_policies(family: str, golden: Callable[[str], Any], tmp_path: 
     pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
     policy = golden(family)
     module = importlib.import_module(f"exporters.families.{family}")
-    made = module.export(policy, tmp_path / "p", verify=False, **SMALL)
+    made = module.export(policy, tmp_path / "p", verify=False, **SMALL_LEROBOT)
     require_found(made, policy)
 
 

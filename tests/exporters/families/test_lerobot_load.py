@@ -23,7 +23,7 @@ pytestmark = pytest.mark.lerobot
 
 import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from tiny_lerobot import FAMILIES, save_checkpoint, small_sizes, tiny_policy  # noqa: E402
+from tiny_lerobot import FAMILIES, SHALLOW, save_checkpoint, small_sizes, tiny_policy  # noqa: E402
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 SMALL: dict[str, Any] = {"steps": 1, "fixtures": 2, "cameras": 2, "prompt_tokens": 8}
@@ -38,7 +38,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoints(tmp_path_factory: pytest.TempPathFactory, work: Path) -> dict[str, Path]:
     """A checkpoint of each family as lerobot writes it; not to be changed."""
     place = tmp_path_factory.mktemp("checkpoints")
-    return {family: save_checkpoint(family, place / family, work, cameras=2) for family in FAMILIES}
+    return {
+        family: save_checkpoint(family, place / family, work, cameras=2, **SHALLOW[family])
+        for family in FAMILIES
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +74,7 @@ def test_a_checkpoint_gives_the_live_policy(
     family: str, checkpoints: dict[str, Path], work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert family_of(checkpoints[family]) == family
-    live = tiny_policy(family, work, cameras=2)
+    live = tiny_policy(family, work, cameras=2, **SHALLOW[family])
     capsys.readouterr()
     disabled = logging.root.manager.disable
     loaded = load(family, checkpoints[family])
@@ -101,7 +104,7 @@ def test_the_manifest_names_its_source(family: str, checkpoints: dict[str, Path]
 
 @every_family
 def test_stored_in_half_precision_it_is_lifted_and_said_so(family: str, work: Path, tmp_path: Path) -> None:
-    half = tiny_policy(family, work).bfloat16()
+    half = tiny_policy(family, work, **SHALLOW[family]).bfloat16()
     half.save_pretrained(tmp_path / "half")
     policy = load(family, tmp_path / "half")
     assert {p.dtype for p in policy.parameters()} == {torch.float32}

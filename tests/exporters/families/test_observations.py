@@ -19,7 +19,7 @@ pytestmark = pytest.mark.lerobot
 
 import torch  # noqa: E402
 from floors import ROUNDING, floors, rounding_of  # noqa: E402
-from tiny_lerobot import FAMILIES, tiny_policy, tiny_tokenizer  # noqa: E402
+from tiny_lerobot import FAMILIES, SHALLOW, tiny_policy, tiny_tokenizer  # noqa: E402
 
 from exporters.families.lerobot import observation_inputs  # noqa: E402
 
@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
     def make(family: str) -> Made:
         if family not in known:
             work = tmp_path_factory.mktemp(family)
-            policy = tiny_policy(family, work, cameras=2, tokenizer_max_length=PROMPT)
+            policy = tiny_policy(family, work, cameras=2, tokenizer_max_length=PROMPT, **SHALLOW[family])
             known[family] = policy, preprocessing(family, policy, work)
         return known[family]
 

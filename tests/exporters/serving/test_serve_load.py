@@ -8,7 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from serve_cases import ROOT, around
+
+pytestmark = pytest.mark.once
 
 
 def test_hostile_messages_and_eight_clients_leave_it_as_it_was(

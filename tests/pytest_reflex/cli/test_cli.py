@@ -46,11 +46,11 @@ def here(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own(tmp_path_factory: pytest.TempPathFactory, python: list[str]) -> Path:
     """The bundle that ``python examples/own_policy.py`` makes."""
     place = tmp_path_factory.mktemp("own")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, OWN_POLICY], cwd=place, env=env, check=True, capture_output=True)
+    subprocess.run([*python, str(OWN_POLICY)], cwd=place, env=env, check=True, capture_output=True)
     return place / "demo" / "reach"
 
 

@@ -32,6 +32,7 @@ from pytest_reflex.inputs import (
     make_fixture,
 )
 from pytest_reflex.inputs.prompts import ImageTokenMask
+from pytest_reflex.inputs.spec import Draw
 
 CAMERAS, TOKENS_PER_IMAGE, IMAGE_TOKEN, LENGTH = 3, 4, 50, 24
 SPECS = [
@@ -347,3 +348,60 @@ def test_an_input_without_a_meaning_in_its_json_is_gaussian():
         InputSpec.from_json({"name": "x", "size": 3})
     with pytest.raises(InputError, match="input: 3 is no JSON object"):
         InputSpec.from_json(3)
+
+
+@pytest.mark.parametrize(
+    ("meaning", "dtype", "message"),
+    [
+        (Gaussian(mean=np.inf), "float32", "mean is inf; give a finite number$"),
+        (Gaussian(std=np.inf), "float32", "std is inf; give a finite number above 0$"),
+        (Uniform(), "int64", "uniform: dtype is 'int64'; give one of kind float$"),
+        (Uniform(0.0, np.inf), "float32", "high - low is inf; give finite$"),
+        (Uniform(2.0, 2.0), "float32", "high is 2.0; give above low, which is 2.0$"),
+        (Integers(), "float32", "integers: dtype is 'float32'; give one of kind int, uint$"),
+        (Integers(3, 3), "int64", "high is 3; give above low, which is 3$"),
+        (Integers(-1, 3), "uint8", "low is -1; give a whole number that uint8 can hold$"),
+        (Integers(0, 257), "uint8", "high - 1 is 256; give a whole number that uint8 can hold$"),
+        (Integers(True, 3), "uint8", "low is True; give a whole number"),
+        (Integers(0.5, 3), "uint8", "low is 0.5; give a whole number"),
+        (Bernoulli(), "float32", "bernoulli: dtype is 'float32'; give one of kind bool$"),
+        (Bernoulli(0), "bool", "p is 0; give between 0 and 1$"),
+        (Bernoulli(1), "bool", "p is 1; give between 0 and 1$"),
+        (Image(), "int8", "image: dtype is 'int8'; give one of kind float$"),
+        (Image(), "float32", r"shape is \[4\]; give \[..., height, width\]$"),
+        (State(), "bool", "state: dtype is 'bool'; give one of kind float$"),
+    ],
+)
+def test_what_a_meaning_does_not_take_is_refused_at_its_edge(meaning, dtype, message):
+    with pytest.raises(InputError, match=message):
+        InputSpec("x", (4,), dtype, meaning)
+
+
+@pytest.mark.parametrize(
+    ("meaning", "dtype", "shape"),
+    [
+        (Integers(3, 4), "int64", (4,)),
+        (Integers(0, 256), "uint8", (4,)),
+        (Image(), "float32", (1, 1)),
+    ],
+)
+def test_what_lies_just_inside_of_the_edge_is_taken(meaning, dtype, shape):
+    spec = InputSpec("x", shape, dtype, meaning)
+    for fixture_idx in range(4):
+        assert make_fixture([spec], 0, fixture_idx)["x"].shape == shape
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 5), (5, 2), (3, 3), (1, 1)])
+def test_a_gradient_reaches_the_corners_that_were_drawn(size):
+    height, width = size
+    spec = InputSpec("x", size, "float64", Image())
+    corner = np.random.default_rng(5).uniform(-1.0, 1.0, (4, 1, 1))
+    image = spec.meaning.draw(Draw(0, 1, np.random.default_rng(5)), spec)
+    # At its far ends a weight is exactly 1; along an axis of one pixel it is 0.
+    top, bottom = corner[0, 0, 0], corner[2, 0, 0]
+    assert image[0, 0] == top
+    if width > 1:
+        top, bottom = (a + (b - a) * 1.0 for a, b in ((top, corner[1, 0, 0]), (bottom, corner[3, 0, 0])))
+        assert image[0, -1] == top
+    if height > 1:
+        assert image[-1, -1] == top + (bottom - top) * 1.0

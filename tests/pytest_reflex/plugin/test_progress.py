@@ -9,7 +9,6 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 import time
 from pathlib import Path
@@ -19,6 +18,8 @@ import pytest
 from pytest_reflex.plugin import progress_line
 from pytest_reflex.plugin.progress_line import Line, Stage, clock
 from pytest_reflex.progress import progress_callback, reporting_to
+
+pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[3]
 SLOW = """
@@ -94,14 +95,14 @@ def screen(drawn: str) -> list[str]:
     return [re.sub(r"in \d+\.\d+s|=+", "", line).rstrip() for line in lines]
 
 
-def on_a_terminal(place: Path, *options: str, term: str = "xterm") -> str:
+def on_a_terminal(python: list[str], place: Path, *options: str, term: str = "xterm") -> str:
     """A run of pytest with both its streams on a terminal; every byte that reached it."""
     (place / "test_it.py").write_text(SLOW)
     terminal, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": term}
     env.pop("COLUMNS", None)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
+    command = [*python, "-m", "pytest", "-p", "no:cacheprovider", *options]
     process = subprocess.Popen(command, stdout=side, stderr=side, env=env, cwd=place)
     os.close(side)
     drawn = b""
@@ -118,12 +119,14 @@ def on_a_terminal(place: Path, *options: str, term: str = "xterm") -> str:
 
 
 @pytest.mark.parametrize("options", [(), ("-v",)])
-def test_a_line_is_drawn_while_it_runs_and_leaves_no_trace(options: tuple[str, ...], tmp_path: Path) -> None:
-    drawn = on_a_terminal(tmp_path, *options)
+def test_a_line_is_drawn_while_it_runs_and_leaves_no_trace(
+    options: tuple[str, ...], tmp_path: Path, python: list[str]
+) -> None:
+    drawn = on_a_terminal(python, tmp_path, *options)
     for stage, total in (("trace", 4), ("reference", 10), ("candidate", 12)):
         assert re.search(LINE.format(rf"{stage} [1-9]\d*", total) + r", 0:0\d left", drawn), stage
     assert "a word from the test" not in drawn
-    plain = on_a_terminal(tmp_path, *options, term="dumb")
+    plain = on_a_terminal(python, tmp_path, *options, term="dumb")
     assert "\x1b[1A" not in plain
     assert screen(drawn) == screen(plain)
     assert "3 passed" in "".join(screen(drawn))
@@ -145,14 +148,14 @@ def test_a_narrow_terminal_cuts_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("option", ["-q", "-s", "-n1", "-pno:logging"])
-def test_it_is_in_nobody_s_way(option: str, tmp_path: Path) -> None:
-    assert "\x1b[1A" not in on_a_terminal(tmp_path, option)
+def test_it_is_in_nobody_s_way(option: str, tmp_path: Path, python: list[str]) -> None:
+    assert "\x1b[1A" not in on_a_terminal(python, tmp_path, option)
 
 
-def test_nothing_is_drawn_where_there_is_no_terminal(tmp_path: Path) -> None:
+def test_nothing_is_drawn_where_there_is_no_terminal(tmp_path: Path, python: list[str]) -> None:
     (tmp_path / "test_it.py").write_text(SLOW)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    command = [*python, "-m", "pytest", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout

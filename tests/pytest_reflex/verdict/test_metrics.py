@@ -203,3 +203,32 @@ def test_what_cannot_be_laid_side_by_side_is_an_error(reference, candidate, mess
 )
 def test_the_scale_is_the_largest_finite_value_and_none_is_not_zero(reference, scale):
     assert difference(np.array(reference), np.zeros(2)).scale == scale
+
+
+def test_noise_that_is_no_number_has_no_decibel_whatever_the_signal_is():
+    for signal in (0.0, 1.0, np.inf, np.nan):
+        assert math.isnan(difference(np.float32([signal]), np.float32([np.nan])).sqnr_db)
+
+
+def test_what_is_not_finite_has_no_angle_to_anything():
+    for other in ([0.0, 0.0], [1.0, 1.0], [np.inf, 1.0]):
+        for strange in ([np.inf, 1.0], [np.nan, 1.0]):
+            for pair in ((strange, other), (other, strange)):
+                assert math.isnan(difference(*map(np.float32, pair)).cos)
+
+
+@pytest.mark.parametrize("size", [1, 2, 99, 100, 101, 200, 201])
+def test_a_percentile_is_the_higher_neighbour_of_that_share(size):
+    distances = np.random.default_rng(size).permutation(size)
+    d = difference(np.zeros(size, np.int64), distances)
+    expected = [int(np.percentile(distances, percent, method="higher")) for percent in (50, 99)]
+    assert [d.ulp_p50, d.ulp_p99, d.ulp_max] == [*expected, size - 1]
+
+
+def test_distances_are_counted_by_their_binary_digits():
+    distances = [0, 0, 1, 2, 3, 4, 7, 8, 2**40 - 1, 2**40, 2**62]
+    d = difference(np.zeros(len(distances), np.int64), np.array(distances))
+    digits = [distance.bit_length() for distance in distances]
+    assert list(d.ulp_counts) == [digits.count(k) for k in range(64)]
+    farthest = difference(np.array([0], np.uint64), np.array([2**64 - 1], np.uint64))
+    assert farthest.ulp_counts == (0,) * 64 + (1,)

@@ -29,6 +29,7 @@ from pytest_reflex.verdict.gates import STRICT_THRESHOLD
 from pytest_reflex.verdict.rounding import (
     ABSOLUTE_ULPS,
     CHANCE,
+    FACTOR,
     FEW_VALUES,
     Floor,
     floors_of,
@@ -188,6 +189,21 @@ def test_the_words_at_their_edges() -> None:
     assert worst_word(["rounding", "undecided"]) == "undecided"
 
 
+def test_the_numbers_are_those_that_the_documentation_names() -> None:
+    assert (FACTOR, ABSOLUTE_ULPS, FEW_VALUES, CHANCE) == (2.0, 16, 128, 10.0)
+
+
+def test_a_unit_is_the_largest_of_the_fixture_the_run_and_what_is_always_allowed() -> None:
+    floor = floor_with(0)
+    assert replace(floor, reference_max=3.0, run_max=2.0).unit == 3.0
+    assert replace(floor, reference_max=2.0, run_max=3.0).unit == 3.0
+    assert replace(floor, reference_max=2.0, run_max=None).unit == 2.0
+    assert replace(floor, reference_max=0.0, run_max=0.0).unit == floor.absolute > 0
+    # Of an output that is zero there is no last place.
+    for scale in (0.0, None):
+        assert replace(floor, scale=scale).absolute == 0
+
+
 @given(st.floats(2.0**-140, 2.0**100, width=32))
 def test_what_is_always_allowed_is_so_many_units_in_the_last_place(scale: float) -> None:
     expected = ABSOLUTE_ULPS * float(np.spacing(np.float32(scale)))
@@ -219,3 +235,41 @@ def test_no_truth_is_undecided_and_says_why() -> None:
         assert floors["y"].word == "undecided"
         assert said in floors["y"].reason
         assert floors["y"].unit is None
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
+def test_what_has_to_be_equal_has_no_floor(dtype: str) -> None:
+    y = {"y": np.ones(3, np.float32), "n": np.ones(3, dtype)}
+    truth = {name: array.astype(np.float64) for name, array in y.items()}
+    assert list(floors_of(truth, y, y, {})) == ["y"]
+    assert list(rounding_of([truth], [y])) == ["y"]
+
+
+@pytest.mark.parametrize("which", ["max", "rms"])
+def test_a_ratio_needs_both_sides(which: str) -> None:
+    def ratio(candidate: float | None, reference: float | None) -> float | None:
+        floor = replace(floor_with(0), **{f"candidate_{which}": candidate, f"reference_{which}": reference})
+        return floor.ratio if which == "max" else floor.rms_ratio
+
+    assert ratio(3.0, 2.0) == 1.5
+    assert ratio(None, 2.0) is ratio(3.0, None) is ratio(None, None) is None
+    # PyTorch hit the truth: so did the candidate, or it is as far beyond as can be.
+    assert (ratio(0.0, 0.0), ratio(3.0, 0.0)) == (1.0, math.inf)
+
+
+def test_what_was_not_measured_is_nothing_and_no_zero() -> None:
+    figures = (
+        "scale",
+        "reference_max",
+        "reference_rms",
+        "run_max",
+        "run_rms",
+        "candidate_max",
+        "candidate_rms",
+    )
+    assert vars(Floor(3.0)) == {"factor": 3.0, "values": 0, **dict.fromkeys(figures), "unknown": ""}
+
+
+def test_beside_an_exact_zero_nothing_but_zero_is_rounding() -> None:
+    assert floor_with(0.0, reference=0.0, values=1, scale=0.0).word == "rounding"
+    assert floor_with(1e-30, reference=0.0, values=1, scale=0.0).word == "bug"
