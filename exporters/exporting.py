@@ -18,9 +18,8 @@ from exporters import checkpoints
 from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.store import FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
-from exporters.flow.policy import FlowPolicy, flow_runner
+from exporters.flow.policy import FlowPolicy, flow_runner, own_sampler
 from exporters.flow.schedule import LAYOUTS, Layout, Loop
-from exporters.graph.external_data import FileFacts
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.layouts import compose
 from exporters.graph.traced_halves import Example, example_of, trace_halves
@@ -31,6 +30,7 @@ from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import TorchRunner, save_recording
+from pytest_reflex.runners.external_data import FileFacts
 from pytest_reflex.runners.memory import release_mapped
 from pytest_reflex.settings import CheckOptions, of_call
 from pytest_reflex.verdict import machine
@@ -55,6 +55,7 @@ def export(
     family: str = "module",
     dynamic_batch: bool = False,
     call: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, int | None] | None = None,
     verify: bool = True,
     progress: Progress | None = None,
     **options: Unpack[CheckOptions],
@@ -76,6 +77,7 @@ def export(
         dynamic_batch: leave the batch, the first dimension of every input, free; fixtures then come in
             batches of several sizes.
         call: what the family's ``reference`` takes besides the steps, for whoever judges the bundle again.
+        sizes: what the family's ``inputs`` was told besides the batch, for the same.
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
         progress: called with (stage, done, total); by default pytest's line of progress is told, where
             there is one.
@@ -91,7 +93,8 @@ def export(
     plan = _planned(reference, inputs, flow, layout, steps, outputs, dynamic_batch, told.seed)
     # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
     with plan.runner, staged(out_dir) as stage:
-        draft = _traced(plan, stage, family, call or {}, report_progress)
+        said = {"family": family, "call": call or {}, "options": sizes or {}}
+        draft = _traced(plan, stage, said, report_progress)
         if verify:
             bundle = Bundle(stage, draft.to_json(), shown=str(out_dir))
             seen, result = _proven(plan, bundle, report_progress, options)
@@ -136,7 +139,8 @@ def _planned(
         raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
     if isinstance(reference, TorchRunner):
         runner = reference
-    elif isinstance(reference, FlowPolicy):
+    elif flow is not None:
+        own_sampler(reference, [spec.name for spec in inputs])  # said before it is traced
         runner = flow_runner(reference, steps, outputs)
     else:
         runner = TorchRunner(reference, outputs=outputs)
@@ -148,9 +152,7 @@ def _planned(
     return _Plan(owner, runner, inputs, example, layout, flow, loop)
 
 
-def _traced(
-    plan: _Plan, stage: Path, family: str, call: Mapping[str, Any], report_progress: Progress
-) -> Manifest:
+def _traced(plan: _Plan, stage: Path, said: Mapping[str, Any], report_progress: Progress) -> Manifest:
     """Trace and write the graphs; the manifest, without what the reference has yet to show."""
     if plan.flow is not None and plan.loop is not None:
         models = _composed(plan.flow, plan.example, plan.loop, plan.layout, report_progress)
@@ -167,10 +169,9 @@ def _traced(
     report_progress("write", len(models), len(models))
     release_mapped(weight.data_ptr() for weight in plan.owner.parameters())
     return Manifest(
-        family=family,
+        **said,
         layout=plan.layout if plan.loop is not None else "single",
         inputs=plan.inputs,
-        call=call,
         steps=plan.loop.steps if plan.loop is not None else None,
         loop=plan.loop,
         graphs={stem: f"{stem}.onnx" for stem in models},

@@ -34,7 +34,14 @@ from pytest_reflex.judge.variation import judge_variation
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import HasFloat64, SaysProviders, asked, copied, trajectory_of
+from pytest_reflex.runners.base import (
+    HasDoubts,
+    HasFloat64,
+    SaysProviders,
+    asked,
+    copied,
+    trajectory_of,
+)
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.gates import (
     STRICT_THRESHOLD,
@@ -104,11 +111,13 @@ def check(
     report_progress = progress_callback(progress)
 
     terms = _Terms(bound, told.strict, factor, floors, told.infinities)
-    truth = _run_reference(sides.reference, drawn, report_progress, terms, record)
+    # What the caller says is meant; what the candidate alone says may be doubted.
+    stated = drawn.specs if inputs is None and drawn.seed is not None else ()
+    truth = _run_reference(sides.reference, drawn, report_progress, terms, record, stated)
     run = _run_candidate(sides, drawn, truth, terms, report_progress)
     dependence = _input_dependence(sides.reference, drawn, run)
     called = name or sides.candidate.name
-    result = _verdict(called, drawn, terms, truth, run, dependence, changed(candidate))
+    result = _verdict(called, drawn, terms, truth, run, dependence, changed(candidate, sides.candidate))
     # After the verdict, which nothing of it can change.
     shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None
@@ -155,6 +164,7 @@ class _ReferenceRun:
     rounding: Mapping[str, Rounding]
     swings: dict[str, float]
     steadiness: Steadiness
+    doubts: Sequence[str]
     categories: dict[str, set[int]]
     facts: dict[str, Any]
 
@@ -172,7 +182,12 @@ class _CandidateRun:
 
 
 def _run_reference(
-    runner: Runner, fixtures: Fixtures, report_progress: Progress, terms: _Terms, record: Recorder | None
+    runner: Runner,
+    fixtures: Fixtures,
+    report_progress: Progress,
+    terms: _Terms,
+    record: Recorder | None,
+    stated: Sequence[InputSpec],
 ) -> _ReferenceRun:
     outputs, fed = [], []
     exact: list[_Float64] = []
@@ -195,9 +210,10 @@ def _run_reference(
         for fixture_idx in range(fixtures.count) if terms.factor is not None else ():
             exact.append(_exact(runner, fixtures.make(fixture_idx)))
             report_progress("float64", fixture_idx + 1, fixtures.count)
+        doubts = runner.doubts(stated) if isinstance(runner, HasDoubts) else ()
         facts = _facts(runner)
     rounding = rounding_of(exact, outputs) if exact else {}
-    return _ReferenceRun(outputs, fed, exact, rounding, swings_of(outputs), steadiness, drawn, facts)
+    return _ReferenceRun(outputs, fed, exact, rounding, swings_of(outputs), steadiness, doubts, drawn, facts)
 
 
 def _exact(runner: Runner, inputs: Mapping[str, Array]) -> _Float64:
@@ -317,7 +333,7 @@ def _verdict(
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
     doubts = {
         "compared": random_numbers(truth.steadiness, truth.facts),
-        "reference": doubtful,
+        "reference": [*doubtful, *truth.doubts],
         "power": power.doubted,
         "variation": judge_variation(fixtures.specs, truth.inputs, truth.categories)
         if fixtures.seed is not None
@@ -342,12 +358,23 @@ def _verdict(
         answers=run_answers(reasons, doubts, strict=terms.strict),
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
-        notes=(*dependence.notes, *(() if terms.strict else (doubt.said for doubt in found))),
+        notes=(
+            *_repeated(fixtures),
+            *dependence.notes,
+            *(() if terms.strict else (doubt.said for doubt in found)),
+        ),
         doubts=found,
         floors=terms.floors.times if terms.floors else None,
         swings=truth.swings,
         effects=dependence.effects,
     )
+
+
+def _repeated(fixtures: Fixtures) -> list[str]:
+    """A note where given fixtures are the same, and so count as one."""
+    if fixtures.distinct == fixtures.count:
+        return []
+    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; those alike count as one"]
 
 
 def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:

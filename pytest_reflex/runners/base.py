@@ -14,6 +14,8 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     import numpy as np
 
+    from pytest_reflex.inputs import InputSpec
+
     Array = np.ndarray[Any, Any]
     # Named inputs -> what a loop holds after each of its steps, ``[steps, batch, chunk, dim]``.
     Trajectory = Callable[[Mapping[str, Array]], Array]
@@ -24,8 +26,8 @@ class Runner(Protocol):
     """Maps named arrays to named arrays between :meth:`open` and :meth:`close`, as often as wanted.
 
     What else it can do it says by being an :class:`OnProvider`, a :class:`SaysProviders`, a
-    :class:`HasFloat64`, a :class:`HasState` or a :class:`HasTrajectory` too; what only a ``__getattr__``
-    knows of is not seen.
+    :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts` or a :class:`HasTrajectory` too; what only
+    a ``__getattr__`` knows of is not seen.
 
     Attributes:
         name: what the runner runs, for people.
@@ -101,6 +103,21 @@ class HasState(Protocol):
         """What may change from one run to the next, by name, as values that can be compared.
 
         Asked between :meth:`Runner.open` and :meth:`Runner.close`.
+        """
+        ...
+
+
+@runtime_checkable
+class HasDoubts(Protocol):
+    """A reference that is asked what somebody else says, and knows what its model says itself."""
+
+    def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
+        """Where the two differ, in words that name both; nothing where they do not.
+
+        Asked between :meth:`Runner.open` and :meth:`Runner.close`.
+
+        Args:
+            specs: what its fixtures are drawn from, where the candidate alone says that; otherwise nothing.
         """
         ...
 

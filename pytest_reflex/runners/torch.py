@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from pytest_reflex.inputs import InputSpec
     from pytest_reflex.runners.base import Trajectory
 
     Array = np.ndarray[Any, Any]
@@ -36,6 +37,8 @@ class TorchRunner(RunnerBase):
 
     Attributes:
         drew_random: whether any run since opening moved one of torch's random generators.
+        doubted_by: what says in words, of the model and of the inputs that somebody else specified, where its
+            model means something else; by default nothing does.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class TorchRunner(RunnerBase):
             )
         self.name = name or str(getattr(model, "__name__", type(model).__name__))
         self.drew_random = False
+        self.doubted_by: Callable[[Any, Sequence[InputSpec]], Sequence[str]] | None = None
         self._given = model
         self._call = call
         self._outputs = None if outputs is None else tuple(outputs)
@@ -153,6 +157,10 @@ class TorchRunner(RunnerBase):
         from pytest_reflex.runners.state import state_of
 
         return {} if self._model is None else state_of(self._model)
+
+    def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
+        """See :class:`~pytest_reflex.runners.base.HasDoubts`."""
+        return [] if self.doubted_by is None else self.doubted_by(self.model, specs)
 
     def close(self) -> None:
         # Flag by flag: train() may be overridden, and submodules may differ from their parents.

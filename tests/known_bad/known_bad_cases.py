@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
+import steered
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -288,6 +290,31 @@ def recorded_candidate(work: Path) -> RecordedRunner:
     return RecordedRunner(work / "stored.safetensors")
 
 
+class Meddled(OnnxRunner):
+    """Its weights are written to while it runs, so that no digest says with what it computed."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        given = super().run(inputs)
+        with (Path(self.name).parent / "weights").open("ab") as file:
+            file.write(b"\0")
+        return given
+
+
+def meddled(work: Path) -> OnnxRunner:
+    work.mkdir(parents=True, exist_ok=True)
+    held = onnx.load_model_from_string(actions(*_STEP_TAIL, off=at((0, 0, 0), 1e-6)))
+    onnx.save(held, work / "m.onnx", save_as_external_data=True, location="weights", size_threshold=1024)
+    return Meddled(work / "m.onnx")
+
+
+def exchanged(work: Path) -> Any:
+    """A bundle whose graph becomes another, no further off than its threshold, once its digests were read."""
+    Case("pass", model()).bundle(work / "b")
+    bundle = open_bundle(work / "b")
+    (work / "b" / "model.onnx").write_bytes(actions(*_STEP_TAIL, off=np.float32(1e-6)))
+    return bundle
+
+
 def small(share: float, offset: float = 0.0) -> Function:
     """The policy with actions that are a share of what they are, around an offset."""
 
@@ -421,6 +448,13 @@ def named_alike(*names: Any) -> Callable[[Path], Runner]:
     return lambda work: TorchRunner(nn.Identity, call, outputs=given, name="candidate")
 
 
+def one_recorded(work: Path) -> RecordedRunner:
+    work.mkdir(parents=True, exist_ok=True)
+    fixture = make_fixture(SPECS, 0, 0)
+    save_recording(work / "one.safetensors", [(fixture, honest(fixture))] * 5, [spec.name for spec in SPECS])
+    return RecordedRunner(work / "one.safetensors")
+
+
 def flip_last_byte(path: Path) -> None:
     data = bytearray((path / FIXTURES).read_bytes())
     data[-1] ^= 1
@@ -549,6 +583,8 @@ CASES: Final = {
              candidate=computed(wrong_where(lambda i: bool(i["embodiment"][0] == 23)))),
         # intact
         Case("fail_intact__a_file_changed_after_its_check", model(), damage=flip_last_byte),
+        Case("fail_intact__a_graph_exchanged_after_its_digest_was_read", candidate=exchanged),
+        Case("fail_intact__weights_written_to_while_they_are_judged", candidate=meddled),
         # compared
         Case("fail_compared__a_reference_that_draws_random_numbers", model(), strict=True,
              facts={"drew_random": True}),
@@ -621,6 +657,32 @@ CASES: Final = {
                    constants={f"baked_{name}": array for name, array in
                               honest(make_fixture(SPECS, 0, 0)).items()}),
              judging={"fixtures": 1}, recorded=1),
+        # a bundle that steers its own trial
+        Case("fail_reference__one_step_for_a_policy_of_ten", strict=True, judging=steered.ITS_OWN,
+             source=steered.flow("walk"), candidate=steered.halves(steps=1)),
+        Case("fail_reference__one_step_for_a_policy_of_a_family", strict=True, judging=steered.ITS_OWN,
+             source=steered.as_stated, candidate=steered.arm_bundle(lambda said: {}, steps=1)),
+        Case("fail_reference__inputs_of_a_narrower_distribution", strict=True, judging=steered.ITS_OWN,
+             source=steered.as_stated, candidate=steered.arm_bundle(steered.narrower)),
+        Case("fail_reference__a_schedule_that_no_graph_shows", strict=True, judging=steered.ITS_OWN,
+             source=steered.as_stated, candidate=steered.arm_bundle(steered.ending_early)),
+        Case("fail_threshold__a_way_of_its_own_that_its_halves_do_not_follow", judging=steered.ITS_OWN,
+             source=steered.flow("own"), candidate=steered.halves()),
+        Case("fail_reference__a_way_of_the_policy_inside_that_nobody_asks", strict=True,
+             judging=steered.ITS_OWN, source=steered.flow("around"), candidate=steered.halves()),
+        Case("error_runner__a_way_of_its_own_that_takes_no_inputs", judging=steered.ITS_OWN,
+             source=steered.flow("own of a batch"), candidate=steered.halves()),
+        Case("error_settings__one_fixture_given_five_times", strict=True,
+             candidate=lambda work: OnnxRunner(model()),
+             judging={"inputs": [make_fixture(SPECS, 0, 0)] * 5}),
+        Case("error_settings__one_fixture_recorded_five_times", strict=True, judging=steered.ITS_OWN,
+             source=one_recorded, candidate=lambda work: OnnxRunner(model())),
+        Case("error_bundle__weights_of_another_folder", model(),
+             damage=steered.session(model_external_initializers_file_folder_path="/elsewhere")),
+        Case("error_bundle__a_file_of_a_session_s_own", model(),
+             damage=steered.session(node_partition_config_file="plan.txt")),
+        Case("error_bundle__a_graph_read_in_another_form", model(),
+             damage=steered.session(load_model_format="ORT")),
         # no verdict at all
         Case("error_settings__zero_fixtures", model(), judging={"fixtures": 0}, recorded=0),
         Case("error_settings__strict_with_one_fixture", model(), judging={"fixtures": 1}, recorded=1,

@@ -161,6 +161,8 @@ def _read_any(form: Any, kinds: tuple[Any, ...], value: Any, name: str) -> Any:
     if form is tuple and isinstance(value, list):
         every = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
         return tuple(_read(kind, item, name) for kind, item in zip(every, value, strict=True))
+    if form is Mapping and isinstance(value, dict) and kinds[-1] not in (Any, object):
+        return {key: _read(kinds[-1], held, name) for key, held in value.items()}
     if value is None and NoneType in kinds:
         return None
     some = [kind for kind in kinds if kind is not NoneType]
