@@ -31,12 +31,12 @@ from pytest_reflex.inputs import make_fixture
 def measure(title: str, policy: Any, bundle: Any, fixtures: int, rounds: int) -> dict[str, Any]:
     runner = bundle.reference_runner(policy)
     drawn = [make_fixture(bundle.inputs, 0, i) for i in range(fixtures)]
-    # fixture 0 again, and one run for each input that is swapped
-    again = [drawn[0]] * (1 + len(bundle.inputs))
+    # fixture 0 again on both sides, and two runs for each input that is swapped
+    again = [drawn[0]] * (1 + 2 * len(bundle.inputs))
 
     def floor() -> None:
         with torch.no_grad():
-            for fixture in drawn:
+            for fixture in [*drawn, drawn[0]]:
                 runner.forward(**{name: torch.from_numpy(array) for name, array in fixture.items()})
         with bundle.runner() as session:
             for fixture in [*drawn, *again]:

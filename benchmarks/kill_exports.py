@@ -1,6 +1,7 @@
 """Exports killed at 200 points and on full disks: the old bundle whole or the new one whole, nothing stray.
 
     python benchmarks/kill_exports.py --kills 200
+    python benchmarks/kill_exports.py --kills 40 --seed 7      # at points that are drawn, not spaced evenly
 
 Half of the kills fall before a file operation, over all of them; half at an instant, over the whole export.
 After each the destination is looked at, byte for byte, and another export is run, after which nothing but the
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -67,26 +69,31 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--full-disks", type=int, default=24)
     parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--seed", type=int, help="draw the points; by default they are spaced evenly")
     options = parser.parse_args()
+    rng = None if options.seed is None else random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "b"
         with Exporter(place) as exporter:
             look = Look(place, exporter)
-            good = kills(look, options.kills)
-            good = full_disks(look, options.full_disks) and good
+            good = kills(look, options.kills, rng)
+            good = full_disks(look, options.full_disks, rng) and good
             good = together(look, options.pairs) and good
         good = small_tmpfs() and good
     sys.exit(not good)
 
 
-def kills(look: Look, count: int) -> bool:
+def shares(count: int, rng: random.Random | None) -> list[float]:
+    """So many places between 0 and 1."""
+    return [(n + 0.5) / count if rng is None else rng.random() for n in range(count)]
+
+
+def kills(look: Look, count: int, rng: random.Random | None) -> bool:
     events, seconds = look.clean.events, look.clean.seconds
     print(f"an export takes {seconds:.2f} s and {events} file operations")
     half = count // 2
-    points: list[dict[str, float]] = [
-        {"at_event": 1 + n * (events - 1) // max(half - 1, 1)} for n in range(half)
-    ]
-    points += [{"after_s": seconds * (n + 0.5) / (count - half)} for n in range(count - half)]
+    points: list[dict[str, float]] = [{"at_event": 1 + int(share * events)} for share in shares(half, rng)]
+    points += [{"after_s": seconds * share} for share in shares(count - half, rng)]
     seen: Counter[str] = Counter()
     bad = missed = 0
     begin = time.perf_counter()
@@ -112,12 +119,12 @@ def kills(look: Look, count: int) -> bool:
     return bad == 0
 
 
-def full_disks(look: Look, count: int) -> bool:
+def full_disks(look: Look, count: int, rng: random.Random | None) -> bool:
     """A limit on the size of any file, from almost nothing to almost enough."""
     largest = max(f.stat().st_size for f in look.place.iterdir())
     bad = 0
-    for n in range(count):
-        limit = 1 + n * (largest - 1) // count
+    for share in shares(count, rng):
+        limit = 1 + int(share * (largest - 1))
         ended = look.exporter.attempt(NEW, limit_bytes=limit)
         if ended.code != 2 or look.found() != "old" or look.strays() or not look.again():
             bad += 1

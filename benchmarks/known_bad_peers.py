@@ -35,7 +35,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "known_bad")]
+sys.path[:0] = [str(ROOT), *(str(ROOT / "tests" / room) for room in ("known_bad", "support"))]
 
 # ruff: noqa: E402
 import numpy as np

@@ -19,9 +19,8 @@ from exporters import checkpoints
 from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.store import FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
-from exporters.flow.policy import FlowPolicy, flow_runner
+from exporters.flow.policy import FlowPolicy, flow_runner, own_sampler
 from exporters.flow.schedule import LAYOUTS, Layout, Loop
-from exporters.graph.external_data import FileFacts
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.layouts import compose
 from exporters.graph.narrowing import narrowed
@@ -34,6 +33,7 @@ from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import TorchRunner, save_recording
+from pytest_reflex.runners.external_data import FileFacts
 from pytest_reflex.runners.memory import release_mapped
 from pytest_reflex.settings import CheckOptions, Settings, of_call
 from pytest_reflex.verdict import machine
@@ -60,6 +60,7 @@ def export(
     precision: Precision = "float32",
     calibration: Sequence[Mapping[str, np.ndarray]] | None = None,
     call: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, int | None] | None = None,
     verify: bool = True,
     progress: Progress | None = None,
     **options: Unpack[CheckOptions],
@@ -85,6 +86,7 @@ def export(
         calibration: recorded inputs that the scales of ``int8`` are taken from; by default the fixtures as
             they are drawn, which the manifest then says.
         call: what the family's ``reference`` takes besides the steps, for whoever judges the bundle again.
+        sizes: what the family's ``inputs`` was told besides the batch, for the same.
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
         progress: called with (stage, done, total); by default pytest's line of progress is told, where
             there is one.
@@ -101,7 +103,8 @@ def export(
     narrowing = _narrowing(plan, precision, calibration, told)
     # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
     with plan.runner, staged(out_dir) as stage:
-        draft = _traced(plan, narrowing, stage, family, call or {}, report_progress)
+        said = {"family": family, "call": call or {}, "options": sizes or {}}
+        draft = _traced(plan, narrowing, stage, said, report_progress)
         if verify:
             bundle = Bundle(stage, draft.to_json(), shown=str(out_dir))
             seen, result = _proven(plan, bundle, report_progress, options)
@@ -185,7 +188,8 @@ def _planned(
         raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
     if isinstance(reference, TorchRunner):
         runner = reference
-    elif isinstance(reference, FlowPolicy):
+    elif flow is not None:
+        own_sampler(reference, [spec.name for spec in inputs])  # said before it is traced
         runner = flow_runner(reference, steps, outputs)
     else:
         runner = TorchRunner(reference, outputs=outputs)
@@ -201,8 +205,7 @@ def _traced(
     plan: _Plan,
     narrowing: _Narrowing,
     stage: Path,
-    family: str,
-    call: Mapping[str, Any],
+    said: Mapping[str, Any],
     report_progress: Progress,
 ) -> Manifest:
     """Trace and write the graphs; the manifest, without what the reference has yet to show."""
@@ -226,10 +229,9 @@ def _traced(
     report_progress("write", len(models), len(models))
     release_mapped(weight.data_ptr() for weight in plan.owner.parameters())
     return Manifest(
-        family=family,
+        **said,
         layout=plan.layout if plan.loop is not None else "single",
         inputs=plan.inputs,
-        call=call,
         steps=plan.loop.steps if plan.loop is not None else None,
         loop=plan.loop,
         graphs={stem: f"{stem}.onnx" for stem in models},

@@ -56,6 +56,12 @@ def provider_name(value: object, source: str = "provider") -> str:
     )
 
 
+# One floor is no less than 16 units in the last place, and so 10,000 are no less than 1 % of an output.
+MOST_FLOORS: Final = 10_000
+# Fixtures 1 and 2 are where the ends of what is drawn lie: fewer than three see the plain case alone.
+FEWEST_STRICT: Final = 3
+
+
 @dataclass(frozen=True)
 class FloorMultiple:
     """A threshold in units of the reference's own rounding error, taken per fixture and output."""
@@ -83,6 +89,10 @@ def threshold(value: object, source: str = "threshold") -> Threshold:
     if number is None or not math.isfinite(number) or number <= 0:
         raise SettingsError(
             f"{source}: {value!r} is not a threshold; give a finite number above 0, such as 1e-5"
+        )
+    if in_floors and number > MOST_FLOORS:
+        raise SettingsError(
+            f"{source}: {value!r} is more than any output is in floors; give {MOST_FLOORS:g}x floor at most"
         )
     return FloorMultiple(number) if in_floors else number
 
@@ -125,6 +135,18 @@ def fixtures(value: object, source: str = "fixtures") -> int:
             f"{source}: {value!r} is not a number of fixtures; give a whole number, 1 or more"
         )
     return number
+
+
+def require_enough(count: int, strict: bool) -> None:
+    """Refuse a strict check of a few fixtures; ``count`` is of those that differ.
+
+    Raises:
+        SettingsError: there are fewer than :data:`FEWEST_STRICT`.
+    """
+    if strict and count < FEWEST_STRICT:
+        raise SettingsError(
+            f"fixtures: {count} that differ are too few for strict; give {FEWEST_STRICT} or more"
+        )
 
 
 def seed(value: object, source: str = "seed") -> int:
@@ -256,6 +278,14 @@ class ParityOptions(TypedDict, total=False):
     ]
     """Run the reference in float64 too, and say of each fixture whether it is rounding or a bug; a number is
     how many times as far as PyTorch from that truth the candidate may be (2 by default)."""
+    infinities: Annotated[
+        bool | None,
+        Setting(
+            yes_or_no, False, "an infinity that both sides give in the same place is meant, and is equal"
+        ),
+    ]
+    """An infinity that both sides give in the same place is meant, and is equal: a mask's fill, a cost
+    without bound. By default, and for NaN always, what is not finite is refused."""
     trajectory: Annotated[
         bool | None,
         Setting(yes_or_no, None, "see the error after each denoising step", otherwise="of a fail"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,10 @@ from typing import Any, Final
 import numpy as np
 
 from exporters.flow.schedule import LAYOUTS, Loop, schedule_from_json
-from exporters.graph.external_data import FileFacts
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.report.json.values import shallow
+from pytest_reflex.runners.external_data import FileFacts
 from pytest_reflex.runners.onnx import OPTIMIZATIONS, Optimization
 
 FORMAT: Final = "reflex-bundle"
@@ -37,6 +38,27 @@ _LARGEST_BYTES: Final = 64 << 20
 # Far beyond any policy: what asks for more would not end, or not fit.
 MOST_STEPS: Final = 10_000
 _MOST_INPUT_BYTES: Final = 4 << 30
+# The session configuration entries that a manifest may have. Whatever else ONNX Runtime knows may name a
+# folder, a file or a library, which no digest looks at, or a form in which to read what was hashed.
+_HARMLESS: Final = {
+    # Kernels that round otherwise, and are judged as they round.
+    "mlas.enable_gemm_fastmath_arm64_bfloat16",
+    "optimization.enable_gelu_approximation",
+    "session.qdqisint8allowed",
+    "session.x64quantprecision",
+    # Whether a quantised graph is rewritten into operators of integers, which are judged, too.
+    "session.disable_quant_qdq",
+    # Memory: whether weights are packed, and from where it comes.
+    "session.disable_prepacking",
+    "session.use_device_allocator_for_initializers",
+    # Threads: how work is cut up for them, and how they wait.
+    "session.dynamic_block_base",
+    "session.force_spinning_stop",
+    "session.inter_op.allow_spinning",
+    "session.intra_op.allow_spinning",
+}
+# All of them are switches or counts.
+_HARMLESS_VALUE: Final = re.compile(r"[0-9]{1,4}")
 _GRAPHS: Final = {"stepwise": {"encoder", "step"}}
 _ORIGIN: Final = ("made_by", "source", "dtype", "precision", "versions", "machine")
 
@@ -51,6 +73,7 @@ class Manifest:
         inputs: what it reads, in order.
         outputs: what it gives, in order: name, dtype and shape of each.
         call: what the family's reference takes besides the steps.
+        options: what the family's inputs were told besides the batch.
         steps: the number of denoising steps; None without a loop.
         loop: the loop that takes them, where the graphs are at hand.
         graphs: the file of each graph, by its role.
@@ -66,6 +89,7 @@ class Manifest:
     inputs: Sequence[InputSpec]
     outputs: Sequence[Mapping[str, Any]] = ()
     call: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, int | None] = field(default_factory=dict)
     steps: int | None = None
     loop: Loop | None = None
     graphs: Mapping[str, str] = field(default_factory=dict)
@@ -105,12 +129,20 @@ class Manifest:
         known = isinstance(session, dict) and session.get("optimization", OPTIMIZATION) in OPTIMIZATIONS
         if not known or not isinstance(session.get("config", {}), dict):
             raise BundleError(f"{file}: its session is {session!r}, which is no way to open one")
+        _require_harmless(file, session.get("config", {}))
+        options = said.get("options", {})
+        if not isinstance(options, dict) or not all(n is None or type(n) is int for n in options.values()):
+            raise BundleError(f"{file}: its options are {options!r}, expected whole numbers by name")
         if not all(isinstance(out, dict) and isinstance(out.get("name"), str) for out in said["outputs"]):
             raise BundleError(f"{file}: its outputs have no names; export the bundle again")
         check = said.get("check")
+        inputs = _inputs(file, said["inputs"])
+        if loop is not None and loop.noise not in [spec.name for spec in inputs]:
+            raise BundleError(f"{file}: its loop starts from {loop.noise!r}, which is none of its inputs")
         return cls(
             **{key: said[key] for key in ("family", "layout", "graphs", "call", "files", "outputs")},
-            inputs=_inputs(file, said["inputs"]),
+            options=options,
+            inputs=inputs,
             steps=loop.steps if loop is not None else None,
             loop=loop,
             optimization=session.get("optimization", OPTIMIZATION),
@@ -129,6 +161,7 @@ class Manifest:
             "steps": self.steps,
             "loop": self.loop.to_json() if self.loop is not None else None,
             "call": dict(self.call),
+            "options": dict(self.options),
             "graphs": dict(self.graphs),
             "session": {"optimization": self.optimization, **config},
             "inputs": [spec.to_json() for spec in self.inputs],
@@ -196,6 +229,17 @@ def _parsed(path: Path, file: Path) -> Any:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
+
+
+def _require_harmless(file: object, config: Mapping[str, Any]) -> None:
+    for key, value in config.items():
+        if key not in _HARMLESS:
+            raise BundleError(
+                f"{file}: its session asks for {key!r}, which is none that a bundle may ask for "
+                f"({', '.join(sorted(_HARMLESS))}); give it to the runner itself, with config="
+            )
+        if not isinstance(value, str) or not _HARMLESS_VALUE.fullmatch(value):
+            raise BundleError(f"{file}: its session says {value!r} of {key!r}, expected a number such as '1'")
 
 
 def _require_files(file: object, said: Mapping[str, Any]) -> None:

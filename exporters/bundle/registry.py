@@ -6,12 +6,14 @@ this file, which knows no more of them than their names.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 from exporters import checkpoints
+from exporters.bundle.differences import differences
 from pytest_reflex.errors import BundleError, CheckpointError, MissingPackageError, ReflexError
 from pytest_reflex.runners import Runner, TorchRunner
 
@@ -121,15 +123,31 @@ def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None
 
 
 def reference_runner(stated: Manifest, model: Any) -> Runner:
-    """``model``, a policy of the bundle's family or a function that loads one, as its reference."""
-    if stated.family != "module":
-        runner: Runner = family_named(stated.family).reference(model, steps=stated.steps, **stated.call)
-        return runner
-    if stated.layout == "single":
-        return TorchRunner(model, outputs=stated.output_names)
-    from exporters.flow.policy import flow_runner
+    """``model``, a policy of the bundle's family or a function that loads one, as its reference.
 
-    return flow_runner(model, stated.steps, stated.output_names)
+    It is asked what the manifest says, and doubts it where the policy says otherwise.
+
+    Raises:
+        BundleError: the manifest tells it what no reference of the family can be told.
+    """
+    family = family_named(stated.family) if stated.family != "module" else None
+    runner: Runner
+    if family is not None:
+        kept = [option.name for option in family.options if option.kept]
+        if unknown := sorted(stated.call.keys() - set(kept)):
+            raise BundleError(
+                f"its manifest tells the reference {unknown[0]!r}, and {family.name}'s takes "
+                f"{', '.join(kept) or 'nothing'} besides the steps; export the bundle again"
+            )
+        runner = family.reference(model, steps=stated.steps, **stated.call)
+    else:
+        from exporters.flow.policy import flow_runner
+
+        looped = stated.layout != "single"
+        runner = flow_runner(model, stated.steps, stated.output_names, looped=looped)
+    if isinstance(runner, TorchRunner):
+        runner.doubted_by = functools.partial(differences, stated, family)
+    return runner
 
 
 def flow_of(stated: Manifest, policy: nn.Module) -> FlowPolicy:

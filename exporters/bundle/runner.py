@@ -14,7 +14,7 @@ from pytest_reflex.errors import InputError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
 from pytest_reflex.runners.base import RunnerBase
-from pytest_reflex.runners.onnx import Optimization
+from pytest_reflex.runners.onnx import WEIGHTS_PLACE, Optimization
 
 if TYPE_CHECKING:
     from exporters.bundle.store import StoredBundle
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 # bundle holds one for each step. Beyond this many bytes the weights are mapped from the file instead:
 # slower to run, far less memory and time to open.
 PREPACK_LIMIT_BYTES = 2 << 30
-
-# Where ONNX Runtime finds the weights of a graph that it is given as bytes.
-WEIGHTS_PLACE = "session.model_external_initializers_file_folder_path"
 
 
 class BundleRunner(RunnerBase):
@@ -84,6 +81,7 @@ class BundleRunner(RunnerBase):
             "disabled_optimizers": disabled_optimizers,
             "config": stated.config if config is None else config,
         }
+        self._unlike = ""
         self.sessions = {
             role: OnnxRunner(bundle.path / file, **self._options) for role, file in stated.graphs.items()
         }
@@ -106,8 +104,22 @@ class BundleRunner(RunnerBase):
         used = [session.providers_used for session in self.sessions.values()]
         return next((u for u in used if not u or u[0] != self.provider_asked), used[0])
 
+    @property
+    def changed(self) -> str:
+        """What the sessions ran that is not what the manifest says, or was written to meanwhile, in words.
+
+        Known as far as :meth:`facts` was asked and the sessions were closed; no verdict passes that.
+        """
+        found = (self._unlike, *(session.changed for session in self.sessions.values()))
+        return "; ".join(dict.fromkeys(filter(None, found)))
+
     def facts(self) -> dict[str, Any]:
         first = next(iter(self.sessions.values()))
+        stated = {name: file["sha256"] for name, file in self._bundle.stated.files.items()}
+        ran = {name: found for s in self.sessions.values() for name, found in s.digests().items()}
+        unlike = sorted(name for name, found in ran.items() if found != stated.get(name))
+        if unlike and not self._bundle.changed:
+            self._unlike = f"{self._bundle.path / unlike[0]} was changed after the bundle was opened"
         return {
             **first.facts(),
             "kind": "bundle",
@@ -116,8 +128,9 @@ class BundleRunner(RunnerBase):
             "family": self._bundle.family,
             "layout": self._bundle.layout,
             "steps": self._steps,
+            "call": dict(self._bundle.stated.call),
             "graphs": dict(self._bundle.stated.graphs),
-            "sha256": {name: file["sha256"] for name, file in self._bundle.stated.files.items()},
+            "sha256": {**stated, **ran},
         }
 
     def infer(

@@ -18,7 +18,6 @@ import errno
 import fcntl
 import functools
 import glob
-import hashlib
 import os
 import shutil
 import tempfile
@@ -28,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from exporters.bundle.manifest import MANIFEST, Manifest, read_manifest
-from exporters.graph.external_data import FileFacts, external_files
 from pytest_reflex.errors import BundleError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import RecordedRunner
+from pytest_reflex.runners.external_data import FileFacts, external_files
+from pytest_reflex.runners.opened_files import file_digest
 
 FIXTURES = "fixtures.safetensors"
 # What the earlier bundle is called while it changes places where two names cannot change hands at once.
@@ -89,7 +89,9 @@ class StoredBundle:
         # Made on the machine of the reference in its check; without a check, on that of the export.
         reference = (self.stated.check or {}).get("reference")
         recorded_on = (reference if isinstance(reference, dict) else self.stated.origin).get("machine")
-        return RecordedRunner(self.path / FIXTURES, recorded_on=recorded_on)
+        facts = None if self.changed else self.stated.files.get(FIXTURES)
+        digest = None if facts is None else facts["sha256"]
+        return RecordedRunner(self.path / FIXTURES, recorded_on=recorded_on, digest=digest)
 
 
 def verified(
@@ -161,18 +163,13 @@ def _check_file(path: Path, name: str, facts: Any) -> str:
             "written over; export the bundle again"
         )
     try:
-        found = sha256_file(file)
+        found = file_digest(file)
     except OSError as error:
         raise BundleError(f"{file} cannot be read: {error.strerror or error}") from error
     if found != facts["sha256"]:
         wanted = facts["sha256"]
         return f"{file} was changed after its check (SHA-256 {found[:12]}, manifest {wanted[:12]})"
     return ""
-
-
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -332,5 +329,5 @@ def _fsync(path: Path) -> None:
 def file_facts(path: Path, names: Sequence[str]) -> dict[str, FileFacts]:
     """Size and SHA-256 of files of ``path``."""
     return {
-        name: {"size": (path / name).stat().st_size, "sha256": sha256_file(path / name)} for name in names
+        name: {"size": (path / name).stat().st_size, "sha256": file_digest(path / name)} for name in names
     }

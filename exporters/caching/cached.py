@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import random
 import re
 import shutil
 import time
@@ -12,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import torch
 from filelock import FileLock, Timeout
 
 from exporters.bundle.manifest import MANIFEST
@@ -19,18 +23,22 @@ from exporters.bundle.store import sweep
 from exporters.bundles import Bundle, open_bundle
 from exporters.caching.fingerprint import Fingerprint, Unstable, surroundings
 from exporters.exporting import PACKAGES
-from pytest_reflex.errors import BundleError, SettingsError
-from pytest_reflex.runners import TorchRunner
+from exporters.flow.policy import flow_runner
+from pytest_reflex.errors import BundleError, ReflexError, RunnerError, SettingsError
+from pytest_reflex.inputs import InputSpec, array_digest, free_sizes, make_fixture
+from pytest_reflex.runners import Runner, TorchRunner
 
 __all__ = ["cached"]
 
 # Part of every key: another number, and nothing that is there is found again.
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _UNUSED_S: Final = 30 * 24 * 3600.0
 # These change nothing of what is written.
 _ASIDE: Final = ("progress",)
 # What the cache itself has made; whatever else lies in its directory is somebody else's.
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
+# What the spare fixture is drawn with: no seed that a check is likely to be given.
+_SPARE_SEED: Final = 0x5BA7E
 
 
 def cached(
@@ -44,18 +52,23 @@ def cached(
 
     It is found by the content of all that goes into it: every weight and attribute of the model, hooks
     included, its classes as they are loaded and the files they came from, the helpers that their code
-    names, the export function, the options, the versions of what takes part, and this project's own source.
-    Not seen are helpers that are reached in other ways, such as ``getattr`` or a registry, the insides of
-    installed packages but for the classes of the model, and settings of the process, such as PyTorch's
-    default dtype. An attribute without a stable form, such as a lock, is seen by its type. What is found
-    was proven when it was made, its digests are checked each time, and a parity test still judges it against
-    the policy as it is now; so a hit saves the export and decides nothing.
+    names, the export function, the options, the versions of what takes part, and this project's own source;
+    and by what the reference answers now, to the bit, when it is asked a spare fixture that no check judges.
+    So whatever it reaches in other ways counts as far as it changes that answer: ``getattr``, a registry, a
+    global object, a file, an environment variable, PyTorch's default dtype. That costs one run of the
+    reference, on a hit too, and one more of a ``flow`` that is given beside it. The bits depend on the
+    processor and on PyTorch's number of threads, so each of those has keys of its own. An attribute without
+    a stable form, such as a lock, is seen by its type. What is found was proven when it was made, its
+    digests are checked each time, and a parity test still judges it against the policy as it is now; so a
+    hit saves the export and decides nothing.
 
     One process exports, others that want the same wait for it; it may be killed. What was not used for 30
     days is removed when something new is exported.
 
     Args:
-        export: an export function of this package: :func:`exporters.export`, ``exporters.pi0.export``, ...
+        export: an export function of this package: :func:`exporters.export`, ``exporters.pi0.export``, ...;
+            or one that calls them. Where neither it nor ``inputs`` says what the reference reads, a bundle
+            that is found says it: the reference has to answer its first recorded fixture as it did then.
         reference: the policy, module or runner that it takes.
         cache: the directory; by default the environment's ``REFLEX_CACHE``, else ``pytest-reflex`` in the
             user's cache directory.
@@ -78,11 +91,12 @@ def cached(
     if "out_dir" in options:
         raise SettingsError("out_dir is the cache's own; give cache=, or call the export function itself")
     root = _root(cache)
-    key = _key(export, reference, options)
+    content, answers = _key(export, reference, options), _answers(export, reference, options)
+    key = Fingerprint().add((content, answers)).hexdigest()
     place = root / key
     with _locked(root, key):
         found = _found(place)
-        if found is not None:
+        if found is not None and (answers or _as_recorded(found, reference)):
             return found
         _tidy(root, key)
         export(reference, place, **options)
@@ -108,6 +122,78 @@ def _key(export: Callable[..., Any], reference: Any, options: Mapping[str, Any])
         with _told(name):
             whole.add(name).add(Fingerprint(strict=True).add(options[name]).hexdigest())
     return whole.hexdigest()
+
+
+def _answers(export: Callable[..., Any], reference: Any, options: Mapping[str, Any]) -> list[Any]:
+    """What the reference, and a flow beside it, answer to the spare fixture; nothing if none can be made."""
+    runners, specs = _asked(export, reference, options)
+    if not runners:
+        return []
+    sizes = free_sizes(specs)
+    # The plain one of a seed of its own: no camera is masked, so that most of the policy takes part.
+    inputs = make_fixture([spec.sized(sizes) for spec in specs], _SPARE_SEED, 0)
+    return [_answer(runner, inputs) for runner in runners]
+
+
+def _asked(
+    export: Callable[..., Any], reference: Any, options: Mapping[str, Any]
+) -> tuple[list[TorchRunner], list[InputSpec]]:
+    """Who is asked, and what they read, as the export function will have it; nobody where it does not say."""
+    function: Any = export
+    while isinstance(function, functools.partial):
+        function, options = function.func, {**function.keywords, **options}
+    of_family = getattr(getattr(function, "__self__", None), "asked", None)
+    if of_family is not None:
+        runner, specs = of_family(reference, **options)
+        return [runner], specs
+    if options.get("inputs") is None:
+        return [], []
+    steps, flow = options.get("steps"), options.get("flow")
+    if not isinstance(reference, TorchRunner):
+        reference = flow_runner(reference, steps, options.get("outputs"))
+    beside = [] if flow is None else [flow_runner(flow, steps)]
+    return [reference, *beside], list(options["inputs"])
+
+
+def _answer(runner: Runner, inputs: Mapping[str, np.ndarray]) -> tuple[list[str], str]:
+    """Names and digest of what it gives; whatever it draws is the same each time, and leaves no trace."""
+    python, legacy = random.getstate(), np.random.get_state()
+    with _open(runner), torch.random.fork_rng():
+        try:
+            for seed in (random.seed, np.random.seed, torch.manual_seed):
+                seed(0)
+            outputs = runner.run(inputs)
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+    return list(outputs), array_digest(outputs)
+
+
+def _as_recorded(found: Bundle, reference: Any) -> bool:
+    """Whether the reference still answers the first fixture of its check as it did then."""
+    try:
+        runner = reference if isinstance(reference, TorchRunner) else found.reference_runner(reference)
+        with found.recording() as recording:
+            inputs = recording.recorded()[0]
+            recorded = recording.run(inputs)
+        return _answer(runner, inputs) == (list(recorded), array_digest(recorded))
+    except ReflexError:  # it cannot be asked, so nothing says that it is the same
+        return False
+
+
+@contextlib.contextmanager
+def _open(runner: Runner) -> Iterator[None]:
+    """Open meanwhile; a runner that was so before stays so."""
+    try:
+        runner.facts()
+    except RunnerError:
+        try:
+            runner.open()
+            yield
+        finally:
+            runner.close()
+    else:
+        yield
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from exporters.caching.source_code import (
     source_of,
     versioned,
 )
+from pytest_reflex.verdict import machine
 
 __all__ = ["Fingerprint", "Unstable", "surroundings"]
 
@@ -195,11 +196,17 @@ class Fingerprint:
 
 
 def surroundings(packages: Iterable[str]) -> Mapping[str, str]:
-    """What else decides what an export gives: versions, the machine, and this project's own source."""
+    """What else decides what an export gives: versions, the machine, and this project's own source.
+
+    The machine as far as last bits depend on it: a reference's answers are compared to the bit.
+    """
+    here = machine.here()
     return {
         **{name: _version(name) for name in packages},
         "python": platform.python_version(),
         "arch": platform.machine(),
+        "processor": f"{here['processor']} {here['instructions']} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
         # Where it was edited meanwhile, what runs is not what the files say: a key that no other process has.
         "source": own_source() if own_source() == LOADED else f"{LOADED} {own_source()}",
     }

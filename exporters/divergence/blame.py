@@ -77,6 +77,13 @@ def explain(
             f"ONNX Runtime's {setting}: node by node the graph computes what the policy computes, and the "
             f"session as it is opened is {runtime:.1e} from that"
         )
+    strange = np.flatnonzero(~np.isfinite(expected))
+    if strange.size:
+        at = [int(i) for i in np.unravel_index(strange[0], expected.shape)]
+        return "reference", (
+            f"the reference itself gives {expected[tuple(at)]} at {at} ({strange.size} of {expected.size} "
+            "elements are not finite), and the graph follows it: look at PyTorch's side"
+        )
     return "rounding", (
         f"nothing is further from PyTorch than float32 explains ({_distance(got, expected):.1e} in the end)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import onnx_ir as ir
 
 from exporters.divergence.interpreter import Key
 from exporters.graph.loop_invariant import holds_graph
-from pytest_reflex.errors import ReflexError
+from pytest_reflex.errors import BundleError, ReflexError
+from pytest_reflex.runners.base import first_line
 
 if TYPE_CHECKING:
     from exporters.bundle.store import StoredBundle
@@ -55,13 +57,24 @@ class Graphs:
     last_step: int | None
 
 
+def _loaded(file: Path) -> ir.Model:
+    try:
+        model = ir.load(file)
+        ir.to_proto(model)  # what holds text that is no UTF-8 can be read, and not written as a part
+    except Exception as error:
+        raise BundleError(
+            f"{file} cannot be looked into: {first_line(error.__cause__ or error)}; export the bundle again"
+        ) from error
+    return model
+
+
 def open_graphs(bundle: StoredBundle, models: Mapping[str, ir.Model] | None = None) -> Graphs:
     """The graphs of a bundle; ``models`` to look into others than those on disk.
 
     Raises:
         ReflexError: a graph holds control flow that this package did not write.
     """
-    models = models or {role: ir.load(bundle.path / f) for role, f in bundle.stated.graphs.items()}
+    models = models or {role: _loaded(bundle.path / f) for role, f in bundle.stated.graphs.items()}
     steps = bundle.stated.steps or 0
     first = next(iter(models.values())).graph
     opsets = dict(first.opset_imports)

@@ -119,6 +119,15 @@ class Family(ABC):
         owner = self.owner(policy)
         return TorchRunner(owner, functools.partial(call, owner), outputs=["actions"], states=states)
 
+    def asked(
+        self, policy: Any, *, steps: int | None = None, batch: int = 1, **options: Any
+    ) -> tuple[TorchRunner, list[InputSpec]]:
+        """The reference of an export and what it is asked, by the keywords of :meth:`export`."""
+        sizes = {option.name: options.get(option.name) for option in self.options}
+        kept = {option.name: sizes[option.name] for option in self.options if option.kept}
+        steps = steps if steps is not None else self.steps(policy)
+        return self.reference(policy, steps=steps, **kept), self.inputs(policy, batch=batch, **sizes)
+
     def export(
         self,
         policy: Any,
@@ -146,18 +155,20 @@ class Family(ABC):
         """
         from exporters.exporting import export
 
-        sizes = {option.name: options.pop(option.name, None) for option in self.options}
-        kept = {option.name: sizes[option.name] for option in self.options if option.kept}
+        reference, inputs = self.asked(policy, steps=steps, batch=batch, **options)
+        own = {option.name: options.pop(option.name, None) for option in self.options}
+        kept = {option.name: own[option.name] for option in self.options if option.kept}
         steps = steps if steps is not None else self.steps(policy)
         return export(
-            self.reference(policy, steps=steps, **kept),
+            reference,
             out_dir,
-            inputs=self.inputs(policy, batch=batch, **sizes),
+            inputs=inputs,
             flow=self.flow(policy, **kept),
             steps=steps,
             family=self.name,
             layout=layout if layout is not None else self.layout,
             call=kept,
+            sizes=own,
             **options,
         )
 

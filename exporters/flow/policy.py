@@ -8,9 +8,10 @@ everything else, the loop included, is done here and in :mod:`exporters.graph.la
 from __future__ import annotations
 
 import functools
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, cast
 
 import torch
 from torch import nn
@@ -21,6 +22,10 @@ from pytest_reflex.runners import TorchRunner
 
 Context = dict[str, torch.Tensor]
 
+# What policies call the whole of what they do, the plainest first, and what such a method may call its steps.
+_SAMPLERS: Final = ("sample_actions", "predict_action_chunk", "select_action")
+_STEPS: Final = ("num_steps", "steps", "num_inference_steps")
+
 
 class FlowPolicy(nn.Module, ABC):
     """A policy's own submodules, called in two halves.
@@ -30,7 +35,8 @@ class FlowPolicy(nn.Module, ABC):
     policy, whole, and the split is judged against it like any other export.
 
     A policy that has no other implementation is its own reference: called as a module, it runs the
-    loop in PyTorch.
+    loop in PyTorch. One with a ``sample_actions``, ``predict_action_chunk`` or ``select_action`` of its own
+    is judged against that, called with the inputs by keyword.
 
     Attributes:
         steps: how many steps the loop takes.
@@ -61,7 +67,11 @@ class FlowPolicy(nn.Module, ABC):
 
 
 def flow_runner(
-    model: nn.Module | Callable[[], nn.Module], steps: int | None, outputs: Sequence[str] | None = None
+    model: nn.Module | Callable[[], nn.Module],
+    steps: int | None,
+    outputs: Sequence[str] | None = None,
+    *,
+    looped: bool = True,
 ) -> TorchRunner:
     """A flow that is its own reference as a runner, over so many steps.
 
@@ -69,9 +79,17 @@ def flow_runner(
         model: the flow, or a function that loads it; another module runs as it does by itself.
         steps: how many steps its loop takes; by default the flow's own.
         outputs: names of the outputs.
+        looped: whether what is judged has a loop; without one, a module that is no flow is its ``forward``
+            and not what it calls its sampler.
     """
 
     def call(flow: nn.Module, **inputs: torch.Tensor) -> Context:
+        own = own_sampler(flow, inputs) if looped or isinstance(flow, FlowPolicy) else None
+        if own is not None:
+            told = [name for name in _STEPS if steps and name in inspect.signature(own).parameters]
+            gave = own(**inputs, **dict.fromkeys(told[:1], steps))
+            name = flow.output if isinstance(flow, FlowPolicy) else FlowPolicy.output
+            return {name: gave} if isinstance(gave, torch.Tensor) else cast("Context", gave)
         # One that runs its loop in its own way knows how.
         if not isinstance(flow, FlowPolicy) or type(flow).forward is not FlowPolicy.forward:
             return cast("Context", flow(**inputs))
@@ -81,7 +99,57 @@ def flow_runner(
         return flow_states(flow, steps, **inputs)
 
     bound = functools.partial(call, model) if isinstance(model, nn.Module) else call
-    return TorchRunner(model, bound, outputs=outputs, states=states)
+    runner = TorchRunner(model, bound, outputs=outputs, states=states if looped else None)
+    runner.doubted_by = lambda flow, _: unasked(flow)
+    return runner
+
+
+def own_sampler(flow: nn.Module, inputs: Iterable[str]) -> Callable[..., Any] | None:
+    """A policy's own way from inputs to actions, where it has one: what is true is that, and not its halves.
+
+    Args:
+        flow: the flow, or a policy that is exported by the halves of another.
+        inputs: the inputs' names.
+
+    Raises:
+        RunnerError: it has one that cannot be called with these inputs.
+    """
+    found = _samplers(flow)
+    if not found:
+        return None
+    names = list(inputs)
+    for name in found:
+        own: Callable[..., Any] = getattr(flow, name)
+        try:
+            inspect.signature(own).bind(**dict.fromkeys(names))
+        except (TypeError, ValueError):
+            continue
+        return own
+    if type(flow).forward is not FlowPolicy.forward:
+        return None  # it says itself what is true
+    kind = type(flow).__name__
+    raise RunnerError(
+        f"{kind} has its own {found[0]}, which its halves are judged against, and it cannot be called "
+        f"with {', '.join(names)}; give a TorchRunner(policy, call) that calls it, and flow=policy beside it"
+    )
+
+
+def _samplers(module: nn.Module) -> list[str]:
+    held = {name: getattr(module, name, None) for name in _SAMPLERS}
+    return [name for name, own in held.items() if callable(own) and not isinstance(own, nn.Module)]
+
+
+def unasked(flow: nn.Module) -> list[str]:
+    """A doubt where a flow is its own reference and holds a policy that has a sampler nobody asks."""
+    if not isinstance(flow, FlowPolicy) or _samplers(flow) or type(flow).forward is not FlowPolicy.forward:
+        return []
+    for path, module in flow.named_modules():
+        if path and (names := _samplers(module)):
+            return [
+                f"{type(flow).__name__} is judged by its own halves, and {path} ({type(module).__name__}) "
+                f"has a {names[0]} of its own; give a reference that calls it, and flow="
+            ]
+    return []
 
 
 def flow_states(flow: nn.Module, steps: int | None = None, /, **inputs: torch.Tensor) -> list[torch.Tensor]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from exporters.graph.external_data import FileFacts
 from pytest_reflex.errors import TracingError
+from pytest_reflex.runners.external_data import FileFacts
 
 # Small tensors (shapes, axes, scalars) stay in the graph, where optimizers and readers look for them.
 INLINE_BYTES = 1024

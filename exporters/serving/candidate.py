@@ -74,5 +74,6 @@ def open_served(url: str, *, api_key: str | None = None) -> Served:
     if not outputs:
         raise RunnerError(f"{url} names no output, so there is nothing to judge")
     family, layout, call = manifest["family"], manifest["layout"], manifest["call"]
-    stated = Manifest(family, layout, inputs, outputs, call=call, steps=steps)
+    options = manifest.get("options", {})
+    stated = Manifest(family, layout, inputs, outputs, call=call, options=options, steps=steps)
     return Served(url, stated, manifest["digest"], api_key)

@@ -114,6 +114,10 @@ class _Answering(RunnerBase):
     def providers_used(self) -> tuple[str, ...]:
         return tuple(self._policy.providers_used)
 
+    @property
+    def changed(self) -> str:
+        return self._policy.changed
+
     def open(self) -> None:
         self._policy.open()
 
@@ -203,7 +207,7 @@ def _proof(
     bundle: Bundle, service: Service, policy: BundleRunner, threshold: float, progress: Progress
 ) -> ParityResult:
     recording = bundle.recording()
-    return check(
+    result = check(
         recording,
         _Answering(service, policy),
         inputs=recording.recorded(),
@@ -212,6 +216,11 @@ def _proof(
         name=service.name,
         progress=progress,
     ).require()
+    # The manifest gives its own threshold, which may be one that lets everything pass.
+    weak = next((doubt.said for doubt in result.doubts if doubt.gate == "power"), None)
+    if weak is not None:
+        raise BundleError(f"{bundle.path} is not served: {weak}; export it again")
+    return result
 
 
 def _metadata(bundle: Bundle, policy: BundleRunner, result: ParityResult) -> dict[str, Any]:

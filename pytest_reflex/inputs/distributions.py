@@ -7,6 +7,7 @@ processors: every machine draws the same arrays.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -17,6 +18,10 @@ from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, require, re
 Array = np.ndarray[Any, Any]
 
 _BLOCKS_PER_SIDE: Final = 8
+# So many integers are categories, which are drawn one by one; more are a quantity.
+MOST_CATEGORIES: Final = 64
+# Sets the generator of the categories' order apart from the shared one.
+_CATEGORY_TAG: Final = 0xCA7E60
 # How far the pixels of a grey image are from 0: a few of 255 steps.
 _FAINT: Final = 0.02
 
@@ -40,7 +45,10 @@ class Gaussian(Distribution):
 
 @dataclass(frozen=True)
 class Uniform(Distribution):
-    """Independent values between ``low`` and ``high``: a time, a percentage."""
+    """Independent values between ``low`` and ``high``: a time, a percentage.
+
+    Fixtures 1 and 2 hold both ends: among their first two values, or one each where they have one.
+    """
 
     kind: ClassVar[str] = "uniform"
     low: float = 0.0
@@ -52,12 +60,19 @@ class Uniform(Distribution):
         require(self.low < self.high, spec, "high", self.high, f"above low, which is {self.low!r}")
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
-        return self.low + (self.high - self.low) * draw.rng.random(spec.shape)
+        values = np.asarray(self.low + (self.high - self.low) * draw.rng.random(spec.shape))
+        if draw.fixture_idx in (1, 2):
+            put_ends(values.reshape(-1), (self.low, self.high), draw.fixture_idx)
+        return values
 
 
 @dataclass(frozen=True)
 class Integers(Distribution):
-    """Independent integers from ``low`` up to and not including ``high``: an embodiment's id."""
+    """Independent integers from ``low`` up to and not including ``high``: an embodiment's id.
+
+    Up to 64 are categories: from fixture 1 on, until each was drawn, the first values of a fixture are those
+    that were not, both ends first. Of more, fixtures 1 and 2 hold both ends.
+    """
 
     kind: ClassVar[str] = "integers"
     low: int = 0
@@ -70,7 +85,32 @@ class Integers(Distribution):
         require_fits(spec, "high - 1", self.high - 1)
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
-        return draw.rng.integers(self.low, self.high, spec.shape, dtype=np.dtype(spec.dtype).type)
+        values = np.asarray(
+            draw.rng.integers(self.low, self.high, spec.shape, dtype=np.dtype(spec.dtype).type)
+        )
+        flat, fixture_idx = values.reshape(-1), draw.fixture_idx
+        if fixture_idx > 0 and flat.size and self.categories():
+            few = min(flat.size, len(self.categories()))
+            undrawn = self._order(draw.seed)[(fixture_idx - 1) * few : fixture_idx * few]
+            flat[: len(undrawn)] = undrawn
+        elif fixture_idx in (1, 2):
+            put_ends(flat, (self.low, self.high - 1), fixture_idx)
+        return values
+
+    def categories(self) -> range:
+        few = self.high - self.low <= MOST_CATEGORIES
+        return range(self.low, self.high) if few else range(0)
+
+    def _order(self, seed: int) -> list[int]:
+        between = np.random.default_rng([seed, _CATEGORY_TAG]).permutation(len(self.categories())).tolist()
+        last = len(between) - 1
+        return [self.low + n for n in dict.fromkeys([0, last, *between])]
+
+
+def put_ends(flat: Array, ends: Sequence[float], fixture_idx: int) -> None:
+    """Put the ends of a range in a fixture's first values: all of them, or from another on each time."""
+    for place in range(min(flat.size, len(ends))):
+        flat[place] = ends[(fixture_idx - 1 + place) % len(ends)]
 
 
 @dataclass(frozen=True)

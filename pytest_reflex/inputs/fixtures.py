@@ -1,15 +1,16 @@
 """Where a check's fixtures come from: drawn from input specs, or given as recorded arrays.
 
 A fixture is a pure function of ``(specs, seed, fixture_idx)``, so both sides and every machine get the
-same arrays. Fixture 0 is the plain case; the next ones reach what it does not: a masked-out camera, a
-one-token prompt, a full one, a state at rest and at its limits.
+same arrays. Fixture 0 is the plain case; the next ones reach what it does not: masked-out cameras, one and
+all, a one-token prompt, a full one, both ends of the vocabulary and of a range, a state at rest and at its
+limits.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -18,11 +19,14 @@ import numpy as np
 
 from pytest_reflex.errors import InputError
 from pytest_reflex.inputs.spec import Draw, InputSpec, check_specs, free_sizes
+from pytest_reflex.verdict.summaries import summary_of
 
 Array = np.ndarray[Any, Any]
 
-# How many fixtures beyond the judged ones may be drawn in search of another value for an input.
+# How many fixtures beyond the judged ones may be drawn in search of another value for an input, and how many
+# where there is one already that some fixture was judged with.
 _SPARE: Final = 32
+_FEW: Final = 4
 
 
 @dataclass(frozen=True)
@@ -31,47 +35,62 @@ class Fixtures:
 
     Attributes:
         count: how many are judged, numbered from 0.
-        spare: how many more can be made, numbered from ``count``, to probe inputs with.
         seed: what they are drawn with, or None when they were given.
         make: fixture_idx to fresh arrays by name, the same ones at each call.
+        specs: what they are drawn from; of given ones, what they are known to stand for.
+        spares: fixture_idx to arrays in the sizes of that fixture that inputs can be swapped for, one set
+            after the other, whether they were judged or not.
     """
 
     count: int
-    spare: int
     seed: int | None
     make: Callable[[int], dict[str, Array]]
+    specs: Sequence[InputSpec]
+    spares: Callable[[int], Iterator[Mapping[str, Array]]]
+
+    @property
+    def probed(self) -> tuple[int, ...]:
+        """The fixtures that inputs are swapped in: the plain one, and one of other sizes with all cameras."""
+        return tuple(dict.fromkeys((0, min(2, self.count - 1))))
 
     @cached_property
-    def others(self) -> dict[str, Array]:
-        """For each input, a value it does not have in fixture 0, of the same shape and dtype.
+    def distinct(self) -> int:
+        """How many differ from each other."""
+        every = range(0 if self.seed is not None else self.count)
+        return len({array_digest(self.make(idx)) for idx in every}) or self.count
 
-        One that it has in another fixture; where there is none, because fixtures were given and no more of
-        them can be drawn, one made of its own value. An input that has no other value is left out.
+    def others(self, fixture_idx: int, judged: Mapping[str, Collection[str]]) -> dict[str, Array]:
+        """For each input another value than it has in a fixture, of the same shape and dtype.
+
+        It is one that no fixture was judged with, or where none is found, as for a single bool, one that it
+        has in another fixture. An input that has no other value, or no element, is left out.
+
+        Args:
+            fixture_idx: the fixture.
+            judged: the digests of each input's values in all of them, as summaries give them.
         """
-        plain = self.make(0)
+        plain = {name: array for name, array in self.make(fixture_idx).items() if array.size}
         found: dict[str, Array] = {}
-        for fixture_idx in range(1, self.count + self.spare):
-            if len(found) == len(plain):
+        known: dict[str, Array] = {}
+        for tries, arrays in enumerate(self.spares(fixture_idx)):
+            if len(found) == len(plain) or (tries >= _FEW and len(found | known) == len(plain)):
                 break
-            for name, array in self.make(fixture_idx).items():
-                same_form = array.shape == plain[name].shape and array.dtype == plain[name].dtype
-                if name not in found and same_form and array.tobytes() != plain[name].tobytes():
-                    found[name] = array
-        if self.seed is None:
             for name in plain.keys() - found.keys():
-                other = _other(plain[name])
-                if other.tobytes() != plain[name].tobytes():
-                    found[name] = other
-        return {name: found[name] for name in plain if name in found}
+                array = arrays.get(name)
+                if array is None or not _differs(array, plain[name]):
+                    continue
+                (known if summary_of(name, array).digest in judged[name] else found).setdefault(name, array)
+        return {name: (known | found)[name] for name in plain if name in found or name in known}
 
 
-def fixtures_from(inputs: object, count: int, seed: int) -> Fixtures:
+def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSpec] = ()) -> Fixtures:
     """Fixtures drawn from input specs, or given as recorded inputs.
 
     Args:
         inputs: a sequence of :class:`InputSpec`, or of mappings from name to array, which are all judged.
         count: how many to draw.
         seed: what to draw them with.
+        known: what recorded inputs stand for, where that is known.
 
     Raises:
         InputError: it is neither, it is empty, or its parts do not fit together.
@@ -85,12 +104,46 @@ def fixtures_from(inputs: object, count: int, seed: int) -> Fixtures:
         raise InputError("inputs is empty; give at least one InputSpec, or at least one recorded fixture")
     if all(isinstance(item, InputSpec) for item in items):
         check_specs(items)
-        return Fixtures(count, _SPARE, seed, lambda fixture_idx: make_fixture(items, seed, fixture_idx))
+
+        def spares(fixture_idx: int) -> Iterator[Mapping[str, Array]]:
+            # Drawn as others are, in this one's sizes.
+            return (make_fixture(items, seed, count + i, fixture_idx) for i in range(_SPARE))
+
+        return Fixtures(count, seed, lambda idx: make_fixture(items, seed, idx), items, spares)
     given = _given(items)
     # Copied at each call: what one side does to its inputs must not reach the other.
     return Fixtures(
-        len(given), 0, None, lambda fixture_idx: {n: a.copy() for n, a in given[fixture_idx].items()}
+        len(given),
+        None,
+        lambda idx: {n: a.copy() for n, a in given[idx].items()},
+        known,
+        lambda idx: _mixtures(given, idx),
     )
+
+
+def _mixtures(given: Sequence[dict[str, Array]], fixture_idx: int) -> Iterator[Mapping[str, Array]]:
+    """Values between those that were given, which nobody judged; then its own turned round; then theirs."""
+    plain = given[fixture_idx]
+    others = [fixture for i, fixture in enumerate(given) if i != fixture_idx]
+    for other in others:
+        yield {n: _between(a, other[n]) for n, a in plain.items() if _same_form(a, other[n])}
+    yield {name: _other(array) for name, array in plain.items()}
+    yield from others
+
+
+def _between(a: Array, b: Array) -> Array:
+    if a.dtype.kind == "f" and np.isfinite(a).all() and np.isfinite(b).all():
+        return np.asarray(a / 2 + b / 2, a.dtype)
+    half = np.arange(a.size).reshape(a.shape) < a.size // 2
+    return np.where(half, a, b)
+
+
+def _same_form(a: Array, b: Array) -> bool:
+    return bool(a.shape == b.shape and a.dtype == b.dtype)
+
+
+def _differs(a: Array, b: Array) -> bool:
+    return _same_form(a, b) and a.tobytes() != b.tobytes()
 
 
 def _other(array: Array) -> Array:
@@ -119,21 +172,23 @@ def _given(items: Sequence[object]) -> list[dict[str, Array]]:
 
 def _array(i: int, name: object, value: object) -> Array:
     array = np.array(value, order="C")
-    if array.dtype.hasobject or not array.size:
-        wrong = f"{array.dtype} {list(array.shape)}"
+    if array.dtype.hasobject:
         raise InputError(
-            f"inputs[{i}][{name!r}] is {wrong}; give an array of numbers with at least one element"
+            f"inputs[{i}][{name!r}] is {array.dtype} {list(array.shape)}; give an array of numbers"
         )
     return array
 
 
-def make_fixture(specs: Sequence[InputSpec], seed: int, fixture_idx: int) -> dict[str, Array]:
+def make_fixture(
+    specs: Sequence[InputSpec], seed: int, fixture_idx: int, sizes_of: int | None = None
+) -> dict[str, Array]:
     """Draw one fixture. Free axes have other sizes from fixture 2 on.
 
     Args:
         specs: the inputs, in the order in which they are drawn.
         seed: 0 or more.
         fixture_idx: the fixture's number, 0 or more.
+        sizes_of: the fixture whose sizes the free axes have; by default its own.
 
     Returns:
         Fresh, writable, C-contiguous arrays by name, in the order of the specs.
@@ -142,7 +197,7 @@ def make_fixture(specs: Sequence[InputSpec], seed: int, fixture_idx: int) -> dic
         InputError: the specs are bad, or a meaning drew an array of another shape.
     """
     check_specs(specs)
-    sizes = _sizes(specs, fixture_idx)
+    sizes = _sizes(specs, fixture_idx if sizes_of is None else sizes_of)
     specs = [spec.sized(sizes) for spec in specs] if sizes else specs
     draw = Draw(seed, fixture_idx, np.random.default_rng([seed, fixture_idx]))
     for spec in specs:

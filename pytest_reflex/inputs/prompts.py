@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from pytest_reflex.inputs.distributions import put_ends
 from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, require, require_dtype, require_fits
 
 Array = np.ndarray[Any, Any]
@@ -20,9 +21,9 @@ CAMERA_TAG: Final = 0xCA3E7A
 class CameraMask(Distribution):
     """Which cameras are present, bool: [B, cameras], or [B] for the one camera numbered ``camera``.
 
-    All are present in fixtures 0, 2 and 3, all but the last in fixture 1, all but the first in fixture 4, all
-    but the second of three or more in fixture 5, at least one in the others. Both forms follow one pattern
-    per ``(seed, fixture_idx)``, so they can be mixed and compared.
+    All are present in fixtures 0 and 2, all but the last in fixture 1, all but the first in fixture 3, none
+    in fixture 4, all but the second of three or more in fixture 5, at least one in the others. Both forms
+    follow one pattern per ``(seed, fixture_idx)``, so they can be mixed and compared.
     """
 
     kind: ClassVar[str] = "camera_mask"
@@ -36,6 +37,7 @@ class CameraMask(Distribution):
         require(len(spec.shape) == rank, spec, "shape", list(spec.shape), form)
         if self.camera is None:
             count = spec.shape[1]
+            require(count > 0, spec, "shape", list(spec.shape), form)
             require(self.cameras in (None, count), spec, "cameras", self.cameras, f"{count} as in shape")
         else:
             require(_is_count(self.cameras), spec, "cameras", self.cameras, "how many cameras there are")
@@ -52,8 +54,10 @@ class CameraMask(Distribution):
         present = np.ones((batch, cameras), dtype=bool)
         if draw.fixture_idx == 1 and cameras > 1:
             present[:, -1] = False
-        if draw.fixture_idx == 4 and cameras > 1:
+        if draw.fixture_idx == 3 and cameras > 1:
             present[:, 0] = False
+        if draw.fixture_idx == 4:
+            present[:] = False
         if draw.fixture_idx == 5 and cameras > 2:
             present[:, 1] = False
         elif draw.fixture_idx > 4:
@@ -75,7 +79,8 @@ class PromptMask(Distribution):
 
     def check(self, spec: InputSpec) -> None:
         require_dtype(spec, "biu")
-        require(len(spec.shape) == 2, spec, "shape", list(spec.shape), "[batch, length]")
+        good = len(spec.shape) == 2 and spec.shape[1] > 0
+        require(good, spec, "shape", list(spec.shape), "[batch, length]")
         require(self.padding in ("left", "right"), spec, "padding", self.padding, "'left' or 'right'")
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
@@ -108,7 +113,10 @@ class ImageTokenMask(Distribution):
 
 @dataclass(frozen=True)
 class Tokens(Distribution):
-    """Token ids below ``vocab``, and ``pad`` where the earlier input named ``mask`` is false."""
+    """Token ids below ``vocab``, and ``pad`` where the earlier input named ``mask`` is false.
+
+    The first tokens of fixtures 1 to 4 are the last id and 0, 1, 2, each first in one of them.
+    """
 
     kind: ClassVar[str] = "tokens"
     vocab: int
@@ -130,7 +138,8 @@ class Tokens(Distribution):
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
         ids = draw.rng.integers(0, self.vocab, spec.shape)
-        return ids if self.mask is None else np.where(draw.drawn[self.mask], ids, self.pad)
+        mask = np.ones(spec.shape, bool) if self.mask is None else draw.drawn[self.mask].astype(bool)
+        return np.where(mask, _with_ends(ids, mask, self.vocab, draw.fixture_idx), self.pad)
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,7 @@ class ImagePromptMask(Distribution):
 class ImagePromptTokens(Distribution):
     """Token ids [B, L]: ``image_token`` for each present camera, text, then ``pad`` where ``mask`` is false.
 
-    Text ids are below ``vocab`` and never ``image_token``.
+    Text ids are below ``vocab`` and never ``image_token``; their ends are where those of :class:`Tokens` are.
     """
 
     kind: ClassVar[str] = "image_prompt_tokens"
@@ -206,8 +215,20 @@ class ImagePromptTokens(Distribution):
         else:
             text = draw.rng.integers(0, self.vocab, spec.shape)
         images = draw.drawn[self.cameras].astype(bool).sum(axis=1) * self.tokens_per_image  # [B]
-        ids = np.where(np.arange(spec.shape[1]) < images[:, None], self.image_token, text)
-        return np.where(draw.drawn[self.mask], ids, self.pad)
+        is_image = np.arange(spec.shape[1]) < images[:, None]
+        mask = draw.drawn[self.mask].astype(bool)
+        text = _with_ends(text, mask & ~is_image, self.vocab, draw.fixture_idx, self.image_token)
+        return np.where(mask, np.where(is_image, self.image_token, text), self.pad)
+
+
+def _with_ends(ids: Array, mask: Array, vocab: int, fixture_idx: int, but: int = -1) -> Array:
+    """The ids with both ends of the vocabulary among the first that are text; ``but`` is no text."""
+    ends = [n for n in dict.fromkeys([vocab - 1, 0, 1, 2]) if n < vocab and n != but]
+    if 0 < fixture_idx <= 4 and ends:
+        text = ids[mask]
+        put_ends(text, ends, fixture_idx)
+        ids[mask] = text
+    return ids
 
 
 def _text_lengths(draw: Draw, batch: int, places: int) -> Array:

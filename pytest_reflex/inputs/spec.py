@@ -69,6 +69,10 @@ class Distribution:
         """Return an array that has, or can be cast to, the spec's dtype, and has its shape."""
         raise NotImplementedError
 
+    def categories(self) -> range:
+        """The values that each mean something, where they are few; by default there are none."""
+        return range(0)
+
 
 DISTRIBUTIONS: Final[dict[str, type[Distribution]]] = {}
 
@@ -84,7 +88,8 @@ class InputSpec:
 
     Attributes:
         name: its name, the same on both sides.
-        shape: its shape, every dimension fixed and at least 1; ``()`` is a scalar.
+        shape: its shape, every dimension fixed; ``()`` is a scalar, and a dimension of 0 an input without
+            values.
         dtype: its numpy name, such as ``"float32"``.
         meaning: what its values stand for, which decides how they are drawn.
         free: for each axis the name of its size where that may be another in every run (``batch``,
@@ -192,7 +197,7 @@ def _shape(name: str, shape: object) -> tuple[int, ...]:
     try:
         return tuple(_dimension(n) for n in shape)  # type: ignore[attr-defined]
     except (TypeError, AttributeError, ValueError):
-        raise InputError(f"input {name!r}: shape is {shape!r}; give whole numbers above 0") from None
+        raise InputError(f"input {name!r}: shape is {shape!r}; give whole numbers, 0 or more") from None
 
 
 def _free(name: str, free: object, shape: tuple[int, ...]) -> tuple[str | None, ...]:
@@ -202,12 +207,16 @@ def _free(name: str, free: object, shape: tuple[int, ...]) -> tuple[str | None, 
         raise InputError(
             f"input {name!r}: free is {free!r}; give a name or None for each of {len(shape)} axes, or ()"
         )
+    if any(axis and n == 0 for axis, n in zip(names, shape, strict=False)):
+        raise InputError(
+            f"input {name!r}: an axis of {list(shape)} is free and 0; give the size of fixture 0"
+        )
     return names if any(names) else ()
 
 
 def _dimension(n: Any) -> int:
     whole: int = n.__index__()
-    if isinstance(n, bool) or whole < 1:
+    if isinstance(n, bool) or whole < 0:
         raise ValueError(n)
     return whole
 

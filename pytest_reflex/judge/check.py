@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
@@ -19,20 +19,39 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
 from pytest_reflex.judge.input_dependence import (
     Effect,
+    Effects,
     InputDependence,
     effects,
     judge_input_dependence,
     recorded_effects,
+    silent_inputs,
     unequal_bits,
 )
-from pytest_reflex.judge.sides import Candidate, Sides, changed, sides_of
+from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, judge_reference, random_numbers
+from pytest_reflex.judge.sides import Candidate, Sides, changed, known_inputs, sides_of
 from pytest_reflex.judge.trajectory import trajectory_errors
+from pytest_reflex.judge.variation import judge_variation
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import HasFloat64, SaysProviders, copied, trajectory_of
+from pytest_reflex.runners.base import (
+    HasDoubts,
+    HasFloat64,
+    SaysProviders,
+    asked,
+    copied,
+    trajectory_of,
+)
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.gates import STRICT_THRESHOLD, Evidence, judge_fixture, same_structure
+from pytest_reflex.verdict.gates import (
+    STRICT_THRESHOLD,
+    Evidence,
+    judge_fixture,
+    run_answers,
+    same_structure,
+    without_infinities,
+)
+from pytest_reflex.verdict.power import judge_power, swings_of
 from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer, FixtureResult, keep_worst_grids
 from pytest_reflex.verdict.rounding import FACTOR, Floor, Rounding, floors_of, rounding_of
 from pytest_reflex.verdict.summaries import InputSummary, summaries
@@ -87,15 +106,18 @@ def check(
     bound = min(bound, STRICT_THRESHOLD) if told.strict else bound
     factor = (FACTOR if isinstance(told.floor, bool) else told.floor) if told.floor or floors else None
     sides = sides_of(reference, candidate, inputs, told.provider)
-    drawn = fixtures_from(sides.inputs, told.fixtures, told.seed)
+    drawn = fixtures_from(sides.inputs, told.fixtures, told.seed, known_inputs(candidate))
+    settings.require_enough(drawn.distinct, told.strict)
     report_progress = progress_callback(progress)
 
-    truth = _run_reference(sides.reference, drawn, report_progress, floor=factor is not None, record=record)
-    terms = _Terms(bound, told.strict, factor, floors)
+    terms = _Terms(bound, told.strict, factor, floors, told.infinities)
+    # What the caller says is meant; what the candidate alone says may be doubted.
+    stated = drawn.specs if inputs is None and drawn.seed is not None else ()
+    truth = _run_reference(sides.reference, drawn, report_progress, terms, record, stated)
     run = _run_candidate(sides, drawn, truth, terms, report_progress)
-    dependence = _input_dependence(sides.reference, drawn, run.effects)
+    dependence = _input_dependence(sides.reference, drawn, run)
     called = name or sides.candidate.name
-    result = _verdict(called, drawn.seed, terms, truth, run, dependence, changed(candidate))
+    result = _verdict(called, drawn, terms, truth, run, dependence, changed(candidate, sides.candidate))
     # After the verdict, which nothing of it can change.
     shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None
@@ -117,6 +139,7 @@ class _Terms:
     strict: bool
     factor: float | None
     floors: settings.FloorMultiple | None
+    infinities: bool
 
     def bounds(self, floors: Mapping[str, Floor]) -> dict[str, float]:
         """The outputs' own bounds, where they are asked for in units of their floors."""
@@ -133,44 +156,64 @@ class _Terms:
 
 @dataclass(frozen=True)
 class _ReferenceRun:
-    """What is left of the reference when it is closed, a value for each fixture but for the last two."""
+    """What is left of the reference when it is closed, a value for each fixture in the first three."""
 
     outputs: list[dict[str, Array]]
     inputs: list[tuple[InputSummary, ...]]
     exact: list[_Float64]
     rounding: Mapping[str, Rounding]
+    swings: dict[str, float]
+    steadiness: Steadiness
+    doubts: Sequence[str]
+    categories: dict[str, set[int]]
     facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _CandidateRun:
-    """What is left of the candidate when it is closed."""
+    """What is left of the candidate when it is closed; ``others`` are the values that were swapped in."""
 
     results: list[FixtureResult]
     outputs: list[dict[str, Array]]
     unrepeated: list[str]
-    effects: dict[str, Effect]
+    others: dict[int, dict[str, Array]]
+    effects: Effects
     facts: dict[str, Any]
 
 
 def _run_reference(
-    runner: Runner, fixtures: Fixtures, report_progress: Progress, *, floor: bool, record: Recorder | None
+    runner: Runner,
+    fixtures: Fixtures,
+    report_progress: Progress,
+    terms: _Terms,
+    record: Recorder | None,
+    stated: Sequence[InputSpec],
 ) -> _ReferenceRun:
     outputs, fed = [], []
     exact: list[_Float64] = []
+    drawn: dict[str, set[int]] = {spec.name: set() for spec in fixtures.specs if spec.meaning.categories()}
+    watch = Watch(runner)
+    done, total = itertools.count(1), fixtures.count + again_runs(runner)
     with _opened(runner):
         for fixture_idx in range(fixtures.count):
             inputs = fixtures.make(fixture_idx)
             fed.append(summaries(inputs))  # before the runner, which may write to them
-            outputs.append(copied(runner.run(inputs)))
+            for name, seen in drawn.items():
+                seen.update(inputs[name].reshape(-1).tolist() if name in inputs else ())
+            outputs.append(copied(watch.run(inputs)))
             if record is not None:
                 record(copied(fixtures.make(fixture_idx)), copied(outputs[-1]))
-            report_progress("reference", fixture_idx + 1, fixtures.count)
-        for fixture_idx in range(fixtures.count) if floor else ():
+            report_progress("reference", next(done), total)
+        steadiness = watch.asked_again(
+            fixtures.make, outputs, lambda: report_progress("reference", min(next(done), total), total)
+        )
+        for fixture_idx in range(fixtures.count) if terms.factor is not None else ():
             exact.append(_exact(runner, fixtures.make(fixture_idx)))
             report_progress("float64", fixture_idx + 1, fixtures.count)
+        doubts = runner.doubts(stated) if isinstance(runner, HasDoubts) else ()
         facts = _facts(runner)
-    return _ReferenceRun(outputs, fed, exact, rounding_of(exact, outputs) if exact else {}, facts)
+    rounding = rounding_of(exact, outputs) if exact else {}
+    return _ReferenceRun(outputs, fed, exact, rounding, swings_of(outputs), steadiness, doubts, drawn, facts)
 
 
 def _exact(runner: Runner, inputs: Mapping[str, Array]) -> _Float64:
@@ -186,61 +229,98 @@ def _exact(runner: Runner, inputs: Mapping[str, Array]) -> _Float64:
 def _run_candidate(
     sides: Sides, fixtures: Fixtures, truth: _ReferenceRun, terms: _Terms, report_progress: Progress
 ) -> _CandidateRun:
-    """Run and judge every fixture; then the first again, and with each input swapped."""
-    runner, others = sides.candidate, fixtures.others
-    total = fixtures.count + 1 + len(others)
+    """Run and judge every fixture; then the first again, and some with each input swapped."""
+    runner = sides.candidate
+    digests: dict[str, set[str]] = {}
+    for given in itertools.chain.from_iterable(truth.inputs):
+        digests.setdefault(given.name, set()).add(given.digest)
+    others = {idx: fixtures.others(idx, digests) for idx in fixtures.probed}
+    total = fixtures.count + 1 + sum(map(len, others.values()))
     done = itertools.count(1)
     results, outputs = [], []
-    plain: dict[str, Array] = {}
+    plain: dict[int, dict[str, Array]] = {}
     with _opened(runner):
         for fixture_idx in range(fixtures.count):
-            got = copied(runner.run(fixtures.make(fixture_idx)))
+            # Not copied: it is judged before the runner runs again.
+            got = asked(runner, fixtures.make(fixture_idx))
             used = tuple(runner.providers_used) if isinstance(runner, SaysProviders) else ()
-            evidence = Evidence(truth.outputs[fixture_idx], got, terms.bound, sides.provider, used)
-            if terms.factor is not None and same_structure(evidence):
-                found = floors_of(
-                    truth.exact[fixture_idx], evidence.reference, got, truth.rounding, terms.factor
-                )
-                evidence = replace(evidence, floors=found, bounds=terms.bounds(found))
-            results.append(judge_fixture(fixture_idx, evidence))
-            plain = got if fixture_idx == 0 else plain
+            results.append(judge_fixture(fixture_idx, _evidence(fixture_idx, truth, got, terms, sides, used)))
+            kept = fixture_idx in fixtures.probed or bool(trajectory_of(runner))
+            got = copied(got) if kept else {}
+            if fixture_idx in fixtures.probed:
+                plain[fixture_idx] = got
             # Kept for trajectory_errors() alone, and only of what it may ask again: a loop's outputs are
             # small.
             outputs.append(got if trajectory_of(runner) else {})
             report_progress("candidate", next(done), total)
-        again = unequal_bits(plain, copied(runner.run(fixtures.make(0))))
+        again = unequal_bits(plain[0], asked(runner, fixtures.make(0)))
         unrepeated = [f"fixture 0 run again gave other bits: {again}"] if again else []
         report_progress("candidate", next(done), total)
-        swapped = effects(
-            runner, fixtures.make(0), plain, others, lambda: report_progress("candidate", next(done), total)
-        )
-        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, swapped, _facts(runner))
+        swapped = {
+            idx: effects(
+                runner,
+                fixtures.make(idx),
+                plain[idx],
+                values,
+                lambda: report_progress("candidate", next(done), total),
+            )
+            for idx, values in others.items()
+        }
+        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, _facts(runner))
 
 
-def _input_dependence(
-    reference: Runner, fixtures: Fixtures, candidate: Mapping[str, Effect]
-) -> InputDependence:
-    silent = {name: value for name, value in fixtures.others.items() if not candidate[name].words}
+def _evidence(
+    fixture_idx: int,
+    truth: _ReferenceRun,
+    got: Mapping[str, Array],
+    terms: _Terms,
+    sides: Sides,
+    used: Sequence[str],
+) -> Evidence:
+    evidence = Evidence(
+        truth.outputs[fixture_idx], got, terms.bound, sides.provider, used, infinities=terms.infinities
+    )
+    if terms.factor is None or not same_structure(evidence):
+        return evidence
+    exact = truth.exact[fixture_idx]
+    reference, candidate = ({n: pair[side] for n, pair in evidence.pairs.items()} for side in (0, 1))
+    if terms.infinities and not isinstance(exact, str):
+        outputs = evidence.reference
+        exact = {n: without_infinities(e, outputs.get(n, e))[0] for n, e in exact.items()}
+    found = floors_of(exact, reference, candidate, truth.rounding, terms.factor)
+    return replace(evidence, floors=found, bounds=terms.bounds(found))
+
+
+def _input_dependence(reference: Runner, fixtures: Fixtures, run: _CandidateRun) -> InputDependence:
+    silent = silent_inputs(run.effects, run.others)
     return judge_input_dependence(
-        list(fixtures.make(0)), candidate, _reference_effects(reference, fixtures, silent)
+        fixtures.make(0), run.effects, _reference_effects(reference, fixtures, silent)
     )
 
 
-def _reference_effects(runner: Runner, fixtures: Fixtures, silent: Mapping[str, Array]) -> dict[str, Effect]:
+def _reference_effects(
+    runner: Runner, fixtures: Fixtures, silent: Mapping[int, Mapping[str, Array]]
+) -> Effects:
     """What the inputs that are silent in the candidate do to the reference; it is opened only for them."""
     if not silent:
         return {}
+    found = {}
     with _opened(runner):
-        if isinstance(runner, RecordedRunner):
-            return recorded_effects(runner, silent)
-        # Run anew: a model that is loaded again is compared with itself as it is now.
-        plain = copied(runner.run(fixtures.make(0)))
-        return effects(runner, fixtures.make(0), plain, silent)
+        for idx, values in silent.items():
+            if isinstance(runner, RecordedRunner):
+                # It says what the model depends on, and not in which fixture.
+                always = [n for n in values if all(n in silent.get(i, ()) for i in fixtures.probed)]
+                found[idx] = {**dict.fromkeys(values, Effect()), **recorded_effects(runner, always)}
+                continue
+            # Run anew: a model that is loaded again is compared with itself as it is now.
+            plain = copied(asked(runner, fixtures.make(idx)))
+            found[idx] = effects(runner, fixtures.make(idx), plain, values)
+    return found
 
 
 def _verdict(
     name: str,
-    seed: int | None,
+    fixtures: Fixtures,
     terms: _Terms,
     truth: _ReferenceRun,
     run: _CandidateRun,
@@ -248,33 +328,59 @@ def _verdict(
     changes: list[str],
 ) -> ParityResult:
     """What the run's own gates answer, beside the fixtures that were judged as they ran."""
-    doubts = {"compared": _random(truth.facts), "inputs": dependence.unproven}
+    power = judge_power(run.results, truth.swings, terms.bound, dependence.effects)
+    loosest = _loosest(run.results, truth.swings, terms.bound)
+    no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
+    doubts = {
+        "compared": random_numbers(truth.steadiness, truth.facts),
+        "reference": [*doubtful, *truth.doubts],
+        "power": power.doubted,
+        "variation": judge_variation(fixtures.specs, truth.inputs, truth.categories)
+        if fixtures.seed is not None
+        else judge_variation(fixtures.specs, truth.inputs),
+        "inputs": dependence.unproven,
+    }
     reasons = {
         "intact": changes,
         "compared": _uncompared(run.results),
+        "reference": no_reference,
+        "power": power.refused,
         "repeat": run.unrepeated,
         "inputs": dependence.dead,
     }
-    notes = list(dependence.notes)
-    for gate in RUN_GATE_NAMES:
-        (reasons[gate] if terms.strict else notes).extend(doubts.get(gate, []))
+    found = tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, []))
     return ParityResult(
         name=name,
         threshold=terms.bound if terms.floors is None else _largest_bound(run.results, terms.bound),
         strict=terms.strict,
-        seed=seed,
+        seed=fixtures.seed,
         fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, truth.inputs, strict=True)),
-        answers=tuple(_answer(gate, reasons[gate]) for gate in RUN_GATE_NAMES),
+        answers=run_answers(reasons, doubts, strict=terms.strict),
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
-        notes=tuple(notes),
-        doubts=tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, [])),
+        notes=(
+            *_repeated(fixtures),
+            *dependence.notes,
+            *(() if terms.strict else (doubt.said for doubt in found)),
+        ),
+        doubts=found,
         floors=terms.floors.times if terms.floors else None,
+        swings=truth.swings,
+        effects=dependence.effects,
     )
 
 
-def _answer(gate: str, reasons: Sequence[str]) -> Answer:
-    return Answer.no(gate, "; ".join(reasons)) if reasons else Answer.yes(gate)
+def _repeated(fixtures: Fixtures) -> list[str]:
+    """A note where given fixtures are the same, and so count as one."""
+    if fixtures.distinct == fixtures.count:
+        return []
+    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; those alike count as one"]
+
+
+def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:
+    """The bound that each output of floats was held to, the largest of any fixture."""
+    own = [(o.name, o.bound) for result in results for o in result.outputs if o.bound is not None]
+    return {name: max((b for n, b in own if n == name), default=threshold) for name in names}
 
 
 def _uncompared(results: Sequence[FixtureResult]) -> list[str]:
@@ -282,15 +388,6 @@ def _uncompared(results: Sequence[FixtureResult]) -> list[str]:
     if compared > 0:
         return []
     return [f"no element was compared in {len(results)} fixtures"]
-
-
-def _random(facts: Mapping[str, Any]) -> list[str]:
-    if not facts.get("drew_random"):
-        return []
-    return [
-        "the reference drew from torch's random generator while running, so inputs alone do not determine "
-        "its output; pass noise as an input"
-    ]
 
 
 def _largest_bound(results: Sequence[FixtureResult], most: float) -> float:

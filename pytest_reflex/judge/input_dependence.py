@@ -1,21 +1,22 @@
-"""Does each input reach the outputs? Fixture 0 is run again with one input's value swapped for another.
+"""Does each input reach the outputs? Fixtures are run again with one input's value swapped for another.
 
 An export can drop a mask or a camera and still agree wherever the two values happen to agree. So each
-input is swapped alone, and what changes no bit of the candidate's outputs is asked of the reference too.
+input is swapped alone, for a value that no fixture was judged with and in more than one fixture; and what
+changes no bit of the candidate's outputs is asked of the reference too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import copied
-from pytest_reflex.verdict.metrics import difference
+from pytest_reflex.runners.base import asked, copied
+from pytest_reflex.verdict.metrics import largest_difference, pieces
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -28,10 +29,16 @@ class Effect:
     Attributes:
         words: what it does, as the rest of a sentence about that side; empty when nothing changes.
         refused: the side would not run with it. It looked at the value, so this is an effect too.
+        changes: how far it moves each output; empty where the outputs cannot be laid side by side.
     """
 
     words: str = ""
     refused: bool = False
+    changes: Mapping[str, float] = field(default_factory=dict)
+
+
+# What was found in each fixture that inputs were swapped in: its number, and each input's effect there.
+Effects = Mapping[int, Mapping[str, Effect]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,14 @@ class InputDependence:
         dead: a reason for each input that reaches the reference's outputs and not the candidate's.
         unproven: a note for each input of which neither could be shown.
         notes: what else is worth knowing.
+        effects: for each live input, how far it moved each output at most.
     """
 
-    live: list[str]
-    dead: list[str]
-    unproven: list[str]
-    notes: list[str]
+    live: list[str] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    unproven: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    effects: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def effects(
@@ -62,10 +71,10 @@ def effects(
 
     Args:
         runner: open.
-        plain: the inputs of fixture 0.
+        plain: the inputs of one fixture.
         outputs: what the runner gave for them.
         others: the inputs to swap, each with its other value.
-        tell: called after each swap.
+        report_progress: called after each swap.
     """
     found: dict[str, Effect] = {}
     for name, value in others.items():
@@ -80,38 +89,59 @@ def recorded_effects(recording: RecordedRunner, names: Iterable[str]) -> dict[st
     return {name: Effect("depends on it, its recording says" if name in live else "") for name in names}
 
 
-def judge_input_dependence(
-    names: Sequence[str], candidate: Mapping[str, Effect], reference: Mapping[str, Effect]
-) -> InputDependence:
+def silent_inputs(candidate: Effects, others: Mapping[int, Arrays]) -> dict[int, dict[str, Array]]:
+    """The swaps that changed nothing in the candidate, by fixture, to be asked of the reference."""
+    found = {
+        idx: {name: value for name, value in swaps.items() if not candidate[idx][name].words}
+        for idx, swaps in others.items()
+    }
+    return {idx: swaps for idx, swaps in found.items() if swaps}
+
+
+def judge_input_dependence(plain: Arrays, candidate: Effects, reference: Effects) -> InputDependence:
     """Put both sides' effects together.
 
     Args:
-        names: every input.
+        plain: the inputs of fixture 0; one without elements holds nothing that could be another.
         candidate: its effects, of every input that varies.
-        reference: its effects, of every input that has none on the candidate.
+        reference: its effects, of every input that has none on the candidate in that fixture.
     """
-    found = InputDependence([], [], [], [])
-    if candidate and all(effect.refused for effect in candidate.values()):
+    found = InputDependence()
+    every = [effect for swaps in candidate.values() for effect in swaps.values()]
+    if every and all(effect.refused for effect in every):
         # What computes has some input that can be another: this one may only know the answers.
-        first, effect = next(iter(candidate.items()))
+        first, effect = next((n, e) for swaps in candidate.values() for n, e in swaps.items())
         words = f"with another {first!r} it {effect.words}"
         found.dead.append(f"the candidate runs on the judged inputs and on no others: {words}")
         return found
-    for name in names:
-        if name not in candidate:
-            found.unproven.append(f"input {name!r} never varies, so it is not known whether it is used")
-        elif candidate[name].words:
-            found.live.append(name)
-            if candidate[name].refused:
-                found.notes.append(
-                    f"input {name!r} was not varied alone: the candidate {candidate[name].words}"
-                )
-        elif reference[name].words:
-            does = f"with another value the reference {reference[name].words}"
-            found.dead.append(f"input {name!r} is dead: {does}, and the candidate gives the same bits")
-        else:
-            found.unproven.append(f"input {name!r} changes neither side")
+    for name, array in plain.items():
+        if array.size:
+            _judge_input(name, candidate, reference, found)
     return found
+
+
+def _judge_input(name: str, candidate: Effects, reference: Effects, found: InputDependence) -> None:
+    swaps = {idx: effects[name] for idx, effects in candidate.items() if name in effects}
+    missed = {idx: reference[idx][name] for idx, effect in swaps.items() if not effect.words}
+    dead = [(idx, effect) for idx, effect in missed.items() if effect.words]
+    if not swaps:
+        found.unproven.append(f"input {name!r} never varies, so it is not known whether it is used")
+    elif dead:
+        idx, effect = dead[0]
+        where = "" if idx == 0 else f" in fixture {idx}"
+        does = f"with another value the reference {effect.words}"
+        found.dead.append(f"input {name!r} is dead{where}: {does}, and the candidate gives the same bits")
+    elif len(missed) == len(swaps):
+        found.unproven.append(f"input {name!r} changes neither side")
+    else:
+        found.live.append(name)
+        refused = next((effect for effect in swaps.values() if effect.refused), None)
+        if refused:
+            found.notes.append(f"input {name!r} was not varied alone: the candidate {refused.words}")
+        seen = [effect.changes for effect in swaps.values() if effect.words]
+        if all(seen):  # one without figures may have moved anything
+            outputs = dict.fromkeys(output for changes in seen for output in changes)
+            found.effects[name] = {o: _largest(c[o] for c in seen if o in c) for o in outputs}
 
 
 def unequal_bits(first: Arrays, again: Arrays) -> str:
@@ -125,17 +155,16 @@ def unequal_bits(first: Arrays, again: Arrays) -> str:
         b = again[name]
         if not _same_form(a, b):
             return f"{name} was {a.dtype} {list(a.shape)} and then {b.dtype} {list(b.shape)}"
-        if a.tobytes() != b.tobytes():
-            bytes_a, bytes_b = (np.frombuffer(x.tobytes(), np.uint8).reshape(x.size, -1) for x in (a, b))
-            wrong = np.flatnonzero((bytes_a != bytes_b).any(axis=1))
-            at = tuple(int(i) for i in np.unravel_index(int(wrong[0]), a.shape))
-            return f"{name}{list(at)} was {a[at]} and then {b[at]} ({wrong.size} of {a.size} elements differ)"
+        place, wrong = _unequal(a, b)
+        if wrong:
+            at = tuple(int(i) for i in np.unravel_index(place, a.shape))
+            return f"{name}{list(at)} was {a[at]} and then {b[at]} ({wrong} of {a.size} elements differ)"
     return ""
 
 
 def _effect(runner: Runner, inputs: Arrays, before: Arrays) -> Effect:
     try:
-        after = runner.run(inputs)
+        after = asked(runner, inputs)
     except RunnerError as error:
         return Effect(f"refuses it ({error})", refused=True)
     if not unequal_bits(before, after):
@@ -143,10 +172,26 @@ def _effect(runner: Runner, inputs: Arrays, before: Arrays) -> Effect:
     if list(before) != list(after) or not all(_same_form(before[name], after[name]) for name in before):
         return Effect("gives outputs of another form")
     try:
-        changes = [difference(a, after[name]).max_abs_diff for name, a in before.items() if a.size]
+        changes = {n: largest_difference(a, after[n]) for n, a in before.items() if a.size}
     except ValueError:  # no numbers; the structure gate says so
         return Effect("gives other outputs")
-    return Effect(f"changes by {np.max(changes):.3e}")  # NaN stays NaN
+    return Effect(f"changes by {_largest(changes.values()):.3e}", changes=changes)
+
+
+def _largest(figures: Iterable[float]) -> float:
+    return float(np.max(list(figures)))  # NaN stays NaN
+
+
+def _unequal(a: Array, b: Array) -> tuple[int, int]:
+    """The first element whose bits differ, and how many there are; a piece at a time, for memory."""
+    first, wrong = 0, 0
+    for at, one, other in pieces(a, b):
+        size = one.dtype.itemsize
+        raw = (np.ascontiguousarray(x).view(np.uint8).reshape(-1, size) for x in (one, other))
+        unequal = np.flatnonzero(np.not_equal(*raw).any(axis=1))
+        first = at + int(unequal[0]) if unequal.size and not wrong else first
+        wrong += unequal.size
+    return first, wrong
 
 
 def _same_form(a: Array, b: Array) -> bool:

@@ -33,11 +33,14 @@ class Candidate(Protocol):
 
 @runtime_checkable
 class Sealed(Protocol):
-    """A candidate whose files have a manifest."""
+    """A candidate whose files have a manifest, or a runner that watches those that it opened."""
 
     @property
     def changed(self) -> str:
-        """What of its files is not as its manifest says; empty where all is. No verdict passes that."""
+        """What of its files is not as its manifest says, or was written to since; empty where none is.
+
+        No verdict passes that.
+        """
         ...
 
 
@@ -136,8 +139,14 @@ def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:
     raise InputError("inputs is None and the candidate does not know its own; give a list of InputSpec")
 
 
-def changed(candidate: Any) -> list[str]:
-    """What of the candidate's files is not as its manifest says; without a manifest, nothing."""
+def known_inputs(candidate: Any) -> Sequence[InputSpec]:
+    """What the candidate says its inputs stand for, when recorded ones are given; often nothing."""
+    return list(candidate.inputs) if isinstance(candidate, Candidate) else ()
+
+
+def changed(candidate: Any, runner: Runner) -> list[str]:
+    """What of the candidate's files is not as its manifest says or as its runner opened it; often nothing."""
     sealed = isinstance(candidate, Candidate) and isinstance(candidate, Sealed)
     found = candidate.changed if sealed else ""
-    return [str(found) or repr(found)] if found else []
+    seen = runner.changed if isinstance(runner, Sealed) and isinstance(runner.changed, str) else ""
+    return [str(what) or repr(what) for what in dict.fromkeys((found, seen)) if what]

@@ -64,7 +64,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     """Before anything of the user's runs, which may end the process."""
     # What is wrong is said once the command line is read to its end; a worker's files are not its own.
     with contextlib.suppress(SettingsError, pytest.UsageError):
-        if "PYTEST_XDIST_WORKER" not in os.environ:
+        # What a worker's test starts has its environment too, and was not started as execnet starts one.
+        if "PYTEST_XDIST_WORKER" not in os.environ or sys.argv[:1] != ["-c"]:
             _begin(early_config, early_config.known_args_namespace)
     try:
         return (yield)

@@ -10,8 +10,11 @@ from pytest_reflex.errors import RunnerError
 
 T = TypeVar("T")
 
+
 if TYPE_CHECKING:
     import numpy as np
+
+    from pytest_reflex.inputs import InputSpec
 
     Array = np.ndarray[Any, Any]
     # Named inputs -> what a loop holds after each of its steps, ``[steps, batch, chunk, dim]``.
@@ -23,7 +26,8 @@ class Runner(Protocol):
     """Maps named arrays to named arrays between :meth:`open` and :meth:`close`, as often as wanted.
 
     What else it can do it says by being an :class:`OnProvider`, a :class:`SaysProviders`, a
-    :class:`HasFloat64` or a :class:`HasTrajectory` too; what only a ``__getattr__`` knows of is not seen.
+    :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts` or a :class:`HasTrajectory` too; what only
+    a ``__getattr__`` knows of is not seen.
 
     Attributes:
         name: what the runner runs, for people.
@@ -92,6 +96,33 @@ class HasFloat64(Protocol):
 
 
 @runtime_checkable
+class HasState(Protocol):
+    """A runner that can say what its model holds besides its inputs."""
+
+    def state(self) -> Mapping[str, object]:
+        """What may change from one run to the next, by name, as values that can be compared.
+
+        Asked between :meth:`Runner.open` and :meth:`Runner.close`.
+        """
+        ...
+
+
+@runtime_checkable
+class HasDoubts(Protocol):
+    """A reference that is asked what somebody else says, and knows what its model says itself."""
+
+    def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
+        """Where the two differ, in words that name both; nothing where they do not.
+
+        Asked between :meth:`Runner.open` and :meth:`Runner.close`.
+
+        Args:
+            specs: what its fixtures are drawn from, where the candidate alone says that; otherwise nothing.
+        """
+        ...
+
+
+@runtime_checkable
 class HasTrajectory(Protocol):
     """A runner of a denoising loop that can show its steps."""
 
@@ -145,6 +176,25 @@ def copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
     import numpy as np
 
     return {name: np.array(array, order="C") for name, array in arrays.items()}
+
+
+def asked(runner: Runner, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """What a runner gives, once it is sure to be arrays, and none of objects, such as ONNX's strings.
+
+    Raises:
+        RunnerError: it is not, or the run failed.
+    """
+    import numpy as np
+
+    outputs = runner.run(inputs)
+    if not isinstance(outputs, Mapping):
+        raise RunnerError(f"{runner.name} gave a {type(outputs).__name__}; a runner gives arrays by name")
+    for name, value in outputs.items():
+        good = isinstance(value, np.ndarray | np.generic)
+        if not good or value.dtype.hasobject:
+            what = "holds text or objects" if good else f"is a {type(value).__name__}"
+            raise RunnerError(f"{runner.name}: output {name!r} {what}; a check compares arrays of numbers")
+    return {name: np.asarray(value) for name, value in outputs.items()}
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
+from pytest_reflex.runners.external_data import external_places
+from pytest_reflex.runners.opened_files import OpenedFiles
 from pytest_reflex.settings import PROVIDERS, provider_name
 from pytest_reflex.verdict import machine
 
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     import onnxruntime
 
     Array = np.ndarray[Any, Any]
+
+# The session configuration entry that says where ONNX Runtime finds the weights beside a graph.
+WEIGHTS_PLACE: Final = "session.model_external_initializers_file_folder_path"
+# What a graph in ONNX Runtime's own format has at its fifth byte; its weights are inside.
+_ORT_FORMAT: Final = b"ORTM"
 
 # How far ONNX Runtime may rewrite a graph, by its own words. Above "basic" it fuses operators, and a
 # fused operator rounds otherwise than the operators it replaces.
@@ -66,6 +73,8 @@ class OnnxRunner(RunnerBase):
         providers_used: what the session reports, empty before the first open.
         inputs: names of the model's inputs, empty before the first open.
         outputs: names of the model's outputs, empty before the first open.
+        changed: which file, its graph or weights, was written to while it was open, in words; known once it
+            is closed, empty when none was. No verdict passes that.
 
     Raises:
         SettingsError: the provider has no such name.
@@ -94,6 +103,7 @@ class OnnxRunner(RunnerBase):
         self.providers_used: tuple[str, ...] = ()
         self.inputs: tuple[str, ...] = ()
         self.outputs: tuple[str, ...] = ()
+        self.changed = ""
         self._threads = threads
         self._prepack = prepack
         self._optimization = optimization
@@ -102,7 +112,7 @@ class OnnxRunner(RunnerBase):
         self._session: onnxruntime.InferenceSession | None = None
         self._required: list[_Input] = []
         self._optional: dict[str, _Input] = {}
-        self._digest = ""
+        self._files: OpenedFiles | None = None
 
     def open(self) -> None:
         if self._session is not None:
@@ -127,6 +137,7 @@ class OnnxRunner(RunnerBase):
         there = self.provider_asked in onnxruntime.get_available_providers()
         provider = self.provider_asked if there else PROVIDERS["cpu"]
         model = self._model if isinstance(self._model, bytes) else str(self._model)
+        files, unseen = self._read_files()
         try:
             # What fails would else be tried again on another provider, at the opening with a print to stdout
             # and at a run after this one was reported.
@@ -141,14 +152,33 @@ class OnnxRunner(RunnerBase):
             raise RunnerError(
                 f"{self.name} is no model that ONNX Runtime can open: {first_line(error)}"
             ) from error
-        self._session = session
-        self._digest = _sha256(self._model)
+        # Only now: what no session opens has its own words for why.
+        if wrong := unseen or files.changed():
+            raise RunnerError(
+                f"{self.name} is not taken: {wrong}; save it again, and leave it alone meanwhile"
+            )
+        self._session, self._files, self.changed = session, files, ""
         self.providers_used = tuple(session.get_providers())
-        # Asked once: each answer of the session's is made anew, and a robot's every run would wait for it.
-        self._required = [_Input.of(i) for i in session.get_inputs()]
-        self._optional = {i.name: _Input.of(i) for i in session.get_overridable_initializers()}
-        self.inputs = tuple(i.name for i in self._required)
-        self.outputs = tuple(o.name for o in session.get_outputs())
+        try:
+            self._learn_names(session)
+        except RunnerError:
+            self.close()
+            raise
+
+    def _learn_names(self, session: onnxruntime.InferenceSession) -> None:
+        """Asked once: each answer of a session is made anew, and a robot's every run would wait for it."""
+        try:
+            self._required = [_Input.of(i) for i in session.get_inputs()]
+            self._optional = {i.name: _Input.of(i) for i in session.get_overridable_initializers()}
+            self.inputs = tuple(i.name for i in self._required)
+            self.outputs = tuple(o.name for o in session.get_outputs())
+        except UnicodeDecodeError as error:
+            raise RunnerError(
+                f"{self.name}: an input or output has a name that is no UTF-8 ({error}); export it again"
+            ) from error
+        twice = [name for name in self.outputs if self.outputs.count(name) > 1]
+        if twice:
+            raise RunnerError(f"{self.name}: two outputs are named {twice[0]!r}; give each a name of its own")
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import numpy as np
@@ -168,6 +198,8 @@ class OnnxRunner(RunnerBase):
         return {name: np.asarray(value) for name, value in made.items()}
 
     def close(self) -> None:
+        if self._session is not None and self._files is not None:
+            self.changed = self._files.changed()
         self._session = None
 
     def facts(self) -> dict[str, Any]:
@@ -178,7 +210,7 @@ class OnnxRunner(RunnerBase):
             "kind": "onnx",
             "name": self.name,
             "path": None if isinstance(self._model, bytes) else str(self._model),
-            "sha256": self._digest,
+            "sha256": self._sha256(),
             "provider_asked": self.provider_asked,
             "providers_used": list(self.providers_used),
             "threads": self._threads,
@@ -188,6 +220,41 @@ class OnnxRunner(RunnerBase):
             "machine": {**machine.here(), "onnxruntime_build": _build(onnxruntime)},
             "versions": {"onnxruntime": str(onnxruntime.__version__)},
         }
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256, in hex, of each file that it was opened from, its graph and the weights beside it.
+
+        Raises:
+            RunnerError: it is not open.
+        """
+        self._opened(self._session)
+        return self._files.digests() if self._files is not None else {}
+
+    def _sha256(self) -> str | dict[str, str]:
+        """Which model it is: the digest of its one file, or one for each."""
+        # A name that is no UTF-8 must not be what a report cannot be written for.
+        found = {machine.as_text(name): digest for name, digest in self.digests().items()}
+        if isinstance(self._model, bytes):
+            found = {"": hashlib.sha256(self._model).hexdigest(), **found}
+        return found if len(found) > 1 else next(iter(found.values()))
+
+    def _read_files(self) -> tuple[OpenedFiles, str]:
+        """The files that a session is about to read; why they may not be all, empty if they are."""
+        own = {} if isinstance(self._model, bytes) else {self._model.name: self._model}
+        # ONNX Runtime looks for the weights of bare bytes where the process is.
+        home = Path() if isinstance(self._model, bytes) else self._model.parent
+        home = Path(self._config.get(WEIGHTS_PLACE) or home)
+        try:
+            graph = self._model if isinstance(self._model, bytes) else self._model.read_bytes()
+            places = set() if graph[4:8] == _ORT_FORMAT else external_places(graph)
+            beside = {place: home / place for place in sorted(places)}
+            lost = [place for place, path in beside.items() if not path.is_file()]
+            files = OpenedFiles({**{name: beside[name] for name in beside if name not in lost}, **own})
+        except ValueError as error:
+            return OpenedFiles(own), f"where its weights are cannot be read ({error})"
+        except OSError as error:
+            raise RunnerError(f"{self.name} cannot be read: {error.strerror or error}") from error
+        return files, f"it takes weights from {lost[0]!r}, which is no file" if lost else ""
 
     def _require_inputs(self, inputs: Mapping[str, Array]) -> None:
         missing = [name for name in self.inputs if name not in inputs]
@@ -218,11 +285,3 @@ def _build(onnxruntime: Any) -> str:
     asked = getattr(onnxruntime, "get_build_info", None)
     said = str(asked()) if callable(asked) else ""
     return " ".join(said.removeprefix("ORT Build Info:").split()) or machine.UNKNOWN
-
-
-def _sha256(model: Path | bytes) -> str:
-    """Which model it is: the digest of the graph's own file, without weights that lie beside it."""
-    if isinstance(model, bytes):
-        return hashlib.sha256(model).hexdigest()
-    with model.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

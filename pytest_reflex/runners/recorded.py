@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
+from pytest_reflex.runners.opened_files import file_digest
 from pytest_reflex.verdict import machine
 
 if TYPE_CHECKING:
@@ -37,15 +38,22 @@ class RecordedRunner(RunnerBase):
         name: for people; by default the path.
         recorded_on: what is known of the machine that recorded it, as
             :func:`pytest_reflex.verdict.machine.here` says it; by default nothing is.
+        digest: the SHA-256, in hex, that the file must have whenever it is read; by default any.
 
     Attributes:
         live_inputs: the inputs that change the recorded model's outputs; known once open.
     """
 
     def __init__(
-        self, path: str | Path, *, name: str | None = None, recorded_on: Mapping[str, Any] | None = None
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        recorded_on: Mapping[str, Any] | None = None,
+        digest: str | None = None,
     ) -> None:
         self._path = Path(path)
+        self._wanted, self._digest = digest, ""
         self._recorded_on = machine.stated(recorded_on)
         self.name = name or str(path)
         self.live_inputs: tuple[str, ...] = ()
@@ -56,17 +64,26 @@ class RecordedRunner(RunnerBase):
         """The inputs of every fixture, in order; fresh arrays, open or not.
 
         Raises:
-            RunnerError: the file is missing, damaged, or no recording.
+            RunnerError: the file is missing, damaged, no recording, or of another digest.
         """
-        return [inputs for inputs, _ in _read(self._path)[0]]
+        return [inputs for inputs, _ in self._read()[0]]
 
     def open(self) -> None:
         from pytest_reflex.inputs import array_digest
 
         if self._outputs is None:
-            fixtures, self.live_inputs = _read(self._path)
+            fixtures, self.live_inputs = self._read()
             self._count = len(fixtures)
             self._outputs = {array_digest(inputs): outputs for inputs, outputs in fixtures}
+
+    def _read(self) -> tuple[list[Fixture], tuple[str, ...]]:
+        """The fixtures and live inputs of the file, whose digest stays the same from before to after."""
+        before = _digest(self._path)
+        found = _read(self._path)
+        if _digest(self._path) != before or before != (self._wanted or before):
+            raise RunnerError(f"{self._path} was written to after its digest was read; open it again")
+        self._digest = before
+        return found
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         from pytest_reflex.inputs import array_digest
@@ -91,6 +108,7 @@ class RecordedRunner(RunnerBase):
             "kind": "recorded",
             "name": self.name,
             "path": str(self._path),
+            "sha256": self._digest,
             "fixtures": self._count,
             "live_inputs": list(self.live_inputs),
             # Not this one: nothing is computed here.
@@ -188,6 +206,14 @@ def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:
         raise RunnerError(f"{path} is no whole recording: {wrong}; record it again")
     _require_function(path, fixtures)
     return fixtures, live
+
+
+def _digest(path: Path) -> str:
+    """The file's; empty where it cannot be read, which has words of its own."""
+    try:
+        return file_digest(path)
+    except (OSError, ValueError):
+        return ""
 
 
 def _names(path: Path, metadata: Mapping[str, str], key: str) -> tuple[str, ...]:

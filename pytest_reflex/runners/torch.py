@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from pytest_reflex.inputs import InputSpec
     from pytest_reflex.runners.base import Trajectory
     from pytest_reflex.runners.rounded import Arithmetic, Spared
 
@@ -37,6 +38,8 @@ class TorchRunner(RunnerBase):
 
     Attributes:
         drew_random: whether any run since opening moved one of torch's random generators.
+        doubted_by: what says in words, of the model and of the inputs that somebody else specified, where its
+            model means something else; by default nothing does.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class TorchRunner(RunnerBase):
             )
         self.name = name or str(getattr(model, "__name__", type(model).__name__))
         self.drew_random = False
+        self.doubted_by: Callable[[Any, Sequence[InputSpec]], Sequence[str]] | None = None
         self._given = model
         self._call = call
         self._outputs = None if outputs is None else tuple(outputs)
@@ -188,7 +192,17 @@ class TorchRunner(RunnerBase):
                     outputs = self._bound(self._model)(**tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in {precision}: {first_line(error)}") from error
-        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+        return self._arrays(outputs)
+
+    def state(self) -> Mapping[str, object]:
+        """What the model holds: buffers, parameters, and what its modules keep as attributes."""
+        from pytest_reflex.runners.state import state_of
+
+        return {} if self._model is None else state_of(self._model)
+
+    def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
+        """See :class:`~pytest_reflex.runners.base.HasDoubts`."""
+        return [] if self.doubted_by is None else self.doubted_by(self.model, specs)
 
     def close(self) -> None:
         # Flag by flag: train() may be overridden, and submodules may differ from their parents.
@@ -276,11 +290,12 @@ class TorchRunner(RunnerBase):
         import torch
 
         if isinstance(outputs, Mapping):
-            given = {str(name): value for name, value in outputs.items()}
-            if self._outputs not in (None, tuple(given)):
+            names = tuple(str(name) for name in outputs)
+            self._require_unlike(names)
+            if self._outputs not in (None, names):
                 should = list(self._outputs or ())
-                raise RunnerError(f"{self.name} returned {list(given)}; its outputs should be {should}")
-            return given
+                raise RunnerError(f"{self.name} returned {list(names)}; its outputs should be {should}")
+            return dict(zip(names, outputs.values(), strict=True))
         if isinstance(outputs, torch.Tensor):
             given = {"output": outputs}
         elif isinstance(outputs, tuple | list):
@@ -290,6 +305,7 @@ class TorchRunner(RunnerBase):
                 f"{self.name} returned a {type(outputs).__name__}; return tensors, or use call="
             )
         names = tuple(given) if self._outputs is None else self._outputs
+        self._require_unlike(names)
         if len(names) != len(given):
             raise RunnerError(
                 f"{self.name} returned {len(given)} outputs; {len(names)} are named: {list(names)}"
@@ -298,6 +314,12 @@ class TorchRunner(RunnerBase):
 
     def _arrays(self, outputs: object) -> dict[str, Array]:
         return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+
+    def _require_unlike(self, names: Sequence[str]) -> None:
+        """Two outputs of one name would be one, and the other never compared."""
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise RunnerError(f"{self.name}: two outputs are named {twice!r}; give each a name of its own")
 
     def _array(self, name: str, value: object) -> Array:
         import numpy as np

@@ -9,9 +9,10 @@ __all__ = ["CAUSES", "Divergence", "Growth", "Location"]
 
 # graph: a node of the graph computes something else than PyTorch's operator. split: the traced halves are not
 # the upstream policy. runtime: the graph is right, and ONNX Runtime's own rewriting or settings change it.
-# rounding: nothing is further from PyTorch than float32 explains.
-Cause = Literal["graph", "split", "runtime", "rounding"]
-CAUSES: Final[tuple[Cause, ...]] = ("graph", "split", "runtime", "rounding")
+# reference: PyTorch itself gives what is not finite, and the graph follows it. rounding: nothing is further
+# from PyTorch than float32 explains.
+Cause = Literal["graph", "split", "runtime", "reference", "rounding"]
+CAUSES: Final[tuple[Cause, ...]] = ("graph", "split", "runtime", "reference", "rounding")
 
 
 @dataclass(frozen=True)

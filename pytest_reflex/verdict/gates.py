@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
+from pytest_reflex.verdict.results import (
+    FIXTURE_GATE_NAMES,
+    RUN_GATE_NAMES,
+    Answer,
+    FixtureResult,
+    OutputResult,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +31,8 @@ Arrays = Mapping[str, "np.ndarray"]
 class Evidence:
     """What the fixture gates look at: both sides' outputs for one fixture, and how the candidate ran.
 
-    ``bounds`` holds the outputs that have a threshold of their own.
+    ``bounds`` holds the outputs that have a threshold of their own; ``infinities`` says that an infinity
+    which both sides give in the same place is what is meant.
     """
 
     reference: Arrays
@@ -35,16 +42,42 @@ class Evidence:
     providers_used: Sequence[str]
     floors: Mapping[str, Floor] = field(default_factory=dict)
     bounds: Mapping[str, float] = field(default_factory=dict)
+    infinities: bool = False
+
+    @cached_property
+    def pairs(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Both sides of each output that holds an element, what is meant to be infinite as 0 on both.
+
+        To be asked only of outputs of the same structure.
+        """
+        both = {name: (r, self.candidate[name]) for name, r in self.reference.items() if r.size}
+        return {name: without_infinities(*pair) for name, pair in both.items()} if self.infinities else both
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
-        """How each output differs, by name; to be asked only of outputs of the same structure."""
+        """How each output that holds an element differs, by name."""
         from pytest_reflex.verdict.metrics import difference
 
-        return {name: difference(r, self.candidate[name]) for name, r in self.reference.items()}
+        return {name: difference(r, c) for name, (r, c) in self.pairs.items()}
+
+
+def without_infinities(r: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays of floats with 0 on both sides wherever both are the same infinity; others as they are."""
+    import numpy as np
+
+    from pytest_reflex.verdict.metrics import is_float
+
+    if not is_float(r.dtype):
+        return r, c
+    meant = np.isinf(r) & (r == c)
+    return (
+        (np.where(meant, r.dtype.type(0), r), np.where(meant, c.dtype.type(0), c)) if meant.any() else (r, c)
+    )
 
 
 def _structure(e: Evidence) -> Answer:
+    from pytest_reflex.verdict.metrics import is_float
+
     if not e.reference:
         return Answer.no("structure", "the reference gave no output, so there is nothing to compare")
     want, got = list(e.reference), list(e.candidate)
@@ -67,12 +100,11 @@ def _structure(e: Evidence) -> Answer:
             return Answer.no("structure", f"{name}: dtype is {c.dtype}, reference has {r.dtype}")
         if r.shape != c.shape:
             return Answer.no("structure", f"{name}: shape is {list(c.shape)}, reference has {list(r.shape)}")
-        if r.size == 0:
-            return Answer.no(
-                "structure", f"{name}: shape {list(r.shape)} holds no element, so there is nothing to compare"
-            )
-        if r.dtype.kind not in "fiub" and r.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+        if r.dtype.kind not in "iub" and not is_float(r.dtype):
             return Answer.no("structure", f"{name}: dtype {r.dtype} cannot be compared as numbers")
+    if not any(r.size for r in e.reference.values()):
+        empty = ", ".join(f"{name} has shape {list(r.shape)}" for name, r in e.reference.items())
+        return Answer.no("structure", f"{empty}, which holds no element, so there is nothing to compare")
     return Answer.yes("structure")
 
 
@@ -87,21 +119,38 @@ def _provider(e: Evidence) -> Answer:
 
 
 def _finite(e: Evidence) -> Answer:
+    from pytest_reflex.verdict.metrics import is_float
+
+    for name, (r, c) in e.pairs.items():
+        if not is_float(r.dtype):
+            continue
+        found = {"candidate": _not_finite(c), "reference": _not_finite(r)}
+        said = [f"{side} {name}{place}" for side, place in found.items() if place]
+        if said:
+            both = ", and " if len(said) == 2 else ""
+            hint = both and e.infinities is False and _same_infinities(r, c)
+            advice = "; where an infinity on both sides is meant, say infinities=True" if hint else ""
+            return Answer.no("finite", both.join(said) + advice)
+    return Answer.yes("finite")
+
+
+def _not_finite(array: np.ndarray) -> str:
+    """Where an array is not finite, in words; empty when it is throughout."""
     import numpy as np
 
-    for name, r in e.reference.items():
-        if r.dtype.kind in "iub":
-            continue
-        for side, array in (("candidate", e.candidate[name]), ("reference", r)):
-            bad = ~np.isfinite(array.astype(np.float64))
-            if bad.any():
-                at = [int(i) for i in np.argwhere(bad)[0]]
-                value = float(array[tuple(at)])
-                return Answer.no(
-                    "finite",
-                    f"{side} {name}{at} is {value} ({int(bad.sum())} of {bad.size} elements are not finite)",
-                )
-    return Answer.yes("finite")
+    bad = ~np.isfinite(array)
+    if not bad.any():
+        return ""
+    at = np.unravel_index(int(bad.argmax()), array.shape)
+    many = f"({int(bad.sum())} of {bad.size} elements are not finite)"
+    return f"{[int(i) for i in at]} is {float(array[at])} {many}"
+
+
+def _same_infinities(r: np.ndarray, c: np.ndarray) -> bool:
+    import numpy as np
+
+    bad = ~np.isfinite(r)
+    return bool(np.array_equal(bad, ~np.isfinite(c)) and (r == c)[bad].all())
 
 
 def _exact(e: Evidence) -> Answer:
@@ -143,6 +192,14 @@ FIXTURE_GATES: Final[tuple[tuple[str, Callable[[Evidence], Answer]], ...]] = tup
 )
 
 
+def run_answers(
+    reasons: Mapping[str, Sequence[str]], doubts: Mapping[str, Sequence[str]], *, strict: bool
+) -> tuple[Answer, ...]:
+    """What each run gate answers: its reasons to refuse, and after them, under strict, its doubts."""
+    said = {g: [*reasons.get(g, ()), *(doubts.get(g, ()) if strict else ())] for g in RUN_GATE_NAMES}
+    return tuple(Answer.no(g, "; ".join(why)) if why else Answer.yes(g) for g, why in said.items())
+
+
 def same_structure(evidence: Evidence) -> bool:
     """Whether both sides' outputs can be laid side by side."""
     return _structure(evidence).passed
@@ -167,8 +224,8 @@ def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
             name,
             str(r.dtype),
             tuple(int(n) for n in r.shape),
-            evidence.differences[name] if comparable else None,
-            error_grid(r, evidence.candidate[name]) if comparable else None,
+            evidence.differences.get(name) if comparable else None,
+            error_grid(*evidence.pairs[name]) if comparable and r.size else None,
             evidence.floors.get(name),
             evidence.bounds.get(name),
         )

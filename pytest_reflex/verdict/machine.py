@@ -53,7 +53,7 @@ def here() -> dict[str, Any]:
         "processor": processor,
         "instructions": list(instructions),
         "cores": _cores(),
-        "environment": {name: _text(os.environ[name]) for name in SETTINGS if name in os.environ},
+        "environment": {name: as_text(os.environ[name]) for name in SETTINGS if name in os.environ},
     }
 
 
@@ -76,8 +76,8 @@ def stated(told: object) -> dict[str, Any]:
     return found
 
 
-def _text(value: str) -> str:
-    """A value that is no UTF-8 must not be what a report cannot be written for."""
+def as_text(value: str) -> str:
+    """A value as a report can write it, also where it is no UTF-8."""
     return value.encode("utf-8", "backslashreplace").decode()
 
 

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
 FIXTURE_GATE_NAMES: Final = ("structure", "provider", "finite", "exact", "threshold")
-# intact: the files are those of the manifest; compared: something was; repeat: a repeated fixture gave
-# the same bits; inputs: none is dead.
-RUN_GATE_NAMES: Final = ("intact", "compared", "repeat", "inputs")
+# intact: the files are those of the manifest; compared: something was; reference: it is one, and a function
+# of its inputs; power: the bounds could tell something; variation: the fixtures varied what can vary;
+# repeat: a repeated fixture gave the same bits; inputs: none is dead.
+RUN_GATE_NAMES: Final = ("intact", "compared", "reference", "power", "variation", "repeat", "inputs")
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ class RunResult:
         unseen: why there are no steps, in words.
         floors: the threshold as a multiple of the floor, where it was asked for so.
         located: where the two sides part, when that was looked for.
+        swings: how far most of what each output of floats gives lies from its middle, over the run.
+        effects: for each live input, how far another value of it moved each of the candidate's outputs.
     """
 
     name: str
@@ -196,6 +199,8 @@ class RunResult:
     unseen: str = ""
     floors: float | None = None
     located: Divergence | None = None
+    swings: Mapping[str, float] = field(default_factory=dict)
+    effects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         """Whether it says the same; how a result shows itself makes no difference."""

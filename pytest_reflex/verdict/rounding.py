@@ -155,7 +155,7 @@ def rounding_of(
     found: dict[str, Rounding] = {}
     for truth, reference in zip(truths, references, strict=True):
         for name, array in reference.items():
-            if isinstance(truth, str) or name not in truth or array.dtype.kind in "iub":
+            if isinstance(truth, str) or name not in truth or array.dtype.kind in "iub" or not array.size:
                 continue
             if truth[name].shape != array.shape:
                 continue
@@ -187,8 +187,8 @@ def floors_of(
     """
     floors = {}
     for name, array in reference.items():
-        if array.dtype.kind in "iub":
-            continue  # exact on both sides, or refused by a gate of its own
+        if array.dtype.kind in "iub" or not array.size:
+            continue  # exact on both sides, or refused by a gate of its own; or nothing at all
         if isinstance(truth, str):
             floors[name] = Floor(factor, unknown=truth)
         elif name not in truth:
@@ -225,12 +225,19 @@ def _errors(truth: Array, side: Array) -> tuple[float, float, float]:
     """The largest ``|side - truth|``, its root mean square, and the largest ``|truth|``."""
     import numpy as np
 
+    from pytest_reflex.verdict.metrics import pieces
+
+    top, scale, sums = 0.0, 0.0, 0.0
     with np.errstate(all="ignore"):  # what is not finite has a gate of its own
-        error = np.abs(side.astype(np.float64) - truth)
-        top = float(error.max())
-        # Scaled, so that squares neither overflow nor vanish.
-        rms = top * math.sqrt(float(np.mean((error / top) ** 2))) if 0 < top < math.inf else top
-        return top, rms, float(np.abs(truth).max())
+        for _, true, given in pieces(truth, side):
+            top = float(np.maximum(top, np.abs(given.astype(np.float64) - true).max()))
+            scale = float(np.maximum(scale, np.abs(true).max()))
+        if not 0 < top < math.inf:
+            return top, top, scale
+        for _, true, given in pieces(truth, side):
+            # Scaled, so that squares neither overflow nor vanish.
+            sums += float((((given.astype(np.float64) - true) / top) ** 2).sum())
+    return top, top * math.sqrt(sums / truth.size), scale
 
 
 def worst_word(words: Iterable[Word]) -> Word | None:

@@ -77,28 +77,39 @@ def error_grid(reference: Array, candidate: Array) -> ErrorGrid:
     """Where two arrays of the same shape and dtype differ; a NaN stays one in its cell."""
     import numpy as np
 
-    from pytest_reflex.verdict.metrics import absolute_difference
+    from pytest_reflex.verdict.metrics import PIECE, absolute_difference
 
-    errors = absolute_difference(reference, candidate)
-    flat = errors.reshape(1, -1) if errors.ndim < 2 else errors.reshape(-1, *errors.shape[-2:]).max(axis=0)
-    rows, columns = flat.shape
-    block = (1, 1) if flat.size <= GRID_CELLS else (-(-rows // _GRID_SIDE), -(-columns // _GRID_SIDE))
-    for axis, size in enumerate(block):
-        flat = np.maximum.reduceat(flat, range(0, flat.shape[axis], size), axis=axis)
-    return ErrorGrid(rows, columns, block, tuple(tuple(map(float, row)) for row in flat))
+    shape = reference.shape if reference.ndim > 1 else (1, reference.size)
+    rows, columns = shape[-2:]
+    block = (1, 1) if rows * columns <= GRID_CELLS else (-(-rows // _GRID_SIDE), -(-columns // _GRID_SIDE))
+    one, other = (side.reshape(-1, rows, columns) for side in (reference, candidate))
+    cells = np.zeros((-(-rows // block[0]), -(-columns // block[1])))
+    # Whole blocks of rows at a time, as many as fit into a piece.
+    height = block[0] * max(1, PIECE // (block[0] * columns))
+    for row in range(0, rows, height):
+        depth = max(1, PIECE // (min(height, rows) * columns))
+        for plane in range(0, len(one), depth):
+            part = np.s_[plane : plane + depth, row : row + height]
+            errors = absolute_difference(one[part], other[part]).max(axis=0)
+            for axis, size in enumerate(block):
+                errors = np.maximum.reduceat(errors, range(0, errors.shape[axis], size), axis=axis)
+            seen = cells[row // block[0] : row // block[0] + len(errors)]
+            np.maximum(seen, errors, out=seen)
+    return ErrorGrid(rows, columns, block, tuple(tuple(map(float, row)) for row in cells))
 
 
 def summaries(inputs: Mapping[str, Array]) -> tuple[InputSummary, ...]:
     """One summary for each input of a fixture, in order."""
-    return tuple(_summary(name, array) for name, array in inputs.items())
+    return tuple(summary_of(name, array) for name, array in inputs.items())
 
 
-def _summary(name: str, array: Array) -> InputSummary:
+def summary_of(name: str, array: Array) -> InputSummary:
+    """What one input holds."""
     import numpy as np
 
     ordered = array.dtype.kind in "biuf" and array.size > 0
     digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
     return InputSummary(
         name=name,
         dtype=str(array.dtype),

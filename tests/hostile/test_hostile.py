@@ -24,9 +24,10 @@ from onnx import TensorProto, helper
 
 from exporters import open_bundle
 from exporters.bundle.manifest import MANIFEST, seal
-from exporters.graph.external_data import external_files
-from pytest_reflex.errors import RunnerError
+from exporters.divergence.parts import open_graphs
+from pytest_reflex.errors import BundleError, RunnerError
 from pytest_reflex.runners import RecordedRunner
+from pytest_reflex.runners.external_data import external_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -183,6 +184,23 @@ def test_every_place_of_a_weight_is_found(tmp_path: Path) -> None:
     assert external_files(tmp_path / "m.onnx") == {f"{name}.data" for name in names}
 
 
+@pytest.mark.parametrize("name", [b"state", b"actions"])
+def test_a_name_that_is_no_utf8_is_refused(name: bytes, bundle: Path) -> None:
+    data = (bundle / "model.onnx").read_bytes()
+    (bundle / "model.onnx").write_bytes(data.replace(name, b"\xff" + name[1:]))
+    reseal(bundle)
+    refused(bundle, "an input or output has a name that is no UTF-8")
+
+
+@pytest.mark.parametrize("name", [b"feel.weight", b"layer_norm"])
+def test_a_graph_with_other_text_that_is_no_utf8_is_not_looked_into(name: bytes, bundle: Path) -> None:
+    data = (bundle / "model.onnx").read_bytes()
+    (bundle / "model.onnx").write_bytes(data.replace(name, b"\xff" + name[1:]))
+    reseal(bundle)
+    with pytest.raises(BundleError, match=r"model.onnx cannot be looked into: "):
+        open_graphs(open_bundle(bundle))
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -244,7 +262,7 @@ def test_a_manifest_that_was_changed_is_refused(bundle: Path) -> None:
         ({"session": {"optimization": "magic"}}, "which is no way to open one"),
         ({"outputs": [7]}, "its outputs have no names"),
         ({"inputs": [{"name": "x", "shape": [1 << 20, 1 << 20]}]}, "take more than 4 GiB"),
-        ({"inputs": [{"name": "x", "shape": [-1]}]}, "give whole numbers above 0"),
+        ({"inputs": [{"name": "x", "shape": [-1]}]}, "give whole numbers, 0 or more"),
         ({"inputs": [{"name": "x", "shape": [1], "dtype": []}]}, "dtype is []"),
         ({"inputs": [{"name": {}, "shape": [1], "meaning": 3}]}, "meaning kind 3"),
     ],

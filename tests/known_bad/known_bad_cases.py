@@ -7,21 +7,35 @@ bundle for the command line too; what no graph can do is a runner, and has no su
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
+import steered
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.store import FIXTURES, file_facts
 from exporters.bundles import open_bundle
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.inputs import CameraMask, Gaussian, InputSpec, State, make_fixture
+from pytest_reflex.inputs import (
+    CameraMask,
+    Gaussian,
+    InputSpec,
+    Integers,
+    State,
+    Tokens,
+    Uniform,
+    make_fixture,
+)
 from pytest_reflex.result import ParityResult
-from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, save_recording
+from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner, save_recording
 from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
@@ -154,6 +168,7 @@ class Case:
         strict: whether doubts are failures.
         recorded: how many fixtures the command line's recording holds.
         damage: what is done to the bundle after it was written.
+        source: makes the reference from a directory to work in, where a function is not enough.
     """
 
     name: str
@@ -165,6 +180,7 @@ class Case:
     strict: bool = False
     recorded: int = FIXTURE_COUNT
     damage: Callable[[Path], None] | None = None
+    source: Callable[[Path], Any] | None = None
 
     @property
     def verdict(self) -> str:
@@ -177,7 +193,7 @@ class Case:
 
     @property
     def on_the_command_line(self) -> bool:
-        return self.model is not None and not self.facts
+        return self.model is not None and not self.facts and self.source is None
 
     def judge(self, check: Callable[..., ParityResult], work: Path) -> ParityResult:
         """Judge it with ``check``, which is pytest_reflex's own or a test's ``parity.check``."""
@@ -191,7 +207,7 @@ class Case:
                 self.model or b"", provider=self.judging.get("provider", "cpu"), name=self.name
             )
         given = {"inputs": SPECS, **self.judging}
-        return check(self.reference(), candidate, **given)
+        return check(self.source(work) if self.source else self.reference(), candidate, **given)
 
     def reference(self) -> Runner:
         return Computed(self.truth, **self.facts)
@@ -215,6 +231,7 @@ class Case:
     def command_line(self) -> list[str]:
         """The options that say what ``judging`` says; fixtures are those of the recording."""
         options = ["--strict"] if self.strict else []
+        options += ["--infinities"] if self.judging.get("infinities") else []
         for name in ("provider", "threshold"):
             if name in self.judging:
                 options += [f"--{name}", str(self.judging[name])]
@@ -273,6 +290,171 @@ def recorded_candidate(work: Path) -> RecordedRunner:
     return RecordedRunner(work / "stored.safetensors")
 
 
+class Meddled(OnnxRunner):
+    """Its weights are written to while it runs, so that no digest says with what it computed."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        given = super().run(inputs)
+        with (Path(self.name).parent / "weights").open("ab") as file:
+            file.write(b"\0")
+        return given
+
+
+def meddled(work: Path) -> OnnxRunner:
+    work.mkdir(parents=True, exist_ok=True)
+    held = onnx.load_model_from_string(actions(*_STEP_TAIL, off=at((0, 0, 0), 1e-6)))
+    onnx.save(held, work / "m.onnx", save_as_external_data=True, location="weights", size_threshold=1024)
+    return Meddled(work / "m.onnx")
+
+
+def exchanged(work: Path) -> Any:
+    """A bundle whose graph becomes another, no further off than its threshold, once its digests were read."""
+    Case("pass", model()).bundle(work / "b")
+    bundle = open_bundle(work / "b")
+    (work / "b" / "model.onnx").write_bytes(actions(*_STEP_TAIL, off=np.float32(1e-6)))
+    return bundle
+
+
+def small(share: float, offset: float = 0.0) -> Function:
+    """The policy with actions that are a share of what they are, around an offset."""
+
+    def truth(inputs: Arrays) -> Arrays:
+        made = honest(inputs)
+        return {**made, "actions": np.float32(offset) + np.float32(share) * made["actions"]}
+
+    return truth
+
+
+def with_one_large(share: float) -> Function:
+    def truth(inputs: Arrays) -> Arrays:
+        made = small(share)(inputs)
+        made["actions"][0, 0, 0] = 1
+        return made
+
+    return truth
+
+
+def with_force(share: float) -> Function:
+    return lambda inputs: {**honest(inputs), "force": np.float32(share) * honest(inputs)["actions"]}
+
+
+def wrong_where(where: Callable[[Arrays], bool]) -> Function:
+    """Right, and a tenth too far where ``where`` says so."""
+
+    def function(inputs: Arrays) -> Arrays:
+        made = honest(inputs)
+        return {**made, "actions": made["actions"] + np.float32(0.1)} if where(inputs) else made
+
+    return function
+
+
+def computed(function: Function) -> Callable[[Path], Runner]:
+    return lambda work: Computed(function, "candidate")
+
+
+class Torn(Computed):
+    """A reference that float64 sees on the other side of a step: its floor is as large as what it does."""
+
+    def exact(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        made = self.run(inputs)
+        return {**made, "actions": -made["actions"].astype(np.float64)}
+
+
+class Batched:
+    """A candidate that says what its inputs stand for, whatever it is judged with."""
+
+    def __init__(self, inputs: Sequence[InputSpec], function: Function) -> None:
+        self.inputs, self._function = list(inputs), function
+
+    def runner(self, provider: str) -> Runner:
+        return Computed(self._function, "candidate")
+
+    def reference_runner(self, model: Any) -> Runner:
+        raise AssertionError("the reference is a runner")
+
+
+def faint_state_in_the_plain_fixture_only(inputs: Arrays) -> Arrays:
+    """As ``with_faint_state``, but that beside other noise than the plain fixture's it is not looked at."""
+    plain = (inputs["noise"] == make_fixture(SPECS, 0, 0)["noise"]).all()
+    return with_faint_state(inputs if plain else {**inputs, "state": np.zeros_like(inputs["state"])})
+
+
+def faint_state_turned_round(inputs: Arrays) -> Arrays:
+    return with_faint_state({**inputs, "state": -inputs["state"]})
+
+
+def knows_each_judged_value(inputs: Arrays) -> Arrays:
+    """Right on every value that a fixture is judged with, and deaf to all others."""
+    known = [make_fixture(SPECS, 0, idx) for idx in range(FIXTURE_COUNT)]
+    heard = {
+        name: array if any(array.tobytes() == f[name].tobytes() for f in known) else known[0][name]
+        for name, array in inputs.items()
+    }
+    return honest(heard)
+
+
+class Stateful(nn.Module):
+    """The policy in PyTorch, with something beside its inputs that its answers hang on."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.calls, self.rng = kind, 0, np.random.default_rng(0)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = honest({name: tensor.numpy() for name, tensor in inputs.items()})
+        actions = torch.from_numpy(made["actions"])
+        if self.kind == "counts":
+            self.calls += 1
+            actions = actions * (1.0 if self.calls < 12 else 2.0)
+        elif self.kind == "counts long":
+            self.calls += 1
+            actions = actions * (1.0 if self.calls < 1000 else 2.0)
+        elif self.kind == "fills a buffer":
+            actions = actions + 0.1 * self.seen
+            self.seen = self.seen * 0.5 + actions.mean()
+        elif self.kind == "numpy":
+            actions = actions + np.random.standard_normal() * 0
+        elif self.kind == "Python":
+            actions = actions + random.random() * 0
+        elif self.kind == "its own":
+            actions = actions + float(self.rng.standard_normal())
+        return {**{name: torch.from_numpy(array) for name, array in made.items()}, "actions": actions}
+
+
+def stateful(kind: str) -> Callable[[Path], Runner]:
+    return lambda work: TorchRunner(Stateful(kind), name="reference")
+
+
+def onnx_file(name: str, same: bool = True) -> Callable[[Path], Runner]:
+    def made(work: Path) -> Runner:
+        path = work / name
+        work.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(model() if same else actions(node("Identity", ["true_actions"], "actions")))
+        return OnnxRunner(path)
+
+    return made
+
+
+def named_alike(*names: Any) -> Callable[[Path], Runner]:
+    """A candidate whose three outputs are named like that, as a mapping or as a list of names."""
+
+    def call(module: nn.Module, **inputs: torch.Tensor) -> Any:
+        made = honest({name: tensor.numpy() for name, tensor in inputs.items()})
+        tensors = [torch.from_numpy(array) for array in made.values()]
+        return dict(zip(names, tensors, strict=True)) if len(set(names)) == len(names) else tensors
+
+    given = None if len(set(names)) == len(names) else list(map(str, names))
+    return lambda work: TorchRunner(nn.Identity, call, outputs=given, name="candidate")
+
+
+def one_recorded(work: Path) -> RecordedRunner:
+    work.mkdir(parents=True, exist_ok=True)
+    fixture = make_fixture(SPECS, 0, 0)
+    save_recording(work / "one.safetensors", [(fixture, honest(fixture))] * 5, [spec.name for spec in SPECS])
+    return RecordedRunner(work / "one.safetensors")
+
+
 def flip_last_byte(path: Path) -> None:
     data = bytearray((path / FIXTURES).read_bytes())
     data[-1] ^= 1
@@ -280,6 +462,16 @@ def flip_last_byte(path: Path) -> None:
 
 
 CPU_ONLY: Final = {"provider": "cuda"}
+FREE: Final = [
+    InputSpec("cameras", (1, 2), "bool", CameraMask(), free=("batch", None)),
+    InputSpec("state", (1, JOINTS), meaning=State(), free=("batch", None)),
+    InputSpec("noise", (1, CHUNK, JOINTS), meaning=Gaussian(), free=("batch", None, None)),
+]
+FREE_OF_FOUR: Final = [spec.sized({"batch": 4}) for spec in FREE]
+# What the policy does not read, and a wrong candidate does.
+TOKEN: Final = [*SPECS, InputSpec("token", (1, 3), "int64", Tokens(1000))]
+TIME: Final = [*SPECS, InputSpec("time", (1,), meaning=Uniform(0.0, 1.0))]
+EMBODIMENT: Final = [*SPECS, InputSpec("embodiment", (1,), "int64", Integers(0, 32))]
 _NAN = np.where(at((0, 7, 3), 1.0) > 0, np.float32("nan"), np.float32(0))
 _INF = np.where(at((0, 7, 3), 1.0) > 0, np.float32("inf"), np.float32(0))
 _PADDING = np.where(np.arange(JOINTS) >= 24, np.float32(0.5), np.float32(0))
@@ -315,7 +507,11 @@ CASES: Final = {
         Case("fail_structure__an_empty_output",
              actions(node("Slice", ["true_actions", "i0", "i0", "axis1"], "actions"))),
         Case("fail_structure__empty_on_both_sides",
-             actions(node("Slice", ["true_actions", "i0", "i0", "axis1"], "actions")),
+             model([node("Slice", [f"true_{name}", "i0", "i0", "axis1"], name) for name in OUTPUTS]),
+             truth=lambda inputs: {name: array[:, :0] for name, array in honest(inputs).items()}),
+        Case("pass__an_output_empty_on_both_sides_beside_full_ones",
+             candidate=lambda work: OnnxRunner(
+                 actions(node("Slice", ["true_actions", "i0", "i0", "axis1"], "actions"))),
              truth=lambda inputs: {**honest(inputs), "actions": honest(inputs)["actions"][:, :0]}),
         # provider
         Case("fail_provider__fell_back_to_the_cpu", model(), judging=CPU_ONLY),
@@ -329,6 +525,18 @@ CASES: Final = {
              actions(node("Add", ["true_actions", "inf"], "actions"), inf=_INF)),
         Case("fail_finite__inf_on_both_sides",
              actions(node("Add", ["true_actions", "inf"], "actions"), inf=_INF), truth=with_nan(np.inf)),
+        Case("pass__infinities_that_are_meant",
+             actions(node("Add", ["true_actions", "inf"], "actions"), inf=_INF), truth=with_nan(np.inf),
+             judging={"infinities": True}, strict=True),
+        Case("fail_finite__meant_infinities_of_the_other_sign",
+             actions(node("Sub", ["true_actions", "inf"], "actions"), inf=_INF), truth=with_nan(np.inf),
+             judging={"infinities": True}),
+        Case("fail_finite__nan_where_infinities_are_meant",
+             actions(node("Add", ["true_actions", "nan"], "actions"), nan=_NAN), truth=with_nan(np.nan),
+             judging={"infinities": True}),
+        Case("fail_threshold__beside_infinities_that_are_meant",
+             actions(node("Add", ["true_actions", "inf"], "less"), node("Add", ["less", "off"], "actions"),
+                     inf=_INF, off=at((0, 9, 9), 0.5)), truth=with_nan(np.inf), judging={"infinities": True}),
         Case("fail_finite__all_nan",
              actions(node("Mul", ["true_actions", "nan"], "actions"), nan=np.float32("nan"))),
         # exact
@@ -362,11 +570,67 @@ CASES: Final = {
         Case("fail_threshold__noise_baked_in_by_the_trace",
              actions(node("Identity", ["baked"], "actions"), baked=plain_actions())),
         Case("fail_threshold__strict_is_tighter", actions(*_STEP_TAIL, off=np.float32(5e-5)), strict=True),
+        Case("fail_threshold__only_without_any_camera",
+             candidate=computed(wrong_where(lambda i: not i["cameras"].any()))),
+        Case("fail_threshold__only_for_the_last_token_of_the_vocabulary", judging={"inputs": TOKEN},
+             candidate=computed(wrong_where(lambda i: bool((i["token"] == 999).any())))),
+        Case("fail_threshold__only_for_token_1", judging={"inputs": TOKEN},
+             candidate=computed(wrong_where(lambda i: bool((i["token"] == 1).any())))),
+        Case("fail_threshold__only_at_the_end_of_time", judging={"inputs": TIME},
+             candidate=computed(wrong_where(lambda i: bool(i["time"][0] == 1)))),
+        Case("fail_threshold__only_for_one_embodiment_of_32",
+             judging={"inputs": EMBODIMENT, "fixtures": 33},
+             candidate=computed(wrong_where(lambda i: bool(i["embodiment"][0] == 23)))),
         # intact
         Case("fail_intact__a_file_changed_after_its_check", model(), damage=flip_last_byte),
+        Case("fail_intact__a_graph_exchanged_after_its_digest_was_read", candidate=exchanged),
+        Case("fail_intact__weights_written_to_while_they_are_judged", candidate=meddled),
         # compared
         Case("fail_compared__a_reference_that_draws_random_numbers", model(), strict=True,
              facts={"drew_random": True}),
+        Case("fail_compared__a_reference_that_draws_from_numpy", strict=True, source=stateful("numpy"),
+             candidate=computed(honest)),
+        Case("fail_compared__a_reference_that_draws_from_python", strict=True, source=stateful("Python"),
+             candidate=computed(honest)),
+        # reference
+        Case("fail_reference__another_answer_from_the_twelfth_call_on", source=stateful("counts"),
+             candidate=computed(honest)),
+        Case("fail_reference__a_count_of_its_calls", strict=True, source=stateful("counts long"),
+             candidate=computed(honest)),
+        Case("fail_reference__a_file_judged_by_itself", source=onnx_file("m.onnx"),
+             candidate=onnx_file("m.onnx")),
+        Case("fail_reference__a_file_judged_by_its_copy", source=onnx_file("m.onnx"),
+             candidate=onnx_file("copy.onnx")),
+        Case("fail_reference__an_export_judged_by_another", source=onnx_file("m.onnx"),
+             candidate=onnx_file("other.onnx", same=False)),
+        Case("fail_reference__a_recording_judged_by_itself", source=recorded_candidate,
+             candidate=recorded_candidate),
+        # power
+        Case("fail_power__a_ten_millionth_of_the_wrong_sign", strict=True, truth=small(1e-7),
+             model=actions(node("Mul", ["true_actions", "share"], "actions"), share=np.float32(-1e-7))),
+        Case("fail_power__a_millionth_around_one", strict=True, truth=small(4e-7, 1.0),
+             model=actions(node("Mul", ["true_actions", "share"], "less"),
+                           node("Add", ["less", "offset"], "actions"),
+                           share=np.float32(-4e-7), offset=np.float32(1))),
+        Case("fail_power__one_large_value_among_the_tiny", strict=True, truth=with_one_large(1e-7),
+             candidate=computed(with_one_large(-1e-7))),
+        Case("fail_power__a_second_output_that_is_tiny", strict=True, truth=with_force(1e-7),
+             candidate=computed(with_force(-1e-7))),
+        Case("fail_power__an_input_whose_whole_effect_is_below_the_threshold", strict=True,
+             truth=with_faint_state, candidate=computed(faint_state_turned_round)),
+        Case("fail_power__a_floor_as_large_as_the_output", judging={"threshold": "2x floor"},
+             source=lambda work: Torn(honest), candidate=computed(small(-1))),
+        # variation
+        Case("fail_variation__a_free_batch_of_two_sizes", strict=True,
+             judging={"inputs": FREE, "fixtures": 3},
+             candidate=computed(wrong_where(lambda i: len(i["state"]) > 2))),
+        Case("fail_variation__a_free_batch_never_beyond_the_example", strict=True,
+             judging={"inputs": [make_fixture([s.sized({"batch": n}) for s in FREE], 0, 0)
+                                 for n in (4, 1, 2)]},
+             candidate=lambda work: Batched(FREE_OF_FOUR, wrong_where(lambda i: len(i["state"]) > 4))),
+        Case("fail_variation__most_embodiments_never_drawn", strict=True,
+             judging={"inputs": EMBODIMENT}, truth=wrong_where(lambda i: i["embodiment"][0] % 2),
+             candidate=computed(wrong_where(lambda i: i["embodiment"][0] % 2 or i["embodiment"][0] == 16))),
         # repeat
         Case("fail_repeat__another_answer_to_the_same_question",
              actions(node("RandomUniformLike", ["true_actions"], "drawn"),
@@ -380,6 +644,10 @@ CASES: Final = {
                     node("Mul", ["half", "f5"], "f6"), node("Mul", ["dt", "f6"], "f7"),
                     node("Add", ["f5", "f7"], "actions")]),
              truth=with_faint_state),
+        Case("fail_inputs__an_input_ignored_in_another_fixture_than_the_first", truth=with_faint_state,
+             candidate=computed(faint_state_in_the_plain_fixture_only)),
+        Case("fail_inputs__right_on_each_value_that_is_judged_and_deaf_to_others",
+             candidate=computed(knows_each_judged_value)),
         Case("fail_inputs__stored_answers_and_nothing_else", candidate=lambda work: Replay(otherwise=False)),
         Case("fail_inputs__stored_answers_and_one_for_the_rest",
              candidate=lambda work: Replay(otherwise=True)),
@@ -389,8 +657,42 @@ CASES: Final = {
                    constants={f"baked_{name}": array for name, array in
                               honest(make_fixture(SPECS, 0, 0)).items()}),
              judging={"fixtures": 1}, recorded=1),
+        # a bundle that steers its own trial
+        Case("fail_reference__one_step_for_a_policy_of_ten", strict=True, judging=steered.ITS_OWN,
+             source=steered.flow("walk"), candidate=steered.halves(steps=1)),
+        Case("fail_reference__one_step_for_a_policy_of_a_family", strict=True, judging=steered.ITS_OWN,
+             source=steered.as_stated, candidate=steered.arm_bundle(lambda said: {}, steps=1)),
+        Case("fail_reference__inputs_of_a_narrower_distribution", strict=True, judging=steered.ITS_OWN,
+             source=steered.as_stated, candidate=steered.arm_bundle(steered.narrower)),
+        Case("fail_reference__a_schedule_that_no_graph_shows", strict=True, judging=steered.ITS_OWN,
+             source=steered.as_stated, candidate=steered.arm_bundle(steered.ending_early)),
+        Case("fail_threshold__a_way_of_its_own_that_its_halves_do_not_follow", judging=steered.ITS_OWN,
+             source=steered.flow("own"), candidate=steered.halves()),
+        Case("fail_reference__a_way_of_the_policy_inside_that_nobody_asks", strict=True,
+             judging=steered.ITS_OWN, source=steered.flow("around"), candidate=steered.halves()),
+        Case("error_runner__a_way_of_its_own_that_takes_no_inputs", judging=steered.ITS_OWN,
+             source=steered.flow("own of a batch"), candidate=steered.halves()),
+        Case("error_settings__one_fixture_given_five_times", strict=True,
+             candidate=lambda work: OnnxRunner(model()),
+             judging={"inputs": [make_fixture(SPECS, 0, 0)] * 5}),
+        Case("error_settings__one_fixture_recorded_five_times", strict=True, judging=steered.ITS_OWN,
+             source=one_recorded, candidate=lambda work: OnnxRunner(model())),
+        Case("error_bundle__weights_of_another_folder", model(),
+             damage=steered.session(model_external_initializers_file_folder_path="/elsewhere")),
+        Case("error_bundle__a_file_of_a_session_s_own", model(),
+             damage=steered.session(node_partition_config_file="plan.txt")),
+        Case("error_bundle__a_graph_read_in_another_form", model(),
+             damage=steered.session(load_model_format="ORT")),
         # no verdict at all
         Case("error_settings__zero_fixtures", model(), judging={"fixtures": 0}, recorded=0),
+        Case("error_settings__strict_with_one_fixture", model(), judging={"fixtures": 1}, recorded=1,
+             strict=True),
+        Case("error_settings__strict_with_one_fixture_five_times", strict=True, candidate=computed(honest),
+             judging={"inputs": [make_fixture(SPECS, 0, 0)] * 5}),
+        Case("error_settings__more_floors_than_an_output_has", judging={"threshold": "1e30x floor"},
+             candidate=computed(honest)),
+        Case("error_runner__two_outputs_of_one_name", candidate=named_alike("actions", "ids", "actions")),
+        Case("error_runner__a_number_and_its_text_as_names", candidate=named_alike(0, "0", "done")),
         Case("error_settings__a_threshold_that_is_nan", model(), judging={"threshold": float("nan")}),
         Case("error_input__no_recorded_fixture", candidate=lambda work: OnnxRunner(model()),
              judging={"inputs": []}),

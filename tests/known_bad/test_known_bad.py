@@ -24,6 +24,7 @@ from pytest_reflex.verdict import Answer
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+PATHS = os.pathsep.join([str(HERE), str(ROOT / "tests" / "support"), str(ROOT)])
 EXIT = {"pass": 0, "fail": 1, "error": 2}
 
 every_case = pytest.mark.parametrize("name", CASES)
@@ -135,7 +136,6 @@ Inner = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def inner_pytest(tmp_path: Path, python: list[str], plugin_args: list[str]) -> Inner:
     """``inner_pytest("-n2", "test_it.py")``: an inner pytest with the plugin, in the test's directory."""
-    paths = os.pathsep.join([str(HERE), str(ROOT / "tests" / "support"), str(ROOT)])
     (tmp_path / "pytest.ini").write_text("[pytest]\npython_files = *.py\n")
     command = [*python, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(tmp_path / "pytest.ini")]
 
@@ -143,7 +143,7 @@ def inner_pytest(tmp_path: Path, python: list[str], plugin_args: list[str]) -> I
         return subprocess.run(
             [*command, *plugin_args, *arguments],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": paths},
+            env={**os.environ, "PYTHONPATH": PATHS},
             capture_output=True,
             text=True,
             check=False,
@@ -209,7 +209,7 @@ def _when_there(path: Path, process: subprocess.Popen[bytes]) -> None:
 def test_fail_session__a_validator_killed_half_way(tmp_path: Path, plugin_args: list[str]) -> None:
     started, report = tmp_path / "started", tmp_path / "out.json"
     (tmp_path / "test_it.py").write_text(HALF_WAY.format(started=str(started)))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)])}
+    environment = {**os.environ, "PYTHONPATH": PATHS}
     command = [sys.executable, "-m", "pytest", *plugin_args, "--reflex-json", str(report), "test_it.py"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     _when_there(started, process)

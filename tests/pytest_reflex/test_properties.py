@@ -270,7 +270,7 @@ def test_the_first_source_that_speaks_wins(
 @given(st.floats(1e-12, 1e3), st.booleans())
 def test_strict_only_ever_tightens(threshold: float, strict: bool) -> None:
     sides = [Function(honest, name) for name in "ab"]
-    made = check(*sides, inputs=SPECS, fixtures=1, threshold=threshold, strict=strict)
+    made = check(*sides, inputs=SPECS, fixtures=3, threshold=threshold, strict=strict)
     assert made.threshold == (min(threshold, STRICT_THRESHOLD) if strict else threshold)
     assert made.passed
 

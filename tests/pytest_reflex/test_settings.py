@@ -276,14 +276,14 @@ def test_bad_markers() -> None:
         settings.marker({"treshold": 1}, (), "test_a.py::test_b[{x}]")
     assert str(caught.value) == (
         "parity marker on test_a.py::test_b[{x}]: unknown keyword 'treshold'; "
-        "the keywords are threshold, fixtures, seed, provider, floor, trajectory"
+        "the keywords are threshold, fixtures, seed, provider, floor, infinities, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
         settings.marker({}, (1e-5,))
     assert (
         str(caught.value)
         == "parity marker: 1e-05 has no keyword; the keywords are threshold, fixtures, seed, provider, "
-        "floor, trajectory"
+        "floor, infinities, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))

@@ -19,7 +19,7 @@ from pytest_reflex.report.json.results import ENTRY_KEYS, result_from_json, resu
 from pytest_reflex.report.json.values import plain, shallow
 from pytest_reflex.verdict.results import RunResult
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 TOOL: Final = "pytest-reflex"
 _HEAD: Final = {"schema_version": SCHEMA_VERSION, "tool": TOOL, "version": __version__}
 

@@ -66,6 +66,7 @@ def _held(record: object) -> Mapping[str, object]:
             "doubts": [{"gate": doubt.gate, "said": doubt.said} for doubt in record.doubts],
             **_picked(record, "steps", "steps_of"),
             "unseen": record.unseen or None,
+            **_picked(record, "swings", "effects"),
         }
     if "unequal" in fields:  # a Difference, whose own module imports numpy
         names = [name for name in fields if name != "unequal"]
@@ -155,9 +156,13 @@ def _read(kind: Any, value: Any, name: str) -> Any:
 
 def _read_any(form: Any, kinds: tuple[Any, ...], value: Any, name: str) -> Any:
     """The same of several kinds, or of a container."""
+    if form is Mapping and isinstance(value, dict) and kinds[1] not in (Any, object):
+        return {key: _read(kinds[1], item, f"{name}[{key!r}]") for key, item in value.items()}
     if form is tuple and isinstance(value, list):
         every = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
         return tuple(_read(kind, item, name) for kind, item in zip(every, value, strict=True))
+    if form is Mapping and isinstance(value, dict) and kinds[-1] not in (Any, object):
+        return {key: _read(kinds[-1], held, name) for key, held in value.items()}
     if value is None and NoneType in kinds:
         return None
     some = [kind for kind in kinds if kind is not NoneType]

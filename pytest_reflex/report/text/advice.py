@@ -25,6 +25,12 @@ _ADVICE: Final = MappingProxyType(
         "is there.",
         "compared": "give the check fixtures, inputs and outputs to compare; what was not compared is never "
         "a pass.",
+        "reference": "give the PyTorch policy itself, in eval mode: what changes from call to call must be "
+        "an input (such as noise) or be reset, and what was made of the policy is never its judge.",
+        "power": "give a threshold that is small beside what the output does, 1 % of it or less, or in "
+        "floors, such as 2x floor; an output far smaller than the others may need a check of its own.",
+        "variation": "draw more fixtures (--fixtures N): what was never drawn, or had one size, was never "
+        "compared.",
         "repeat": "look for a random operator in the graph (noise must be an input) or a provider that sums "
         "in no fixed order; an answer that does not repeat cannot be trusted.",
         "inputs": "look for where the input leaves the graph: an input that is not wired, a mask that was "

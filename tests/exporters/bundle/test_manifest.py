@@ -58,7 +58,8 @@ def test_what_0_1_wrote_means_the_same() -> None:
     assert (loop.times, loop.dt) == ([0.0, 250.0, 500.0, 750.0], 0.25)
     written = found.to_json()
     assert {name: spec for name, spec in written.items() if name != "inputs"} == {
-        name: said for name, said in SAID.items() if name != "inputs"
+        "options": {},
+        **{name: said for name, said in SAID.items() if name != "inputs"},
     }
     assert [InputSpec.from_json(spec) for spec in written["inputs"]] == found.inputs
 

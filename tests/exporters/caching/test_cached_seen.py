@@ -378,7 +378,8 @@ def test_a_directory_is_named_when_it_takes_nothing() -> None:
 
 
 def test_a_lock_that_cannot_be_had_is_told(tmp_path: Path) -> None:
-    locked = tmp_path / f"{key(Tiny(), inputs=INPUTS, fixtures=1)}.lock"
+    locked = tmp_path / f"{made(tmp_path).path.name}.lock"
+    locked.unlink()
     locked.mkdir()
     with pytest.raises(SettingsError, match=r"the export cache .* cannot be written to: "):
         made(tmp_path)

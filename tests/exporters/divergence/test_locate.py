@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -295,6 +296,19 @@ def test_what_was_traced_is_not_the_policy(toy: Toy, tmp_path: Path) -> None:
     found = locate(bundle, runner)
     assert found.cause == "split"
     assert found.said.startswith("layers.2, call 1, is given other inputs: ")
+
+
+def test_what_is_not_finite_on_both_sides_is_the_reference_s_and_no_rounding(tmp_path: Path) -> None:
+    class Log(torch.nn.Module):
+        def forward(self, prompt: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"y": torch.log(prompt)}
+
+    made = exporters.export(Log().eval(), tmp_path / "b", inputs=toy_transformer.inputs()[:1], verify=False)
+    found = locate(made, Log().eval())
+    assert (found.cause, found.place) == ("reference", None)
+    assert re.match(
+        r"the reference itself gives nan at \[.*\] \(\d+ of \d+ elements are not finite\)", found.said
+    )
 
 
 def test_an_optimizer_that_changes_results_is_named(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_other_numbers_of_steps_fall_into_the_upstreams_buckets(
             steps=steps,
             layout=layout,
             tokens=12,
-            fixtures=3,
+            fixtures=5,
             strict=True,
             floor=True,
         )
@@ -186,7 +186,7 @@ def test_what_does_not_change_in_the_loop_is_computed_before_it(heads: Heads, tm
 def test_one_embodiment_carries_its_own_weights_alone(heads: Heads, tmp_path: Path) -> None:
     head = heads("n1.7")
     whole = groot.export(head, tmp_path / "whole", verify=False)
-    one = groot.export(head, tmp_path / "one", embodiment=3, fixtures=3, strict=True)
+    one = groot.export(head, tmp_path / "one", embodiment=3, fixtures=5, strict=True)
     assert one.manifest["call"] == {"embodiment": 3}
     assert whole.manifest["call"] == {"embodiment": None}
     tables = [p for name, p in head.named_parameters() if name.endswith((".W", ".b"))]

@@ -65,7 +65,7 @@ def test_a_bundle_shows_its_steps(layout: Layout, small: Callable[..., Path]) ->
     with runner:
         assert states[-1].tobytes() == runner.run(FIXTURE)["actions"].tobytes()
     assert {file.name: hashlib.sha256(file.read_bytes()).digest() for file in place.iterdir()} == before
-    result = check(policy(), bundle, fixtures=2, strict=True, trajectory=True)
+    result = check(policy(), bundle, fixtures=3, strict=True, trajectory=True)
     assert result.passed
     assert [s.step for s in result.steps] == [1, 2, 3]
     assert 0 < max(s.max_abs_diff for s in result.steps) < STRICT_THRESHOLD
@@ -98,8 +98,14 @@ def test_a_flow_that_is_its_own_reference_takes_as_many_steps_as_its_export(tmp_
     assert len(made.result.steps) == made.manifest["steps"] == 5
     # It is still so for whoever judges the bundle again, and for one who loads the policy then.
     for reference in (policy(), policy):
-        again = check(made.reference_runner(reference), open_bundle(tmp_path / "five"), strict=True)
+        again = check(made.reference_runner(reference), open_bundle(tmp_path / "five"), threshold=1e-5)
         assert again.passed, str(again)
+        # What the manifest alone says, and the policy does not, is said.
+        assert [doubt.refusal for doubt in again.doubts] == [
+            "the bundle takes 5 steps and the policy itself 3; where that is meant, say so: "
+            "set the policy's steps"
+        ]
+        assert not check(made.reference_runner(reference), open_bundle(tmp_path / "five"), strict=True).passed
     assert policy().steps == 3
 
 
@@ -155,7 +161,8 @@ def test_a_loop_that_gives_its_noise_to_another_module_is_not_watched() -> None:
 def test_pi0_of_transformers_from_end_to_end(tmp_path: Path) -> None:
     policy = tiny_pi0()
     made = pi0.export(policy, tmp_path / "p", steps=4, cameras=2, prompt_tokens=6, verify=False)
-    result = check(policy, made, fixtures=2, strict=True, trajectory=True)
+    truth = pi0.reference(policy, steps=4)
+    result = check(truth, made, fixtures=3, strict=True, trajectory=True)
     assert result.passed, str(result)
     assert (len(result.steps), result.unseen) == (4, "")
     assert result.steps[-1].max_abs_diff == result.max_abs_diff_across_all

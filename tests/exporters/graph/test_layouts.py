@@ -32,7 +32,7 @@ def run(runner: Policy, fixture_idx: int = 0) -> np.ndarray:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("layouts")
     for layout in LAYOUTS:
-        export(policy(), root / layout, inputs=INPUTS, layout=layout, fixtures=2, strict=True)
+        export(policy(), root / layout, inputs=INPUTS, layout=layout, fixtures=3, strict=True)
     return {layout: root / layout for layout in LAYOUTS}
 
 

@@ -337,6 +337,14 @@ def test_what_was_not_proven_is_not_served(
     )
 
 
+def test_a_threshold_that_lets_everything_pass_proves_nothing(copy: Path, run: Reflex) -> None:
+    rewrite(copy, lambda manifest: manifest["check"].update(threshold=1e30))
+    refused(
+        run("serve", copy, "--port", 0),
+        f"{copy} is not served: .*1.*threshold.*; export it again",
+    )
+
+
 def test_an_export_without_a_check_is_not_served(tmp_path: Path, run: Reflex) -> None:
     refused(run("serve", made(tmp_path / "p", verify=False), "--port", 0), ".*has no passed verdict.*")
 

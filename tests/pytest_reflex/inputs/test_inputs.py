@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -64,7 +64,7 @@ def fixture(idx: int, seed: int = 0) -> dict[str, np.ndarray]:
 def test_a_fixture_is_the_same_each_time_and_on_every_machine():
     # Were this to change, fixtures recorded with an earlier version could no longer be drawn again.
     digests = [array_digest(fixture(idx))[:12] for idx in range(4)]
-    assert digests == ["39187b4a3db2", "c5548870fa33", "c9178fd8c43c", "114e38698567"]
+    assert digests == ["39187b4a3db2", "81ba51649d64", "3f4decb7a770", "4c1408fb067d"]
     assert array_digest(fixture(3)) == array_digest(fixture(3))
 
 
@@ -88,11 +88,11 @@ def test_values_stay_within_their_meaning(idx):
     arrays = fixture(idx)
     assert np.abs(arrays["image"]).max() <= 1
     assert len({plane.tobytes() for plane in arrays["image"].reshape(-1, 16, 20)}) == 2 * CAMERAS * 3
-    assert arrays["cameras"].any(axis=1).all()
+    assert arrays["cameras"].any(axis=1).all() == (idx != 4)
     assert (arrays["camera_1"] == arrays["cameras"][:, 1]).all()
     assert arrays["embodiment"].min() >= 0
     assert arrays["embodiment"].max() < 32
-    assert arrays["time"].max() < 0.5
+    assert arrays["time"].max() <= 0.5
     if idx:
         assert np.abs(arrays["state"]).max() <= 1
 
@@ -125,16 +125,61 @@ def test_the_first_fixtures_reach_the_plain_case_and_the_edges():
     assert set(np.unique(full["state"])) == {-1, 1}
     assert set(np.unique(full["image"])) == {-1, 1}
     grey, other = fixture(3), fixture(4)
-    assert (grey["prompt_mask"][0].sum(), grey["cameras"][0].tolist()) == (2, [1, 1, 1])
+    assert (grey["prompt_mask"][0].sum(), grey["cameras"][0].tolist()) == (2, [0, 1, 1])
     assert 0 < np.abs(grey["image"]).max() <= 0.02
-    assert other["cameras"][0].tolist() == [0, 1, 1]
+    assert not other["cameras"].any()
     assert len({fixture(idx)["cameras"].tobytes() for idx in EVERY}) > 3
     assert not all(fixture(idx)["cameras"][:, 0].all() for idx in EVERY)
 
 
-def test_a_single_camera_is_always_there():
+def test_a_single_camera_is_missing_where_all_are():
     spec = InputSpec("cameras", (1, 1), "bool", CameraMask())
-    assert all(make_fixture([spec], 0, idx)["cameras"].all() for idx in EVERY)
+    assert [idx for idx in EVERY if not make_fixture([spec], 0, idx)["cameras"].all()] == [4]
+
+
+def drawn(spec, count, seed=0):
+    return [make_fixture([spec], seed, idx)[spec.name] for idx in range(count)]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 9)])
+def test_five_fixtures_hold_both_ends_of_a_vocabulary(shape):
+    spec = InputSpec("ids", shape, "int64", Tokens(1000))
+    for seed in range(3):
+        assert {0, 1, 2, 999} <= {n for ids in drawn(spec, 5, seed) for n in ids.ravel().tolist()}
+    masked = [
+        InputSpec("mask", shape, "bool", PromptMask("left")),
+        replace(spec, meaning=Tokens(1000, "mask")),
+    ]
+    kept = [make_fixture(masked, 0, idx) for idx in range(5)]
+    assert {0, 1, 2, 999} <= {n for f in kept for n in f["ids"][f["mask"]].tolist()}
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 2)])
+def test_three_fixtures_hold_both_ends_of_a_range(shape):
+    time = InputSpec("time", shape, meaning=Uniform(0.25, 1.0))
+    assert {0.25, 1.0} <= {n for values in drawn(time, 3) for n in values.ravel().tolist()}
+    ids = InputSpec("id", shape, "int64", Integers(-5, 1000))
+    assert {-5, 999} <= {n for values in drawn(ids, 3) for n in values.ravel().tolist()}
+
+
+@pytest.mark.parametrize(
+    ("shape", "categories", "enough"), [((), 32, 33), ((2,), 32, 17), ((1,), 64, 65), ((40,), 4, 2)]
+)
+def test_each_category_is_drawn(shape, categories, enough):
+    spec = InputSpec("embodiment", shape, "int64", Integers(3, 3 + categories))
+    for seed in range(3):
+        seen = {n for values in drawn(spec, enough, seed) for n in values.ravel().tolist()}
+        assert seen == set(range(3, 3 + categories))
+    if categories > 9:  # another seed starts with other ones
+        few = [{n for values in drawn(spec, 5, seed) for n in values.ravel().tolist()} for seed in range(3)]
+        assert len({frozenset(some) for some in few}) == 3
+
+
+def test_a_drawn_value_is_not_the_ends_alone():
+    time = InputSpec("time", (1,), meaning=Uniform(0.0, 1.0))
+    assert len({float(values[0]) for values in drawn(time, 9)}) == 9
+    ids = InputSpec("ids", (1, 8), "int64", Tokens(1000))
+    assert all(len(set(values.ravel().tolist()) - {0, 1, 2, 999}) >= 3 for values in drawn(ids, 9))
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
@@ -168,7 +213,10 @@ def test_bad_json_is_refused(data, message):
     ("make", "message"),
     [
         (lambda: InputSpec("", (1,)), "input name '' is no name"),
-        (lambda: InputSpec("x", (0,)), r"shape is \(0,\)"),
+        (lambda: InputSpec("x", (-1,)), r"shape is \(-1,\)"),
+        (lambda: InputSpec("x", (0,), free=("n",)), r"an axis of \[0\] is free and 0"),
+        (lambda: InputSpec("x", (1, 0), "bool", CameraMask()), r"shape is \[1, 0\]"),
+        (lambda: InputSpec("x", (1, 0), "bool", PromptMask()), r"shape is \[1, 0\]"),
         (lambda: InputSpec("x", (2.0,)), r"shape is \(2.0,\)"),
         (lambda: InputSpec("x", (True,)), r"shape is \(True,\)"),
         (lambda: InputSpec("x", 3), "shape is 3"),

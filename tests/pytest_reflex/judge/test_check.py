@@ -14,7 +14,7 @@ from policy_cases import SPECS, Function, Policy, candidate, honest, only_refusa
 from torch import nn
 
 from pytest_reflex.errors import InputError, ParityError, ReflexError, RunnerError, SettingsError
-from pytest_reflex.inputs import make_fixture
+from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner, save_recording
@@ -94,6 +94,55 @@ def test_compared_refuses_alone():
     )
 
 
+@pytest.mark.parametrize(
+    ("gives", "what"),
+    [
+        (lambda x: {"y": [x, x]}, "output 'y' is a list"),
+        (lambda x: {"y": None}, "output 'y' is a NoneType"),
+        (lambda x: {"y": np.array(["up", "down"], object)}, "output 'y' holds text or objects"),
+        (lambda x: [x], "gave a list"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_an_error_in_one_line(gives, what):
+    right = Function(lambda x: {"y": x}, "right")
+    for sides in [(Function(gives, "wrong"), right), (right, Function(gives, "wrong"))]:
+        with pytest.raises(RunnerError, match=f"^wrong:? {what}; a "):
+            check(*sides, inputs=SPECS[:1])
+
+
+def test_an_infinity_that_both_sides_mean_is_equal_where_that_is_said():
+    def sides(value):
+        gives = [
+            np.array([[value, 1.5, -np.inf]], np.float32),
+            np.array([[np.inf, 1.5, -np.inf]], np.float32),
+        ]
+        return [
+            Function(lambda x, y=y: {"y": y + 0 * x[:, :1]}, name)
+            for y, name in zip(gives, "rc", strict=True)
+        ]
+
+    refused = check(*sides(np.inf), inputs=SPECS[:1])
+    assert refused.fixtures[0].refusal.said.endswith(
+        "; where an infinity on both sides is meant, say infinities=True"
+    )
+    result = check(*sides(np.inf), inputs=SPECS[:1], infinities=True)
+    assert result.passed
+    assert result.max_abs_diff_across_all == 0
+    for value in (np.nan, -np.inf, 0.0):
+        wrong = check(*sides(value), inputs=SPECS[:1], infinities=True)
+        assert wrong.fixtures[0].refusal.gate == "finite"
+    assert json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_an_input_without_elements_holds_nothing_that_could_be_dead():
+    specs = [SPECS[0], InputSpec("past", (1, 0, 4))]
+    sides = [Function(lambda x, past: {"y": x * 2}, name) for name in ("reference", "candidate")]
+    assert check(*sides, inputs=specs, strict=True).passed
+    given = [make_fixture(specs, 0, idx) for idx in range(3)]
+    result = check(*sides, inputs=given, strict=True)
+    assert (result.passed, result.notes) == (True, ())
+
+
 def test_nothing_compared_is_a_failure():
     empty = (Function(lambda x: {"actions": x[:0]}, "reference"), Function(lambda x: {"actions": x[:0]}))
     result = check(*empty, inputs=SPECS[:1])
@@ -158,7 +207,7 @@ def test_the_two_are_never_open_together_and_always_closed():
 def test_progress_counts_every_run_of_either_side():
     told = []
     check(Policy(), candidate(), inputs=SPECS, fixtures=2, progress=lambda *args: told.append(args))
-    assert told == [("reference", i, 2) for i in (1, 2)] + [("candidate", i, 5) for i in range(1, 6)]
+    assert told == [("reference", i, 3) for i in (1, 2, 3)] + [("candidate", i, 7) for i in range(1, 8)]
 
 
 class Bundle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -44,6 +45,20 @@ def test_a_recording_answers_what_it_holds_and_nothing_else(tmp_path):
                 assert (runner.run(inputs)["b"] == outputs["b"]).all()
             with pytest.raises(RunnerError, match=r"are not recorded \(12 others are\)"):
                 runner.run({"x": X - 1, "t.0": np.array(0)})
+
+
+def test_a_recording_says_its_digest_and_keeps_to_the_one_it_is_given(tmp_path):
+    path = recording(tmp_path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with RecordedRunner(path, digest=digest) as runner:
+        assert runner.facts()["sha256"] == digest
+        save_recording(path, FIXTURES[:3], ["x"])
+        # Held since it was opened.
+        assert (runner.run(FIXTURES[5][0])["b"] == FIXTURES[5][1]["b"]).all()
+    for read in (runner.open, runner.recorded):
+        with pytest.raises(RunnerError, match="was written to after its digest was read"):
+            read()
+    assert len(RecordedRunner(path).recorded()) == 3
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ digested, so what it holds was never proven.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypedDict
@@ -42,8 +43,17 @@ def external_files(graph: Path) -> set[str]:
         ValueError: the file is no protobuf message.
         OSError: it cannot be read.
     """
-    data = memoryview(graph.read_bytes())
-    return {place.decode("utf-8", "backslashreplace") for place in _places(data, "model", 0)}
+    return external_places(graph.read_bytes())
+
+
+def external_places(graph: bytes) -> set[str]:
+    """The same of an ONNX file's bytes.
+
+    Raises:
+        ValueError: they are no protobuf message.
+    """
+    # As the names of files are, so that a place is the file that ONNX Runtime opens, whatever its bytes.
+    return {os.fsdecode(place) for place in _places(memoryview(graph), "model", 0)}
 
 
 def _places(data: memoryview, message: str, depth: int) -> Iterator[bytes]:

@@ -1,0 +1,79 @@
+"""What a manifest says of its policy, beside what that says itself: the first decides what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_reflex.errors import ReflexError
+from pytest_reflex.inputs import InputSpec
+
+if TYPE_CHECKING:
+    from exporters.bundle.manifest import Manifest
+
+_ASK = "; where that is meant, say so:"
+
+
+def differences(stated: Manifest, family: Any, model: Any, specs: Sequence[InputSpec]) -> list[str]:
+    """Each difference in words that name both sides.
+
+    Args:
+        stated: the manifest.
+        family: the policy's family; None for a module, which says no more than it is.
+        model: the policy.
+        specs: what fixtures are drawn from, as the manifest has it; nothing where somebody else says that.
+    """
+    return [*_of_loop(stated, family, model), *(_of_inputs(stated, family, model, specs) if family else ())]
+
+
+def _of_loop(stated: Manifest, family: Any, model: Any) -> Iterator[str]:
+    from exporters.flow.policy import FlowPolicy, unasked
+
+    flow = family.flow(model, **stated.call) if family else model
+    if not isinstance(flow, FlowPolicy):
+        return
+    if not family:
+        yield from unasked(flow)
+    if stated.steps is None:
+        yield f"the bundle has no loop, and the policy one of {flow.steps} steps; export it again"
+        return
+    own = family.steps(model) if family else flow.steps
+    if stated.steps != own:
+        how = "give a reference of so many steps" if family else "set the policy's steps"
+        yield f"the bundle takes {stated.steps} steps and the policy itself {own}{_ASK} {how}"
+    if stated.loop is None:  # a served one, whose loop is the server's
+        return
+    for what in ("schedule", "noise", "output"):
+        theirs, ours = getattr(stated.loop, what), getattr(flow, what)
+        if theirs != ours:
+            yield f"the bundle's loop has {what} {theirs!r} and the policy's {ours!r}; export it again"
+
+
+def _of_inputs(stated: Manifest, family: Any, model: Any, specs: Sequence[InputSpec]) -> Iterator[str]:
+    if not specs:
+        return
+    batch = next((spec.shape[0] for spec in specs if spec.shape), 1)
+    try:
+        own = family.inputs(model, batch=batch, **stated.options)
+    except (ReflexError, TypeError) as error:
+        yield f"the bundle's options {dict(stated.options)} are none of {family.name}'s ({error})"
+        return
+    names, wanted = [spec.name for spec in specs], [spec.name for spec in own]
+    if names != wanted:
+        yield f"the bundle reads {', '.join(names)} and the policy {', '.join(wanted)}{_ASK} give inputs="
+        return
+    for spec, want in zip(specs, own, strict=True):
+        if not _same(spec, want):
+            yield f"the bundle reads {_words(spec)} and the policy {_words(want)}{_ASK} give inputs="
+
+
+def _same(spec: InputSpec, want: InputSpec) -> bool:
+    """Whether the two are alike but for axes that the bundle leaves free, which is more and not less."""
+    free = spec.free or (None,) * len(spec.shape)
+    if len(spec.shape) != len(want.shape) or (spec.dtype, spec.meaning) != (want.dtype, want.meaning):
+        return False
+    return all(name or n == m for name, n, m in zip(free, spec.shape, want.shape, strict=True))
+
+
+def _words(spec: InputSpec) -> str:
+    return f"{spec.name!r} {spec.dtype} {list(spec.shape)} {spec.meaning!r}"

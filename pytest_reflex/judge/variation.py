@@ -1,0 +1,52 @@
+"""Did the fixtures vary what can vary? What had one size, or was never drawn, was not compared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+from pytest_reflex.inputs import InputSpec, free_sizes
+from pytest_reflex.verdict.summaries import InputSummary
+
+# A free axis is judged in so many sizes at least, one of them beyond what it was traced with.
+FEWEST_SIZES: Final = 3
+
+
+def judge_variation(
+    specs: Sequence[InputSpec],
+    fixtures: Sequence[Sequence[InputSummary]],
+    drawn: Mapping[str, Collection[int]] = MappingProxyType({}),
+) -> list[str]:
+    """A doubt for each free axis that had too few sizes, and each category that was never drawn.
+
+    Args:
+        specs: what the inputs stand for, as far as that is known.
+        fixtures: what each fixture held.
+        drawn: of the inputs that have categories, those that were drawn.
+    """
+    doubts = []
+    for axis, plain in free_sizes(specs).items():
+        places = [(s.name, i) for s in specs for i, name in enumerate(s.free) if name == axis]
+        sizes = {
+            held.shape[i]
+            for fixture in fixtures
+            for held in fixture
+            for name, i in places
+            if held.name == name and i < len(held.shape)
+        }
+        if sizes and (len(sizes) < FEWEST_SIZES or max(sizes) <= plain):
+            had = ", ".join(map(str, sorted(sizes)))
+            doubts.append(
+                f"axis {axis!r} is free and was judged in sizes {had} alone, where {FEWEST_SIZES} are wanted "
+                f"and one above {plain}; draw 5 fixtures or more"
+            )
+    for spec in specs:
+        every, seen = spec.meaning.categories(), drawn.get(spec.name)
+        missing = [n for n in every if seen is not None and n not in seen]
+        if missing and seen:
+            doubts.append(
+                f"input {spec.name!r}: {len(seen)} of {len(every)} values were drawn, and {missing[0]} was "
+                f"not; draw {len(every) + 1} fixtures to judge each"
+            )
+    return doubts

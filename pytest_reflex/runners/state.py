@@ -1,0 +1,93 @@
+"""What a module holds besides its inputs, by name, so that two looks at it can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+__all__ = ["state_of"]
+
+# What is larger is known by where it lies and how often it was written to: a policy's weights are not read.
+_SMALL: Final = 1 << 16
+_DEEP: Final = 6
+_MANY: Final = 256
+_TORCHS_OWN: Final = frozenset(vars(torch.nn.Module()))
+
+
+def state_of(model: torch.nn.Module) -> dict[str, object]:
+    """Buffers, parameters and attributes of a module and all below it.
+
+    Returns:
+        ``"buffer 'norm.mean'"``, ``"attribute 'calls'"`` and so on to something that is equal as long as the
+        value is. Looked at are numbers, text, arrays, generators, collections of these and objects that hold
+        some themselves.
+    """
+    found: dict[str, object] = {}
+    classes: dict[type, None] = {}
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        found |= {f"buffer {prefix + name!r}": _known(tensor) for name, tensor in module._buffers.items()}
+        for name, weight in module._parameters.items():
+            found[f"parameter {prefix + name!r}"] = None if weight is None else _written(weight)
+        own = {name: value for name, value in vars(module).items() if name not in _TORCHS_OWN}
+        found |= {f"attribute {prefix + name!r}": _known(value) for name, value in own.items()}
+        classes |= dict.fromkeys(type(module).__mro__)
+    for kind in classes:
+        # torch's own hold no state of a policy, and what every class has is no state either.
+        if kind.__module__.partition(".")[0] not in ("torch", "builtins"):
+            own = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+            found |= {
+                f"attribute {f'{kind.__qualname__}.{name}'!r}": _known(value) for name, value in own.items()
+            }
+    return found
+
+
+def _known(value: Any, depth: int = 0) -> object:
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value if value == value else "nan"
+    if isinstance(value, torch.Tensor):
+        return _tensor(value)
+    if isinstance(value, np.ndarray):
+        small = value.nbytes <= _SMALL and not value.dtype.hasobject
+        return (value.dtype.str, value.shape, value.tobytes() if small else id(value))
+    if isinstance(value, torch.Generator):
+        return _tensor(value.get_state())
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return repr(value.get_state(legacy=False))
+    if isinstance(value, random.Random):
+        return hash(value.getstate())
+    if isinstance(value, Mapping | list | tuple | deque | set | frozenset) and depth < _DEEP:
+        return (len(value), *_items(value, depth))
+    if depth == 0 and hasattr(value, "__dict__") and not isinstance(value, type | torch.nn.Module):
+        # An object of the policy's own: what it holds itself, and no further.
+        return tuple((name, _known(held, _DEEP)) for name, held in list(vars(value).items())[:_MANY])
+    return type(value).__qualname__
+
+
+def _items(value: Any, depth: int) -> Iterator[object]:
+    for number, item in enumerate(value.items() if isinstance(value, Mapping) else value):
+        if number == _MANY:
+            return
+        yield _known(item, depth + 1)
+
+
+def _tensor(tensor: torch.Tensor) -> object:
+    if tensor.device.type == "cpu" and tensor.layout == torch.strided and tensor.nbytes <= _SMALL:
+        raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        held = hashlib.blake2b(raw.numpy().tobytes(), digest_size=16).digest()
+        return str(tensor.dtype), tuple(tensor.shape), held
+    return _written(tensor)
+
+
+def _written(tensor: torch.Tensor) -> object:
+    """Which memory it is and how often it was written to."""
+    at = tensor.data_ptr() if tensor.layout == torch.strided else 0
+    return at, tuple(tensor.shape), 0 if tensor.is_inference() else tensor._version

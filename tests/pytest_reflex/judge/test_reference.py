@@ -1,0 +1,217 @@
+"""The reference gate: asked again, watched for state, and never the candidate's own file."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from policy_cases import SPECS, Function, Policy, candidate, honest, only_refusal, policy_model
+from torch import nn
+
+from pytest_reflex.inputs import InputSpec, Integers
+from pytest_reflex.judge.check import check
+from pytest_reflex.runners import OnnxRunner, TorchRunner
+from pytest_reflex.runners.state import state_of
+
+
+class Kept(Policy):
+    """The policy, with something that changes when it runs; its answers hang on that by ``answers``."""
+
+    def __init__(self, keep, answers):
+        super().__init__()
+        self.keep, self.answers = keep, answers
+        self.calls, self.cache, self.last, self.rng = 0, {}, None, np.random.default_rng(0)
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x, mask):
+        made = super().forward(x, mask)["actions"]
+        return {"actions": made + self.answers * self.keep(self, x)}
+
+
+def counted(self, x):
+    self.calls += 1
+    return float(self.calls)
+
+
+def filled(self, x):
+    self.seen += 1
+    return self.seen
+
+
+def drawn(self, x):
+    return float(self.rng.standard_normal())
+
+
+def remembered(self, x):
+    self.last = x.clone()
+    return 0.0
+
+
+def cached(self, x):
+    self.cache.setdefault(tuple(x.shape), torch.arange(x.shape[-1]))
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("keep", "name"),
+    [(counted, "attribute 'calls'"), (filled, "buffer 'seen'"), (drawn, "attribute 'rng'")],
+)
+def test_what_answers_otherwise_is_refused_and_what_moved_is_named(keep, name):
+    plain = check(Kept(keep, 0.0), candidate(), inputs=SPECS)
+    assert plain.passed
+    assert any(f"the reference keeps count: {name} changes" in note for note in plain.notes)
+    strict = check(Kept(keep, 0.0), candidate(), inputs=SPECS, strict=True)
+    assert name in only_refusal(strict, "reference")
+    wrong = check(Kept(keep, 0.1), candidate(), inputs=SPECS)
+    (reason,) = [a.said for _, a in wrong.refusals if a.gate == "reference"]
+    assert reason.startswith(
+        "the reference is no function of its inputs: fixture 4 asked again gave other bits"
+    )
+    assert reason.endswith(f"; {name} changed meanwhile")
+
+
+class Counter:
+    calls = 0
+
+
+class Shared(Policy):
+    """Counts in its class, and in an object that it holds."""
+
+    total = 0
+
+    def __init__(self, where):
+        super().__init__()
+        self.where, self.counter = where, Counter()
+
+    def forward(self, x, mask):
+        if self.where == "class":
+            Shared.total += 1
+        else:
+            self.counter.calls += 1
+        return super().forward(x, mask)
+
+
+@pytest.mark.parametrize(("where", "name"), [("class", "Shared.total"), ("object", "counter")])
+def test_a_count_that_is_kept_elsewhere_is_named_too(where, name):
+    strict = check(Shared(where), candidate(), inputs=SPECS, strict=True)
+    assert f"the reference keeps count: attribute '{name}' changes" in only_refusal(strict, "reference")
+
+
+@pytest.mark.parametrize("keep", [remembered, cached])
+def test_what_is_kept_of_the_inputs_is_no_state(keep):
+    result = check(Kept(keep, 0.0), candidate(), inputs=SPECS, strict=True)
+    assert (result.passed, result.notes) == (True, ())
+
+
+def test_an_answer_that_is_off_by_less_than_the_threshold_is_a_doubt():
+    calls = []
+
+    def drifting(x, mask):
+        calls.append(x)
+        return {"actions": honest(x, mask)["actions"] + np.float32(1e-6 * (len(calls) > 5))}
+
+    result = check(Function(drifting, "reference"), candidate(), inputs=SPECS)
+    assert result.passed
+    assert result.notes[0].startswith("the reference is no function of its inputs: fixture 4 asked again")
+
+
+@pytest.mark.parametrize(("draw", "whose"), [(np.random.random, "numpy's"), (random.random, "Python's")])
+def test_whose_random_numbers_were_drawn_is_said(draw, whose):
+    def noisy(x, mask):
+        draw()
+        return honest(x, mask)
+
+    result = check(Function(noisy, "reference"), candidate(), inputs=SPECS)
+    assert result.passed
+    assert result.notes[0].startswith(f"the reference drew from {whose} random generator")
+
+
+def test_a_reference_that_holds_still_is_asked_once_more():
+    asked = []
+
+    class Counting(TorchRunner):
+        def run(self, inputs):
+            asked.append(inputs)
+            return super().run(inputs)
+
+    assert check(Counting(Policy()), candidate(), inputs=SPECS).passed
+    assert len(asked) == 6
+    assert (asked[5]["x"] == asked[0]["x"]).all()
+
+
+def test_two_sides_are_two(tmp_path):
+    one, copy, other = (tmp_path / name for name in ("one.onnx", "copy.onnx", "other.onnx"))
+    for path in (one, copy):
+        path.write_bytes(policy_model())
+    other.write_bytes(policy_model(offset=0.50001))
+    (tmp_path / "link.onnx").symlink_to(one)
+    for path, said in [
+        (one, "both sides are"),
+        (tmp_path / "link.onnx", "both sides are"),
+        (copy, "both sides hold the same bytes"),
+        (other, "neither PyTorch nor a recording of it"),
+    ]:
+        result = check(OnnxRunner(one), OnnxRunner(path), inputs=SPECS, threshold=1e-3)
+        assert said in only_refusal(result, "reference")
+    assert check(OnnxRunner(one), TorchRunner(Policy()), inputs=SPECS).passed
+    assert check(Function(honest, "reference"), OnnxRunner(one), inputs=SPECS).passed
+
+
+def test_state_is_what_can_be_compared():
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    module.nested = {"a": [1, (2.0, torch.ones(1))], "b": float("nan")}
+    before = state_of(module)
+    assert {"buffer '1.running_mean'", "parameter '0.weight'", "attribute 'nested'"} <= set(before)
+    assert state_of(module) == before
+    module.nested["a"][1][1].add_(1)
+    assert [name for name, value in state_of(module).items() if value != before[name]] == [
+        "attribute 'nested'"
+    ]
+    with torch.no_grad():
+        module[0].weight.mul_(2)
+    module[1].running_mean.data.add_(1)
+    moved = [name for name, value in state_of(module).items() if value != before[name]]
+    assert moved == ["attribute 'nested'", "parameter '0.weight'", "buffer '1.running_mean'"]
+
+
+def test_a_free_axis_and_a_category_are_varied_or_doubted():
+    free = [InputSpec("x", (1, 8), free=("n", None))]
+    sides = [Function(lambda x: {"y": x}, name) for name in ("reference", "candidate")]
+    assert check(*sides, inputs=free, strict=True).passed
+    for fixtures, sizes in ((1, "1"), (3, "1, 2")):
+        (note,) = check(*sides, inputs=free, fixtures=fixtures).notes
+        assert f"axis 'n' is free and was judged in sizes {sizes} alone" in note
+    assert "axis 'n'" in only_refusal(check(*sides, inputs=free, fixtures=3, strict=True), "variation")
+    ids = [InputSpec("i", (2,), "int64", Integers(0, 12))]
+    sides = [Function(lambda i: {"y": i * 2}, name) for name in ("reference", "candidate")]
+    assert check(*sides, inputs=ids, fixtures=7, strict=True).passed
+    said = only_refusal(check(*sides, inputs=ids, strict=True), "variation")
+    assert said.startswith("input 'i': ")
+    assert said.endswith("draw 13 fixtures to judge each")
+
+
+def test_a_check_takes_no_more_than_four_times_its_outputs():
+    rows = 500_000
+
+    def large(x):
+        made = np.empty((rows, 8), np.float32)
+        return {"y": np.multiply(x, np.arange(1, rows + 1, dtype=np.float32)[:, None], out=made)}
+
+    def rounded(x):
+        made = large(x)["y"]
+        made[3, 3] = np.nextafter(made[3, 3], np.float32(9))
+        return {"y": made}
+
+    spec = [InputSpec("x", (1, 8))]
+    for count in (1, 3):
+        tracemalloc.start()
+        try:
+            result = check(Function(large, "reference"), Function(rounded), inputs=spec, fixtures=count)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert result.passed
+        assert peak <= 4 * count * rows * 8 * 4
