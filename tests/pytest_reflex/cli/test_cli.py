@@ -459,6 +459,21 @@ def test_an_unknown_layout_is_refused(checkpoint: Path, tmp_path: Path, here: Ca
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_in_another_precision(checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]) -> None:
+    refused(
+        here("export", checkpoint, tmp_path / "out", "--precision", "int4"),
+        "invalid value for '--precision': 'int4' is not one of 'float32', 'float16', 'bfloat16', 'int8', "
+        "'int8-dynamic'; see `reflex export -h`",
+    )
+    options = ["--cameras", 2, "--prompt-tokens", 8, "--fixtures", 1, "--precision", "float16"]
+    strict = here("export", checkpoint, tmp_path / "out", *options)
+    assert (strict.code, list(tmp_path.iterdir())) == (1, [])
+    made = here("export", checkpoint, tmp_path / "out", *options, "--threshold", 0.1)
+    assert (made.code, made.err) == (0, "")
+    manifest = json.loads((tmp_path / "out" / "reflex.json").read_text())
+    assert manifest["precision"] == {"name": "float16"}
+
+
 @pytest.mark.parametrize("what", ["a directory", "a file"])
 def test_export_replaces_nothing_but_a_bundle(
     what: str, checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]
