@@ -373,7 +373,7 @@ def test_fail_session__killed_with_old_evidence(when: str, run: Run, pytester: p
     args = ("--reflex-json", "out.json", "--reflex-report", "rep")
     assert run(PASSES, *args, apart=True).ret == 0
     assert written("out.json")["passed"] is True
-    found = run(PASSES, *args, apart=True, **KILLED[when])
+    found = run(PASSES, *args, cold=True, **KILLED[when])
     # Who ends the only process with 0 has the last word on its exit code, and none on what is written.
     assert found.ret == (0 if when == "by_an_exit_of_0" else -signal.SIGKILL)
     for path in ("out.json", "rep/parity.json"):
@@ -387,7 +387,8 @@ def test_fail_session__killed_with_its_workers(run: Run) -> None:
     pytest.importorskip("xdist")
     assert run(PASSES, "--reflex-json", "out.json").ret == 0
     killed = f"import os\ndef test_x():\n    os.kill(os.getppid(), {int(signal.SIGKILL)})\n"
-    assert run(PASSES, "-n2", "--reflex-json", "out.json", test_it2=killed).ret == -signal.SIGKILL
+    found = run(PASSES, "-n2", "--reflex-json", "out.json", cold=True, test_it2=killed)
+    assert found.ret == -signal.SIGKILL
     assert "this run has not finished" in written("out.json")["error"]["message"]
 
 

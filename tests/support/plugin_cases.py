@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,17 +51,29 @@ def judged(parity, candidate=None, **given):
 """
 
 
+PYTHON = sys.executable
+
+
 @pytest.fixture
 def run(warm_pytester: pytest.Pytester, plugin_args: list[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """An inner pytest on a file of tests; with ``-n`` or ``apart=True`` in a process of its own."""
+    """An inner pytest on a file of tests; with ``-n`` or ``apart=True`` in a process of its own.
+
+    ``cold=True`` starts Python itself there: for what kills its parent, or is killed.
+    """
     pytester = warm_pytester
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makepyfile(toys=TOYS)
     pytester.syspathinsert()
 
-    def run(source: str, *args: str, apart: bool = False, **files: str) -> pytest.RunResult:
+    def run(
+        source: str, *args: str, apart: bool = False, cold: bool = False, **files: str
+    ) -> pytest.RunResult:
         pytester.makepyfile(test_it="from toys import *\n" + source, **files)
+        if cold:
+            with monkeypatch.context() as patched:
+                patched.setattr(sys, "executable", PYTHON)
+                return pytester.runpytest_subprocess("-p", "no:hypothesispytest", *plugin_args, *args)
         how = pytester.runpytest_subprocess if apart or "-n2" in args else pytester.runpytest_inprocess
         # Its plugin imports hypothesis, rewritten anew, at the end of each inner run.
         return how("-p", "no:hypothesispytest", *plugin_args, *args)

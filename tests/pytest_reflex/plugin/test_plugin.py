@@ -143,9 +143,9 @@ def test_the_closest_marker_wins_keyword_by_keyword(run: Run) -> None:
 
 def test_toml_takes_numbers(run: Run, pytester: pytest.Pytester) -> None:
     pytester.makepyprojecttoml(
-        "[tool.pytest.ini_options]\nreflex_threshold = 1e-6\nreflex_fixtures = 2\nreflex_strict = true\n"
+        "[tool.pytest.ini_options]\nreflex_threshold = 1e-6\nreflex_fixtures = 4\nreflex_strict = true\n"
     )
-    assert seen(run, PASSES) == (1e-6, 2, 0)
+    assert seen(run, PASSES) == (1e-6, 4, 0)
 
 
 @pytest.mark.skipif(
@@ -153,10 +153,10 @@ def test_toml_takes_numbers(run: Run, pytester: pytest.Pytester) -> None:
 )
 def test_native_toml_takes_numbers(run: Run, pytester: pytest.Pytester) -> None:
     pytester.makepyprojecttoml(
-        "[tool.pytest]\nreflex_threshold = 1e-6\nreflex_fixtures = 2\nreflex_strict = true\n"
+        "[tool.pytest]\nreflex_threshold = 1e-6\nreflex_fixtures = 4\nreflex_strict = true\n"
         "reflex_seed = '4'\n"
     )
-    assert seen(run, PASSES) == (1e-6, 2, 4)
+    assert seen(run, PASSES) == (1e-6, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -207,11 +207,12 @@ def test_a_bad_value_is_a_usage_error(run: Run, args: list[str], said: str) -> N
         (
             "treshold=1",
             "unknown keyword 'treshold'; the keywords are threshold, fixtures, seed, "
-            "provider, floor, trajectory",
+            "provider, floor, infinities, trajectory",
         ),
         (
             "1e-5",
-            "1e-05 has no keyword; the keywords are threshold, fixtures, seed, provider, floor, trajectory",
+            "1e-05 has no keyword; the keywords are threshold, fixtures, seed, "
+            "provider, floor, infinities, trajectory",
         ),
         ("fixtures=0", "fixtures: 0 is not a number of fixtures; give a whole number, 1 or more"),
     ],
