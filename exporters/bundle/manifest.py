@@ -43,6 +43,7 @@ _MOST_INPUT_BYTES: Final = 4 << 30
 _HARMLESS: Final = {
     # Kernels that round otherwise, and are judged as they round.
     "mlas.enable_gemm_fastmath_arm64_bfloat16",
+    "optimization.enable_cast_chain_elimination",
     "optimization.enable_gelu_approximation",
     "session.qdqisint8allowed",
     "session.x64quantprecision",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import os
 import platform
@@ -123,6 +124,9 @@ class Fingerprint:
         self._class(type(value))
         if isinstance(value, types.MethodType):
             return self.add(value.__func__).add(value.__self__)
+        if isinstance(value, functools.partial):
+            # What pickle would keep of it changes when someone has looked for its attributes.
+            return self.add((value.func, value.args, value.keywords, vars(value)))
         try:
             made = value.__reduce_ex__(4)
         except Exception as error:

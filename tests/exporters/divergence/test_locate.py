@@ -24,6 +24,7 @@ from toy_transformer import HEADS, STEPS, WIDTH, Toy
 
 import exporters
 from exporters import locate
+from exporters.bundle.store import file_facts
 from exporters.bundles import Bundle
 from exporters.divergence import Search, write_reproduction
 from exporters.divergence.interpreter import Key, Step
@@ -384,7 +385,8 @@ def test_a_failing_check_names_the_place_in_its_first_lines(
     shutil.copytree(bundles["unrolled"].path, broken)
     model = planted(bundles["unrolled"], step_seven)["model"]
     ir.save(model, broken / "model.onnx")
-    bundle = Bundle(broken, bundles["unrolled"].manifest)
+    made = bundles["unrolled"].manifest
+    bundle = Bundle(broken, {**made, "files": {**made["files"], **file_facts(broken, ["model.onnx"])}})
     plain = check(toy, bundle, threshold=1e-5, floor=True)
     assert not plain.passed
     result = diagnosed(plain, toy, bundle, seconds=600)
