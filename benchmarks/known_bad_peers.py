@@ -162,6 +162,8 @@ def comparable(case: Case) -> bool:
         case.on_the_command_line
         and case.recorded == FIXTURE_COUNT
         and case.gate not in ("provider", "intact", "settings")
+        and case.damage is None
+        and not case.judging
     )
 
 

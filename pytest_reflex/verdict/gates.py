@@ -197,6 +197,10 @@ def run_answers(
 ) -> tuple[Answer, ...]:
     """What each run gate answers: its reasons to refuse, and after them, under strict, its doubts."""
     said = {g: [*reasons.get(g, ()), *(doubts.get(g, ()) if strict else ())] for g in RUN_GATE_NAMES}
+    # No reasons are a yes, but only of a gate that was asked for some.
+    said |= {
+        g: [f"the {g} gate was not asked"] for g in RUN_GATE_NAMES if g not in reasons and g not in doubts
+    }
     return tuple(Answer.no(g, "; ".join(why)) if why else Answer.yes(g) for g, why in said.items())
 
 
