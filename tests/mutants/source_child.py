@@ -31,14 +31,14 @@ def serve(path: str) -> None:
 
     become = warm._become
 
-    def measured(asked: dict[str, Any], files: Sequence[int]) -> None:
+    def measured(asked: dict[str, Any], files: Sequence[int], executable: str) -> None:
         if MEASURE in asked["env"]:
             import coverage
 
             os.environ.clear()
             os.environ.update(asked["env"])
             coverage.process_startup(force=True)
-        become(asked, files)
+        become(asked, files, executable)
 
     warm._become = measured
     warm.READ_BY_IMPORTS = tuple(name for name in warm.READ_BY_IMPORTS if name != "COVERAGE_")
