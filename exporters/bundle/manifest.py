@@ -291,6 +291,9 @@ def _inputs(file: object, inputs: list[Any]) -> list[InputSpec]:
         raise BundleError(f"{file}: {error}") from error
     except Exception as error:  # whatever values of a wrong type lead to
         raise BundleError(f"{file}: its inputs cannot be read ({error})") from error
-    if sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs) > _MOST_INPUT_BYTES:
+    if (
+        sum(math.prod(max(n, 1) for n in spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs)
+        > _MOST_INPUT_BYTES
+    ):
         raise BundleError(f"{file}: its inputs take more than {_MOST_INPUT_BYTES >> 30} GiB; export it again")
     return specs

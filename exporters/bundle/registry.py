@@ -85,7 +85,7 @@ def family_named(name: str) -> Any:
         return imported(f"exporters.families.{name}").FAMILY
     try:
         family = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ReflexError(
             f"the family {name!r} cannot be imported from {entry.value}: {type(error).__name__}: {error}"
         ) from error
@@ -112,8 +112,13 @@ def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None
     found = _OWN_NAMES.get(str(stated), stated)
     known = known_families()
     if found not in known:
-        others = (name for name in known_families(built_in=False) if stated in family_named(name).own_names)
-        found = next(others, found)
+        others = [name for name in known_families(built_in=False) if stated in family_named(name).own_names]
+        if len(others) > 1:
+            raise CheckpointError(
+                f"{checkpoint} is a checkpoint of {stated!r}, which {' and '.join(others)} say is theirs; "
+                "uninstall one, or export with the family itself"
+            )
+        found = others[0] if others else found
     if found not in known:
         raise CheckpointError(
             f"{checkpoint} is a checkpoint of {found!r}, expected one of {', '.join(known)}; "

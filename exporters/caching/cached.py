@@ -269,8 +269,8 @@ def _found(place: Path) -> Bundle | None:
 
 
 def _proven(bundle: Bundle) -> bool:
-    check = bundle.manifest["check"]
-    return bool(check) and check["passed"] is True
+    check = bundle.stated.check
+    return check is not None and check.get("passed") is True
 
 
 def _remove(place: Path) -> None:

@@ -37,9 +37,9 @@ from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import (
     HasDoubts,
     HasFloat64,
-    SaysProviders,
     asked,
     copied,
+    stated,
     trajectory_of,
 )
 from pytest_reflex.verdict import machine
@@ -243,7 +243,7 @@ def _run_candidate(
         for fixture_idx in range(fixtures.count):
             # Not copied: it is judged before the runner runs again.
             got = asked(runner, fixtures.make(fixture_idx))
-            used = tuple(runner.providers_used) if isinstance(runner, SaysProviders) else ()
+            used = tuple(stated(runner, "providers_used", ()))
             results.append(judge_fixture(fixture_idx, _evidence(fixture_idx, truth, got, terms, sides, used)))
             kept = fixture_idx in fixtures.probed or bool(trajectory_of(runner))
             got = copied(got) if kept else {}

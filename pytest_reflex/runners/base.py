@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
@@ -26,8 +27,9 @@ class Runner(Protocol):
     """Maps named arrays to named arrays between :meth:`open` and :meth:`close`, as often as wanted.
 
     What else it can do it says by being an :class:`OnProvider`, a :class:`SaysProviders`, a
-    :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts` or a :class:`HasTrajectory` too; what only
-    a ``__getattr__`` knows of is not seen.
+    :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts` or a :class:`HasTrajectory` too. What a
+    verdict hangs on is read by :func:`stated`, from a ``__getattr__`` too; of the rest, what only that knows
+    of is not seen.
 
     Attributes:
         name: what the runner runs, for people.
@@ -61,6 +63,25 @@ class Runner(Protocol):
         run in this process.
         """
         ...
+
+
+def stated(holder: object, name: str, default: object) -> Any:
+    """What an object says of itself by an attribute that a verdict hangs on; ``default`` where it has none.
+
+    ``isinstance`` with a protocol asks otherwise from one version of Python to the next: of a property that
+    raises, and of what a ``__getattr__`` gives.
+
+    Raises:
+        RunnerError: it has the attribute, which cannot be read.
+    """
+    try:
+        return getattr(holder, name)
+    except Exception as error:
+        if isinstance(error, AttributeError) and inspect.getattr_static(holder, name, None) is None:
+            return default
+        raise RunnerError(
+            f"{name} of the {type(holder).__name__} cannot be read ({type(error).__name__}: {error}); mend it"
+        ) from error
 
 
 @runtime_checkable

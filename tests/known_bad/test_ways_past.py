@@ -100,8 +100,8 @@ def test_error_session__a_model_that_leaves(how: str, tmp_path: Path, reflex: An
     for command in commands:
         ran = reflex(*command.split(), tmp_path / "b", "--model", f"{tmp_path}/own.py:policy")
         assert (ran.code, ran.out) == (2, ""), ran
-        assert ran.err.splitlines()[-1].startswith("reflex: error: ")
-        assert said in ran.err
+        # A child of its own may write before that line or after it.
+        assert [said in line for line in ran.err.splitlines() if line.startswith("reflex: error: ")] == [True]
 
 
 def test_pass_session__a_model_that_stays(tmp_path: Path, reflex: Any) -> None:

@@ -314,6 +314,67 @@ def test_a_candidate_that_says_yes_of_its_changes_is_changed():
     assert "parity FAIL: intact: yes" in str(result)
 
 
+X = [InputSpec("x", (1, 3))]
+
+
+def twice(x):
+    return {"y": x * 2}
+
+
+class Falsy(str):
+    def __bool__(self):
+        return False
+
+
+def breaks(self):
+    return self._missing
+
+
+def says_by_getattr(self, name):
+    if name == "changed":
+        return "weights swapped"
+    raise AttributeError(name)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        True,
+        1,
+        0,
+        b"x",
+        ["model.onnx"],
+        [],
+        ("w",),
+        {},
+        float("nan"),
+        np.zeros(1),
+        lambda self: "w",
+        Falsy("w"),
+    ],
+)
+@pytest.mark.parametrize("side", [Bundle, Function])
+def test_changes_that_are_no_text_are_no_yes(side, changed):
+    foreign = type("Foreign", (side,), {"changed": changed})
+    if side is Bundle:
+        result = check({"policy": Policy()}, foreign(), inputs=SPECS)
+    else:
+        result = check(Function(twice), foreign(twice), inputs=X)
+    assert [answer.gate for answer in result.answers if not answer.passed] == ["intact"]
+
+
+def test_what_a_getattr_says_of_changes_is_heard_and_what_cannot_be_read_is_an_error():
+    assert check(Function(twice), Function(twice, "other"), inputs=X).passed
+    wrapped = type("Wrapped", (Function,), {"__getattr__": says_by_getattr})(twice)
+    assert only_refusal(check(Function(twice), wrapped, inputs=X), "intact") == "weights swapped"
+    broken = type("Broken", (Function,), {"changed": property(breaks)})(twice)
+    with pytest.raises(RunnerError, match="changed of the Broken cannot be read"):
+        check(Function(twice), broken, inputs=X)
+    placed = type("Placed", (Function,), {"provider_asked": property(breaks)})(twice)
+    with pytest.raises(RunnerError, match="provider_asked of the Placed cannot be read"):
+        check(Function(twice), placed, inputs=X)
+
+
 def test_what_is_recorded_is_what_the_reference_was_given_and_gave(tmp_path):
     recording = []
 
