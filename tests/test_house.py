@@ -60,29 +60,90 @@ def names_of(node: ast.expr) -> str:
     return ast.unparse(node) if isinstance(node, (ast.Attribute, ast.Name)) else ""
 
 
+TRACERS = ("torch.export", "torch._export", "torch.onnx", "torch.jit")
+
+
 def tracing_calls(tree: ast.AST) -> list[str]:
-    """What a file takes of ``torch.export`` and ``torch.onnx``, however it spells it, types left out."""
-    found = [
-        names_of(node.func)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and names_of(node.func).startswith(("torch.export.", "torch.onnx."))
-    ]
-    found += [
-        f"{node.module}.{alias.name}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("torch.export", "torch.onnx"))
-        for alias in node.names
-        # What a file only reads the programs with.
-        if not alias.name[:1].isupper()
-    ]
-    found += [
-        f"torch.{alias.name}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "torch"
-        for alias in node.names
-        if alias.name in ("export", "onnx")
-    ]
-    return found
+    """What a file takes of torch's tracers, however it spells it; classes, with which it reads, left out."""
+    known, found = {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            above = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            for alias in node.names:
+                plain = alias.name if above or alias.asname else alias.name.partition(".")[0]
+                known[alias.asname or plain] = above + plain
+                found.append(above + alias.name)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and names_of(node.func) == "getattr"
+            and names_of(node.args[0]) in known
+        ):
+            found.append(f"{known[names_of(node.args[0])]}.{ast.unparse(node.args[1]).strip(chr(39))}")
+        elif isinstance(node, ast.Attribute):
+            root, _, rest = names_of(node).partition(".")
+            found.append(f"{known.get(root, root)}.{rest}")
+    taken = [name for name in found if f"{name}.".startswith(tuple(f"{tracer}." for tracer in TRACERS))]
+    return [name for name in taken if not any(part[:1].isupper() for part in name.split("."))]
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        "import torch as t\nt.export.export(m, ())",
+        "import torch.export as te\nte.export(m, ())",
+        "import torch.onnx as o; o.export(m)",
+        "import torch\ntrace = torch.export.export; trace(m, ())",
+        "import functools, torch\nfunctools.partial(torch.export.export, m)()",
+        "import torch\ngetattr(torch, 'export').export(m, ())",
+        "from torch import export as e\ne.export(m, ())",
+        "from torch._export import aot_compile",
+        "import torch\ntorch.jit.trace(m, ())",
+        "def f():\n    from torch.onnx import export",
+    ],
+)
+def test_each_spelling_of_a_trace_is_seen(spelt: str) -> None:
+    assert tracing_calls(ast.parse(spelt))
+    assert not tracing_calls(
+        ast.parse("import torch\nfrom torch.export import ExportedProgram\ntorch.exp(x)")
+    )
+
+
+def in_circles(arrows: Mapping[str, set[str]]) -> set[str]:
+    """The modules that import themselves by way of others, or stand between such."""
+    left = {name: set(imports) for name, imports in arrows.items()}
+    while True:
+        done = {name for name, imports in left.items() if not imports & left.keys()}
+        done |= left.keys() - set().union(*left.values()) if left else set()
+        if not done:
+            return set(left)
+        left = {name: imports - done for name, imports in left.items() if name not in done}
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    """The linter looks at siblings; a package's own ``__init__`` and folders without one it does not see."""
+    import grimp
+
+    graph = grimp.build_graph(*PACKAGES)
+    assert set(FILES) - {"pytest_reflex.__main__"} <= graph.modules
+    arrows = {name: set(graph.find_modules_directly_imported_by(name)) for name in graph.modules}
+    assert in_circles(arrows) == set()
+
+
+def test_a_circle_is_seen() -> None:
+    assert in_circles({"a": {"b"}, "b": {"c"}, "c": set()}) == set()
+    assert in_circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {"b", "c"}
+    assert in_circles({"a": {"a"}}) == {"a"}
+
+
+LOOSENED = ("# mypy:", "noqa: C901", "noqa: PLR0915", "ignore[type-arg]")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_file_takes_a_rule_back(name: str) -> None:
+    text = FILES[name].read_text(encoding="utf-8")
+    assert [loose for loose in LOOSENED if loose in text] == []
+    assert [line for line in text.splitlines() if line.rstrip().endswith("# noqa")] == []
 
 
 @pytest.mark.parametrize("name", [n for n in FILES if n.startswith("pytest_reflex")])
