@@ -39,7 +39,7 @@ from pytest_reflex.runners.base import (
     HasFloat64,
     asked,
     copied,
-    stated,
+    said_by,
     trajectory_of,
 )
 from pytest_reflex.verdict import machine
@@ -243,7 +243,7 @@ def _run_candidate(
         for fixture_idx in range(fixtures.count):
             # Not copied: it is judged before the runner runs again.
             got = asked(runner, fixtures.make(fixture_idx))
-            used = tuple(stated(runner, "providers_used", ()))
+            used = tuple(said_by(runner, "providers_used", ()))
             results.append(judge_fixture(fixture_idx, _evidence(fixture_idx, truth, got, terms, sides, used)))
             kept = fixture_idx in fixtures.probed or bool(trajectory_of(runner))
             got = copied(got) if kept else {}

@@ -13,7 +13,7 @@ from pytest_reflex import settings
 from pytest_reflex.errors import InputError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner
-from pytest_reflex.runners.base import stated
+from pytest_reflex.runners.base import said_by
 
 
 @runtime_checkable
@@ -117,7 +117,7 @@ def reference_runner(reference: Any, candidate: Any) -> Runner:
 
 def provider_asked(runner: Runner, provider: str) -> str:
     """The provider that the verdict insists on, or "" where the candidate has none."""
-    made_for = stated(runner, "provider_asked", None)
+    made_for = said_by(runner, "provider_asked", None)
     if made_for is None:
         # No ONNX Runtime session, so nothing to fall back from; but what was asked for must still be met.
         return "" if provider == settings.PROVIDERS["cpu"] else provider
@@ -147,13 +147,11 @@ def known_inputs(candidate: Any) -> Sequence[InputSpec]:
 def changed(candidate: Any, runner: Runner) -> list[str]:
     """What of the candidate's files is not as its manifest says or as its runner opened it; often nothing."""
     holders = (candidate, runner) if isinstance(candidate, Candidate) else (runner,)
-    found: dict[str, None] = {}
-    for holder in holders:
-        what = stated(holder, "changed", "")
-        if not isinstance(what, str):
-            found[
-                f"changed of the {type(holder).__name__} is {what!r}, expected text, empty for no change"
-            ] = None
-        elif len(what):  # a text whose truth is another says something, too
-            found[str.__str__(what)] = None
-    return list(found)
+    return list(dict.fromkeys(said for holder in holders if (said := _changes(holder))))
+
+
+def _changes(holder: object) -> str:
+    what = said_by(holder, "changed", "")
+    if isinstance(what, str):
+        return str.__str__(what)  # a text whose truth is another says something, too
+    return f"changed of the {type(holder).__name__} is {what!r}, expected text, empty for no change"

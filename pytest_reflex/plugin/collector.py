@@ -72,9 +72,8 @@ class Collector:
         self._report = report
         self._results: dict[str, None] = {}  # as text, each once
         self._entries: list[Entry] = []
-        self._beside: dict[
-            str, tuple[int, list[dict[str, str]]]
-        ] = {}  # by test: the attempt, its not_compared
+        # By test: the attempt, and what of it stands in not_compared.
+        self._beside: dict[str, tuple[int, list[dict[str, str]]]] = {}
         self._written: list[Path] = []
         self._failures: list[dict[str, Any]] = []
         self._told = Told()

@@ -28,7 +28,7 @@ class Runner(Protocol):
 
     What else it can do it says by being an :class:`OnProvider`, a :class:`SaysProviders`, a
     :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts` or a :class:`HasTrajectory` too. What a
-    verdict hangs on is read by :func:`stated`, from a ``__getattr__`` too; of the rest, what only that knows
+    verdict hangs on is read by :func:`said_by`, from a ``__getattr__`` too; of the rest, what only that knows
     of is not seen.
 
     Attributes:
@@ -65,7 +65,7 @@ class Runner(Protocol):
         ...
 
 
-def stated(holder: object, name: str, default: object) -> Any:
+def said_by(holder: object, name: str, default: object) -> Any:
     """What an object says of itself by an attribute that a verdict hangs on; ``default`` where it has none.
 
     ``isinstance`` with a protocol asks otherwise from one version of Python to the next: of a property that
