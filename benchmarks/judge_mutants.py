@@ -44,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "mutants")]
 
 # ruff: noqa: E402
+from side_by_side import mutants_by_operator
 from source_operators import OPERATORS, Mutant, mutants_of, spread
 from source_runs import Bench, End, Judge, Known, test_files
 
@@ -272,14 +273,9 @@ def _page(about: dict[str, Any], judged: Sequence[Judged]) -> str:
     ]
     for path in dict.fromkeys(one.mutant.path for one in judged):
         lines.append(f"| {path} | {_cells(one for one in judged if one.mutant.path == path)} |")
-    lines += [
-        "", "## By operator", "",
-        "| operator | what is changed | killed | equivalent | survived |",
-        "| --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
-    for name, operator in OPERATORS.items():
-        what = " ".join((operator.__doc__ or "").split()).rstrip(".")
-        lines.append(f"| {name} | {what} | {_cells(one for one in judged if one.mutant.operator == name)} |")
+    lines += mutants_by_operator(
+        OPERATORS, lambda name: _cells(one for one in judged if one.mutant.operator == name)
+    )
     for end, title in (("survived", "Those that survived"), ("equivalent", "The equivalent ones")):
         some = [one for one in judged if one.counted_as == end]
         lines += ["", f"## {title}"] if some else []

@@ -30,6 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" /
 from mutant_judge import RANDOM_FIXTURES, End, judge, judged, mutants
 from mutant_operators import OPERATORS
 from mutant_subjects import STEPS, families, subject
+from side_by_side import mutants_by_operator
 
 from exporters.flow.schedule import LAYOUTS
 from pytest_reflex.verdict import STRICT_THRESHOLD
@@ -145,14 +146,7 @@ def _page(about: dict[str, Any], honest: Sequence[dict[str, Any]], ends: Sequenc
         lines.append(
             f"| {clean['family']} | {clean['layout']} | {clean['max_abs_diff']:.1e} | {_cells(own)} |"
         )
-    lines += [
-        "", "## By operator", "",
-        "| operator | what is changed | killed | equivalent | survived |",
-        "| --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
-    for name, operator in OPERATORS.items():
-        what = " ".join((operator.__doc__ or "").split()).rstrip(".")
-        lines.append(f"| {name} | {what} | {_cells([e for e in ends if e.operator == name])} |")
+    lines += mutants_by_operator(OPERATORS, lambda name: _cells(e for e in ends if e.operator == name))
     gates = Counter(gate for end in ends if end.end == "killed" for gate in end.gates)
     lines += [
         "",

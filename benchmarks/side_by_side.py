@@ -32,6 +32,21 @@ def ratio(seconds: Mapping[str, Sequence[float]], of: str, to: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[of], seconds[to], strict=True))
 
 
+def mutants_by_operator(
+    operators: Mapping[str, Callable[..., Any]], counts: Callable[[str], str]
+) -> list[str]:
+    """Lines of Markdown: what each operator changes, by its docstring, and what became of its mutants."""
+    lines = [
+        "", "## By operator", "",
+        "| operator | what is changed | killed | equivalent | survived |",
+        "| --- | --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for name, operator in operators.items():
+        what = " ".join((operator.__doc__ or "").split()).rstrip(".")
+        lines.append(f"| {name} | {what} | {counts(name)} |")
+    return lines
+
+
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows of equal keys, right-aligned."""
     columns = list(rows[0])

@@ -10,7 +10,7 @@ from unittest import mock
 
 import torch
 from arm_family import Arm, ArmFamily, ArmFlow
-from torch import nn
+from arm_halves import Around
 
 from exporters import FlowPolicy, export, open_bundle
 from exporters.bundle import registry
@@ -50,22 +50,6 @@ class OwnOfABatch(ArmFlow):
         return self.arm.act(**batch, steps=self.steps) + 0.01
 
 
-class Around(FlowPolicy):
-    """Two halves of a policy that has a way of its own."""
-
-    steps = 10
-
-    def __init__(self, policy: nn.Module) -> None:
-        super().__init__()
-        self.policy = policy
-
-    def prefix(self, joints: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"seen": self.policy.arm.see(joints)}
-
-    def velocity(self, x_t: torch.Tensor, time: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        return self.policy.arm.velocity(x_t, time, seen)
-
-
 class Walk(ArmFlow):
     """Two halves and nothing else: its own reference."""
 
@@ -75,7 +59,7 @@ class Walk(ArmFlow):
 FLOWS: Final[dict[str, Callable[[], FlowPolicy]]] = {
     "own": lambda: Own(arm()).eval(),
     "own of a batch": lambda: OwnOfABatch(arm()).eval(),
-    "around": lambda: Around(Own(arm())).eval(),
+    "around": lambda: Around(Own(arm()), 10).eval(),
     "walk": lambda: Walk(arm()).eval(),
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from arm_family import Arm, ArmFamily, ArmFlow
+from arm_halves import Around
 from torch import nn
 
 from exporters import FlowPolicy, export, open_bundle
@@ -176,22 +177,6 @@ class Queued(ArmFlow):
         return self.arm.act(**batch, steps=3)[:, 0]
 
 
-class Apart(FlowPolicy):
-    """Halves around a policy whose own way nobody asks."""
-
-    steps = 3
-
-    def __init__(self, policy: nn.Module) -> None:
-        super().__init__()
-        self.policy = policy
-
-    def prefix(self, joints: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"seen": self.policy.arm.see(joints)}
-
-    def velocity(self, x_t: torch.Tensor, time: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        return self.policy.arm.velocity(x_t, time, seen)
-
-
 def exported(flow: FlowPolicy, out: Path, **options: Any) -> ParityResult:
     result = export(flow.eval(), out, inputs=INPUTS, fixtures=3, **options).result
     assert result is not None
@@ -224,10 +209,10 @@ def test_one_that_cannot_be_called_with_the_inputs_is_refused_before_anything_is
 
 
 def test_a_way_of_a_policy_inside_that_nobody_asks_is_a_doubt(policy: Arm, tmp_path: Path) -> None:
-    flow = Apart(Otherwise(policy))
+    flow = Around(Otherwise(policy), 3)
     result = exported(flow, tmp_path / "apart")
     assert [d.refusal for d in result.doubts] == [
-        "Apart is judged by its own halves, and policy (Otherwise) has a sample_actions of its own; give a "
+        "Around is judged by its own halves, and policy (Otherwise) has a sample_actions of its own; give a "
         "reference that calls it, and flow="
     ]
     with pytest.raises(ParityError, match="sample_actions of its own"):

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 import torch
-from cached_cases import in_two_processes
+from cached_cases import INPUTS, Counter, in_two_processes, made
 from torch import nn
 
 import exporters
-from exporters.bundles import Bundle, Export
+from exporters.bundles import Export
 from exporters.caching import cached as once
 from exporters.caching.fingerprint import Fingerprint, Unstable
 from pytest_reflex import InputSpec, check
@@ -29,7 +29,6 @@ from pytest_reflex.errors import ParityError, SettingsError
 from pytest_reflex.inputs.distributions import Uniform
 
 ROOT = Path(__file__).resolve().parents[3]
-INPUTS = [InputSpec("x", (1, 4))]
 
 
 class Small(nn.Module):
@@ -48,27 +47,9 @@ class Small(nn.Module):
         return {"actions": self.norm(self.linear(x)) * self.gain + self.shift}
 
 
-class Counter:
-    """An export function that counts; the real one behind it."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __reduce__(self) -> str:
-        return "Counter"
-
-    def __call__(self, reference: Any, out_dir: Any, **options: Any) -> Export:
-        self.calls += 1
-        return exporters.export(reference, out_dir, **options)
-
-
 @pytest.fixture
 def export() -> Counter:
     return Counter()
-
-
-def made(export: Any, model: nn.Module, cache: Path, **options: Any) -> Bundle:
-    return exporters.cached(export, model, cache=cache, **{"inputs": INPUTS, "fixtures": 2, **options})
 
 
 def test_the_second_is_found_and_is_as_good_as_the_first(export: Counter, tmp_path: Path) -> None:

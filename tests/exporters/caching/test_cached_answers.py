@@ -15,19 +15,18 @@ import numpy as np
 import pytest
 import torch
 from arm_family import Arm, ArmFamily
-from cached_cases import in_two_processes
+from cached_cases import INPUTS, Counter, in_two_processes, made
 from torch import nn
 
 import exporters
 from examples.tiny_pi0 import tiny_pi0
-from exporters.bundles import Bundle, Export
+from exporters.bundles import Export
 from exporters.caching import cached as once
 from exporters.flow.policy import FlowPolicy
 from pytest_reflex import InputSpec, TorchRunner, check
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import Gaussian
 
-INPUTS = [InputSpec("x", (1, 4))]
 GLOBAL = types.SimpleNamespace(gain=1.0)
 ARRAY = np.ones(3, np.float32)
 
@@ -115,27 +114,9 @@ CHANGES: dict[type[nn.Module], Callable[[pytest.MonkeyPatch, Path], None]] = {
 }
 
 
-class Counter:
-    """An export function that counts; no key hears of the count, as what pickle keeps of it is a name."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __reduce__(self) -> str:
-        return "Counter"
-
-    def __call__(self, reference: Any, out_dir: Any, **options: Any) -> Export:
-        self.calls += 1
-        return exporters.export(reference, out_dir, **options)
-
-
 @pytest.fixture
 def export() -> Counter:
     return Counter()
-
-
-def found(export: Any, model: Any, cache: Path, **options: Any) -> Bundle:
-    return exporters.cached(export, model, cache=cache, **{"inputs": INPUTS, "fixtures": 2, **options})
 
 
 @pytest.mark.parametrize("policy", CHANGES, ids=lambda policy: policy.__name__)
@@ -149,14 +130,14 @@ def test_what_changes_the_answer_is_another_bundle(
     monkeypatch.setitem(sys.modules, "inside_of_mine", _module(1.0))
     monkeypatch.setattr(sys.modules[__name__], "ARRAY", ARRAY.copy())
     content = once._key(exporters.export, policy(), {"inputs": INPUTS})
-    first = found(export, policy(), tmp_path / "cache")
-    assert found(export, policy(), tmp_path / "cache").path == first.path
+    first = made(export, policy(), tmp_path / "cache")
+    assert made(export, policy(), tmp_path / "cache").path == first.path
     assert export.calls == 1
     CHANGES[policy](monkeypatch, tmp_path)
-    second = found(export, policy(), tmp_path / "cache")
+    second = made(export, policy(), tmp_path / "cache")
     assert export.calls == 2
     assert second.path != first.path
-    assert found(export, policy(), tmp_path / "cache").path == second.path
+    assert made(export, policy(), tmp_path / "cache").path == second.path
     assert export.calls == 2
     # No content shows it: without the answer this case would prove nothing.
     assert once._key(exporters.export, policy(), {"inputs": INPUTS}) == content
@@ -172,9 +153,9 @@ RUNS: list[int] = []
 
 
 def test_a_hit_costs_one_run(export: Counter, tmp_path: Path) -> None:
-    found(export, Counted(), tmp_path)
+    made(export, Counted(), tmp_path)
     RUNS.clear()
-    found(export, Counted(), tmp_path)
+    made(export, Counted(), tmp_path)
     assert (len(RUNS), export.calls) == (1, 1)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from cached_cases import in_two_processes
+from cached_cases import INPUTS, Counter, in_two_processes
 from torch import nn
 
 import exporters
@@ -23,11 +23,10 @@ from examples.tiny_pi0 import tiny_pi0
 from exporters.bundles import Export
 from exporters.caching import cached as once
 from exporters.caching.fingerprint import Fingerprint
-from pytest_reflex import InputSpec, TorchRunner
+from pytest_reflex import TorchRunner
 from pytest_reflex.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[3]
-INPUTS = [InputSpec("x", (1, 4))]
 NOBODY = 65534
 
 
@@ -54,20 +53,6 @@ def made(cache: Path, export: Callable[..., Any] = exporters.export, **options: 
 
 
 # What is found again though it was used
-
-
-class Counter:
-    """An export function that counts; no key hears of the count, as what pickle keeps of it is a name."""
-
-    def __init__(self, export: Callable[..., Export]) -> None:
-        self.export, self.calls = export, 0
-
-    def __reduce__(self) -> str:
-        return "Counter"
-
-    def __call__(self, *arguments: Any, **options: Any) -> Export:
-        self.calls += 1
-        return self.export(*arguments, **options)
 
 
 def test_a_policy_of_transformers_that_was_exported_is_found_again(tmp_path: Path) -> None:
