@@ -74,7 +74,7 @@ TEXT: dict[str, dict[str, Any]] = {
     "Nystromformer": {"num_landmarks": 4, "segment_means_seq_len": 8},
     "MobileBert": {"embedding_size": 16},
     "XLMRoberta": {"max_position_embeddings": 66},
-    "Squeezebert": {"embedding_size": 32},
+    "SqueezeBert": {"embedding_size": 32},
     "ModernBert": {},
     "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "GPTNeoX": {},
@@ -108,6 +108,9 @@ VISION: dict[str, dict[str, Any]] = {
         **SEEN,
         "patch_size": 4,
         "embed_dim": 16,
+        "num_attention_heads": None,
+        "hidden_size": None,
+        "num_hidden_layers": None,
         "depths": [1, 1],
         "num_heads": [2, 2],
         "window_size": 4,
@@ -134,9 +137,8 @@ def _of_config(name: str, special: dict[str, Any], model: str = "Model") -> nn.M
         )
         return transformers.T5EncoderModel(config)
     config_class = getattr(transformers, f"{name}Config")
-    config = config_class(**{**SMALL, **special})
-    if name == "Squeezebert":
-        name = "SqueezeBert"
+    told = {**SMALL, **special}
+    config = config_class(**{key: value for key, value in told.items() if value is not None})
     return getattr(transformers, f"{name}{model}")(config)
 
 

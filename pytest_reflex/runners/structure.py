@@ -55,12 +55,11 @@ def named(value: object, asked: Sequence[str] | None, inputs: Iterable[str]) -> 
         raise StructureError(
             f"returned a {type(value).__name__} without a tensor in it; use call= to return one"
         )
-    if asked is None:
-        taken = set(inputs)
-        apart = [".".join((f"{way[0]}_out", *way[1:])) for way in ways]
-        names = [other if name in taken else name for name, other in zip(names, apart, strict=True)]
-    else:
-        names = _renamed(list(asked), value, ways)
+    taken = set(inputs)
+    apart = [".".join((f"{way[0]}_out", *way[1:])) for way in ways]
+    told = [other if name in taken else name for name, other in zip(names, apart, strict=True)]
+    # A bundle asks for the names that it was exported with.
+    names = told if asked is None or list(asked) == told else _renamed(list(asked), value, ways)
     # Of two outputs of one name, one would never be compared.
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
