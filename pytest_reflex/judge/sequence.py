@@ -118,12 +118,14 @@ def check_sequence(
     free_truth = Recurrent(truth, states)
     free_tested = Recurrent(tested, states, candidate) if loop is None else Whole(loop)
     floored: settings.CheckOptions = {**options, "floor": told.floor or True}
-    free = check(free_truth, free_tested, inputs=sequences, name=f"{tested.name}, free-running", **floored)
+    name = f"{tested.name}, free-running"
+    free = _told(check, free_truth, free_tested, inputs=sequences, name=name, **floored)
     recorded = free_truth.seen[: len(sequences)]
 
     forced_truth, forced_tested = Recurrent(truth, {}), Recurrent(tested, {}, candidate)
     led = [_led(given, gave, states) for given, gave in zip(sequences, recorded, strict=True)]
-    forced = check(forced_truth, forced_tested, inputs=led, name=f"{tested.name}, forced", **options)
+    name = f"{tested.name}, forced"
+    forced = _told(check, forced_truth, forced_tested, inputs=led, name=name, **options)
 
     count = len(next(iter(recorded[0].values())))
     if forced.passed and free.passed:
@@ -131,6 +133,15 @@ def check_sequence(
     wrong, seen = (free, free_tested.seen) if forced.passed else (forced, forced_tested.seen)
     begins, output = _begins(recorded, seen, wrong)
     return SequenceResult(forced, free, count, begins, _cause(wrong, forced.passed, begins, output))
+
+
+def _told(check: Callable[..., ParityResult], *sides: Runner, **options: Any) -> ParityResult:
+    """The result, also of a ``check`` that raises it: the cause needs both."""
+    try:
+        return check(*sides, **options)
+    except ParityError as error:
+        result: ParityResult = error.result
+        return result
 
 
 class Whole(Recurrent):

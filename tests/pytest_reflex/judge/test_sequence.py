@@ -14,6 +14,7 @@ from torch import nn
 from exporters import export, open_bundle
 from pytest_reflex.errors import InputError, ParityError, RunnerError
 from pytest_reflex.inputs import InputSpec
+from pytest_reflex.judge.check import check
 from pytest_reflex.judge.sequence import SequenceResult, check_sequence
 from pytest_reflex.runners import TorchRunner
 from pytest_reflex.runners.base import RunnerBase
@@ -189,6 +190,22 @@ def test_a_state_output_that_is_another_is_a_wrong_step(made: tuple[Any, ...]) -
     result = check_sequence(policy, candidate, states=states, steps=STEPS, inputs=inputs)
     assert result.begins == 0
     assert result.cause.startswith(f"a step itself is wrong, from step 0 on, in {new!r}")
+
+
+def test_a_check_that_raises_is_heard_to_the_end(made: tuple[Any, ...]) -> None:
+    policy, where, inputs, states = made
+    seen = []
+
+    def raising(*sides: Any, **options: Any) -> Any:
+        seen.append(check(*sides, **options))
+        return seen[-1].require()
+
+    runner = open_bundle(where).runner("CPUExecutionProvider")
+    candidate = Wrong(runner, gave=lambda _, out: {**out, "action": -out["action"]})
+    given: dict[str, Any] = {"states": states, "steps": STEPS, "inputs": inputs}
+    result = check_sequence(policy, candidate, check=raising, **given)
+    assert seen == [result.free, result.forced]
+    assert result.begins == 0
 
 
 HAND_OVERS: dict[str, Callable[[int, list[Arrays]], Arrays]] = {
