@@ -112,7 +112,8 @@ def check_sequence(
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
         raise InputError(f"steps is {steps!r}; give a whole number of at least 2, or no state is handed on")
     told = settings.of_call(options, "check")
-    tested, truth = candidate_runner(candidate, told.provider), reference_runner(reference, candidate)
+    tested = candidate_runner(candidate, told.provider)
+    truth = reference_runner(reference, candidate, apart=True)
     sequences = _sequences(inputs_for(inputs, truth, candidate), states, steps, told)
 
     free_truth = Recurrent(truth, states)

@@ -102,15 +102,18 @@ def candidate_runner(candidate: Any, provider: str) -> Runner:
     raise ReflexError(f"candidate is a {kind}; give a runner, the path of an .onnx file, or a bundle")
 
 
-def reference_runner(reference: Any, candidate: Any) -> Runner:
-    """The reference as a runner; the candidate knows best how to call the model it was made from."""
+def reference_runner(reference: Any, candidate: Any, *, apart: bool = False) -> Runner:
+    """The reference as a runner; the candidate knows best how to call the model it was made from.
+
+    ``apart`` is as for :class:`~pytest_reflex.runners.TorchRunner`.
+    """
     if isinstance(reference, Runner):
         return reference
     if isinstance(candidate, Candidate):
         return candidate.reference_runner(reference)
     torch = sys.modules.get("torch")  # no module is given by someone who has not imported it
     if torch is not None and isinstance(reference, torch.nn.Module):
-        return TorchRunner(reference)
+        return TorchRunner(reference, apart=apart)
     kind = type(reference).__name__
     raise ReflexError(f"reference is a {kind}; give a runner or an nn.Module (TorchRunner(f) for a function)")
 

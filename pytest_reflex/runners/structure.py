@@ -34,17 +34,20 @@ def leaves(value: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
         yield from leaves(part, (*path, name))
 
 
-def named(value: object, asked: Sequence[str] | None, inputs: Iterable[str]) -> dict[str, object]:
+def named(
+    value: object, asked: Sequence[str] | None, inputs: Iterable[str] = (), *, apart: bool = False
+) -> dict[str, object]:
     """What a module returned, by name.
 
-    One tensor is ``output``; of a plain tuple or list the first is ``output_0``. An output that has the name
-    of an input, ``hidden`` say, becomes ``hidden_out``: a graph has one value of one name.
+    One tensor is ``output``; of a plain tuple or list the first is ``output_0``.
 
     Args:
         value: what it returned.
         asked: names for every tensor, or for what is at the top; a mapping must have just these, in this
             order.
         inputs: names of the inputs.
+        apart: whether an output that has the name of an input, ``hidden`` say, becomes ``hidden_out``, as in
+            a graph, which has one value of one name.
 
     Raises:
         StructureError: nothing is in it, the names do not fit, or two would be one.
@@ -56,10 +59,12 @@ def named(value: object, asked: Sequence[str] | None, inputs: Iterable[str]) -> 
             f"returned a {type(value).__name__} without a tensor in it; use call= to return one"
         )
     taken = set(inputs)
-    apart = [".".join((f"{way[0]}_out", *way[1:])) for way in ways]
-    told = [other if name in taken else name for name, other in zip(names, apart, strict=True)]
-    # A bundle asks for the names that it was exported with.
-    names = told if asked is None or list(asked) == told else _renamed(list(asked), value, ways)
+    others = [".".join((f"{way[0]}_out", *way[1:])) for way in ways]
+    told = [other if name in taken else name for name, other in zip(names, others, strict=True)]
+    if asked is None:
+        names = told if apart else names
+    else:  # a bundle asks for the names that it was exported with
+        names = told if list(asked) == told else _renamed(list(asked), value, ways)
     # Of two outputs of one name, one would never be compared.
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

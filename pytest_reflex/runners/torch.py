@@ -35,6 +35,7 @@ class TorchRunner(RunnerBase):
         states: gives what the module's loop holds after each denoising step, called with the module and
             then the inputs by keyword; by default the steps are not seen.
         name: for people; by default the class or the function.
+        apart: whether an output that has the name of an input has ``_out`` after it, as in a graph.
 
     Attributes:
         drew_random: whether any run since opening moved one of torch's random generators.
@@ -50,6 +51,7 @@ class TorchRunner(RunnerBase):
         outputs: Sequence[str] | None = None,
         states: Callable[..., Sequence[torch.Tensor]] | None = None,
         name: str | None = None,
+        apart: bool = False,
     ) -> None:
         if not callable(model):
             raise RunnerError(
@@ -62,6 +64,7 @@ class TorchRunner(RunnerBase):
         self._call = call
         self._outputs = None if outputs is None else tuple(outputs)
         self._states = states
+        self._apart = apart
         self._model: torch.nn.Module | None = None
         self._training: list[tuple[torch.nn.Module, bool]] = []
 
@@ -290,7 +293,7 @@ class TorchRunner(RunnerBase):
         """Call what is to be called, and name every tensor that it returns."""
         bound = self._bound(model)
         try:
-            outputs = named(bound(**arguments(bound, tensors)), self._outputs, tensors)
+            outputs = named(bound(**arguments(bound, tensors)), self._outputs, tensors, apart=self._apart)
         except StructureError as error:
             raise RunnerError(f"{self.name} {error}") from error
         return {name: self._tensor(name, value) for name, value in outputs.items()}

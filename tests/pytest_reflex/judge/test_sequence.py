@@ -245,9 +245,9 @@ def test_rounding_that_grows_is_no_fault_of_the_hand_over(tmp_path: Path) -> Non
 
     inputs = [InputSpec("x", (1, 3)), InputSpec("h", (1, 3), meaning=Uniform(0.2, 0.8))]
     # The candidate rounds otherwise: one more and one less.
-    policy = Chaos()
+    policy = TorchRunner(Chaos(), apart=True)
     candidate = Wrong(
-        TorchRunner(Chaos()),
+        TorchRunner(Chaos(), apart=True),
         gave=lambda _, out: {**out, "h_out": np.nextafter(out["h_out"], np.float32(0), dtype=np.float32)},
     )
     result = check_sequence(policy, candidate, states={"h": "h_out"}, steps=STEPS, inputs=inputs)
@@ -275,14 +275,18 @@ def test_what_makes_no_sequence_is_refused(made: tuple[Any, ...], more: dict[str
 
 def test_a_runner_says_which_state_is_missing_or_how_many_steps_differ() -> None:
     policy = Policy(nn.GRUCell).eval()
+
+    def step() -> TorchRunner:
+        return TorchRunner(policy, apart=True)
+
     x, h = np.zeros((3, 1, 5), np.float32), np.zeros((1, 8), np.float32)
-    with Recurrent(TorchRunner(policy), {"hidden": "hidden_out"}) as runner:
+    with Recurrent(step(), {"hidden": "hidden_out"}) as runner:
         assert runner.run({"x": x, "hidden": h})["action"].shape == (3, 1, 3)
         with pytest.raises(RunnerError, match="no input is named 'hidden', which is a state"):
             runner.run({"x": x})
     said = "no output is named 'next', which is the next state; its outputs are action, hidden_out"
-    with Recurrent(TorchRunner(policy), {"hidden": "next"}) as runner, pytest.raises(RunnerError, match=said):
+    with Recurrent(step(), {"hidden": "next"}) as runner, pytest.raises(RunnerError, match=said):
         runner.run({"x": x, "hidden": h})
     said = r"its inputs have \[2, 3\] steps"
-    with Recurrent(TorchRunner(policy), {}) as runner, pytest.raises(RunnerError, match=said):
+    with Recurrent(step(), {}) as runner, pytest.raises(RunnerError, match=said):
         runner.run({"x": x, "hidden": np.zeros((2, 1, 8), np.float32)})

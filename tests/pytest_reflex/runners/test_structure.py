@@ -39,8 +39,10 @@ def cache() -> DynamicCache:
     return made
 
 
-def names(value: object, asked: list[str] | None = None, inputs: tuple[str, ...] = ()) -> list[str]:
-    return list(named(value, asked, inputs))
+def names(
+    value: object, asked: list[str] | None = None, inputs: tuple[str, ...] = (), *, apart: bool = False
+) -> list[str]:
+    return list(named(value, asked, inputs, apart=apart))
 
 
 @pytest.mark.parametrize(
@@ -89,10 +91,13 @@ def test_names_are_for_every_tensor_or_for_what_is_at_the_top() -> None:
         names({"y": A}, ["z"])
 
 
-def test_an_output_that_has_the_name_of_an_input_is_told_from_it() -> None:
-    assert names({"y": A, "h": B}, None, ("x", "h")) == ["y", "h_out"]
+def test_an_output_that_has_the_name_of_an_input_is_told_from_it_in_a_graph() -> None:
+    value = {"y": A, "h": B}
+    assert names(value, None, ("x", "h"), apart=True) == ["y", "h_out"]
+    assert names(value, None, ("x", "h")) == ["y", "h"]
+    assert names(value, ["y", "h_out"], ("x", "h")) == ["y", "h_out"]
     way = {"past": [{"key": A}]}
-    assert names(way, None, ("past.0.key",)) == ["past_out.0.key"]
+    assert names(way, None, ("past.0.key",), apart=True) == ["past_out.0.key"]
 
 
 @pytest.mark.parametrize("value", [{"a.0": A, "a": [B]}, {0: A, "0": B}], ids=["nested", "keys"])
