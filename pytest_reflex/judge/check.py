@@ -371,10 +371,10 @@ def _verdict(
 
 
 def _repeated(fixtures: Fixtures) -> list[str]:
-    """A note where given fixtures are the same, and so count as one."""
+    """A note where given fixtures are the same but for rounding, and so count as one."""
     if fixtures.distinct == fixtures.count:
         return []
-    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; those alike count as one"]
+    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; near copies count as one"]
 
 
 def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:

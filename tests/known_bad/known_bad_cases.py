@@ -448,11 +448,30 @@ def named_alike(*names: Any) -> Callable[[Path], Runner]:
     return lambda work: TorchRunner(nn.Identity, call, outputs=given, name="candidate")
 
 
-def one_recorded(work: Path) -> RecordedRunner:
-    work.mkdir(parents=True, exist_ok=True)
-    fixture = make_fixture(SPECS, 0, 0)
-    save_recording(work / "one.safetensors", [(fixture, honest(fixture))] * 5, [spec.name for spec in SPECS])
-    return RecordedRunner(work / "one.safetensors")
+def near_copies(share: float) -> list[Arrays]:
+    """Fixture 3 five times, its state and noise each time larger by such a share."""
+    fixture = make_fixture(SPECS, 0, 3)
+    return [
+        {n: a if a.dtype == bool else (a * (1 + share * i)).astype(a.dtype) for n, a in fixture.items()}
+        for i in range(5)
+    ]
+
+
+def one_bit_apart() -> list[Arrays]:
+    """Fixture 0 five times, the last bit of one element turned in all but the first."""
+    given = [make_fixture(SPECS, 0, 0) for _ in range(5)]
+    for idx, fixture in enumerate(given[1:]):
+        fixture["noise"].view(np.int32)[0, idx, 0] ^= 1
+    return given
+
+
+def recorded_of(fixtures: Sequence[Arrays]) -> Callable[[Path], RecordedRunner]:
+    def made(work: Path) -> RecordedRunner:
+        work.mkdir(parents=True, exist_ok=True)
+        save_recording(work / "r.safetensors", [(f, honest(f)) for f in fixtures], [s.name for s in SPECS])
+        return RecordedRunner(work / "r.safetensors")
+
+    return made
 
 
 def flip_last_byte(path: Path) -> None:
@@ -676,7 +695,14 @@ CASES: Final = {
              candidate=lambda work: OnnxRunner(model()),
              judging={"inputs": [make_fixture(SPECS, 0, 0)] * 5}),
         Case("error_settings__one_fixture_recorded_five_times", strict=True, judging=steered.ITS_OWN,
-             source=one_recorded, candidate=lambda work: OnnxRunner(model())),
+             source=recorded_of(near_copies(0)), candidate=lambda work: OnnxRunner(model())),
+        Case("error_settings__one_fixture_recorded_five_times_a_bit_apart", strict=True,
+             judging=steered.ITS_OWN, source=recorded_of(one_bit_apart()),
+             candidate=lambda work: OnnxRunner(model())),
+        Case("error_settings__five_recordings_within_rounding", strict=True, judging=steered.ITS_OWN,
+             source=recorded_of(near_copies(1e-7)), candidate=lambda work: OnnxRunner(model())),
+        Case("error_settings__five_fixtures_a_ten_thousandth_apart", strict=True,
+             candidate=lambda work: OnnxRunner(model()), judging={"inputs": near_copies(1e-4)}),
         Case("error_bundle__weights_of_another_folder", model(),
              damage=steered.session(model_external_initializers_file_folder_path="/elsewhere")),
         Case("error_bundle__a_file_of_a_session_s_own", model(),
@@ -687,8 +713,6 @@ CASES: Final = {
         Case("error_settings__zero_fixtures", model(), judging={"fixtures": 0}, recorded=0),
         Case("error_settings__strict_with_one_fixture", model(), judging={"fixtures": 1}, recorded=1,
              strict=True),
-        Case("error_settings__strict_with_one_fixture_five_times", strict=True, candidate=computed(honest),
-             judging={"inputs": [make_fixture(SPECS, 0, 0)] * 5}),
         Case("error_settings__more_floors_than_an_output_has", judging={"threshold": "1e30x floor"},
              candidate=computed(honest)),
         Case("error_runner__two_outputs_of_one_name", candidate=named_alike("actions", "ids", "actions")),
