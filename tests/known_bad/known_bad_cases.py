@@ -426,6 +426,43 @@ def stateful(kind: str) -> Callable[[Path], Runner]:
     return lambda work: TorchRunner(Stateful(kind), name="reference")
 
 
+class Weighed(nn.Module):
+    """The policy with a weight that is one."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = honest({name: tensor.numpy() for name, tensor in inputs.items()})
+        given = {name: torch.from_numpy(array) for name, array in made.items()}
+        return {**given, "actions": given["actions"] * self.weight}
+
+
+class Wrapped(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **inputs: torch.Tensor) -> Any:
+        return self.inner(**inputs)
+
+
+WEIGHED: Final = Weighed(nn.Parameter(torch.ones(())))
+
+
+def same_weights() -> Weighed:
+    return Weighed(nn.Parameter(WEIGHED.weight.data))
+
+
+def in_torch(model: Callable[[], nn.Module] | nn.Module, *call: Any) -> Callable[[Path], Runner]:
+    return lambda work: TorchRunner(model, *call)
+
+
+def wrapped(work: Path) -> Runner:
+    return TorchRunner(Wrapped(WEIGHED))
+
+
 def onnx_file(name: str, same: bool = True) -> Callable[[Path], Runner]:
     def made(work: Path) -> Runner:
         path = work / name
@@ -624,6 +661,15 @@ CASES: Final = {
              candidate=onnx_file("other.onnx", same=False)),
         Case("fail_reference__a_recording_judged_by_itself", source=recorded_candidate,
              candidate=recorded_candidate),
+        Case("fail_reference__a_module_judged_by_itself", source=in_torch(WEIGHED),
+             candidate=in_torch(WEIGHED)),
+        Case("fail_reference__a_module_judged_by_what_loads_it", source=in_torch(WEIGHED),
+             candidate=in_torch(lambda: WEIGHED)),
+        Case("fail_reference__a_module_in_two_wrappers", source=wrapped, candidate=wrapped),
+        Case("fail_reference__the_same_weights_in_another_module", source=in_torch(WEIGHED),
+             candidate=lambda work: TorchRunner(same_weights())),
+        Case("fail_reference__one_function_that_loads_both", source=in_torch(same_weights, Weighed.forward),
+             candidate=in_torch(same_weights, Weighed.forward)),
         # power
         Case("fail_power__a_ten_millionth_of_the_wrong_sign", strict=True, truth=small(1e-7),
              model=actions(node("Mul", ["true_actions", "share"], "actions"), share=np.float32(-1e-7))),
@@ -689,6 +735,11 @@ CASES: Final = {
              source=steered.flow("own"), candidate=steered.halves()),
         Case("fail_reference__a_way_of_the_policy_inside_that_nobody_asks", strict=True,
              judging=steered.ITS_OWN, source=steered.flow("around"), candidate=steered.halves()),
+        Case("fail_threshold__a_way_of_its_own_beside_a_plain_file", judging={"inputs": steered.INPUTS},
+             source=steered.flow("own"), candidate=steered.plain_file),
+        Case("fail_reference__a_way_of_the_policy_inside_beside_a_plain_file", strict=True,
+             judging={"inputs": steered.INPUTS}, source=steered.flow("around"),
+             candidate=steered.plain_file),
         Case("error_runner__a_way_of_its_own_that_takes_no_inputs", judging=steered.ITS_OWN,
              source=steered.flow("own of a batch"), candidate=steered.halves()),
         Case("error_settings__one_fixture_given_five_times", strict=True,
