@@ -145,7 +145,8 @@ def require_enough(count: int, strict: bool) -> None:
     """
     if strict and count < FEWEST_STRICT:
         raise SettingsError(
-            f"fixtures: {count} that differ are too few for strict; give {FEWEST_STRICT} or more"
+            f"fixtures: {count} that differ by more than rounding are too few for strict; give "
+            f"{FEWEST_STRICT} or more"
         )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
@@ -20,6 +21,29 @@ if TYPE_CHECKING:
     from pytest_reflex.runners.rounded import Arithmetic, Spared
 
     Array = np.ndarray[Any, Any]
+
+
+# What policies call the whole of what they do, the plainest first.
+_SAMPLERS: Final = ("sample_actions", "predict_action_chunk", "select_action")
+
+
+def samplers_of(model: object) -> list[str]:
+    """The samplers that a policy has, by name."""
+    import torch
+
+    held = {name: getattr(model, name, None) for name in _SAMPLERS}
+    return [name for name, own in held.items() if callable(own) and not isinstance(own, torch.nn.Module)]
+
+
+def forward_runner(model: torch.nn.Module, *, apart: bool = False) -> TorchRunner:
+    """A module that is asked by its ``forward``, as nobody says how else; doubted where it has a sampler."""
+    runner, kind = TorchRunner(model, apart=apart), type(model).__name__
+    runner.doubted_by = lambda model, _: [
+        f"{kind} was asked by its forward and has a {name} too, and the candidate does not say which it was "
+        f"made from; give TorchRunner(policy) for the first, TorchRunner(policy, policy.{name}) for the other"
+        for name in samplers_of(model)[:1]
+    ]
+    return runner
 
 
 class TorchRunner(RunnerBase):
@@ -67,6 +91,7 @@ class TorchRunner(RunnerBase):
         self._apart = apart
         self._model: torch.nn.Module | None = None
         self._training: list[tuple[torch.nn.Module, bool]] = []
+        self._ran: Callable[[], torch.nn.Module | None] = lambda: None
 
     @property
     def model(self) -> torch.nn.Module | None:
@@ -107,7 +132,7 @@ class TorchRunner(RunnerBase):
         model = self._load()
         self._require_float32(model)
         self._training = [(module, module.training) for module in model.modules()]
-        self._model = model
+        self._model, self._ran = model, weakref.ref(model)
         self.drew_random = False
         model.eval()
 
@@ -206,6 +231,17 @@ class TorchRunner(RunnerBase):
     def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
         """See :class:`~pytest_reflex.runners.base.HasDoubts`."""
         return [] if self.doubted_by is None else self.doubted_by(self.model, specs)
+
+    def same_model(self, other: object) -> bool:
+        """See :class:`~pytest_reflex.runners.base.HasModel`."""
+        from pytest_reflex.runners.one_model import same_call, same_module
+
+        if not isinstance(other, TorchRunner) or type(self).run is not type(other).run:
+            return False
+        ours, theirs = self._ran(), other._ran()
+        # What is loaded anew each time, by the same function, is one too.
+        one = ours is not None and theirs is not None and same_module(ours, theirs)
+        return (one or same_call(self._given, other._given)) and same_call(self._call, other._call)
 
     def close(self) -> None:
         # Flag by flag: train() may be overridden, and submodules may differ from their parents.
