@@ -126,6 +126,9 @@ def main() -> None:
     parser.add_argument(
         "--tests", nargs="+", default=[], help="only tests below these; no last word on survivors"
     )
+    parser.add_argument(
+        "--quick", type=float, help="only so many seconds of tests for each; no last word on survivors"
+    )
     parser.add_argument("--jobs", type=int, choices=(1, 2), default=2, help="mutants at a time")
     parser.add_argument("--again", action="store_true", help="judge anew those that survived")
     parser.add_argument("--work", type=Path, default=ROOT / "demo" / "judge_mutants")
@@ -143,8 +146,8 @@ def main() -> None:
         f"{sum(map(len, by_file.values()))} mutants, {len(chosen)} chosen, {len(left)} to be judged",
         flush=True,
     )
-    if options.tests and options.out:
-        parser.error("--out: a table of what survived some of the tests says nothing; leave out --tests")
+    if _is_a_look(options) and options.out:
+        parser.error("--out: a table of what survived some tests says nothing; leave out --tests and --quick")
     if left:
         _judge(left, kept, options)
     judged = [Judged(m, end, why.get(m.key, "")) for m in chosen if (end := kept.end(m)) is not None]
@@ -169,6 +172,11 @@ def main() -> None:
 def _is_open(mutant: Mutant, kept: Kept, why: dict[tuple[str, str, str, str], str], again: bool) -> bool:
     end = kept.end(mutant)
     return end is None or (again and end.end == "survived" and mutant.key not in why)
+
+
+def _is_a_look(options: argparse.Namespace) -> bool:
+    """Whether only some tests are asked, so that what survives them has not survived."""
+    return bool(options.tests) or options.quick is not None
 
 
 def _judge(left: Sequence[Mutant], kept: Kept, options: argparse.Namespace) -> None:
@@ -199,14 +207,17 @@ def _judge(left: Sequence[Mutant], kept: Kept, options: argparse.Namespace) -> N
                     raise
 
         files = [file for file in test_files() if file.startswith(tuple(options.tests or [""]))]
-        judge = Judge(each(files, lambda bench, file: _known(bench, file, work)))
+        judge = Judge(each(files, lambda bench, file: _known(bench, file, work)), options.quick)
         for test in judge.failed:
             print(f"fails on the honest tree, and kills nothing: {test}", flush=True)
         print(f"{len(judge.seconds)} tests in {sum(judge.seconds.values()):.0f} s", flush=True)
 
+        for bench in made:
+            bench.collect(files)
+
         def judged(bench: Bench, mutant: Mutant) -> None:
             end = judge.judge(bench, mutant)
-            kept.keep(mutant, end, lasting=not options.tests or end.end != "survived")
+            kept.keep(mutant, end, lasting=not _is_a_look(options) or end.end != "survived")
             print(f"{time.monotonic() - begin:6.0f} s {_shown(Judged(mutant, end))}", flush=True)
 
         each(left, judged)

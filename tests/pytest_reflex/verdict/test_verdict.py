@@ -74,6 +74,15 @@ REFUSED = {
     ),
     "both nan": (with_both(changed(ACTIONS, (0, 0, 0), NAN)), "finite", "is nan (1 of 12"),
     "both inf": (with_both(changed(ACTIONS, (0, 0, 0), INF)), "finite", "is inf (1 of 12"),
+    "nan behind integers": (
+        replace(
+            GOOD,
+            reference={"ids": IDS, "actions": ACTIONS},
+            candidate={"ids": IDS, "actions": changed(ACTIONS, (0, 2, 1), NAN)},
+        ),
+        "finite",
+        "candidate actions[0, 2, 1] is nan",
+    ),
     "bfloat16 nan": (with_both(np.array([NAN], ml_dtypes.bfloat16)), "finite", "actions[0] is nan"),
     "integer": (with_candidate(ids=np.array([0, 1, 3])), "exact", "ids[2] is 3, reference has 2"),
     "too far": (
