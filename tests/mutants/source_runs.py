@@ -236,7 +236,9 @@ class Bench:
         self._collected = set(files)
         told = {"tests": None, "limits": {}, "ended": str(self._work / "ended")}
         with said.open("w") as file:
-            self._forks = self._client(sorted(self._collected), told, ["-x", "--tb=native"], {FORKS: str(place)}, file)
+            self._forks = self._client(
+                sorted(self._collected), told, ["-x", "--tb=native"], {FORKS: str(place)}, file
+            )
         while not place.exists():
             if self._forks.poll() is not None:
                 raise RuntimeError(f"no forks for the tests:\n{said.read_text()}")
@@ -479,6 +481,46 @@ class Judge:
             return ran
         files = list(dict.fromkeys(_file(test) for test in tests))
         return bench.pytest(files, tests, self._limits, "-x", seconds=seconds)
+
+
+def without_overlaps(mutants: Iterable[Mutant]) -> list[list[Mutant]]:
+    """The mutants in groups, as few as there may be, of which no two change the same text."""
+    groups: list[list[Mutant]] = []
+    for mutant in sorted(mutants, key=lambda m: (m.path, m.start, m.end)):
+        for group in groups:
+            if (group[-1].path, group[-1].end) < (mutant.path, mutant.start) or group[-1].path != mutant.path:
+                group.append(mutant)
+                break
+        else:
+            groups.append([mutant])
+    return groups
+
+
+def surviving(bench: Bench, mutants: Sequence[Mutant]) -> list[tuple[Mutant, End]]:
+    """Those of the mutants, which do not overlap, that all tests pass with, many of them in one tree.
+
+    A test that fails on the honest tree too says nothing.
+    """
+    begin = time.monotonic()
+    with contextlib.ExitStack() as changed:
+        for path, several in itertools.groupby(mutants, key=lambda m: m.path):
+            text = (bench.tree / path).read_bytes()
+            for mutant in sorted(several, key=lambda m: -m.start):
+                text = mutant.of(text)
+            changed.enter_context(bench.with_text(path, text))
+        ran = bench.pytest(test_files())
+        bad = [test for test, outcome in ran.outcomes.items() if outcome not in _GOOD]
+        if bad:
+            again = bench.pytest(dict.fromkeys(map(_file, bad)), bad)
+            bad = [test for test in bad if again.outcomes.get(test) not in _GOOD]
+    if bad:
+        honest = bench.pytest(dict.fromkeys(map(_file, bad)), bad)
+        bad = [test for test in bad if honest.outcomes.get(test) in _GOOD]
+    if ran.code in (*_DONE, pytest.ExitCode.TESTS_FAILED) and not bad:
+        seconds = round((time.monotonic() - begin) / len(mutants), 1)
+        return [(mutant, End("survived", "", 0, seconds)) for mutant in mutants]
+    half = len(mutants) // 2
+    return [one for part in (mutants[:half], mutants[half:]) if half for one in surviving(bench, part)]
 
 
 def _file(test: str) -> str:

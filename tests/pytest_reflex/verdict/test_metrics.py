@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pytest_reflex.verdict.metrics import PIECE, difference, ulp_distance
+from pytest_reflex.verdict.metrics import PIECE, difference, largest_difference, ulp_distance
 
 FLOATS = [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32), np.dtype(np.float64)]
 SIZES = st.integers(1, 40)
@@ -250,6 +250,7 @@ def test_a_large_array_has_the_figures_of_a_small_one():
     d, r, c = difference(reference, candidate), reference.astype(np.float64), candidate.astype(np.float64)
     apart = np.abs(r - c)
     assert d.worst_index == np.unravel_index(apart.argmax(), apart.shape)
+    assert largest_difference(reference, candidate) == d.max_abs_diff
     assert (d.max_abs_diff, d.scale) == (apart.max(), np.abs(r).max())
     assert (d.elements, d.unequal) == (r.size, np.count_nonzero(r != c))
     assert d.max_rel_diff == (apart / np.abs(r)).max()

@@ -212,6 +212,12 @@ def test_a_nan_fixture_shows_a_nan_and_not_the_largest_of_the_rest():
     assert run(nan, good).worst_fixture is run(good, nan).worst_fixture is nan
 
 
+def test_a_nan_and_no_figure_are_as_bad_and_the_first_of_them_is_shown():
+    nan, none = judge_fixture(0, REFUSED["nan"][0]), judge_fixture(1, REFUSED["missing"][0])
+    assert run(nan, none).worst_fixture is nan
+    assert run(none, nan).worst_fixture is none
+
+
 def test_a_nan_output_is_the_worst_whichever_comes_first():
     nan = changed(ACTIONS, (0, 0, 0), NAN)
     for names in (("a", "b"), ("b", "a")):
