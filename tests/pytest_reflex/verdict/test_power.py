@@ -84,6 +84,14 @@ def test_what_is_equal_to_the_bit_needs_no_bound():
     assert "swings by 0.0e+00" in judge_power(*judged(0, 1e-6), 1e-4, {}).doubted[0]
 
 
+def test_one_fixture_that_is_equal_to_the_bit_does_not_speak_for_the_others():
+    (equal,), swings = judged(1e-6, 0)
+    (off,), _ = judged(1e-6, 1e-9)
+    assert judge_power([equal, equal], swings, 1e-4, {}).doubted == []
+    assert judge_power([equal, off], swings, 1e-4, {}).doubted
+    assert judge_power([off, equal], swings, 1e-4, {}).doubted
+
+
 @pytest.mark.parametrize(
     ("unit", "bound", "verdict"),
     [(1e-6, 2e-6, "yes"), (1e-2, 2e-2, "doubted"), (3.0, 1e-5, "refused"), (1e-3, 3.0, "refused")],
