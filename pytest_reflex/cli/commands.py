@@ -14,7 +14,7 @@ import click
 from exporters.flow.schedule import LAYOUTS
 from exporters.graph.precisions import PRECISIONS
 from pytest_reflex._version import __version__
-from pytest_reflex.cli.families import OfFamilies, every_option, family_options
+from pytest_reflex.cli.families import OfFamilies, family_options, offered
 from pytest_reflex.cli.options import (
     api_key_option,
     judging_options,
@@ -82,8 +82,11 @@ def app() -> None:
 )
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
 @judging_options
+@click.pass_context
 @to_a_verdict
 def export(
+    context: click.Context,
+    /,
     model: str,
     out: Path,
     dynamic_batch: bool,
@@ -97,9 +100,12 @@ def export(
 
     name = registry.family_of(model)
     family = registry.family_named(name)
+    offer = offered(context.command)
+    if name in offer.left_out:
+        raise offer.left_out[name]
     given = {option: value for option, value in options.items() if value is not None}
     theirs = {option.name for option in family.options}
-    for option in every_option():
+    for option in offer.options.values():
         if option.name in given and option.name not in theirs:
             raise click.UsageError(f"{option.flag} was given, and {name} has no such choice")
     with Progress() as report_progress:

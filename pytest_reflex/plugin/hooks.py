@@ -40,11 +40,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("reflex", "parity of an ONNX export with its PyTorch reference")
     for name, setting in settings.RUN.items():
         text = setting.help_with_default
+        flag, *twin = setting.flags(name, "--reflex-")
+        kind = {"action": "store_true"} if setting.switch else {"metavar": setting.metavar}
         # No default but None: anything else would hide the ini file's value.
-        if setting.metavar is None:
-            group.addoption(f"--reflex-{name}", action="store_true", default=None, help=text)
-        else:
-            group.addoption(f"--reflex-{name}", metavar=setting.metavar, default=None, help=text)
+        given: dict[str, Any] = {"dest": f"reflex_{name}", "default": None}
+        group.addoption(flag, help=text, **given, **kind)
+        for no in twin:
+            group.addoption(no, action="store_false", help=f"the opposite of {flag}", **given)
         # Before pytest 9.2 an ini value has no union of types.
         type_ = setting.ini if pytest.version_tuple >= (9, 2) else "string"
         parser.addini(f"reflex_{name}", text, type=type_, default=None)  # type: ignore[arg-type]
