@@ -6,10 +6,12 @@ import ast
 import functools
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -316,3 +318,78 @@ def test_the_house_keeps_its_rules_and_an_arrow_downwards_keeps_them(house: Path
 )
 def test_an_import_is_seen(code: str, seen: set[str]) -> None:
     assert imported(ast.parse(code)) == seen
+
+
+# --- every test is run ----------------------------------------------------------------------------------
+
+
+def unfound(path: str, tree: ast.AST) -> list[str]:
+    """Tests that pytest does not find, ``line: name``, and what tells it to look away."""
+    found: set[ast.AST] = set()
+    named = re.fullmatch(r"test_\w+\.py", Path(path).name) is not None
+    for place in (tree, *(n for n in ast.iter_child_nodes(tree) if isinstance(n, ast.ClassDef))):
+        made = [n.name for n in ast.iter_child_nodes(place) if isinstance(n, ast.FunctionDef)]
+        ours = not isinstance(place, ast.ClassDef) or (
+            place.name.startswith("Test") and "__init__" not in made
+        )
+        if named and ours:
+            found |= set(ast.iter_child_nodes(place))
+    tests = (n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    lost = [
+        n
+        for n in tests
+        if n.name.startswith("test_") and (n not in found or isinstance(n, ast.AsyncFunctionDef))
+    ]
+    away = [
+        n
+        for n in ast.walk(tree)
+        if (isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n.id in LOOKING_AWAY)
+        or (isinstance(n, ast.FunctionDef) and n.name in LOOKING_AWAY)
+    ]
+    return [f"{n.lineno}: {n.id if isinstance(n, ast.Name) else n.name}" for n in (*lost, *away)]
+
+
+LOOKING_AWAY = {
+    "collect_ignore", "collect_ignore_glob", "__test__", "pytest_ignore_collect", "pytest_collect_file",
+    "pytest_pycollect_makeitem", "pytest_deselected", "pytest_itemcollected",
+}  # fmt: skip
+# Run as a file of its own, in every way in; and the files that hold tests.
+NO_TESTS = {"tests/known_bad/corpus.py": ["test_case"], "tests/mutants/source_runs.py": ["test_files"]}
+TESTS = {p.relative_to(ROOT).as_posix(): p for p in sorted((ROOT / "tests").rglob("*.py"))}
+
+
+@pytest.mark.parametrize("name", [n for n in TESTS if "node_modules" not in n])
+def test_every_test_is_where_pytest_finds_it(name: str) -> None:
+    lost = unfound(name, parsed(TESTS[name]))
+    assert [where.partition(": ")[2] for where in lost] == NO_TESTS.get(name, []), lost
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "lost"),
+    [
+        ("tests/test_it.py", "def test_a(): pass\nclass TestB:\n    def test_b(self): pass", []),
+        ("tests/it_test.py", "def test_a(): pass", ["1: test_a"]),
+        ("tests/its_cases.py", "class TestB:\n    def test_b(self): pass", ["2: test_b"]),
+        ("tests/test_it.py", "def outer():\n    def test_a(): pass", ["2: test_a"]),
+        ("tests/test_it.py", "if find_spec('lerobot'):\n    def test_a(): pass", ["2: test_a"]),
+        ("tests/test_it.py", "class Several:\n    def test_a(self): pass", ["2: test_a"]),
+        (
+            "tests/test_it.py",
+            "class TestB:\n    def __init__(self): pass\n    def test_a(self): pass",
+            ["3: test_a"],
+        ),
+        ("tests/test_it.py", "async def test_a(): pass", ["1: test_a"]),
+        ("tests/conftest.py", "collect_ignore = ['test_it.py']", ["1: collect_ignore"]),
+        ("tests/test_it.py", "__test__ = False", ["1: __test__"]),
+    ],
+)
+def test_a_test_that_nobody_runs_is_seen(path: str, code: str, lost: list[str]) -> None:
+    assert unfound(path, ast.parse(code)) == lost
+
+
+def test_the_configuration_leaves_no_test_out() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]
+    assert told["ini_options"]["addopts"] == ["-ra", "--strict-markers", "--strict-config"]
+    assert told["ini_options"]["testpaths"] == ["tests"]
+    which = {"norecursedirs", "python_files", "python_classes", "python_functions", "collect_imported_tests"}
+    assert not which & told["ini_options"].keys()
