@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import configparser
-import contextlib
 import functools
 import io
 import itertools
