@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.runners.memory import release_mapped
 from pytest_reflex.verdict import machine
+from pytest_reflex.verdict.naming import call_line, only_pair
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +42,7 @@ class TorchRunner(RunnerBase):
         drew_random: whether any run since opening moved one of torch's random generators.
         doubted_by: what says in words, of the model and of the inputs that somebody else specified, where its
             model means something else; by default nothing does.
+        matched: the one input it was given, and what its model calls its one input, where these differ.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class TorchRunner(RunnerBase):
         self.name = name or str(getattr(model, "__name__", type(model).__name__))
         self.drew_random = False
         self.doubted_by: Callable[[Any, Sequence[InputSpec]], Sequence[str]] | None = None
+        self.matched: dict[str, str] = {}
         self._given = model
         self._call = call
         self._outputs = None if outputs is None else tuple(outputs)
@@ -119,9 +123,8 @@ class TorchRunner(RunnerBase):
         except ReflexError:
             raise
         except Exception as error:
-            raise RunnerError(
-                f"{self.name} failed on inputs {', '.join(inputs)}: {first_line(error)}"
-            ) from error
+            said = first_line(error) + self._misnamed(inputs)
+            raise RunnerError(f"{self.name} failed on inputs {', '.join(inputs)}: {said}") from error
         after = self._random_state()
         self.drew_random |= any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
         return self._arrays(outputs)
@@ -226,6 +229,7 @@ class TorchRunner(RunnerBase):
             "device": str(self._device()),
             "threads": torch.get_num_threads(),
             "drew_random": self.drew_random,
+            **({"matched": dict(self.matched)} if self.matched else {}),
             "machine": {**machine.here(), "torch_capability": torch.backends.cpu.get_cpu_capability()},
             "versions": {"torch": str(torch.__version__)},
         }
@@ -259,9 +263,23 @@ class TorchRunner(RunnerBase):
     def _bound(self, model: torch.nn.Module) -> Callable[..., Outputs]:
         import functools
 
-        if self._call is None:
-            return model
-        return self._call if model is self._given else functools.partial(self._call, model)
+        if self._call is not None:
+            return self._call if model is self._given else functools.partial(self._call, model)
+        taken = _required(model.forward)
+
+        def by_name(**tensors: torch.Tensor) -> Outputs:
+            if taken is not None and (pair := only_pair(tensors, taken)) is not None:
+                self.matched = dict([pair])
+                tensors = {pair[1]: tensors[pair[0]]}
+            return cast("Outputs", model(**tensors))
+
+        return by_name
+
+    def _misnamed(self, inputs: Mapping[str, Array]) -> str:
+        """What to write where the module has other names for its inputs; empty where it has these."""
+        taken = _required(self._model.forward) if self._call is None and self._model is not None else None
+        line = "" if taken is None else call_line(list(inputs), taken)
+        return f"; name the inputs {', '.join(taken or ())}, or give {line}" if line else ""
 
     def _device(self) -> torch.device:
         import itertools
@@ -337,3 +355,14 @@ class TorchRunner(RunnerBase):
             wrong = f"output {name!r} is bfloat16, which numpy does not know"
             raise RunnerError(f"{self.name}: {wrong}; install ml_dtypes, or return .float()") from error
         return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+
+
+def _required(function: Callable[..., object]) -> list[str] | None:
+    """The names of what a function has to be given; None where it takes any name."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind in (p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
+        return None
+    return [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
