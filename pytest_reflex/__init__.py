@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.judge.check import check
     from pytest_reflex.result import ParityResult
-    from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner
+    from pytest_reflex.runners import FunctionRunner, OnnxRunner, RecordedRunner, TorchRunner
     from pytest_reflex.settings import ParityOptions
 
 _T = TypeVar("_T")
 
 __all__ = [
+    "FunctionRunner",
     "InputSpec",
     "OnnxRunner",
     "ParityError",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "FunctionRunner": "pytest_reflex.runners",
     "InputSpec": "pytest_reflex.inputs",
     "OnnxRunner": "pytest_reflex.runners",
     "ParityError": "pytest_reflex.errors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -98,8 +99,9 @@ def candidate_runner(candidate: Any, provider: str) -> Runner:
         if not path.is_file():  # said before the reference has run for an hour
             raise RunnerError(f"candidate {path} does not exist; give the path of an .onnx file")
         return OnnxRunner(path, provider=provider)
-    kind = type(candidate).__name__
-    raise ReflexError(f"candidate is a {kind}; give a runner, the path of an .onnx file, or a bundle")
+    raise ReflexError(
+        f"candidate is {_said(candidate)}; give a runner, the path of an .onnx file, or a bundle"
+    )
 
 
 def reference_runner(reference: Any, candidate: Any) -> Runner:
@@ -111,8 +113,17 @@ def reference_runner(reference: Any, candidate: Any) -> Runner:
     torch = sys.modules.get("torch")  # no module is given by someone who has not imported it
     if torch is not None and isinstance(reference, torch.nn.Module):
         return TorchRunner(reference)
-    kind = type(reference).__name__
-    raise ReflexError(f"reference is a {kind}; give a runner or an nn.Module (TorchRunner(f) for a function)")
+    raise ReflexError(
+        f"reference is {_said(reference)}; give an nn.Module, a runner, or FunctionRunner(f) for a function "
+        "of named inputs"
+    )
+
+
+def _said(given: object) -> str:
+    """What was given, in words: a class is named as one, and a function by its name."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}, not one of it"
+    return f"the function {given.__name__}" if inspect.isroutine(given) else f"a {type(given).__name__}"
 
 
 def provider_asked(runner: Runner, provider: str) -> str:

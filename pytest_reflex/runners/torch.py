@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.runners.memory import release_mapped
+from pytest_reflex.runners.named import named_outputs
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.naming import call_line, only_pair
 
@@ -57,6 +58,11 @@ class TorchRunner(RunnerBase):
         if not callable(model):
             raise RunnerError(
                 f"model is a {type(model).__name__}; give an nn.Module or a function that returns one"
+            )
+        if isinstance(model, type):
+            raise RunnerError(
+                f"model is the class {model.__name__}, which would have other weights each time it is "
+                "opened; give one of it, or a function that loads its weights"
             )
         self.name = name or str(getattr(model, "__name__", type(model).__name__))
         self.drew_random = False
@@ -307,54 +313,38 @@ class TorchRunner(RunnerBase):
     def _named(self, outputs: object) -> Mapping[str, object]:
         import torch
 
-        if isinstance(outputs, Mapping):
-            names = tuple(str(name) for name in outputs)
-            self._require_unlike(names)
-            if self._outputs not in (None, names):
-                should = list(self._outputs or ())
-                raise RunnerError(f"{self.name} returned {list(names)}; its outputs should be {should}")
-            return dict(zip(names, outputs.values(), strict=True))
-        if isinstance(outputs, torch.Tensor):
-            given = {"output": outputs}
-        elif isinstance(outputs, tuple | list):
-            given = {f"output_{i}": value for i, value in enumerate(outputs)}
-        else:
-            raise RunnerError(
-                f"{self.name} returned a {type(outputs).__name__}; return tensors, or use call="
-            )
-        names = tuple(given) if self._outputs is None else self._outputs
-        self._require_unlike(names)
-        if len(names) != len(given):
-            raise RunnerError(
-                f"{self.name} returned {len(given)} outputs; {len(names)} are named: {list(names)}"
-            )
-        return dict(zip(names, given.values(), strict=True))
+        return named_outputs(self.name, outputs, self._outputs, (torch.Tensor,))
 
     def _arrays(self, outputs: object) -> dict[str, Array]:
         return {name: self._array(name, value) for name, value in self._named(outputs).items()}
 
-    def _require_unlike(self, names: Sequence[str]) -> None:
-        """Two outputs of one name would be one, and the other never compared."""
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise RunnerError(f"{self.name}: two outputs are named {twice!r}; give each a name of its own")
-
     def _array(self, name: str, value: object) -> Array:
-        import numpy as np
         import torch
 
         if not isinstance(value, torch.Tensor):
             wrong = f"output {name!r} is a {type(value).__name__}"
             raise RunnerError(f"{self.name}: {wrong}, not a tensor; use call= to return tensors only")
-        tensor = value.detach().cpu()
-        if tensor.dtype != torch.bfloat16:
-            return np.array(tensor.numpy())
-        try:
-            import ml_dtypes
-        except ImportError as error:
-            wrong = f"output {name!r} is bfloat16, which numpy does not know"
-            raise RunnerError(f"{self.name}: {wrong}; install ml_dtypes, or return .float()") from error
-        return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+        return array_of(self.name, name, value)
+
+
+def array_of(who: str, name: str, tensor: torch.Tensor) -> Array:
+    """A tensor as an array of its own.
+
+    Raises:
+        RunnerError: it is bfloat16, and ml_dtypes is not installed.
+    """
+    import numpy as np
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if tensor.dtype != torch.bfloat16:
+        return np.array(tensor.numpy())
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        wrong = f"output {name!r} is bfloat16, which numpy does not know"
+        raise RunnerError(f"{who}: {wrong}; install ml_dtypes, or return .float()") from error
+    return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
 
 
 def _required(function: Callable[..., object]) -> list[str] | None:
