@@ -171,6 +171,11 @@ class OnnxRunner(RunnerBase):
             self.close()
             raise
 
+    @property
+    def stated_inputs(self) -> tuple[tuple[str, str, Sequence[int | str | None]], ...]:
+        """Name, dtype and sizes of each input that has to be given, once it is open."""
+        return tuple(self._required)
+
     def _learn_names(self, session: onnxruntime.InferenceSession) -> None:
         """Asked once: each answer of a session is made anew, and a robot's every run would wait for it."""
         try:

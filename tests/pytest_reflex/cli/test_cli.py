@@ -495,8 +495,7 @@ def test_export_replaces_nothing_but_a_bundle(
     [
         (
             "{file}",
-            "--model is '{file}', and this bundle was made from a plain module; "
-            "give module:name or file.py:name",
+            "--model is '{file}', a Python file; say what in it: {file}:NAME",
         ),
         ("{file}:arm", "--model is '{file}:arm', and {file} has no 'arm'"),
         ("none.py:policy", "--model is 'none.py:policy', and there is no file none.py"),
@@ -554,7 +553,7 @@ def test_help_is_no_error(flag: str, reflex: Reflex) -> None:
 
 @pytest.mark.parametrize(
     ("group", "names"),
-    [([], ["export", "locate", "report", "serve", "validate"]), (["validate"], ["export", "serve"])],
+    [([], ["export", "locate", "report", "serve", "validate"]), (["validate"], ["export", "onnx", "serve"])],
 )
 def test_no_command_is_an_error_that_shows_the_commands(
     group: list[str], names: list[str], reflex: Reflex
