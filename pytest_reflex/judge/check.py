@@ -27,7 +27,7 @@ from pytest_reflex.judge.input_dependence import (
     silent_inputs,
     unequal_bits,
 )
-from pytest_reflex.judge.naming import Named, matched_notes
+from pytest_reflex.judge.naming import Named, side_notes
 from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, judge_reference, random_numbers
 from pytest_reflex.judge.sides import Candidate, Sides, changed, known_inputs, sides_of
 from pytest_reflex.judge.trajectory import trajectory_errors
@@ -363,7 +363,7 @@ def _verdict(
         candidate={**run.facts, "live_inputs": dependence.live},
         notes=(
             *_repeated(fixtures),
-            *matched_notes(truth.facts, run.facts),
+            *side_notes(truth.facts, run.facts),
             *dependence.notes,
             *(() if terms.strict else (doubt.said for doubt in found)),
         ),

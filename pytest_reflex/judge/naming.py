@@ -40,9 +40,14 @@ class Named:
         return {pair[1]: outputs[pair[0]]}
 
 
-def matched_notes(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
-    """What was matched for want of another, in words."""
+def side_notes(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
+    """What was done to a side without being asked for it, in words."""
     found = [
+        f"{side.get('name')} was in training mode; it was judged in eval mode, as a robot runs it"
+        for side in (reference, candidate)
+        if side.get("was_training")
+    ]
+    found += [
         f"the one input {given!r} is {taken!r} to {side.get('name')}"
         for side in (reference, candidate)
         for given, taken in dict(side.get("matched") or {}).items()

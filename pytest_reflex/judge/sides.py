@@ -15,6 +15,7 @@ from pytest_reflex.errors import InputError, ReflexError, RunnerError, SettingsE
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner
 from pytest_reflex.runners.base import said_by
+from pytest_reflex.verdict.naming import near_path
 
 
 @runtime_checkable
@@ -97,7 +98,9 @@ def candidate_runner(candidate: Any, provider: str) -> Runner:
                 f"candidate {path} is a directory; open it with exporters.open_bundle({str(path)!r})"
             )
         if not path.is_file():  # said before the reference has run for an hour
-            raise RunnerError(f"candidate {path} does not exist; give the path of an .onnx file")
+            raise RunnerError(
+                f"candidate {path} does not exist{near_path(path)}; give the path of an .onnx file"
+            )
         return OnnxRunner(path, provider=provider)
     raise ReflexError(
         f"candidate is {_said(candidate)}; give a runner, the path of an .onnx file, or a bundle"

@@ -13,7 +13,7 @@ from pytest_reflex.runners.external_data import external_places
 from pytest_reflex.runners.opened_files import OpenedFiles
 from pytest_reflex.settings import PROVIDERS, provider_name
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.naming import call_line, only_pair
+from pytest_reflex.verdict.naming import call_line, near_path, only_pair
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,7 +125,8 @@ class OnnxRunner(RunnerBase):
             return
         if isinstance(self._model, Path) and not self._model.is_file():
             wrong = "is a directory" if self._model.is_dir() else "does not exist"
-            raise RunnerError(f"{self._model} {wrong}; give the path of an .onnx file")
+            near = "" if self._model.is_dir() else near_path(self._model)
+            raise RunnerError(f"{self._model} {wrong}{near}; give the path of an .onnx file")
         try:
             import onnxruntime
         except ImportError as error:
@@ -269,6 +270,12 @@ class OnnxRunner(RunnerBase):
             places = set() if graph[4:8] == _ORT_FORMAT else external_places(graph)
             beside = {place: home / place for place in sorted(places)}
             lost = [place for place, path in beside.items() if not path.is_file()]
+            # A path that leads elsewhere is for ONNX Runtime to refuse.
+            if lost and not beside[lost[0]].exists() and ".." not in Path(lost[0]).parts:
+                raise RunnerError(
+                    f"{beside[lost[0]]} does not exist, and {self.name} takes its weights from it; put it "
+                    "there, where the export wrote it"
+                )
             files = OpenedFiles({**{name: beside[name] for name in beside if name not in lost}, **own})
         except ValueError as error:
             return OpenedFiles(own), f"where its weights are cannot be read ({error})"

@@ -235,6 +235,7 @@ class TorchRunner(RunnerBase):
             "device": str(self._device()),
             "threads": torch.get_num_threads(),
             "drew_random": self.drew_random,
+            **({"was_training": True} if self._trained_otherwise() else {}),
             **({"matched": dict(self.matched)} if self.matched else {}),
             "machine": {**machine.here(), "torch_capability": torch.backends.cpu.get_cpu_capability()},
             "versions": {"torch": str(torch.__version__)},
@@ -260,11 +261,26 @@ class TorchRunner(RunnerBase):
 
         parameters = [("parameter", name, p) for name, p in model.named_parameters()]
         for what, name, tensor in (*parameters, *(("buffer", name, b) for name, b in model.named_buffers())):
+            if tensor.is_meta:
+                raise RunnerError(
+                    f"{self.name}: {what} {name} is on the meta device, so it has a shape and no values; "
+                    "load the weights before the check"
+                )
             # A float64 buffer is more exact than asked, not less.
             exact = tensor.dtype == torch.float32 or (tensor.dtype == torch.float64 and what == "buffer")
             if tensor.is_floating_point() and not exact:
                 wrong = f"{what} {name} is {tensor.dtype}"
                 raise RunnerError(f"{self.name}: {wrong}; the reference is float32, call .float()")
+
+    def _trained_otherwise(self) -> bool:
+        """Whether a module that computes otherwise while training was in that mode when it was opened."""
+        from torch.nn.modules.batchnorm import _NormBase
+        from torch.nn.modules.dropout import _DropoutNd
+
+        return any(
+            training and (isinstance(module, _NormBase) or (isinstance(module, _DropoutNd) and module.p > 0))
+            for module, training in self._training
+        )
 
     def _bound(self, model: torch.nn.Module) -> Callable[..., Outputs]:
         import functools

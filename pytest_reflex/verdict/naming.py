@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -36,6 +38,15 @@ def unknown(what: str, names: Sequence[str], known: Iterable[str]) -> str:
     good = list(known)
     said = ", ".join(f"{name!r}{did_you_mean(name, good)}" for name in names)
     return f"unknown {what}{'s' if len(names) > 1 else ''} {said}"
+
+
+def near_path(path: Path) -> str:
+    """``" (did you mean 'checkpoints/pi0'?)"``, of what lies where a path leads that is none; or empty."""
+    try:
+        there = [str(path.with_name(name)) for name in sorted(os.listdir(path.parent))]
+    except (OSError, ValueError):
+        return ""
+    return did_you_mean(str(path), there)
 
 
 def only_pair(given: Iterable[str], taken: Iterable[str]) -> tuple[str, str] | None:
