@@ -26,11 +26,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     import difflib
 
     good = list(known)
-    plain = name.lower().lstrip("-").replace("-", "_")
-    bare = {each.lower().lstrip("-").replace("-", "_"): each for each in good}
+    plain, bare = _bare(name), {_bare(each): each for each in good}
     elsewhere = _ELSEWHERE.get(plain)
     found = [elsewhere] if elsewhere in bare else difflib.get_close_matches(plain, bare, 1)
     return f" (did you mean {bare[found[0]]!r}?)" if found else ""
+
+
+def _bare(name: str) -> str:
+    return name.lower().lstrip("-").replace("-", "_").removeprefix("reflex_")
 
 
 def unknown(what: str, names: Sequence[str], known: Iterable[str]) -> str:

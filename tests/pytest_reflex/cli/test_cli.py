@@ -272,6 +272,14 @@ NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5"
 
 MISTAKES = {
     "unknown command": (["judge"], "no such command 'judge'; see `reflex -h`"),
+    "near option": (
+        [*VALIDATE, "--treshold"],
+        "no such option '--treshold' (did you mean '--threshold'?); see `reflex validate export -h`",
+    ),
+    "option of others": (
+        [*VALIDATE, "--atol"],
+        "no such option '--atol' (did you mean '--threshold'?); see `reflex validate export -h`",
+    ),
     "unknown option": ([*VALIDATE, "--fast"], "no such option '--fast'; see `reflex validate export -h`"),
     "no model": (VALIDATE[:3], "missing option '--model'; see `reflex validate export -h`"),
     "no bundle named": (VALIDATE[:2], "missing argument 'DIR'; see `reflex validate export -h`"),
