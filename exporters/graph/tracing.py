@@ -12,6 +12,7 @@ import gc
 import io
 import logging
 import sys
+import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,25 @@ def converted(traced: Traced) -> ir.Model:
     name_axes(model, traced.free)
     brief_metadata(model)
     return model
+
+
+def with_lines(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The same method, whose lines torch writes into the graph: it does so of code that is named ``forward``.
+
+    What is not written in Python stays as it is.
+    """
+    function = getattr(method, "__func__", None)
+    if not isinstance(function, types.FunctionType):
+        return method
+    named = types.FunctionType(
+        function.__code__.replace(co_name="forward"),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    named.__kwdefaults__ = function.__kwdefaults__
+    return types.MethodType(named, method.__self__)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

@@ -124,9 +124,57 @@ def export(
     return made.result, f"Bundle: {out}"
 
 
-@app.group()
+class _Validate(click.Group):
+    """``reflex validate model.onnx`` is short for ``reflex validate onnx model.onnx``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not set(args) & set(self.commands) and any(given.lower().endswith(".onnx") for given in args):
+            args = ["onnx", *args]
+        return super().parse_args(ctx, args)
+
+
+@app.group(cls=_Validate)
 def validate() -> None:
     """Judge a candidate against the PyTorch policy."""
+
+
+@validate.command("onnx")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@model_option
+@click.option(
+    "--inputs", metavar="NAME", help="What is drawn: a list of InputSpec, as module:name or file.py:name."
+)
+@judging_options
+@click.pass_context
+@to_a_verdict
+def validate_onnx(
+    context: click.Context, /, file: Path, model: str, inputs: str | None, **judging: Any
+) -> Judged:
+    """Judge a plain FILE.onnx against the PyTorch policy; `reflex validate FILE.onnx` does the same.
+
+    MODEL is module:name or file.py:name. Without --inputs, floats and bools are drawn in the shapes that the
+    graph states.
+    """
+    require_draws(context, model)
+    from pytest_reflex.cli.reference import script_inputs, script_reference
+    from pytest_reflex.judge.check import check
+    from pytest_reflex.runners import OnnxRunner, RecordedRunner
+    from pytest_reflex.runners.graph_inputs import graph_inputs
+
+    with Progress() as report_progress:
+        reference = script_reference(model)
+        candidate = OnnxRunner(file, provider=judging["provider"])
+        below, given = "", None
+        if inputs is not None:
+            given = script_inputs(inputs)
+        elif not isinstance(reference, RecordedRunner):
+            given = graph_inputs(candidate)
+            drawn = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in given)
+            below = f"Inputs: {drawn}, as the graph states them; --inputs says what they stand for"
+        result = check(
+            reference, candidate, inputs=given, name=str(file), progress=report_progress, **judging
+        )
+    return result, below
 
 
 @validate.command("export")

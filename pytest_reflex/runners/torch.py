@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +12,7 @@ from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.runners.memory import release_mapped
 from pytest_reflex.runners.structure import StructureError, arguments, named
 from pytest_reflex.verdict import machine
+from pytest_reflex.verdict.naming import call_line, only_pair
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +67,7 @@ class TorchRunner(RunnerBase):
         drew_random: whether any run since opening moved one of torch's random generators.
         doubted_by: what says in words, of the model and of the inputs that somebody else specified, where its
             model means something else; by default nothing does.
+        matched: the one input it was given, and what its model calls its one input, where these differ.
     """
 
     def __init__(
@@ -81,9 +84,15 @@ class TorchRunner(RunnerBase):
             raise RunnerError(
                 f"model is a {type(model).__name__}; give an nn.Module or a function that returns one"
             )
+        if isinstance(model, type):
+            raise RunnerError(
+                f"model is the class {model.__name__}, which would have other weights each time it is "
+                "opened; give one of it, or a function that loads its weights"
+            )
         self.name = name or str(getattr(model, "__name__", type(model).__name__))
         self.drew_random = False
         self.doubted_by: Callable[[Any, Sequence[InputSpec]], Sequence[str]] | None = None
+        self.matched: dict[str, str] = {}
         self._given = model
         self._call = call
         self._outputs = None if outputs is None else tuple(outputs)
@@ -147,9 +156,8 @@ class TorchRunner(RunnerBase):
         except ReflexError:
             raise
         except Exception as error:
-            raise RunnerError(
-                f"{self.name} failed on inputs {', '.join(inputs)}: {first_line(error)}"
-            ) from error
+            said = first_line(error) + self._misnamed(inputs)
+            raise RunnerError(f"{self.name} failed on inputs {', '.join(inputs)}: {said}") from error
         after = self._random_state()
         self.drew_random |= any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
         return self._arrays(outputs)
@@ -265,6 +273,8 @@ class TorchRunner(RunnerBase):
             "device": str(self._device()),
             "threads": torch.get_num_threads(),
             "drew_random": self.drew_random,
+            **({"was_training": True} if self._trained_otherwise() else {}),
+            **({"matched": dict(self.matched)} if self.matched else {}),
             "machine": {**machine.here(), "torch_capability": torch.backends.cpu.get_cpu_capability()},
             "versions": {"torch": str(torch.__version__)},
         }
@@ -289,18 +299,39 @@ class TorchRunner(RunnerBase):
 
         parameters = [("parameter", name, p) for name, p in model.named_parameters()]
         for what, name, tensor in (*parameters, *(("buffer", name, b) for name, b in model.named_buffers())):
+            if tensor.is_meta:
+                raise RunnerError(
+                    f"{self.name}: {what} {name} is on the meta device, so it has a shape and no values; "
+                    "load the weights before the check"
+                )
             # A float64 buffer is more exact than asked, not less.
             exact = tensor.dtype == torch.float32 or (tensor.dtype == torch.float64 and what == "buffer")
             if tensor.is_floating_point() and not exact:
                 wrong = f"{what} {name} is {tensor.dtype}"
                 raise RunnerError(f"{self.name}: {wrong}; the reference is float32, call .float()")
 
+    def _trained_otherwise(self) -> bool:
+        """Whether a module that computes otherwise while training was in that mode when it was opened."""
+        from torch.nn.modules.batchnorm import _NormBase
+        from torch.nn.modules.dropout import _DropoutNd
+
+        return any(
+            training and (isinstance(module, _NormBase) or (isinstance(module, _DropoutNd) and module.p > 0))
+            for module, training in self._training
+        )
+
     def _bound(self, model: torch.nn.Module) -> Callable[..., Any]:
         import functools
 
-        if self._call is None:
-            return model
-        return self._call if model is self._given else functools.partial(self._call, model)
+        if self._call is not None:
+            return self._call if model is self._given else functools.partial(self._call, model)
+        return model
+
+    def _misnamed(self, inputs: Mapping[str, Array]) -> str:
+        """What to write where the module has other names for its inputs; empty where it has these."""
+        taken = _required(self._model.forward) if self._call is None and self._model is not None else None
+        line = "" if taken is None else call_line(list(inputs), taken)
+        return f"; name the inputs {', '.join(taken or ())}, or give {line}" if line else ""
 
     def _device(self) -> torch.device:
         import itertools
@@ -329,7 +360,11 @@ class TorchRunner(RunnerBase):
         """Call what is to be called, and name every tensor that it returns."""
         bound = self._bound(model)
         try:
-            outputs = named(bound(**arguments(bound, tensors)), self._outputs, tensors, apart=self._apart)
+            given = arguments(bound, tensors)
+            taken = _required(model.forward) if self._call is None else None
+            if taken is not None and (pair := only_pair(given, taken)) is not None:
+                self.matched, given = dict([pair]), {pair[1]: given[pair[0]]}
+            outputs = named(bound(**given), self._outputs, tensors, apart=self._apart)
         except StructureError as error:
             raise RunnerError(f"{self.name} {error}") from error
         return {name: self._tensor(name, value) for name, value in outputs.items()}
@@ -346,15 +381,36 @@ class TorchRunner(RunnerBase):
         raise RunnerError(f"{self.name}: {wrong}, not a tensor; use call= to return tensors only")
 
     def _array(self, name: str, value: object) -> Array:
-        import numpy as np
-        import torch
 
-        tensor = self._tensor(name, value).detach().cpu()
-        if tensor.dtype != torch.bfloat16:
-            return np.array(tensor.numpy())
-        try:
-            import ml_dtypes
-        except ImportError as error:
-            wrong = f"output {name!r} is bfloat16, which numpy does not know"
-            raise RunnerError(f"{self.name}: {wrong}; install ml_dtypes, or return .float()") from error
-        return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+        return array_of(self.name, name, self._tensor(name, value))
+
+
+def array_of(who: str, name: str, tensor: torch.Tensor) -> Array:
+    """A tensor as an array of its own.
+
+    Raises:
+        RunnerError: it is bfloat16, and ml_dtypes is not installed.
+    """
+    import numpy as np
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if tensor.dtype != torch.bfloat16:
+        return np.array(tensor.numpy())
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        wrong = f"output {name!r} is bfloat16, which numpy does not know"
+        raise RunnerError(f"{who}: {wrong}; install ml_dtypes, or return .float()") from error
+    return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+
+
+def _required(function: Callable[..., object]) -> list[str] | None:
+    """The names of what a function has to be given; None where it takes any name."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind in (p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
+        return None
+    return [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
