@@ -393,3 +393,9 @@ def test_the_configuration_leaves_no_test_out() -> None:
     assert told["ini_options"]["testpaths"] == ["tests"]
     which = {"norecursedirs", "python_files", "python_classes", "python_functions", "collect_imported_tests"}
     assert not which & told["ini_options"].keys()
+
+
+def test_a_link_to_an_environment_is_ignored_as_the_environment_is() -> None:
+    """A pattern with a slash at its end is for directories alone: a link that is committed replaces them."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    assert {".venv*", "node_modules"} <= set(ignored)
