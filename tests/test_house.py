@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import functools
 import io
+import itertools
 import os
 import re
 import shutil
@@ -158,12 +160,109 @@ def test_the_judge_knows_no_maker(name: str) -> None:
     assert makers == set() or name.startswith("pytest_reflex.cli.")
 
 
+def spelt(node: ast.AST) -> str:
+    """The text of an expression of constants, up to its first gap; empty for anything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return spelt(node.left) + spelt(node.right)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(itertools.takewhile(bool, map(spelt, node.values)))
+    return ""
+
+
+def modules_in_strings(tree: ast.AST) -> set[str]:
+    """The modules of the house that a file names in a string, whoever imports what is named so."""
+    whole = {spelt(node) for node in ast.walk(tree)}
+    begun = {
+        spelt(node).rpartition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.JoinedStr, ast.BinOp))
+    }
+    return {name for name in whole | begun if name in FILES and "." in name}
+
+
+@functools.cache
+def layers() -> list[set[str]]:
+    """The rooms as the linter is told them, the top first."""
+    told = configparser.ConfigParser()
+    told.read(ROOT / ".importlinter")
+    lines = told["importlinter:contract:house"]["layers"].split("\n")
+    return [set(line.replace("|", " ").split()) for line in lines if line.strip()]
+
+
+def layer(name: str) -> tuple[int, str]:
+    """Which layer a module is in, and its room there; the packages' own files are above all."""
+    rooms = [
+        (at, room)
+        for at, several in enumerate(layers())
+        for room in several
+        if f"{name}.".startswith(f"{room}.")
+    ]
+    return rooms[0] if rooms else (-1, name)
+
+
+def arrows_upwards(name: str, tree: ast.AST) -> set[str]:
+    """The modules in a file's strings that stand in a room above its own, or beside it."""
+    own = layer(name)
+    return {
+        there
+        for there in modules_in_strings(tree)
+        if layer(there)[0] < own[0] or (layer(there)[0] == own[0] and layer(there)[1] != own[1])
+    }
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_name_becomes_a_module_in_one_place(name: str) -> None:
     """What is imported by a string the linter does not see; the packages' own names are such strings too."""
     calls = [node for node in ast.walk(parsed(FILES[name])) if isinstance(node, ast.Call) and node.args]
     named = [call for call in calls if ast.unparse(call.args[0]).lstrip("f'\"").startswith("exporters.")]
     assert named == [] or name in ("exporters.bundle.registry", "exporters")
+    assert arrows_upwards(name, parsed(FILES[name])) == set() or name == "exporters.bundle.registry"
+
+
+def test_the_one_place_names_the_families_and_no_other_room() -> None:
+    found = arrows_upwards("exporters.bundle.registry", parsed(FILES["exporters.bundle.registry"]))
+    assert found
+    assert {layer(there)[1] for there in found} == {"exporters.families"}
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "importlib.import_module('{}')",
+        "from importlib import import_module as load\nload('{}')",
+        "__import__('{}')",
+        "def f():\n    return sys.modules['{}']",
+        "pkgutil.resolve_name('{}')",
+        "HOMES = {{'x': '{}'}}\nimportlib.import_module(HOMES['x'])",
+        "importlib.import_module(f'{}.{{name}}')",
+        "importlib.import_module('{}.' + name)",
+        "importlib.import_module('{}'[:-1] + 'x' if x else '{}')",
+        "importlib.import_module(name='{}')",
+    ],
+)
+def test_a_string_that_points_upwards_is_seen(spelling: str) -> None:
+    for here, there in (
+        ("pytest_reflex.judge.check", "pytest_reflex.cli"),
+        ("pytest_reflex.judge.check", "pytest_reflex.plugin.hooks"),
+        ("pytest_reflex.verdict.gates", "exporters.bundles"),
+        ("exporters.graph.tracing", "exporters.bundle.store"),
+        ("exporters.bundle.store", "exporters.families"),
+        ("exporters.families.pi0", "exporters.caching.cached"),  # beside it
+    ):
+        tree = ast.parse(spelling.format(there, there))
+        assert arrows_upwards(here, tree) == {there}
+        assert arrows_upwards(there, ast.parse(spelling.format(here, here))) == set() or "caching" in there
+    assert (
+        arrows_upwards("exporters.graph.tracing", ast.parse("'exporters' 'pytest_reflex.families', 'x.y'"))
+        == set()
+    )
+
+
+def test_a_name_in_pieces_is_one() -> None:
+    tree = ast.parse("importlib.import_module('exporters.' + 'families' + '.pi0')")
+    assert "exporters.families.pi0" in arrows_upwards("exporters.graph.tracing", tree)
 
 
 @pytest.mark.parametrize(("package", "most"), [("pytest_reflex", 14), ("exporters", 11)])
