@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 
 import onnx
 import onnx_ir as ir
@@ -42,7 +43,8 @@ class TracedOnce:
     def trace_halves(self, flow: FlowPolicy, example: Example, loop: Loop) -> Iterator[Traced | ir.Model]:
         seen = (flow, example.tensors(), dict(example.free), loop.noise, loop.times[0])
         # What traces and converts is seen too: a test may have planted something there.
-        key = Fingerprint().add((seen, MAKERS)).hexdigest()
+        makers = [{n: v for n, v in vars(m).items() if isinstance(v, FunctionType)} for m in MAKERS]
+        key = Fingerprint().add((seen, makers)).hexdigest()
         files = [self._directory / f"{key}.{half}.onnx" for half in ("prefix", "step")]
         with FileLock(self._directory / f"{key}.lock"):
             if all(file.exists() for file in files):
