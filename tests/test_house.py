@@ -452,8 +452,12 @@ LOOKING_AWAY = {
     "collect_ignore", "collect_ignore_glob", "__test__", "pytest_ignore_collect", "pytest_collect_file",
     "pytest_pycollect_makeitem", "pytest_deselected", "pytest_itemcollected",
 }  # fmt: skip
-# Run as a file of its own, in every way in; and the files that hold tests.
-NO_TESTS = {"tests/known_bad/corpus.py": ["test_case"], "tests/mutants/source_runs.py": ["test_files"]}
+# Run as a file of its own, in every way in; a method; classes that a test asks about.
+NO_TESTS = {
+    "tests/known_bad/corpus.py": ["test_case"],
+    "tests/mutants/source_runs.py": ["test_files"],
+    "tests/pytest_reflex/plugin/test_skipped_modules.py": ["test_x", "test_x"],
+}
 TESTS = {p.relative_to(ROOT).as_posix(): p for p in sorted((ROOT / "tests").rglob("*.py"))}
 
 
