@@ -63,7 +63,7 @@ def app() -> None:
     """
 
 
-@app.command(cls=OfFamilies)
+@app.command(cls=OfFamilies, short_help="Export a policy to a bundle, proven first.")
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--layout", type=click.Choice(LAYOUTS), help="How the loop is carried  [default: the family's]")
@@ -126,7 +126,7 @@ def validate() -> None:
     """Judge a candidate against the PyTorch policy."""
 
 
-@validate.command("onnx")
+@validate.command("onnx", short_help="Judge a plain .onnx file.")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @model_option
 @click.option(
@@ -165,7 +165,7 @@ def validate_onnx(
     return result, below
 
 
-@validate.command("export")
+@validate.command("export", short_help="Judge a bundle.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_option
 @judging_options
@@ -188,7 +188,7 @@ def validate_export(context: click.Context, /, directory: Path, model: str, **ju
     return result, ""
 
 
-@validate.command("serve")
+@validate.command("serve", short_help="Judge a policy that is served.")
 @click.argument("url")
 @model_option
 @api_key_option
@@ -213,7 +213,7 @@ def validate_serve(
     return result, ""
 
 
-@app.command()
+@app.command(short_help="Serve a bundle to openpi's clients, proven first.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
@@ -240,7 +240,7 @@ def serve(directory: Path, **options: Any) -> int:
     return PASS
 
 
-@app.command("locate")
+@app.command("locate", short_help="Find the first module that computes something else.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_option
 @click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")
