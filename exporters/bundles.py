@@ -139,9 +139,11 @@ class Export(Bundle):
 
     Attributes:
         result: the verdict, or None when it was made with ``verify=False``.
+        replaced: in what it differs from the bundle whose place it took, in words; a note of the result too.
     """
 
     result: ParityResult | None = None
+    replaced: str = ""
 
     def _repr_html_(self) -> str:
         shown = self.result._repr_html_() if self.result is not None else "<p>not verified</p>"
