@@ -65,9 +65,12 @@ class Bundle(StoredBundle):
         """The bundle as a runner, whatever its layout."""
         return BundleRunner(self, provider=provider)
 
-    def reference_runner(self, model: Any) -> Runner:
-        """``model``, a policy of this bundle's family or a function that loads one, as the reference."""
-        return registry.reference_runner(self.stated, model)
+    def reference_runner(self, model: Any, steps: int | None = None) -> Runner:
+        """``model``, a policy of this bundle's family or a function that loads one, as the reference.
+
+        With ``steps``, so many are meant, whatever the policy says; see :func:`registry.reference_runner`.
+        """
+        return registry.reference_runner(self.stated, model, steps)
 
     def search(
         self,

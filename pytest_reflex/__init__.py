@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_reflex.errors import ParityError, ReflexError
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.judge.check import check
+    from pytest_reflex.judge.sequence import check_sequence
     from pytest_reflex.result import ParityResult
     from pytest_reflex.runners import FunctionRunner, OnnxRunner, RecordedRunner, TorchRunner
     from pytest_reflex.settings import ParityOptions
@@ -31,6 +32,7 @@ __all__ = [
     "TorchRunner",
     "__version__",
     "check",
+    "check_sequence",
     "parity",
 ]
 
@@ -44,6 +46,7 @@ _HOMES: Final = {
     "ReflexError": "pytest_reflex.errors",
     "TorchRunner": "pytest_reflex.runners",
     "check": "pytest_reflex.judge.check",
+    "check_sequence": "pytest_reflex.judge.sequence",
 }
 
 

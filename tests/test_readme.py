@@ -76,9 +76,9 @@ def test_the_own_policy_is_the_example_s() -> None:
 
 def test_the_pytest_options_are_those_there_are() -> None:
     rows = re.findall(r"^\| `(--reflex-[a-z-]+)[^`]*` \| `(\w+)` \|", README, re.MULTILINE)
-    expected = [(f"--reflex-{name}", f"reflex_{name}") for name in RUN]
-    assert rows == expected
-    assert set(re.findall(r"--reflex-[a-z-]+", README)) == {option for option, _ in expected}
+    flags = {name: setting.flags(name, "--reflex-") for name, setting in RUN.items()}
+    assert rows == [(flag, f"reflex_{name}") for name, (flag, *_) in flags.items()]
+    assert set(re.findall(r"--reflex-[a-z-]+", README)) == set().union(*flags.values())
 
 
 def test_the_command_s_options_are_those_there_are() -> None:

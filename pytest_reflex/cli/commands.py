@@ -14,8 +14,14 @@ import click
 from exporters.flow.schedule import LAYOUTS
 from exporters.graph.precisions import PRECISIONS
 from pytest_reflex._version import __version__
-from pytest_reflex.cli.families import OfFamilies, every_option, family_options
-from pytest_reflex.cli.options import api_key_option, judging_options, model_option, setting_option
+from pytest_reflex.cli.families import OfFamilies, family_options, offered
+from pytest_reflex.cli.options import (
+    api_key_option,
+    judging_options,
+    model_option,
+    setting_option,
+    steps_option,
+)
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import named_reference, require_draws
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
@@ -76,8 +82,11 @@ def app() -> None:
 )
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
 @judging_options
+@click.pass_context
 @to_a_verdict
 def export(
+    context: click.Context,
+    /,
     model: str,
     out: Path,
     dynamic_batch: bool,
@@ -91,9 +100,12 @@ def export(
 
     name = registry.family_of(model)
     family = registry.family_named(name)
+    offer = offered(context.command)
+    if name in offer.left_out:
+        raise offer.left_out[name]
     given = {option: value for option, value in options.items() if value is not None}
     theirs = {option.name for option in family.options}
-    for option in every_option():
+    for option in offer.options.values():
         if option.name in given and option.name not in theirs:
             raise click.UsageError(f"{option.flag} was given, and {name} has no such choice")
     with Progress() as report_progress:
@@ -168,10 +180,13 @@ def validate_onnx(
 @validate.command("export", short_help="Judge a bundle.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_option
+@steps_option
 @judging_options
 @click.pass_context
 @to_a_verdict
-def validate_export(context: click.Context, /, directory: Path, model: str, **judging: Any) -> Judged:
+def validate_export(
+    context: click.Context, /, directory: Path, model: str, steps: int | None, **judging: Any
+) -> Judged:
     """Judge the bundle DIR against the policy it was made from."""
     require_draws(context, model)
     from exporters.bundles import open_bundle
@@ -181,7 +196,7 @@ def validate_export(context: click.Context, /, directory: Path, model: str, **ju
         report_progress("digests", 0, 1)
         bundle = open_bundle(directory, to_judge=True)
         report_progress("digests", 1, 1)
-        reference, inputs = named_reference(bundle, model)
+        reference, inputs = named_reference(bundle, model, steps)
         result = check(
             reference, bundle, inputs=inputs, name=str(directory), progress=report_progress, **judging
         )
@@ -191,12 +206,19 @@ def validate_export(context: click.Context, /, directory: Path, model: str, **ju
 @validate.command("serve", short_help="Judge a policy that is served.")
 @click.argument("url")
 @model_option
+@steps_option
 @api_key_option
 @judging_options
 @click.pass_context
 @to_a_verdict
 def validate_serve(
-    context: click.Context, /, url: str, model: str, api_key: str | None, **judging: Any
+    context: click.Context,
+    /,
+    url: str,
+    model: str,
+    steps: int | None,
+    api_key: str | None,
+    **judging: Any,
 ) -> Judged:
     """Judge the policy served at URL, ws://HOST:PORT, against the policy it was made from.
 
@@ -207,7 +229,7 @@ def validate_serve(
     from pytest_reflex.judge.check import check
 
     served = open_served(url, api_key=api_key)
-    reference, inputs = named_reference(served, model)
+    reference, inputs = named_reference(served, model, steps)
     with Progress() as report_progress:
         result = check(reference, served, inputs=inputs, name=url, progress=report_progress, **judging)
     return result, ""

@@ -25,13 +25,16 @@ def require_draws(context: click.Context, model: str) -> None:
     """Refuse to be told what to draw where nothing is drawn."""
     if not model.endswith(".safetensors"):
         return
-    for name in ("fixtures", "seed"):
+    for name in ("fixtures", "seed", "steps"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name} was given, and a recording brings its own fixtures")
+            own = "steps" if name == "steps" else "fixtures"
+            raise click.UsageError(f"--{name} was given, and a recording brings its own {own}")
 
 
-def named_reference(bundle: Bundle | Served, model: str) -> tuple[Runner, Any]:
+def named_reference(bundle: Bundle | Served, model: str, steps: int | None = None) -> tuple[Runner, Any]:
     """The reference that ``--model`` names, and its inputs where it brings its own.
+
+    ``steps`` are those that are meant, where the command line says it.
 
     A policy is loaded when its runner opens and let go when it closes, before the candidate is opened.
     """
@@ -41,7 +44,7 @@ def named_reference(bundle: Bundle | Served, model: str) -> tuple[Runner, Any]:
         recording = RecordedRunner(model)
         return recording, recording.recorded()
     if bundle.family == "module" or _is_script(model):
-        runner = bundle.reference_runner(_imported(model))
+        runner = bundle.reference_runner(_imported(model), steps)
         runner.name = model
         return runner, None
     if model.endswith(".py"):
@@ -63,7 +66,7 @@ def named_reference(bundle: Bundle | Served, model: str) -> tuple[Runner, Any]:
     checkpoints.read_config(place)
     # Last, for it imports torch.
     family = registry.family_named(bundle.family)
-    runner = bundle.reference_runner(lambda: family.load(model))
+    runner = bundle.reference_runner(lambda: family.load(model), steps)
     runner.name = model
     return runner, None
 

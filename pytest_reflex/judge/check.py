@@ -28,7 +28,14 @@ from pytest_reflex.judge.input_dependence import (
     unequal_bits,
 )
 from pytest_reflex.judge.naming import Named, side_notes
-from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, judge_reference, random_numbers
+from pytest_reflex.judge.reference import (
+    Steadiness,
+    Watch,
+    again_runs,
+    judge_reference,
+    one_model,
+    random_numbers,
+)
 from pytest_reflex.judge.sides import Candidate, Sides, changed, known_inputs, sides_of
 from pytest_reflex.judge.trajectory import trajectory_errors
 from pytest_reflex.judge.variation import judge_variation
@@ -118,7 +125,11 @@ def check(
     run = _run_candidate(sides, drawn, truth, terms, report_progress)
     dependence = _input_dependence(sides.reference, drawn, run)
     called = name or sides.candidate.name
-    result = _verdict(called, drawn, terms, truth, run, dependence, changed(candidate, sides.candidate))
+    of_sides = {
+        "intact": changed(candidate, sides.candidate),
+        "reference": one_model(sides.reference, sides.candidate),
+    }
+    result = _verdict(called, drawn, terms, truth, run, dependence, of_sides)
     # After the verdict, which nothing of it can change.
     shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None
@@ -328,9 +339,12 @@ def _verdict(
     truth: _ReferenceRun,
     run: _CandidateRun,
     dependence: InputDependence,
-    changes: list[str],
+    of_sides: Mapping[str, list[str]],
 ) -> ParityResult:
-    """What the run's own gates answer, beside the fixtures that were judged as they ran."""
+    """What the run's own gates answer, beside the fixtures that were judged as they ran.
+
+    ``of_sides`` are reasons to refuse that no run shows, by gate.
+    """
     power = judge_power(run.results, truth.swings, terms.bound, dependence.effects)
     loosest = _loosest(run.results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
@@ -344,9 +358,9 @@ def _verdict(
         "inputs": dependence.unproven,
     }
     reasons = {
-        "intact": changes,
+        "intact": of_sides["intact"],
         "compared": _uncompared(run.results),
-        "reference": no_reference,
+        "reference": [*of_sides["reference"], *no_reference],
         "power": power.refused,
         "repeat": run.unrepeated,
         "inputs": dependence.dead,
@@ -375,10 +389,10 @@ def _verdict(
 
 
 def _repeated(fixtures: Fixtures) -> list[str]:
-    """A note where given fixtures are the same, and so count as one."""
+    """A note where given fixtures are the same but for rounding, and so count as one."""
     if fixtures.distinct == fixtures.count:
         return []
-    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; those alike count as one"]
+    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; near copies count as one"]
 
 
 def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:

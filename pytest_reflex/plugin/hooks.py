@@ -17,6 +17,7 @@ import pytest
 from pytest_reflex import settings
 from pytest_reflex.errors import ParityError, SettingsError
 from pytest_reflex.plugin.collector import Collector, Told, told_by
+from pytest_reflex.plugin.exits import WatchedExits
 from pytest_reflex.plugin.fixture import Parity
 from pytest_reflex.plugin.outcome import Outcome, is_parity_test, refuse, verdict_first
 from pytest_reflex.plugin.progress_line import line_for
@@ -25,6 +26,7 @@ _SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()
 _SETTINGS: Final = pytest.StashKey[settings.Settings]()
 _OUTCOME: Final = pytest.StashKey[Outcome]()
 _COLLECTOR: Final = pytest.StashKey[Collector]()
+_EXITS: Final = pytest.StashKey[WatchedExits]()
 # What a worker says when it ends, by the name that it has in xdist's message.
 _TOLD: Final = "reflex_told"
 # What pytest does instead of running tests.
@@ -37,11 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("reflex", "parity of an ONNX export with its PyTorch reference")
     for name, setting in settings.RUN.items():
         text = setting.help_with_default
+        flag, *twin = setting.flags(name, "--reflex-")
+        kind = {"action": "store_true"} if setting.switch else {"metavar": setting.metavar}
         # No default but None: anything else would hide the ini file's value.
-        if setting.metavar is None:
-            group.addoption(f"--reflex-{name}", action="store_true", default=None, help=text)
-        else:
-            group.addoption(f"--reflex-{name}", metavar=setting.metavar, default=None, help=text)
+        given: dict[str, Any] = {"dest": f"reflex_{name}", "default": None}
+        group.addoption(flag, help=text, **given, **kind)
+        for no in twin:
+            group.addoption(no, action="store_false", help=f"the opposite of {flag}", **given)
         # Before pytest 9.2 an ini value has no union of types.
         type_ = setting.ini if pytest.version_tuple >= (9, 2) else "string"
         parser.addini(f"reflex_{name}", text, type=type_, default=None)  # type: ignore[arg-type]
@@ -114,6 +118,24 @@ def _begin(config: pytest.Config, option: Namespace) -> None:
         config.stash[_COLLECTOR] = Collector(strict=chosen.strict, **places)
         if _runs_tests(option):
             config.stash[_COLLECTOR].begin()
+            if _EXITS not in config.stash:
+                config.stash[_EXITS] = exits = WatchedExits(
+                    lambda: _why_not(config), lambda why: _cry(config, why)
+                )
+                config.add_cleanup(exits.restore)
+
+
+def _why_not(config: pytest.Config, code: int = pytest.ExitCode.OK) -> str:
+    return config.stash[_COLLECTOR].overruled(code, config)
+
+
+def _cry(config: pytest.Config, why: str) -> None:
+    """Say on stderr that the exit code is to be another, also while a test's output is captured."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture(in_=False)
+    sys.stderr.write(f"reflex: error: pytest was to exit with 0, and that would hide this: {why}\n")
+    sys.stderr.flush()
 
 
 def _runs_tests(option: Namespace) -> bool:
@@ -141,16 +163,19 @@ def _place(config: pytest.Config, name: str) -> Path | None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, int, int]:
     """The last word on the exit code: an exit from anywhere else goes past the end of the session."""
-    code = yield
-    collector = config.stash.get(_COLLECTOR, None)
-    if collector is None or not _runs_tests(config.option):
+    exits = config.stash.get(_EXITS, None)
+    if exits is None:
+        return (yield)
+    exits.held = True  # pytest tidies up before it has its code
+    code: int = pytest.ExitCode.TESTS_FAILED
+    try:
+        code = yield
+        if why := _why_not(config, code):
+            _cry(config, why)
+            code = pytest.ExitCode.TESTS_FAILED
         return code
-    if not collector.closed:
-        collector.hear(told_by(config))
-    if why := collector.overruled(code):
-        sys.stderr.write(f"reflex: error: pytest was to exit with 0, and that would hide this: {why}\n")
-        return pytest.ExitCode.TESTS_FAILED
-    return code
+    finally:
+        exits.ended(code)
 
 
 def _markers(item: pytest.Item) -> list[settings.Source]:

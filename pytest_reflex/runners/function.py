@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
-from pytest_reflex.runners.named import named_outputs
+from pytest_reflex.runners.structure import StructureError, named
 from pytest_reflex.verdict import machine
 
 if TYPE_CHECKING:
@@ -71,8 +71,11 @@ class FunctionRunner(RunnerBase):
         self.drew_random |= before is not None and before != _torch_state()
         torch = sys.modules.get("torch")
         one = (np.ndarray, np.generic, *((torch.Tensor,) if torch is not None else ()))
-        named = named_outputs(self.name, outputs, self._outputs, one, "arrays or tensors")
-        return {name: self._array(name, value, one) for name, value in named.items()}
+        try:
+            found = named(outputs, self._outputs)
+        except StructureError as error:
+            raise RunnerError(f"{self.name} {error}") from error
+        return {name: self._array(name, value, one) for name, value in found.items()}
 
     def _called(self, arrays: dict[str, Array]) -> object:
         if not self._tensors:

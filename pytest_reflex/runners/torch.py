@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.runners.memory import release_mapped
-from pytest_reflex.runners.named import named_outputs
+from pytest_reflex.runners.structure import StructureError, arguments, named
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.naming import call_line, only_pair
 
@@ -22,7 +23,29 @@ if TYPE_CHECKING:
     from pytest_reflex.runners.rounded import Arithmetic, Spared
 
     Array = np.ndarray[Any, Any]
-    Outputs = torch.Tensor | Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
+
+
+# What policies call the whole of what they do, the plainest first.
+_SAMPLERS: Final = ("sample_actions", "predict_action_chunk", "select_action")
+
+
+def samplers_of(model: object) -> list[str]:
+    """The samplers that a policy has, by name."""
+    import torch
+
+    held = {name: getattr(model, name, None) for name in _SAMPLERS}
+    return [name for name, own in held.items() if callable(own) and not isinstance(own, torch.nn.Module)]
+
+
+def forward_runner(model: torch.nn.Module, *, apart: bool = False) -> TorchRunner:
+    """A module that is asked by its ``forward``, as nobody says how else; doubted where it has a sampler."""
+    runner, kind = TorchRunner(model, apart=apart), type(model).__name__
+    runner.doubted_by = lambda model, _: [
+        f"{kind} was asked by its forward and has a {name} too, and the candidate does not say which it was "
+        f"made from; give TorchRunner(policy) for the first, TorchRunner(policy, policy.{name}) for the other"
+        for name in samplers_of(model)[:1]
+    ]
+    return runner
 
 
 class TorchRunner(RunnerBase):
@@ -33,11 +56,12 @@ class TorchRunner(RunnerBase):
             its module is freed on close.
         call: what is called with the inputs by keyword, such as ``policy.sample_actions``; by default
             the module itself. When ``model`` is a function, ``call`` gets the module before the inputs.
-        outputs: names of the outputs, needed for a tuple or list whose names should say something; a
-            mapping must have just these, in this order.
+        outputs: names of the outputs, of every tensor or of what is at the top, needed for a tuple or list
+            whose names should say something; a mapping must have just these, in this order.
         states: gives what the module's loop holds after each denoising step, called with the module and
             then the inputs by keyword; by default the steps are not seen.
         name: for people; by default the class or the function.
+        apart: whether an output that has the name of an input has ``_out`` after it, as in a graph.
 
     Attributes:
         drew_random: whether any run since opening moved one of torch's random generators.
@@ -49,11 +73,12 @@ class TorchRunner(RunnerBase):
     def __init__(
         self,
         model: torch.nn.Module | Callable[[], torch.nn.Module],
-        call: Callable[..., Outputs] | None = None,
+        call: Callable[..., Any] | None = None,
         *,
         outputs: Sequence[str] | None = None,
         states: Callable[..., Sequence[torch.Tensor]] | None = None,
         name: str | None = None,
+        apart: bool = False,
     ) -> None:
         if not callable(model):
             raise RunnerError(
@@ -72,8 +97,10 @@ class TorchRunner(RunnerBase):
         self._call = call
         self._outputs = None if outputs is None else tuple(outputs)
         self._states = states
+        self._apart = apart
         self._model: torch.nn.Module | None = None
         self._training: list[tuple[torch.nn.Module, bool]] = []
+        self._ran: Callable[[], torch.nn.Module | None] = lambda: None
 
     @property
     def model(self) -> torch.nn.Module | None:
@@ -91,7 +118,7 @@ class TorchRunner(RunnerBase):
         model = self.model
         if model is None:
             raise RunnerError(f"{self.name} has not been loaded; open it first")
-        return self._named(self._bound(model)(**tensors))  # type: ignore[return-value]
+        return self._asked(model, tensors)
 
     @property
     def trajectory(self) -> Trajectory | None:
@@ -114,18 +141,18 @@ class TorchRunner(RunnerBase):
         model = self._load()
         self._require_float32(model)
         self._training = [(module, module.training) for module in model.modules()]
-        self._model = model
+        self._model, self._ran = model, weakref.ref(model)
         self.drew_random = False
         model.eval()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
 
-        bound = self._bound(self._opened(self._model))
+        model = self._opened(self._model)
         before = self._random_state()
         try:
             with torch.no_grad():
-                outputs = bound(**self._tensors(inputs))
+                outputs = self._asked(model, self._tensors(inputs))
         except ReflexError:
             raise
         except Exception as error:
@@ -151,13 +178,13 @@ class TorchRunner(RunnerBase):
 
         from pytest_reflex.runners.float64 import lifted
 
-        bound, device = self._bound(self._opened(self._model)), self._device()
+        model, device = self._opened(self._model), self._device()
         try:
             tensors = self._tensors(inputs)
             # A model that draws must not move the generators of the runs that are judged.
             drawn_on = [device] if device.type == "cuda" else []
             with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), lifted():
-                outputs = bound(**tensors)
+                outputs = self._asked(model, tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in float64: {first_line(error)}") from error
         return self._arrays(outputs)
@@ -198,7 +225,7 @@ class TorchRunner(RunnerBase):
                 tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
                 with rounded(dtype, weights, arithmetic, spared, buffers) as given:
                     tensors = {name: given(tensor) for name, tensor in tensors.items()}
-                    outputs = self._bound(self._model)(**tensors)
+                    outputs = self._asked(self._model, tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in {precision}: {first_line(error)}") from error
         return self._arrays(outputs)
@@ -212,6 +239,17 @@ class TorchRunner(RunnerBase):
     def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
         """See :class:`~pytest_reflex.runners.base.HasDoubts`."""
         return [] if self.doubted_by is None else self.doubted_by(self.model, specs)
+
+    def same_model(self, other: object) -> bool:
+        """See :class:`~pytest_reflex.runners.base.HasModel`."""
+        from pytest_reflex.runners.one_model import same_call, same_module
+
+        if not isinstance(other, TorchRunner) or type(self).run is not type(other).run:
+            return False
+        ours, theirs = self._ran(), other._ran()
+        # What is loaded anew each time, by the same function, is one too.
+        one = ours is not None and theirs is not None and same_module(ours, theirs)
+        return (one or same_call(self._given, other._given)) and same_call(self._call, other._call)
 
     def close(self) -> None:
         # Flag by flag: train() may be overridden, and submodules may differ from their parents.
@@ -282,20 +320,12 @@ class TorchRunner(RunnerBase):
             for module, training in self._training
         )
 
-    def _bound(self, model: torch.nn.Module) -> Callable[..., Outputs]:
+    def _bound(self, model: torch.nn.Module) -> Callable[..., Any]:
         import functools
 
         if self._call is not None:
             return self._call if model is self._given else functools.partial(self._call, model)
-        taken = _required(model.forward)
-
-        def by_name(**tensors: torch.Tensor) -> Outputs:
-            if taken is not None and (pair := only_pair(tensors, taken)) is not None:
-                self.matched = dict([pair])
-                tensors = {pair[1]: tensors[pair[0]]}
-            return cast("Outputs", model(**tensors))
-
-        return by_name
+        return model
 
     def _misnamed(self, inputs: Mapping[str, Array]) -> str:
         """What to write where the module has other names for its inputs; empty where it has these."""
@@ -326,21 +356,33 @@ class TorchRunner(RunnerBase):
         device, states = self._device(), [torch.random.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
-    def _named(self, outputs: object) -> Mapping[str, object]:
+    def _asked(self, model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Call what is to be called, and name every tensor that it returns."""
+        bound = self._bound(model)
+        try:
+            given = arguments(bound, tensors)
+            taken = _required(model.forward) if self._call is None else None
+            if taken is not None and (pair := only_pair(given, taken)) is not None:
+                self.matched, given = dict([pair]), {pair[1]: given[pair[0]]}
+            outputs = named(bound(**given), self._outputs, tensors, apart=self._apart)
+        except StructureError as error:
+            raise RunnerError(f"{self.name} {error}") from error
+        return {name: self._tensor(name, value) for name, value in outputs.items()}
+
+    def _arrays(self, outputs: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+        return {name: self._array(name, value) for name, value in outputs.items()}
+
+    def _tensor(self, name: str, value: object) -> torch.Tensor:
         import torch
 
-        return named_outputs(self.name, outputs, self._outputs, (torch.Tensor,))
-
-    def _arrays(self, outputs: object) -> dict[str, Array]:
-        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
+        if isinstance(value, torch.Tensor):
+            return value
+        wrong = f"output {name!r} is a {type(value).__name__}"
+        raise RunnerError(f"{self.name}: {wrong}, not a tensor; use call= to return tensors only")
 
     def _array(self, name: str, value: object) -> Array:
-        import torch
 
-        if not isinstance(value, torch.Tensor):
-            wrong = f"output {name!r} is a {type(value).__name__}"
-            raise RunnerError(f"{self.name}: {wrong}, not a tensor; use call= to return tensors only")
-        return array_of(self.name, name, value)
+        return array_of(self.name, name, self._tensor(name, value))
 
 
 def array_of(who: str, name: str, tensor: torch.Tensor) -> Array:

@@ -280,7 +280,7 @@ MISTAKES = {
         [*VALIDATE, "--atol"],
         "no such option '--atol' (did you mean '--threshold'?); see `reflex validate export -h`",
     ),
-    "unknown option": ([*VALIDATE, "--fast"], "no such option '--fast'; see `reflex validate export -h`"),
+    "unknown option": ([*VALIDATE, "--hurry"], "no such option '--hurry'; see `reflex validate export -h`"),
     "no model": (VALIDATE[:3], "missing option '--model'; see `reflex validate export -h`"),
     "no bundle named": (VALIDATE[:2], "missing argument 'DIR'; see `reflex validate export -h`"),
     **{
@@ -574,10 +574,10 @@ def test_no_command_is_an_error_that_shows_the_commands(
 
 
 def test_a_recording_takes_no_fixtures_of_anyone_elses(bundle: Path, here: Callable[..., Ran]) -> None:
-    for option in ("--fixtures", "--seed"):
+    for option, own in (("--fixtures", "fixtures"), ("--seed", "fixtures"), ("--steps", "steps")):
         refused(
             here("validate", "export", bundle, "--model", bundle / "fixtures.safetensors", option, "2"),
-            f"{option} was given, and a recording brings its own fixtures; see `reflex validate export -h`",
+            f"{option} was given, and a recording brings its own {own}; see `reflex validate export -h`",
         )
 
 

@@ -254,7 +254,8 @@ def test_a_name_that_is_none_is_told_the_nearest_in_a_test(run: Run) -> None:
 
 
 def test_the_marker_and_the_options_are_documented(run: Run) -> None:
-    run(PASSES, "--markers").stdout.fnmatch_lines(["@pytest.mark.parity(threshold=1e-4, fixtures=5, *"])
+    found = run(PASSES, "--markers")
+    found.stdout.fnmatch_lines(["@pytest.mark.parity(threshold=1e-4, fixtures=5, *provider='cpu'*): *"])
     options = run(PASSES, "--help").stdout.str()
     for name in ("strict", "threshold", "fixtures", "seed", "provider", "report", "json"):
         assert f"--reflex-{name}" in options
@@ -300,6 +301,17 @@ def test_a_report_that_cannot_be_written_fails_the_session(run: Run) -> None:
     found = run(PASSES, "--reflex-json", "toys.py/out.json", "-p", "no:terminal")
     assert found.ret == 1
     found.stderr.fnmatch_lines(["reflex: error: */toys.py/out.json: the report could not be written (*)"])
+
+
+def test_what_went_wrong_is_said_to_a_github_job_without_a_terminal_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    found = run(FAILS, "--reflex-json", "toys.py/out.json", "-p", "no:terminal")
+    assert found.ret == 1
+    said = found.stderr.str().splitlines()
+    assert any(line.startswith("::error") and "parity FAIL: max_abs_diff" in line for line in said)
+    assert any(line.startswith("::error") and "the report could not be written" in line for line in said)
 
 
 def test_the_document_is_written_also_when_nothing_was_compared(run: Run) -> None:
