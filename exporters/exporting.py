@@ -18,6 +18,7 @@ from torch import nn
 from exporters import checkpoints
 from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.registry import distribution_of
+from exporters.bundle.replaced import replaced
 from exporters.bundle.store import FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
 from exporters.flow.policy import FlowPolicy, flow_runner, own_sampler
@@ -113,7 +114,10 @@ def export(
             with plan.runner:
                 seen, result = [(plan.example.arrays, plan.runner.run(plan.example.arrays))], None
         manifest = _sealed(draft, seen, result, stage)
-    return Export(Path(out_dir), manifest, result=result)
+        instead_of = replaced(out_dir, manifest)  # it is still there
+    if result is not None and instead_of:
+        result = replace(result, notes=(*result.notes, instead_of))
+    return Export(Path(out_dir), manifest, result=result, replaced=instead_of)
 
 
 @dataclass(frozen=True)

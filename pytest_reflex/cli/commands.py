@@ -69,7 +69,7 @@ def app() -> None:
     """
 
 
-@app.command(cls=OfFamilies)
+@app.command(cls=OfFamilies, short_help="Export a policy to a bundle, proven first.")
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--layout", type=click.Choice(LAYOUTS), help="How the loop is carried  [default: the family's]")
@@ -138,7 +138,7 @@ def validate() -> None:
     """Judge a candidate against the PyTorch policy."""
 
 
-@validate.command("onnx")
+@validate.command("onnx", short_help="Judge a plain .onnx file.")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @model_option
 @click.option(
@@ -177,7 +177,7 @@ def validate_onnx(
     return result, below
 
 
-@validate.command("export")
+@validate.command("export", short_help="Judge a bundle.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_option
 @steps_option
@@ -203,7 +203,7 @@ def validate_export(
     return result, ""
 
 
-@validate.command("serve")
+@validate.command("serve", short_help="Judge a policy that is served.")
 @click.argument("url")
 @model_option
 @steps_option
@@ -235,7 +235,7 @@ def validate_serve(
     return result, ""
 
 
-@app.command()
+@app.command(short_help="Serve a bundle to openpi's clients, proven first.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
@@ -262,7 +262,7 @@ def serve(directory: Path, **options: Any) -> int:
     return PASS
 
 
-@app.command("locate")
+@app.command("locate", short_help="Find the first module that computes something else.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_option
 @click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")

@@ -7,6 +7,7 @@ JSON document and nothing else; what is said to people goes to stderr then.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ LONGEST_REASON: Final = 4000
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code; an error is one line on stderr, and JSON where asked for."""
+    if "_REFLEX_COMPLETE" in os.environ:  # a shell asks what could stand here; it is no command
+        app.main(prog_name="reflex")
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--output-json" in given
     handover = None

@@ -31,7 +31,7 @@ def _threshold(context: click.Context, parameter: click.Parameter, value: object
     return None if value is None else settings.number_threshold(value, "--threshold")
 
 
-@click.command()
+@click.command(short_help="Make, merge, compare and judge again stored results.")
 @click.argument("files", nargs=-1, required=True, metavar="FILES|DIR...", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--out", metavar="DIR", default="parity_reports", show_default=True,
