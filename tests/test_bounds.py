@@ -49,6 +49,7 @@ LET_BE = {
     },
     # The threshold gate itself, over figures that are made up.
     "tests/support/report_cases.py": {"worst < threshold"},
+    # How exactly a text gives a threshold back, as a share of it.
     "tests/pytest_reflex/report/test_advice.py": {"abs(value - threshold) > 1e-07 * threshold"},
     "tests/support/absolute_bounds.py": {"UNREACHED < value < SMALL"},
 }  # fmt: skip
