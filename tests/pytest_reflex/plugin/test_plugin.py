@@ -400,6 +400,8 @@ def test_strict_fails_what_would_pass_in_silence(run: Run, case: str) -> None:
     found = run(source + PASSES, "--reflex-strict", "--reflex-json", "out.json")
     assert found.ret == 1
     assert f"parity FAIL: {why} (--reflex-strict)" in found.outlines
+    # The summary begins with the verdict too, and not with the name of an exception.
+    assert " test_it.py::test_x - parity FAIL: " in found.stdout.str()
     counts = found.parseoutcomes()
     assert counts["passed"] == 1
     assert counts.get("failed", 0) + counts.get("errors", 0) == 1
