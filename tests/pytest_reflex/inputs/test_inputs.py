@@ -480,6 +480,35 @@ def test_an_input_has_the_value_of_another_fixture_where_no_other_is_left():
     assert others([{"x": np.array([7])}] * 2, judged=[np.array([7])]) == {}
 
 
+def test_a_value_that_nobody_judged_is_looked_for_before_one_that_somebody_did():
+    # Between the first and the next three lie the second, the third and the last; then comes a new one.
+    given = [{"x": np.array([value])} for value in (0.0, 2.0, 4.0, 8.0, 10.0, 1.0)]
+    (found,) = others(given, judged=[arrays["x"] for arrays in given]).values()
+    assert found.tolist() == [5.0]
+
+
+def test_what_is_given_has_to_be_some_fixtures_of_the_same_names():
+    x = np.zeros(2)
+    for given, said in (
+        ([], "inputs is empty; give at least one InputSpec, or at least one recorded fixture$"),
+        ([{"x": x}, SPECS[0]], r"inputs\[1\] is a InputSpec; give InputSpecs only, or mappings from name"),
+        ([{"x": x}, {"y": x}], r"inputs\[1\] has \['y'\]; every recorded fixture needs the same names"),
+        ([{"x": [None, 1]}], r"inputs\[0\]\['x'\] is object"),
+        ({"x": x}, "inputs is a dict; give a list of InputSpec"),
+        (SPECS[0], "inputs is a InputSpec; give a list of InputSpec"),
+        ("x", "inputs is a str; give a list of InputSpec"),
+        (3, "inputs is a int; give a list of InputSpec"),
+    ):
+        with pytest.raises(InputError, match=said):
+            fixtures_from(given, 5, 0)
+    one = fixtures_from([{"x": x}, {"x": x + 1}, {"x": x}], 5, 0)
+    assert (one.count, one.distinct, one.seed) == (3, 2, None)
+    one.make(0)["x"][...] = 7
+    assert not one.make(0)["x"].any(), "each is made anew"
+    drawn_ones = fixtures_from(SPECS, 5, 3)
+    assert (drawn_ones.count, drawn_ones.distinct, drawn_ones.seed) == (5, 5, 3)
+
+
 def test_inputs_are_swapped_in_the_plain_fixture_and_in_one_of_other_sizes():
     probed = {count: fixtures_from([SPECS[0]], count, 0).probed for count in (1, 2, 3, 4, 9)}
     assert probed == {1: (0,), 2: (0, 1), 3: (0, 2), 4: (0, 2), 9: (0, 2)}
