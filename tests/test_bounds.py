@@ -49,8 +49,7 @@ LET_BE = {
     },
     # The threshold gate itself, over figures that are made up.
     "tests/support/report_cases.py": {"worst < threshold"},
-    # How far copies of one fixture are apart; how exactly a text gives a threshold back, as a share of it.
-    "tests/known_bad/known_bad_cases.py": {"near_copies(1e-07)", "near_copies(0.0001)"},
+    # How exactly a text gives a threshold back, as a share of it.
     "tests/pytest_reflex/report/test_advice.py": {"abs(value - threshold) > 1e-07 * threshold"},
     "tests/support/absolute_bounds.py": {"UNREACHED < value < SMALL"},
 }  # fmt: skip

@@ -246,7 +246,9 @@ class TorchRunner(RunnerBase):
         import sys
 
         runtime = sys.modules.get("onnxruntime")  # without it nobody has made a session
-        for path, module in model.named_modules() if runtime is not None else ():
+        if runtime is None:
+            return
+        for path, module in model.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, runtime.InferenceSession):
                     where = f"{path}.{name}".lstrip(".")
