@@ -253,8 +253,8 @@ class TorchRunner(RunnerBase):
                 if isinstance(value, runtime.InferenceSession):
                     where = f"{path}.{name}".lstrip(".")
                     yield (
-                        f"{self.name} holds an ONNX Runtime session, {where!r}, and may compute with that what "
-                        "PyTorch should; give the policy that the candidate was made from"
+                        f"{self.name} holds an ONNX Runtime session, {where!r}, and may compute with that "
+                        "what PyTorch should; give the policy that the candidate was made from"
                     )
 
     def same_model(self, other: object) -> bool:
