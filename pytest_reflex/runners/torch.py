@@ -235,13 +235,15 @@ class TorchRunner(RunnerBase):
         import sys
 
         runtime = sys.modules.get("onnxruntime")  # without it nobody has made a session
-        for path, module in model.named_modules() if runtime is not None else ():
+        if runtime is None:
+            return
+        for path, module in model.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, runtime.InferenceSession):
                     where = f"{path}.{name}".lstrip(".")
                     yield (
-                        f"{self.name} holds an ONNX Runtime session, {where!r}, and may compute with that what "
-                        "PyTorch should; give the policy that the candidate was made from"
+                        f"{self.name} holds an ONNX Runtime session, {where!r}, and may compute with that "
+                        "what PyTorch should; give the policy that the candidate was made from"
                     )
 
     def same_model(self, other: object) -> bool:
