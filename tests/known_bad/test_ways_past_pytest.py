@@ -33,6 +33,13 @@ SWALLOWED = {
         "from concurrent.futures import ThreadPoolExecutor\n"
         f"def test_x(parity):\n    with ThreadPoolExecutor(1) as pool: pool.submit(lambda: {BAD})\n"
     ),
+    "a_search_that_breaks": (
+        "class Broken:\n    inputs = INPUTS\n    def runner(self, provider): return off_by(0.5)\n"
+        "    def reference_runner(self, model): return model\n"
+        "    def locate(self, *sides, **options): raise SystemExit(0)\n"
+        "def test_x(parity):\n    try: parity.check(TWICE, Broken())\n    except SystemExit: pass\n"
+        "    except AssertionError: pass\n"
+    ),
     "a_fixture_s_setup": (
         f"@pytest.fixture(autouse=True)\ndef ready(parity):\n    try: {BAD}\n    except Exception: pass\n"
         "def test_x(parity): judged(parity)\n"
