@@ -97,7 +97,9 @@ def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSp
     Raises:
         InputError: it is neither, it is empty, or its parts do not fit together.
     """
-    if isinstance(inputs, str | Mapping | InputSpec) or not hasattr(inputs, "__iter__"):
+    if isinstance(inputs, Mapping):
+        raise InputError(f"inputs is a {type(inputs).__name__}; {_instead_of(inputs)}")
+    if isinstance(inputs, str | InputSpec) or not hasattr(inputs, "__iter__"):
         raise InputError(
             f"inputs is a {type(inputs).__name__}; give a list of InputSpec, or of recorded inputs"
         )
@@ -122,6 +124,16 @@ def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSp
         lambda idx: _mixtures(given, idx),
         given,
     )
+
+
+def _instead_of(inputs: Mapping[Any, object]) -> str:
+    """What was meant by one mapping: a fixture, specs by name, or shapes by name."""
+    if inputs and all(isinstance(value, InputSpec) for value in inputs.values()):
+        return "give its values, inputs=list(inputs.values())"
+    if inputs and all(isinstance(value, tuple | list) for value in inputs.values()):
+        name, shape = next(iter(inputs.items()))
+        return f"give a list of InputSpec, such as InputSpec({name!r}, {shape!r}) for each"
+    return "one recorded fixture is a list of one, inputs=[inputs]; else give a list of InputSpec"
 
 
 def _mixtures(given: Sequence[dict[str, Array]], fixture_idx: int) -> Iterator[Mapping[str, Array]]:

@@ -27,6 +27,7 @@ from pytest_reflex.judge.input_dependence import (
     recorded_effects,
     unequal_bits,
 )
+from pytest_reflex.judge.naming import Named, side_notes
 from pytest_reflex.judge.reference import (
     Steadiness,
     Watch,
@@ -241,7 +242,7 @@ def _run_candidate(
     sides: Sides, fixtures: Fixtures, truth: _ReferenceRun, terms: _Terms, report_progress: Progress
 ) -> _CandidateRun:
     """Run and judge every fixture; then the first again, and some with each input swapped."""
-    runner = sides.candidate
+    runner = Named(sides.candidate, list(truth.outputs[0]))
     digests: dict[str, set[str]] = {}
     for given in itertools.chain.from_iterable(truth.inputs):
         digests.setdefault(given.name, set()).add(given.digest)
@@ -254,15 +255,16 @@ def _run_candidate(
         for fixture_idx in range(fixtures.count):
             # Not copied: it is judged before the runner runs again.
             got = asked(runner, fixtures.make(fixture_idx))
-            used = tuple(said_by(runner, "providers_used", ()))
+            used = tuple(said_by(sides.candidate, "providers_used", ()))
             results.append(judge_fixture(fixture_idx, _evidence(fixture_idx, truth, got, terms, sides, used)))
-            kept = fixture_idx in fixtures.probed or bool(trajectory_of(runner))
+            steps = trajectory_of(sides.candidate)
+            kept = fixture_idx in fixtures.probed or bool(steps)
             got = copied(got) if kept else {}
             if fixture_idx in fixtures.probed:
                 plain[fixture_idx] = got
             # Kept for trajectory_errors() alone, and only of what it may ask again: a loop's outputs are
             # small.
-            outputs.append(got if trajectory_of(runner) else {})
+            outputs.append(got if steps else {})
             report_progress("candidate", next(done), total)
         again = unequal_bits(plain[0], asked(runner, fixtures.make(0)))
         unrepeated = [f"fixture 0 run again gave other bits: {again}"] if again else []
@@ -277,7 +279,8 @@ def _run_candidate(
             )
             for idx, values in others.items()
         }
-        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, _facts(runner))
+        facts = {**_facts(sides.candidate), **runner.matched_facts}
+        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, facts)
 
 
 def _evidence(
@@ -375,6 +378,7 @@ def _verdict(
         candidate={**run.facts, "live_inputs": dependence.live},
         notes=(
             *_repeated(fixtures),
+            *side_notes(truth.facts, run.facts),
             *dependence.notes,
             *(() if terms.strict else (doubt.said for doubt in found)),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner
 from pytest_reflex.runners.base import said_by
 from pytest_reflex.runners.torch import forward_runner
+from pytest_reflex.verdict.naming import near_path
 
 
 @runtime_checkable
@@ -105,16 +107,20 @@ def candidate_runner(candidate: Any, provider: str) -> Runner:
                 f"candidate {path} is a directory; open it with exporters.open_bundle({str(path)!r})"
             )
         if not path.is_file():  # said before the reference has run for an hour
-            raise RunnerError(f"candidate {path} does not exist; give the path of an .onnx file")
+            raise RunnerError(
+                f"candidate {path} does not exist{near_path(path)}; give the path of an .onnx file"
+            )
         return OnnxRunner(path, provider=provider)
-    kind = type(candidate).__name__
-    raise ReflexError(f"candidate is a {kind}; give a runner, the path of an .onnx file, or a bundle")
+    raise ReflexError(
+        f"candidate is {_said(candidate)}; give a runner, the path of an .onnx file, or a bundle"
+    )
 
 
-def reference_runner(reference: Any, candidate: Any) -> Runner:
+def reference_runner(reference: Any, candidate: Any, *, apart: bool = False) -> Runner:
     """The reference as a runner; the candidate knows best how to call the model it was made from.
 
-    One that does not know leaves it to the model.
+    One that does not know leaves it to the model. ``apart`` is as for
+    :class:`~pytest_reflex.runners.TorchRunner`.
     """
     if isinstance(reference, Runner):
         return reference
@@ -124,9 +130,18 @@ def reference_runner(reference: Any, candidate: Any) -> Runner:
         return reference.own_runner()
     torch = sys.modules.get("torch")  # no module is given by someone who has not imported it
     if torch is not None and isinstance(reference, torch.nn.Module):
-        return forward_runner(reference)
-    kind = type(reference).__name__
-    raise ReflexError(f"reference is a {kind}; give a runner or an nn.Module (TorchRunner(f) for a function)")
+        return forward_runner(reference, apart=apart)
+    raise ReflexError(
+        f"reference is {_said(reference)}; give an nn.Module, a runner, or FunctionRunner(f) for a function "
+        "of named inputs"
+    )
+
+
+def _said(given: object) -> str:
+    """What was given, in words: a class is named as one, and a function by its name."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}, not one of it"
+    return f"the function {given.__name__}" if inspect.isroutine(given) else f"a {type(given).__name__}"
 
 
 def provider_asked(runner: Runner, provider: str) -> str:

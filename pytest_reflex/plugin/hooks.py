@@ -24,7 +24,6 @@ from pytest_reflex.plugin.progress_line import line_for
 
 _SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()
 _SETTINGS: Final = pytest.StashKey[settings.Settings]()
-_USAGE_ERROR: Final = "reflex_usage_error"
 _OUTCOME: Final = pytest.StashKey[Outcome]()
 _COLLECTOR: Final = pytest.StashKey[Collector]()
 _EXITS: Final = pytest.StashKey[WatchedExits]()
@@ -40,11 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("reflex", "parity of an ONNX export with its PyTorch reference")
     for name, setting in settings.RUN.items():
         text = setting.help_with_default
+        flag, *twin = setting.flags(name, "--reflex-")
+        kind = {"action": "store_true"} if setting.switch else {"metavar": setting.metavar}
         # No default but None: anything else would hide the ini file's value.
-        if setting.metavar is None:
-            group.addoption(f"--reflex-{name}", action="store_true", default=None, help=text)
-        else:
-            group.addoption(f"--reflex-{name}", metavar=setting.metavar, default=None, help=text)
+        given: dict[str, Any] = {"dest": f"reflex_{name}", "default": None}
+        group.addoption(flag, help=text, **given, **kind)
+        for no in twin:
+            group.addoption(no, action="store_false", help=f"the opposite of {flag}", **given)
         # Before pytest 9.2 an ini value has no union of types.
         type_ = setting.ini if pytest.version_tuple >= (9, 2) else "string"
         parser.addini(f"reflex_{name}", text, type=type_, default=None)  # type: ignore[arg-type]
@@ -62,8 +63,12 @@ def _marker_line() -> str:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, args: list[str]
+) -> Generator[None, None, None]:
     """Before anything of the user's runs, which may end the process."""
+    options = [given.partition("=")[0] for given in args if given.startswith("--reflex-")]
+    _require_known("option", options, [f"--reflex-{name}" for name in settings.RUN])
     # What is wrong is said once the command line is read to its end; a worker's files are not its own.
     with contextlib.suppress(SettingsError, pytest.UsageError):
         # What a worker's test starts has its environment too, and was not started as execnet starts one.
@@ -81,6 +86,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _marker_line())
+    # Not public: an ini value that nobody reads is else a warning that few see, and its default is taken.
+    ini = config._inicfg if hasattr(config, "_inicfg") else getattr(config, "inicfg", {})
+    lines = [name for name in ini if name.startswith("reflex_")]
+    _require_known("ini value", lines, [f"reflex_{name}" for name in settings.RUN])
     try:
         _begin(config, config.option)
     except SettingsError as error:
@@ -91,6 +100,13 @@ def pytest_configure(config: pytest.Config) -> None:
     shown = line_for(config)
     if shown is not None:
         config.pluginmanager.register(shown, "reflex-live")
+
+
+def _require_known(what: str, given: list[str], known: list[str]) -> None:
+    if strange := [name for name in given if name not in known]:
+        from pytest_reflex.verdict.naming import unknown
+
+        raise pytest.UsageError(f"{unknown(what, strange, known)}; there are {', '.join(known)}")
 
 
 def _begin(config: pytest.Config, option: Namespace) -> None:
@@ -174,18 +190,12 @@ def _markers(item: pytest.Item) -> list[settings.Source]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        try:
-            settings.resolve(*_markers(item))
-        except SettingsError as error:
-            worker = getattr(config, "workeroutput", None)
-            if worker is None:
-                raise pytest.UsageError(str(error)) from None
-            # Raised in a worker it would be an internal error: the controller raises it instead.
-            worker[_USAGE_ERROR] = str(error)
-            items.clear()
-            return
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A bad marker is a fail of its own test: the others run, and each bad one is told of."""
+    try:
+        settings.resolve(*_markers(item))
+    except SettingsError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -297,8 +307,6 @@ class _Controller:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         output = getattr(node, "workeroutput", {})
-        if usage := output.get(_USAGE_ERROR):
-            raise pytest.UsageError(usage)
         if told := output.get(_TOLD):
             self._collector.workers.discard(node.gateway.id)
             self._collector.hear(Told(**json.loads(told)))

@@ -170,6 +170,9 @@ class RunnerBase:
 
     name: str
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {' '.join(str(self.name).split())}>"
+
     def open(self) -> None:
         raise NotImplementedError
 

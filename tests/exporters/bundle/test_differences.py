@@ -116,7 +116,7 @@ def test_options_that_say_less_than_the_inputs_are_doubted(policy: Arm, arm: Pat
         "the bundle's options {'height': 2} are none of arm's"
     )
     told(tmp_path / "short", options={"horizon": "2"})
-    with pytest.raises(BundleError, match=r"its options are .* expected whole numbers"):
+    with pytest.raises(BundleError, match=r"options\.horizon is '2', expected a whole number, or null"):
         open_bundle(tmp_path / "short")
 
 
@@ -131,7 +131,7 @@ def test_a_schedule_and_names_of_a_loop_are_doubted(policy: Arm, arm: Path) -> N
     told(arm, loop={**loop, "noise": "joints"})
     assert "noise 'joints' and the policy's 'noise'" in doubts(policy, arm)[0]
     told(arm, loop={**loop, "noise": "nothing"})
-    with pytest.raises(BundleError, match="its loop starts from 'nothing', which is none of its inputs"):
+    with pytest.raises(BundleError, match=r"loop\.noise is 'nothing', expected one of its inputs"):
         open_bundle(arm)
 
 
