@@ -360,7 +360,7 @@ def _verdict(
     }
     reasons = {
         "intact": of_sides["intact"],
-        "compared": _uncompared(run.results),
+        "compared": [*_uncompared(run.results), *(_infinite(truth) if terms.infinities else ())],
         "reference": [*of_sides["reference"], *no_reference],
         "power": power.refused,
         "repeat": run.unrepeated,
@@ -407,6 +407,16 @@ def _uncompared(results: Sequence[FixtureResult]) -> list[str]:
     if compared > 0:
         return []
     return [f"no element was compared in {len(results)} fixtures"]
+
+
+def _infinite(truth: _ReferenceRun) -> list[str]:
+    """A reason for each output of floats of which nothing is left once what is infinite is equal."""
+    found = []
+    for name in truth.swings:
+        given = [fixture[name] for fixture in truth.outputs if name in fixture]
+        if any(array.size for array in given) and all(np.isinf(array).all() for array in given):
+            found.append(f"{name} is infinite throughout every fixture, so that nothing of it was compared")
+    return found
 
 
 def _largest_bound(results: Sequence[FixtureResult], most: float) -> float:

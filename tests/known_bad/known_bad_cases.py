@@ -695,6 +695,10 @@ CASES: Final = {
              candidate=computed(honest)),
         Case("fail_compared__a_reference_that_draws_from_python", strict=True, source=stateful("Python"),
              candidate=computed(honest)),
+        Case("fail_compared__infinities_and_nothing_else", strict=True, judging={"infinities": True},
+             truth=lambda inputs: {**honest(inputs), "actions": np.full_like(inputs["noise"], np.inf)},
+             model=actions(node("Abs", ["true_actions"], "size"), node("Add", ["size", "inf"], "actions"),
+                           inf=np.float32("inf"))),
         # reference
         Case("fail_reference__another_answer_from_the_twelfth_call_on", source=stateful("counts"),
              candidate=computed(honest)),
