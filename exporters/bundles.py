@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exporters.bundle import registry
 from exporters.bundle.runner import BundleRunner
 from exporters.bundle.store import StoredBundle, verified
+from pytest_reflex.errors import ReflexError
 from pytest_reflex.runners import Runner
 
 if TYPE_CHECKING:
@@ -40,9 +41,12 @@ class Bundle(StoredBundle):
         """The bundle as a runner, whatever its layout."""
         return BundleRunner(self, provider=provider)
 
-    def reference_runner(self, model: Any) -> Runner:
-        """``model``, a policy of this bundle's family or a function that loads one, as the reference."""
-        return registry.reference_runner(self.stated, model)
+    def reference_runner(self, model: Any, steps: int | None = None) -> Runner:
+        """``model``, a policy of this bundle's family or a function that loads one, as the reference.
+
+        With ``steps``, so many are meant, whatever the policy says; see :func:`registry.reference_runner`.
+        """
+        return registry.reference_runner(self.stated, model, steps)
 
     def search(
         self,
@@ -126,8 +130,18 @@ class Export(Bundle):
         return head + (self.result._repr_html_() if self.result is not None else "<p>not verified</p>")
 
 
-def locate(bundle: Bundle, reference: Any, **options: Any) -> Divergence:
-    """Where a bundle and its reference part; see :meth:`Bundle.locate`."""
+def locate(reference: Any, bundle: Bundle, **options: Any) -> Divergence:
+    """Where a reference and its bundle part, in the order of ``check``; see :meth:`Bundle.locate`.
+
+    Raises:
+        ReflexError: the second is no bundle.
+    """
+    if not isinstance(bundle, Bundle):
+        turned = "; they are turned round" if isinstance(reference, Bundle) else ""
+        raise ReflexError(
+            f"the bundle is a {type(bundle).__name__}{turned}; give locate(reference, bundle), in check's "
+            "order"
+        )
     return bundle.locate(reference, **options)
 
 

@@ -193,7 +193,7 @@ def _planned(
         own_sampler(reference, [spec.name for spec in inputs])  # said before it is traced
         runner = flow_runner(reference, steps, outputs)
     else:
-        runner = TorchRunner(reference, outputs=outputs)
+        runner = TorchRunner(reference, outputs=outputs, apart=True)
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
     example = example_of(inputs, seed)
     if flow is None:

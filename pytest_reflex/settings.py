@@ -145,7 +145,8 @@ def require_enough(count: int, strict: bool) -> None:
     """
     if strict and count < FEWEST_STRICT:
         raise SettingsError(
-            f"fixtures: {count} that differ are too few for strict; give {FEWEST_STRICT} or more"
+            f"fixtures: {count} that differ by more than rounding are too few for strict; give "
+            f"{FEWEST_STRICT} or more"
         )
 
 
@@ -406,7 +407,10 @@ def of_call(values: Mapping[str, object], function: str) -> Settings:
 def _known(values: Mapping[str, object], good: Mapping[str, Setting], function: str) -> Mapping[str, object]:
     for name in values:
         if name not in good:  # what Python says where keywords are written out
-            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+            from pytest_reflex.verdict.naming import did_you_mean
+
+            nearest = did_you_mean(name, good)
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{nearest}")
     return values
 
 
@@ -425,9 +429,11 @@ def marker(values: Mapping[str, object], positional: tuple[object, ...] = (), wh
     on = f" on {where}" if where else ""
     if positional:
         raise SettingsError(f"parity marker{on}: {positional[0]!r} has no keyword; the keywords are {good}")
-    for name in values:
-        if name not in PARITY:
-            raise SettingsError(f"parity marker{on}: unknown keyword {name!r}; the keywords are {good}")
+    if strange := [name for name in values if name not in PARITY]:
+        from pytest_reflex.verdict.naming import unknown
+
+        said = unknown("keyword", strange, PARITY)
+        raise SettingsError(f"parity marker{on}: {said}; the keywords are {good}")
     # Braces in a parametrised test's id are no fields of the label.
     return Source("parity marker" + on.replace("{", "{{").replace("}", "}}") + ": {name}", values)
 

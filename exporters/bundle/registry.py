@@ -154,14 +154,23 @@ def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None
     return theirs[0]
 
 
-def reference_runner(stated: Manifest, model: Any) -> Runner:
+def reference_runner(stated: Manifest, model: Any, steps: int | None = None) -> Runner:
     """``model``, a policy of the bundle's family or a function that loads one, as its reference.
 
     It is asked what the manifest says, and doubts it where the policy says otherwise.
 
+    Args:
+        stated: the manifest.
+        model: the policy.
+        steps: how many steps are meant, where the caller says so and not the policy.
+
     Raises:
-        BundleError: the manifest tells it what no reference of the family can be told.
+        BundleError: the manifest tells it what no reference of the family can be told, or takes another
+            number of steps than the caller says.
     """
+    if steps is not None and steps != stated.steps:
+        takes = f"takes {stated.steps} steps" if stated.steps else "has no steps"
+        raise BundleError(f"the bundle {takes} and {steps} were asked for; export one that takes {steps}")
     family = family_named(stated.family) if stated.family != "module" else None
     runner: Runner
     if family is not None:
@@ -178,7 +187,7 @@ def reference_runner(stated: Manifest, model: Any) -> Runner:
         looped = stated.layout != "single"
         runner = flow_runner(model, stated.steps, stated.output_names, looped=looped)
     if isinstance(runner, TorchRunner):
-        runner.doubted_by = functools.partial(differences, stated, family)
+        runner.doubted_by = functools.partial(differences, stated, family, steps)
     return runner
 
 

@@ -115,6 +115,12 @@ def _usage(error: click.ClickException) -> str:
     said = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "reflex"
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        from pytest_reflex.verdict.naming import did_you_mean
+
+        known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
+        nearest = did_you_mean(error.option_name, [name for name in known if name.startswith("--")])
+        said = f"no such option {error.option_name!r}{nearest}"
     see = " See" if said.endswith("?") else "; see"
     return f"{said[:1].lower()}{said[1:]}{see} `{where} -h`"
 

@@ -40,6 +40,11 @@ model_option = click.option(
     help="The reference: a checkpoint directory or hub id; for other models module:name or file.py:name; "
     "or a .safetensors recording, which needs no torch.",
 )
+steps_option = click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Denoising steps that are meant, where the bundle takes others than the policy itself.",
+)
 api_key_option = click.option(
     "--api-key", metavar="KEY", envvar="REFLEX_API_KEY", help="What clients send  [env: REFLEX_API_KEY]"
 )

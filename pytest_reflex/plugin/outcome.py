@@ -68,6 +68,11 @@ class Attempt:
         return len(self._begun) > len(self._ended)
 
     @property
+    def begun(self) -> bool:
+        """Whether anything was to be compared."""
+        return bool(self._begun)
+
+    @property
     def judged(self) -> int:
         """How many comparisons reached a verdict."""
         return len(self._judged)
@@ -164,7 +169,7 @@ class Outcome:
         """Look at a report of the test: refuse it where it hides a fail, and put what was found onto it."""
         now = self._current()
         now.called |= report.when == "call"
-        refused = "" if report.failed else self._hidden(report, now)
+        refused = "" if report.failed else self._hidden(report, now) or self._empty(report, now)
         if not refused and not report.failed and strict and (why := self._silent(report, now)):
             refused = f"{why} (--reflex-strict)"
         if refused:
@@ -206,6 +211,18 @@ class Outcome:
             )
         return RUNNING if report.when == "teardown" and now.running else ""
 
+    def _empty(self, report: pytest.TestReport, now: Attempt) -> str:
+        """What is said of a parity test that ran to its end and compared nothing; empty of any other.
+
+        A comparison without a verdict raised, for the test to see.
+        """
+        if not report.passed or now.begun or now.failures:
+            return ""
+        # What a fixture compares when it is taken down is seen only then.
+        if report.when == "call" and not _compares_later(self._item):
+            return NOTHING
+        return NOTHING if report.when == "teardown" and now.passed else ""
+
     def _silent(self, report: pytest.TestReport, now: Attempt) -> str:
         """How this report would let a parity test by without a verdict; empty when it does not."""
         if hasattr(report, "wasxfail"):
@@ -220,9 +237,6 @@ class Outcome:
             return NO_BODY
         if now.number > 1 and not self._attempts[-2].passed:
             return _again(now)
-        # What a fixture compares when it is taken down is seen only then.
-        if not now.judged and (last or not _compares_later(self._item)):
-            return NOTHING
         return f"{now.unjudged} of its comparisons reached no verdict" if now.unjudged else ""
 
 

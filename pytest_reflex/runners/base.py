@@ -27,9 +27,9 @@ class Runner(Protocol):
     """Maps named arrays to named arrays between :meth:`open` and :meth:`close`, as often as wanted.
 
     What else it can do it says by being an :class:`OnProvider`, a :class:`SaysProviders`, a
-    :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts` or a :class:`HasTrajectory` too. What a
-    verdict hangs on is read by :func:`said_by`, from a ``__getattr__`` too; of the rest, what only that knows
-    of is not seen.
+    :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts`, a :class:`HasModel` or a
+    :class:`HasTrajectory` too. What a verdict hangs on is read by :func:`said_by`, from a ``__getattr__``
+    too; of the rest, what only that knows of is not seen.
 
     Attributes:
         name: what the runner runs, for people.
@@ -140,6 +140,15 @@ class HasDoubts(Protocol):
         Args:
             specs: what its fixtures are drawn from, where the candidate alone says that; otherwise nothing.
         """
+        ...
+
+
+@runtime_checkable
+class HasModel(Protocol):
+    """A runner that knows whether another one is itself once more."""
+
+    def same_model(self, other: object) -> bool:
+        """Whether it computes with the same model in the same way; asked once both have been open."""
         ...
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from pytest_reflex.verdict.naming import output_advice
 from pytest_reflex.verdict.results import (
     FIXTURE_GATE_NAMES,
     RUN_GATE_NAMES,
@@ -87,12 +88,15 @@ def _structure(e: Evidence) -> Answer:
         parts = [f"missing {', '.join(map(repr, missing))}"] if missing else []
         parts += [f"unexpected {', '.join(map(repr, extra))}"] if extra else []
         return Answer.no(
-            "structure", f"outputs differ: {'; '.join(parts)} (reference gives {', '.join(map(repr, want))})"
+            "structure",
+            f"outputs differ: {'; '.join(parts)} (reference gives {', '.join(map(repr, want))})"
+            + output_advice(want, got),
         )
     if want != got:
         return Answer.no(
             "structure",
-            f"outputs are reordered: reference gives {', '.join(want)}, candidate {', '.join(got)}",
+            f"outputs are reordered: reference gives {', '.join(want)}, candidate {', '.join(got)}"
+            + output_advice(want, got),
         )
     for name in want:
         r, c = e.reference[name], e.candidate[name]

@@ -81,6 +81,25 @@ def test_it_is_exported_recognised_and_judged(arm: Path, site: Path, tmp_path: P
     assert not check(bundle.reference_runner(policy), bundle, fixtures=2).passed
 
 
+def test_other_steps_than_the_checkpoint_s_are_said_on_the_command_line(
+    arm: Path, site: Path, tmp_path: Path, reflex: Reflex
+) -> None:
+    env = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+    out = tmp_path / "bundle"
+    assert reflex("export", arm, out, "--steps", "2", "--strict", env=env).code == 0
+    judge = ("validate", "export", out, "--model", arm, "--strict")
+    refused = reflex(*judge, env=env)
+    said = "the bundle takes 2 steps and the policy itself 3; where that is meant, give a reference of so "
+    assert refused.code == 1
+    assert f"{said}many steps, on the command line --steps 2" in " ".join(refused.out.split())
+    assert reflex(*judge, "--steps", "2", env=env).code == 0
+    other = reflex(*judge, "--steps", "3", env=env)
+    assert (other.code, other.out) == (2, "")
+    assert other.err == (
+        "reflex: error: the bundle takes 2 steps and 3 were asked for; export one that takes 3\n"
+    )
+
+
 def test_its_options_are_the_command_lines_and_no_other_familys(
     arm: Path, site: Path, checkpoint: Path, tmp_path: Path, reflex: Reflex
 ) -> None:
