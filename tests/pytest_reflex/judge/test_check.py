@@ -333,7 +333,7 @@ def test_a_recording_is_judged_where_torch_cannot_be_imported(tmp_path):
         ({"inputs": [{}]}, InputError, r"inputs\[0\] has \[\]"),
         ({"inputs": [{"x": np.zeros(1)}, {"y": np.zeros(1)}]}, InputError, r"inputs\[1\] has \['y'\]"),
         ({"inputs": [{"x": None}]}, InputError, r"inputs\[0\]\['x'\] is object"),
-        ({"reference": lambda x: x}, ReflexError, "reference is a function"),
+        ({"reference": lambda x: x}, ReflexError, "reference is the function <lambda>"),
         ({"candidate": 3}, ReflexError, "candidate is a int"),
         ({"candidate": "missing.onnx"}, RunnerError, "candidate missing.onnx does not exist"),
         ({"candidate": "."}, ReflexError, r"is a directory; open it with exporters.open_bundle\('.'\)"),

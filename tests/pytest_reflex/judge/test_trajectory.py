@@ -164,7 +164,7 @@ def test_a_nan_is_seen_at_the_step_it_comes_from() -> None:
 
 def test_outputs_that_cannot_be_laid_side_by_side_show_nothing() -> None:
     candidate = Loop()
-    candidate.function = lambda noise: {"other": noise}
+    candidate.function = lambda noise: {"other": noise, "more": noise}
     result = check(Loop(), candidate, inputs=SPECS, fixtures=2)
     assert result.unseen == "in no fixture could the outputs be laid side by side"
     assert candidate.shown == 0
