@@ -42,7 +42,7 @@ def next_bit(name: str) -> Callable[[Arrays], None]:
         next_bit("image"),
         scaled("image", 0.0008),
         scaled("state", -0.0008),
-        # Beside what the input holds else it is nothing, however small it is itself: half of it is below 0.67.
+        # Beside what else the input holds it is nothing, however small it is: half of it is below 0.67.
         lambda fixture: fixture["image"].__iadd__(np.float32(0.0006)),
     ],
     ids=["a_copy", "one_bit", "one_input", "the_other", "all_by_as_much"],
@@ -65,7 +65,16 @@ def test_a_near_copy_counts_with_what_it_is_a_copy_of(change: Callable[[Arrays],
         lambda fixture: fixture.update(state=fixture["state"].astype(np.float64)),
         lambda fixture: fixture.update(state=fixture["state"][:, :5]),
     ],
-    ids=["more", "all_by_more", "one_element_of_many", "an_integer", "a_nan", "an_infinity", "a_dtype", "a_shape"],
+    ids=[
+        "more",
+        "all_by_more",
+        "one_element_of_many",
+        "an_integer",
+        "a_nan",
+        "an_infinity",
+        "a_dtype",
+        "a_shape",
+    ],
 )
 def test_what_a_policy_could_heed_makes_another_fixture(change: Callable[[Arrays], None]) -> None:
     other = plain()
