@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from exporters.flow.schedule import LAYOUTS, Loop, schedule_from_json
+from exporters.flow.schedule import LAYOUTS, Loop, loop_from_json
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.report.json.values import shallow
@@ -271,17 +271,13 @@ def _loop(file: object, said: Mapping[str, Any]) -> Loop | None:
     if not isinstance(loop, dict) or not all(isinstance(loop.get(key), str) for key in ("noise", "output")):
         raise BundleError(f"{file}: its loop names no noise and output; export the bundle again")
     try:
-        found = Loop(schedule_from_json(loop["schedule"]), steps, loop["noise"], loop["output"])
-        good = all(map(math.isfinite, (found.dt, *found.times)))
-    except BundleError:
-        raise
+        return loop_from_json(loop, steps)
+    except BundleError as error:
+        raise BundleError(f"{file}: {error}") from error
     except Exception as error:  # whatever numbers that are none lead to
         raise BundleError(
             f"{file}: its schedule {loop.get('schedule')!r} gives no times ({error})"
         ) from error
-    if not good:
-        raise BundleError(f"{file}: its schedule {loop['schedule']!r} gives no finite times")
-    return found
 
 
 def _inputs(file: object, inputs: list[Any]) -> list[InputSpec]:
