@@ -39,7 +39,9 @@ def named_reference(bundle: Bundle | Served, model: str) -> tuple[Runner, Any]:
         recording = RecordedRunner(model)
         return recording, recording.recorded()
     if bundle.family == "module":
-        return bundle.reference_runner(_imported(model)), None
+        return bundle.reference_runner(
+            imported(model, "--model", "this bundle was made from a plain module")[0]
+        ), None
     from exporters import checkpoints
     from exporters.bundle import registry
 
@@ -57,21 +59,18 @@ def named_reference(bundle: Bundle | Served, model: str) -> tuple[Runner, Any]:
     return runner, None
 
 
-def _imported(model: str) -> Any:
-    """What ``module:name`` or ``file.py:name`` names: an ``nn.Module``, or a function that gives one."""
+def imported(model: str, option: str, why: str) -> tuple[Any, Any]:
+    """What ``module:name`` or ``file.py:name`` names, a module or a function that gives one; where it is."""
     source, _, name = model.rpartition(":")
     if not source or not name:
-        raise CheckpointError(
-            f"--model is {model!r}, and this bundle was made from a plain module; "
-            "give module:name or file.py:name"
-        )
+        raise CheckpointError(f"{option} is {model!r}, and {why}; give module:name or file.py:name")
     try:
         if source.endswith(".py"):
             if not Path(source).is_file():
-                raise CheckpointError(f"--model is {model!r}, and there is no file {source}")
+                raise CheckpointError(f"{option} is {model!r}, and there is no file {source}")
             spec = importlib.util.spec_from_file_location(Path(source).stem, source)
             if spec is None or spec.loader is None:
-                raise CheckpointError(f"--model is {model!r}, and {source} cannot be imported")
+                raise CheckpointError(f"{option} is {model!r}, and {source} cannot be imported")
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module
             spec.loader.exec_module(module)
@@ -83,8 +82,38 @@ def _imported(model: str) -> Any:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"--model is {model!r}, and {source} cannot be imported: {type(error).__name__}: {error}"
+            f"{option} is {model!r}, and {source} cannot be imported: {type(error).__name__}: {error}"
         ) from error
     if not hasattr(module, name):
-        raise CheckpointError(f"--model is {model!r}, and {source} has no {name!r}")
-    return getattr(module, name)
+        raise CheckpointError(f"{option} is {model!r}, and {source} has no {name!r}")
+    return getattr(module, name), module
+
+
+def is_own(model: str) -> bool:
+    """Whether ``model`` names a module of someone's own, and no checkpoint: ``file.py:name``."""
+    return ".py:" in model and not Path(model).exists()
+
+
+def own_policy(model: str) -> tuple[Any, Any]:
+    """The policy that ``file.py:name`` names, and the inputs that its file says it reads.
+
+    Raises:
+        CheckpointError: there is none, or nobody says what it reads.
+    """
+    found, place = imported(model, "MODEL", "it is a policy of one's own")
+    from torch import nn
+
+    try:
+        policy = found if isinstance(found, nn.Module) else found()
+    except Exception as error:
+        raise CheckpointError(f"{model} could not be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(policy, nn.Module):
+        raise CheckpointError(f"{model} gives a {type(policy).__name__}, expected an nn.Module")
+    from exporters.families.one_call import family_of_policy
+
+    if family_of_policy(policy) is not None:
+        return policy, None
+    inputs = getattr(place, "INPUTS", None)
+    if not isinstance(inputs, (list, tuple)):
+        raise CheckpointError(f"{model} has no INPUTS beside it; give the list of InputSpec that it reads")
+    return policy, inputs
