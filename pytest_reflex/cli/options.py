@@ -18,12 +18,15 @@ def setting_option(name: str) -> Callable[[_Command], _Command]:
     switch, default = setting.metavar is None, setting.default
 
     def parsed(context: click.Context, parameter: click.Parameter, value: object) -> object:
+        if setting.repeated:
+            value = list(value) if isinstance(value, tuple) and value else None
         return None if value is None else setting.parse(value, f"--{name}")
 
     return click.option(
         f"--{name}/--no-{name}" if switch and default is None else f"--{name}",
         is_flag=switch,
         metavar=setting.metavar,
+        multiple=setting.repeated,
         # Text, so that a default goes the way of every given value.
         default=default if switch or default is None else str(default),
         show_default=not switch,

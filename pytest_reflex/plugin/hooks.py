@@ -42,7 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         if setting.metavar is None:
             group.addoption(f"--reflex-{name}", action="store_true", default=None, help=text)
         else:
-            group.addoption(f"--reflex-{name}", metavar=setting.metavar, default=None, help=text)
+            how = "append" if setting.repeated else "store"
+            group.addoption(f"--reflex-{name}", action=how, metavar=setting.metavar, default=None, help=text)
         # Before pytest 9.2 an ini value has no union of types.
         type_ = setting.ini if pytest.version_tuple >= (9, 2) else "string"
         parser.addini(f"reflex_{name}", text, type=type_, default=None)  # type: ignore[arg-type]
