@@ -14,7 +14,7 @@ from pytest_reflex.report.origins import UNALIKE, made_on, unalike
 from pytest_reflex.report.scale import distance
 from pytest_reflex.report.text.divergence import around, by_layer, where_line
 from pytest_reflex.report.text.rounding import word_line
-from pytest_reflex.report.text.terminal import bound, cosine, figure
+from pytest_reflex.report.text.terminal import cosine, figure, limit_text
 from pytest_reflex.verdict.divergence import Divergence
 from pytest_reflex.verdict.results import RunResult
 
@@ -70,10 +70,10 @@ def _overview(results: Sequence[RunResult]) -> str:
     rows = [
         (
             "✅ PASS" if result.passed else "❌ FAIL",
-            text(result.name),
-            figure(result.max_abs_diff_across_all, result.threshold),
-            bound(result.threshold),
-            distance(result.max_abs_diff_across_all, result.threshold),
+            text(result.name) + (f" ({text(result.precision.short)})" if result.precision.short else ""),
+            figure(*result.margin),
+            limit_text(result, result.margin[1]),
+            distance(*result.margin),
             f"{sum(not f.passed for f in result.fixtures)} of {len(result.fixtures)}",
             result.word or "-",
         )[:width]
@@ -137,7 +137,7 @@ def _changes(changes: Sequence[Change]) -> str:
 def _seen(entry: Entry | None) -> str:
     if entry is None:
         return "-"
-    return figure(entry.result.max_abs_diff_across_all, entry.result.threshold)
+    return figure(*entry.result.margin)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], most: int = _ROWS) -> str:

@@ -120,6 +120,11 @@ class OnnxRunner(RunnerBase):
         self._optional: dict[str, _Input] = {}
         self._files: OpenedFiles | None = None
 
+    @property
+    def graphs(self) -> Sequence[Path | bytes]:
+        """Its one graph; see :class:`~pytest_reflex.runners.base.HasGraphs`."""
+        return (self._model,)
+
     def open(self) -> None:
         if self._session is not None:
             return
