@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.judge.check import check
     from pytest_reflex.result import ParityResult
-    from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner
+    from pytest_reflex.runners import OnnxReference, OnnxRunner, RecordedRunner, TorchRunner
     from pytest_reflex.settings import ParityOptions
 
 _T = TypeVar("_T")
 
 __all__ = [
     "InputSpec",
+    "OnnxReference",
     "OnnxRunner",
     "ParityError",
     "ParityResult",
@@ -35,6 +36,7 @@ __all__ = [
 
 _HOMES: Final = {
     "InputSpec": "pytest_reflex.inputs",
+    "OnnxReference": "pytest_reflex.runners",
     "OnnxRunner": "pytest_reflex.runners",
     "ParityError": "pytest_reflex.errors",
     "ParityResult": "pytest_reflex.result",

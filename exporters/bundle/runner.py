@@ -179,6 +179,12 @@ class BundleRunner(RunnerBase):
             return self.sessions["model"].run(self._fed(inputs))
         return {self._loop.output: self._denoised(self._loop, inputs)[-1]}
 
+    def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the graphs say in float64, the loop included; see :meth:`OnnxRunner.exact`."""
+        if self._loop is None or self._bundle.layout != "stepwise":
+            return self.sessions["model"].exact(self._fed(inputs))
+        return {self._loop.output: self._denoised(self._loop, inputs, np.float64)[-1]}
+
     @property
     def trajectory(self) -> Trajectory | None:
         """What the loop holds after each step; see :class:`~pytest_reflex.runners.Runner`.
@@ -207,15 +213,21 @@ class BundleRunner(RunnerBase):
         extra = {} if self._bundle.layout != "loop" else {"num_steps": np.asarray(self._steps, np.int64)}
         return {**inputs, **extra}
 
-    def _denoised(self, loop: Loop, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _denoised(
+        self, loop: Loop, inputs: Mapping[str, np.ndarray], dtype: type[np.floating[Any]] = np.float32
+    ) -> list[np.ndarray]:
         """Encode the observation once, then ``x += dt * velocity(x, t)``; every ``x``."""
+        run = {
+            role: session.run if dtype is np.float32 else session.exact
+            for role, session in self.sessions.items()
+        }
         observation = {name: array for name, array in inputs.items() if name != loop.noise}
-        context = self.sessions["encoder"].run(observation)
+        context = run["encoder"](observation)
         x, states = inputs[loop.noise], []
-        dt = np.float32(loop.dt)
+        dt = dtype(loop.dt)
         for now in loop.times:
-            time = np.full(x.shape[:1], now, np.float32)
-            velocity = self.sessions["step"].run({"x_t": x, "time": time, **context})["velocity"]
+            time = np.full(x.shape[:1], now, np.float32)  # as it is told, to float64 too
+            velocity = run["step"]({"x_t": x, "time": time, **context})["velocity"]
             x = x + dt * velocity
             states.append(x)
         return states

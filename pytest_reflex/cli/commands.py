@@ -15,7 +15,13 @@ from exporters.flow.schedule import LAYOUTS
 from exporters.graph.precisions import PRECISIONS
 from pytest_reflex._version import __version__
 from pytest_reflex.cli.families import OfFamilies, every_option, family_options
-from pytest_reflex.cli.options import api_key_option, judging_options, model_option, setting_option
+from pytest_reflex.cli.options import (
+    api_key_option,
+    judging_options,
+    model_option,
+    model_or_reference,
+    setting_option,
+)
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import named_reference, require_draws
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
@@ -119,12 +125,43 @@ def validate() -> None:
 
 @validate.command("export")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@model_option
+@model_or_reference
 @judging_options
 @click.pass_context
 @to_a_verdict
-def validate_export(context: click.Context, /, directory: Path, model: str, **judging: Any) -> Judged:
-    """Judge the bundle DIR against the policy it was made from."""
+def validate_export(
+    context: click.Context, /, directory: Path, model: str | None, reference: Path | None, **judging: Any
+) -> Judged:
+    """Judge the bundle DIR against the policy it was made from.
+
+    With --reference another graph is the judge, and DIR may be an .onnx file; PyTorch is not asked then.
+    """
+    if (model is None) is (reference is None):
+        raise click.UsageError("give --model, the policy, or --reference, a graph that is to be the judge")
+    if reference is not None:
+        return _agreement(directory, reference, judging)
+    return _parity(context, directory, str(model), judging)
+
+
+def _agreement(candidate: Path, reference: Path, judging: dict[str, Any]) -> Judged:
+    from exporters.bundles import open_bundle
+    from pytest_reflex.judge.check import check
+    from pytest_reflex.runners import OnnxReference
+
+    if not candidate.is_dir() and not reference.is_dir():
+        raise click.UsageError(
+            f"neither {candidate} nor {reference} is a bundle, which says what it reads; compare them from "
+            "Python, with check(OnnxReference(...), ..., inputs=...)"
+        )
+    with Progress() as report_progress:
+        report_progress("digests", 0, 1)
+        judge = OnnxReference(open_bundle(reference) if reference.is_dir() else reference)
+        judged = open_bundle(candidate, to_judge=True) if candidate.is_dir() else candidate
+        report_progress("digests", 1, 1)
+        return check(judge, judged, name=str(candidate), progress=report_progress, **judging), ""
+
+
+def _parity(context: click.Context, directory: Path, model: str, judging: dict[str, Any]) -> Judged:
     require_draws(context, model)
     from exporters.bundles import open_bundle
     from pytest_reflex.judge.check import check

@@ -79,7 +79,8 @@ def check(
     in memory together.
 
     Args:
-        reference: a runner; an ``nn.Module``; or whatever the candidate's ``reference_runner`` takes.
+        reference: a runner; an ``nn.Module``; or whatever the candidate's ``reference_runner`` takes. An
+            :class:`~pytest_reflex.runners.OnnxReference` where a graph is to be the judge, and PyTorch not.
         candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate` such as a bundle.
         inputs: the inputs to draw fixtures from, or recorded inputs, one mapping per fixture. By default
             those of a recorded reference, else the candidate's own.
@@ -117,7 +118,8 @@ def check(
     run = _run_candidate(sides, drawn, truth, terms, report_progress)
     dependence = _input_dependence(sides.reference, drawn, run)
     called = name or sides.candidate.name
-    result = _verdict(called, drawn, terms, truth, run, dependence, changed(candidate, sides.candidate))
+    changes = [*changed(candidate, sides.candidate), *changed(sides.reference, sides.reference)]
+    result = _verdict(called, drawn, terms, truth, run, dependence, changes)
     # After the verdict, which nothing of it can change.
     shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None

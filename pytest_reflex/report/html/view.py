@@ -50,6 +50,7 @@ def result_view(
     return {
         "name": str(result.name),
         "passed": result.passed,
+        "against": result.against,
         "figure": figure(largest, threshold),
         "threshold": bound(threshold),
         "distance": scale.distance(largest, threshold),

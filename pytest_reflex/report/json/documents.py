@@ -19,7 +19,7 @@ from pytest_reflex.report.json.results import ENTRY_KEYS, result_from_json, resu
 from pytest_reflex.report.json.values import plain, shallow
 from pytest_reflex.verdict.results import RunResult
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 TOOL: Final = "pytest-reflex"
 _HEAD: Final = {"schema_version": SCHEMA_VERSION, "tool": TOOL, "version": __version__}
 
@@ -73,6 +73,14 @@ class Run:
     problems: tuple[str, ...] = ()
     error: Mapping[str, Any] | None = None
     version: str = __version__
+
+    @property
+    def called(self) -> str:
+        """What its verdict is on: ``parity``; ``agreement`` where PyTorch was asked of none; or both."""
+        asked = {entry.result.against for entry in self.results}
+        if asked == {"onnx"}:
+            return "agreement"
+        return "parity and agreement" if len(asked) > 1 else "parity"
 
     @property
     def passed(self) -> bool:

@@ -59,7 +59,9 @@ def _held(record: object) -> Mapping[str, object]:
         return {**first, **why, **fields}
     if isinstance(record, RunResult):
         return {
-            **_picked(record, "name", "passed", "max_abs_diff_across_all", "threshold", "floors", "word"),
+            **_picked(
+                record, "name", "passed", "against", "max_abs_diff_across_all", "threshold", "floors", "word"
+            ),
             **_picked(record, "strict", "seed", "fixtures"),
             "gates": record.answers,
             **_picked(record, "reference", "candidate", "located", "notes"),

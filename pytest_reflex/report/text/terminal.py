@@ -54,7 +54,14 @@ def element(name: str, index: Iterable[int]) -> str:
 
 
 def headline(result: RunResult) -> str:
-    """The whole verdict in one line."""
+    """The whole verdict in one line; where PyTorch was not asked it is no verdict on parity, and says so."""
+    said = _headline(result)
+    if result.against == "policy":
+        return said
+    return said.replace("parity ", "agreement ", 1).replace(": ", ": PyTorch was not asked; ", 1)
+
+
+def _headline(result: RunResult) -> str:
     count = len(result.fixtures)
     worst = _worst(result.fixtures)
     if result.passed and worst is not None:
