@@ -550,20 +550,3 @@ def test_an_internal_error_writes_a_document_that_does_not_pass(run: Run, pytest
     assert made["problems"] == ["internal error: broken hook"]
     assert made["passed"] is False
     assert "reflex: error: internal error: broken hook" in found.errlines
-
-
-def test_an_agreement_of_two_graphs_is_told_from_parity_in_junit_and_in_the_summary(run: Run) -> None:
-    source = """
-import sys
-sys.path.insert(0, {known!r})
-from known_bad_cases import CASES
-def test_x(parity, tmp_path):
-    CASES["pass__a_graph_that_was_said_to_be_the_judge"].judge(parity.check, tmp_path)
-"""
-    known = str(Path(__file__).parents[2] / "known_bad")
-    found = run(source.format(known=known), "--junitxml=junit.xml")
-    assert found.ret == 0
-    said = 'name="reflex_verdict" value="PASS, against ONNX: PyTorch was not asked"'
-    assert said in Path("junit.xml").read_text(encoding="utf-8")
-    found.stdout.fnmatch_lines(["PASS *test_x* [[]against ONNX: PyTorch was not asked]"])
-    assert run(source.format(known=known), "--reflex-strict").ret == 1
