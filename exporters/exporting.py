@@ -25,7 +25,7 @@ from exporters.graph.graph_passes import write_graph
 from exporters.graph.layouts import compose
 from exporters.graph.narrowing import narrowed
 from exporters.graph.precisions import PRECISIONS, Precision
-from exporters.graph.traced_halves import Example, example_of, trace_halves
+from exporters.graph.traced_halves import Example, example_of, require_float32, trace_halves
 from exporters.graph.tracing import converted, trace, uncollected
 from pytest_reflex.errors import InputError, SettingsError
 from pytest_reflex.inputs import InputSpec, make_fixture
@@ -101,8 +101,9 @@ def export(
     report_progress = progress_callback(progress)
     plan = _planned(reference, inputs, flow, layout, steps, outputs, dynamic_batch, told.seed)
     narrowing = _narrowing(plan, precision, calibration, told)
-    # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
+    # Open for as long as it is traced: in eval mode.
     with plan.runner, staged(out_dir) as stage:
+        require_float32(plan.runner)
         said = {"family": family, "call": call or {}, "options": sizes or {}}
         draft = _traced(plan, narrowing, stage, said, report_progress)
         if verify:

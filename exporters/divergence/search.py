@@ -14,7 +14,7 @@ from exporters.divergence.parts import Graphs, Names, open_graphs
 from exporters.divergence.split import FlowOf, first_differing_module
 from exporters.divergence.walk import Walk, Walked
 from exporters.flow.schedule import Loop
-from exporters.graph.traced_halves import example_of, trace_halves
+from exporters.graph.traced_halves import example_of, require_float32, trace_halves
 from exporters.graph.tracing import trace_program
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.progress import Progress
@@ -116,6 +116,7 @@ class Search:
         """
         fixture = self.fixture(fixture_idx)
         with self._runner as runner:
+            require_float32(runner)
             if self._traced is None:
                 self._report_progress("trace", 0, 1)
                 self._traced = _programs(self._bundle, runner, self._flow_of, self._seed)

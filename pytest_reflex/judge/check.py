@@ -27,7 +27,15 @@ from pytest_reflex.judge.input_dependence import (
     silent_inputs,
     unequal_bits,
 )
-from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, judge_reference, random_numbers
+from pytest_reflex.judge.reference import (
+    Steadiness,
+    Watch,
+    again_runs,
+    half_precision,
+    is_half,
+    judge_reference,
+    random_numbers,
+)
 from pytest_reflex.judge.sides import Candidate, Sides, changed, known_inputs, sides_of
 from pytest_reflex.judge.trajectory import trajectory_errors
 from pytest_reflex.judge.variation import judge_variation
@@ -209,11 +217,12 @@ def _run_reference(
         steadiness = watch.asked_again(
             fixtures.make, outputs, lambda: report_progress("reference", min(next(done), total), total)
         )
-        for fixture_idx in range(fixtures.count) if terms.factor is not None else ():
+        facts = _facts(runner)
+        for fixture_idx in range(fixtures.count) if terms.factor is not None or is_half(facts) else ():
             exact.append(_exact(runner, fixtures.make(fixture_idx)))
             report_progress("float64", fixture_idx + 1, fixtures.count)
-        doubts = runner.doubts(stated) if isinstance(runner, HasDoubts) else ()
-        facts = _facts(runner)
+        doubts = [*(runner.doubts(stated) if isinstance(runner, HasDoubts) else ())]
+        doubts += half_precision(facts, exact, outputs)
     rounding = rounding_of(exact, outputs) if exact else {}
     return _ReferenceRun(outputs, fed, exact, rounding, swings_of(outputs), steadiness, doubts, drawn, facts)
 

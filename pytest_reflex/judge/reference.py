@@ -143,6 +143,38 @@ def judge_reference(
     return refused, doubted
 
 
+def half_precision(
+    reference: Mapping[str, Any], exact: Sequence[Arrays | str], outputs: Sequence[Arrays]
+) -> list[str]:
+    """A doubt where the reference is not in float32: which precision, and how far that is from float64.
+
+    Args:
+        reference: its facts.
+        exact: what it gives in float64 in each fixture, or why that is not known.
+        outputs: what it gives.
+    """
+    if not is_half(reference):
+        return []
+    worst: dict[str, float] = {}
+    unknown = next((said for said in exact if isinstance(said, str)), "")
+    for truth, gave in zip(exact, outputs, strict=True):
+        wide = {name: array.astype(np.float64) for name, array in gave.items() if array.dtype.kind == "f"}
+        told = {} if isinstance(truth, str) else {name: truth[name] for name in wide if name in truth}
+        for name, apart in _apart(told, wide).items():
+            worst[name] = max(worst.get(name, 0.0), apart)
+    far = ", ".join(f"{name} {apart:.1e}" for name, apart in worst.items())
+    itself = f"itself up to {far} from float64" if far else f"how far from float64 is not known ({unknown})"
+    return [
+        f"the reference is in {reference['dtype']} and runs as it is, {itself}: what is nearer to it than that "
+        "need not be nearer to the policy"
+    ]
+
+
+def is_half(reference: Mapping[str, Any]) -> bool:
+    """Whether a reference is PyTorch in half precision, by its facts."""
+    return reference.get("kind") == "torch" and reference.get("dtype") not in (None, "float32")
+
+
 def random_numbers(seen: Steadiness, reference: Mapping[str, Any]) -> list[str]:
     """A doubt where the reference drew random numbers, torch's by what its facts say."""
     drew = ["torch", *seen.drew] if reference.get("drew_random") else seen.drew

@@ -293,6 +293,8 @@ def side(facts: Mapping[str, Any]) -> str:
     kind = facts.get("kind")
     what = next((facts[key] for key in ("class", "path", "name") if facts.get(key)), None)
     words = " ".join(str(word) for word in (kind, what) if word)
+    dtype = facts.get("dtype")
+    words += f", in {dtype}" if words and dtype not in (None, "float32") else ""
     # The runner's own keys first; a runner of someone else's may know none of them.
     asked = facts.get("provider_asked")
     used = facts.get("providers_used")

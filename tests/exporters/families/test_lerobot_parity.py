@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pytest_reflex import check
-from pytest_reflex.errors import InputError, ReflexError, RunnerError
+from pytest_reflex.errors import InputError, ReflexError, RunnerError, TracingError
 from pytest_reflex.inputs import make_fixture
 
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
@@ -156,7 +156,9 @@ def test_the_float64_sinusoid_stays_float64(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_policy_in_half_precision_is_refused_by_name(family: str, tmp_path: Path) -> None:
     policy = tiny_policy(family, tmp_path).bfloat16()
-    with pytest.raises(RunnerError, match=r"is torch\.bfloat16; the reference is float32, call \.float\(\)"):
+    with pytest.raises(
+        TracingError, match=r"is in bfloat16, and a graph is traced from float32; call \.float"
+    ):
         module(family).export(policy, tmp_path / "p", **SMALL)
     assert not (tmp_path / "p").exists()
 
