@@ -165,8 +165,8 @@ def half_precision(
     far = ", ".join(f"{name} {apart:.1e}" for name, apart in worst.items())
     itself = f"itself up to {far} from float64" if far else f"how far from float64 is not known ({unknown})"
     return [
-        f"the reference is in {reference['dtype']} and runs as it is, {itself}: what is nearer to it than that "
-        "need not be nearer to the policy"
+        f"the reference is in {reference['dtype']} and runs as it is, {itself}: what is nearer to it than "
+        "that need not be nearer to the policy"
     ]
 
 
