@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from exporters.bundles import Bundle, Export, locate, open_bundle
     from exporters.caching.cached import cached
     from exporters.exporting import export
+    from exporters.exporting.repair import repair
     from exporters.families import groot, lerobot, pi0, pi05, smolvla
     from exporters.flow.policy import FlowPolicy
     from exporters.flow.schedule import EulerSchedule
@@ -35,6 +36,7 @@ __all__ = [
     "open_bundle",
     "pi0",
     "pi05",
+    "repair",
     "smolvla",
 ]
 
@@ -51,6 +53,7 @@ _HOMES: Final = {
     "family_of": "exporters.bundle.registry",
     "locate": "exporters.bundles",
     "open_bundle": "exporters.bundles",
+    "repair": "exporters.exporting.repair",
 }
 
 

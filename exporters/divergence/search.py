@@ -119,7 +119,7 @@ class Search:
             require_float32(runner)
             if self._traced is None:
                 self._report_progress("trace", 0, 1)
-                self._traced = _programs(self._bundle, runner, self._flow_of, self._seed)
+                self._traced = programs_of(self._bundle, runner, self._flow_of, self._seed)
                 self._report_progress("trace", 1, 1)
             if deadline is not None:
                 deadline()
@@ -175,7 +175,7 @@ class Search:
         return dict(self._inputs[fixture_idx])
 
 
-def _programs(
+def programs_of(
     bundle: StoredBundle, runner: TorchRunner, flow_of: FlowOf, seed: int
 ) -> tuple[dict[str, Program], Loop | None]:
     """The programs that the bundle's graphs were converted from, traced again in the same way."""

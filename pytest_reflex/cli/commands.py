@@ -7,12 +7,13 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from exporters.flow.schedule import LAYOUTS
 from exporters.graph.precisions import PRECISIONS
+from pytest_reflex import settings
 from pytest_reflex._version import __version__
 from pytest_reflex.cli.families import OfFamilies, every_option, family_options
 from pytest_reflex.cli.options import (
@@ -58,6 +59,13 @@ def to_a_verdict(command: Callable[..., _Made]) -> Callable[..., _Made]:
             ) from error
 
     return run
+
+
+_BUDGET: Final = "What max_abs_diff has to be below, in the outputs' own unit."
+
+
+def _budget(context: click.Context, parameter: click.Parameter, value: object) -> float:
+    return settings.number_threshold(value, "--budget")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -261,6 +269,34 @@ def locate_place(
         below = f"\nReproduction: {write_reproduction(search, repro)}\n"
     text = dumps(divergence_to_json(divergence)) if as_json else divergence_text(divergence) + "\n" + below
     return Reported(code, text)
+
+
+@app.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@model_option
+@click.option("--budget", required=True, callback=_budget, metavar="FLOAT", help=_BUDGET)
+@click.option("--out", type=click.Path(path_type=Path), help="Where it goes  [default: in place of DIR]")
+@setting_option("fixtures")
+@setting_option("seed")
+@click.option(
+    "--output-json", is_flag=True, expose_value=False, help="Print JSON to stdout and nothing else."
+)
+@to_a_verdict
+def repair(directory: Path, model: str, **options: Any) -> Judged:
+    """Make the bundle DIR, in another precision, again with the fewest nodes in float32 that meet a budget.
+
+    It is judged as any export before it takes its place; where the budget cannot be met, what is there stays.
+    """
+    from exporters.bundles import open_bundle
+    from exporters.exporting.repair import repair as repaired
+
+    bundle = open_bundle(directory)
+    reference, _ = named_reference(bundle, model)
+    with Progress() as report_progress:
+        made = repaired(bundle, reference, progress=report_progress, **options)
+    if made.bundle.result is None:
+        raise BundleError(f"{made.bundle.called} was written without a verdict")
+    return made.bundle.result, f"Bundle: {made.bundle.called}\n{made.text}"
 
 
 app.add_command(report)
