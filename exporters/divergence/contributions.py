@@ -11,7 +11,8 @@ It holds while errors are small; what is far off is ranked high all the same, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -21,10 +22,12 @@ from exporters.divergence.interpreter import Interpreter, Program, Step
 from exporters.graph.loop_invariant import TIME, X_T
 from pytest_reflex.errors import RunnerError
 
-__all__ = ["Unit", "contributions"]
+__all__ = ["Contributions", "Unit", "contributions"]
 
 # A node of the traced program, whichever step it runs in: its half and its name.
 Unit = tuple[str, str]
+# A node, what it gives in a run, and how far that is off.
+_Found = tuple[Unit, torch.Tensor, torch.Tensor]
 # Directions of the output that errors are measured along: the length is known to a third or so.
 _DIRECTIONS: Final = 4
 _aten = torch.ops.aten
@@ -36,10 +39,21 @@ _PRODUCTS: Final[Mapping[object, tuple[int, ...]]] = {
 _STORED: Final = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def contributions(
-    interpreter: Interpreter, programs: Mapping[str, Program], precision: str
-) -> dict[Unit, float]:
+@dataclass(frozen=True)
+class Contributions:
     """The length of the error of the output that each node makes; nodes that make none are left out.
+
+    Attributes:
+        reading: by what it reads being rounded.
+        giving: by what it gives being rounded, where a precision does that between two nodes.
+    """
+
+    reading: Mapping[Unit, float]
+    giving: Mapping[Unit, float]
+
+
+def contributions(interpreter: Interpreter, programs: Mapping[str, Program], precision: str) -> Contributions:
+    """What each node adds.
 
     Args:
         interpreter: the policy's values in one fixture, with their gradients.
@@ -50,22 +64,29 @@ def contributions(
         RunnerError: the policy has no gradient.
     """
     local = _LocalError(programs, precision)
-    found: list[tuple[Unit, torch.Tensor, torch.Tensor]] = []
+    read: list[_Found] = []
+    given: list[_Found] = []
     for step in interpreter:
-        error = local.of(step)
-        if error is not None:
-            found.append(((step.key.half, step.key.name), step.tensor, error))
+        for found, error in ((read, local.of(step)), (given, local.after(step))):
+            if error is not None:
+                found.append(((step.key.half, step.key.name), step.tensor, error))
     output = interpreter.output
     if output is None or not output.requires_grad:
         raise RunnerError("the policy's output has no gradient, so nothing says which of its nodes matter")
+    return Contributions(_lengths(output, read, keep=True), _lengths(output, given, keep=False))
+
+
+def _lengths(output: torch.Tensor, found: Sequence[_Found], *, keep: bool) -> dict[Unit, float]:
     generator = torch.Generator().manual_seed(0)
     sums: dict[Unit, list[float]] = {}
+    if not found:
+        return {}
     for direction in range(_DIRECTIONS):
         signs = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
         gradients = torch.autograd.grad(
             (output * signs).sum(),
             [tensor for _, tensor, _ in found],
-            retain_graph=direction + 1 < _DIRECTIONS,
+            retain_graph=keep or direction + 1 < _DIRECTIONS,
             allow_unused=True,
         )
         for (unit, _, error), gradient in zip(found, gradients, strict=True):
@@ -80,8 +101,8 @@ class _LocalError:
 
     def __init__(self, programs: Mapping[str, Program], precision: str) -> None:
         self._precision = precision
-        # What a graph holds: weights, constants and what is made of them alone; and what is narrow where it is
-        # read: what is held, and what a graph is given, which it casts.
+        # What a graph holds: weights, constants and what is made of them alone; and what is narrow where it
+        # is read: what is held, and what a graph is given, which it casts.
         self._held = {half: self._held_by(program) for half, program in programs.items()}
         self._stored = {
             half: program.weights if precision == "bfloat16" else self._held[half] | _given_to(program)
@@ -108,15 +129,21 @@ class _LocalError:
             error = Program.compute(node, given) - step.tensor
         return error if bool(error.any()) and bool(error.isfinite().all()) else None
 
+    def after(self, step: Step) -> torch.Tensor | None:
+        """How far off what the node gives is where it is rounded; only float16 does that."""
+        if self._precision != "float16" or step.node is None or not _is_float(step.tensor):
+            return None
+        with torch.no_grad():
+            error = _narrow(step.tensor, torch.float16) - step.tensor
+        return error if bool(error.isfinite().all()) else None
+
     def _rounded(self, step: Step, node: fx.Node) -> dict[fx.Node, Any] | None:
         if self._precision.startswith("int8"):
             read = [node.args[at] for at in _PRODUCTS.get(node.target, ()) if at < len(node.args)]
             operands = _floats(read, step.given)
             return {**step.given, **{n: _in_int8(step.given[n]) for n in operands}} if operands else None
         held = _floats(self._stored[step.key.half] & step.given.keys(), step.given)
-        dtype = _STORED[self._precision]
-        top = torch.finfo(dtype).max
-        rounded = {n: step.given[n].clamp(-top, top).to(dtype).float() for n in held}
+        rounded = {n: _narrow(step.given[n], _STORED[self._precision]) for n in held}
         return {**step.given, **rounded} if rounded else None
 
 
@@ -132,6 +159,11 @@ def _floats(nodes: Iterable[Any], given: Mapping[fx.Node, Any]) -> list[fx.Node]
 
 def _is_float(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype == torch.float32
+
+
+def _narrow(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    top = torch.finfo(dtype).max
+    return value.clamp(-top, top).to(dtype).float()
 
 
 def _in_int8(value: torch.Tensor) -> torch.Tensor:

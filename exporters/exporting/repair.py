@@ -12,7 +12,7 @@ import ast
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +54,8 @@ MOST_RUNS: Final = 10
 _CLOCK: Final = ("", "clock")
 # So much of the budget is aimed at, for what is known to first order is not known to the last digit.
 _AIM: Final = 0.8
+# The plain fixture, and the two where the ends of what is drawn lie.
+_LOOKED_INTO: Final = 3
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
 _HALF: Final = "pytest_reflex.half"
 # Name of a graph and of a node in it.
@@ -145,7 +147,7 @@ def repair(
         models = traced(plan, report_progress)
         drawn = fixtures_from(bundle.inputs, told.fixtures, told.seed)
         inputs = [drawn.make(index) for index in range(drawn.count)]
-        units = _ranked(bundle, runner, models, plan, precision, inputs[0])
+        units = _ranked(bundle, runner, models, plan, precision, inputs[:_LOOKED_INTO])
 
         def narrowing(keep: Mapping[str, Sequence[str]]) -> Narrowing:
             return narrowing_of(plan, precision, calibration, told, keep)
@@ -207,29 +209,49 @@ def _ranked(
     models: Mapping[str, ir.Model],
     plan: Plan,
     precision: Any,
-    inputs: _Named,
+    inputs: Sequence[_Named],
 ) -> list[_Group]:
-    """What can be kept, what gains most for each node first."""
+    """What can be kept, what gains most for each node first; at last all that is left of the graphs.
+
+    A node that is kept rounds where it hands on to one that is not: in float16 those between come second.
+    """
     programs, loop = programs_of(bundle, runner, lambda policy: registry.flow_of(bundle.stated, policy), 0)
-    found = contributions(Interpreter(programs, inputs, loop, gradients=True), programs, precision)
+    every = [
+        contributions(Interpreter(programs, given, loop, gradients=True), programs, precision)
+        for given in inputs
+    ]
+    reading, giving = _largest(one.reading for one in every), _largest(one.giving for one in every)
     is_weight = weight_test(weights_of(plan))
-    places: dict[Unit, list[_Place]] = {}
-    errors: dict[Unit, float] = {}
+    first: dict[Unit, list[_Place]] = {}
+    rest: dict[Unit, list[_Place]] = {}
     for role, model in models.items():
-        clock = (
-            {str(node.name) for node in clock_of(model.graph, is_weight)} if precision == "float16" else set()
-        )
-        for node in nodes_that_round(model.graph, precision, is_weight):
-            unit = _unit_of(node, set(programs))
-            own = found.get(unit, 0.0)
-            if own and str(node.name) in clock:
-                places[_CLOCK] = [*places.get(_CLOCK, []), *((role, name) for name in clock)]
-                errors[_CLOCK] = max(errors.get(_CLOCK, 0.0), own)
-            elif own:
-                places.setdefault(unit, []).append((role, str(node.name)))
-                errors[unit] = own
-    groups = [_Group(tuple(dict.fromkeys(held)), errors[unit]) for unit, held in places.items()]
-    return sorted(groups, key=lambda group: -(group.error**2) / len(group.places))
+        clock = set(clock_of(model.graph, is_weight)) if precision == "float16" else set()
+        rounds = set(nodes_that_round(model.graph, precision, is_weight))
+        for node in ir.traversal.RecursiveGraphIterator(model.graph):
+            unit = _CLOCK if node in clock else _unit_of(node, set(programs))
+            where = first if node in rounds or node in clock else rest
+            where.setdefault(unit, []).append((role, str(node.name)))
+            if unit == _CLOCK:
+                own = reading.get(_unit_of(node, set(programs)), 0.0)
+                reading[_CLOCK] = max(reading.get(_CLOCK, 0.0), own)
+    groups = sorted((_Group(tuple(p), reading.get(u, 0.0)) for u, p in first.items()), key=_gain)
+    if precision == "float16":
+        between = sorted((_Group(tuple(p), giving.get(u, 0.0)) for u, p in rest.items()), key=_gain)
+        # What they round is not known to be rounded: only the first kind is counted on.
+        groups += [_Group(group.places, 0.0) for group in between]
+    return groups
+
+
+def _gain(group: _Group) -> float:
+    return -(group.error**2) / len(group.places)
+
+
+def _largest(found: Iterable[Mapping[Unit, float]]) -> dict[Unit, float]:
+    most: dict[Unit, float] = {}
+    for one in found:
+        for unit, error in one.items():
+            most[unit] = max(most.get(unit, 0.0), error)
+    return most
 
 
 def _unit_of(node: ir.Node, halves: set[str]) -> Unit:
@@ -315,11 +337,13 @@ def _searched(
 
 def _next_guess(low: int, high: int, left: Sequence[float], aim: float, every: int, runs: int) -> int:
     """How many groups to keep next: what is predicted to suffice, then halves of what is between."""
-    if high > every:
-        predicted = next((k for k, rest in enumerate(left) if rest < aim), every)
-        # Predicted anew after each run; the last is for all of them, which says whether it can be met.
-        return every if runs <= 1 else min(max(predicted, low + 1), every)
-    return (low + high) // 2
+    if high <= every:
+        return (low + high) // 2
+    if runs <= 1:  # the last says whether it can be met at all
+        return every
+    predicted = next((k for k, rest in enumerate(left) if rest < aim), every)
+    # Where what was predicted did not suffice, half of what is left.
+    return predicted if low < predicted < every else (low + every + 1) // 2
 
 
 def _kept(groups: Sequence[_Group]) -> dict[str, list[str]]:

@@ -220,7 +220,9 @@ def test_contributions_rank_nodes_as_rounding_each_alone_does(tmp_path: Path) ->
     inputs = make_fixture(SPECS, 0, 0)
     with runner:
         programs, loop = programs_of(made, runner, lambda p: registry.flow_of(made.stated, p), 0)
-        found = contributions(Interpreter(programs, inputs, loop, gradients=True), programs, "bfloat16")
+        found = contributions(
+            Interpreter(programs, inputs, loop, gradients=True), programs, "bfloat16"
+        ).reading
         plain = runner.run(inputs)["actions"]
         measured = {}
         for at, layer in enumerate(policy.layers):
