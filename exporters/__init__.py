@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from exporters.caching.cached import cached
     from exporters.exporting import export
     from exporters.exporting.repair import repair
-    from exporters.families import groot, lerobot, pi0, pi05, smolvla
+    from exporters.families import (
+        act,
+        diffusion,
+        groot,
+        lerobot,
+        multi_task_dit,
+        pi0,
+        pi05,
+        smolvla,
+        tdmpc,
+        vqbet,
+    )
+    from exporters.families.one_call import export_policy
     from exporters.flow.policy import FlowPolicy
     from exporters.flow.schedule import EulerSchedule
 
@@ -27,17 +39,23 @@ __all__ = [
     "Export",
     "FlowPolicy",
     "Policy",
+    "act",
     "cached",
+    "diffusion",
     "export",
+    "export_policy",
     "family_of",
     "groot",
     "lerobot",
     "locate",
+    "multi_task_dit",
     "open_bundle",
     "pi0",
     "pi05",
     "repair",
     "smolvla",
+    "tdmpc",
+    "vqbet",
 ]
 
 # Where a name is that is no family's module.
@@ -50,6 +68,7 @@ _HOMES: Final = {
     "Policy": "exporters.bundle.runner",
     "cached": "exporters.caching.cached",
     "export": "exporters.exporting",
+    "export_policy": "exporters.families.one_call",
     "family_of": "exporters.bundle.registry",
     "locate": "exporters.bundles",
     "open_bundle": "exporters.bundles",
@@ -67,5 +86,18 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+# What opens, reads and runs bundles; all else makes them, with torch.
+_WITHOUT_TORCH: Final = frozenset(
+    ("FAMILIES", "Bundle", "EulerSchedule", "Export", "Policy", "family_of", "locate", "open_bundle")
+)
+
+
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    """The public names that can be had here: tab completion gets each, and a missing package raises."""
+    from importlib.util import find_spec
+
+    try:
+        makes = find_spec("torch") is not None
+    except ValueError:  # somebody put None in its place
+        makes = False
+    return sorted(__all__ if makes else _WITHOUT_TORCH)

@@ -16,10 +16,14 @@ from typing import Any
 
 from pytest_reflex.errors import CheckpointError
 from pytest_reflex.runners.base import first_line
+from pytest_reflex.verdict.naming import near_path
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a policy is made of. Pickled weights are not fetched, and never loaded.
 _PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt"]
+
+# How the file begins that Git LFS leaves in place of one that it has not fetched.
+_POINTER = b"version https://git-lfs"
 
 _sources: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
@@ -32,13 +36,15 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
     """
     path, name = Path(checkpoint), str(checkpoint)
     if name and os.path.isdir(path):
-        return path
+        return _trained(path)
     if name and os.path.exists(path):
         raise CheckpointError(
             f"{name} is a file; expected a checkpoint directory or a hub id such as lerobot/pi0_base"
         )
     if not _HUB_ID.fullmatch(name):
-        raise CheckpointError(f"no checkpoint directory {name!r}, and it is no hub id (owner/name)")
+        raise CheckpointError(
+            f"no checkpoint directory {name!r}{near_path(path)}, and it is no hub id (owner/name)"
+        )
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -50,15 +56,53 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))
-    except LocalEntryNotFoundError as error:
+    except LocalEntryNotFoundError:
         raise CheckpointError(
-            f"no directory {name!r}, and as a hub id it is neither in the local hub cache nor can the hub "
-            f"be reached; fetch it where there is network (`hf download {name}`) or give a directory"
-        ) from error
+            f"no directory {name!r}{near_path(path)}, and as a hub id it is neither in the local hub cache "
+            f"nor can the hub be reached; fetch it where there is network (`hf download {name}`) or give a "
+            "directory"
+        ) from None
     except HFValidationError as error:
-        raise CheckpointError(f"no checkpoint directory {name!r}, and it is no hub id: {error}") from error
+        raise CheckpointError(f"no checkpoint directory {name!r}, and it is no hub id: {error}") from None
     except (HfHubHTTPError, OSError) as error:
-        raise CheckpointError(f"hub id {name!r} could not be fetched: {said(error)}") from error
+        raise CheckpointError(f"hub id {name!r} could not be fetched: {said(error)}") from None
+
+
+def _trained(directory: Path) -> Path:
+    """A checkpoint's directory; of a training of lerobot's that of its last one, of a step that inside of it.
+
+    Raises:
+        CheckpointError: it is a training without a last checkpoint.
+    """
+    if (directory / "config.json").exists():
+        return directory
+    inside = directory / "pretrained_model"
+    if (inside / "config.json").exists():
+        return inside
+    steps = directory if directory.name == "checkpoints" else directory / "checkpoints"
+    last = steps / "last" / "pretrained_model"
+    if (last / "config.json").exists():
+        return last
+    found = sorted(step.parent.parent.name for step in steps.glob("*/pretrained_model/config.json"))
+    if found:
+        raise CheckpointError(
+            f"{directory} is a training of lerobot's without a last checkpoint; give one of "
+            f"{', '.join(found)}, such as {steps / found[-1] / 'pretrained_model'}"
+        )
+    return directory
+
+
+def _require_no_pointer(file: Path) -> None:
+    """Refuse what Git LFS leaves in place of a file that it has not fetched.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    with file.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise CheckpointError(
+                f"{file} is a Git LFS pointer, and not the file itself; run `git lfs pull` in {file.parent}"
+            )
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -69,6 +113,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     file = directory / "config.json"
     try:
+        _require_no_pointer(file)
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"no config.json in {directory}: it is no checkpoint directory") from None
@@ -98,6 +143,8 @@ def weight_files(directory: Path) -> list[Path]:
     files = sorted(directory.glob("*.safetensors"))
     pickled = _pickled_shards(directory)
     if files and not pickled:
+        for file in files:
+            _require_no_pointer(file)
         return files
     pickled += sorted(
         p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern)

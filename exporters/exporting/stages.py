@@ -17,6 +17,8 @@ from torch import nn
 
 from exporters import checkpoints
 from exporters.bundle.manifest import Manifest, write_manifest
+from exporters.bundle.registry import distribution_of
+from exporters.bundle.replaced import replaced
 from exporters.bundle.store import FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
 from exporters.flow.policy import FlowPolicy, flow_runner, own_sampler
@@ -39,8 +41,8 @@ from pytest_reflex.settings import CheckOptions, Settings, of_call
 from pytest_reflex.verdict import machine
 
 PACKAGES = (
-    "pytest-reflex", "torch", "transformers", "lerobot", "onnx", "onnx-ir", "onnxscript", "onnxruntime",
-    "numpy",
+    "pytest-reflex", "torch", "transformers", "lerobot", "diffusers", "onnx", "onnx-ir", "onnxscript",
+    "onnxruntime", "numpy",
 )  # fmt: skip
 # Inputs and outputs of a fixture, by name.
 _Seen = tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
@@ -117,7 +119,10 @@ def export(
             with plan.runner:
                 seen, result = [(plan.example.arrays, plan.runner.run(plan.example.arrays))], None
         manifest = sealed(draft, seen, result, stage)
-    return Export(Path(out_dir), manifest, result=result)
+        instead_of = replaced(out_dir, manifest)  # it is still there
+    if result is not None and instead_of:
+        result = replace(result, notes=(*result.notes, instead_of))
+    return Export(Path(out_dir), manifest, result=result, replaced=instead_of)
 
 
 @dataclass(frozen=True)
@@ -212,13 +217,12 @@ def planned(
         own_sampler(reference, [spec.name for spec in inputs])  # said before it is traced
         runner = flow_runner(reference, steps, outputs)
     else:
-        runner = TorchRunner(reference, outputs=outputs)
+        runner = TorchRunner(reference, outputs=outputs, apart=True)
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
     example = example_of(inputs, seed)
     if flow is None:
         return Plan(owner, runner, inputs, example, layout, None, None)
-    loop = Loop(flow.schedule, steps or flow.steps, flow.noise, flow.output)
-    return Plan(owner, runner, inputs, example, layout, flow, loop)
+    return Plan(owner, runner, inputs, example, layout, flow, flow.loop(steps))
 
 
 def traced(plan: Plan, report_progress: Progress) -> dict[str, ir.Model]:
@@ -266,7 +270,7 @@ def written(
         loop=plan.loop,
         graphs={stem: f"{stem}.onnx" for stem in models},
         files=files,
-        origin={**_origin(plan.owner), **narrowing.to_json()},
+        origin={**_origin(plan.owner, said["family"]), **narrowing.to_json()},
     )
 
 
@@ -287,14 +291,17 @@ def _composed(
     return composed
 
 
-def _origin(owner: nn.Module) -> dict[str, Any]:
+def _origin(owner: nn.Module, family: str) -> dict[str, Any]:
     """Who exports, what it is of, with which versions and where."""
     python, system, arch = platform.python_version(), platform.system(), platform.machine()
     return {
         "made_by": {"name": "pytest-reflex", "version": _version("pytest-reflex")},
         "source": checkpoints.source_of(owner),
         "dtype": "float32",
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {
+            **{name: found for name in PACKAGES if (found := _version(name))},
+            **distribution_of(family),
+        },
         "machine": {"python": python, "system": system, "arch": arch, **machine.here()},
     }
 

@@ -12,7 +12,7 @@ import torch
 from exporters.flow.policy import FlowPolicy
 from exporters.flow.schedule import Loop
 from exporters.graph.loop_invariant import TIME, VELOCITY, X_T
-from exporters.graph.tracing import Traced, trace_program
+from exporters.graph.tracing import Traced, trace_program, with_lines
 from pytest_reflex.errors import InputError, TracingError
 from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
 from pytest_reflex.runners import TorchRunner
@@ -24,8 +24,10 @@ Named = dict[str, torch.Tensor]
 def prefix_call(flow: FlowPolicy) -> Callable[..., Named]:
     """Observation -> what the steps need of it, each name with ``context.`` before it."""
 
+    seen = with_lines(flow.prefix)
+
     def prefix(**observation: torch.Tensor) -> Named:
-        return {CONTEXT + name: value for name, value in flow.prefix(**observation).items()}
+        return {CONTEXT + name: value for name, value in seen(**observation).items()}
 
     return prefix
 
@@ -33,10 +35,12 @@ def prefix_call(flow: FlowPolicy) -> Callable[..., Named]:
 def velocity_call(flow: FlowPolicy) -> Callable[..., Named]:
     """``x_t``, ``time`` and what :func:`prefix_call` gave -> ``velocity``."""
 
+    seen = with_lines(flow.velocity)
+
     def velocity(**step: torch.Tensor) -> Named:
         x, time = step.pop(X_T), step.pop(TIME)
         context = {name.removeprefix(CONTEXT): value for name, value in step.items()}
-        return {VELOCITY: flow.velocity(x, time, **context)}
+        return {VELOCITY: seen(x, time, **context)}
 
     return velocity
 
@@ -95,12 +99,19 @@ def trace_halves(flow: FlowPolicy, example: Example, loop: Loop) -> Iterator[Tra
         raise InputError(
             f"no input is named {loop.noise!r}, which the flow takes as its noise; add its InputSpec"
         )
-    x_t = tensors.pop(loop.noise)
+    x_t, draws = tensors.pop(loop.noise), loop.schedule.draws
+    drawn = tensors.pop(loop.step_noise, None) if draws else None
+    if draws and (drawn is None or drawn.shape != (x_t.shape[0], draws, *x_t.shape[1:])):
+        found = "there is none" if drawn is None else f"it is {list(drawn.shape)}"
+        raise InputError(
+            f"the flow takes the noise of {draws} steps as {loop.step_noise!r}, "
+            f"{[x_t.shape[0], draws, *x_t.shape[1:]]}, and {found}; give its InputSpec so"
+        )
     prefix = trace_program(flow, prefix_call(flow), tensors, free=example.free)
     blanks, axes = _context(prefix, example.sizes)
     yield prefix
     noise_axes = example.free.get(loop.noise, ())
-    now = torch.full(x_t.shape[:1], loop.times[0], dtype=torch.float32)
+    now = torch.full(x_t.shape[:1], loop.times[0], dtype=getattr(torch, loop.schedule.dtype))
     free = {**axes, X_T: list(noise_axes), TIME: list(noise_axes[:1])}
     yield trace_program(flow, velocity_call(flow), {X_T: x_t, TIME: now, **blanks}, free=free)
 

@@ -15,16 +15,17 @@ from exporters.flow.schedule import LAYOUTS
 from exporters.graph.precisions import PRECISIONS
 from pytest_reflex import settings
 from pytest_reflex._version import __version__
-from pytest_reflex.cli.families import OfFamilies, every_option, family_options
+from pytest_reflex.cli.families import OfFamilies, family_options, offered
 from pytest_reflex.cli.options import (
     api_key_option,
     judging_options,
     model_option,
     model_or_reference,
     setting_option,
+    steps_option,
 )
 from pytest_reflex.cli.progress import Progress
-from pytest_reflex.cli.reference import named_reference, require_draws
+from pytest_reflex.cli.reference import is_own, named_reference, own_policy, require_draws
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
 from pytest_reflex.errors import BundleError, RunnerError
 
@@ -77,7 +78,7 @@ def app() -> None:
     """
 
 
-@app.command(cls=OfFamilies)
+@app.command(cls=OfFamilies, short_help="Export a policy to a bundle, proven first.")
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--layout", type=click.Choice(LAYOUTS), help="How the loop is carried  [default: the family's]")
@@ -90,8 +91,11 @@ def app() -> None:
 )
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
 @judging_options
+@click.pass_context
 @to_a_verdict
 def export(
+    context: click.Context,
+    /,
     model: str,
     out: Path,
     dynamic_batch: bool,
@@ -99,46 +103,103 @@ def export(
 ) -> Judged:
     """Export the policy MODEL to the bundle OUT, proven before it is written.
 
-    MODEL is a checkpoint directory or a hub id.
+    MODEL is a checkpoint directory, a training of lerobot's, a hub id, or file.py:name: a module of one's
+    own, or a function that gives one, with its INPUTS in the same file.
     """
     from exporters.bundle import registry
+    from exporters.families.one_call import export_policy
 
-    name = registry.family_of(model)
-    family = registry.family_named(name)
+    own = is_own(model)
+    family = None if own else registry.family_named(registry.family_of(model))
+    offer = offered(context.command)
+    if family is not None and family.name in offer.left_out:
+        raise offer.left_out[family.name]
     given = {option: value for option, value in options.items() if value is not None}
-    theirs = {option.name for option in family.options}
-    for option in every_option():
+    theirs = {option.name for option in (family.options if family is not None else ())}
+    for option in offer.options.values():
         if option.name in given and option.name not in theirs:
-            raise click.UsageError(f"{option.flag} was given, and {name} has no such choice")
+            called = family.name if family is not None else model
+            raise click.UsageError(f"{option.flag} was given, and {called} has no such choice")
     with Progress() as report_progress:
         report_progress("load", 0, 1)
-        policy = family.load(model)
+        policy, inputs = own_policy(model) if family is None else (family.load(model), None)
         report_progress("load", 1, 1)
-        made = family.export(
-            policy,
-            out,
-            dynamic_batch=dynamic_batch,
-            progress=report_progress,
-            **given,
+        made = export_policy(
+            policy, out, inputs=inputs, dynamic_batch=dynamic_batch, progress=report_progress, **given
         )
     if made.result is None:
         raise BundleError(f"{out} was written without a verdict")
     return made.result, f"Bundle: {out}"
 
 
-@app.group()
+class _Validate(click.Group):
+    """``reflex validate model.onnx`` is short for ``reflex validate onnx model.onnx``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not set(args) & set(self.commands) and any(given.lower().endswith(".onnx") for given in args):
+            args = ["onnx", *args]
+        return super().parse_args(ctx, args)
+
+
+@app.group(cls=_Validate)
 def validate() -> None:
     """Judge a candidate against the PyTorch policy."""
 
 
-@validate.command("export")
+@validate.command("onnx", short_help="Judge a plain .onnx file.")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@model_option
+@click.option(
+    "--inputs", metavar="NAME", help="What is drawn: a list of InputSpec, as module:name or file.py:name."
+)
+@judging_options
+@click.pass_context
+@to_a_verdict
+def validate_onnx(
+    context: click.Context, /, file: Path, model: str, inputs: str | None, **judging: Any
+) -> Judged:
+    """Judge a plain FILE.onnx against the PyTorch policy; `reflex validate FILE.onnx` does the same.
+
+    MODEL is module:name or file.py:name. Without --inputs, floats and bools are drawn in the shapes that the
+    graph states.
+    """
+    require_draws(context, model)
+    from pytest_reflex.cli.reference import script_inputs, script_reference
+    from pytest_reflex.judge.check import check
+    from pytest_reflex.runners import OnnxRunner, RecordedRunner
+    from pytest_reflex.runners.graph_inputs import graph_inputs
+
+    with Progress() as report_progress:
+        reference = script_reference(model)
+        candidate = OnnxRunner(file, provider=judging["provider"])
+        below, given = "", None
+        if inputs is not None:
+            given = script_inputs(inputs)
+        elif not isinstance(reference, RecordedRunner):
+            given = graph_inputs(candidate)
+            drawn = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in given)
+            below = f"Inputs: {drawn}, as the graph states them; --inputs says what they stand for"
+        result = check(
+            reference, candidate, inputs=given, name=str(file), progress=report_progress, **judging
+        )
+    return result, below
+
+
+@validate.command("export", short_help="Judge a bundle.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_or_reference
+@steps_option
 @judging_options
 @click.pass_context
 @to_a_verdict
 def validate_export(
-    context: click.Context, /, directory: Path, model: str | None, reference: Path | None, **judging: Any
+    context: click.Context,
+    /,
+    directory: Path,
+    model: str | None,
+    reference: Path | None,
+    steps: int | None,
+    **judging: Any,
 ) -> Judged:
     """Judge the bundle DIR against the policy it was made from.
 
@@ -147,8 +208,10 @@ def validate_export(
     if (model is None) is (reference is None):
         raise click.UsageError("give --model, the policy, or --reference, a graph that is to be the judge")
     if reference is not None:
+        if steps is not None:
+            raise click.UsageError("--steps was given, and a graph that is the judge takes its own")
         return _agreement(directory, reference, judging)
-    return _parity(context, directory, str(model), judging)
+    return _parity(context, directory, str(model), steps, judging)
 
 
 def _agreement(candidate: Path, reference: Path, judging: dict[str, Any]) -> Judged:
@@ -169,7 +232,9 @@ def _agreement(candidate: Path, reference: Path, judging: dict[str, Any]) -> Jud
         return check(judge, judged, name=str(candidate), progress=report_progress, **judging), ""
 
 
-def _parity(context: click.Context, directory: Path, model: str, judging: dict[str, Any]) -> Judged:
+def _parity(
+    context: click.Context, directory: Path, model: str, steps: int | None, judging: dict[str, Any]
+) -> Judged:
     require_draws(context, model)
     from exporters.bundles import open_bundle
     from pytest_reflex.judge.check import check
@@ -178,22 +243,29 @@ def _parity(context: click.Context, directory: Path, model: str, judging: dict[s
         report_progress("digests", 0, 1)
         bundle = open_bundle(directory, to_judge=True)
         report_progress("digests", 1, 1)
-        reference, inputs = named_reference(bundle, model)
+        reference, inputs = named_reference(bundle, model, steps)
         result = check(
             reference, bundle, inputs=inputs, name=str(directory), progress=report_progress, **judging
         )
     return result, ""
 
 
-@validate.command("serve")
+@validate.command("serve", short_help="Judge a policy that is served.")
 @click.argument("url")
 @model_option
+@steps_option
 @api_key_option
 @judging_options
 @click.pass_context
 @to_a_verdict
 def validate_serve(
-    context: click.Context, /, url: str, model: str, api_key: str | None, **judging: Any
+    context: click.Context,
+    /,
+    url: str,
+    model: str,
+    steps: int | None,
+    api_key: str | None,
+    **judging: Any,
 ) -> Judged:
     """Judge the policy served at URL, ws://HOST:PORT, against the policy it was made from.
 
@@ -204,13 +276,13 @@ def validate_serve(
     from pytest_reflex.judge.check import check
 
     served = open_served(url, api_key=api_key)
-    reference, inputs = named_reference(served, model)
+    reference, inputs = named_reference(served, model, steps)
     with Progress() as report_progress:
         result = check(reference, served, inputs=inputs, name=url, progress=report_progress, **judging)
     return result, ""
 
 
-@app.command()
+@app.command(short_help="Serve a bundle to openpi's clients, proven first.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
@@ -237,7 +309,7 @@ def serve(directory: Path, **options: Any) -> int:
     return PASS
 
 
-@app.command("locate")
+@app.command("locate", short_help="Find the first module that computes something else.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_option
 @click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")

@@ -7,6 +7,7 @@ Nothing heavy is imported until a runner is opened, and only what that runner ne
 from __future__ import annotations
 
 from pytest_reflex.runners.base import Runner, RunnerBase
+from pytest_reflex.runners.function import FunctionRunner
 from pytest_reflex.runners.onnx import OnnxRunner
 from pytest_reflex.runners.onnx_reference import OnnxReference
 from pytest_reflex.runners.recorded import RecordedRunner, save_recording
@@ -14,6 +15,7 @@ from pytest_reflex.runners.served import ServedRunner
 from pytest_reflex.runners.torch import TorchRunner
 
 __all__ = [
+    "FunctionRunner",
     "OnnxReference",
     "OnnxRunner",
     "RecordedRunner",

@@ -21,7 +21,7 @@ from exporters.flow.loop_states import watched_states, with_states
 from exporters.flow.policy import flow_states
 from exporters.flow.schedule import LAYOUTS, Layout
 from pytest_reflex import check
-from pytest_reflex.errors import ParityError, RunnerError
+from pytest_reflex.errors import BundleError, ParityError, RunnerError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners.float64 import lifted
 from pytest_reflex.verdict import STRICT_THRESHOLD, THRESHOLD
@@ -102,10 +102,14 @@ def test_a_flow_that_is_its_own_reference_takes_as_many_steps_as_its_export(tmp_
         assert again.passed, str(again)
         # What the manifest alone says, and the policy does not, is said.
         assert [doubt.refusal for doubt in again.doubts] == [
-            "the bundle takes 5 steps and the policy itself 3; where that is meant, say so: "
-            "set the policy's steps"
+            "the bundle takes 5 steps and the policy itself 3; where that is meant, set the policy's steps, "
+            "on the command line --steps 5"
         ]
         assert not check(made.reference_runner(reference), open_bundle(tmp_path / "five"), strict=True).passed
+        meant = made.reference_runner(reference, steps=5)
+        assert check(meant, open_bundle(tmp_path / "five"), strict=True).passed
+        with pytest.raises(BundleError, match="the bundle takes 5 steps and 3 were asked for; export one"):
+            made.reference_runner(reference, steps=3)
     assert policy().steps == 3
 
 
@@ -135,15 +139,16 @@ def test_a_bundle_without_a_loop_and_a_recording_show_none(
 
 
 def test_a_graph_of_another_make_is_refused(small: Callable[..., Path], tmp_path: Path) -> None:
+    loop = policy().loop()
     with pytest.raises(RunnerError, match=r"has no 9 steps by the names"):
-        with_states(small("unrolled") / "model.onnx", "unrolled", 9)
+        with_states(small("unrolled") / "model.onnx", "unrolled", loop.taking(9))
     with pytest.raises(RunnerError, match="by no Loop of one state"):
-        with_states(small("unrolled") / "model.onnx", "loop", 3)
+        with_states(small("unrolled") / "model.onnx", "loop", loop)
     model = onnx.load(small("loop") / "model.onnx", load_external_data=False)
     model.graph.output.append(model.graph.output[0])
     (tmp_path / "two.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(RunnerError, match=r"two\.onnx has 2 outputs"):
-        with_states(tmp_path / "two.onnx", "loop", 3)
+        with_states(tmp_path / "two.onnx", "loop", loop)
 
 
 def test_a_loop_that_gives_its_noise_to_another_module_is_not_watched() -> None:
