@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from exporters.bundles import Bundle, Export, locate, open_bundle
     from exporters.caching.cached import cached
     from exporters.exporting import export
+    from exporters.exporting.repair import repair
     from exporters.families import (
         act,
         diffusion,
@@ -51,6 +52,7 @@ __all__ = [
     "open_bundle",
     "pi0",
     "pi05",
+    "repair",
     "smolvla",
     "tdmpc",
     "vqbet",
@@ -70,6 +72,7 @@ _HOMES: Final = {
     "family_of": "exporters.bundle.registry",
     "locate": "exporters.bundles",
     "open_bundle": "exporters.bundles",
+    "repair": "exporters.exporting.repair",
 }
 
 

@@ -193,6 +193,12 @@ class BundleRunner(RunnerBase):
             return self.sessions["model"].run(self._fed(inputs))
         return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs)[-1])}
 
+    def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the graphs say in float64, the loop included; see :meth:`OnnxRunner.exact`."""
+        if self._loop is None or self._bundle.layout != "stepwise":
+            return self.sessions["model"].exact(self._fed(inputs))
+        return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs, exact=True)[-1])}
+
     @property
     def trajectory(self) -> Trajectory | None:
         """What the loop holds after each step; see :class:`~pytest_reflex.runners.Runner`.
@@ -221,15 +227,18 @@ class BundleRunner(RunnerBase):
         asked = self._bundle.layout == "loop" and self._loop is not None and not self._loop.schedule.fixed
         return {**inputs, "num_steps": np.asarray(self._steps, np.int64)} if asked else dict(inputs)
 
-    def _denoised(self, loop: Loop, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _denoised(
+        self, loop: Loop, inputs: Mapping[str, np.ndarray], *, exact: bool = False
+    ) -> list[np.ndarray]:
         """Encode the observation once, then walk the schedule; every ``x``."""
+        ask = {role: session.exact if exact else session.run for role, session in self.sessions.items()}
         observation = {name: array for name, array in inputs.items() if name not in loop.noises}
-        context = self.sessions["encoder"].run(observation)
+        context = ask["encoder"](observation)
         times, x, *noises = np.asarray(loop.times, loop.schedule.dtype), *(inputs[n] for n in loop.noises)
 
         def velocity(index: int, x: np.ndarray) -> np.ndarray:
             time = np.full(x.shape[:1], times[index])
-            return self.sessions["step"].run({"x_t": x, "time": time, **context})["velocity"]
+            return ask["step"]({"x_t": x, "time": time, **context})["velocity"]
 
         return list(loop.states(x, velocity, *noises))
 

@@ -42,6 +42,12 @@ def _is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), torch.Tensor)
 
 
+def _begin_gradient(value: object) -> None:
+    """Let a float that depends on nothing with a gradient, such as what is made of inputs, have one."""
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.requires_grad:
+        value.requires_grad_()
+
+
 class Program:
     """A traced program that can be run node by node.
 
@@ -62,6 +68,13 @@ class Program:
             for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)
             if spec.kind is not InputKind.USER_INPUT
         }
+        # What it holds besides its inputs, and which of that are the policy's weights.
+        self.fixed = frozenset(self._fixed)
+        self.weights = frozenset(
+            node
+            for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)
+            if spec.kind is InputKind.PARAMETER
+        )
         # Attention whose rows may be all masked is mended behind it: only what is handed on can be compared.
         self.mended = {n.name for n in self.nodes if n.target in _ATTENTION and _all_mended(n)}
 
@@ -113,11 +126,19 @@ class Interpreter:
         programs: ``{"model": ...}``, or ``{"prefix": ..., "step": ...}``.
         inputs: the fixture, by name.
         loop: the loop, where there is one.
+        gradients: whether every value keeps the way that it was computed on, so that the output has a
+            gradient in it; it takes the memory of all of them.
     """
 
     def __init__(
-        self, programs: Mapping[str, Program], inputs: Mapping[str, Array], loop: Loop | None
+        self,
+        programs: Mapping[str, Program],
+        inputs: Mapping[str, Array],
+        loop: Loop | None,
+        *,
+        gradients: bool = False,
     ) -> None:
+        self._gradients = gradients
         self._programs = programs
         self._inputs = {name: torch.from_numpy(np.array(array)) for name, array in inputs.items()}
         self._loop = loop
@@ -150,7 +171,7 @@ class Interpreter:
         return once | {Key("step", i, n.name) for i in every for n in varying if _is_tensor(n)}
 
     def __iter__(self) -> Iterator[Step]:
-        with torch.no_grad():
+        with torch.set_grad_enabled(self._gradients):
             if self._loop is None:
                 program = self._programs["model"]
                 values = program.values(self._inputs)
@@ -204,6 +225,8 @@ class Interpreter:
                 last[read] = node
         for node in nodes:
             values[node] = program.compute(node, values)
+            if self._gradients:
+                _begin_gradient(values[node])
             if _is_tensor(node):
                 given = {read: values[read] for read in node.all_input_nodes}
                 yield Step(Key(program.half, step, node.name), values[node], node, given)

@@ -15,6 +15,7 @@ from exporters.graph.loop_invariant import TIME, VELOCITY, X_T
 from exporters.graph.tracing import Traced, trace_program, with_lines
 from pytest_reflex.errors import InputError, TracingError
 from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
+from pytest_reflex.runners import TorchRunner
 
 CONTEXT = "context."
 Named = dict[str, torch.Tensor]
@@ -42,6 +43,19 @@ def velocity_call(flow: FlowPolicy) -> Callable[..., Named]:
         return {VELOCITY: seen(x, time, **context)}
 
     return velocity
+
+
+def require_float32(runner: TorchRunner) -> None:
+    """Refuse to trace an open reference that is in half precision.
+
+    Raises:
+        TracingError: it is.
+    """
+    if runner.precision != "float32":
+        raise TracingError(
+            f"{runner.name} is in {runner.precision}, and a graph is traced from float32; call .float(), and "
+            "export in another precision with precision="
+        )
 
 
 @dataclass(frozen=True)

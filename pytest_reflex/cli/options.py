@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -37,12 +38,11 @@ def setting_option(name: str) -> Callable[[_Command], _Command]:
     )
 
 
-model_option = click.option(
-    "--model",
-    required=True,
-    help="The reference: a checkpoint directory or hub id; for other models module:name or file.py:name; "
-    "or a .safetensors recording, which needs no torch.",
+_MODEL: Final = (
+    "The reference: a checkpoint directory or hub id; for other models module:name or file.py:name; "
+    "or a .safetensors recording, which needs no torch."
 )
+model_option = click.option("--model", required=True, help=_MODEL)
 steps_option = click.option(
     "--steps",
     type=click.IntRange(min=1),
@@ -51,6 +51,18 @@ steps_option = click.option(
 api_key_option = click.option(
     "--api-key", metavar="KEY", envvar="REFLEX_API_KEY", help="What clients send  [env: REFLEX_API_KEY]"
 )
+
+
+def model_or_reference(command: _Command) -> _Command:
+    """What a candidate is held against: the policy, or a graph because the user says so."""
+    graph = click.option(
+        "--reference",
+        type=click.Path(path_type=Path),
+        metavar="GRAPH",
+        help="In place of --model: another bundle or .onnx file is the judge, and PyTorch is not asked. "
+        "A pass is then an agreement, and no parity; with --strict it is a fail.",
+    )
+    return click.option("--model", help=_MODEL)(graph(command))
 
 
 def judging_options(command: Callable[..., Any]) -> Callable[..., Any]:

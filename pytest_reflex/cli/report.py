@@ -132,6 +132,6 @@ def _said(run: Run, earlier: Run | None, page: Path) -> str:
         lines += [f"  {c.kind:6}  {' '.join(c.name.split())}: {c.words}" for c in changed] or [
             "  nothing changed"
         ]
-    verdict = f"parity {'PASS' if run.passed else 'FAIL'}"
+    verdict = f"{run.called} {'PASS' if run.passed else 'FAIL'}"
     text = "\n".join([verdict, "", *lines, "", f"Report: {page}"]) + "\n"
     return printable(text)

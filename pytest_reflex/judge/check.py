@@ -32,6 +32,8 @@ from pytest_reflex.judge.reference import (
     Steadiness,
     Watch,
     again_runs,
+    half_precision,
+    is_half,
     judge_reference,
     one_model,
     random_numbers,
@@ -93,7 +95,8 @@ def check(
     in memory together.
 
     Args:
-        reference: a runner; an ``nn.Module``; or whatever the candidate's ``reference_runner`` takes.
+        reference: a runner; an ``nn.Module``; or whatever the candidate's ``reference_runner`` takes. An
+            :class:`~pytest_reflex.runners.OnnxReference` where a graph is to be the judge, and PyTorch not.
         candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate` such as a bundle.
         inputs: the inputs to draw fixtures from, or recorded inputs, one mapping per fixture. By default
             those of a recorded reference, else the candidate's own.
@@ -129,7 +132,7 @@ def check(
     dependence = _input_dependence(sides.reference, drawn, run)
     called = name or sides.candidate.name
     of_sides = {
-        "intact": changed(candidate, sides.candidate),
+        "intact": [*changed(candidate, sides.candidate), *changed(sides.reference, sides.reference)],
         "reference": one_model(sides.reference, sides.candidate),
     }
     result = _verdict(called, drawn, terms, truth, run, dependence, of_sides)
@@ -235,15 +238,16 @@ def _run_reference(
         steadiness = watch.asked_again(
             fixtures.make, outputs, lambda: report_progress("reference", min(next(done), total), total)
         )
-        for fixture_idx in range(fixtures.count) if terms.factor is not None else ():
+        facts = _facts(runner)
+        for fixture_idx in range(fixtures.count) if terms.factor is not None or is_half(facts) else ():
             exact.append(_exact(runner, fixtures.make(fixture_idx)))
             report_progress("float64", fixture_idx + 1, fixtures.count)
         if exact and precision != "float32":
             for found in predicted(runner, terms.held, fixtures.make, fixtures.count):
                 rounded.append(found)
                 report_progress(precision, len(rounded), fixtures.count)
-        doubts = runner.doubts(stated) if isinstance(runner, HasDoubts) else ()
-        facts = _facts(runner)
+        doubts = [*(runner.doubts(stated) if isinstance(runner, HasDoubts) else ())]
+        doubts += half_precision(facts, exact, outputs)
     rounded = rounded or [*outputs]
     rounding = rounding_of(exact, rounded) if exact else {}
     swings = swings_of(outputs)

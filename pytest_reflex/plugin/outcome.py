@@ -172,6 +172,7 @@ class Outcome:
         suffix += "" if attempt.judged == 1 else f"_{attempt.judged}"
         largest = entry["max_abs_diff_across_all"]
         verdict = ("PASS" if result.passed else "FAIL") + (", as expected" if expected else "")
+        verdict += "" if result.against == "policy" else ", against ONNX: PyTorch was not asked"
         self._item.user_properties += [
             (f"reflex_verdict{suffix}", verdict),
             (f"reflex_max_abs_diff{suffix}", "not measured" if largest is None else largest),

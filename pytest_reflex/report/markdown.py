@@ -39,10 +39,12 @@ def markdown(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | N
         return f"## ⚠️ parity: no verdict\n\n{text(error['type'])}: {text(error['message'])}\n"
     results = [entry.result for entry in run.results]
     failing = [result for result in results if not result.passed]
-    word = "✅ parity PASS" if run.passed else "❌ parity FAIL"
+    word = f"✅ {run.called} PASS" if run.passed else f"❌ {run.called} FAIL"
+    unasked = [result for result in results if result.against != "policy"]
     parts = [
         f"## {word}",
         f"{len(results)} compared, {len(failing)} failing, {len(run.not_compared)} not compared.",
+        f"PyTorch was not asked in {len(unasked)} of them." if unasked else "",
         _bullets(run.problems),
         "" if against is None else _changes(compare(run_of(against), run)),
         _overview([*failing, *(result for result in results if result.passed)]),
@@ -70,7 +72,9 @@ def _overview(results: Sequence[RunResult]) -> str:
     rows = [
         (
             "✅ PASS" if result.passed else "❌ FAIL",
-            text(result.name) + (f" ({text(result.precision.short)})" if result.precision.short else ""),
+            text(result.name)
+            + (f" ({text(result.precision.short)})" if result.precision.short else "")
+            + ("" if result.against == "policy" else " (against ONNX)"),
             figure(*result.margin),
             limit_text(result, result.margin[1]),
             distance(*result.margin),

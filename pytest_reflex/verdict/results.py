@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.rounding import in_words, worst_word
@@ -28,6 +28,9 @@ FIXTURE_GATE_NAMES: Final = ("structure", "provider", "finite", "exact", "thresh
 # of its inputs; power: the bounds could tell something; variation: the fixtures varied what can vary;
 # repeat: a repeated fixture gave the same bits; inputs: none is dead.
 RUN_GATE_NAMES: Final = ("intact", "compared", "reference", "power", "variation", "repeat", "inputs")
+# The kind of a reference that is an ONNX graph because somebody said so.
+ONNX_REFERENCE: Final = "onnx reference"
+Against = Literal["policy", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -322,6 +325,11 @@ class RunResult:
     def least(self) -> tuple[Least, ...]:
         """What each output of floats would pass with."""
         return least_passing(self.fixtures, self.asked.rtol, self.asked.plain(strict=self.strict))
+
+    @property
+    def against(self) -> Against:
+        """What the candidate was held against: ``policy``, or ``onnx``, and then PyTorch was not asked."""
+        return "onnx" if self.reference.get("kind") == ONNX_REFERENCE else "policy"
 
 
 def _all_yes(answers: Sequence[Answer], gates: Sequence[str]) -> bool:

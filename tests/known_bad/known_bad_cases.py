@@ -36,7 +36,14 @@ from pytest_reflex.inputs import (
     make_fixture,
 )
 from pytest_reflex.result import ParityResult
-from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner, save_recording
+from pytest_reflex.runners import (
+    OnnxReference,
+    OnnxRunner,
+    RecordedRunner,
+    Runner,
+    TorchRunner,
+    save_recording,
+)
 from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
@@ -517,10 +524,32 @@ def onnx_file(name: str, same: bool = True) -> Callable[[Path], Runner]:
     def made(work: Path) -> Runner:
         path = work / name
         work.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(model() if same else actions(node("Identity", ["true_actions"], "actions")))
+        turned = (node("Neg", ["true_actions"], "less"), node("Neg", ["less"], "actions"))
+        path.write_bytes(model() if same else actions(*turned))
         return OnnxRunner(path)
 
     return made
+
+
+def said(name: str, same: bool = True) -> Callable[[Path], Runner]:
+    """The file as a reference because somebody says so."""
+    return lambda work: OnnxReference(onnx_file(name, same)(work))
+
+
+def graph_of_its_bundle(work: Path) -> OnnxReference:
+    """The bundle as the reference of the very graph in it."""
+    Case("pass", model()).bundle(work / "judge")
+    return OnnxReference(open_bundle(work / "judge"))
+
+
+def blind_reference(work: Path) -> OnnxReference:
+    """A graph that reads fewer inputs than the candidate."""
+    work.mkdir(parents=True, exist_ok=True)
+    held = onnx.load_model_from_string(model())
+    held.graph.input[1].name = "another"
+    held.graph.node[3].input[0] = held.graph.node[4].input[1] = "another"
+    onnx.save(held, work / "blind.onnx")
+    return OnnxReference(work / "blind.onnx")
 
 
 def named_alike(*names: Any) -> Callable[[Path], Runner]:
@@ -715,6 +744,20 @@ CASES: Final = {
              candidate=onnx_file("other.onnx", same=False)),
         Case("fail_reference__a_recording_judged_by_itself", source=recorded_candidate,
              candidate=recorded_candidate),
+        Case("pass__a_graph_that_was_said_to_be_the_judge", source=said("m.onnx"),
+             candidate=onnx_file("other.onnx", same=False)),
+        Case("fail_reference__pytorch_was_not_asked", strict=True, source=said("m.onnx"),
+             candidate=onnx_file("other.onnx", same=False)),
+        Case("fail_reference__a_said_judge_under_another_name", source=said("m.onnx"),
+             candidate=onnx_file("copy.onnx")),
+        Case("fail_reference__a_bundle_as_the_judge_of_its_own_graph", source=graph_of_its_bundle,
+             candidate=onnx_file("copy.onnx")),
+        Case("fail_reference__pytorch_judged_by_a_graph", source=said("m.onnx"), candidate=stateful("none")),
+        Case("fail_threshold__against_a_graph", source=said("m.onnx"),
+             model=actions(*_STEP_TAIL, off=at((0, 31, 17), 0.5))),
+        Case("error_runner__a_said_judge_with_other_inputs", source=blind_reference,
+             candidate=computed(honest)),
+        Case("error_reflex__a_said_judge_as_the_candidate", candidate=said("m.onnx")),
         Case("fail_reference__a_module_around_a_session", strict=True, source=sessioned,
              candidate=lambda work: OnnxRunner(actions(*_STEP_TAIL, off=np.float32(0.5)))),
         Case("fail_reference__a_module_judged_by_itself", source=in_torch(WEIGHED),

@@ -179,6 +179,16 @@ def _kind(reason: str) -> str:
     return found[1].lower() if found else reason
 
 
+def test_an_agreement_of_two_graphs_is_told_from_parity(tmp_path: Path, inner_pytest: Inner) -> None:
+    test = f"{HERE / 'corpus.py'}::test_case[pass__a_graph_that_was_said_to_be_the_judge]"
+    done = inner_pytest("--junitxml", "junit.xml", test)
+    assert done.returncode == 0, done.stdout
+    said = 'name="reflex_verdict" value="PASS, against ONNX: PyTorch was not asked"'
+    assert said in (tmp_path / "junit.xml").read_text(encoding="utf-8")
+    assert re.search(r"(?m)^PASS .*to_be_the_judge\] \[against ONNX: PyTorch was not asked\]$", done.stdout)
+    assert inner_pytest("--reflex-strict", test).returncode == 1
+
+
 # --- what ends a session and not a check -----------------------------------------------------------------
 
 

@@ -105,7 +105,9 @@ def _run(run: Run, against: Run | None) -> dict[str, Any]:
         "results": views,
         "failing": failing,
         "worst": worst,
-        "sentence": _sentence(run.passed, len(views), failing),
+        "called": run.called,
+        "sentence": _sentence(run.passed, len(views), failing)
+        + _unasked(sum(result.against != "policy" for result in results), len(results)),
         "not_compared": run.not_compared,
         "problems": run.problems,
         "fixture_count": sum(view["count"] for view in views),
@@ -132,6 +134,13 @@ def _sentence(passed: bool, count: int, failing: int) -> str:
         return f"What was compared agrees ({what}), but the run itself did not end well."
     subject = "The export computes" if count == 1 else f"All {what} compute"
     return f"{subject} what the reference computes, on every fixture that was run."
+
+
+def _unasked(unasked: int, count: int) -> str:
+    if not unasked:
+        return ""
+    of = "" if unasked == count else f" in {unasked} of them"
+    return f" PyTorch was not asked{of}: an agreement of two graphs proves no parity with any policy."
 
 
 def changes_view(changes: Sequence[Change]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def result_view(
     return {
         "name": str(result.name),
         "passed": result.passed,
+        "against": result.against,
         "figure": figure(largest, threshold),
         "threshold": limit_text(result, threshold),
         "asked": "" if result.asked.is_plain else result.asked.text,

@@ -76,6 +76,14 @@ class Run:
     version: str = __version__
 
     @property
+    def called(self) -> str:
+        """What its verdict is on: ``parity``; ``agreement`` where PyTorch was asked of none; or both."""
+        asked = {entry.result.against for entry in self.results}
+        if asked == {"onnx"}:
+            return "agreement"
+        return "parity and agreement" if len(asked) > 1 else "parity"
+
+    @property
     def passed(self) -> bool:
         passed = [entry.result.passed for entry in self.results]
         return self.error is None and _passed(passed, self.not_compared, self.problems)

@@ -50,4 +50,5 @@ def summary_lines(run: Run, written: Sequence[tuple[str, str]] = ()) -> list[tup
 def _label(entry: Entry) -> str:
     """The test, and after it the result's own name when it was given one."""
     name, nodeid = " ".join(entry.result.name.split()), entry.nodeid or ""
-    return name if name.startswith(nodeid) else f"{nodeid} ({name})"
+    label = name if name.startswith(nodeid) else f"{nodeid} ({name})"
+    return label if entry.result.against == "policy" else f"{label} [against ONNX: PyTorch was not asked]"

@@ -69,7 +69,14 @@ def element(name: str, index: Iterable[int]) -> str:
 
 
 def headline(result: RunResult) -> str:
-    """The whole verdict in one line."""
+    """The whole verdict in one line; where PyTorch was not asked it is no verdict on parity, and says so."""
+    said = _headline(result)
+    if result.against == "policy":
+        return said
+    return said.replace("parity ", "agreement ", 1).replace(": ", ": PyTorch was not asked; ", 1)
+
+
+def _headline(result: RunResult) -> str:
     count = len(result.fixtures)
     worst = _worst_of(result, result.fixtures)
     held = _held_to(result)
@@ -360,6 +367,8 @@ def side(facts: Mapping[str, Any]) -> str:
     kind = facts.get("kind")
     what = next((facts[key] for key in ("class", "path", "name") if facts.get(key)), None)
     words = " ".join(str(word) for word in (kind, what) if word)
+    dtype = facts.get("dtype")
+    words += f", in {dtype}" if words and dtype not in (None, "float32") else ""
     # The runner's own keys first; a runner of someone else's may know none of them.
     asked = facts.get("provider_asked")
     used = facts.get("providers_used")

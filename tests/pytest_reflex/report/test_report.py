@@ -453,6 +453,7 @@ def test_read(tmp_path: Path) -> None:
         ("[]", "is no parity document; give a parity.json that pytest-reflex wrote"),
         ('{"tool": "pytest-reflex", "schema_version": 2}', "has schema_version 2, expected 4"),
         ('{"tool": "pytest-reflex", "schema_version": 3}', "is no parity document"),
+        ('{"tool": "pytest-reflex", "schema_version": 4}', "is no parity document"),
     ],
 )
 def test_read_refuses(tmp_path: Path, text: str, said: str) -> None:
