@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -29,6 +30,12 @@ ALLOWED = {
     ),
 }
 
+# What Linux has, so that a test which misses it there has another reason.
+LINUX_HAS = ("on Linux only", "/proc takes no directory from anyone")
+NARROWING = ("-k", "-m", "--deselect", "--ignore", "--ignore-glob", "--last-failed", "--stepwise")
+OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+SESSION = pytest.StashKey[pytest.Session]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -52,28 +59,53 @@ def plugin_args() -> list[str]:
     return [] if installed else ["-p", "pytest_reflex.plugin"]
 
 
-def _cause(reason: str) -> str:
-    for cause, several in ALLOWED.items():
-        if any(words in reason for words in several):
-            # Where it is installed, its absence explains nothing.
-            return ELSE if cause == WITHOUT_LEROBOT and find_spec("lerobot") else cause
-    return ELSE
+def _cause(reason: str, *, once: bool, once_elsewhere: bool) -> str:
+    """A reason's cause; one that is given where it cannot be true explains nothing.
+
+    Args:
+        reason: why a test was skipped.
+        once: whether it is marked so.
+        once_elsewhere: whether what is marked so runs in the other environment.
+    """
+    cause = next((c for c, several in ALLOWED.items() if any(words in reason for words in several)), ELSE)
+    untrue = {
+        # Marked once too, it would be left out here for want of lerobot and there for being marked.
+        WITHOUT_LEROBOT: bool(find_spec("lerobot")) or once,
+        ONCE: not (once and once_elsewhere),
+        SYSTEM_LACKS: sys.platform == "linux" and any(words in reason for words in LINUX_HAS),
+    }
+    return ELSE if untrue.get(cause) else cause
 
 
 def _not_run(config: pytest.Config) -> dict[str, Counter[str]]:
     """By cause: how often each reason was given. A file that skips itself is one, whatever is in it."""
     found: dict[str, Counter[str]] = {cause: Counter() for cause in (*ALLOWED, ELSE)}
     terminal = config.pluginmanager.get_plugin("terminalreporter")
-    for report in terminal.stats.get("skipped", ()) if terminal else ():
+    stats = terminal.stats if terminal else {}
+    for report in stats.get("skipped", ()):
         # (file, line, reason), also from a worker.
         given = report.longrepr[2] if isinstance(report.longrepr, (tuple, list)) else str(report.longrepr)
         reason = given.removeprefix("Skipped: ")
-        found[_cause(reason)][reason] += 1
+        once = "once" in getattr(report, "keywords", ())
+        found[_cause(reason, once=once, once_elsewhere=config.getoption("--once-elsewhere"))][reason] += 1
+    for outcome in ("xfailed", "xpassed", "deselected"):
+        if several := len(stats.get(outcome, ())):
+            found[ELSE][outcome] += several
+    # With workers nobody else counts what these leave out.
+    found[ELSE] += Counter(f"{option} is given" for option in NARROWING if config.getoption(option, None))
+    # A test that fails in its teardown too has two reports; a file that skips itself was not collected.
+    reports = [report for outcome in OUTCOMES for report in stats.get(outcome, ())]
+    ran = {report.nodeid for report in reports if isinstance(report, pytest.TestReport)}
+    found[ELSE] += Counter({"never begun": config.stash[SESSION].testscollected - len(ran)})
     return found
 
 
 def _refused(config: pytest.Config) -> bool:
     return bool(os.environ.get("CI") and _not_run(config)[ELSE])
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[SESSION] = session
 
 
 @pytest.hookimpl(trylast=True)

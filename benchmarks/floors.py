@@ -115,7 +115,7 @@ def measured(
 def blamed(family: str, size: str, policy: Any, work: Path, fixture_idx: int) -> str:
     """What a walk through that fixture says of every module."""
     bundle = exporters.open_bundle(work / f"{family}-{size}.bundle")
-    found = locate(bundle, bundle.reference_runner(policy), fixture_idx=fixture_idx)
+    found = locate(bundle.reference_runner(policy), bundle, fixture_idx=fixture_idx)
     return f"fixture {fixture_idx}, {found.values} values: {found.cause}: {found.said}"
 
 

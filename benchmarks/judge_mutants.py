@@ -7,11 +7,14 @@ A mutant is one change (``tests/mutants/source_operators.py``) to one file of ``
 quickest before others; then all those of ``tests/pytest_reflex``, ``tests/known_bad`` and ``tests/hostile``
 that may see what its lines do. One that fails, and fails again, has killed it, and so has one that takes ten
 times as long as on the honest tree. A mutant that survives is a hole in the tests, unless
-``judge_equivalents.toml``, beside the report, says why no test could tell it: then it is *equivalent*. One
-that survived without a reason makes the exit code 1.
+``judge_equivalents.toml``, beside the report, says why no test could tell it: then it is *equivalent*. Those
+are put into one tree, all that do not overlap, and every test has to pass on that. One that survived without
+a reason makes the exit code 1.
 
-A first look at few tests (``--tests tests/pytest_reflex/verdict``) is quick: what they kill is killed. Those
-that survive them are asked again by the next run.
+A first look at few tests (``--tests tests/pytest_reflex/verdict``, ``--quick 12``) takes less: what they kill
+is killed. Those that survive them are asked again by the next run. A change within functions is judged in
+forks of a process that has imported the tests, a tenth of a second each; what runs at an import is judged in
+processes of its own.
 
 Which tests run which lines is measured once and kept in ``--work``, with every mutant's end as soon as it is
 known: the same command goes on where it was cut off. A file that changed has its mutants judged anew, and
@@ -22,15 +25,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import platform
 import signal
+import subprocess
 import sys
 import threading
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -46,7 +51,7 @@ sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "mutants")
 # ruff: noqa: E402
 from side_by_side import mutants_by_operator
 from source_operators import OPERATORS, Mutant, mutants_of, spread
-from source_runs import Bench, End, Judge, Known, test_files
+from source_runs import Bench, End, Judge, Known, surviving, test_files, without_overlaps
 
 ROOMS: Final = ("verdict", "judge", "plugin", "inputs")
 ENDS: Final = ("killed", "equivalent", "survived")
@@ -126,6 +131,9 @@ def main() -> None:
     parser.add_argument(
         "--tests", nargs="+", default=[], help="only tests below these; no last word on survivors"
     )
+    parser.add_argument(
+        "--quick", type=float, help="only so many seconds of tests for each; no last word on survivors"
+    )
     parser.add_argument("--jobs", type=int, choices=(1, 2), default=2, help="mutants at a time")
     parser.add_argument("--again", action="store_true", help="judge anew those that survived")
     parser.add_argument("--work", type=Path, default=ROOT / "demo" / "judge_mutants")
@@ -143,10 +151,10 @@ def main() -> None:
         f"{sum(map(len, by_file.values()))} mutants, {len(chosen)} chosen, {len(left)} to be judged",
         flush=True,
     )
-    if options.tests and options.out:
-        parser.error("--out: a table of what survived some of the tests says nothing; leave out --tests")
+    if _is_a_look(options) and options.out:
+        parser.error("--out: a table of what survived some tests says nothing; leave out --tests and --quick")
     if left:
-        _judge(left, kept, options)
+        _judge(left, kept, why, options)
     judged = [Judged(m, end, why.get(m.key, "")) for m in chosen if (end := kept.end(m)) is not None]
     counted = Counter(one.counted_as for one in judged)
     print(", ".join(f"{counted[end]} {end}" for end in ENDS))
@@ -160,10 +168,17 @@ def main() -> None:
             "chosen": len(judged),
             "seconds": round(sum(one.end.seconds for one in judged)),
             "versions": {name: version(name) for name in ("pytest", "torch", "onnxruntime", "numpy")},
+            "commit": _commit(),
             "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         }
         write(options.out, about, judged)
     sys.exit(1 if counted["survived"] else 0)
+
+
+def _commit() -> str:
+    """Which commit the files are of, and whether they are as it has them."""
+    said = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude", "*"]
+    return subprocess.run(said, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _is_open(mutant: Mutant, kept: Kept, why: dict[tuple[str, str, str, str], str], again: bool) -> bool:
@@ -171,7 +186,17 @@ def _is_open(mutant: Mutant, kept: Kept, why: dict[tuple[str, str, str, str], st
     return end is None or (again and end.end == "survived" and mutant.key not in why)
 
 
-def _judge(left: Sequence[Mutant], kept: Kept, options: argparse.Namespace) -> None:
+def _is_a_look(options: argparse.Namespace) -> bool:
+    """Whether only some tests are asked, so that what survives them has not survived."""
+    return bool(options.tests) or options.quick is not None
+
+
+def _judge(
+    left: Sequence[Mutant],
+    kept: Kept,
+    why: Mapping[tuple[str, str, str, str], str],
+    options: argparse.Namespace,
+) -> None:
     work: Path = options.work
     jobs: int = options.jobs
     begin = time.monotonic()
@@ -198,15 +223,26 @@ def _judge(left: Sequence[Mutant], kept: Kept, options: argparse.Namespace) -> N
                         bench.close()
                     raise
 
+        explained = [] if _is_a_look(options) else [m for m in left if m.key in why]
+        apart = each(without_overlaps(explained), lambda bench, group: surviving(bench, group))
+        for mutant, end in itertools.chain.from_iterable(apart):
+            kept.keep(mutant, end, lasting=True)
+            print(f"{time.monotonic() - begin:6.0f} s {_shown(Judged(mutant, end))}", flush=True)
+        left = [mutant for mutant in left if kept.end(mutant) is None or mutant.key not in why]
+        if not left:
+            return
         files = [file for file in test_files() if file.startswith(tuple(options.tests or [""]))]
-        judge = Judge(each(files, lambda bench, file: _known(bench, file, work)))
+        judge = Judge(each(files, lambda bench, file: _known(bench, file, work)), options.quick)
         for test in judge.failed:
             print(f"fails on the honest tree, and kills nothing: {test}", flush=True)
         print(f"{len(judge.seconds)} tests in {sum(judge.seconds.values()):.0f} s", flush=True)
 
+        for bench in made:
+            bench.collect(files)
+
         def judged(bench: Bench, mutant: Mutant) -> None:
             end = judge.judge(bench, mutant)
-            kept.keep(mutant, end, lasting=not options.tests or end.end != "survived")
+            kept.keep(mutant, end, lasting=not _is_a_look(options) or end.end != "survived")
             print(f"{time.monotonic() - begin:6.0f} s {_shown(Judged(mutant, end))}", flush=True)
 
         each(left, judged)
@@ -259,10 +295,12 @@ def _page(about: dict[str, Any], judged: Sequence[Judged]) -> str:
         "what its lines do judge it: one that fails, and fails again, has killed it, and so has one that "
         "takes ten times as long "
         f"({too_long} of them). An *equivalent* one survived because no test could tell it from the honest "
-        "judge, for the reason that is given below.",
+        "judge, for the reason that is given below; all of those together, but for such as overlap, were put "
+        "into one tree, and every test passed on it.",
         "",
         f"Made by `python benchmarks/judge_mutants.py --seed {about['seed']} --mutants {about['chosen']} "
-        f"--out parity_reports` in {about['seconds']} s of judging ({about['machine']}; "
+        f"--out parity_reports` at commit {about['commit']} in {about['seconds']} s of judging "
+        f"({about['machine']}; "
         + ", ".join(f"{name} {found}" for name, found in about["versions"].items())
         + "). Every mutant is in [judge_mutants.json](judge_mutants.json).",
         "",

@@ -83,5 +83,18 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+# What opens, reads and runs bundles; all else makes them, with torch.
+_WITHOUT_TORCH: Final = frozenset(
+    ("FAMILIES", "Bundle", "EulerSchedule", "Export", "Policy", "family_of", "locate", "open_bundle")
+)
+
+
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    """The public names that can be had here: tab completion gets each, and a missing package raises."""
+    from importlib.util import find_spec
+
+    try:
+        makes = find_spec("torch") is not None
+    except ValueError:  # somebody put None in its place
+        makes = False
+    return sorted(__all__ if makes else _WITHOUT_TORCH)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exporters.bundle import registry
 from exporters.bundle.runner import BundleRunner
 from exporters.bundle.store import StoredBundle, verified
+from pytest_reflex.errors import ReflexError
 from pytest_reflex.runners import Runner
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "Export", "locate", "open_bundle"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle(StoredBundle):
     """A bundle on disk.
 
@@ -36,13 +37,40 @@ class Bundle(StoredBundle):
             refuses a bundle with anything here, whatever its figures.
     """
 
+    def __repr__(self) -> str:
+        """One line; the manifest is long."""
+        return f"<{type(self).__name__} {self._summary()}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(
+            f"<tr><td><code>{escape(spec.name)}</code></td><td>{escape(str(list(spec.shape)))}</td>"
+            f"<td>{escape(spec.dtype)}</td><td>{escape(spec.meaning.kind)}</td></tr>"
+            for spec in self.inputs
+        )
+        head = "<tr><th>input</th><th>shape</th><th>dtype</th><th>meaning</th></tr>"
+        changed = f"<p>{escape(self.changed)}</p>" if self.changed else ""
+        return f"<p><bdi>{escape(self._summary())}</bdi></p>{changed}<table>{head}{rows}</table>"
+
+    def _summary(self) -> str:
+        """``p0: pi0, unrolled, 10 steps, checked: pass``."""
+        steps = f", {self.stated.steps} steps" if self.stated.steps else ""
+        check = self.stated.check
+        checked = "not checked" if check is None else f"checked: {'pass' if check.get('passed') else 'fail'}"
+        changed = ", changed since" if self.changed else ""
+        return f"{' '.join(self.called.split())}: {self.family}, {self.layout}{steps}, {checked}{changed}"
+
     def runner(self, provider: str = "cpu") -> BundleRunner:
         """The bundle as a runner, whatever its layout."""
         return BundleRunner(self, provider=provider)
 
-    def reference_runner(self, model: Any) -> Runner:
-        """``model``, a policy of this bundle's family or a function that loads one, as the reference."""
-        return registry.reference_runner(self.stated, model)
+    def reference_runner(self, model: Any, steps: int | None = None) -> Runner:
+        """``model``, a policy of this bundle's family or a function that loads one, as the reference.
+
+        With ``steps``, so many are meant, whatever the policy says; see :func:`registry.reference_runner`.
+        """
+        return registry.reference_runner(self.stated, model, steps)
 
     def search(
         self,
@@ -108,26 +136,35 @@ class Bundle(StoredBundle):
         return search.walk(fixture_idx, budget_bytes=budget, models=models, deadline=deadline)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Export(Bundle):
     """A bundle just made, with the verdict it was made under.
 
     Attributes:
         result: the verdict, or None when it was made with ``verify=False``.
+        replaced: in what it differs from the bundle whose place it took, in words; a note of the result too.
     """
 
     result: ParityResult | None = None
+    replaced: str = ""
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        facts = f"{self.family}, {self.layout}, {self.stated.steps or 'no'} steps"
-        head = f"<p><code><bdi>{escape(str(self.path))}</bdi></code>: {escape(facts)}</p>"
-        return head + (self.result._repr_html_() if self.result is not None else "<p>not verified</p>")
+        shown = self.result._repr_html_() if self.result is not None else "<p>not verified</p>"
+        return super()._repr_html_() + shown
 
 
-def locate(bundle: Bundle, reference: Any, **options: Any) -> Divergence:
-    """Where a bundle and its reference part; see :meth:`Bundle.locate`."""
+def locate(reference: Any, bundle: Bundle, **options: Any) -> Divergence:
+    """Where a reference and its bundle part, in the order of ``check``; see :meth:`Bundle.locate`.
+
+    Raises:
+        ReflexError: the second is no bundle.
+    """
+    if not isinstance(bundle, Bundle):
+        turned = "; they are turned round" if isinstance(reference, Bundle) else ""
+        raise ReflexError(
+            f"the bundle is a {type(bundle).__name__}{turned}; give locate(reference, bundle), in check's "
+            "order"
+        )
     return bundle.locate(reference, **options)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pytest_reflex.errors import CheckpointError
 from pytest_reflex.runners.base import first_line
+from pytest_reflex.verdict.naming import near_path
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a policy is made of. Pickled weights are not fetched, and never loaded.
@@ -41,7 +42,9 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
             f"{name} is a file; expected a checkpoint directory or a hub id such as lerobot/pi0_base"
         )
     if not _HUB_ID.fullmatch(name):
-        raise CheckpointError(f"no checkpoint directory {name!r}, and it is no hub id (owner/name)")
+        raise CheckpointError(
+            f"no checkpoint directory {name!r}{near_path(path)}, and it is no hub id (owner/name)"
+        )
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -53,15 +56,16 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))
-    except LocalEntryNotFoundError as error:
+    except LocalEntryNotFoundError:
         raise CheckpointError(
-            f"no directory {name!r}, and as a hub id it is neither in the local hub cache nor can the hub "
-            f"be reached; fetch it where there is network (`hf download {name}`) or give a directory"
-        ) from error
+            f"no directory {name!r}{near_path(path)}, and as a hub id it is neither in the local hub cache "
+            f"nor can the hub be reached; fetch it where there is network (`hf download {name}`) or give a "
+            "directory"
+        ) from None
     except HFValidationError as error:
-        raise CheckpointError(f"no checkpoint directory {name!r}, and it is no hub id: {error}") from error
+        raise CheckpointError(f"no checkpoint directory {name!r}, and it is no hub id: {error}") from None
     except (HfHubHTTPError, OSError) as error:
-        raise CheckpointError(f"hub id {name!r} could not be fetched: {said(error)}") from error
+        raise CheckpointError(f"hub id {name!r} could not be fetched: {said(error)}") from None
 
 
 def _trained(directory: Path) -> Path:

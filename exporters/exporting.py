@@ -17,6 +17,8 @@ from torch import nn
 
 from exporters import checkpoints
 from exporters.bundle.manifest import Manifest, write_manifest
+from exporters.bundle.registry import distribution_of
+from exporters.bundle.replaced import replaced
 from exporters.bundle.store import FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
 from exporters.flow.policy import FlowPolicy, flow_runner, own_sampler
@@ -112,7 +114,10 @@ def export(
             with plan.runner:
                 seen, result = [(plan.example.arrays, plan.runner.run(plan.example.arrays))], None
         manifest = _sealed(draft, seen, result, stage)
-    return Export(Path(out_dir), manifest, result=result)
+        instead_of = replaced(out_dir, manifest)  # it is still there
+    if result is not None and instead_of:
+        result = replace(result, notes=(*result.notes, instead_of))
+    return Export(Path(out_dir), manifest, result=result, replaced=instead_of)
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ def _planned(
         own_sampler(reference, [spec.name for spec in inputs])  # said before it is traced
         runner = flow_runner(reference, steps, outputs)
     else:
-        runner = TorchRunner(reference, outputs=outputs)
+        runner = TorchRunner(reference, outputs=outputs, apart=True)
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
     example = example_of(inputs, seed)
     if flow is None:
@@ -235,7 +240,7 @@ def _traced(
         loop=plan.loop,
         graphs={stem: f"{stem}.onnx" for stem in models},
         files=files,
-        origin={**_origin(plan.owner), **narrowing.to_json()},
+        origin={**_origin(plan.owner, said["family"]), **narrowing.to_json()},
     )
 
 
@@ -256,14 +261,17 @@ def _composed(
     return composed
 
 
-def _origin(owner: nn.Module) -> dict[str, Any]:
+def _origin(owner: nn.Module, family: str) -> dict[str, Any]:
     """Who exports, what it is of, with which versions and where."""
     python, system, arch = platform.python_version(), platform.system(), platform.machine()
     return {
         "made_by": {"name": "pytest-reflex", "version": _version("pytest-reflex")},
         "source": checkpoints.source_of(owner),
         "dtype": "float32",
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {
+            **{name: found for name in PACKAGES if (found := _version(name))},
+            **distribution_of(family),
+        },
         "machine": {"python": python, "system": system, "arch": arch, **machine.here()},
     }
 

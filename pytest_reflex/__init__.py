@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from pytest_reflex.errors import ParityError, ReflexError
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.judge.check import check
+    from pytest_reflex.judge.sequence import check_sequence
     from pytest_reflex.result import ParityResult
-    from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner
+    from pytest_reflex.runners import FunctionRunner, OnnxRunner, RecordedRunner, TorchRunner
     from pytest_reflex.settings import ParityOptions
 
 _T = TypeVar("_T")
 
 __all__ = [
+    "FunctionRunner",
     "InputSpec",
     "OnnxRunner",
     "ParityError",
@@ -30,10 +32,12 @@ __all__ = [
     "TorchRunner",
     "__version__",
     "check",
+    "check_sequence",
     "parity",
 ]
 
 _HOMES: Final = {
+    "FunctionRunner": "pytest_reflex.runners",
     "InputSpec": "pytest_reflex.inputs",
     "OnnxRunner": "pytest_reflex.runners",
     "ParityError": "pytest_reflex.errors",
@@ -42,6 +46,7 @@ _HOMES: Final = {
     "ReflexError": "pytest_reflex.errors",
     "TorchRunner": "pytest_reflex.runners",
     "check": "pytest_reflex.judge.check",
+    "check_sequence": "pytest_reflex.judge.sequence",
 }
 
 
@@ -73,8 +78,8 @@ def parity(
 ) -> Any:
     """Mark a test, a class or a module (``pytestmark``) as a parity test.
 
-    It is ``pytest.mark.parity`` with its keywords checked where they are written, together with
-    ``usefixtures("parity")``: with the plugin off such a test is an error and never a pass.
+    It is ``pytest.mark.parity`` together with ``usefixtures("parity")``: with the plugin off such a test is
+    an error and never a pass. A keyword or a value that is none fails the tests that it marks, and no others.
 
     Args:
         **options: ``threshold``, ``fixtures`` and so on, the keywords of
@@ -82,17 +87,11 @@ def parity(
 
     Returns:
         A decorator; or the test itself when used bare, as ``@reflex.parity``.
-
-    Raises:
-        SettingsError: an unknown keyword, a positional argument or a bad value.
     """
     import pytest
 
-    from pytest_reflex import settings
-
     bare = callable(function)
     positional = () if bare or function is None else (function,)
-    settings.resolve(settings.marker(options, positional))
     given = {name: value for name, value in options.items() if value is not None}
-    marks = _Parity([pytest.mark.usefixtures("parity"), pytest.mark.parity(**given)])
+    marks = _Parity([pytest.mark.usefixtures("parity"), pytest.mark.parity(*positional, **given)])
     return marks(function) if bare else marks

@@ -145,7 +145,8 @@ def require_enough(count: int, strict: bool) -> None:
     """
     if strict and count < FEWEST_STRICT:
         raise SettingsError(
-            f"fixtures: {count} that differ are too few for strict; give {FEWEST_STRICT} or more"
+            f"fixtures: {count} that differ by more than rounding are too few for strict; give "
+            f"{FEWEST_STRICT} or more"
         )
 
 
@@ -233,8 +234,8 @@ class Setting:
         parse: a good value of a given one and of where it came from, for the message of its SettingsError.
         default: what holds where nothing is given, as one would write it; None is for the code to decide.
         help: one line for ``--help``, without capital and full stop.
-        metavar: how ``--help`` names the value; None makes a switch, with a ``--no-`` twin where the default
-            is None.
+        metavar: how ``--help`` names the value; None makes a switch, with a ``no-`` twin unless it is off
+            where nobody says.
         ini: types of the ini value in a TOML file. Text stays text, for ``parse`` and its messages.
         otherwise: words for the default where its value says too little.
     """
@@ -247,10 +248,24 @@ class Setting:
     otherwise: str = ""
 
     @property
-    def help_with_default(self) -> str:
+    def switch(self) -> bool:
+        return self.metavar is None
+
+    @property
+    def shown_default(self) -> str:
+        """The default in words; empty where there is none, or where a switch is off."""
         silent = self.default is None or self.default is False
-        shown = self.otherwise or ("" if silent else str(self.default))
-        return f"{self.help} (default {shown})" if shown else self.help
+        return self.otherwise or ("yes" if self.default is True else "" if silent else str(self.default))
+
+    @property
+    def help_with_default(self) -> str:
+        return f"{self.help} (default {self.shown_default})" if self.shown_default else self.help
+
+    def flags(self, name: str, prefix: str = "--") -> tuple[str, ...]:
+        """The flag of the setting under its name, and its ``no-`` twin where it has one."""
+        flag = name.replace("_", "-")
+        twin = self.switch and self.default is not False
+        return (f"{prefix}{flag}", f"{prefix}no-{flag}") if twin else (f"{prefix}{flag}",)
 
 
 class ParityOptions(TypedDict, total=False):
@@ -351,7 +366,8 @@ class Source:
     """One place that values come from.
 
     Attributes:
-        label: how a message names one of its values; ``{name}`` stands for the setting's name.
+        label: how a message names one of its values; ``{name}`` stands for the setting's name, ``{flag}``
+            for that with dashes.
         values: setting name to value; None is *not given*.
     """
 
@@ -359,11 +375,11 @@ class Source:
     values: Mapping[str, object]
 
     def named(self, name: str) -> str:
-        return self.label.format(name=name)
+        return self.label.format(name=name, flag=name.replace("_", "-"))
 
 
 def command_line(values: Mapping[str, object]) -> Source:
-    return Source("--reflex-{name}", values)
+    return Source("--reflex-{flag}", values)
 
 
 def ini_file(values: Mapping[str, object]) -> Source:
@@ -391,7 +407,10 @@ def of_call(values: Mapping[str, object], function: str) -> Settings:
 def _known(values: Mapping[str, object], good: Mapping[str, Setting], function: str) -> Mapping[str, object]:
     for name in values:
         if name not in good:  # what Python says where keywords are written out
-            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+            from pytest_reflex.verdict.naming import did_you_mean
+
+            nearest = did_you_mean(name, good)
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{nearest}")
     return values
 
 
@@ -410,9 +429,11 @@ def marker(values: Mapping[str, object], positional: tuple[object, ...] = (), wh
     on = f" on {where}" if where else ""
     if positional:
         raise SettingsError(f"parity marker{on}: {positional[0]!r} has no keyword; the keywords are {good}")
-    for name in values:
-        if name not in PARITY:
-            raise SettingsError(f"parity marker{on}: unknown keyword {name!r}; the keywords are {good}")
+    if strange := [name for name in values if name not in PARITY]:
+        from pytest_reflex.verdict.naming import unknown
+
+        said = unknown("keyword", strange, PARITY)
+        raise SettingsError(f"parity marker{on}: {said}; the keywords are {good}")
     # Braces in a parametrised test's id are no fields of the label.
     return Source("parity marker" + on.replace("{", "{{").replace("}", "}}") + ": {name}", values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parent.parent
 LEROBOT = "GR00T's action head needs lerobot (Python 3.12 or later)"
 SYSTEM = "this system has no renameat2"
+LINUX = "mutants are judged on Linux only"
 SEVERAL = f"""
 import pytest
 
@@ -43,7 +45,24 @@ def test_marked(i): assert False
 """
 
 
+# Ways for a test not to run that give no reason, or one that is not true.
+WITHOUT_A_REASON = {
+    "xfail": "@pytest.mark.xfail\ndef test_x(): assert False",
+    "xfail not run": "@pytest.mark.xfail(run=False)\ndef test_x(): assert False",
+    "xfail that passes": "@pytest.mark.xfail\ndef test_x(): pass",
+    "a mark": "@pytest.mark.skip\ndef test_x(): pass",
+    "a file's mark": "pytestmark = pytest.mark.skipif(True, reason='not today')\ndef test_x(): pass",
+    "a fixture": "@pytest.fixture\ndef f(): pytest.skip('not today')\ndef test_x(f): pass",
+    "unittest": "import unittest\ndef test_x(): raise unittest.SkipTest('not today')",
+    "no cases": "@pytest.mark.parametrize('i', [])\ndef test_x(i): pass",
+    "a package": "pytest.importorskip('absent_module')",
+    "run nowhere": f"@pytest.mark.once\ndef test_x(): pytest.skip({LEROBOT!r})",
+    "not elsewhere": "def test_x(): pytest.skip('marked once, and --once-elsewhere is given')",
+}
+
+
 Suite = Callable[..., tuple[int, str]]
+SAYS = "not run here: "
 
 
 @pytest.fixture
@@ -58,11 +77,15 @@ def run(warm_pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suit
         pytester.makepyfile(**files)
         if ci:
             monkeypatch.setenv("CI", "true")
-        how = pytester.runpytest_subprocess if options else pytester.runpytest_inprocess
+        how = pytester.runpytest_subprocess if "-n2" in options else pytester.runpytest_inprocess
         done = how("-p", "no:cacheprovider", *options)
         # Nothing but pytest's own count comes after it.
-        assert done.outlines[-2].startswith("not run here: ")
-        return done.ret, done.outlines[-2].removeprefix("not run here: ")
+        (place, said), *more = [
+            (place, said) for place, said in enumerate(reversed(done.outlines)) if said.startswith(SAYS)
+        ]
+        assert place <= 1 or "Exit: " in "".join(done.outlines[-place:])
+        assert more == []
+        return int(done.ret), said.removeprefix(SAYS)
 
     return suite
 
@@ -85,6 +108,50 @@ def test_what_a_machine_lacks_is_counted_and_fails_nothing(run: Suite, ci: bool)
 def test_what_could_have_run_fails_under_ci_alone(run: Suite, ci: bool) -> None:
     said = line(other="1 else (openpi-client is not installed)")
     assert run(ci=ci, test_forgotten=FORGOTTEN) == ((1, said + REFUSED) if ci else (0, said))
+
+
+@pytest.mark.parametrize("way", WITHOUT_A_REASON)
+def test_whatever_did_not_run_without_a_reason_fails_under_ci(run: Suite, way: str) -> None:
+    file = f"import pytest\n{WITHOUT_A_REASON[way]}\n"
+    for ci in (False, True):
+        code, said = run(ci=ci, test_it=file, test_good="def test_runs(): pass\n")
+        assert (code, said.endswith(REFUSED)) == (int(ci), ci)
+        assert ", 1 else (" in said
+
+
+def test_what_linux_has_is_no_reason_there(run: Suite) -> None:
+    code, said = run(ci=True, test_it=f"import pytest\ndef test_x(): pytest.skip({LINUX!r})\n")
+    assert (code, f"1 else ({LINUX})" in said) == ((1, True) if sys.platform == "linux" else (0, False))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-k", "other"),
+        ("-m", "not once"),
+        ("--deselect", "test_it.py::test_one"),
+        ("--ignore", "test_gone.py"),
+        ("-n2", "-k", "other"),
+    ],
+)
+def test_an_option_that_leaves_tests_out_fails_under_ci(run: Suite, options: tuple[str, ...]) -> None:
+    file = "def test_one(): pass\ndef test_other(): pass\n"
+    code, said = run(*options, ci=False, test_it=file)
+    assert (code, f"{options[-2]} is given" in said) == (0, True)
+    code, said = run(*options, ci=True, test_it=file)
+    assert (code, said.endswith(REFUSED)) == (1, True)
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan"])
+def test_an_option_that_runs_nothing_fails_under_ci(run: Suite, option: str) -> None:
+    assert run(option, ci=False, test_it="def test_one(): pass\n") == (0, line(other="1 else (never begun)"))
+    assert run(option, ci=True, test_it="def test_one(): pass\n")[0] == 1
+
+
+def test_a_run_that_ends_early_fails_under_ci(run: Suite) -> None:
+    ends = "import pytest\ndef test_one(): pytest.exit('enough', returncode=0)\ndef test_two(): pass\n"
+    for ci in (False, True):
+        assert run(ci=ci, test_it=ends) == (int(ci), line(other="2 else (never begun)") + REFUSED * ci)
 
 
 def test_workers_are_counted_together(run: Suite) -> None:

@@ -15,7 +15,15 @@ import pytest
 from bundle_cases import Reflex, add_to_weight
 
 from exporters import FAMILIES
-from pytest_reflex.cli.commands import export, locate_place, report, serve, validate_export, validate_serve
+from pytest_reflex.cli.commands import (
+    export,
+    locate_place,
+    report,
+    serve,
+    validate_export,
+    validate_onnx,
+    validate_serve,
+)
 from pytest_reflex.settings import RUN
 from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
@@ -69,9 +77,9 @@ def test_the_own_policy_is_the_example_s() -> None:
 
 def test_the_pytest_options_are_those_there_are() -> None:
     rows = re.findall(r"^\| `(--reflex-[a-z-]+)[^`]*` \| `(\w+)` \|", README, re.MULTILINE)
-    expected = [(f"--reflex-{name}", f"reflex_{name}") for name in RUN]
-    assert rows == expected
-    assert set(re.findall(r"--reflex-[a-z-]+", README)) == {option for option, _ in expected}
+    flags = {name: setting.flags(name, "--reflex-") for name, setting in RUN.items()}
+    assert rows == [(flag, f"reflex_{name}") for name, (flag, *_) in flags.items()]
+    assert set(re.findall(r"--reflex-[a-z-]+", README)) == set().union(*flags.values())
 
 
 def test_the_command_s_options_are_those_there_are() -> None:
@@ -91,7 +99,8 @@ def test_the_command_s_options_are_those_there_are() -> None:
     assert rows == expected
     named = {name for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", README) if "--reflex-" not in name}
     reported = {name for name in options(report) if name.startswith("--")}
-    assert named == set(expected) | served | reported | options(locate_place)
+    assert named == set(expected) | served | reported | options(locate_place) | {"--inputs"}
+    assert options(validate_onnx) == judged | {"--inputs"}
 
 
 def test_the_gates_are_those_that_are_asked_in_that_order() -> None:

@@ -11,22 +11,27 @@ from pytest_reflex.inputs import InputSpec
 if TYPE_CHECKING:
     from exporters.bundle.manifest import Manifest
 
-_ASK = "; where that is meant, say so:"
+_MEANT = "; where that is meant,"
+_INPUTS = f"{_MEANT} give inputs=, on the command line a recording as --model"
 
 
-def differences(stated: Manifest, family: Any, model: Any, specs: Sequence[InputSpec]) -> list[str]:
+def differences(
+    stated: Manifest, family: Any, steps: int | None, model: Any, specs: Sequence[InputSpec]
+) -> list[str]:
     """Each difference in words that name both sides.
 
     Args:
         stated: the manifest.
         family: the policy's family; None for a module, which says no more than it is.
+        steps: how many steps are meant, where the caller has said it.
         model: the policy.
         specs: what fixtures are drawn from, as the manifest has it; nothing where somebody else says that.
     """
-    return [*_of_loop(stated, family, model), *(_of_inputs(stated, family, model, specs) if family else ())]
+    of_inputs = _of_inputs(stated, family, model, specs) if family else ()
+    return [*_of_loop(stated, family, steps, model), *of_inputs]
 
 
-def _of_loop(stated: Manifest, family: Any, model: Any) -> Iterator[str]:
+def _of_loop(stated: Manifest, family: Any, steps: int | None, model: Any) -> Iterator[str]:
     from exporters.flow.policy import FlowPolicy, unasked
 
     if family and not family.looped:
@@ -40,9 +45,10 @@ def _of_loop(stated: Manifest, family: Any, model: Any) -> Iterator[str]:
         yield f"the bundle has no loop, and the policy one of {flow.steps} steps; export it again"
         return
     own = family.steps(model) if family else flow.steps
-    if stated.steps != own:
+    if stated.steps not in (own, steps):
         how = "give a reference of so many steps" if family else "set the policy's steps"
-        yield f"the bundle takes {stated.steps} steps and the policy itself {own}{_ASK} {how}"
+        how += f", on the command line --steps {stated.steps}"
+        yield f"the bundle takes {stated.steps} steps and the policy itself {own}{_MEANT} {how}"
     if stated.loop is None:  # a served one, whose loop is the server's
         return
     expected = flow.loop(stated.steps)
@@ -63,11 +69,11 @@ def _of_inputs(stated: Manifest, family: Any, model: Any, specs: Sequence[InputS
         return
     names, wanted = [spec.name for spec in specs], [spec.name for spec in own]
     if names != wanted:
-        yield f"the bundle reads {', '.join(names)} and the policy {', '.join(wanted)}{_ASK} give inputs="
+        yield f"the bundle reads {', '.join(names)} and the policy {', '.join(wanted)}{_INPUTS}"
         return
     for spec, want in zip(specs, own, strict=True):
         if not _same(spec, want):
-            yield f"the bundle reads {_words(spec)} and the policy {_words(want)}{_ASK} give inputs="
+            yield f"the bundle reads {_words(spec)} and the policy {_words(want)}{_INPUTS}"
 
 
 def _same(spec: InputSpec, want: InputSpec) -> bool:

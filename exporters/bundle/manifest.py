@@ -10,16 +10,18 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
-from exporters.flow.schedule import LAYOUTS, Loop, loop_from_json
+from exporters.bundle.said import Said
+from exporters.flow.schedule import LAYOUTS, SCHEDULES, Loop, TableSchedule, loop_from_json
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs import InputSpec
+from pytest_reflex.inputs.spec import DTYPES
 from pytest_reflex.report.json.values import shallow
 from pytest_reflex.runners.external_data import FileFacts
 from pytest_reflex.runners.onnx import OPTIMIZATIONS, Optimization
@@ -58,6 +60,9 @@ _HARMLESS: Final = {
     "session.inter_op.allow_spinning",
     "session.intra_op.allow_spinning",
 }
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+# What float32, in which a policy is told its time, counts in ones.
+_MOST_BUCKETS: Final = 1 << 24
 # All of them are switches or counts.
 _HARMLESS_VALUE: Final = re.compile(r"[0-9]{1,4}")
 _GRAPHS: Final = {"stepwise": {"encoder", "step"}}
@@ -115,41 +120,29 @@ class Manifest:
         Raises:
             BundleError: anything that a bundle is opened with is not what it has to be.
         """
-        wanted = {
-            "family": str, "layout": str, "graphs": dict, "call": dict,
-            "inputs": list, "outputs": list, "files": dict,
-        }  # fmt: skip
-        for key, kind in wanted.items():
-            if not isinstance(said.get(key), kind):
-                raise BundleError(
-                    f"{file} lacks {key!r}, or it is no {kind.__name__}; export the bundle again"
-                )
-        _require_files(file, said)
-        loop = _loop(file, said)
-        session = said.get("session", {})
-        known = isinstance(session, dict) and session.get("optimization", OPTIMIZATION) in OPTIMIZATIONS
-        if not known or not isinstance(session.get("config", {}), dict):
-            raise BundleError(f"{file}: its session is {session!r}, which is no way to open one")
-        _require_harmless(file, session.get("config", {}))
-        options = said.get("options", {})
-        if not isinstance(options, dict) or not all(n is None or type(n) is int for n in options.values()):
-            raise BundleError(f"{file}: its options are {options!r}, expected whole numbers by name")
-        if not all(isinstance(out, dict) and isinstance(out.get("name"), str) for out in said["outputs"]):
-            raise BundleError(f"{file}: its outputs have no names; export the bundle again")
+        whole = Said(said, file)
+        layout = whole.at("layout").one_of(("single", *LAYOUTS))
+        files = _files(whole.at("files"))
+        inputs, outputs = _inputs(whole.at("inputs")), _outputs(whole.at("outputs"))
+        loop = _loop(whole, layout, inputs, outputs)
+        optimization, config = _session(whole.at("session", {}))
+        options = whole.at("options", {}).fields()
         check = said.get("check")
-        inputs = _inputs(file, said["inputs"])
-        if loop is not None and loop.noise not in [spec.name for spec in inputs]:
-            raise BundleError(f"{file}: its loop starts from {loop.noise!r}, which is none of its inputs")
         return cls(
-            **{key: said[key] for key in ("family", "layout", "graphs", "call", "files", "outputs")},
-            options=options,
+            family=whole.at("family").text(),
+            layout=layout,
             inputs=inputs,
+            outputs=outputs,
+            call=whole.at("call").mapping(),
+            options={name: _whole_or_none(n) for name, n in options.items()},
             steps=loop.steps if loop is not None else None,
             loop=loop,
-            optimization=session.get("optimization", OPTIMIZATION),
-            config=session.get("config", {}),
+            graphs=_graphs(whole.at("graphs"), layout, files),
+            files=files,
+            optimization=optimization,
+            config=config,
             check=check if isinstance(check, dict) else None,
-            origin={key: said[key] for key in _ORIGIN if key in said},
+            origin=_origin(whole),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -200,7 +193,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], Manifest]:
     said = _parsed(path, file)
     if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise BundleError(f"{file} is no bundle manifest: its format is not {FORMAT!r}")
-    if said.get("format_version") != FORMAT_VERSION:
+    if type(said.get("format_version")) is not int or said["format_version"] != FORMAT_VERSION:
         raise BundleError(
             f"{file} has format version {said.get('format_version')!r}, this pytest-reflex reads "
             f"{FORMAT_VERSION}; export the bundle again or install the version that made it"
@@ -232,64 +225,120 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
 
 
-def _require_harmless(file: object, config: Mapping[str, Any]) -> None:
+def _whole_or_none(said: Said) -> int | None:
+    said.such(said.value is None or type(said.value) is int, "a whole number, or null")
+    return cast(int | None, said.value)
+
+
+def _session(said: Said) -> tuple[Optimization, dict[str, str]]:
+    optimization = said.at("optimization", OPTIMIZATION).one_of(OPTIMIZATIONS)
+    config = said.at("config", {}).fields()
     for key, value in config.items():
         if key not in _HARMLESS:
-            raise BundleError(
-                f"{file}: its session asks for {key!r}, which is none that a bundle may ask for "
-                f"({', '.join(sorted(_HARMLESS))}); give it to the runner itself, with config="
+            raise value.error(
+                f"and is none that a bundle may ask for ({', '.join(sorted(_HARMLESS))}); "
+                "give it to the runner itself, with config="
             )
-        if not isinstance(value, str) or not _HARMLESS_VALUE.fullmatch(value):
-            raise BundleError(f"{file}: its session says {value!r} of {key!r}, expected a number such as '1'")
+        value.such(bool(_HARMLESS_VALUE.fullmatch(value.text())), "a number such as '1'")
+    return cast(Optimization, optimization), {key: value.text() for key, value in config.items()}
 
 
-def _require_files(file: object, said: Mapping[str, Any]) -> None:
-    for name, facts in said["files"].items():
-        if Path(name).name != name or "\0" in name:
-            raise BundleError(f"{file} names a file outside of the bundle: {name!r}")
-        if not isinstance(facts, dict) or not isinstance(facts.get("sha256"), str):
-            raise BundleError(f"{file} gives no digest for {name!r}; export the bundle again")
-    layout, graphs = said["layout"], said["graphs"]
-    unlisted = [name for name in graphs.values() if not isinstance(name, str) or name not in said["files"]]
-    if unlisted:
-        raise BundleError(f"{file} gives no digest for {unlisted[0]!r}; export the bundle again")
-    if layout not in (*LAYOUTS, "single"):
-        raise BundleError(f"{file}: its layout {layout!r} is none of single, {', '.join(LAYOUTS)}")
-    if (roles := _GRAPHS.get(layout, {"model"})) != set(graphs):
-        expected, found = ", ".join(sorted(roles)), ", ".join(map(repr, sorted(graphs))) or "none"
-        raise BundleError(f"{file}: a {layout} bundle has the graphs {expected}, it names {found}")
+def _files(said: Said) -> dict[str, FileFacts]:
+    found: dict[str, FileFacts] = {}
+    for name, facts in said.fields().items():
+        # None is a folder, or the manifest, which holds no digest of itself.
+        own = Path(name).name == name and name not in ("", "..", MANIFEST) and not {*"\\\0"} & {*name}
+        facts.such(own, "no such name: one of a file in the bundle itself")
+        digest = facts.at("sha256")
+        digest.such(bool(_DIGEST.fullmatch(digest.text())), "a SHA-256 in hex")
+        found[name] = {"size": facts.at("size").whole(0), "sha256": digest.text()}
+    return found
 
 
-def _loop(file: object, said: Mapping[str, Any]) -> Loop | None:
-    loop, steps = said.get("loop"), said.get("steps")
-    if said["layout"] == "single":
-        if loop is not None or steps is not None:
-            raise BundleError(f"{file}: a single graph has no loop, and it gives one")
+def _graphs(said: Said, layout: str, files: Mapping[str, FileFacts]) -> dict[str, str]:
+    found = said.fields()
+    roles = _GRAPHS.get(layout, {"model"})
+    said.such(roles == found.keys(), f"the graphs of the layout {layout}: {', '.join(sorted(roles))}")
+    for name in found.values():
+        name.such(name.text() in files, "a name that files has a digest for")
+    return {role: name.text() for role, name in found.items()}
+
+
+def _outputs(said: Said) -> list[Mapping[str, Any]]:
+    for output in said.each():
+        output.at("dtype").one_of(DTYPES)
+        for n in output.at("shape").each():
+            n.whole(0)
+    _require_unlike(said, [output.at("name").text() for output in said.each()])
+    return [output.mapping() for output in said.each()]
+
+
+def _require_unlike(said: Said, names: Sequence[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    said.such(twice is None, f"names that differ, and {twice!r} stands there twice")
+
+
+def _loop(
+    whole: Said, layout: str, inputs: Sequence[InputSpec], outputs: Sequence[Mapping[str, Any]]
+) -> Loop | None:
+    said, steps = whole.at("loop", None), whole.at("steps", None)
+    if layout == "single":
+        for none in (said, steps):
+            none.such(none.value is None, "none, for a single graph has no loop")
         return None
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
-        raise BundleError(f"{file}: its steps are {steps!r}, expected a number from 1 to {MOST_STEPS}")
-    if not isinstance(loop, dict) or not all(isinstance(loop.get(key), str) for key in ("noise", "output")):
-        raise BundleError(f"{file}: its loop names no noise and output; export the bundle again")
+    schedule = said.at("schedule")
+    kinds = {kind.kind: kind for kind in SCHEDULES}
+    kind = kinds[schedule.at("kind").one_of(kinds)]
+    for number in fields(kind) if kind is not TableSchedule else ():
+        if number.name == "buckets":
+            schedule.at(number.name).whole(1, _MOST_BUCKETS)
+        else:
+            schedule.at(number.name).finite()
+    noise, output = said.at("noise"), said.at("output")
+    noise.such(noise.text() in [spec.name for spec in inputs], "one of its inputs")
+    # There are none yet while it is exported.
+    output.such(output.text() in [one["name"] for one in outputs] or not outputs, "one of its outputs")
+    count = steps.whole(1, MOST_STEPS)
     try:
-        return loop_from_json(loop, steps)
-    except BundleError as error:
-        raise BundleError(f"{file}: {error}") from error
-    except Exception as error:  # whatever numbers that are none lead to
-        raise BundleError(
-            f"{file}: its schedule {loop.get('schedule')!r} gives no times ({error})"
-        ) from error
+        loop = loop_from_json(said.mapping(), count)
+    except Exception as error:  # whatever a table of a wrong form leads to
+        raise schedule.error(f"which is none ({error})") from error
+    for name in loop.noises[1:]:
+        said.such(name in [spec.name for spec in inputs], f"a loop whose {name!r} is one of the inputs")
+    return loop
 
 
-def _inputs(file: object, inputs: list[Any]) -> list[InputSpec]:
-    try:
-        specs = [InputSpec.from_json(spec) for spec in inputs]
-    except ReflexError as error:
-        raise BundleError(f"{file}: {error}") from error
-    except Exception as error:  # whatever values of a wrong type lead to
-        raise BundleError(f"{file}: its inputs cannot be read ({error})") from error
-    if (
-        sum(math.prod(max(n, 1) for n in spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs)
-        > _MOST_INPUT_BYTES
-    ):
-        raise BundleError(f"{file}: its inputs take more than {_MOST_INPUT_BYTES >> 30} GiB; export it again")
+def _inputs(said: Said) -> list[InputSpec]:
+    specs = []
+    for one in said.each():
+        try:
+            specs.append(InputSpec.from_json(one.mapping()))
+        except ReflexError as error:
+            raise one.error(f"which is no input ({error})") from error
+        except Exception as error:  # whatever values of a wrong type lead to
+            raise one.error(f"which cannot be read ({type(error).__name__}: {error})") from error
+    _require_unlike(said, [spec.name for spec in specs])
+    size = sum(math.prod(max(n, 1) for n in spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs)
+    said.such(size <= _MOST_INPUT_BYTES, f"inputs that take no more than {_MOST_INPUT_BYTES >> 30} GiB")
     return specs
+
+
+def _origin(whole: Said) -> dict[str, Any]:
+    """Who made it, of what and where; any of it may be missing."""
+    found = {key: said for key, said in whole.fields().items() if key in _ORIGIN}
+    for key, said in found.items():
+        for name, value in (said.fields() if key != "dtype" else {key: said}).items():
+            if name == "cores":
+                value.whole(1)
+            elif name == "instructions":
+                _require_texts(value.each())
+            elif name == "environment":
+                _require_texts(value.fields().values())
+            elif key != "source":  # what a family remembers of it is its own
+                _require_texts([value])
+    return {key: said.value for key, said in found.items()}
+
+
+def _require_texts(several: Iterable[Said]) -> None:
+    for one in several:
+        one.such(one.value is None or isinstance(one.value, str), "text")

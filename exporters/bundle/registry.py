@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from importlib.metadata import EntryPoint, entry_points
+import warnings
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Final
 
 from exporters import checkpoints
 from exporters.bundle.differences import differences
+from exporters.bundle.installed import installed, versions_of
 from pytest_reflex.errors import BundleError, CheckpointError, MissingPackageError, ReflexError
 from pytest_reflex.runners import Runner, TorchRunner
 
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from exporters.bundle.manifest import Manifest
     from exporters.flow.policy import FlowPolicy
 
-# Where another distribution names its families.
-GROUP: Final = "pytest_reflex.families"
 FAMILIES: Final = (
     "act", "diffusion", "groot", "multi_task_dit", "pi0", "pi05", "smolvla", "tdmpc", "vqbet",
 )  # fmt: skip
@@ -49,54 +49,73 @@ def imported(module: str) -> Any:
         ) from error
 
 
-def _installed() -> dict[str, EntryPoint]:
-    """The families of other distributions, by their names.
-
-    Raises:
-        ReflexError: two are of one name.
-    """
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=GROUP):
-        if entry.name in FAMILIES or entry.name in found:
-            other = f"by {found[entry.name].value}" if entry.name in found else "in this package"
-            raise ReflexError(
-                f"two installed families are named {entry.name!r}: {entry.value}, and one {other}; "
-                "uninstall the distribution of one"
-            )
-        found[entry.name] = entry
-    return found
-
-
 def known_families(*, built_in: bool = True) -> tuple[str, ...]:
     """The names of all families: :data:`FAMILIES`, then those of other distributions."""
-    return (*(FAMILIES if built_in else ()), *sorted(_installed()))
+    return (*(FAMILIES if built_in else ()), *(name for name in installed() if name not in FAMILIES))
 
 
 def family_named(name: str) -> Any:
     """A family, an ``exporters.families.base.Family``, by one of the names of :func:`known_families`.
 
+    Where another distribution has a family of a name of :data:`FAMILIES`, it is warned of and left alone.
+
     Raises:
         MissingPackageError: a package that it needs is not installed.
         BundleError: nobody knows the name.
-        ReflexError: what is installed under it cannot be imported, or is no family of that name.
+        ReflexError: what is installed under it cannot be imported, or is no sound family of that name, or is
+            installed twice.
     """
-    entry = _installed().get(name)
-    if entry is None and name not in FAMILIES:
-        raise BundleError(f"no family is named {name!r}, expected one of {', '.join(known_families())}")
-    if entry is None:
+    entries = installed().get(name, [])
+    if name in FAMILIES:
+        for entry in entries:
+            warnings.warn(
+                f"{entry.value} is installed as the family {name!r} too, and {name!r} is this package's own; "
+                f"uninstall {_distribution(entry)}",
+                stacklevel=2,
+            )
         return imported(f"exporters.families.{name}").FAMILY
+    if not entries:
+        raise BundleError(f"no family is named {name!r}, expected one of {', '.join(known_families())}")
+    if len(entries) > 1:
+        raise ReflexError(
+            f"two installed families are named {name!r}: {' and '.join(entry.value for entry in entries)}; "
+            f"uninstall {' or '.join(map(_distribution, entries))}"
+        )
+    return _loaded(entries[0])
+
+
+def _loaded(entry: EntryPoint) -> Any:
+    of = f"of the distribution {_distribution(entry)}"
+    kind = imported("exporters.families.base").Family
     try:
         family = entry.load()
-    except (Exception, SystemExit) as error:
+        good = isinstance(family, kind) and family.name == entry.name
+        if good:
+            family.require_sound()
+    except KeyboardInterrupt:
+        raise
+    except ReflexError as error:
+        raise ReflexError(f"{error} ({of})") from error
+    except BaseException as error:  # also an exit, and whatever a test's own skip is
         raise ReflexError(
-            f"the family {name!r} cannot be imported from {entry.value}: {type(error).__name__}: {error}"
+            f"the family {entry.name!r} cannot be imported from {entry.value} {of}: "
+            f"{type(error).__name__}: {error}"
         ) from error
-    if not isinstance(family, imported("exporters.families.base").Family) or family.name != name:
+    if not good:
         raise ReflexError(
-            f"{entry.value} is installed as the family {name!r} and is no exporters.families.base.Family "
-            "of that name"
+            f"{entry.value} {of} is installed as the family {entry.name!r} and is no "
+            "exporters.families.base.Family of that name"
         )
     return family
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return next(iter(versions_of([entry])))
+
+
+def distribution_of(name: str) -> dict[str, str]:
+    """The distribution that brings a family, with its version; nothing for one of :data:`FAMILIES`."""
+    return {} if name in FAMILIES else versions_of(installed().get(name, []))
 
 
 def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> str:
@@ -107,36 +126,53 @@ def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None
         revision: branch, tag or commit of the hub id.
 
     Raises:
-        CheckpointError: it cannot be had, or its family is none of :func:`known_families`.
+        CheckpointError: it cannot be had, or its family is none of :func:`known_families`; the message says
+            which of these could not be asked, and why.
     """
     config = checkpoints.read_config(checkpoints.resolve(checkpoint, revision=revision))
     stated = config.get("model_type") or config.get("type")
     found = _OWN_NAMES.get(str(stated), stated)
     known = known_families()
-    if found not in known:
-        others = [name for name in known_families(built_in=False) if stated in family_named(name).own_names]
-        if len(others) > 1:
-            raise CheckpointError(
-                f"{checkpoint} is a checkpoint of {stated!r}, which {' and '.join(others)} say is theirs; "
-                "uninstall one, or export with the family itself"
-            )
-        found = others[0] if others else found
-    if found not in known:
+    if found in known:
+        return str(found)
+    theirs, silent = [], []
+    for name in known_families(built_in=False):
+        try:
+            if stated in family_named(name).own_names:
+                theirs.append(name)
+        except ReflexError as error:
+            silent.append(str(error))
+    if len(theirs) > 1:
+        raise CheckpointError(
+            f"{checkpoint} is a checkpoint of {stated!r}, which {' and '.join(theirs)} say is theirs; "
+            "uninstall one, or export with the family itself"
+        )
+    if not theirs:
         raise CheckpointError(
             f"{checkpoint} is a checkpoint of {found!r}, expected one of {', '.join(known)}; "
             "export any other model from Python with exporters.export"
+            + "".join(f"; not asked: {why}" for why in silent)
         )
-    return str(found)
+    return theirs[0]
 
 
-def reference_runner(stated: Manifest, model: Any) -> Runner:
+def reference_runner(stated: Manifest, model: Any, steps: int | None = None) -> Runner:
     """``model``, a policy of the bundle's family or a function that loads one, as its reference.
 
     It is asked what the manifest says, and doubts it where the policy says otherwise.
 
+    Args:
+        stated: the manifest.
+        model: the policy.
+        steps: how many steps are meant, where the caller says so and not the policy.
+
     Raises:
-        BundleError: the manifest tells it what no reference of the family can be told.
+        BundleError: the manifest tells it what no reference of the family can be told, or takes another
+            number of steps than the caller says.
     """
+    if steps is not None and steps != stated.steps:
+        takes = f"takes {stated.steps} steps" if stated.steps else "has no steps"
+        raise BundleError(f"the bundle {takes} and {steps} were asked for; export one that takes {steps}")
     family = family_named(stated.family) if stated.family != "module" else None
     runner: Runner
     if family is not None:
@@ -153,7 +189,7 @@ def reference_runner(stated: Manifest, model: Any) -> Runner:
         looped = stated.layout != "single"
         runner = flow_runner(model, stated.steps, stated.output_names, looped=looped)
     if isinstance(runner, TorchRunner):
-        runner.doubted_by = functools.partial(differences, stated, family)
+        runner.doubted_by = functools.partial(differences, stated, family, steps)
     return runner
 
 

@@ -128,6 +128,7 @@ class BundleRunner(RunnerBase):
             "family": self._bundle.family,
             "layout": self._bundle.layout,
             "steps": self._steps,
+            "source": self._bundle.stated.origin.get("source"),
             "call": dict(self._bundle.stated.call),
             "graphs": dict(self._bundle.stated.graphs),
             "sha256": {**stated, **ran},

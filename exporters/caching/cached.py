@@ -144,6 +144,7 @@ def _asked(
         function, options = function.func, {**function.keywords, **options}
     of_family = getattr(getattr(function, "__self__", None), "asked", None)
     if of_family is not None:
+        of_family.__self__.require_sound(cached)
         runner, specs = of_family(reference, **options)
         return [runner], specs
     if options.get("inputs") is None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from exporters.bundle.installed import installed, versions_of
 from exporters.caching.source_code import (
     LOADED,
     frozen,
@@ -202,11 +203,13 @@ class Fingerprint:
 def surroundings(packages: Iterable[str]) -> Mapping[str, str]:
     """What else decides what an export gives: versions, the machine, and this project's own source.
 
+    Versions also of every distribution that brings a family: an export function of someone's own may call it.
     The machine as far as last bits depend on it: a reference's answers are compared to the bit.
     """
     here = machine.here()
     return {
         **{name: _version(name) for name in packages},
+        **{f"family {name}": str(versions_of(entries)) for name, entries in installed().items()},
         "python": platform.python_version(),
         "arch": platform.machine(),
         "processor": f"{here['processor']} {here['instructions']} {torch.backends.cpu.get_cpu_capability()}",

@@ -52,7 +52,7 @@ class Program:
 
     def __init__(self, traced: Traced, half: str) -> None:
         program = traced.program
-        self.half = half
+        self.half, self.title = half, traced.title
         self.nodes = [n for n in program.graph.nodes if n.op not in ("placeholder", "output")]
         self.inputs, self.outputs = traced.given, traced.made
         placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
@@ -128,6 +128,11 @@ class Interpreter:
         program = self._programs[half]
         found = {node.name: node.name for node in program.nodes if node.name not in program.mended}
         return found | {name: node.name for name, node in program.outputs.items()}
+
+    def code(self, half: str) -> str:
+        """What of the user's is running outside of any submodule: ``Reach.velocity``, or a module's class."""
+        method = {"prefix": ".prefix", "step": ".velocity"}.get(half, "")
+        return f"{self._programs[half].title}{method}"
 
     def keys(self) -> set[Key]:
         """Every value that it will give."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 
 import onnx_ir as ir
 from torch import fx
@@ -11,10 +12,12 @@ from exporters.divergence.interpreter import Step
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _STACK = "pkg.torch.onnx.stack_trace"
+# Files of torch and of this package, by how torch shortens their paths.
+_NOT_THEIRS = ("torch/", "exporters/", "pytest_reflex/", "torch.py:", "tracing.py:", "traced_halves.py:")
 
 
-def module_of(value: ir.Value, step: Step) -> str:
-    """Dotted path of the module that the value is computed in."""
+def module_of(value: ir.Value, step: Step, code: Callable[[str], str]) -> str:
+    """Dotted path of the module that the value is computed in; outside of any, ``code`` of the half."""
     if step.key.half == "loop":
         return f"the loop's {step.key.name}"
     node = value.producer()
@@ -23,8 +26,8 @@ def module_of(value: ir.Value, step: Step) -> str:
     if not named and isinstance(step.node, fx.Node):
         stack = step.node.meta.get("nn_module_stack") or {}
         named = [path for path, _ in stack.values() if path]
-    if not named:
-        return "the policy itself"
+    if not named or named[-1] == "owner":
+        return code(step.key.half)
     return str(named[-1]).removeprefix("owner.")
 
 
@@ -39,7 +42,7 @@ def source_of(value: ir.Value) -> str:
     """``modeling.py:88 in forward``, the innermost frame that torch wrote; empty when it wrote none."""
     node = value.producer()
     frames = node.metadata_props.get(_STACK, "").splitlines() if node else []
-    # The tracer's own frame is all that torch writes of code outside of any submodule.
-    own = [frame for frame in frames if not frame.startswith(("torch/", "tracing.py:", "exporters/"))]
+    # Without lines of the policy's own there are those of its caller and of torch.
+    own = [frame for frame in frames if not frame.startswith(_NOT_THEIRS)]
     frame = (own or [""])[-1]
     return frame.partition(" in ")[0]

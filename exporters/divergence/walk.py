@@ -221,12 +221,12 @@ class Walk:
             del self._torch[key]
 
     def _layer(self, value: ir.Value, key: Key) -> tuple[int | None, str]:
-        return key.step, layer_of(module_of(value, self._torch[key]))
+        return key.step, layer_of(module_of(value, self._torch[key], self._interpreter.code))
 
     def _look(self, part: Part, value: ir.Value, step: Step, got: Array | None, local: Array) -> None:
         reference = step.tensor.detach().numpy()
         alone = apart(reference, local)
-        module = module_of(value, step)
+        module = module_of(value, step, self._interpreter.code)
         found = None if got is None else apart(reference, got)
         self._grow(step.key.step, layer_of(module), found, alone.error)
         if value is self._graphs.output and got is not None:

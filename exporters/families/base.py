@@ -6,16 +6,16 @@ import contextlib
 import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from exporters.families.options import Option
+from exporters.bundle.options import Option, require_options, words_of
 from exporters.flow.loop_states import watched_states
 from exporters.flow.policy import FlowPolicy
 from exporters.flow.schedule import Layout
-from pytest_reflex.errors import InputError, SettingsError
+from pytest_reflex.errors import InputError, ReflexError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import TorchRunner
 
@@ -100,6 +100,24 @@ class Family(ABC):
         """The submodule that the sampler's loop calls with ``x_t`` once a step, to be watched."""
         raise NotImplementedError(f"{self.name} has no loop")
 
+    def require_sound(self, *takers: Callable[..., Any]) -> None:
+        """Refuse what the family says of itself where nobody could obey it.
+
+        Args:
+            takers: whose keywords its options may not be, besides those of a family's verbs.
+
+        Raises:
+            ReflexError: naming the family, what it says, and what to do.
+        """
+        names = self.own_names
+        if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+            raise ReflexError(
+                f"the family {self.name!r} has the own_names {names!r}, expected a tuple of text; "
+                f"write one in {type(self).__qualname__}"
+            )
+        verbs = (Family.inputs, Family.sample, Family.reference, Family.export)
+        require_options(self, words_of(*verbs, *takers))
+
     def owner(self, policy: torch.nn.Module) -> torch.nn.Module:
         """The module whose weights a bundle holds.
 
@@ -136,6 +154,10 @@ class Family(ABC):
         self, policy: Any, *, steps: int | None = None, batch: int = 1, **options: Any
     ) -> tuple[TorchRunner, list[InputSpec]]:
         """The reference of an export and what it is asked, by the keywords of :meth:`export`."""
+        from exporters.exporting import export
+        from pytest_reflex.judge.check import check
+
+        self.require_sound(export, check)
         sizes = {option.name: options.get(option.name) for option in self.options}
         kept = {option.name: sizes[option.name] for option in self.options if option.kept}
         if self.looped:

@@ -20,11 +20,12 @@ from exporters.flow.schedule import EulerSchedule, Loop, Schedule
 from exporters.flow.update import Update
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import TorchRunner
+from pytest_reflex.runners.structure import arguments
+from pytest_reflex.runners.torch import samplers_of
 
 Context = dict[str, torch.Tensor]
 
-# What policies call the whole of what they do, the plainest first, and what such a method may call its steps.
-_SAMPLERS: Final = ("sample_actions", "predict_action_chunk", "select_action")
+# What a sampler may call its steps.
 _STEPS: Final = ("num_steps", "steps", "num_inference_steps")
 
 
@@ -85,6 +86,10 @@ class FlowPolicy(nn.Module, ABC):
         made = Loop(self.schedule, steps, self.noise, self.output, self.step_noise, self.epilogue)
         return made.taking(steps)
 
+    def own_runner(self) -> TorchRunner:
+        """The policy as a reference of what does not know how to ask it, such as a plain ``.onnx`` file."""
+        return flow_runner(self, None)
+
 
 def flow_runner(
     model: nn.Module | Callable[[], nn.Module],
@@ -112,7 +117,7 @@ def flow_runner(
             return {name: gave} if isinstance(gave, torch.Tensor) else cast("Context", gave)
         # One that runs its loop in its own way knows how.
         if not isinstance(flow, FlowPolicy) or type(flow).forward is not FlowPolicy.forward:
-            return cast("Context", flow(**inputs))
+            return cast("Context", flow(**arguments(flow, inputs)))
         return {flow.output: flow_states(flow, steps, **inputs)[-1]}
 
     def states(flow: nn.Module, **inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -134,7 +139,7 @@ def own_sampler(flow: nn.Module, inputs: Iterable[str]) -> Callable[..., Any] | 
     Raises:
         RunnerError: it has one that cannot be called with these inputs.
     """
-    found = _samplers(flow)
+    found = samplers_of(flow)
     if not found:
         return None
     names = list(inputs)
@@ -154,17 +159,12 @@ def own_sampler(flow: nn.Module, inputs: Iterable[str]) -> Callable[..., Any] | 
     )
 
 
-def _samplers(module: nn.Module) -> list[str]:
-    held = {name: getattr(module, name, None) for name in _SAMPLERS}
-    return [name for name, own in held.items() if callable(own) and not isinstance(own, nn.Module)]
-
-
 def unasked(flow: nn.Module) -> list[str]:
     """A doubt where a flow is its own reference and holds a policy that has a sampler nobody asks."""
-    if not isinstance(flow, FlowPolicy) or _samplers(flow) or type(flow).forward is not FlowPolicy.forward:
+    if not isinstance(flow, FlowPolicy) or samplers_of(flow) or type(flow).forward is not FlowPolicy.forward:
         return []
     for path, module in flow.named_modules():
-        if path and (names := _samplers(module)):
+        if path and (names := samplers_of(module)):
             return [
                 f"{type(flow).__name__} is judged by its own halves, and {path} ({type(module).__name__}) "
                 f"has a {names[0]} of its own; give a reference that calls it, and flow="

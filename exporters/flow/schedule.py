@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, get_args
 
 import numpy as np
 
@@ -191,6 +191,9 @@ class TableSchedule(Schedule):
         }
 
 
+SCHEDULES: Final = (EulerSchedule, BucketedSchedule, TableSchedule)
+
+
 @dataclass(frozen=True)
 class Loop:
     """A flow's loop from noise to actions, whoever runs it.
@@ -315,7 +318,7 @@ def schedule_from_json(stored: Mapping[str, Any]) -> Schedule:
         return BucketedSchedule(buckets=int(stored["buckets"]))
     if kind == TableSchedule.kind:
         return _table(stored)
-    known = [repr(k.kind) for k in (EulerSchedule, BucketedSchedule, TableSchedule)]
+    known = [repr(known.kind) for known in SCHEDULES]
     raise BundleError(f"schedule kind is {kind!r}, this version knows {', '.join(known)}")
 
 

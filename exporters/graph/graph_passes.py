@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,7 @@ def name_ends(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) ->
     torch.onnx is not asked to do it: it would name a tensor that is handed through only once.
     """
     graph = model.graph
+    _give_way(graph, {*inputs, *outputs})
     for value, name in zip(graph.inputs, inputs, strict=True):
         value.name = name
     seen: set[int] = set()
@@ -157,6 +159,18 @@ def name_ends(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) ->
             graph.outputs[index] = node.outputs[0]
         seen.add(id(graph.outputs[index]))
         graph.outputs[index].name = name
+
+
+def _give_way(graph: ir.Graph, names: Set[str]) -> None:
+    """Name anew what is inside the graph, or at the other end of it, and has an end's name."""
+    made = (value for node in graph for value in node.outputs)
+    values = [*graph.inputs, *graph.initializers.values(), *made]
+    taken = {*names, *(value.name for value in values)}
+    for value in values:
+        if value.name in names:
+            other = next(n for i in itertools.count(1) if (n := f"{value.name}.{i}") not in taken)
+            taken.add(other)
+            value.name = other
 
 
 def write_graph(model: ir.Model, directory: Path, stem: str) -> dict[str, FileFacts]:

@@ -5,11 +5,13 @@
 * A Python scalar beside a float64 tensor becomes a float64 tensor. torch.onnx writes such a scalar
   as a *float32* constant; times an angle of 1,571 rad that costs 1e-4 in a time embedding.
 * Attention whose keys are all masked gives zeros, as torch's ``scaled_dot_product_attention`` does under
-  a bool mask. torch.onnx writes such a mask as a large negative number, whose softmax is an average.
+  a bool mask and under one of minus infinities. torch.onnx writes the first as a large negative number, whose
+  softmax is an average, and hands the second on, whose softmax is NaN.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +47,7 @@ def fold_constants(program: ExportedProgram) -> None:
     frontier = [n for n in folded if any(user not in known for user in n.users)]
     for node in frontier:
         node.replace_all_uses_with(_lift(program, f"folded_{node.name}", known[node]))
+    _name_outputs(program)
     program.graph.eliminate_dead_code()
 
 
@@ -73,28 +76,55 @@ def widen_scalars(program: ExportedProgram) -> None:
 
 
 def zero_masked_rows(program: ExportedProgram) -> None:
-    """Set to zero what attention under a bool mask gives for queries that may look at no key."""
+    """Set to zero what attention gives for a query that may look at no key: all False, or all -inf."""
     zeros: dict[torch.dtype, fx.Node] = {}
+    seen: dict[fx.Node, fx.Node] = {}
     for node in list(program.graph.nodes):
         if node.target is not _aten.scaled_dot_product_attention.default:
             continue
         mask = node.kwargs.get("attn_mask", node.args[3] if len(node.args) > 3 else None)
         fake = mask.meta.get("val") if isinstance(mask, fx.Node) else None
-        if not isinstance(fake, torch.Tensor) or fake.dtype != torch.bool:
+        if not isinstance(mask, fx.Node) or not isinstance(fake, torch.Tensor):
             continue
         dtype = node.meta["val"].dtype
         if dtype not in zeros:
             zeros[dtype] = _lift(program, f"masked_row_{len(zeros)}", torch.zeros((), dtype=dtype))
         users = list(node.users)
-        with program.graph.inserting_after(node):
-            seen = _call(program, _aten.any.dim, mask, -1, True)
-        with program.graph.inserting_after(seen):
-            mended = _call(program, _aten.where.self, seen, node, zeros[dtype])
-        for made in (seen, mended):
-            made.meta.update({key: value for key, value in node.meta.items() if key not in made.meta})
+        if mask not in seen:
+            seen[mask] = _rows_seen(program, node, mask, fake.dtype)
+        with program.graph.inserting_after(node if seen[mask] < node else seen[mask]):
+            mended = _call(program, _aten.where.self, seen[mask], node, zeros[dtype])
+        _origin_of(node, mended)
         for user in users:
             user.replace_input_with(node, mended)
+    _name_outputs(program)
     program.graph_module.recompile()
+
+
+def _name_outputs(program: ExportedProgram) -> None:
+    """Let the signature name what the program returns now; torch.onnx reads the outputs from there."""
+    end = next(node for node in program.graph.nodes if node.op == "output")
+    for spec, made in zip(program.graph_signature.output_specs, end.args[0], strict=True):
+        if isinstance(made, fx.Node) and hasattr(spec.arg, "name"):
+            spec.arg.name = made.name
+
+
+def _rows_seen(program: ExportedProgram, node: fx.Node, mask: fx.Node, dtype: torch.dtype) -> fx.Node:
+    """Which rows of the mask let anything through, computed after ``node``."""
+    allowed = mask
+    if dtype != torch.bool:
+        with program.graph.inserting_after(node):
+            allowed = _call(program, _aten.ne.Scalar, mask, -math.inf)
+        _origin_of(node, allowed)
+    with program.graph.inserting_after(node if allowed is mask else allowed):
+        seen = _call(program, _aten.any.dim, allowed, -1, True)
+    _origin_of(node, seen)
+    return seen
+
+
+def _origin_of(node: fx.Node, made: fx.Node) -> None:
+    """What was made for a node comes from where it does."""
+    made.meta.update({key: value for key, value in node.meta.items() if key not in made.meta})
 
 
 def _call(program: ExportedProgram, operator: Any, *args: Any) -> fx.Node:

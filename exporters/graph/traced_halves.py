@@ -12,7 +12,7 @@ import torch
 from exporters.flow.policy import FlowPolicy
 from exporters.flow.schedule import Loop
 from exporters.graph.loop_invariant import TIME, VELOCITY, X_T
-from exporters.graph.tracing import Traced, trace_program
+from exporters.graph.tracing import Traced, trace_program, with_lines
 from pytest_reflex.errors import InputError, TracingError
 from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
 
@@ -23,8 +23,10 @@ Named = dict[str, torch.Tensor]
 def prefix_call(flow: FlowPolicy) -> Callable[..., Named]:
     """Observation -> what the steps need of it, each name with ``context.`` before it."""
 
+    seen = with_lines(flow.prefix)
+
     def prefix(**observation: torch.Tensor) -> Named:
-        return {CONTEXT + name: value for name, value in flow.prefix(**observation).items()}
+        return {CONTEXT + name: value for name, value in seen(**observation).items()}
 
     return prefix
 
@@ -32,10 +34,12 @@ def prefix_call(flow: FlowPolicy) -> Callable[..., Named]:
 def velocity_call(flow: FlowPolicy) -> Callable[..., Named]:
     """``x_t``, ``time`` and what :func:`prefix_call` gave -> ``velocity``."""
 
+    seen = with_lines(flow.velocity)
+
     def velocity(**step: torch.Tensor) -> Named:
         x, time = step.pop(X_T), step.pop(TIME)
         context = {name.removeprefix(CONTEXT): value for name, value in step.items()}
-        return {VELOCITY: flow.velocity(x, time, **context)}
+        return {VELOCITY: seen(x, time, **context)}
 
     return velocity
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import io
 import logging
+import sys
+import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -31,10 +34,14 @@ from exporters.graph.graph_passes import (
     transpose_weights,
 )
 from exporters.graph.program_passes import fold_constants, widen_scalars, zero_masked_rows
+from exporters.graph.tracing_errors import tracing_error
 from pytest_reflex.errors import TracingError
 
 OPSET = 20
-_CHATTY = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir", "transformers")
+_CHATTY = (
+    *("torch", "torch.onnx", "torch.export", "torch.fx", "torch._subclasses", "torch.__trace"),
+    *("onnxscript", "onnx_ir", "transformers"),
+)
 Named = Mapping[str, torch.Tensor]
 
 
@@ -86,7 +93,12 @@ def trace(
 def converted(traced: Traced) -> ir.Model:
     """The second half of :func:`trace`."""
     title, outputs = traced.title, traced.outputs
-    with torch.no_grad(), _quiet(), uncollected(), _naming(f"torch.onnx could not convert {title}"):
+    with (
+        torch.no_grad(),
+        _quiet(),
+        uncollected(),
+        _naming(f"torch.onnx could not convert {title}", traced.program.graph.nodes),
+    ):
         made = _half("_exported_program_to_onnx_program")(traced.program, registry=_registry())
         model: ir.Model = made.model
         version_converter.convert_version(model, OPSET, fallback=True)
@@ -101,6 +113,25 @@ def converted(traced: Traced) -> ir.Model:
     name_axes(model, traced.free)
     brief_metadata(model)
     return model
+
+
+def with_lines(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The same method, whose lines torch writes into the graph: it does so of code that is named ``forward``.
+
+    What is not written in Python stays as it is.
+    """
+    function = getattr(method, "__func__", None)
+    if not isinstance(function, types.FunctionType):
+        return method
+    named = types.FunctionType(
+        function.__code__.replace(co_name="forward"),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    named.__kwdefaults__ = function.__kwdefaults__
+    return types.MethodType(named, method.__self__)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -204,28 +235,37 @@ def _registry() -> Any:
 
 
 @contextlib.contextmanager
-def _naming(what: str) -> Iterator[None]:
+def _naming(what: str, nodes: Iterable[fx.Node] = ()) -> Iterator[None]:
     try:
         yield
     except TracingError:
         raise
     except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "").strip()
-        raise TracingError(f"{what}: {type(error).__name__}: {first}") from error
+        raise tracing_error(what, error, nodes) from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's and onnxscript's progress chatter out of a test's output; restores what it touched."""
+    """Keep torch's and onnxscript's progress chatter out of a test's output; restores what it touched.
+
+    What torch logs and prints of an error is in the error too.
+    """
     loggers = [logging.getLogger(name) for name in _CHATTY]
     levels = [log.level for log in loggers]
     for log in loggers:
-        log.setLevel(logging.ERROR)
+        log.setLevel(logging.CRITICAL)
+    printed, dumped = io.StringIO(), ""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(printed):
             warnings.simplefilter("ignore")
             yield
+    except BaseException as error:
+        cause: BaseException | None = error
+        while cause is not None and not (dumped := str(getattr(cause, "partial_fx_graph", ""))):
+            cause = cause.__cause__
+        raise
     finally:
+        sys.stderr.write(printed.getvalue().replace(f"{dumped}\n", "") if dumped else printed.getvalue())
         for log, level in zip(loggers, levels, strict=True):
             log.setLevel(level)
 

@@ -42,9 +42,9 @@ class Served:
         """The served policy as a runner, which must have run on ``provider`` and be the same bundle still."""
         return ServedRunner(self.called, api_key=self.api_key, provider=provider, digest=self.digest)
 
-    def reference_runner(self, model: object) -> Runner:
+    def reference_runner(self, model: object, steps: int | None = None) -> Runner:
         """``model`` as the reference, called as for the bundle itself."""
-        return registry.reference_runner(self.stated, model)
+        return registry.reference_runner(self.stated, model, steps)
 
 
 def open_served(url: str, *, api_key: str | None = None) -> Served:

@@ -14,8 +14,14 @@ import click
 from exporters.flow.schedule import LAYOUTS
 from exporters.graph.precisions import PRECISIONS
 from pytest_reflex._version import __version__
-from pytest_reflex.cli.families import OfFamilies, every_option, family_options
-from pytest_reflex.cli.options import api_key_option, judging_options, model_option, setting_option
+from pytest_reflex.cli.families import OfFamilies, family_options, offered
+from pytest_reflex.cli.options import (
+    api_key_option,
+    judging_options,
+    model_option,
+    setting_option,
+    steps_option,
+)
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import is_own, named_reference, own_policy, require_draws
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
@@ -63,7 +69,7 @@ def app() -> None:
     """
 
 
-@app.command(cls=OfFamilies)
+@app.command(cls=OfFamilies, short_help="Export a policy to a bundle, proven first.")
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--layout", type=click.Choice(LAYOUTS), help="How the loop is carried  [default: the family's]")
@@ -76,8 +82,11 @@ def app() -> None:
 )
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
 @judging_options
+@click.pass_context
 @to_a_verdict
 def export(
+    context: click.Context,
+    /,
     model: str,
     out: Path,
     dynamic_batch: bool,
@@ -93,9 +102,12 @@ def export(
 
     own = is_own(model)
     family = None if own else registry.family_named(registry.family_of(model))
+    offer = offered(context.command)
+    if family is not None and family.name in offer.left_out:
+        raise offer.left_out[family.name]
     given = {option: value for option, value in options.items() if value is not None}
     theirs = {option.name for option in (family.options if family is not None else ())}
-    for option in every_option():
+    for option in offer.options.values():
         if option.name in given and option.name not in theirs:
             called = family.name if family is not None else model
             raise click.UsageError(f"{option.flag} was given, and {called} has no such choice")
@@ -111,18 +123,69 @@ def export(
     return made.result, f"Bundle: {out}"
 
 
-@app.group()
+class _Validate(click.Group):
+    """``reflex validate model.onnx`` is short for ``reflex validate onnx model.onnx``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not set(args) & set(self.commands) and any(given.lower().endswith(".onnx") for given in args):
+            args = ["onnx", *args]
+        return super().parse_args(ctx, args)
+
+
+@app.group(cls=_Validate)
 def validate() -> None:
     """Judge a candidate against the PyTorch policy."""
 
 
-@validate.command("export")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@validate.command("onnx", short_help="Judge a plain .onnx file.")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @model_option
+@click.option(
+    "--inputs", metavar="NAME", help="What is drawn: a list of InputSpec, as module:name or file.py:name."
+)
 @judging_options
 @click.pass_context
 @to_a_verdict
-def validate_export(context: click.Context, /, directory: Path, model: str, **judging: Any) -> Judged:
+def validate_onnx(
+    context: click.Context, /, file: Path, model: str, inputs: str | None, **judging: Any
+) -> Judged:
+    """Judge a plain FILE.onnx against the PyTorch policy; `reflex validate FILE.onnx` does the same.
+
+    MODEL is module:name or file.py:name. Without --inputs, floats and bools are drawn in the shapes that the
+    graph states.
+    """
+    require_draws(context, model)
+    from pytest_reflex.cli.reference import script_inputs, script_reference
+    from pytest_reflex.judge.check import check
+    from pytest_reflex.runners import OnnxRunner, RecordedRunner
+    from pytest_reflex.runners.graph_inputs import graph_inputs
+
+    with Progress() as report_progress:
+        reference = script_reference(model)
+        candidate = OnnxRunner(file, provider=judging["provider"])
+        below, given = "", None
+        if inputs is not None:
+            given = script_inputs(inputs)
+        elif not isinstance(reference, RecordedRunner):
+            given = graph_inputs(candidate)
+            drawn = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in given)
+            below = f"Inputs: {drawn}, as the graph states them; --inputs says what they stand for"
+        result = check(
+            reference, candidate, inputs=given, name=str(file), progress=report_progress, **judging
+        )
+    return result, below
+
+
+@validate.command("export", short_help="Judge a bundle.")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@model_option
+@steps_option
+@judging_options
+@click.pass_context
+@to_a_verdict
+def validate_export(
+    context: click.Context, /, directory: Path, model: str, steps: int | None, **judging: Any
+) -> Judged:
     """Judge the bundle DIR against the policy it was made from."""
     require_draws(context, model)
     from exporters.bundles import open_bundle
@@ -132,22 +195,29 @@ def validate_export(context: click.Context, /, directory: Path, model: str, **ju
         report_progress("digests", 0, 1)
         bundle = open_bundle(directory, to_judge=True)
         report_progress("digests", 1, 1)
-        reference, inputs = named_reference(bundle, model)
+        reference, inputs = named_reference(bundle, model, steps)
         result = check(
             reference, bundle, inputs=inputs, name=str(directory), progress=report_progress, **judging
         )
     return result, ""
 
 
-@validate.command("serve")
+@validate.command("serve", short_help="Judge a policy that is served.")
 @click.argument("url")
 @model_option
+@steps_option
 @api_key_option
 @judging_options
 @click.pass_context
 @to_a_verdict
 def validate_serve(
-    context: click.Context, /, url: str, model: str, api_key: str | None, **judging: Any
+    context: click.Context,
+    /,
+    url: str,
+    model: str,
+    steps: int | None,
+    api_key: str | None,
+    **judging: Any,
 ) -> Judged:
     """Judge the policy served at URL, ws://HOST:PORT, against the policy it was made from.
 
@@ -158,13 +228,13 @@ def validate_serve(
     from pytest_reflex.judge.check import check
 
     served = open_served(url, api_key=api_key)
-    reference, inputs = named_reference(served, model)
+    reference, inputs = named_reference(served, model, steps)
     with Progress() as report_progress:
         result = check(reference, served, inputs=inputs, name=url, progress=report_progress, **judging)
     return result, ""
 
 
-@app.command()
+@app.command(short_help="Serve a bundle to openpi's clients, proven first.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
@@ -191,7 +261,7 @@ def serve(directory: Path, **options: Any) -> int:
     return PASS
 
 
-@app.command("locate")
+@app.command("locate", short_help="Find the first module that computes something else.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_option
 @click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")

@@ -2,35 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import click
 
 from exporters.bundle import registry
+from exporters.bundle.options import Option
 from exporters.families import options
-from exporters.families.options import Option
 from pytest_reflex.errors import ReflexError
 
 _OWN: Final = {option.name: option for option in (*options.LEROBOT, *options.GROOT)}
 
 
-def every_option() -> list[Option]:
+@dataclass
+class Offered:
     """The options of all families, each name once.
 
-    Raises:
-        ReflexError: two families mean different things by one name.
+    Attributes:
+        options: those of this package first.
+        left_out: the installed families whose options are not among them, and why.
     """
-    found = {name: (option, "this package's own") for name, option in _OWN.items()}
-    for family in registry.known_families(built_in=False):
-        for option in registry.family_named(family).options:
-            first, owner = found.setdefault(option.name, (option, repr(family)))
-            if first != option:
-                raise ReflexError(
-                    f"the option {option.flag} of the installed family {family!r} is {option!r}, and of "
-                    f"{owner} {first!r}; options of one name must be equal: uninstall the distribution of one"
-                )
-    return [option for option, _ in found.values()]
+
+    options: dict[str, Option] = field(default_factory=lambda: dict(_OWN))
+    left_out: dict[str, ReflexError] = field(default_factory=dict)
+
+
+def offered(command: click.Command) -> Offered:
+    """What a command offers besides its own parameters.
+
+    A family that cannot be loaded, or whose options mean something else here, is left out, so that it stands
+    in nobody's way who exports another.
+    """
+    found, owners = Offered(), dict.fromkeys(_OWN, "this package's own")
+    for name in registry.known_families(built_in=False):
+        try:
+            theirs = registry.family_named(name).options
+            _require_free(name, theirs, command)
+            _require_equal(name, theirs, found.options, owners)
+        except ReflexError as error:
+            found.left_out[name] = error
+            continue
+        for option in theirs:
+            found.options.setdefault(option.name, option)
+            owners.setdefault(option.name, repr(name))
+    return found
+
+
+def _require_free(family: str, theirs: Iterable[Option], command: click.Command) -> None:
+    """Refuse the names of the command's own parameters, and their words on the command line."""
+    own = [
+        param for param in click.Command.get_params(command, click.Context(command)) if param.name not in _OWN
+    ]
+    taken = {word for param in own for word in (param.name, *param.opts, *param.secondary_opts)}
+    for option in theirs:
+        if not taken.isdisjoint((option.name, option.flag)):
+            raise ReflexError(
+                f"the family {family!r} has the option {option.flag}, which `reflex {command.name}` has "
+                "itself; rename it, or uninstall its distribution"
+            )
+
+
+def _require_equal(
+    family: str, theirs: Iterable[Option], known: dict[str, Option], owners: dict[str, str]
+) -> None:
+    for option in theirs:
+        first = known.get(option.name, option)
+        if first != option:
+            raise ReflexError(
+                f"the option {option.flag} of the installed family {family!r} is {option!r}, and of "
+                f"{owners[option.name]} {first!r}; options of one name must be equal: uninstall the "
+                "distribution of one"
+            )
 
 
 def _declared(option: Option) -> dict[str, Any]:
@@ -48,15 +92,16 @@ class OfFamilies(click.Command):
     """A command that takes the options of families from other distributions too."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        params = super().get_params(ctx)
-        taken = {param.name for param in params}
-        for option in every_option():
-            if option.name in _OWN:
-                continue
-            if option.name in taken:
-                raise ReflexError(
-                    f"an installed family has the option {option.flag}, which `reflex {self.name}` has "
-                    "itself; uninstall its distribution"
-                )
-            params.append(click.Option([option.flag], **_declared(option)))
-        return params
+        theirs = [option for name, option in offered(self).options.items() if name not in _OWN]
+        added = [click.Option([option.flag], **_declared(option)) for option in theirs]
+        return [*super().get_params(ctx), *added]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            # It may be one of theirs.
+            missing = "".join(
+                f" (the family {name!r} was left out: {why})" for name, why in offered(self).left_out.items()
+            )
+            raise click.UsageError(error.format_message() + missing, ctx) from error

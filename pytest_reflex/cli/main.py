@@ -7,6 +7,7 @@ JSON document and nothing else; what is said to people goes to stderr then.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ LONGEST_REASON: Final = 4000
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code; an error is one line on stderr, and JSON where asked for."""
+    if "_REFLEX_COMPLETE" in os.environ:  # a shell asks what could stand here; it is no command
+        app.main(prog_name="reflex")
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--output-json" in given
     handover = None
@@ -115,6 +118,12 @@ def _usage(error: click.ClickException) -> str:
     said = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "reflex"
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        from pytest_reflex.verdict.naming import did_you_mean
+
+        known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
+        nearest = did_you_mean(error.option_name, [name for name in known if name.startswith("--")])
+        said = f"no such option {error.option_name!r}{nearest}"
     see = " See" if said.endswith("?") else "; see"
     return f"{said[:1].lower()}{said[1:]}{see} `{where} -h`"
 

@@ -15,21 +15,22 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def setting_option(name: str) -> Callable[[_Command], _Command]:
     """The option of a declared setting, parsed with the same words for a bad value as every other way in."""
     setting = settings.CHECK[name]
-    switch, default = setting.metavar is None, setting.default
+    flags, default = setting.flags(name), setting.default
+    in_words = setting.shown_default if setting.switch or setting.otherwise else ""
 
     def parsed(context: click.Context, parameter: click.Parameter, value: object) -> object:
-        return None if value is None else setting.parse(value, f"--{name}")
+        return None if value is None else setting.parse(value, flags[0])
 
     return click.option(
-        f"--{name}/--no-{name}" if switch and default is None else f"--{name}",
-        is_flag=switch,
+        "/".join(flags),
+        is_flag=setting.switch,
         metavar=setting.metavar,
         # Text, so that a default goes the way of every given value.
-        default=default if switch or default is None else str(default),
-        show_default=not switch,
+        default=default if setting.switch or default is None else str(default),
+        show_default=not setting.switch and not setting.otherwise,
         callback=parsed,
         help=f"{setting.help[0].upper()}{setting.help[1:]}."
-        + (f"  [default: {setting.otherwise}]" if setting.otherwise else ""),
+        + (f"  [default: {in_words}]" if in_words else ""),
     )
 
 
@@ -38,6 +39,11 @@ model_option = click.option(
     required=True,
     help="The reference: a checkpoint directory or hub id; for other models module:name or file.py:name; "
     "or a .safetensors recording, which needs no torch.",
+)
+steps_option = click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Denoising steps that are meant, where the bundle takes others than the policy itself.",
 )
 api_key_option = click.option(
     "--api-key", metavar="KEY", envvar="REFLEX_API_KEY", help="What clients send  [env: REFLEX_API_KEY]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from pytest_reflex.errors import BundleError, CheckpointError, ReflexError
+from pytest_reflex.verdict.naming import did_you_mean
 
 if TYPE_CHECKING:
     from exporters.bundles import Bundle
@@ -23,13 +25,16 @@ def require_draws(context: click.Context, model: str) -> None:
     """Refuse to be told what to draw where nothing is drawn."""
     if not model.endswith(".safetensors"):
         return
-    for name in ("fixtures", "seed"):
+    for name in ("fixtures", "seed", "steps"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name} was given, and a recording brings its own fixtures")
+            own = "steps" if name == "steps" else "fixtures"
+            raise click.UsageError(f"--{name} was given, and a recording brings its own {own}")
 
 
-def named_reference(bundle: Bundle | Served, model: str) -> tuple[Runner, Any]:
+def named_reference(bundle: Bundle | Served, model: str, steps: int | None = None) -> tuple[Runner, Any]:
     """The reference that ``--model`` names, and its inputs where it brings its own.
+
+    ``steps`` are those that are meant, where the command line says it.
 
     A policy is loaded when its runner opens and let go when it closes, before the candidate is opened.
     """
@@ -38,10 +43,12 @@ def named_reference(bundle: Bundle | Served, model: str) -> tuple[Runner, Any]:
 
         recording = RecordedRunner(model)
         return recording, recording.recorded()
-    if bundle.family == "module":
-        return bundle.reference_runner(
-            imported(model, "--model", "this bundle was made from a plain module")[0]
-        ), None
+    if bundle.family == "module" or _is_script(model):
+        runner = bundle.reference_runner(_imported(model), steps)
+        runner.name = model
+        return runner, None
+    if model.endswith(".py"):
+        raise CheckpointError(_nameless(model))
     from exporters import checkpoints
     from exporters.bundle import registry
 
@@ -51,23 +58,70 @@ def named_reference(bundle: Bundle | Served, model: str) -> tuple[Runner, Any]:
             f"{bundle.called} was made from a {bundle.family!r} policy, which this version "
             f"does not know ({', '.join(known)}); judge it with the version that made it"
         )
-    checkpoints.read_config(checkpoints.resolve(model))
+    place = checkpoints.resolve(model)
+    if (place / "reflex.json").is_file():
+        raise CheckpointError(
+            f"--model is {model!r}, which is a bundle; give the policy that it was made from"
+        )
+    checkpoints.read_config(place)
     # Last, for it imports torch.
     family = registry.family_named(bundle.family)
-    runner = bundle.reference_runner(lambda: family.load(model))
+    runner = bundle.reference_runner(lambda: family.load(model), steps)
     runner.name = model
     return runner, None
 
 
-def imported(model: str, option: str, why: str) -> tuple[Any, Any]:
-    """What ``module:name`` or ``file.py:name`` names, a module or a function that gives one; where it is."""
+def script_reference(model: str) -> Runner:
+    """What ``module:name`` or ``file.py:name`` names, as the reference of a plain ONNX file.
+
+    It is an ``nn.Module``, a function without arguments that gives one, one of the inputs, or a runner.
+    """
+    from pytest_reflex.runners import FunctionRunner, RecordedRunner, Runner, TorchRunner
+
+    if model.endswith(".safetensors"):
+        return RecordedRunner(model)
+    made = _imported(model)
+    if isinstance(made, Runner) and not isinstance(made, type):
+        return made
+    if inspect.isfunction(made) and _has_to_be_given(made):
+        return FunctionRunner(made, name=model)
+    return TorchRunner(made, name=model)
+
+
+def script_inputs(inputs: str) -> Any:
+    """What ``--inputs`` names: a list of ``InputSpec``, or of recorded inputs; a function may give it."""
+    made = _imported(inputs, "--inputs")
+    return made() if callable(made) else made
+
+
+def _has_to_be_given(function: Any) -> bool:
+    given = inspect.signature(function).parameters.values()
+    return any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in given)
+
+
+def _is_script(model: str) -> bool:
+    """Whether it can only be ``module:name`` or ``file.py:name``: no directory and no hub id has a colon."""
+    return ":" in model and not Path(model).exists()
+
+
+def _nameless(model: str, option: str = "--model") -> str:
+    """What to say of a name that names nothing in a file; the names that are there are shown."""
+    if not model.endswith(".py") or not Path(model).is_file():
+        return f"{option} is {model!r}; give module:name or file.py:name"
+    return f"{option} is {model!r}, a Python file; say what in it: {model}:NAME"
+
+
+def _imported(model: str, option: str = "--model") -> Any:
+    """What ``module:name`` or ``file.py:name`` names."""
     source, _, name = model.rpartition(":")
     if not source or not name:
-        raise CheckpointError(f"{option} is {model!r}, and {why}; give module:name or file.py:name")
+        raise CheckpointError(_nameless(model, option))
     try:
         if source.endswith(".py"):
             if not Path(source).is_file():
                 raise CheckpointError(f"{option} is {model!r}, and there is no file {source}")
+            # As Python itself does with a script: what lies beside it can be imported.
+            sys.path.insert(0, str(Path(source).resolve().parent))
             spec = importlib.util.spec_from_file_location(Path(source).stem, source)
             if spec is None or spec.loader is None:
                 raise CheckpointError(f"{option} is {model!r}, and {source} cannot be imported")
@@ -85,8 +139,10 @@ def imported(model: str, option: str, why: str) -> tuple[Any, Any]:
             f"{option} is {model!r}, and {source} cannot be imported: {type(error).__name__}: {error}"
         ) from error
     if not hasattr(module, name):
-        raise CheckpointError(f"{option} is {model!r}, and {source} has no {name!r}")
-    return getattr(module, name), module
+        own = [each for each in vars(module) if not each.startswith("_")]
+        nearest = did_you_mean(name, own)
+        raise CheckpointError(f"{option} is {model!r}, and {source} has no {name!r}{nearest}")
+    return getattr(module, name)
 
 
 def is_own(model: str) -> bool:
@@ -100,7 +156,8 @@ def own_policy(model: str) -> tuple[Any, Any]:
     Raises:
         CheckpointError: there is none, or nobody says what it reads.
     """
-    found, place = imported(model, "MODEL", "it is a policy of one's own")
+    found = _imported(model, "MODEL")
+    place = sys.modules[Path(model.rpartition(":")[0]).stem]
     from torch import nn
 
     try:

@@ -31,8 +31,8 @@ def _threshold(context: click.Context, parameter: click.Parameter, value: object
     return None if value is None else settings.number_threshold(value, "--threshold")
 
 
-@click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILES...", type=click.Path(path_type=Path))
+@click.command(short_help="Make, merge, compare and judge again stored results.")
+@click.argument("files", nargs=-1, required=True, metavar="FILES|DIR...", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--out", metavar="DIR", default="parity_reports", show_default=True,
     type=click.Path(path_type=Path), help="Where index.html and parity.json are written.",
@@ -51,7 +51,7 @@ def report(
     markdown: Path | None,
     output_json: bool,
 ) -> Reported:
-    """Make the report of one run, or of many shards, from the JSON in FILES.
+    """Make the report of one run, or of many shards, from the JSON in FILES or of a DIR.
 
     Nothing is run: the results are put together, judged again where a threshold is given, and written.
     The exit code is the verdict's.
@@ -65,7 +65,9 @@ def report(
     from pytest_reflex.report.markdown import markdown as as_markdown
     from pytest_reflex.report.merge import merge
 
-    run = merge([read_run(file) for file in files], threshold=threshold, strict=strict)
+    run = merge(
+        [read_run(file) for given in files for file in _documents(given)], threshold=threshold, strict=strict
+    )
     earlier = None if against is None else read_run(against)
     if earlier is not None and earlier.error is not None:
         raise ReflexError(f"{against}: reached no verdict, so nothing can be compared with it")
@@ -84,6 +86,19 @@ def report(
         click.echo(f"reflex: warning: {problem}", err=True)
     text = as_json if output_json else _said(run, earlier, out / "index.html")
     return Reported(PASS if run.passed else FAIL, text)
+
+
+def _documents(given: Path) -> list[Path]:
+    """The JSON that is meant: of a directory its parity.json, or without one every .json in it."""
+    from pytest_reflex.errors import ReflexError
+
+    if not given.is_dir():
+        return [given]
+    own = given / "parity.json"
+    found = [own] if own.is_file() else sorted(given.glob("*.json"))
+    if not found:
+        raise ReflexError(f"{given}: holds no parity.json and no other .json; give the directory of a report")
+    return found
 
 
 def _said(run: Run, earlier: Run | None, page: Path) -> str:

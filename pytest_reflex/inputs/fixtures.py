@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from pytest_reflex.errors import InputError
+from pytest_reflex.inputs.near_copies import distinct_count
 from pytest_reflex.inputs.spec import Draw, InputSpec, check_specs, free_sizes
 from pytest_reflex.verdict.summaries import summary_of
 
@@ -40,6 +41,7 @@ class Fixtures:
         specs: what they are drawn from; of given ones, what they are known to stand for.
         spares: fixture_idx to arrays in the sizes of that fixture that inputs can be swapped for, one set
             after the other, whether they were judged or not.
+        given: the arrays of given ones, which nobody may write to; nothing where they are drawn.
     """
 
     count: int
@@ -47,6 +49,7 @@ class Fixtures:
     make: Callable[[int], dict[str, Array]]
     specs: Sequence[InputSpec]
     spares: Callable[[int], Iterator[Mapping[str, Array]]]
+    given: Sequence[Mapping[str, Array]] = ()
 
     @property
     def probed(self) -> tuple[int, ...]:
@@ -55,9 +58,8 @@ class Fixtures:
 
     @cached_property
     def distinct(self) -> int:
-        """How many differ from each other."""
-        every = range(0 if self.seed is not None else self.count)
-        return len({array_digest(self.make(idx)) for idx in every}) or self.count
+        """How many differ from each other by more than rounding."""
+        return distinct_count(self.given) or self.count
 
     def others(self, fixture_idx: int, judged: Mapping[str, Collection[str]]) -> dict[str, Array]:
         """For each input another value than it has in a fixture, of the same shape and dtype.
@@ -95,7 +97,9 @@ def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSp
     Raises:
         InputError: it is neither, it is empty, or its parts do not fit together.
     """
-    if isinstance(inputs, str | Mapping | InputSpec) or not hasattr(inputs, "__iter__"):
+    if isinstance(inputs, Mapping):
+        raise InputError(f"inputs is a {type(inputs).__name__}; {_instead_of(inputs)}")
+    if isinstance(inputs, str | InputSpec) or not hasattr(inputs, "__iter__"):
         raise InputError(
             f"inputs is a {type(inputs).__name__}; give a list of InputSpec, or of recorded inputs"
         )
@@ -118,7 +122,18 @@ def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSp
         lambda idx: {n: a.copy() for n, a in given[idx].items()},
         known,
         lambda idx: _mixtures(given, idx),
+        given,
     )
+
+
+def _instead_of(inputs: Mapping[Any, object]) -> str:
+    """What was meant by one mapping: a fixture, specs by name, or shapes by name."""
+    if inputs and all(isinstance(value, InputSpec) for value in inputs.values()):
+        return "give its values, inputs=list(inputs.values())"
+    if inputs and all(isinstance(value, tuple | list) for value in inputs.values()):
+        name, shape = next(iter(inputs.items()))
+        return f"give a list of InputSpec, such as InputSpec({name!r}, {shape!r}) for each"
+    return "one recorded fixture is a list of one, inputs=[inputs]; else give a list of InputSpec"
 
 
 def _mixtures(given: Sequence[dict[str, Array]], fixture_idx: int) -> Iterator[Mapping[str, Array]]:

@@ -17,7 +17,7 @@ from pytest_reflex.errors import InputError
 
 Array = np.ndarray[Any, Any]
 
-_DTYPES: Final = (
+DTYPES: Final = (
     *("float16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
@@ -111,8 +111,8 @@ class InputSpec:
             raise InputError(f"input name {self.name!r} is no name; give a string that is not empty")
         object.__setattr__(self, "shape", _shape(self.name, self.shape))
         object.__setattr__(self, "free", _free(self.name, self.free, self.shape))
-        if self.dtype not in _DTYPES:
-            good = ", ".join(_DTYPES)
+        if self.dtype not in DTYPES:
+            good = ", ".join(DTYPES)
             raise InputError(f"input {self.name!r}: dtype is {self.dtype!r}; give one of {good}")
         if not isinstance(self.meaning, Distribution):
             raise InputError(f"input {self.name!r}: meaning is {self.meaning!r}; give one such as Gaussian()")

@@ -23,11 +23,19 @@ from pytest_reflex.judge.input_dependence import (
     InputDependence,
     effects,
     judge_input_dependence,
+    questions,
     recorded_effects,
-    silent_inputs,
     unequal_bits,
 )
-from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, judge_reference, random_numbers
+from pytest_reflex.judge.naming import Named, side_notes
+from pytest_reflex.judge.reference import (
+    Steadiness,
+    Watch,
+    again_runs,
+    judge_reference,
+    one_model,
+    random_numbers,
+)
 from pytest_reflex.judge.sides import Candidate, Sides, changed, known_inputs, sides_of
 from pytest_reflex.judge.trajectory import trajectory_errors
 from pytest_reflex.judge.variation import judge_variation
@@ -117,7 +125,11 @@ def check(
     run = _run_candidate(sides, drawn, truth, terms, report_progress)
     dependence = _input_dependence(sides.reference, drawn, run)
     called = name or sides.candidate.name
-    result = _verdict(called, drawn, terms, truth, run, dependence, changed(candidate, sides.candidate))
+    of_sides = {
+        "intact": changed(candidate, sides.candidate),
+        "reference": one_model(sides.reference, sides.candidate),
+    }
+    result = _verdict(called, drawn, terms, truth, run, dependence, of_sides)
     # After the verdict, which nothing of it can change.
     shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None
@@ -230,7 +242,7 @@ def _run_candidate(
     sides: Sides, fixtures: Fixtures, truth: _ReferenceRun, terms: _Terms, report_progress: Progress
 ) -> _CandidateRun:
     """Run and judge every fixture; then the first again, and some with each input swapped."""
-    runner = sides.candidate
+    runner = Named(sides.candidate, list(truth.outputs[0]))
     digests: dict[str, set[str]] = {}
     for given in itertools.chain.from_iterable(truth.inputs):
         digests.setdefault(given.name, set()).add(given.digest)
@@ -243,15 +255,16 @@ def _run_candidate(
         for fixture_idx in range(fixtures.count):
             # Not copied: it is judged before the runner runs again.
             got = asked(runner, fixtures.make(fixture_idx))
-            used = tuple(said_by(runner, "providers_used", ()))
+            used = tuple(said_by(sides.candidate, "providers_used", ()))
             results.append(judge_fixture(fixture_idx, _evidence(fixture_idx, truth, got, terms, sides, used)))
-            kept = fixture_idx in fixtures.probed or bool(trajectory_of(runner))
+            steps = trajectory_of(sides.candidate)
+            kept = fixture_idx in fixtures.probed or bool(steps)
             got = copied(got) if kept else {}
             if fixture_idx in fixtures.probed:
                 plain[fixture_idx] = got
             # Kept for trajectory_errors() alone, and only of what it may ask again: a loop's outputs are
             # small.
-            outputs.append(got if trajectory_of(runner) else {})
+            outputs.append(got if steps else {})
             report_progress("candidate", next(done), total)
         again = unequal_bits(plain[0], asked(runner, fixtures.make(0)))
         unrepeated = [f"fixture 0 run again gave other bits: {again}"] if again else []
@@ -266,7 +279,8 @@ def _run_candidate(
             )
             for idx, values in others.items()
         }
-        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, _facts(runner))
+        facts = {**_facts(sides.candidate), **runner.matched_facts}
+        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, facts)
 
 
 def _evidence(
@@ -292,24 +306,25 @@ def _evidence(
 
 
 def _input_dependence(reference: Runner, fixtures: Fixtures, run: _CandidateRun) -> InputDependence:
-    silent = silent_inputs(run.effects, run.others)
+    live = not isinstance(reference, RecordedRunner)
+    asked_too = questions(run.effects, run.others, of_refused=live)
     return judge_input_dependence(
-        fixtures.make(0), run.effects, _reference_effects(reference, fixtures, silent)
+        fixtures.make(0), run.effects, _reference_effects(reference, fixtures, asked_too)
     )
 
 
 def _reference_effects(
-    runner: Runner, fixtures: Fixtures, silent: Mapping[int, Mapping[str, Array]]
+    runner: Runner, fixtures: Fixtures, questions: Mapping[int, Mapping[str, Array]]
 ) -> Effects:
-    """What the inputs that are silent in the candidate do to the reference; it is opened only for them."""
-    if not silent:
+    """What some swaps do to the reference; it is opened only for them."""
+    if not questions:
         return {}
     found = {}
     with _opened(runner):
-        for idx, values in silent.items():
+        for idx, values in questions.items():
             if isinstance(runner, RecordedRunner):
                 # It says what the model depends on, and not in which fixture.
-                always = [n for n in values if all(n in silent.get(i, ()) for i in fixtures.probed)]
+                always = [n for n in values if all(n in questions.get(i, ()) for i in fixtures.probed)]
                 found[idx] = {**dict.fromkeys(values, Effect()), **recorded_effects(runner, always)}
                 continue
             # Run anew: a model that is loaded again is compared with itself as it is now.
@@ -325,9 +340,12 @@ def _verdict(
     truth: _ReferenceRun,
     run: _CandidateRun,
     dependence: InputDependence,
-    changes: list[str],
+    of_sides: Mapping[str, list[str]],
 ) -> ParityResult:
-    """What the run's own gates answer, beside the fixtures that were judged as they ran."""
+    """What the run's own gates answer, beside the fixtures that were judged as they ran.
+
+    ``of_sides`` are reasons to refuse that no run shows, by gate.
+    """
     power = judge_power(run.results, truth.swings, terms.bound, dependence.effects)
     loosest = _loosest(run.results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
@@ -341,9 +359,9 @@ def _verdict(
         "inputs": dependence.unproven,
     }
     reasons = {
-        "intact": changes,
-        "compared": _uncompared(run.results),
-        "reference": no_reference,
+        "intact": of_sides["intact"],
+        "compared": [*_uncompared(run.results), *(_infinite(truth) if terms.infinities else ())],
+        "reference": [*of_sides["reference"], *no_reference],
         "power": power.refused,
         "repeat": run.unrepeated,
         "inputs": dependence.dead,
@@ -360,6 +378,7 @@ def _verdict(
         candidate={**run.facts, "live_inputs": dependence.live},
         notes=(
             *_repeated(fixtures),
+            *side_notes(truth.facts, run.facts),
             *dependence.notes,
             *(() if terms.strict else (doubt.said for doubt in found)),
         ),
@@ -371,10 +390,10 @@ def _verdict(
 
 
 def _repeated(fixtures: Fixtures) -> list[str]:
-    """A note where given fixtures are the same, and so count as one."""
+    """A note where given fixtures are the same but for rounding, and so count as one."""
     if fixtures.distinct == fixtures.count:
         return []
-    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; those alike count as one"]
+    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; near copies count as one"]
 
 
 def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:
@@ -388,6 +407,16 @@ def _uncompared(results: Sequence[FixtureResult]) -> list[str]:
     if compared > 0:
         return []
     return [f"no element was compared in {len(results)} fixtures"]
+
+
+def _infinite(truth: _ReferenceRun) -> list[str]:
+    """A reason for each output of floats of which nothing is left once what is infinite is equal."""
+    found = []
+    for name in truth.swings:
+        given = [fixture[name] for fixture in truth.outputs if name in fixture]
+        if any(array.size for array in given) and all(np.isinf(array).all() for array in given):
+            found.append(f"{name} is infinite throughout every fixture, so that nothing of it was compared")
+    return found
 
 
 def _largest_bound(results: Sequence[FixtureResult], most: float) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from pytest_reflex.judge.input_dependence import unequal_bits
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import HasState, asked
+from pytest_reflex.runners.base import HasModel, HasState, asked
 from pytest_reflex.verdict.metrics import largest_difference
 
 Array = np.ndarray[Any, Any]
@@ -102,6 +102,13 @@ class Watch:
 def again_runs(runner: Runner) -> int:
     """How many runs :meth:`Watch.asked_again` takes of a reference that holds still."""
     return 0 if isinstance(runner, RecordedRunner) else 1 if isinstance(runner, HasState) else 2
+
+
+def one_model(reference: Runner, candidate: Runner) -> list[str]:
+    """A reason to refuse where both sides compute with one model; asked once both have run."""
+    if not isinstance(reference, HasModel) or not reference.same_model(candidate):
+        return []
+    return [f"both sides are {reference.name}, in PyTorch, which is no comparison; give what was made of it"]
 
 
 def judge_reference(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 from pytest_reflex import settings
 from pytest_reflex.errors import InputError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
-from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner
+from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner
 from pytest_reflex.runners.base import said_by
+from pytest_reflex.runners.torch import forward_runner
+from pytest_reflex.verdict.naming import near_path
 
 
 @runtime_checkable
@@ -29,6 +32,14 @@ class Candidate(Protocol):
 
     def reference_runner(self, model: Any) -> Runner:
         """The model it was made from, as a runner that is called the way the candidate is."""
+
+
+@runtime_checkable
+class HasRunner(Protocol):
+    """A reference that knows how it is asked, where the candidate does not: a policy in two halves."""
+
+    def own_runner(self) -> Runner:
+        """Itself as a runner."""
 
 
 @runtime_checkable
@@ -65,7 +76,7 @@ def sides_of(reference: Any, candidate: Any, inputs: object, provider: str) -> S
     """Both sides of a check, from whatever its caller holds.
 
     Args:
-        reference: a runner, an ``nn.Module``, or what the candidate knows how to call.
+        reference: a runner, a :class:`HasRunner`, an ``nn.Module``, or what the candidate knows how to call.
         candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate`.
         inputs: the inputs that were given, or None.
         provider: ONNX Runtime's full name of the provider asked for.
@@ -96,23 +107,41 @@ def candidate_runner(candidate: Any, provider: str) -> Runner:
                 f"candidate {path} is a directory; open it with exporters.open_bundle({str(path)!r})"
             )
         if not path.is_file():  # said before the reference has run for an hour
-            raise RunnerError(f"candidate {path} does not exist; give the path of an .onnx file")
+            raise RunnerError(
+                f"candidate {path} does not exist{near_path(path)}; give the path of an .onnx file"
+            )
         return OnnxRunner(path, provider=provider)
-    kind = type(candidate).__name__
-    raise ReflexError(f"candidate is a {kind}; give a runner, the path of an .onnx file, or a bundle")
+    raise ReflexError(
+        f"candidate is {_said(candidate)}; give a runner, the path of an .onnx file, or a bundle"
+    )
 
 
-def reference_runner(reference: Any, candidate: Any) -> Runner:
-    """The reference as a runner; the candidate knows best how to call the model it was made from."""
+def reference_runner(reference: Any, candidate: Any, *, apart: bool = False) -> Runner:
+    """The reference as a runner; the candidate knows best how to call the model it was made from.
+
+    One that does not know leaves it to the model. ``apart`` is as for
+    :class:`~pytest_reflex.runners.TorchRunner`.
+    """
     if isinstance(reference, Runner):
         return reference
     if isinstance(candidate, Candidate):
         return candidate.reference_runner(reference)
+    if isinstance(reference, HasRunner) and not isinstance(reference, type):
+        return reference.own_runner()
     torch = sys.modules.get("torch")  # no module is given by someone who has not imported it
     if torch is not None and isinstance(reference, torch.nn.Module):
-        return TorchRunner(reference)
-    kind = type(reference).__name__
-    raise ReflexError(f"reference is a {kind}; give a runner or an nn.Module (TorchRunner(f) for a function)")
+        return forward_runner(reference, apart=apart)
+    raise ReflexError(
+        f"reference is {_said(reference)}; give an nn.Module, a runner, or FunctionRunner(f) for a function "
+        "of named inputs"
+    )
+
+
+def _said(given: object) -> str:
+    """What was given, in words: a class is named as one, and a function by its name."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}, not one of it"
+    return f"the function {given.__name__}" if inspect.isroutine(given) else f"a {type(given).__name__}"
 
 
 def provider_asked(runner: Runner, provider: str) -> str:

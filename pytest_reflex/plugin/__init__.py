@@ -5,11 +5,11 @@ from pytest_reflex.plugin.hooks import (
     pytest_addoption,
     pytest_cmdline_main,
     pytest_collection_finish,
-    pytest_collection_modifyitems,
     pytest_configure,
     pytest_load_initial_conftests,
     pytest_make_collect_report,
     pytest_runtest_makereport,
+    pytest_runtest_setup,
     pytest_sessionfinish,
 )
 
@@ -18,10 +18,10 @@ __all__ = [
     "pytest_addoption",
     "pytest_cmdline_main",
     "pytest_collection_finish",
-    "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_load_initial_conftests",
     "pytest_make_collect_report",
     "pytest_runtest_makereport",
+    "pytest_runtest_setup",
     "pytest_sessionfinish",
 ]

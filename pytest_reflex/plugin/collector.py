@@ -162,14 +162,18 @@ class Collector:
         silent = ", ".join(sorted(self.workers))
         return f"nobody knows what was collected by {silent}" if silent else ""
 
-    def overruled(self, code: int) -> str:
+    def overruled(self, code: int, config: pytest.Config) -> str:
         """Why the session cannot end with this exit code; empty when it can."""
         if code != pytest.ExitCode.OK:
             return ""
+        if not self.closed:
+            self.hear(told_by(config))
         if self.problems:
             return self.problems[0]
         if self._told.fails:
             return min(f"{nodeid}: {fail}" for nodeid, fail in self._told.fails.items())
+        if not self.closed and (left_out := self._left_out()):
+            return left_out
         if not self.strict:
             return ""
         failed = sorted(self._failed.intersection(self._told.collected))

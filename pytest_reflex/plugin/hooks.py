@@ -17,15 +17,16 @@ import pytest
 from pytest_reflex import settings
 from pytest_reflex.errors import ParityError, SettingsError
 from pytest_reflex.plugin.collector import Collector, Told, told_by
+from pytest_reflex.plugin.exits import WatchedExits
 from pytest_reflex.plugin.fixture import Parity
 from pytest_reflex.plugin.outcome import Outcome, is_parity_test, refuse, verdict_first
 from pytest_reflex.plugin.progress_line import line_for
 
 _SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()
 _SETTINGS: Final = pytest.StashKey[settings.Settings]()
-_USAGE_ERROR: Final = "reflex_usage_error"
 _OUTCOME: Final = pytest.StashKey[Outcome]()
 _COLLECTOR: Final = pytest.StashKey[Collector]()
+_EXITS: Final = pytest.StashKey[WatchedExits]()
 # What a worker says when it ends, by the name that it has in xdist's message.
 _TOLD: Final = "reflex_told"
 # What pytest does instead of running tests.
@@ -38,11 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("reflex", "parity of an ONNX export with its PyTorch reference")
     for name, setting in settings.RUN.items():
         text = setting.help_with_default
+        flag, *twin = setting.flags(name, "--reflex-")
+        kind = {"action": "store_true"} if setting.switch else {"metavar": setting.metavar}
         # No default but None: anything else would hide the ini file's value.
-        if setting.metavar is None:
-            group.addoption(f"--reflex-{name}", action="store_true", default=None, help=text)
-        else:
-            group.addoption(f"--reflex-{name}", metavar=setting.metavar, default=None, help=text)
+        given: dict[str, Any] = {"dest": f"reflex_{name}", "default": None}
+        group.addoption(flag, help=text, **given, **kind)
+        for no in twin:
+            group.addoption(no, action="store_false", help=f"the opposite of {flag}", **given)
         # Before pytest 9.2 an ini value has no union of types.
         type_ = setting.ini if pytest.version_tuple >= (9, 2) else "string"
         parser.addini(f"reflex_{name}", text, type=type_, default=None)  # type: ignore[arg-type]
@@ -60,15 +63,21 @@ def _marker_line() -> str:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, args: list[str]
+) -> Generator[None, None, None]:
     """Before anything of the user's runs, which may end the process."""
+    options = [given.partition("=")[0] for given in args if given.startswith("--reflex-")]
+    _require_known("option", options, [f"--reflex-{name}" for name in settings.RUN])
     # What is wrong is said once the command line is read to its end; a worker's files are not its own.
     with contextlib.suppress(SettingsError, pytest.UsageError):
         # What a worker's test starts has its environment too, and was not started as execnet starts one.
         if "PYTEST_XDIST_WORKER" not in os.environ or sys.argv[:1] != ["-c"]:
             _begin(early_config, early_config.known_args_namespace)
     try:
-        return (yield)
+        made = yield
+        early_config.pluginmanager.register(_LastWord())
+        return made
     except SystemExit as error:
         if _SETTINGS in early_config.stash and early_config.stash[_SETTINGS].strict:
             raise pytest.UsageError(f"a conftest.py called exit({error}), so no test was run") from error
@@ -77,6 +86,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _marker_line())
+    # Not public: an ini value that nobody reads is else a warning that few see, and its default is taken.
+    ini = config._inicfg if hasattr(config, "_inicfg") else getattr(config, "inicfg", {})
+    lines = [name for name in ini if name.startswith("reflex_")]
+    _require_known("ini value", lines, [f"reflex_{name}" for name in settings.RUN])
     try:
         _begin(config, config.option)
     except SettingsError as error:
@@ -87,6 +100,13 @@ def pytest_configure(config: pytest.Config) -> None:
     shown = line_for(config)
     if shown is not None:
         config.pluginmanager.register(shown, "reflex-live")
+
+
+def _require_known(what: str, given: list[str], known: list[str]) -> None:
+    if strange := [name for name in given if name not in known]:
+        from pytest_reflex.verdict.naming import unknown
+
+        raise pytest.UsageError(f"{unknown(what, strange, known)}; there are {', '.join(known)}")
 
 
 def _begin(config: pytest.Config, option: Namespace) -> None:
@@ -100,6 +120,24 @@ def _begin(config: pytest.Config, option: Namespace) -> None:
         config.stash[_COLLECTOR] = Collector(strict=chosen.strict, **places)
         if _runs_tests(option):
             config.stash[_COLLECTOR].begin()
+            if _EXITS not in config.stash:
+                config.stash[_EXITS] = exits = WatchedExits(
+                    lambda: _why_not(config), lambda why: _cry(config, why)
+                )
+                config.add_cleanup(exits.restore)
+
+
+def _why_not(config: pytest.Config, code: int = pytest.ExitCode.OK) -> str:
+    return config.stash[_COLLECTOR].overruled(code, config)
+
+
+def _cry(config: pytest.Config, why: str) -> None:
+    """Say on stderr that the exit code is to be another, also while a test's output is captured."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture(in_=False)
+    sys.stderr.write(f"reflex: error: pytest was to exit with 0, and that would hide this: {why}\n")
+    sys.stderr.flush()
 
 
 def _runs_tests(option: Namespace) -> bool:
@@ -127,16 +165,24 @@ def _place(config: pytest.Config, name: str) -> Path | None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, int, int]:
     """The last word on the exit code: an exit from anywhere else goes past the end of the session."""
-    code = yield
-    collector = config.stash.get(_COLLECTOR, None)
-    if collector is None or not _runs_tests(config.option):
+    if (exits := config.stash.get(_EXITS, None)) is not None:
+        exits.held = True  # pytest tidies up before it has its code
+    code: int = pytest.ExitCode.TESTS_FAILED
+    try:
+        code = yield
+        if _EXITS in config.stash and (why := _why_not(config, code)):
+            _cry(config, why)
+            code = pytest.ExitCode.TESTS_FAILED
         return code
-    if not collector.closed:
-        collector.hear(told_by(config))
-    if why := collector.overruled(code):
-        sys.stderr.write(f"reflex: error: pytest was to exit with 0, and that would hide this: {why}\n")
-        return pytest.ExitCode.TESTS_FAILED
-    return code
+    finally:
+        if exits is not None:
+            exits.ended(code)
+
+
+class _LastWord:
+    """The same once more, around what a conftest has registered meanwhile."""
+
+    pytest_cmdline_main = staticmethod(pytest_cmdline_main)
 
 
 def _markers(item: pytest.Item) -> list[settings.Source]:
@@ -144,18 +190,12 @@ def _markers(item: pytest.Item) -> list[settings.Source]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        try:
-            settings.resolve(*_markers(item))
-        except SettingsError as error:
-            worker = getattr(config, "workeroutput", None)
-            if worker is None:
-                raise pytest.UsageError(str(error)) from None
-            # Raised in a worker it would be an internal error: the controller raises it instead.
-            worker[_USAGE_ERROR] = str(error)
-            items.clear()
-            return
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A bad marker is a fail of its own test: the others run, and each bad one is told of."""
+    try:
+        settings.resolve(*_markers(item))
+    except SettingsError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -267,8 +307,6 @@ class _Controller:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         output = getattr(node, "workeroutput", {})
-        if usage := output.get(_USAGE_ERROR):
-            raise pytest.UsageError(usage)
         if told := output.get(_TOLD):
             self._collector.workers.discard(node.gateway.id)
             self._collector.hear(Told(**json.loads(told)))

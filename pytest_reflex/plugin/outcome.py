@@ -7,6 +7,8 @@ its reports, each of which carries all that is known by then: who runs a test ag
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import re
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from pytest_reflex.result import ParityResult
 
 NOTHING: Final = "nothing was compared: the test never called parity.check"
+ELSEWHERE: Final = (
+    "its parity was used in another process, which can tell nobody its verdict; use it in the test's own"
+)
 RUNNING: Final = "a comparison was still running when its test ended; wait for it in the test"
 NO_BODY: Final = "the test itself was not run, only what it is set up with"
 
@@ -44,12 +49,18 @@ class Attempt:
         self.fails: list[str] = []
         self.failures = self.told = 0
         self._outcome = outcome
+        self._process = os.getpid()
+        # One byte that a process which is forked from this one has too.
+        self._elsewhere = mmap.mmap(-1, 1)
         # Lists, as appending to one is one step: `+= 1` loses what another thread does meanwhile.
         self._begun: list[None] = []
         self._ended: list[None] = []
         self._judged: list[None] = []
 
     def __enter__(self) -> None:
+        if os.getpid() != self._process:
+            self._elsewhere[0] = 1
+            raise ReflexError(f"{self._outcome.nodeid}: {ELSEWHERE}")
         if self.over:
             why = (
                 "its parity was used after its test, where no report can say the verdict; use it in the test"
@@ -64,8 +75,18 @@ class Attempt:
         self._ended.append(None)
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether another process was to compare something."""
+        return bool(self._elsewhere[0])
+
+    @property
     def running(self) -> bool:
         return len(self._begun) > len(self._ended)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was to be compared."""
+        return bool(self._begun)
 
     @property
     def judged(self) -> int:
@@ -164,7 +185,7 @@ class Outcome:
         """Look at a report of the test: refuse it where it hides a fail, and put what was found onto it."""
         now = self._current()
         now.called |= report.when == "call"
-        refused = "" if report.failed else self._hidden(report, now)
+        refused = "" if report.failed else self._hidden(report, now) or self._empty(report, now)
         if not refused and not report.failed and strict and (why := self._silent(report, now)):
             refused = f"{why} (--reflex-strict)"
         if refused:
@@ -204,7 +225,21 @@ class Outcome:
             return (
                 f"{fails[0].removeprefix('parity FAIL: ')}; the test went on (parity.expect_fail expects one)"
             )
-        return RUNNING if report.when == "teardown" and now.running else ""
+        if report.when != "teardown":
+            return ""
+        return RUNNING if now.running else ELSEWHERE if now.elsewhere else ""
+
+    def _empty(self, report: pytest.TestReport, now: Attempt) -> str:
+        """What is said of a parity test that ran to its end and compared nothing; empty of any other.
+
+        A comparison without a verdict raised, for the test to see.
+        """
+        if not report.passed or now.begun or now.failures:
+            return ""
+        # What a fixture compares when it is taken down is seen only then.
+        if report.when == "call" and not _compares_later(self._item):
+            return NOTHING
+        return NOTHING if report.when == "teardown" and now.passed else ""
 
     def _silent(self, report: pytest.TestReport, now: Attempt) -> str:
         """How this report would let a parity test by without a verdict; empty when it does not."""
@@ -220,9 +255,6 @@ class Outcome:
             return NO_BODY
         if now.number > 1 and not self._attempts[-2].passed:
             return _again(now)
-        # What a fixture compares when it is taken down is seen only then.
-        if not now.judged and (last or not _compares_later(self._item)):
-            return NOTHING
         return f"{now.unjudged} of its comparisons reached no verdict" if now.unjudged else ""
 
 

@@ -7,12 +7,14 @@ Nothing heavy is imported until a runner is opened, and only what that runner ne
 from __future__ import annotations
 
 from pytest_reflex.runners.base import Runner, RunnerBase
+from pytest_reflex.runners.function import FunctionRunner
 from pytest_reflex.runners.onnx import OnnxRunner
 from pytest_reflex.runners.recorded import RecordedRunner, save_recording
 from pytest_reflex.runners.served import ServedRunner
 from pytest_reflex.runners.torch import TorchRunner
 
 __all__ = [
+    "FunctionRunner",
     "OnnxRunner",
     "RecordedRunner",
     "Runner",

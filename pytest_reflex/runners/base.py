@@ -27,9 +27,9 @@ class Runner(Protocol):
     """Maps named arrays to named arrays between :meth:`open` and :meth:`close`, as often as wanted.
 
     What else it can do it says by being an :class:`OnProvider`, a :class:`SaysProviders`, a
-    :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts` or a :class:`HasTrajectory` too. What a
-    verdict hangs on is read by :func:`said_by`, from a ``__getattr__`` too; of the rest, what only that knows
-    of is not seen.
+    :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts`, a :class:`HasModel` or a
+    :class:`HasTrajectory` too. What a verdict hangs on is read by :func:`said_by`, from a ``__getattr__``
+    too; of the rest, what only that knows of is not seen.
 
     Attributes:
         name: what the runner runs, for people.
@@ -144,6 +144,15 @@ class HasDoubts(Protocol):
 
 
 @runtime_checkable
+class HasModel(Protocol):
+    """A runner that knows whether another one is itself once more."""
+
+    def same_model(self, other: object) -> bool:
+        """Whether it computes with the same model in the same way; asked once both have been open."""
+        ...
+
+
+@runtime_checkable
 class HasTrajectory(Protocol):
     """A runner of a denoising loop that can show its steps."""
 
@@ -160,6 +169,9 @@ class RunnerBase:
     """Gives a runner ``with runner:``, which opens it and closes it whatever happens."""
 
     name: str
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {' '.join(str(self.name).split())}>"
 
     def open(self) -> None:
         raise NotImplementedError
@@ -211,6 +223,8 @@ def asked(runner: Runner, inputs: Mapping[str, Array]) -> dict[str, Array]:
     if not isinstance(outputs, Mapping):
         raise RunnerError(f"{runner.name} gave a {type(outputs).__name__}; a runner gives arrays by name")
     for name, value in outputs.items():
+        if type(name) is not str:  # what only says that it is equal to another one is no name
+            raise RunnerError(f"{runner.name}: output name {name!r} is a {type(name).__name__}; give text")
         good = isinstance(value, np.ndarray | np.generic)
         if not good or value.dtype.hasobject:
             what = "holds text or objects" if good else f"is a {type(value).__name__}"

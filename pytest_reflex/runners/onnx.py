@@ -13,6 +13,7 @@ from pytest_reflex.runners.external_data import external_places
 from pytest_reflex.runners.opened_files import OpenedFiles
 from pytest_reflex.settings import PROVIDERS, provider_name
 from pytest_reflex.verdict import machine
+from pytest_reflex.verdict.naming import call_line, near_path, only_pair
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +65,7 @@ class OnnxRunner(RunnerBase):
         optimization: how far ONNX Runtime may rewrite the graph: ``disable``, ``basic``, ``extended`` or
             ``all``, which is its default.
         disabled_optimizers: names of its graph transformers that are left out.
+        outputs: the names of all its outputs in the order in which they are given; by default the model's.
         config: further session configuration entries, such as
             ``{"mlas.enable_gemm_fastmath_arm64_bfloat16": "1"}``.
         name: for people; by default the path.
@@ -72,7 +74,8 @@ class OnnxRunner(RunnerBase):
         provider_asked: ONNX Runtime's full name of the provider asked for.
         providers_used: what the session reports, empty before the first open.
         inputs: names of the model's inputs, empty before the first open.
-        outputs: names of the model's outputs, empty before the first open.
+        outputs: names of the outputs, empty before the first open.
+        matched: the one input it was given, and what the model calls its one input, where these differ.
         changed: which file, its graph or weights, was written to while it was open, in words; known once it
             is closed, empty when none was. No verdict passes that.
 
@@ -90,6 +93,7 @@ class OnnxRunner(RunnerBase):
         prepack: bool = True,
         optimization: Optimization = "all",
         disabled_optimizers: Sequence[str] = (),
+        outputs: Sequence[str] | None = None,
         config: Mapping[str, str] | None = None,
         name: str | None = None,
     ) -> None:
@@ -104,6 +108,8 @@ class OnnxRunner(RunnerBase):
         self.inputs: tuple[str, ...] = ()
         self.outputs: tuple[str, ...] = ()
         self.changed = ""
+        self.matched: dict[str, str] = {}
+        self._order = None if outputs is None else tuple(outputs)
         self._threads = threads
         self._prepack = prepack
         self._optimization = optimization
@@ -119,7 +125,8 @@ class OnnxRunner(RunnerBase):
             return
         if isinstance(self._model, Path) and not self._model.is_file():
             wrong = "is a directory" if self._model.is_dir() else "does not exist"
-            raise RunnerError(f"{self._model} {wrong}; give the path of an .onnx file")
+            near = "" if self._model.is_dir() else near_path(self._model)
+            raise RunnerError(f"{self._model} {wrong}{near}; give the path of an .onnx file")
         try:
             import onnxruntime
         except ImportError as error:
@@ -165,6 +172,11 @@ class OnnxRunner(RunnerBase):
             self.close()
             raise
 
+    @property
+    def stated_inputs(self) -> tuple[tuple[str, str, Sequence[int | str | None]], ...]:
+        """Name, dtype and sizes of each input that has to be given, once it is open."""
+        return tuple(self._required)
+
     def _learn_names(self, session: onnxruntime.InferenceSession) -> None:
         """Asked once: each answer of a session is made anew, and a robot's every run would wait for it."""
         try:
@@ -179,11 +191,19 @@ class OnnxRunner(RunnerBase):
         twice = [name for name in self.outputs if self.outputs.count(name) > 1]
         if twice:
             raise RunnerError(f"{self.name}: two outputs are named {twice[0]!r}; give each a name of its own")
+        if self._order is not None:
+            if sorted(self._order) != sorted(self.outputs):
+                said = f"outputs={list(self._order)} was given and its outputs are {list(self.outputs)}"
+                raise RunnerError(f"{self.name}: {said}; give each of them once, in the order wanted")
+            self.outputs = self._order
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import numpy as np
 
         session = self._opened(self._session)
+        if (pair := only_pair(inputs, self.inputs)) is not None and pair[0] not in self._optional:
+            self.matched = dict([pair])
+            inputs = {pair[1]: inputs[pair[0]]}
         self._require_inputs(inputs)
         # ONNX Runtime reads inputs where they lie; it wants them whole and aligned.
         feed = {name: np.require(array, requirements=["C", "A"]) for name, array in inputs.items()}
@@ -217,6 +237,7 @@ class OnnxRunner(RunnerBase):
             "prepack": self._prepack,
             "optimization": self._optimization,
             "config": dict(self._config),
+            **({"matched": dict(self.matched)} if self.matched else {}),
             "machine": {**machine.here(), "onnxruntime_build": _build(onnxruntime)},
             "versions": {"onnxruntime": str(onnxruntime.__version__)},
         }
@@ -249,6 +270,12 @@ class OnnxRunner(RunnerBase):
             places = set() if graph[4:8] == _ORT_FORMAT else external_places(graph)
             beside = {place: home / place for place in sorted(places)}
             lost = [place for place, path in beside.items() if not path.is_file()]
+            # A path that leads elsewhere is for ONNX Runtime to refuse.
+            if lost and not beside[lost[0]].exists() and ".." not in Path(lost[0]).parts:
+                raise RunnerError(
+                    f"{beside[lost[0]]} does not exist, and {self.name} takes its weights from it; put it "
+                    "there, where the export wrote it"
+                )
             files = OpenedFiles({**{name: beside[name] for name in beside if name not in lost}, **own})
         except ValueError as error:
             return OpenedFiles(own), f"where its weights are cannot be read ({error})"
@@ -263,8 +290,10 @@ class OnnxRunner(RunnerBase):
         if missing or extra:
             parts = [f"missing {', '.join(map(repr, missing))}"] if missing else []
             parts += [f"unexpected {', '.join(map(repr, extra))}"] if extra else []
+            line = call_line(self.inputs, list(inputs))
+            advice = f"; name the inputs so, and give {line} where the policy has other names" if line else ""
             raise RunnerError(
-                f"{self.name}: inputs are {'; '.join(parts)}; it takes {', '.join(self.inputs)}"
+                f"{self.name}: inputs are {'; '.join(parts)}; it takes {', '.join(self.inputs)}{advice}"
             )
         given = [i for name, i in self._optional.items() if name in inputs]
         for expected in [*self._required, *given]:

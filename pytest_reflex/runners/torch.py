@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import inspect
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.runners.memory import release_mapped
+from pytest_reflex.runners.structure import StructureError, arguments, named
 from pytest_reflex.verdict import machine
+from pytest_reflex.verdict.naming import call_line, only_pair
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +23,29 @@ if TYPE_CHECKING:
     from pytest_reflex.runners.rounded import Arithmetic, Spared
 
     Array = np.ndarray[Any, Any]
-    Outputs = torch.Tensor | Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
+
+
+# What policies call the whole of what they do, the plainest first.
+_SAMPLERS: Final = ("sample_actions", "predict_action_chunk", "select_action")
+
+
+def samplers_of(model: object) -> list[str]:
+    """The samplers that a policy has, by name."""
+    import torch
+
+    held = {name: getattr(model, name, None) for name in _SAMPLERS}
+    return [name for name, own in held.items() if callable(own) and not isinstance(own, torch.nn.Module)]
+
+
+def forward_runner(model: torch.nn.Module, *, apart: bool = False) -> TorchRunner:
+    """A module that is asked by its ``forward``, as nobody says how else; doubted where it has a sampler."""
+    runner, kind = TorchRunner(model, apart=apart), type(model).__name__
+    runner.doubted_by = lambda model, _: [
+        f"{kind} was asked by its forward and has a {name} too, and the candidate does not say which it was "
+        f"made from; give TorchRunner(policy) for the first, TorchRunner(policy, policy.{name}) for the other"
+        for name in samplers_of(model)[:1]
+    ]
+    return runner
 
 
 class TorchRunner(RunnerBase):
@@ -30,40 +56,51 @@ class TorchRunner(RunnerBase):
             its module is freed on close.
         call: what is called with the inputs by keyword, such as ``policy.sample_actions``; by default
             the module itself. When ``model`` is a function, ``call`` gets the module before the inputs.
-        outputs: names of the outputs, needed for a tuple or list whose names should say something; a
-            mapping must have just these, in this order.
+        outputs: names of the outputs, of every tensor or of what is at the top, needed for a tuple or list
+            whose names should say something; a mapping must have just these, in this order.
         states: gives what the module's loop holds after each denoising step, called with the module and
             then the inputs by keyword; by default the steps are not seen.
         name: for people; by default the class or the function.
+        apart: whether an output that has the name of an input has ``_out`` after it, as in a graph.
 
     Attributes:
         drew_random: whether any run since opening moved one of torch's random generators.
         doubted_by: what says in words, of the model and of the inputs that somebody else specified, where its
             model means something else; by default nothing does.
+        matched: the one input it was given, and what its model calls its one input, where these differ.
     """
 
     def __init__(
         self,
         model: torch.nn.Module | Callable[[], torch.nn.Module],
-        call: Callable[..., Outputs] | None = None,
+        call: Callable[..., Any] | None = None,
         *,
         outputs: Sequence[str] | None = None,
         states: Callable[..., Sequence[torch.Tensor]] | None = None,
         name: str | None = None,
+        apart: bool = False,
     ) -> None:
         if not callable(model):
             raise RunnerError(
                 f"model is a {type(model).__name__}; give an nn.Module or a function that returns one"
             )
+        if isinstance(model, type):
+            raise RunnerError(
+                f"model is the class {model.__name__}, which would have other weights each time it is "
+                "opened; give one of it, or a function that loads its weights"
+            )
         self.name = name or str(getattr(model, "__name__", type(model).__name__))
         self.drew_random = False
         self.doubted_by: Callable[[Any, Sequence[InputSpec]], Sequence[str]] | None = None
+        self.matched: dict[str, str] = {}
         self._given = model
         self._call = call
         self._outputs = None if outputs is None else tuple(outputs)
         self._states = states
+        self._apart = apart
         self._model: torch.nn.Module | None = None
         self._training: list[tuple[torch.nn.Module, bool]] = []
+        self._ran: Callable[[], torch.nn.Module | None] = lambda: None
 
     @property
     def model(self) -> torch.nn.Module | None:
@@ -81,7 +118,7 @@ class TorchRunner(RunnerBase):
         model = self.model
         if model is None:
             raise RunnerError(f"{self.name} has not been loaded; open it first")
-        return self._named(self._bound(model)(**tensors))  # type: ignore[return-value]
+        return self._asked(model, tensors)
 
     @property
     def trajectory(self) -> Trajectory | None:
@@ -104,24 +141,23 @@ class TorchRunner(RunnerBase):
         model = self._load()
         self._require_float32(model)
         self._training = [(module, module.training) for module in model.modules()]
-        self._model = model
+        self._model, self._ran = model, weakref.ref(model)
         self.drew_random = False
         model.eval()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
 
-        bound = self._bound(self._opened(self._model))
+        model = self._opened(self._model)
         before = self._random_state()
         try:
             with torch.no_grad():
-                outputs = bound(**self._tensors(inputs))
+                outputs = self._asked(model, self._tensors(inputs))
         except ReflexError:
             raise
         except Exception as error:
-            raise RunnerError(
-                f"{self.name} failed on inputs {', '.join(inputs)}: {first_line(error)}"
-            ) from error
+            said = first_line(error) + self._misnamed(inputs)
+            raise RunnerError(f"{self.name} failed on inputs {', '.join(inputs)}: {said}") from error
         after = self._random_state()
         self.drew_random |= any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
         return self._arrays(outputs)
@@ -142,13 +178,13 @@ class TorchRunner(RunnerBase):
 
         from pytest_reflex.runners.float64 import lifted
 
-        bound, device = self._bound(self._opened(self._model)), self._device()
+        model, device = self._opened(self._model), self._device()
         try:
             tensors = self._tensors(inputs)
             # A model that draws must not move the generators of the runs that are judged.
             drawn_on = [device] if device.type == "cuda" else []
             with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), lifted():
-                outputs = bound(**tensors)
+                outputs = self._asked(model, tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in float64: {first_line(error)}") from error
         return self._arrays(outputs)
@@ -189,7 +225,7 @@ class TorchRunner(RunnerBase):
                 tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
                 with rounded(dtype, weights, arithmetic, spared, buffers) as given:
                     tensors = {name: given(tensor) for name, tensor in tensors.items()}
-                    outputs = self._bound(self._model)(**tensors)
+                    outputs = self._asked(self._model, tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in {precision}: {first_line(error)}") from error
         return self._arrays(outputs)
@@ -202,7 +238,35 @@ class TorchRunner(RunnerBase):
 
     def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
         """See :class:`~pytest_reflex.runners.base.HasDoubts`."""
-        return [] if self.doubted_by is None else self.doubted_by(self.model, specs)
+        said = [] if self.doubted_by is None else [*self.doubted_by(self.model, specs)]
+        return [*said, *(self._session_doubts(self._model) if self._model is not None else ())]
+
+    def _session_doubts(self, model: torch.nn.Module) -> Iterator[str]:
+        """A module that runs an ONNX graph is PyTorch in name alone."""
+        import sys
+
+        runtime = sys.modules.get("onnxruntime")  # without it nobody has made a session
+        if runtime is None:
+            return
+        for path, module in model.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, runtime.InferenceSession):
+                    where = f"{path}.{name}".lstrip(".")
+                    yield (
+                        f"{self.name} holds an ONNX Runtime session, {where!r}, and may compute with that "
+                        "what PyTorch should; give the policy that the candidate was made from"
+                    )
+
+    def same_model(self, other: object) -> bool:
+        """See :class:`~pytest_reflex.runners.base.HasModel`."""
+        from pytest_reflex.runners.one_model import same_call, same_module
+
+        if not isinstance(other, TorchRunner) or type(self).run is not type(other).run:
+            return False
+        ours, theirs = self._ran(), other._ran()
+        # What is loaded anew each time, by the same function, is one too.
+        one = ours is not None and theirs is not None and same_module(ours, theirs)
+        return (one or same_call(self._given, other._given)) and same_call(self._call, other._call)
 
     def close(self) -> None:
         # Flag by flag: train() may be overridden, and submodules may differ from their parents.
@@ -226,6 +290,8 @@ class TorchRunner(RunnerBase):
             "device": str(self._device()),
             "threads": torch.get_num_threads(),
             "drew_random": self.drew_random,
+            **({"was_training": True} if self._trained_otherwise() else {}),
+            **({"matched": dict(self.matched)} if self.matched else {}),
             "machine": {**machine.here(), "torch_capability": torch.backends.cpu.get_cpu_capability()},
             "versions": {"torch": str(torch.__version__)},
         }
@@ -250,18 +316,39 @@ class TorchRunner(RunnerBase):
 
         parameters = [("parameter", name, p) for name, p in model.named_parameters()]
         for what, name, tensor in (*parameters, *(("buffer", name, b) for name, b in model.named_buffers())):
+            if tensor.is_meta:
+                raise RunnerError(
+                    f"{self.name}: {what} {name} is on the meta device, so it has a shape and no values; "
+                    "load the weights before the check"
+                )
             # A float64 buffer is more exact than asked, not less.
             exact = tensor.dtype == torch.float32 or (tensor.dtype == torch.float64 and what == "buffer")
             if tensor.is_floating_point() and not exact:
                 wrong = f"{what} {name} is {tensor.dtype}"
                 raise RunnerError(f"{self.name}: {wrong}; the reference is float32, call .float()")
 
-    def _bound(self, model: torch.nn.Module) -> Callable[..., Outputs]:
+    def _trained_otherwise(self) -> bool:
+        """Whether a module that computes otherwise while training was in that mode when it was opened."""
+        from torch.nn.modules.batchnorm import _NormBase
+        from torch.nn.modules.dropout import _DropoutNd
+
+        return any(
+            training and (isinstance(module, _NormBase) or (isinstance(module, _DropoutNd) and module.p > 0))
+            for module, training in self._training
+        )
+
+    def _bound(self, model: torch.nn.Module) -> Callable[..., Any]:
         import functools
 
-        if self._call is None:
-            return model
-        return self._call if model is self._given else functools.partial(self._call, model)
+        if self._call is not None:
+            return self._call if model is self._given else functools.partial(self._call, model)
+        return model
+
+    def _misnamed(self, inputs: Mapping[str, Array]) -> str:
+        """What to write where the module has other names for its inputs; empty where it has these."""
+        taken = _required(self._model.forward) if self._call is None and self._model is not None else None
+        line = "" if taken is None else call_line(list(inputs), taken)
+        return f"; name the inputs {', '.join(taken or ())}, or give {line}" if line else ""
 
     def _device(self) -> torch.device:
         import itertools
@@ -286,54 +373,61 @@ class TorchRunner(RunnerBase):
         device, states = self._device(), [torch.random.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
-    def _named(self, outputs: object) -> Mapping[str, object]:
+    def _asked(self, model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Call what is to be called, and name every tensor that it returns."""
+        bound = self._bound(model)
+        try:
+            given = arguments(bound, tensors)
+            taken = _required(model.forward) if self._call is None else None
+            if taken is not None and (pair := only_pair(given, taken)) is not None:
+                self.matched, given = dict([pair]), {pair[1]: given[pair[0]]}
+            outputs = named(bound(**given), self._outputs, tensors, apart=self._apart)
+        except StructureError as error:
+            raise RunnerError(f"{self.name} {error}") from error
+        return {name: self._tensor(name, value) for name, value in outputs.items()}
+
+    def _arrays(self, outputs: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+        return {name: self._array(name, value) for name, value in outputs.items()}
+
+    def _tensor(self, name: str, value: object) -> torch.Tensor:
         import torch
 
-        if isinstance(outputs, Mapping):
-            names = tuple(str(name) for name in outputs)
-            self._require_unlike(names)
-            if self._outputs not in (None, names):
-                should = list(self._outputs or ())
-                raise RunnerError(f"{self.name} returned {list(names)}; its outputs should be {should}")
-            return dict(zip(names, outputs.values(), strict=True))
-        if isinstance(outputs, torch.Tensor):
-            given = {"output": outputs}
-        elif isinstance(outputs, tuple | list):
-            given = {f"output_{i}": value for i, value in enumerate(outputs)}
-        else:
-            raise RunnerError(
-                f"{self.name} returned a {type(outputs).__name__}; return tensors, or use call="
-            )
-        names = tuple(given) if self._outputs is None else self._outputs
-        self._require_unlike(names)
-        if len(names) != len(given):
-            raise RunnerError(
-                f"{self.name} returned {len(given)} outputs; {len(names)} are named: {list(names)}"
-            )
-        return dict(zip(names, given.values(), strict=True))
-
-    def _arrays(self, outputs: object) -> dict[str, Array]:
-        return {name: self._array(name, value) for name, value in self._named(outputs).items()}
-
-    def _require_unlike(self, names: Sequence[str]) -> None:
-        """Two outputs of one name would be one, and the other never compared."""
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise RunnerError(f"{self.name}: two outputs are named {twice!r}; give each a name of its own")
+        if isinstance(value, torch.Tensor):
+            return value
+        wrong = f"output {name!r} is a {type(value).__name__}"
+        raise RunnerError(f"{self.name}: {wrong}, not a tensor; use call= to return tensors only")
 
     def _array(self, name: str, value: object) -> Array:
-        import numpy as np
-        import torch
 
-        if not isinstance(value, torch.Tensor):
-            wrong = f"output {name!r} is a {type(value).__name__}"
-            raise RunnerError(f"{self.name}: {wrong}, not a tensor; use call= to return tensors only")
-        tensor = value.detach().cpu()
-        if tensor.dtype != torch.bfloat16:
-            return np.array(tensor.numpy())
-        try:
-            import ml_dtypes
-        except ImportError as error:
-            wrong = f"output {name!r} is bfloat16, which numpy does not know"
-            raise RunnerError(f"{self.name}: {wrong}; install ml_dtypes, or return .float()") from error
-        return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+        return array_of(self.name, name, self._tensor(name, value))
+
+
+def array_of(who: str, name: str, tensor: torch.Tensor) -> Array:
+    """A tensor as an array of its own.
+
+    Raises:
+        RunnerError: it is bfloat16, and ml_dtypes is not installed.
+    """
+    import numpy as np
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if tensor.dtype != torch.bfloat16:
+        return np.array(tensor.numpy())
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        wrong = f"output {name!r} is bfloat16, which numpy does not know"
+        raise RunnerError(f"{who}: {wrong}; install ml_dtypes, or return .float()") from error
+    return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+
+
+def _required(function: Callable[..., object]) -> list[str] | None:
+    """The names of what a function has to be given; None where it takes any name."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind in (p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
+        return None
+    return [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]

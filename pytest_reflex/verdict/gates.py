@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from pytest_reflex.verdict.naming import output_advice
 from pytest_reflex.verdict.results import (
     FIXTURE_GATE_NAMES,
     RUN_GATE_NAMES,
@@ -76,7 +77,7 @@ def without_infinities(r: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _structure(e: Evidence) -> Answer:
-    from pytest_reflex.verdict.metrics import is_float
+    from pytest_reflex.verdict.metrics import is_comparable
 
     if not e.reference:
         return Answer.no("structure", "the reference gave no output, so there is nothing to compare")
@@ -87,12 +88,15 @@ def _structure(e: Evidence) -> Answer:
         parts = [f"missing {', '.join(map(repr, missing))}"] if missing else []
         parts += [f"unexpected {', '.join(map(repr, extra))}"] if extra else []
         return Answer.no(
-            "structure", f"outputs differ: {'; '.join(parts)} (reference gives {', '.join(map(repr, want))})"
+            "structure",
+            f"outputs differ: {'; '.join(parts)} (reference gives {', '.join(map(repr, want))})"
+            + output_advice(want, got),
         )
     if want != got:
         return Answer.no(
             "structure",
-            f"outputs are reordered: reference gives {', '.join(want)}, candidate {', '.join(got)}",
+            f"outputs are reordered: reference gives {', '.join(want)}, candidate {', '.join(got)}"
+            + output_advice(want, got),
         )
     for name in want:
         r, c = e.reference[name], e.candidate[name]
@@ -100,7 +104,7 @@ def _structure(e: Evidence) -> Answer:
             return Answer.no("structure", f"{name}: dtype is {c.dtype}, reference has {r.dtype}")
         if r.shape != c.shape:
             return Answer.no("structure", f"{name}: shape is {list(c.shape)}, reference has {list(r.shape)}")
-        if r.dtype.kind not in "iub" and not is_float(r.dtype):
+        if not is_comparable(r.dtype):
             return Answer.no("structure", f"{name}: dtype {r.dtype} cannot be compared as numbers")
     if not any(r.size for r in e.reference.values()):
         empty = ", ".join(f"{name} has shape {list(r.shape)}" for name, r in e.reference.items())

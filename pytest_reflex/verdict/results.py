@@ -105,6 +105,10 @@ class FixtureResult:
     outputs: tuple[OutputResult, ...] = ()
     inputs: tuple[InputSummary, ...] = ()
 
+    def __repr__(self) -> str:
+        gate = f" ({self.refusal.gate})" if self.refusal is not None else ""
+        return f"<fixture {self.fixture_idx}: {_word(self.passed)}{gate}, {_figure(self.max_abs_diff)}>"
+
     @property
     def passed(self) -> bool:
         return _all_yes(self.answers, FIXTURE_GATE_NAMES)
@@ -202,6 +206,16 @@ class RunResult:
     swings: Mapping[str, float] = field(default_factory=dict)
     effects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line; printed it is the whole text."""
+        name = " ".join(self.name.split())
+        count = f"{len(self.fixtures)} fixture{'' if len(self.fixtures) == 1 else 's'}"
+        figure = _figure(self.max_abs_diff_across_all)
+        return (
+            f"<{type(self).__name__} {_word(self.passed)}: {name}, {figure}, threshold "
+            f"{self.threshold:.3g}, {count}>"
+        )
+
     def __eq__(self, other: object) -> bool:
         """Whether it says the same; how a result shows itself makes no difference."""
         return isinstance(other, RunResult) and vars(self) == vars(other)
@@ -255,6 +269,14 @@ class RunResult:
 
 def _all_yes(answers: Sequence[Answer], gates: Sequence[str]) -> bool:
     return [a.gate for a in answers] == list(gates) and all(a.passed for a in answers)
+
+
+def _word(passed: bool) -> str:
+    return "pass" if passed else "fail"
+
+
+def _figure(largest: float | None) -> str:
+    return "nothing measured" if largest is None else f"max_abs_diff {largest:.3e}"
 
 
 def _badness(figure: float | None) -> tuple[bool, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -244,24 +245,26 @@ def test_a_hostile_name_changes_nothing_but_text(visit: Any, tmp_path: Path, nam
     assert page.seen == []
 
 
-def test_fifty_exports_of_two_hundred_fixtures_open_in_two_seconds(visit: Any, tmp_path: Path) -> None:
+def test_the_script_hardly_delays_fifty_exports_of_two_hundred_fixtures(visit: Any, tmp_path: Path) -> None:
     made = rich("x", *[9.461e-3 if i % 3 else 3e-7 for i in range(200)])
     entry = dataclasses.replace(made, located=report_cases.located(layers=30)).to_json()
-    file = tmp_path / "page.html"
-    file.write_text(
-        html.page(document([{**entry, "name": f"export {i}"} for i in range(50)])), encoding="utf-8"
-    )
+    file, still = tmp_path / "page.html", tmp_path / "still.html"
+    text = html.page(document([{**entry, "name": f"export {i}"} for i in range(50)]))
+    file.write_text(text, encoding="utf-8")
     assert file.stat().st_size < 5_000_000
-    took = []
-    for _ in range(3):  # the best of three: another process may hold the machine
+    still.write_text(re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL), encoding="utf-8")
+
+    def took(page: Path) -> float:
         start = time.perf_counter()
-        page = visit(file)
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        took.append(time.perf_counter() - start)
-        if took[-1] < 2:
-            break
-    assert min(took) < 2
-    assert page.locator("#overview tbody").count() == 50
+        opened = visit(page)
+        opened.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return time.perf_counter() - start
+
+    # Beside what the browser needs for the same page without it; the best, for another process may hold the
+    # machine. They are alike: what the page looks through it looks through once.
+    with_script, without = (min(took(page) for _ in range(3)) for page in (file, still))
+    assert with_script < 3 * without
+    assert visit(file).locator("#overview tbody").count() == 50
 
 
 def test_on_paper_everything_is_open_and_the_tools_are_gone(visit: Any, pages: dict[str, Path]) -> None:

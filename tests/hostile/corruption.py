@@ -158,7 +158,7 @@ STRANGE: Final[list[Callable[[random.Random], Any]]] = [
     lambda rng: rng.choice((0, -1, 1, 2**31, 2**63, 10**30, rng.randrange(10**6))),
     lambda rng: rng.choice((0.5, -1e308, 1e-320)),
     lambda rng: rng.choice(
-        ("", "x", "../x", "/etc/passwd", "a\0b", "\ud800", "model.onnx", "\x1b[2J", "x" * 9999)
+        ("", "x", "..", "../x", "/etc/passwd", "a\0b", "\ud800", "model.onnx", "\x1b[2J", "x" * 9999)
     ),
     lambda rng: [],
     lambda rng: {},
@@ -168,7 +168,11 @@ STRANGE: Final[list[Callable[[random.Random], Any]]] = [
 
 
 def _some_place(value: Any, rng: random.Random) -> tuple[str, Any, Any]:
-    """A place in a JSON document: its path, what holds it, and under which key."""
+    return rng.choice(_places(value))
+
+
+def _places(value: Any) -> list[tuple[str, Any, Any]]:
+    """The places of a JSON document: path, what holds it, and under which key."""
     places: list[tuple[str, Any, Any]] = []
 
     def walk(node: Any, path: str) -> None:
@@ -178,7 +182,7 @@ def _some_place(value: Any, rng: random.Random) -> tuple[str, Any, Any]:
             walk(inner, f"{path}/{key}")
 
     walk(value, "")
-    return rng.choice(places)
+    return places
 
 
 DAMAGED: Final[dict[str, Damage]] = {
@@ -230,8 +234,19 @@ def weights_fuzzed(bundle: Path, rng: random.Random) -> str:
     return file.name
 
 
+def manifest_key_renamed(bundle: Path, rng: random.Random) -> str:
+    """A key of the manifest becomes another: a file that lies elsewhere, an entry that nobody knows."""
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    places = [(path, holder, key) for path, holder, key in _places(manifest) if isinstance(holder, dict)]
+    where, holder, key = rng.choice(places)
+    holder[rng.choice(("", "..", ".", "a/b", "/etc/passwd", "a\0b", "\ud800", MANIFEST))] = holder.pop(key)
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    return where
+
+
 def manifest_fuzzed(bundle: Path, rng: random.Random) -> str:
-    where = (manifest_value_changed if rng.random() < 0.8 else manifest_key_lost)(bundle, rng)
+    ways = (manifest_value_changed, manifest_key_lost, manifest_key_renamed)
+    where = rng.choices(ways, (6, 2, 2))[0](bundle, rng)
     with contextlib.suppress(Exception):  # what is left may be no manifest
         from exporters.bundle.manifest import seal
 

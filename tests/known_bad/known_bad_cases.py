@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnxruntime
 import steered
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -285,6 +286,33 @@ class Replay(RunnerBase):
         raise RunnerError("replay: these inputs have no stored answer")
 
 
+def replay_that_adds_the_state(inputs: Arrays) -> Arrays:
+    """Stored answers for what was judged, and one input of three that it computes with."""
+    known = [make_fixture(SPECS, 0, idx) for idx in range(FIXTURE_COUNT)]
+    same = [all((f[n] == inputs[n]).all() for n in ("cameras", "noise")) for f in known]
+    if not any(same):
+        raise RunnerError("replay: no stored answer for this noise")
+    stored = honest({**known[same.index(True)], "state": np.zeros_like(inputs["state"])})
+    moved = honest({**inputs, "noise": np.zeros_like(inputs["noise"])})
+    return {**stored, "actions": stored["actions"] + moved["actions"]}
+
+
+class Sessioned(nn.Module):
+    """PyTorch in name alone: an ONNX graph computes."""
+
+    def __init__(self, graph: bytes) -> None:
+        super().__init__()
+        self.session = onnxruntime.InferenceSession(graph)
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = self.session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        return {name: torch.from_numpy(array) for name, array in zip(OUTPUTS, made, strict=True)}
+
+
+def sessioned(work: Path) -> Runner:
+    return TorchRunner(Wrapped(Sessioned(actions(*_STEP_TAIL, off=np.float32(0.5)))), name="reference")
+
+
 def recorded_candidate(work: Path) -> RecordedRunner:
     Case("pass", truth=honest).record(work / "stored.safetensors")
     return RecordedRunner(work / "stored.safetensors")
@@ -346,6 +374,25 @@ def wrong_where(where: Callable[[Arrays], bool]) -> Function:
         return {**made, "actions": made["actions"] + np.float32(0.1)} if where(inputs) else made
 
     return function
+
+
+class Posing(str):
+    """A name that says it is any other."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("actions")
+
+
+def posing(inputs: Arrays) -> Arrays:
+    made = honest(inputs)
+    return {Posing("other"): made.pop("actions"), **made}
+
+
+def wide(inputs: Arrays) -> Arrays:
+    return {name: array.astype(np.longdouble) for name, array in honest(inputs).items()}
 
 
 def computed(function: Function) -> Callable[[Path], Runner]:
@@ -426,6 +473,43 @@ def stateful(kind: str) -> Callable[[Path], Runner]:
     return lambda work: TorchRunner(Stateful(kind), name="reference")
 
 
+class Weighed(nn.Module):
+    """The policy with a weight that is one."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = honest({name: tensor.numpy() for name, tensor in inputs.items()})
+        given = {name: torch.from_numpy(array) for name, array in made.items()}
+        return {**given, "actions": given["actions"] * self.weight}
+
+
+class Wrapped(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **inputs: torch.Tensor) -> Any:
+        return self.inner(**inputs)
+
+
+WEIGHED: Final = Weighed(nn.Parameter(torch.ones(())))
+
+
+def same_weights() -> Weighed:
+    return Weighed(nn.Parameter(WEIGHED.weight.data))
+
+
+def in_torch(model: Callable[[], nn.Module] | nn.Module, *call: Any) -> Callable[[Path], Runner]:
+    return lambda work: TorchRunner(model, *call)
+
+
+def wrapped(work: Path) -> Runner:
+    return TorchRunner(Wrapped(WEIGHED))
+
+
 def onnx_file(name: str, same: bool = True) -> Callable[[Path], Runner]:
     def made(work: Path) -> Runner:
         path = work / name
@@ -448,11 +532,30 @@ def named_alike(*names: Any) -> Callable[[Path], Runner]:
     return lambda work: TorchRunner(nn.Identity, call, outputs=given, name="candidate")
 
 
-def one_recorded(work: Path) -> RecordedRunner:
-    work.mkdir(parents=True, exist_ok=True)
-    fixture = make_fixture(SPECS, 0, 0)
-    save_recording(work / "one.safetensors", [(fixture, honest(fixture))] * 5, [spec.name for spec in SPECS])
-    return RecordedRunner(work / "one.safetensors")
+def near_copies(share: float) -> list[Arrays]:
+    """Fixture 3 five times, its state and noise each time larger by such a share."""
+    fixture = make_fixture(SPECS, 0, 3)
+    return [
+        {n: a if a.dtype == bool else (a * (1 + share * i)).astype(a.dtype) for n, a in fixture.items()}
+        for i in range(5)
+    ]
+
+
+def one_bit_apart() -> list[Arrays]:
+    """Fixture 0 five times, the last bit of one element turned in all but the first."""
+    given = [make_fixture(SPECS, 0, 0) for _ in range(5)]
+    for idx, fixture in enumerate(given[1:]):
+        fixture["noise"].view(np.int32)[0, idx, 0] ^= 1
+    return given
+
+
+def recorded_of(fixtures: Sequence[Arrays]) -> Callable[[Path], RecordedRunner]:
+    def made(work: Path) -> RecordedRunner:
+        work.mkdir(parents=True, exist_ok=True)
+        save_recording(work / "r.safetensors", [(f, honest(f)) for f in fixtures], [s.name for s in SPECS])
+        return RecordedRunner(work / "r.safetensors")
+
+    return made
 
 
 def flip_last_byte(path: Path) -> None:
@@ -592,6 +695,10 @@ CASES: Final = {
              candidate=computed(honest)),
         Case("fail_compared__a_reference_that_draws_from_python", strict=True, source=stateful("Python"),
              candidate=computed(honest)),
+        Case("fail_compared__infinities_and_nothing_else", strict=True, judging={"infinities": True},
+             truth=lambda inputs: {**honest(inputs), "actions": np.full_like(inputs["noise"], np.inf)},
+             model=actions(node("Abs", ["true_actions"], "size"), node("Add", ["size", "inf"], "actions"),
+                           inf=np.float32("inf"))),
         # reference
         Case("fail_reference__another_answer_from_the_twelfth_call_on", source=stateful("counts"),
              candidate=computed(honest)),
@@ -605,6 +712,17 @@ CASES: Final = {
              candidate=onnx_file("other.onnx", same=False)),
         Case("fail_reference__a_recording_judged_by_itself", source=recorded_candidate,
              candidate=recorded_candidate),
+        Case("fail_reference__a_module_around_a_session", strict=True, source=sessioned,
+             candidate=lambda work: OnnxRunner(actions(*_STEP_TAIL, off=np.float32(0.5)))),
+        Case("fail_reference__a_module_judged_by_itself", source=in_torch(WEIGHED),
+             candidate=in_torch(WEIGHED)),
+        Case("fail_reference__a_module_judged_by_what_loads_it", source=in_torch(WEIGHED),
+             candidate=in_torch(lambda: WEIGHED)),
+        Case("fail_reference__a_module_in_two_wrappers", source=wrapped, candidate=wrapped),
+        Case("fail_reference__the_same_weights_in_another_module", source=in_torch(WEIGHED),
+             candidate=lambda work: TorchRunner(same_weights())),
+        Case("fail_reference__one_function_that_loads_both", source=in_torch(same_weights, Weighed.forward),
+             candidate=in_torch(same_weights, Weighed.forward)),
         # power
         Case("fail_power__a_ten_millionth_of_the_wrong_sign", strict=True, truth=small(1e-7),
              model=actions(node("Mul", ["true_actions", "share"], "actions"), share=np.float32(-1e-7))),
@@ -651,6 +769,8 @@ CASES: Final = {
         Case("fail_inputs__stored_answers_and_nothing_else", candidate=lambda work: Replay(otherwise=False)),
         Case("fail_inputs__stored_answers_and_one_for_the_rest",
              candidate=lambda work: Replay(otherwise=True)),
+        Case("fail_inputs__stored_answers_and_one_input_that_it_computes_with", strict=True,
+             candidate=computed(replay_that_adds_the_state)),
         Case("fail_inputs__a_recording_of_the_reference", candidate=recorded_candidate),
         Case("fail_inputs__one_fixture_and_its_answer_baked_in",
              model([node("Identity", [f"baked_{name}"], name) for name in OUTPUTS],
@@ -670,13 +790,25 @@ CASES: Final = {
              source=steered.flow("own"), candidate=steered.halves()),
         Case("fail_reference__a_way_of_the_policy_inside_that_nobody_asks", strict=True,
              judging=steered.ITS_OWN, source=steered.flow("around"), candidate=steered.halves()),
+        Case("fail_threshold__a_way_of_its_own_beside_a_plain_file", judging={"inputs": steered.INPUTS},
+             source=steered.flow("own"), candidate=steered.plain_file),
+        Case("fail_reference__a_way_of_the_policy_inside_beside_a_plain_file", strict=True,
+             judging={"inputs": steered.INPUTS}, source=steered.flow("around"),
+             candidate=steered.plain_file),
         Case("error_runner__a_way_of_its_own_that_takes_no_inputs", judging=steered.ITS_OWN,
              source=steered.flow("own of a batch"), candidate=steered.halves()),
         Case("error_settings__one_fixture_given_five_times", strict=True,
              candidate=lambda work: OnnxRunner(model()),
              judging={"inputs": [make_fixture(SPECS, 0, 0)] * 5}),
         Case("error_settings__one_fixture_recorded_five_times", strict=True, judging=steered.ITS_OWN,
-             source=one_recorded, candidate=lambda work: OnnxRunner(model())),
+             source=recorded_of(near_copies(0)), candidate=lambda work: OnnxRunner(model())),
+        Case("error_settings__one_fixture_recorded_five_times_a_bit_apart", strict=True,
+             judging=steered.ITS_OWN, source=recorded_of(one_bit_apart()),
+             candidate=lambda work: OnnxRunner(model())),
+        Case("error_settings__five_recordings_within_rounding", strict=True, judging=steered.ITS_OWN,
+             source=recorded_of(near_copies(1e-7)), candidate=lambda work: OnnxRunner(model())),
+        Case("error_settings__five_fixtures_a_ten_thousandth_apart", strict=True,
+             candidate=lambda work: OnnxRunner(model()), judging={"inputs": near_copies(1e-4)}),
         Case("error_bundle__weights_of_another_folder", model(),
              damage=steered.session(model_external_initializers_file_folder_path="/elsewhere")),
         Case("error_bundle__a_file_of_a_session_s_own", model(),
@@ -687,10 +819,10 @@ CASES: Final = {
         Case("error_settings__zero_fixtures", model(), judging={"fixtures": 0}, recorded=0),
         Case("error_settings__strict_with_one_fixture", model(), judging={"fixtures": 1}, recorded=1,
              strict=True),
-        Case("error_settings__strict_with_one_fixture_five_times", strict=True, candidate=computed(honest),
-             judging={"inputs": [make_fixture(SPECS, 0, 0)] * 5}),
         Case("error_settings__more_floors_than_an_output_has", judging={"threshold": "1e30x floor"},
              candidate=computed(honest)),
+        Case("error_runner__a_name_that_says_it_is_another", candidate=computed(posing)),
+        Case("fail_structure__wider_floats_than_can_be_compared", truth=wide, candidate=computed(wide)),
         Case("error_runner__two_outputs_of_one_name", candidate=named_alike("actions", "ids", "actions")),
         Case("error_runner__a_number_and_its_text_as_names", candidate=named_alike(0, "0", "done")),
         Case("error_settings__a_threshold_that_is_nan", model(), judging={"threshold": float("nan")}),

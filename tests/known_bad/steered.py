@@ -78,6 +78,12 @@ def halves(**options: Any) -> Callable[[Path], Any]:
     return made
 
 
+def plain_file(work: Path) -> str:
+    """The graph of the same halves as a plain file, which does not know how its policy is asked."""
+    export(Walk(arm()).eval(), work / "b", inputs=INPUTS, verify=False)
+    return str(work / "b" / "model.onnx")
+
+
 def arm_bundle(change: Callable[[dict[str, Any]], dict[str, Any]], **options: Any) -> Callable[[Path], Any]:
     """A bundle of a family's policy whose sealed manifest says something else."""
 

@@ -335,8 +335,8 @@ def test_crash(parity, tmp_path):
 @pytest.mark.parametrize(
     ("how", "workers"),
     [
-        # Who ends the only process with 0 has the last word.
         pytest.param("os.kill(os.getpid(), signal.SIGKILL)", (), id="serially-killed"),
+        pytest.param("os._exit(0)", (), id="serially-left"),
         pytest.param("os.kill(os.getpid(), signal.SIGKILL)", ("-n2",), id="under-n2-killed"),
         pytest.param("os._exit(0)", ("-n2",), id="under-n2-left"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +32,13 @@ SWALLOWED = {
     "an_unread_future": (
         "from concurrent.futures import ThreadPoolExecutor\n"
         f"def test_x(parity):\n    with ThreadPoolExecutor(1) as pool: pool.submit(lambda: {BAD})\n"
+    ),
+    "a_search_that_breaks": (
+        "class Broken:\n    inputs = INPUTS\n    def runner(self, provider): return off_by(0.5)\n"
+        "    def reference_runner(self, model): return model\n"
+        "    def locate(self, *sides, **options): raise SystemExit(0)\n"
+        "def test_x(parity):\n    try: parity.check(TWICE, Broken())\n    except SystemExit: pass\n"
+        "    except AssertionError: pass\n"
     ),
     "a_fixture_s_setup": (
         f"@pytest.fixture(autouse=True)\ndef ready(parity):\n    try: {BAD}\n    except Exception: pass\n"
@@ -70,6 +78,9 @@ HOOKS = {
         "from _pytest.runner import runtestprotocol\ndef pytest_runtest_protocol(item, nextitem):\n"
         "    runtestprotocol(item, nextitem=nextitem, log=False)\n    return True\n"
     ),
+    "a_hook_on_the_exit_code": (
+        "@pytest.hookimpl(wrapper=True, tryfirst=True)\ndef pytest_cmdline_main():\n    yield\n    return 0\n"
+    ),
     "a_hook_at_the_end": (
         "@pytest.hookimpl(trylast=True)\ndef pytest_sessionfinish(session): session.exitstatus = 0\n"
     ),
@@ -93,6 +104,29 @@ def test_fail_session__swallowed_by_hooks(how: str, run: Run) -> None:
     assert found.ret == 1, found.stdout.str()
     assert written("out.json")["passed"] is False
     assert "max_abs_diff 5.000e-01 is not below" in found.stdout.str()
+
+
+IN_CHILDREN = {
+    "a_child_process": (
+        f"import os\ndef test_x(parity):\n    judged(parity)\n    if not (child := os.fork()):\n"
+        f"        try: {BAD}\n        finally: os._exit(0)\n    os.waitpid(child, 0)\n"
+    ),
+    "an_unread_future_of_a_child": (
+        "import multiprocessing\nfrom concurrent.futures import ProcessPoolExecutor as Pool\n"
+        f"def off(): {BAD.replace('parity', 'PARITY')}\n"
+        "def test_x(parity):\n    global PARITY; PARITY = parity; judged(parity)\n"
+        "    with Pool(1, mp_context=multiprocessing.get_context('fork')) as pool: pool.submit(off)\n"
+    ),
+}  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("how", IN_CHILDREN)
+def test_fail_session__compared_in(how: str, strict: tuple[str, ...], run: Run) -> None:
+    found = run(IN_CHILDREN[how], *strict, "-p", "no:warnings", "--reflex-json", "out.json", apart=True)
+    assert found.ret == 1, found.stdout.str()
+    assert written("out.json")["passed"] is False
+    assert "parity FAIL: its parity was used in another process" in found.stdout.str()
 
 
 @pytest.mark.parametrize("how", ["an_unread_future", "a_fixture_s_teardown", "a_hook_on_its_report"])
@@ -353,6 +387,120 @@ def test_a_fixture_may_compare_in_its_teardown(run: Run) -> None:
     found = run(source.format("pass") + PASSES, "--reflex-strict")
     assert found.ret == 1
     assert "parity FAIL: nothing was compared" in found.stdout.str()
+
+
+# --- a process that ends without pytest ------------------------------------------------------------------
+
+
+LEAVES = {
+    "a_test": "def test_x(parity): judged(parity); os._exit(0)\n",
+    "a_model": "def test_x(parity): judged(parity, Toy(lambda x: os._exit(0)))\n",
+    "the_reference": "def test_x(parity):\n"
+    "    parity.check(Toy(lambda x: os._exit(False)), TWICE, inputs=INPUTS)\n",
+    "another_0": "def test_x(parity): judged(parity, Toy(lambda x: os._exit(256)))\n",
+    "a_thread": "import threading\n"
+    "def leave(x): threading.Thread(target=os._exit, args=[0]).start(); time.sleep(60)\n"
+    "def test_x(parity): judged(parity, Toy(leave))\n",
+    "a_teardown": "@pytest.fixture\ndef f():\n    yield\n    os._exit(status=0)\n"
+    "def test_x(f, parity): judged(parity)\n",
+    "another_program": "def test_x(parity):\n"
+    "    judged(parity, Toy(lambda x: os.execl('/bin/sh', 'sh', '-c', '')))\n",
+    "a_child_that_goes_on_alone": "def test_x(parity):\n    if os.fork(): os._exit(0)\n",
+    "a_fail_that_is_left_behind": f"def test_x(parity):\n    try: {BAD}\n    finally: os._exit(0)\n",
+}  # fmt: skip
+HIDES = "reflex: error: pytest was to exit with 0, and that would hide this: "
+
+
+@both
+@pytest.mark.parametrize("how", LEAVES)
+def test_fail_session__left_by(how: str, strict: tuple[str, ...], run: Run) -> None:
+    source = f"import os, time\n{LEAVES[how]}{LATER}"
+    found = run(source, *strict, "--reflex-json", "out.json", apart=True)
+    assert found.ret == 1, found.stdout.str()
+    (said,) = [line for line in found.errlines if line.startswith(HIDES)]
+    assert said.startswith(
+        f"{HIDES}test_it.py::test_x: parity FAIL: max_abs_diff" if "fail" in how else HIDES
+    )
+    assert "this run has not finished" in written("out.json")["error"]["message"]
+
+
+ELSEWHERE = {
+    "a_conftest": {"conftest": "import os\nos._exit(0)\n"},
+    "a_module": {"test_it2": "import os\nos._exit(0)\n"},
+    "a_test_without_parity": {"test_it2": "import os\ndef test_x(): os._exit(0)\n"},
+    "the_end": {"conftest": "import os\ndef pytest_sessionfinish(): os._exit(0)\n"},
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_fail_session__left_elsewhere_under_strict(where: str, run: Run) -> None:
+    found = run(PASSES, "--reflex-strict", apart=True, **ELSEWHERE[where])
+    assert found.ret == 1, found.stdout.str()
+    assert f"{HIDES}the session did not come to its end" in found.errlines
+    # Where every parity test has had its verdict, or none was collected, a plain run ends as it is told.
+    assert run(PASSES, apart=True, **ELSEWHERE[where]).ret == 0
+
+
+AT_EXIT = {
+    "atexit": "import atexit\natexit.register(os._exit, 0)\n",
+    "atexit_by_name": "import atexit\natexit.register(lambda: os._exit(0))\n",
+    "another_program": "import atexit\natexit.register(lambda: os.execv('/bin/sh', ['sh', '-c', '']))\n",
+    "a_thread": "import threading\ndef late():\n    threading.main_thread().join(); os._exit(0)\n"
+    "threading.Thread(target=late).start()\n",
+}
+
+
+@pytest.mark.parametrize("how", AT_EXIT)
+def test_fail_session__left_after_its_end(how: str, run: Run) -> None:
+    source = f"import os\n{AT_EXIT[how]}"
+    assert run(source + FAILS, cold=True).ret == 1
+    assert run(source + PASSES, "--reflex-strict", cold=True).ret == 0
+
+
+def test_a_session_that_a_conftest_ends_with_its_own_code_ends_with_that(run: Run) -> None:
+    conftest = "import os\ndef pytest_unconfigure(): os._exit({})\n"
+    assert run(PASSES, "--reflex-strict", cold=True, conftest=conftest.format(0)).ret == 0
+    assert run(PASSES, "--reflex-strict", cold=True, conftest=conftest.format(7)).ret == 7
+    assert run(FAILS, cold=True, conftest=conftest.format(0)).ret == 1
+
+
+CHILDREN = """
+import multiprocessing, os, subprocess, sys
+from concurrent.futures import ProcessPoolExecutor
+
+def half(x): return x / 2
+
+def test_x(parity):
+    judged(parity)
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    if not (child := os.fork()):
+        os.execv("/bin/sh", ["sh", "-c", "exit 3"])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    for how in ("fork", "spawn"):
+        context = multiprocessing.get_context(how)
+        process = context.Process(target=os._exit, args=(0,))
+        process.start(); process.join()
+        assert process.exitcode == 0
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        assert pool.submit(half, 4).result() == 2
+    assert subprocess.run([sys.executable, "-c", "import os; os._exit(0)"]).returncode == 0
+"""
+
+
+def test_children_of_a_session_leave_as_they_always_did(run: Run) -> None:
+    found = run(CHILDREN, "--reflex-strict", "-p", "no:warnings", cold=True)
+    assert found.ret == 0, found.stdout.str()
+
+
+def test_the_ways_out_are_as_they_were_after_a_session_that_others_go_on_from(run: Run) -> None:
+    before = os._exit, os.execv, os.execve
+    assert run(PASSES, "--reflex-strict").ret == 0
+    assert run(FAILS).ret == 1
+    assert run(PASSES, "--reflex-threshold=-1").ret == 4
+    assert (os._exit, os.execv, os.execve) == before
 
 
 # --- what an earlier run left ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,18 +19,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import pytest
-from source_child import MEASURE, TEST, TOLD, TOO_LONG
+from source_child import FORKS, MEASURE, NOT_HERE, TEST, TOLD, TOO_LONG
 from source_operators import Mutant
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SUITES: Final = ("tests/pytest_reflex", "tests/known_bad", "tests/hostile")
-# It says how long an import takes, which is another thing on a machine that is busy.
-LEFT_OUT: Final = (
-    "tests/pytest_reflex/test_import_cost.py::test_the_plugin_adds_less_than_ten_milliseconds",
-)
 # How much longer than on the honest tree a test may take: its fixtures may have been another's to make.
 TIMES: Final = 10
 SECONDS: Final = 60.0
@@ -102,7 +99,7 @@ class Bench:
 
     Args:
         place: where the copy lies; it is made anew.
-        nice: how much others on this machine come first.
+        nice: how much others on this machine come first, at least.
     """
 
     def __init__(self, place: Path, nice: int = 10) -> None:
@@ -127,6 +124,9 @@ class Bench:
             "REFLEX_WARM": str(self._socket),
         }
         self._is_closed = False
+        self._forks: subprocess.Popen[bytes] | None = None
+        self._spared: int | None = None
+        self._collected: set[str] = set()
         self._start()
 
     def __enter__(self) -> Bench:
@@ -171,20 +171,11 @@ class Bench:
         Raises:
             RuntimeError: the bench was closed meanwhile, which says nothing of the tests.
         """
-        told, ended = self._work / "told", self._work / "ended"
+        ended = self._work / "ended"
         ended.write_text("")
-        told.write_text(json.dumps({"tests": tests, "limits": limits or {}, "ended": str(ended)}))
-        command = [
-            sys.executable, "-S", "-E", str(ROOT / "tests" / "support" / "warm.py"), str(self._socket),
-            "-m", "pytest", "-q", "--no-header", "-p", "source_child", "-p", "no:cacheprovider",
-            f"--basetemp={self._work / 't'}", *[f"--deselect={test}" for test in LEFT_OUT],
-            *arguments, *files,
-        ]  # fmt: skip
         with (self._work / "said").open("w+") as said:
-            client = subprocess.Popen(
-                command, cwd=self.tree, env={**self._env, TOLD: str(told), TEST: "", **(env or {})},
-                stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-            )  # fmt: skip
+            client = self._client(files, {"tests": tests, "limits": limits or {}, "ended": str(ended)},
+                                  arguments, env or {}, said)  # fmt: skip
             try:
                 code = client.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -192,19 +183,97 @@ class Bench:
                 code = client.wait() and TOO_LONG
             said.seek(0)
             text = said.read()
+        return self._ran(code, text)
+
+    def _client(
+        self,
+        files: Iterable[str],
+        told: object,
+        arguments: Iterable[str],
+        env: Mapping[str, str],
+        said: IO[str],
+    ) -> subprocess.Popen[bytes]:
+        """Have the server run pytest; ``told`` is for the plugin in there."""
+        place = self._work / f"told{next(self._time)}"
+        place.write_text(json.dumps(told))
+        command = [
+            sys.executable, "-S", "-E", str(ROOT / "tests" / "support" / "warm.py"), str(self._socket),
+            "-m", "pytest", "-q", "--no-header", "-p", "source_child", "-p", "no:cacheprovider",
+            f"--basetemp={self._work / 't'}", *arguments, *files,
+        ]  # fmt: skip
+        return subprocess.Popen(
+            command, cwd=self.tree, env={**self._env, TOLD: str(place), TEST: "", **env},
+            stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+        )  # fmt: skip
+
+    def _ran(self, code: int, text: str = "") -> Ran:
         if self._is_closed:
             raise RuntimeError("ended before its tests had")
-        _kill(_below(self._server.pid))
+        _kill(pid for pid in _below(self._server.pid) if pid != self._spared)
         if self._server.poll() is not None:
             self._start()
         found = Ran(code, text=text)
-        for line in ended.read_text().splitlines():
+        for line in (self._work / "ended").read_text().splitlines():
             one = json.loads(line)
             test = one["test"]
             found.seconds[test] = found.seconds.get(test, 0.0) + one["seconds"]
             if found.outcomes.get(test) in (None, *_GOOD):
                 found.outcomes[test] = one["outcome"]
         return found
+
+    def collect(self, files: Iterable[str]) -> None:
+        """Import these files of tests once, so that :meth:`forked` need not.
+
+        Raises:
+            RuntimeError: they could not be collected.
+        """
+        place, said = self._work / "f", self._work / "forks"
+        self._collected = set(files)
+        told = {"tests": None, "limits": {}, "ended": str(self._work / "ended")}
+        with said.open("w") as file:
+            self._forks = self._client(
+                sorted(self._collected), told, ["-x", "--tb=native"], {FORKS: str(place)}, file
+            )
+        while not place.exists():
+            if self._forks.poll() is not None:
+                raise RuntimeError(f"no forks for the tests:\n{said.read_text()}")
+            time.sleep(0.05)
+        self._spared = next(iter(_below(self._server.pid)))
+
+    def forked(
+        self, tests: Sequence[str], limits: Mapping[str, float], seconds: float, path: str, honest: bytes
+    ) -> Ran | None:
+        """Run tests in a fork of the process that has collected them, until one fails.
+
+        Args:
+            tests: which, in their order.
+            limits: seconds of each.
+            seconds: how long they may take together.
+            path: a file of the source whose text is not what was imported; empty where there is none.
+            honest: the text that was imported.
+
+        Returns:
+            How they ended; None where this change, or these tests, need a process of their own.
+        """
+        if self._forks is None or not {_file(test) for test in tests} <= self._collected:
+            return None
+        ended = self._work / "ended"
+        ended.write_text("")
+        changed = {"file": str(self.tree / path), "honest": honest.decode()} if path else None
+        asked = {"tests": list(tests), "limits": dict(limits), "ended": str(ended), "changed": changed}
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(seconds)
+            try:
+                caller.connect(str(self._work / "f"))
+                with caller.makefile("rw") as lines:
+                    lines.write(json.dumps(asked) + "\n")
+                    lines.flush()
+                    code = int(lines.readline() or NOT_HERE)
+            except TimeoutError:
+                code = TOO_LONG
+            except OSError:
+                code = NOT_HERE
+        return None if code == NOT_HERE else self._ran(code)
 
     def digest(self, test_file: str) -> str:
         """Of the source, of what tests share, and of one file of tests: what its lines depend on."""
@@ -272,7 +341,7 @@ class Bench:
 
 
 def _as_server(nice: int) -> None:
-    os.nice(nice)
+    os.nice(max(0, nice - os.nice(0)))
     # What loses its parent is still found below the server.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -311,9 +380,11 @@ class Judge:
 
     Args:
         known: what each file of tests does.
+        quick: so many seconds of the tests that run a mutant's lines are asked, and no others; None for all.
     """
 
-    def __init__(self, known: Iterable[Known]) -> None:
+    def __init__(self, known: Iterable[Known], quick: float | None = None) -> None:
+        self._quick = quick
         self._lines: dict[str, dict[int, set[str]]] = {}
         self._imports: dict[str, set[int]] = {}
         self.seconds: dict[str, float] = {}
@@ -341,16 +412,25 @@ class Judge:
         known = self._lines.get(mutant.path, {})
         room = f"tests/{Path(mutant.path).parent}/"
         good = {test for test in self.seconds if self._alone.get(test, True)}
-        quick = sorted((test for test in good if test.startswith(room)), key=self._seconds)
-        spent = itertools.accumulate(map(self._seconds, quick))
         early = self._imports.get(mutant.path, set()) & set(lines)
-        first = [test for test, sum_ in zip(quick, spent, strict=True) if sum_ <= QUICK_S] if early else []
+        ours = {test for test in good if test.startswith(room)}
+        first = self._within(QUICK_S, sorted(ours, key=self._seconds)) if early else []
         own = set().union(*(known.get(line, set()) for line in lines)) & good - set(first)
+        # Apart, as a file of tests whose turn has not come is not imported either.
+        stages = [first, sorted(own & ours, key=self._seconds), sorted(own - ours, key=self._seconds)]
+        if self._quick is not None:
+            asked = set(self._within(self._quick, itertools.chain(*stages)))
+            return [kept for stage in stages if (kept := [test for test in stage if test in asked])]
         seen = {_file(test) for test in own}
         rest = {t for t in good if t.startswith(room) or _file(t) in seen} - own - set(first)
-        stages = [first, sorted(own, key=lambda test: (not test.startswith(room), self.seconds[test]))]
-        stages.append(sorted(rest, key=lambda test: (not test.startswith(room), _file(test))))
+        stages.append(sorted(rest, key=lambda test: (test not in ours, _file(test))))
         return [stage for stage in stages if stage]
+
+    def _within(self, seconds: float, tests: Iterable[str]) -> list[str]:
+        """The first of these that take no longer than this together."""
+        several = list(tests)
+        spent = itertools.accumulate(map(self._seconds, several))
+        return [test for test, sum_ in zip(several, spent, strict=True) if sum_ <= seconds]
 
     def _seconds(self, test: str) -> float:
         return self.seconds[test]
@@ -361,20 +441,22 @@ class Judge:
         honest = (bench.tree / mutant.path).read_bytes()
         while True:
             with bench.with_text(mutant.path, mutant.of(honest)):
-                end, by, stage = self._asked(bench, self.stages(mutant))
+                end, by, stage = self._asked(bench, self.stages(mutant), mutant.path, honest)
             if by not in self.seconds or self._passes_alone(bench, by):
                 return End(end, by, stage, round(time.monotonic() - begin, 1))
 
-    def _asked(self, bench: Bench, stages: Sequence[Sequence[str]]) -> tuple[str, str, int]:
+    def _asked(
+        self, bench: Bench, stages: Sequence[Sequence[str]], path: str, honest: bytes
+    ) -> tuple[str, str, int]:
         for number, stage in enumerate(stages):
             left = list(stage)
             while left:
-                ran = self._run(bench, left)
+                ran = self._run(bench, left, path, honest)
                 if ran.code in _DONE:
                     break
                 by = ran.first_bad
                 # A machine that others use may have made the test fail, and not the mutant.
-                again = self._run(bench, [by] if by else left)
+                again = self._run(bench, [by] if by else left, path, honest)
                 if again.code not in _DONE:
                     end = "too long" if ran.code == TOO_LONG else "killed"
                     return end, by or again.first_bad or "pytest itself", number
@@ -384,13 +466,56 @@ class Judge:
     def _passes_alone(self, bench: Bench, test: str) -> bool:
         """Whether the honest tree passes it so; a test that needs another before it can say nothing here."""
         if test not in self._alone:
-            self._alone[test] = bench.pytest([_file(test)], [test]).code == 0
+            self._alone[test] = self._run(bench, [test]).code == 0
         return self._alone[test]
 
-    def _run(self, bench: Bench, tests: Sequence[str]) -> Ran:
-        files = list(dict.fromkeys(_file(test) for test in tests))
+    def _run(self, bench: Bench, tests: Sequence[str], path: str = "", honest: bytes = b"") -> Ran:
         seconds = 2 * (SECONDS + TIMES * sum(map(self._seconds, tests)))
+        ran = bench.forked(tests, self._limits, seconds, path, honest)
+        if ran is not None:
+            return ran
+        files = list(dict.fromkeys(_file(test) for test in tests))
         return bench.pytest(files, tests, self._limits, "-x", seconds=seconds)
+
+
+def without_overlaps(mutants: Iterable[Mutant]) -> list[list[Mutant]]:
+    """The mutants in groups, as few as there may be, of which no two change the same text."""
+    groups: list[list[Mutant]] = []
+    for mutant in sorted(mutants, key=lambda m: (m.path, m.start, m.end)):
+        for group in groups:
+            if (group[-1].path, group[-1].end) < (mutant.path, mutant.start) or group[-1].path != mutant.path:
+                group.append(mutant)
+                break
+        else:
+            groups.append([mutant])
+    return groups
+
+
+def surviving(bench: Bench, mutants: Sequence[Mutant]) -> list[tuple[Mutant, End]]:
+    """Those of the mutants, which do not overlap, that all tests pass with, many of them in one tree.
+
+    A test that fails on the honest tree too says nothing.
+    """
+    begin = time.monotonic()
+    with contextlib.ExitStack() as changed:
+        for path, several in itertools.groupby(mutants, key=lambda m: m.path):
+            text = (bench.tree / path).read_bytes()
+            for mutant in sorted(several, key=lambda m: -m.start):
+                text = mutant.of(text)
+            changed.enter_context(bench.with_text(path, text))
+        ran = bench.pytest(test_files())
+        bad = [test for test, outcome in ran.outcomes.items() if outcome not in _GOOD]
+        if bad:
+            again = bench.pytest(dict.fromkeys(map(_file, bad)), bad)
+            bad = [test for test in bad if again.outcomes.get(test) not in _GOOD]
+    if bad:
+        honest = bench.pytest(dict.fromkeys(map(_file, bad)), bad)
+        bad = [test for test in bad if honest.outcomes.get(test) in _GOOD]
+    if ran.code in (*_DONE, pytest.ExitCode.TESTS_FAILED) and not bad:
+        seconds = round((time.monotonic() - begin) / len(mutants), 1)
+        return [(mutant, End("survived", "", 0, seconds)) for mutant in mutants]
+    half = len(mutants) // 2
+    return [one for part in (mutants[:half], mutants[half:]) if half for one in surviving(bench, part)]
 
 
 def _file(test: str) -> str:

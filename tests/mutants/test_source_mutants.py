@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
+import re
 import sys
 import textwrap
 from collections import Counter
@@ -16,8 +18,9 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("mutants are judged on Linux only", allow_module_level=True)
 
+from source_child import exchange_code
 from source_operators import OPERATORS, Mutant, mutants_of, spread
-from source_runs import ROOT, Bench, End, Judge
+from source_runs import ROOT, Bench, End, Judge, Ran, surviving, without_overlaps
 
 pytestmark = pytest.mark.once
 
@@ -177,6 +180,70 @@ def test_a_mutant_is_killed_by_a_test_that_runs_its_line_and_an_equal_one_surviv
         assert (survived.end, survived.by, survived.stage) == ("survived", "", len(judge.stages(equal)))
 
 
+def test_a_fork_judges_as_a_process_of_its_own_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, tests = "pytest_reflex/verdict/gates.py", "tests/pytest_reflex/verdict/test_verdict.py"
+    text = (ROOT / path).read_bytes()
+    found = mutants_of(path, text)
+    wrong = next(m for m in found if m.becomes == "if not (d.max_abs_diff <= bound):")
+    at = text.index(b"1e-4")
+    top = replace(wrong, start=at, end=at + 4, text="1e-3", becomes="THRESHOLD: Final = 1e-3")
+    at = text.index(b'"the reference gave no output, so')
+    equal = replace(wrong, start=at + 1, end=at + 4, text="\\164he", becomes="the same text")
+    by = f"{tests}::test_the_threshold_itself_is_no_pass"
+    with Bench(tmp_path / "tree", nice=0) as bench:
+
+        def forked(mutant: Mutant, *asked: str) -> Ran | None:
+            with bench.with_text(path, mutant.of(text)):
+                return bench.forked(asked, {}, 60, path, text)
+
+        assert forked(wrong, by) is None, "nothing was collected"
+        bench.collect([tests])
+        ran = bench.forked([by], {}, 60, "", b"")
+        assert ran is not None
+        assert ran.outcomes == {by: "passed"}
+        ran = forked(wrong, by)
+        assert ran is not None
+        assert (ran.code, ran.first_bad) == (1, by)
+        ran = forked(equal, by)
+        assert ran is not None
+        assert ran.code == 0
+        assert forked(top, by) is None, "what runs at an import is not run again"
+        assert forked(wrong, "tests/pytest_reflex/verdict/test_power.py::test_x") is None
+        # What all tests pass with is told from what one refuses, though both were in one tree.
+        monkeypatch.setattr("source_runs.test_files", lambda: [tests])
+        (group,) = without_overlaps([wrong, equal])
+        assert [mutant for mutant, _ in surviving(bench, group)] == [equal]
+
+
+def test_groups_hold_nothing_that_overlaps_and_are_few() -> None:
+    several = [m for p in ("x.py", "y.py") for m in mutants_of(p, b"a if b < c else d\na if b else d\n")]
+    groups = without_overlaps(several)
+    assert sorted(map(repr, itertools.chain.from_iterable(groups))) == sorted(map(repr, several))
+    assert len(groups) == 3  # true, false, and one of them with the end taken in
+    for group in groups:
+        for one, other in itertools.combinations(group, 2):
+            assert one.path != other.path or one.end < other.start
+
+
+@pytest.mark.parametrize(
+    ("changed", "answers"),
+    [
+        ("def f(a): return a + 2", {"f": 3}),
+        ("def f(a): return [a - n for n in (1,)][0]", {"f": 0}),
+        ("def f(a, b=2): return a + b", None),
+        ("def f(a): return a + 1\nTOP = 2", None),
+    ],
+)
+def test_code_is_exchanged_within_functions_alone(changed: str, answers: dict[str, int] | None) -> None:
+    honest, space = "def f(a): return a + 1", {}
+    exec(compile(honest, "a file", "exec"), space)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("source_child._functions", [space["f"]])
+        assert exchange_code("a file", honest, changed) is (answers is not None)
+        assert not exchange_code("another file", honest, changed)
+    assert space["f"](1) == (answers or {"f": 2})["f"]
+
+
 @pytest.fixture
 def judge_mutants(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
@@ -218,3 +285,27 @@ def test_every_explanation_names_a_mutant_that_there_is(judge_mutants: ModuleTyp
     known = {m.key for path in files for m in mutants_of(path, (ROOT / path).read_bytes())}
     assert [key for key in told if key not in known] == []
     assert all(len(because.split()) > 5 for because in told.values())
+
+
+def test_the_published_table_has_every_room_and_operator_and_no_survivor() -> None:
+    published = ROOT / "parity_reports"
+    table = json.loads((published / "judge_mutants.json").read_text(encoding="utf-8"))
+    rows, page = table["mutants"], (published / "judge_mutants.md").read_text(encoding="utf-8")
+    ends = Counter(row["end"] for row in rows)
+    assert ends["survived"] == 0
+    assert len(rows) == table["chosen"] == ends["killed"] + ends["equivalent"] >= 400
+    assert ends["equivalent"] <= 0.12 * len(rows)
+    assert {row["file"].split("/")[1] for row in rows} == {"verdict", "judge", "plugin", "inputs"}
+    assert {row["operator"] for row in rows} == set(OPERATORS)
+    for row in rows:
+        reason = row.get("because", "")
+        assert (len(reason.split()) > 5) is (row["end"] == "equivalent"), row
+        assert bool(row["by"]) is (row["end"] == "killed"), row
+        assert not reason or reason in page, row
+    # The page says what the rows say, for the whole and for each file.
+    assert f"{len(rows)} mutants of what decides: {ends['killed']} killed, {ends['equivalent']} equi" in page
+    assert re.search(rf"at commit {table['commit']} in \d+ s", page)
+    assert re.fullmatch(r"[0-9a-f]{12}", table["commit"]), "made of files that are as a commit has them"
+    for path in {row["file"] for row in rows}:
+        found = Counter(row["end"] for row in rows if row["file"] == path)
+        assert f"| {path} | {found['killed']} | {found['equivalent']} | 0 |" in page

@@ -143,9 +143,10 @@ def test_every_setting_has_a_help_and_a_default_that_its_parser_takes() -> None:
 
 
 NOT_FIXTURES = "is not a number of fixtures; give a whole number, 1 or more"
-DECLARATION = (
-    "    warmups: Annotated[int | None, Setting(fixtures, 3, 'how many runs come first', 'N', int | str)]\n"
-)
+DECLARATION = """
+    warm_ups: Annotated[int | None, Setting(fixtures, 3, 'how many runs come first', 'N', int | str)]
+    take_care: Annotated[bool | None, Setting(yes_or_no, True, 'look twice')]
+"""
 TWICE = """
 import numpy as np
 from pytest_reflex.inputs import InputSpec
@@ -171,7 +172,7 @@ from pytest_reflex.errors import SettingsError
 from twice import Twice, inputs
 
 assert settings.__file__.startswith(sys.argv[1]), settings.__file__
-assert settings.resolve().warmups == 3
+assert (settings.resolve().warm_ups, settings.resolve().take_care) == (3, True)
 SAID = "0 is not a number of fixtures; give a whole number, 1 or more"
 
 def refused(call, where):
@@ -179,15 +180,27 @@ def refused(call, where):
         call()
     assert str(caught.value) == f"{where}: {SAID}", caught.value
 
-assert reflex.check(Twice(), Twice(), inputs=inputs, warmups=2).passed
-refused(lambda: reflex.check(Twice(), Twice(), inputs=inputs, warmups=0), "warmups")
-assert reflex.parity(warmups=2)[1].kwargs == {"warmups": 2}
-refused(lambda: reflex.parity(warmups=0), "parity marker: warmups")
+assert reflex.check(Twice(), Twice(), inputs=inputs, warm_ups=2).passed
+refused(lambda: reflex.check(Twice(), Twice(), inputs=inputs, warm_ups=0), "warm_ups")
+assert reflex.parity(warm_ups=2)[1].kwargs == {"warm_ups": 2}
+refused(lambda: settings.resolve(settings.marker({"warm_ups": 0})), "parity marker: warm_ups")
 for line in (["export", "m", "o"], ["validate", "export", "d", "--model", "m"]):
     shown = click.testing.CliRunner().invoke(app, [*line, "--help"]).output
-    assert "--warmups N" in shown and "How many runs come first." in shown and "3" in shown, shown
-    bad = click.testing.CliRunner().invoke(app, [*line, "--warmups", "0"])
-    assert str(bad.exception) == f"--warmups: {SAID.replace('0', repr('0'), 1)}", bad
+    assert "--warm-ups N" in shown and "How many runs come first." in shown and "3" in shown, shown
+    bad = click.testing.CliRunner().invoke(app, [*line, "--warm-ups", "0"])
+    assert str(bad.exception) == f"--warm-ups: {SAID.replace('0', repr('0'), 1)}", bad
+    for words in ("--take-care / --no-take-care", "Look twice.", "[default: yes]"):
+        assert words in shown, shown
+
+def told(*flags):
+    command = app.commands["validate"].commands["export"]
+    return command.make_context("export", ["d", "--model", "m", *flags]).params["take_care"]
+
+assert [told(), told("--take-care"), told("--no-take-care")] == [True, True, False]
+assert reflex.check(Twice(), Twice(), inputs=inputs, take_care=False).passed
+assert reflex.parity(take_care=False)[1].kwargs == {"take_care": False}
+with pytest.raises(SettingsError, match="^take_care: None is neither yes nor no"):
+    reflex.check(Twice(), Twice(), inputs=inputs, take_care=None)
 
 import torch
 from exporters import export
@@ -195,15 +208,19 @@ from exporters import export
 class Double(torch.nn.Module):
     def forward(self, x): return {"y": x * 2}
 
-assert export(Double(), "made", inputs=inputs, warmups=2).result.passed
-refused(lambda: export(Double(), "not", inputs=inputs, warmups=0), "warmups")
+assert export(Double(), "made", inputs=inputs, warm_ups=2).result.passed
+refused(lambda: export(Double(), "not", inputs=inputs, warm_ups=0), "warm_ups")
 """
 IN_A_TEST = """
 from twice import Twice, inputs
 
-def test_call(parity): parity.check(Twice(), Twice(), inputs=inputs, warmups=2)
+def test_call(parity): parity.check(Twice(), Twice(), inputs=inputs, warm_ups=2)
 
-def test_bad_call(parity): parity.check(Twice(), Twice(), inputs=inputs, warmups=0)
+def test_bad_call(parity): parity.check(Twice(), Twice(), inputs=inputs, warm_ups=0)
+
+def test_switch(parity):
+    from pytest_reflex.settings import call
+    print("careful:", parity._resolve(call({})).take_care)
 """
 
 
@@ -232,15 +249,26 @@ def test_a_setting_is_declared_in_one_place(tmp_path: Path, python: list[str]) -
     told = said("ways_in.py", str(tmp_path))
     assert told.endswith("exit 0"), told
     pytest_ = ("-m", "pytest", "-p", "no:cacheprovider", "test_in.py")
-    assert ", trajectory=None, warmups=3): a test that" in said(*pytest_, "--markers")
+    assert ", trajectory=None, warm_ups=3, take_care=True): a test that" in said(*pytest_, "--markers")
     helped = " ".join(said(*pytest_, "--help").split())
-    assert "--reflex-warmups=N how many runs come first (default 3)" in helped
-    assert "reflex_warmups (" in helped
-    assert f"--reflex-warmups: '0' {NOT_FIXTURES}" in said(*pytest_, "--reflex-warmups", "0")
-    assert f"reflex_warmups (ini file): 'x' {NOT_FIXTURES}" in said(*pytest_, "-o", "reflex_warmups=x")
-    ran = said(*pytest_, "--reflex-warmups", "4")
-    assert f"parity.check(warmups=...): 0 {NOT_FIXTURES}" in ran
-    assert "1 failed, 1 passed" in ran
+    assert "--reflex-warm-ups=N how many runs come first (default 3)" in helped
+    assert "reflex_warm_ups (" in helped
+    assert f"--reflex-warm-ups: '0' {NOT_FIXTURES}" in said(*pytest_, "--reflex-warm-ups", "0")
+    assert f"reflex_warm_ups (ini file): 'x' {NOT_FIXTURES}" in said(*pytest_, "-o", "reflex_warm_ups=x")
+    ran = said(*pytest_, "--reflex-warm-ups", "4")
+    assert f"parity.check(warm_ups=...): 0 {NOT_FIXTURES}" in ran
+    assert "1 failed, 2 passed" in ran
+    assert "--reflex-take-care look twice (default yes)" in helped
+    assert "--reflex-no-take-care the opposite of --reflex-take-care" in helped
+    care = (*pytest_, "-k", "switch", "-rP")
+    for flags, careful in (
+        ((), True),
+        (("--reflex-no-take-care",), False),
+        (("-o", "reflex_take_care=no"), False),
+        (("-o", "reflex_take_care=no", "--reflex-take-care"), True),
+        (("-o", "reflex_take_care=yes", "--reflex-no-take-care"), False),
+    ):
+        assert f"careful: {careful}" in said(*care, *flags)
 
 
 def test_the_first_source_that_gives_a_value_wins() -> None:
@@ -275,7 +303,7 @@ def test_bad_markers() -> None:
     with pytest.raises(SettingsError) as caught:
         settings.marker({"treshold": 1}, (), "test_a.py::test_b[{x}]")
     assert str(caught.value) == (
-        "parity marker on test_a.py::test_b[{x}]: unknown keyword 'treshold'; "
+        "parity marker on test_a.py::test_b[{x}]: unknown keyword 'treshold' (did you mean 'threshold'?); "
         "the keywords are threshold, fixtures, seed, provider, floor, infinities, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
@@ -293,16 +321,10 @@ def test_bad_markers() -> None:
     )
 
 
-def test_the_decorator_checks_where_it_is_written() -> None:
-    for wrong, said in (
-        (lambda: reflex.parity(treshold=1), "unknown keyword 'treshold'"),
-        (lambda: reflex.parity(1e-5), "1e-05 has no keyword"),
-        (lambda: reflex.parity(threshold=-1), "-1 is not a threshold"),
-        (lambda: reflex.parity(fixtures=0), "0 is not a number of fixtures"),
-        (lambda: reflex.parity(provider="gpu"), "'gpu' is not an execution provider"),
-    ):
-        with pytest.raises(SettingsError, match=said):
-            wrong()
+def test_the_decorator_leaves_what_is_wrong_to_the_test_that_it_marks() -> None:
+    marks = reflex.parity(1e-5, treshold=1)
+    with pytest.raises(SettingsError, match=r"1e-05 has no keyword"):
+        settings.marker(marks[1].kwargs, marks[1].args)
 
 
 def test_the_decorator_marks_and_brings_the_fixture() -> None:

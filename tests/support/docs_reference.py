@@ -37,7 +37,7 @@ def commands_page() -> str:
             ("option", "ini", "meaning"),
             [
                 (
-                    f"`{' '.join(filter(None, (f'--reflex-{name}', s.metavar)))}`",
+                    f"`{' '.join(filter(None, (', '.join(s.flags(name, '--reflex-')), s.metavar)))}`",
                     f"`reflex_{name}`",
                     s.help_with_default,
                 )
@@ -57,7 +57,7 @@ def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Comman
 
 
 def _option(option: click.Option) -> tuple[str, str, str]:
-    names = ", ".join(option.opts)
+    names = ", ".join((*option.opts, *option.secondary_opts))
     number = isinstance(option.type, click.IntRange) and option.metavar is None
     shown = "N" if number else option.make_metavar(click.Context(click.Command("x")))
     metavar = "" if option.is_flag else f" {shown}"

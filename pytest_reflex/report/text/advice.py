@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
 from pytest_reflex.verdict.divergence import Location
 from pytest_reflex.verdict.results import Answer, RunResult
+
+# So much of an output, where the error is concentrated, is little of it; so much of what it is, is small.
+FEW: Final = 0.05
+SMALL: Final = 1e-2
 
 _ADVICE: Final = MappingProxyType(
     {
@@ -19,8 +25,6 @@ _ADVICE: Final = MappingProxyType(
         "is masked, or an overflow in half precision.",
         "exact": "integers and booleans must be equal, so look for an argmax or a rounding whose input "
         "differs in the last bits, or a token id or mask that was built otherwise.",
-        "threshold": "every fixture fails, so look at what all of them pass through: the weights, the number "
-        "of steps and their times, an attention mask, constants that should be float64.",
         "intact": "export the bundle again, or find out who changed its files: what was proven is not what "
         "is there.",
         "compared": "give the check fixtures, inputs and outputs to compare; what was not compared is never "
@@ -47,23 +51,73 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
     if any(answer.gate == "intact" and not answer.passed for answer in result.answers):
         return _ADVICE["intact"]
     if result.located is not None and result.located.place is not None:
-        return _located(result.located.place)
+        return _located(result, result.located.place)
+    if refusal.gate == "threshold":
+        return _beyond(result)
+    return _ADVICE.get(
+        refusal.gate, "run the check again with --reflex-report DIR and read every figure there."
+    )
+
+
+def _beyond(result: RunResult) -> str:
+    """What an error looks like, by how much of the worst output it takes and how large it is there."""
+    if result.word == "rounding":
+        return (
+            "it is rounding, and no bug: the threshold asks for more than float32 gives here. Say it in "
+            "units of PyTorch's own error, threshold='2x floor'."
+        )
+    worst = result.worst_fixture
+    output = worst.worst if worst is not None else None
+    d = output.difference if output is not None else None
+    few = max(1, FEW * d.elements) if d is not None else 0
+    # How many elements of the largest error would have the same sum.
+    if (
+        d is not None
+        and output is not None
+        and d.elements > 1
+        and d.mean_abs_diff * d.elements < few * d.max_abs_diff
+    ):
+        at = list(d.worst_index)
+        return (
+            f"little of {output.name} is wrong, {at} most: look at what writes that place alone, such as an "
+            "index, a slice, a clamp, one joint's scale; what all elements pass through is right."
+        )
     passing = [fixture.fixture_idx for fixture in result.fixtures if fixture.passed]
-    if refusal.gate == "threshold" and passing:
+    if passing:
         failing = next(fixture.fixture_idx for fixture in result.fixtures if not fixture.passed)
         return (
             f"compare the inputs of fixture {failing}, which fails, with those of fixture {passing[0]}, "
             "which passes: a masked camera, a short prompt or a state at its limits is where masks and "
             "padding go wrong."
         )
-    return _ADVICE.get(
-        refusal.gate, "run the check again with --reflex-report DIR and read every figure there."
-    )
-
-
-def _located(place: Location) -> str:
-    where = f"{place.source} and " if place.source else ""
+    if d is not None and output is not None and d.scale and d.max_abs_diff < SMALL * d.scale:
+        share = f"{d.max_abs_diff / d.scale:.0e} of what {output.name} is"
+        return (
+            f"every fixture fails, by {share}: look at constants and times that should be float64, an "
+            "epsilon, an approximated activation, a cast to half precision; floor=True or --floor says "
+            "whether it is rounding."
+        )
     return (
-        f"look at {where}the graph's node {place.node}; reflex locate DIR --model MODEL --repro OUT writes "
-        "the smallest graph that shows it, with a script that needs onnxruntime and numpy alone."
+        "every fixture fails, by much, so look at what all of them pass through: the weights, the number of "
+        "steps and their times, an attention mask, a normalisation."
     )
+
+
+def _located(result: RunResult, place: Location) -> str:
+    where = f"{place.source} and " if place.source else ""
+    again = shlex.join(["reflex", "locate", *_named(result), "--repro", "repro"])
+    return (
+        f"look at {where}the graph's node {place.node}; {again} writes the smallest graph that shows it, "
+        "with a script that needs onnxruntime and numpy alone."
+    )
+
+
+def _named(result: RunResult) -> tuple[str, str, str]:
+    """The bundle and the model, as a command line names them; what is not known is in capitals."""
+    bundle = result.candidate.get("path") if result.candidate.get("kind") == "bundle" else None
+    name = str(result.reference.get("name", ""))
+    source = result.candidate.get("source")
+    held = source.get("checkpoint") if isinstance(source, Mapping) else None
+    # As --model had it: a path, a hub id or file.py:name; else what the bundle says that it was made from.
+    model = name if "/" in name or ":" in name else held
+    return str(bundle or "DIR"), "--model", str(model or "MODEL")

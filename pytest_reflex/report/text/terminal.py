@@ -34,9 +34,23 @@ def figure(value: float | None, threshold: float | None = None) -> str:
 
 
 def bound(threshold: float) -> str:
-    """A threshold for people, ``1.0e-05``; exact when two digits do not hold it."""
+    """A threshold for people, ``1.0e-05``; four digits when two do not hold it."""
     text = f"{threshold:.1e}"
-    return text if float(text) == threshold else repr(float(threshold))
+    return text if float(text) == threshold or not math.isfinite(threshold) else f"{threshold:.3e}"
+
+
+def told_apart(value: float, threshold: float) -> tuple[str, str]:
+    """A figure beside its threshold, with as many digits as show which of them is larger, and no more."""
+    if not (math.isfinite(value) and math.isfinite(threshold)):
+        return figure(value), bound(threshold)
+    limit = bound(threshold)
+    for digits in range(3, 9):
+        seen = f"{value:.{digits}e}"
+        limit = limit if float(limit) == threshold else f"{threshold:.{digits}e}"
+        if (float(seen) < float(limit)) == (value < threshold):
+            return seen, limit
+    # They are one to nine digits.
+    return f"{value:.3e}", f"{threshold:.3e}"
 
 
 def cosine(value: float | None) -> str:
@@ -58,8 +72,8 @@ def headline(result: RunResult) -> str:
     count = len(result.fixtures)
     worst = _worst(result.fixtures)
     if result.passed and worst is not None:
-        seen = figure(worst[2], result.threshold)
-        return _line(f"parity PASS: max_abs_diff {seen} is below {bound(result.threshold)} ({_count(count)})")
+        seen, limit = told_apart(worst[2], result.threshold)
+        return _line(f"parity PASS: max_abs_diff {seen} is below {limit} ({_count(count)})")
     failing = [f for f in result.fixtures if not f.passed]
     idx, answer = first_refusal(result)
     if idx is None:
@@ -70,8 +84,9 @@ def headline(result: RunResult) -> str:
         return _line(f"parity FAIL: fixture {idx}, {answer.gate}: {answer.said} ({how_many})")
     fixture, output, diff = worst
     where = element(output.name, output.difference.worst_index) if output.difference else output.name
+    seen, limit = told_apart(diff, output.bound or result.threshold)
     return _line(
-        f"parity FAIL: max_abs_diff {figure(diff, result.threshold)} is not below {bound(result.threshold)} "
+        f"parity FAIL: max_abs_diff {seen} is not below {limit} "
         f"({how_many}; worst: fixture {fixture.fixture_idx}, {where})"
     )
 

@@ -116,7 +116,7 @@ def test_options_that_say_less_than_the_inputs_are_doubted(policy: Arm, arm: Pat
         "the bundle's options {'height': 2} are none of arm's"
     )
     told(tmp_path / "short", options={"horizon": "2"})
-    with pytest.raises(BundleError, match=r"its options are .* expected whole numbers"):
+    with pytest.raises(BundleError, match=r"options\.horizon is '2', expected a whole number, or null"):
         open_bundle(tmp_path / "short")
 
 
@@ -131,7 +131,7 @@ def test_a_schedule_and_names_of_a_loop_are_doubted(policy: Arm, arm: Path) -> N
     told(arm, loop={**loop, "noise": "joints"})
     assert "noise 'joints' and the policy's 'noise'" in doubts(policy, arm)[0]
     told(arm, loop={**loop, "noise": "nothing"})
-    with pytest.raises(BundleError, match="its loop starts from 'nothing', which is none of its inputs"):
+    with pytest.raises(BundleError, match=r"loop\.noise is 'nothing', expected one of its inputs"):
         open_bundle(arm)
 
 
@@ -255,6 +255,42 @@ def test_a_flow_whose_manifest_says_that_it_has_no_loop_is_asked_its_own_way(
     assert [d.refusal for d in result.doubts] == [
         "the bundle has no loop, and the policy one of 3 steps; export it again"
     ]
+
+
+def test_a_plain_file_leaves_it_to_the_policy_how_it_is_asked(policy: Arm, tmp_path: Path) -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.arm = policy
+
+        def forward(self, joints: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"actions": self.arm.act(joints, noise, 3)}
+
+        def select_action(self, joints: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+            return self(joints, noise)
+
+    export(Halved(policy).eval(), tmp_path / "b", inputs=INPUTS, verify=False)
+    plain = tmp_path / "b" / "model.onnx"
+    for right in (Halved, ArmFlow):
+        flow = right(policy).eval()
+        flow.steps = 3
+        assert check(flow, plain, inputs=INPUTS, strict=True).passed
+    for wrong in (Otherwise, Chunked):
+        assert not check(wrong(policy).eval(), plain, inputs=INPUTS).passed
+    with pytest.raises(RunnerError, match=r"Queued has its own select_action, .* give a TorchRunner"):
+        check(Queued(policy).eval(), plain, inputs=INPUTS)
+    (doubt,) = check(Around(Halved(policy), 3).eval(), plain, inputs=INPUTS).doubts
+    assert "a sample_actions of its own" in doubt.said
+    # What is no flow is its forward, unless somebody says otherwise.
+    whole = Whole().eval()
+    (doubt,) = check(whole, plain, inputs=INPUTS).doubts
+    assert doubt.said == (
+        "Whole was asked by its forward and has a select_action too, and the candidate does not say which "
+        "it was made from; give TorchRunner(policy) for the first, TorchRunner(policy, "
+        "policy.select_action) for the other"
+    )
+    for said in (TorchRunner(whole), TorchRunner(whole, whole.select_action)):
+        assert check(said, plain, inputs=INPUTS, strict=True).passed
 
 
 def test_what_has_no_way_of_its_own_is_asked_as_it_was() -> None:

@@ -239,8 +239,9 @@ class OwnWrapped(Counter):
     """Another, whose bundle reads what the policy that it is given does not."""
 
     def __call__(self, reference: Any, out_dir: Any, **options: Any) -> Export:
-        wrapped = TorchRunner(reference, lambda y: reference(x=y))
-        return super().__call__(wrapped, out_dir, inputs=[InputSpec("y", (1, 4))], fixtures=1)
+        wrapped = TorchRunner(reference, lambda y, z: reference(x=y + z))
+        inputs = [InputSpec("y", (1, 4)), InputSpec("z", (1, 4))]
+        return super().__call__(wrapped, out_dir, inputs=inputs, fixtures=1)
 
 
 GLOBAL_CHANGES: dict[type[nn.Module], Callable[[pytest.MonkeyPatch], None]] = {
@@ -270,12 +271,12 @@ def test_a_reference_that_cannot_be_asked_is_exported_each_time(tmp_path: Path) 
     for _ in range(2):
         exporters.cached(own, Base(), cache=tmp_path)
     assert own.calls == 2
-    with pytest.raises(RunnerError, match=r"Base failed on inputs y"):
-        exporters.cached(exporters.export, Base(), cache=tmp_path, inputs=[InputSpec("y", (1, 4))])
+    with pytest.raises(RunnerError, match=r"Base failed on inputs x"):
+        exporters.cached(exporters.export, Base(), cache=tmp_path, inputs=[InputSpec("x", (1, 5))])
 
 
 def test_a_runner_is_left_open_where_it_was_and_closed_where_it_was_not() -> None:
-    runner = TorchRunner(Base)
+    runner = TorchRunner(lambda: Base())
     runner.open()
     once._answers(exporters.export, runner, {"inputs": INPUTS})
     assert runner.model is not None

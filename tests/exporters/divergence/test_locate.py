@@ -30,11 +30,13 @@ from exporters.divergence import Search, write_reproduction
 from exporters.divergence.interpreter import Key, Step
 from exporters.divergence.local_error import _beyond, apart, judge_local, spacing
 from pytest_reflex import ReflexError, check
+from pytest_reflex.inputs import InputSpec
 from pytest_reflex.judge.diagnose import diagnosed
 from pytest_reflex.report import html
 from pytest_reflex.report.json import document, schema
 from pytest_reflex.report.json.results import result_from_json, result_to_json
 from pytest_reflex.report.markdown import markdown
+from pytest_reflex.report.text.divergence import divergence_text
 from pytest_reflex.report.text.terminal import failure_message
 from pytest_reflex.verdict.gates import THRESHOLD
 
@@ -185,7 +187,7 @@ FAULTS: dict[str, tuple[Plant, str, int | None]] = {
     "a norm's epsilon": (epsilon, "layers.2.norm_2", 3),
     "one head's permutation": (one_head, "layers.1.attention", 0),
     "a mask dropped": (mask, "layers.0.attention", 5),
-    "the time embedding in float32": (narrow_time, "the policy itself", 0),
+    "the time embedding in float32": (narrow_time, "Toy.velocity", 0),
     "one weight row": (weight_row, "layers.3.up", 0),
     "step 7 only": (step_seven, "out", 7),
     "a float16 cast in one block": (half_block, "layers.2", 4),
@@ -204,8 +206,8 @@ def test_the_planted_module_and_step_are_named_first(
     assert found.place.where in found.said
     assert found.place.error > 0
     assert found.place.reference != found.place.candidate
-    # torch writes no line for what the policy itself does outside of any submodule of its own.
-    assert found.place.source.startswith("toy_transformer.py:") == ("." in module)
+    # Also where the policy computes outside of any submodule of its own.
+    assert found.place.source.startswith("toy_transformer.py:")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -294,7 +296,7 @@ def test_what_was_traced_is_not_the_policy(toy: Toy, tmp_path: Path) -> None:
     bundle = exporters.export(toy, tmp_path / "b", inputs=toy_transformer.inputs(), verify=False)
     upstream = Upstream().eval()
     runner = TorchRunner(toy, lambda **named: upstream(**named))
-    found = locate(bundle, runner)
+    found = locate(runner, bundle)
     assert found.cause == "split"
     assert found.said.startswith("layers.2, call 1, is given other inputs: ")
 
@@ -305,7 +307,7 @@ def test_what_is_not_finite_on_both_sides_is_the_reference_s_and_no_rounding(tmp
             return {"y": torch.log(prompt)}
 
     made = exporters.export(Log().eval(), tmp_path / "b", inputs=toy_transformer.inputs()[:1], verify=False)
-    found = locate(made, Log().eval())
+    found = locate(Log().eval(), made)
     assert (found.cause, found.place) == ("reference", None)
     assert re.match(
         r"the reference itself gives nan at \[.*\] \(\d+ of \d+ elements are not finite\)", found.said
@@ -329,8 +331,8 @@ def test_an_optimizer_that_changes_results_is_named(tmp_path: Path) -> None:
     option = {"optimization.enable_cast_chain_elimination": "1"}
     session = {"optimization": "all", "config": option}
     bundle = Bundle(clean.path, {**clean.manifest, "session": session})
-    assert locate(clean, model).cause == "rounding"
-    found = locate(bundle, model)
+    assert locate(model, clean).cause == "rounding"
+    found = locate(model, bundle)
     assert found.cause == "runtime"
     assert "CastChainElimination" in found.said
 
@@ -393,7 +395,7 @@ def test_a_failing_check_names_the_place_in_its_first_lines(
     lines = failure_message(result).splitlines()
     assert lines[0].startswith("parity FAIL: max_abs_diff")
     assert lines[1].startswith("Floor: bug: ")
-    assert lines[2].startswith("Where: bug: step 7, out: Add is 1.0e-03 off by itself")
+    assert re.match(r"Where: bug: step 7, out \(toy_transformer.py:\d+\): Add is 1.0e-03 off by", lines[2])
     assert len(lines) <= 60
     assert max(map(len, lines[3:])) <= 100
     # The page and the summary say the same, from the document alone.
@@ -402,7 +404,7 @@ def test_a_failing_check_names_the_place_in_its_first_lines(
     for said in (lines[1][:10], lines[2].partition(" (")[0], "first wrong here", "Distance from float64"):
         assert said in text
     told = markdown(made)
-    assert "Where: bug: step 7, out: Add" in told
+    assert "Where: bug: step 7, out (toy" in told
     assert "| module | worst step | propagated | local |" in told
     # What cannot be done in time is said, and the verdict stays what it was.
     hurried = diagnosed(plain, toy, bundle, seconds=1e-3)
@@ -414,7 +416,7 @@ def test_a_failing_check_names_the_place_in_its_first_lines(
 def test_a_recording_cannot_be_walked_through(bundles: dict[str, Bundle]) -> None:
     bundle = bundles["unrolled"]
     with pytest.raises(ReflexError, match="no PyTorch policy"):
-        locate(bundle, bundle.recording())
+        locate(bundle.recording(), bundle)
 
 
 PRODUCTS = {
@@ -452,3 +454,43 @@ def test_the_suspicious_rows_alone_give_the_verdict_of_all(target: Any, operands
                 assert ours.rounding == whole.rounding
             verdicts.append(whole.wrong)
     assert set(verdicts) == {True, False}
+
+
+class Plain(torch.nn.Module):
+    """No flow; what it adds is computed outside of any submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) + 0.5
+
+
+def test_what_a_plain_module_computes_itself_is_named_by_its_class_and_line(tmp_path: Path) -> None:
+    module = Plain().eval()
+    bundle = exporters.export(module, tmp_path / "plain", inputs=[InputSpec("x", (1, 4))], verify=False)
+
+    def more(model: ir.Model) -> None:
+        (node,) = [n for n in model.graph if "0.5" in str(n) or n.name == "node_add"]
+        half = next(v for v in node.inputs if v is not None and v.const_value is not None)
+        half.const_value = ir.tensor(np.float32(0.75))
+
+    model = ir.load(bundle.path / "model.onnx")
+    more(model)
+    found = bundle.locate(module, models={"model": model})
+    line = Plain.forward.__code__.co_firstlineno + 1
+    assert found.place is not None
+    assert found.place.where == f"Plain (test_locate.py:{line})"
+    assert "owner" not in divergence_text(found)
+
+
+def test_the_reference_comes_first_as_in_check(tmp_path: Path) -> None:
+    module = Plain().eval()
+    bundle = exporters.export(module, tmp_path / "plain", inputs=[InputSpec("x", (1, 4))], verify=False)
+    with pytest.raises(ReflexError) as refused:
+        locate(bundle, module)  # type: ignore[arg-type]
+    assert str(refused.value) == (
+        "the bundle is a Plain; they are turned round; give locate(reference, bundle), in check's order"
+    )

@@ -21,7 +21,7 @@ from exporters.flow.loop_states import watched_states, with_states
 from exporters.flow.policy import flow_states
 from exporters.flow.schedule import LAYOUTS, Layout
 from pytest_reflex import check
-from pytest_reflex.errors import ParityError, RunnerError
+from pytest_reflex.errors import BundleError, ParityError, RunnerError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners.float64 import lifted
 from pytest_reflex.verdict import STRICT_THRESHOLD, THRESHOLD
@@ -102,10 +102,14 @@ def test_a_flow_that_is_its_own_reference_takes_as_many_steps_as_its_export(tmp_
         assert again.passed, str(again)
         # What the manifest alone says, and the policy does not, is said.
         assert [doubt.refusal for doubt in again.doubts] == [
-            "the bundle takes 5 steps and the policy itself 3; where that is meant, say so: "
-            "set the policy's steps"
+            "the bundle takes 5 steps and the policy itself 3; where that is meant, set the policy's steps, "
+            "on the command line --steps 5"
         ]
         assert not check(made.reference_runner(reference), open_bundle(tmp_path / "five"), strict=True).passed
+        meant = made.reference_runner(reference, steps=5)
+        assert check(meant, open_bundle(tmp_path / "five"), strict=True).passed
+        with pytest.raises(BundleError, match="the bundle takes 5 steps and 3 were asked for; export one"):
+            made.reference_runner(reference, steps=3)
     assert policy().steps == 3
 
 

@@ -149,7 +149,7 @@ def test_an_untraceable_module_is_named_with_its_reason() -> None:
             return {"y": x if x.sum() > 0 else -x}
 
     module = Branching()
-    with pytest.raises(TracingError, match=r"torch\.export could not trace Branching: GuardOnDataDependent"):
+    with pytest.raises(TracingError, match=r"torch\.export could not trace Branching: what it does next"):
         trace(module, module.forward, {"x": torch.rand(3)})
 
 
@@ -226,3 +226,59 @@ def test_garbage_is_collected_again_after_a_trace(before: bool) -> None:
     finally:
         gc.enable()
     assert seen == [False, False]
+
+
+def masked(mask: torch.Tensor) -> np.ndarray:
+    """Attention, the whole of what is returned, under a mask that hides every key of some queries."""
+
+    class Attention(nn.Module):
+        def forward(self, q: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"y": nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)}
+
+    q, module = torch.randn(1, 1, 3, 4, generator=torch.Generator().manual_seed(0)), Attention()
+    expected = module(q, mask)["y"].numpy()
+    assert (expected[0, 0, 1] == 0).all()
+    found = run(trace(module, module.forward, {"q": q, "mask": mask}), q=q, mask=mask)["y"]
+    assert ulps(found, expected, dtype=np.float32) <= 4
+    return found
+
+
+def test_a_query_that_may_look_at_no_key_gives_zeros_under_either_mask() -> None:
+    keep = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])[None, None]
+    added = torch.zeros(keep.shape).masked_fill(~keep, float("-inf"))
+    assert np.array_equal(masked(keep)[0, 0, 1], masked(added)[0, 0, 1])
+
+
+def test_an_output_may_be_called_like_a_value_or_a_weight_inside() -> None:
+    class Clashing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            linear = self.layer(x)
+            relu = linear.relu()
+            return {
+                "linear": relu,
+                "relu": linear,
+                "add": relu + linear,
+                "layer.weight": relu - 1,
+                "val_0": x,
+            }
+
+    module, x = Clashing().eval(), torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = {name: value.numpy() for name, value in module(x).items()}
+    found = run(trace(module, module.forward, {"x": x}), x=x)
+    assert list(found) == list(expected)
+    assert all(ulps(found[name], expected[name], dtype=np.float32) <= 4 for name in expected)
+
+
+def test_a_constant_and_an_input_may_be_outputs() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"scale": torch.arange(4.0).exp(), "same": x, "double": x * 2}
+
+    module, x = Constant(), torch.randn(2, 4)
+    found = run(trace(module, module.forward, {"x": x}), x=x)
+    assert all(np.array_equal(found[name], value.numpy()) for name, value in module(x).items())

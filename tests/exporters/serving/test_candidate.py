@@ -11,7 +11,7 @@ import pytest
 from websockets.sync.server import serve
 
 from exporters.serving.candidate import open_served
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import BundleError, RunnerError
 from pytest_reflex.inputs import Gaussian, InputSpec
 from pytest_reflex.judge.sides import Candidate
 from pytest_reflex.runners import TorchRunner, wire
@@ -47,6 +47,8 @@ def test_it_is_a_candidate_that_keeps_its_key_to_itself() -> None:
     assert "s3cret" not in repr(served)
     reference = served.reference_runner(lambda: None)
     assert isinstance(reference, TorchRunner)
+    with pytest.raises(BundleError, match="the bundle has no steps and 4 were asked for"):
+        served.reference_runner(lambda: None, 4)
 
 
 def test_a_server_started_anew_with_another_bundle_is_noticed() -> None:

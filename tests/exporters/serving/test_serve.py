@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -253,6 +252,7 @@ from exporters.serving.server import Server, bound
 class Slow:
     name, metadata = "slow", {}
     def answer(self, message, prev_total_ms=None):
+        print("in flight", flush=True)
         time.sleep(0.6)
         return message
 say = lambda line: print(line, flush=True)
@@ -268,7 +268,8 @@ def test_what_is_in_flight_is_answered_before_it_stops(number: int) -> None:
         client(running.url) as idle,
     ):
         busy.send(b"in flight")
-        time.sleep(0.2)
+        assert running.process.stdout is not None
+        assert running.process.stdout.readline() == "in flight\n"
         running.process.send_signal(number)
         with pytest.raises(ConnectionClosed) as closed:
             idle.recv(timeout=30)

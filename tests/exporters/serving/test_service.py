@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,13 @@ def answered(service: Service, message: object) -> Any:
 
 def test_it_answers_with_the_policy_s_own_bits_and_the_time_it_took(policy: Policy) -> None:
     observation = make_fixture(INPUTS, 7, 1)
+    begin = time.perf_counter()
     reply = wire.decode(Service(policy).answer(wire.encode(observation), 12.5))
+    whole_ms = 1000 * (time.perf_counter() - begin)
     assert list(reply) == ["actions", "server_timing"]
     assert same_bits(reply["actions"], policy.infer(observation)["actions"])
     assert reply["server_timing"]["prev_total_ms"] == 12.5
-    assert 0 < reply["server_timing"]["infer_ms"] < 10_000
+    assert 0 < reply["server_timing"]["infer_ms"] <= whole_ms
 
 
 def test_without_noise_it_draws_its_own(policy: Policy) -> None:

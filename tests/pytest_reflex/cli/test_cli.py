@@ -272,7 +272,15 @@ NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5"
 
 MISTAKES = {
     "unknown command": (["judge"], "no such command 'judge'; see `reflex -h`"),
-    "unknown option": ([*VALIDATE, "--fast"], "no such option '--fast'; see `reflex validate export -h`"),
+    "near option": (
+        [*VALIDATE, "--treshold"],
+        "no such option '--treshold' (did you mean '--threshold'?); see `reflex validate export -h`",
+    ),
+    "option of others": (
+        [*VALIDATE, "--atol"],
+        "no such option '--atol' (did you mean '--threshold'?); see `reflex validate export -h`",
+    ),
+    "unknown option": ([*VALIDATE, "--hurry"], "no such option '--hurry'; see `reflex validate export -h`"),
     "no model": (VALIDATE[:3], "missing option '--model'; see `reflex validate export -h`"),
     "no bundle named": (VALIDATE[:2], "missing argument 'DIR'; see `reflex validate export -h`"),
     **{
@@ -495,8 +503,7 @@ def test_export_replaces_nothing_but_a_bundle(
     [
         (
             "{file}",
-            "--model is '{file}', and this bundle was made from a plain module; "
-            "give module:name or file.py:name",
+            "--model is '{file}', a Python file; say what in it: {file}:NAME",
         ),
         ("{file}:arm", "--model is '{file}:arm', and {file} has no 'arm'"),
         ("none.py:policy", "--model is 'none.py:policy', and there is no file none.py"),
@@ -554,7 +561,7 @@ def test_help_is_no_error(flag: str, reflex: Reflex) -> None:
 
 @pytest.mark.parametrize(
     ("group", "names"),
-    [([], ["export", "locate", "report", "serve", "validate"]), (["validate"], ["export", "serve"])],
+    [([], ["export", "locate", "report", "serve", "validate"]), (["validate"], ["export", "onnx", "serve"])],
 )
 def test_no_command_is_an_error_that_shows_the_commands(
     group: list[str], names: list[str], reflex: Reflex
@@ -567,10 +574,10 @@ def test_no_command_is_an_error_that_shows_the_commands(
 
 
 def test_a_recording_takes_no_fixtures_of_anyone_elses(bundle: Path, here: Callable[..., Ran]) -> None:
-    for option in ("--fixtures", "--seed"):
+    for option, own in (("--fixtures", "fixtures"), ("--seed", "fixtures"), ("--steps", "steps")):
         refused(
             here("validate", "export", bundle, "--model", bundle / "fixtures.safetensors", option, "2"),
-            f"{option} was given, and a recording brings its own fixtures; see `reflex validate export -h`",
+            f"{option} was given, and a recording brings its own {own}; see `reflex validate export -h`",
         )
 
 

@@ -228,6 +228,58 @@ def test_a_bundle_brings_its_inputs_its_runner_and_the_way_to_call_its_model():
     assert (result.name, result.seed, len(result.fixtures)) == ("bundle", 7, 2)
 
 
+def test_fixtures_that_are_alike_count_as_one_and_that_is_said():
+    one, other = (make_fixture(SPECS, 0, idx) for idx in (0, 3))
+    result = check(Policy(), candidate(), inputs=[one, one, other])
+    assert result.passed
+    assert result.notes[0] == "3 fixtures were given and 2 differ; those alike count as one"
+    assert not any("differ" in note for note in check(Policy(), candidate(), inputs=[one, other]).notes)
+    with pytest.raises(SettingsError, match="fixtures"):
+        check(Policy(), candidate(), inputs=[one] * 5, strict=True)
+
+
+def test_a_threshold_in_floors_is_one_for_outputs_of_floats_alone():
+    class Counted(nn.Module):
+        def forward(self, x):
+            return {"y": torch.sin(3 * x), "positive": (x > 0).sum(1), "any": (x > 0).any(1)}
+
+    class Bare(nn.Module):
+        def forward(self, x):
+            return {"positive": (x > 0).sum(1)}
+
+    result = check(TorchRunner(Counted()), TorchRunner(Counted()), inputs=SPECS[:1], threshold="4x floor")
+    assert result.passed
+    bounds = [[o.bound for o in fixture.outputs] for fixture in result.fixtures]
+    assert [more for _, *more in bounds] == [[None, None]] * 5
+    assert result.threshold == max(bound for bound, *_ in bounds) > 0
+    bare = check(TorchRunner(Bare()), TorchRunner(Bare()), inputs=SPECS[:1], threshold="4x floor")
+    assert (bare.passed, bare.threshold) == (True, 1e-5)
+
+
+class Doubting(Function):
+    """A reference that knows its candidate's inputs better."""
+
+    def doubts(self, specs):
+        self.asked = list(specs)
+        return [f"{spec.name} is drawn otherwise here" for spec in specs[:1]]
+
+
+def test_a_reference_may_doubt_what_the_candidate_alone_says_of_its_inputs():
+    reference = Doubting(honest, "reference")
+    result = check(reference, Bundle())
+    assert result.passed
+    assert reference.asked == SPECS
+    assert result.notes == ("x is drawn otherwise here",)
+    strict = check(reference, Bundle(), strict=True)
+    assert only_refusal(strict, "reference") == "x is drawn otherwise here"
+    assert strict.notes == (), "what was refused is no note"
+    assert [doubt.said for doubt in strict.doubts] == [*result.notes]
+    # What the caller says is meant, and recorded inputs were not drawn.
+    for inputs in (SPECS, [make_fixture(SPECS, 0, idx) for idx in range(3)]):
+        assert check(reference, Bundle(), inputs=inputs, strict=True).passed
+        assert reference.asked == []
+
+
 def recorded(path, live=("x", "mask"), specs=SPECS):
     fixtures = [make_fixture(specs, 0, idx) for idx in range(4)]
     with TorchRunner(Policy()) as runner:
@@ -281,7 +333,7 @@ def test_a_recording_is_judged_where_torch_cannot_be_imported(tmp_path):
         ({"inputs": [{}]}, InputError, r"inputs\[0\] has \[\]"),
         ({"inputs": [{"x": np.zeros(1)}, {"y": np.zeros(1)}]}, InputError, r"inputs\[1\] has \['y'\]"),
         ({"inputs": [{"x": None}]}, InputError, r"inputs\[0\]\['x'\] is object"),
-        ({"reference": lambda x: x}, ReflexError, "reference is a function"),
+        ({"reference": lambda x: x}, ReflexError, "reference is the function <lambda>"),
         ({"candidate": 3}, ReflexError, "candidate is a int"),
         ({"candidate": "missing.onnx"}, RunnerError, "candidate missing.onnx does not exist"),
         ({"candidate": "."}, ReflexError, r"is a directory; open it with exporters.open_bundle\('.'\)"),

@@ -89,6 +89,25 @@ def test_an_input_that_the_candidate_will_not_have_swapped_is_live_and_noted():
     )
 
 
+def test_an_input_that_the_candidate_never_has_swapped_is_doubted_where_the_reference_takes_it():
+    known = [make_fixture(SPECS, 0, idx)["x"].tobytes() for idx in range(5)]
+
+    def choosy(x, mask):
+        if x.tobytes() not in known:
+            raise RunnerError("that x is not among the stored")
+        return honest(x, mask)
+
+    result = check(Policy(), Function(choosy), inputs=SPECS)
+    assert result.passed
+    note = "input 'x' was not varied alone: the candidate refuses it (that x is not among the stored)"
+    assert result.notes == (f"{note}, and the reference takes it",)
+    strict = check(Policy(), Function(choosy), inputs=SPECS, strict=True)
+    assert only_refusal(strict, "inputs") == f"{note}, and the reference takes it"
+    # Where the policy refuses it too, the two agree.
+    both = check(Function(choosy, "reference"), Function(choosy), inputs=SPECS, strict=True)
+    assert (both.passed, both.notes) == (True, (note,))
+
+
 def test_a_candidate_that_only_knows_the_judged_answers_is_refused():
     known = {}
 
@@ -157,3 +176,35 @@ def test_an_input_that_changes_what_is_no_number_is_live_all_the_same():
     result = check(Function(named, "reference"), Function(named, "candidate"), inputs=SPECS)
     assert {answer.gate for _, answer in result.refusals} >= {"structure"}
     assert result.candidate["live_inputs"] == ["x"]
+
+
+def test_how_far_each_input_moves_each_output_is_kept_of_the_fixture_in_which_it_moves_it_most():
+    def two(x, mask):
+        return {"sum": x.sum(1, keepdims=True), "count": mask.sum(1), "still": np.zeros((1, 1), np.float32)}
+
+    given = [
+        {"x": np.full((1, 8), value, np.float32), "mask": np.arange(8)[None] < count}
+        for value, count in ((1, 2), (3, 2), (9, 5))
+    ]
+    result = check(Function(two, "reference"), Function(two, "candidate"), inputs=given)
+    # Swapped in fixtures 0 and 2: between the two of them and the next one lies what nobody judged.
+    moved = {name: dict(outputs) for name, outputs in result.effects.items()}
+    assert set(moved) == {"x", "mask"}
+    assert moved["x"]["count"] == moved["x"]["still"] == moved["mask"]["sum"] == 0
+    assert moved["x"]["sum"] == 8 * max((3 - 1) / 2, (9 - 1) / 2)
+    assert moved["mask"]["count"] > 0
+
+
+def test_an_input_that_was_refused_once_has_no_figures_of_what_it_moves():
+    given = [{"x": np.full((1, 8), value, np.float32)} for value in (1, 3, 9)]
+
+    def picky(x):
+        if x[0, 0] == 2:  # between the first two
+            raise RunnerError("not that one")
+        return {"y": x * 2}
+
+    twice = Function(lambda x: {"y": x * 2}, "reference")
+    assert check(twice, Function(twice.function, "candidate"), inputs=given).effects["x"]["y"] > 0
+    result = check(twice, Function(picky, "candidate"), inputs=given)
+    assert result.candidate["live_inputs"] == ["x"]
+    assert result.effects == {}

@@ -118,6 +118,25 @@ def test_an_answer_that_is_off_by_less_than_the_threshold_is_a_doubt():
     assert result.notes[0].startswith("the reference is no function of its inputs: fixture 4 asked again")
 
 
+@pytest.mark.parametrize(
+    ("again", "said"),
+    [
+        (lambda y: {"actions": y[:, :4]}, "actions was float32 [1, 8] and then float32 [1, 4]"),
+        (lambda y: {"others": y}, "the outputs were ['actions'] and then ['others']"),
+        (lambda y: {"actions": y.astype(np.float64)}, "actions was float32 [1, 8] and then float64 [1, 8]"),
+    ],
+)
+def test_an_answer_of_another_form_is_refused_however_loose_the_threshold_is(again, said):
+    calls = []
+
+    def unsteady(x, mask):
+        calls.append(x)
+        return honest(x, mask) if len(calls) <= 5 else again(honest(x, mask)["actions"])
+
+    result = check(Function(unsteady, "reference"), candidate(), inputs=SPECS, threshold=1e3)
+    assert f"fixture 4 asked again gave other bits: {said}" in only_refusal(result, "reference")
+
+
 @pytest.mark.parametrize(("draw", "whose"), [(np.random.random, "numpy's"), (random.random, "Python's")])
 def test_whose_random_numbers_were_drawn_is_said(draw, whose):
     def noisy(x, mask):

@@ -124,12 +124,21 @@ class Broken(Loop):
         raise self.changes["error"]
 
 
+class Bare(Loop):
+    """Shows nothing, or one number."""
+
+    def trajectory(self, inputs):
+        return self.changes["shown"]
+
+
 @pytest.mark.parametrize(
     ("candidate", "said"),
     [
         (Loop(steps=3), "the reference takes 4 steps and the candidate 3, so that no step of one is a step"),
         (Other(), "the candidate's steps could not be seen: the run that shows them ends in other bits than"),
         (Broken(error=RunnerError("no onnx here")), "the candidate's steps could not be seen: no onnx here"),
+        (Bare(shown=np.zeros((0, 1, 3, 2))), "the candidate's steps could not be seen: none was shown"),
+        (Bare(shown=3.0), "the candidate's steps could not be seen: none was shown"),
         (Broken(error=KeyError("x")), "the candidate's steps could not be seen: KeyError: 'x'"),
     ],
 )
@@ -155,7 +164,7 @@ def test_a_nan_is_seen_at_the_step_it_comes_from() -> None:
 
 def test_outputs_that_cannot_be_laid_side_by_side_show_nothing() -> None:
     candidate = Loop()
-    candidate.function = lambda noise: {"other": noise}
+    candidate.function = lambda noise: {"other": noise, "more": noise}
     result = check(Loop(), candidate, inputs=SPECS, fixtures=2)
     assert result.unseen == "in no fixture could the outputs be laid side by side"
     assert candidate.shown == 0

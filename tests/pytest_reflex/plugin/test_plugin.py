@@ -200,32 +200,62 @@ def test_a_bad_value_is_a_usage_error(run: Run, args: list[str], said: str) -> N
     assert f"ERROR: {said}" in found.errlines
 
 
+KEYWORDS = "the keywords are threshold, fixtures, seed, provider, floor, infinities, trajectory"
+BAD_MARKERS = {
+    "treshold=1": f"unknown keyword 'treshold' (did you mean 'threshold'?); {KEYWORDS}",
+    "atol=1, wrong=2": f"unknown keywords 'atol' (did you mean 'threshold'?), 'wrong'; {KEYWORDS}",
+    "1e-5": f"1e-05 has no keyword; {KEYWORDS}",
+    "fixtures=0": "fixtures: 0 is not a number of fixtures; give a whole number, 1 or more",
+}
+
+
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
+@pytest.mark.parametrize("by", ["pytest.mark", "reflex"])
+def test_a_bad_marker_fails_its_test_and_no_other_and_all_are_told_of(
+    run: Run, by: str, workers: tuple[str, ...]
+) -> None:
+    source = "".join(
+        f"@{by}.parity({mark})\ndef test_{idx}(parity): judged(parity)\n"
+        for idx, mark in enumerate(BAD_MARKERS)
+    )
+    found = run(source + PASSES, *workers)
+    assert found.ret == 1
+    assert found.parseoutcomes() == {"errors": len(BAD_MARKERS), "passed": 1}
+    for idx, said in enumerate(BAD_MARKERS.values()):
+        assert f"parity marker on test_it.py::test_{idx}: {said}" in found.outlines
+
+
 @pytest.mark.parametrize(
-    ("mark", "said"),
+    ("args", "said"),
     [
         (
-            "treshold=1",
-            "unknown keyword 'treshold'; the keywords are threshold, fixtures, seed, "
-            "provider, floor, infinities, trajectory",
+            ["--reflex-treshold", "1"],
+            "option '--reflex-treshold' (did you mean '--reflex-threshold'?); there are",
         ),
+        (["--reflex-atol=1e-5"], "option '--reflex-atol' (did you mean '--reflex-threshold'?); there are"),
         (
-            "1e-5",
-            "1e-05 has no keyword; the keywords are threshold, fixtures, seed, "
-            "provider, floor, infinities, trajectory",
+            ["-o", "reflex_treshold=1"],
+            "ini value 'reflex_treshold' (did you mean 'reflex_threshold'?); there are",
         ),
-        ("fixtures=0", "fixtures: 0 is not a number of fixtures; give a whole number, 1 or more"),
     ],
 )
-def test_a_bad_marker_is_a_usage_error(run: Run, mark: str, said: str, workers: tuple[str, ...]) -> None:
-    on = "parity marker on test_it.py::test_x"
-    found = run(f"@pytest.mark.parity({mark})\ndef test_x(parity): judged(parity)\n", *workers)
+def test_a_name_that_is_none_is_a_usage_error(run: Run, args: list[str], said: str) -> None:
+    found = run(PASSES, *args)
     assert found.ret == 4
-    assert f"ERROR: {on}: {said}" in found.errlines
+    assert any(line.startswith(f"ERROR: unknown {said} ") for line in found.errlines), found.errlines
+
+
+def test_a_name_that_is_none_is_told_the_nearest_in_a_test(run: Run) -> None:
+    found = run("def test_x(parity): judged(parity, treshold=1)\n")
+    assert found.ret == 1
+    found.stdout.fnmatch_lines(
+        ["E*Parity.check() got an unexpected keyword argument 'treshold' (did you mean 'threshold'?)"]
+    )
 
 
 def test_the_marker_and_the_options_are_documented(run: Run) -> None:
-    run(PASSES, "--markers").stdout.fnmatch_lines(["@pytest.mark.parity(threshold=1e-4, fixtures=5, *"])
+    found = run(PASSES, "--markers")
+    found.stdout.fnmatch_lines(["@pytest.mark.parity(threshold=1e-4, fixtures=5, *provider='cpu'*): *"])
     options = run(PASSES, "--help").stdout.str()
     for name in ("strict", "threshold", "fixtures", "seed", "provider", "report", "json"):
         assert f"--reflex-{name}" in options
@@ -273,16 +303,27 @@ def test_a_report_that_cannot_be_written_fails_the_session(run: Run) -> None:
     found.stderr.fnmatch_lines(["reflex: error: */toys.py/out.json: the report could not be written (*)"])
 
 
+def test_what_went_wrong_is_said_to_a_github_job_without_a_terminal_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    found = run(FAILS, "--reflex-json", "toys.py/out.json", "-p", "no:terminal")
+    assert found.ret == 1
+    said = found.stderr.str().splitlines()
+    assert any(line.startswith("::error") and "parity FAIL: max_abs_diff" in line for line in said)
+    assert any(line.startswith("::error") and "the report could not be written" in line for line in said)
+
+
 def test_the_document_is_written_also_when_nothing_was_compared(run: Run) -> None:
     Path("out.json").write_text("what an earlier run left")
-    assert run("@reflex.parity\ndef test_x(): pass\n", "--reflex-json", "out.json").ret == 0
+    assert run("@reflex.parity\ndef test_x(): pass\n", "--reflex-json", "out.json").ret == 1
     made = written("out.json")
     assert made["passed"] is False
     assert made["not_compared"] == [
         {
             "nodeid": "test_it.py::test_x",
-            "outcome": "passed",
-            "reason": "nothing was compared: the test never called parity.check",
+            "outcome": "failed",
+            "reason": "parity FAIL: nothing was compared: the test never called parity.check",
         }
     ]
 
@@ -331,32 +372,37 @@ def test_last_failed_keyword_and_exitfirst(run: Run) -> None:
 # What must never pass in silence
 
 
-def test_a_parity_test_that_compared_nothing_is_warned_of(run: Run) -> None:
-    found = run("@reflex.parity\ndef test_x(): pass\n")
-    assert found.ret == 0
-    assert (
-        "warning: test_it.py::test_x: nothing was compared: the test never called parity.check"
-        in found.outlines
+NOTHING = "parity FAIL: nothing was compared: the test never called parity.check"
+
+
+@pytest.mark.parametrize("strict", [(), ("--reflex-strict",)], ids=["", "strict"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "@reflex.parity\ndef test_x(): pass\n",
+        "def test_x(parity): pass\n",
+        "@pytest.mark.parity\ndef test_x(): pass\n",
+        "def test_x(request): request.getfixturevalue('parity')\n",
+    ],
+)
+def test_a_parity_test_that_compared_nothing_fails(run: Run, source: str, strict: tuple[str, ...]) -> None:
+    found = run(source + PASSES, *strict)
+    assert found.ret == 1
+    assert found.parseoutcomes() == {"failed": 1, "passed": 1}
+    assert NOTHING in found.outlines
+
+
+def test_a_parity_test_that_compares_in_a_teardown_or_swallows_an_error_is_let_be(run: Run) -> None:
+    source = (
+        "@pytest.fixture\ndef later(parity):\n    yield\n    judged(parity)\n"
+        "def test_x(later): pass\n"
+        "def test_y(parity):\n"
+        "    with pytest.raises(reflex.ReflexError): judged(parity, threshold=-1)\n"
     )
+    assert run(source).ret == 0
 
 
 STRICT_CASES = {
-    "nothing, marked": (
-        "@reflex.parity\ndef test_x(): pass\n",
-        "nothing was compared: the test never called parity.check",
-    ),
-    "nothing, fixture": (
-        "def test_x(parity): pass\n",
-        "nothing was compared: the test never called parity.check",
-    ),
-    "nothing, bare mark": (
-        "@pytest.mark.parity\ndef test_x(): pass\n",
-        "nothing was compared: the test never called parity.check",
-    ),
-    "nothing, asked for in the test": (
-        "def test_x(request): request.getfixturevalue('parity')\n",
-        "nothing was compared: the test never called parity.check",
-    ),
     "skip mark": (
         "@pytest.mark.skip(reason='no GPU here')\n@reflex.parity\ndef test_x(): pass\n",
         "skipped: no GPU here",
@@ -388,6 +434,8 @@ def test_strict_fails_what_would_pass_in_silence(run: Run, case: str) -> None:
     found = run(source + PASSES, "--reflex-strict", "--reflex-json", "out.json")
     assert found.ret == 1
     assert f"parity FAIL: {why} (--reflex-strict)" in found.outlines
+    # The summary begins with the verdict too, and not with the name of an exception.
+    assert " test_it.py::test_x - parity FAIL: " in found.stdout.str()
     counts = found.parseoutcomes()
     assert counts["passed"] == 1
     assert counts.get("failed", 0) + counts.get("errors", 0) == 1
@@ -471,6 +519,35 @@ def test_a_test_that_fails_otherwise_without_a_result_is_no_pass_in_the_document
     ]
 
 
+LATE = "@pytest.fixture\ndef late():\n    yield\n    raise ValueError('second')\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "outcome", "reason"),
+    [
+        (LATE + "def test_x(parity, late): raise KeyError('first')\n", "failed", "KeyError: 'first'"),
+        (LATE + "def test_x(parity, late): pytest.skip('first')\n", "failed", "ValueError: second"),
+        (LATE + "def test_x(parity, late): pass\n", "failed", "ValueError: second"),
+        ("def test_x(parity): pytest.skip('no GPU here')\n", "skipped", "no GPU here"),
+        ("def test_x(parity): pytest.fail('')\n", "failed", "Failed"),
+    ],
+)
+def test_why_nothing_was_compared_is_the_first_that_went_wrong(
+    source: str, outcome: str, reason: str, run: Run
+) -> None:
+    run(source, "--reflex-json", "out.json")
+    assert written("out.json")["not_compared"] == [
+        {"nodeid": "test_it.py::test_x", "outcome": outcome, "reason": reason}
+    ]
+
+
+def test_a_parity_that_is_asked_for_in_the_test_is_of_its_first_attempt(run: Run) -> None:
+    source = "@reflex.parity\ndef test_x(request): judged(request.getfixturevalue('parity'))\n"
+    assert run(source, "--reflex-strict", "--reflex-json", "out.json").ret == 0
+    (result,) = written("out.json")["results"]
+    assert result["name"] == "test_it.py::test_x"
+
+
 def test_with_the_plugin_off_parity_tests_are_errors(run: Run) -> None:
     source = "@reflex.parity\ndef test_marked(): pass\n" + PASSES
     found = run(source, "-p", "no:reflex", "-p", "no:pytest_reflex.plugin", apart=True)
@@ -504,6 +581,13 @@ def test_the_document_is_the_same_byte_for_byte_with_workers(run: Run) -> None:
     keys = [(entry["nodeid"], entry["call"]) for entry in made["results"]]
     assert keys == sorted(keys)
     assert len(keys) == 9
+
+
+def test_a_worker_has_no_last_word_of_its_own(run: Run) -> None:
+    found = run(PASSES, "-n2", "--reflex-strict", "--reflex-json", "out.json")
+    assert found.ret == 0
+    assert "reflex: error" not in found.stdout.str() + found.stderr.str()
+    assert written("out.json")["passed"] is True
 
 
 def test_workers_with_junit_exitfirst_and_strict(run: Run) -> None:

@@ -10,8 +10,11 @@ import re
 import struct
 import subprocess
 import termios
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -173,6 +176,7 @@ def test_a_callback_that_is_given_is_told_and_no_other() -> None:
 
 def test_how_long_it_may_take() -> None:
     stage = Stage("candidate", now=100.0)
+    assert stage.words(107.0) == "candidate 0 of 0, 0:07"
     stage.told(0, 12)
     assert stage.words(107.0) == "candidate 0 of 12, 0:07"
     stage.told(3, 12)
@@ -191,3 +195,109 @@ def test_quick_work_has_no_line_and_a_lost_terminal_is_no_error(monkeypatch: pyt
     line = Line(stream, lambda: 80, lambda: 0)
     line.report_progress("reference", 1, 2)
     line.end()
+
+
+def test_a_line_that_was_told_nothing_is_ended_as_any_other() -> None:
+    stream = io.StringIO()
+    Line(stream, lambda: 80, lambda: 0).end()
+    assert stream.getvalue() == ""
+
+
+def test_a_line_waits_two_seconds_and_is_drawn_twice_a_second_until_it_ends() -> None:
+    waits: list[float] = []
+
+    class Counted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0.0)
+            return len(waits) > 3 and super().wait()
+
+    stream = io.StringIO()
+    line = Line(stream, lambda: 80, lambda: 5)
+    line._ended = Counted()
+    line.report_progress("reference", 1, 2)
+    while len(waits) < 4:
+        time.sleep(0.001)
+    line.end()
+    assert waits == [2.0, 0.5, 0.5, 0.5]
+    drawn = re.findall(r"\n\r\x1b\[K([^\x1b]*)\x1b\[1A\x1b\[6G", stream.getvalue())
+    assert [text.partition(",")[0] for text in drawn] == ["reference 1 of 2"] * 3 + [""]
+    assert "reflex-progress" not in {thread.name for thread in threading.enumerate()}
+
+
+ALL_PLUGINS = ("terminal", "capture", "logging")
+
+
+def session(*plugins: str, ini: object = False, worker: bool = False, **option: object) -> Any:
+    """A pytest session with these plugins and options."""
+    given = {"capture": "fd", "verbose": 0, "collectonly": False, **option}
+    return SimpleNamespace(
+        pluginmanager=SimpleNamespace(has_plugin=plugins.__contains__),
+        option=SimpleNamespace(**given),
+        getini={"log_cli": ini}.__getitem__,
+        add_cleanup=lambda clean: None,
+        get_terminal_writer=lambda: SimpleNamespace(width_of_current_line=7),
+        **({"workerinput": {}} if worker else {}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        (session(*ALL_PLUGINS), True),
+        (session(*ALL_PLUGINS, verbose=1), True),
+        (session(*ALL_PLUGINS, verbose=-1), False),
+        (session(*ALL_PLUGINS, capture="no"), False),
+        (session(*ALL_PLUGINS, ini=True), False),
+        (session(*ALL_PLUGINS, collectonly=True), False),
+        (session(*ALL_PLUGINS, worker=True), False),
+        (session("capture", "logging"), False),
+        (session("terminal", "logging"), False),
+        (session("terminal", "capture"), False),
+    ],
+)
+def test_a_session_has_a_line_where_nobody_else_writes(
+    config: Any, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_line, "terminal", lambda *, quiet: None if quiet else io.StringIO())
+    assert (progress_line.line_for(config) is not None) is shown
+
+
+def test_a_terminal_is_a_copy_of_stderr_where_that_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, side = pty.openpty()
+    with open(side, "w") as stderr, monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", stderr)
+        patched.setenv("TERM", "xterm")
+        found = progress_line.terminal(quiet=False)
+        assert found is not None
+        assert os.isatty(found.fileno())
+        assert found.fileno() != stderr.fileno()
+        found.close()
+        assert progress_line.terminal(quiet=True) is None
+        patched.setenv("TERM", "dumb")
+        assert progress_line.terminal(quiet=False) is None
+        patched.setenv("TERM", "xterm")
+        patched.setattr("sys.stderr", io.StringIO())
+        assert progress_line.terminal(quiet=False) is None
+    os.close(ours)
+
+
+def test_a_test_s_line_begins_with_the_first_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_line, "DELAY_S", 0.0)
+    stream = io.StringIO()
+    drawing = progress_line.ProgressLine(session(*ALL_PLUGINS), stream)
+    item: Any = SimpleNamespace(name="test_" + "x" * 40)
+    for hook in (drawing.pytest_runtest_setup, drawing.pytest_runtest_call):
+        stream.truncate(0)
+        running = hook(item)
+        next(running)
+        progress_callback(None)("reference", 1, 2)
+        while "reference" not in stream.getvalue():
+            time.sleep(0.001)
+        drawing.pytest_enter_pdb()
+        with pytest.raises(StopIteration):
+            next(running)
+        # Where pytest has left the cursor it is left.
+        assert re.search(
+            r"\x1b\[Ktest_x{27}: reference 1 of 2, 0:00, 0:00 left\x1b\[1A\x1b\[8G", stream.getvalue()
+        )
+        progress_callback(None)("reference", 2, 2)

@@ -163,6 +163,9 @@ def test_a_file_that_changes_while_it_is_opened_is_refused(
 def test_weights_that_no_digest_finds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = external(tmp_path / "a")
     (path.parent / "m.data").unlink()
+    with pytest.raises(RunnerError, match=r"m\.data does not exist, and .* takes its weights from it"):
+        OnnxRunner(path).open()
+    (path.parent / "m.data").mkdir()
     with pytest.raises(RunnerError, match="no model that ONNX Runtime can open"):
         OnnxRunner(path).open()
     # One that opens it all the same, from wherever that may be.

@@ -334,7 +334,7 @@ def test_an_output_that_is_no_array_is_refused():
 
 def test_a_reference_is_traced_by_what_it_computes():
     with pytest.raises(RunnerError, match="head has not been loaded; open it first"):
-        TorchRunner(Head, lambda head, x: head(x), name="head").forward(x=torch.zeros(2, 3))
+        TorchRunner(lambda: Head(), lambda head, x: head(x), name="head").forward(x=torch.zeros(2, 3))
     head = Head().eval()
     runner = TorchRunner(head, name="head")
     x = torch.from_numpy(X)

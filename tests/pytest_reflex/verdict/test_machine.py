@@ -77,6 +77,37 @@ def test_a_processor_is_its_model_and_the_instruction_sets_of_all_its_cores(tmp_
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "sets"),
+    [
+        (
+            "flags",
+            "sse4_1 sse4_2 avx f16c fma avx2 avx512f avx512dq avx512bw avx512vl avx512_vnni avx512_bf16 "
+            "avx512_fp16 avx_vnni avx_vnni_int8 avx_ne_convert amx_tile amx_int8 amx_bf16 amx_fp16",
+        ),
+        ("Features", "neon asimd asimdhp asimddp asimdfhm bf16 i8mm sve sve2 svebf16 svei8mm sme"),
+    ],
+    ids=["x86", "arm"],
+)
+def test_every_instruction_set_that_libraries_compute_with_is_told(
+    line: str, sets: str, tmp_path: Path
+) -> None:
+    oldest_first = tuple(sets.split())
+    said = " ".join(reversed(oldest_first))
+    assert read(tmp_path, f"processor: 0\n{line}\t: fpu {said} ht\n")[1] == oldest_first
+
+
+def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {1, 4} if pid == 0 else {}, raising=False)
+    assert machine.here()["cores"] == 2
+    # Not every system says which they are, and not every one how many there are.
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert machine.here()["cores"] == 6
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert machine.here()["cores"] == 1
+
+
 def test_what_the_system_does_not_say_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "")
@@ -99,6 +130,21 @@ def test_settings_that_change_arithmetic_are_told_when_set(monkeypatch: pytest.M
     assert told["environment"] == {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "\\udcff"}
     assert told["cores"] >= 1
     assert machine.stated(json.loads(json.dumps(told))) == told
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS",
+        "NPY_DISABLE_CPU_FEATURES", "OMP_NUM_THREADS", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
+        "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS",
+    ],
+)  # fmt: skip
+def test_each_setting_by_which_a_library_computes_otherwise_is_told(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "as set here")
+    assert machine.here()["environment"][name] == "as set here"
 
 
 def test_a_machine_is_told_without_a_library() -> None:

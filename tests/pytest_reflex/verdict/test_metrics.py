@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pytest_reflex.verdict.metrics import difference, ulp_distance
+from pytest_reflex.verdict.metrics import PIECE, difference, largest_difference, ulp_distance
 
 FLOATS = [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32), np.dtype(np.float64)]
 SIZES = st.integers(1, 40)
@@ -115,6 +115,13 @@ def test_the_first_difference_that_is_not_finite_is_the_worst():
     assert d.worst_index == (1, 0)
     assert math.isnan(d.worst_reference)
     assert d.worst_candidate == 0.0
+
+
+def test_of_several_differences_that_are_not_finite_the_first_counts_whichever_it_is():
+    for strange in ([np.inf, np.nan], [np.nan, np.inf]):
+        d = difference(np.array([0.0, 5.0, *strange]), np.zeros(4))
+        assert d.worst_index == (2,)
+        assert math.isnan(d.max_abs_diff)
 
 
 @given(pairs(np.dtype(np.int64)))
@@ -223,6 +230,49 @@ def test_a_percentile_is_the_higher_neighbour_of_that_share(size):
     d = difference(np.zeros(size, np.int64), distances)
     expected = [int(np.percentile(distances, percent, method="higher")) for percent in (50, 99)]
     assert [d.ulp_p50, d.ulp_p99, d.ulp_max] == [*expected, size - 1]
+
+
+@pytest.mark.parametrize("farthest", [10, 2**16 - 1, 2**16, 2**17, 2**33, 2**62])
+def test_percentiles_of_a_large_array_are_those_of_all_its_pieces(farthest):
+    rng = np.random.default_rng(farthest)
+    distances = rng.integers(0, farthest, 2 * PIECE + 77, endpoint=True)
+    distances[rng.permutation(distances.size)[: distances.size // 3]] = 3
+    d = difference(np.zeros(distances.size, np.int64), distances)
+    expected = [int(np.percentile(distances, percent, method="higher")) for percent in (50, 99)]
+    assert [d.ulp_p50, d.ulp_p99, d.ulp_max] == [*expected, distances.max()]
+
+
+def test_a_large_array_has_the_figures_of_a_small_one():
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal((3, PIECE)).astype(np.float32)
+    candidate = (reference + 1e-3 * rng.standard_normal(reference.shape)).astype(np.float32)
+    reference[1, 5], candidate[2, 7] = 2.0**10, 2.0**12
+    d, r, c = difference(reference, candidate), reference.astype(np.float64), candidate.astype(np.float64)
+    apart = np.abs(r - c)
+    assert d.worst_index == np.unravel_index(apart.argmax(), apart.shape)
+    assert largest_difference(reference, candidate) == d.max_abs_diff
+    assert (d.max_abs_diff, d.scale) == (apart.max(), np.abs(r).max())
+    assert (d.elements, d.unequal) == (r.size, np.count_nonzero(r != c))
+    assert d.max_rel_diff == (apart / np.abs(r)).max()
+    figures = {
+        "mean_abs_diff": apart.mean(),
+        "rmse": math.sqrt((apart**2).mean()),
+        "cos": (r * c).sum() / math.sqrt((r * r).sum() * (c * c).sum()),
+        "sqnr_db": 10 * math.log10((r * r).sum() / (apart**2).sum()),
+    }
+    for name, expected in figures.items():
+        assert getattr(d, name) == pytest.approx(expected, rel=1024 * EPS), name
+    assert sum(d.ulp_counts) == r.size
+
+
+def test_rounding_makes_no_cosine_of_more_than_a_whole_turn():
+    cosines = []
+    for seed in range(200):
+        vector = np.random.default_rng(seed).standard_normal(3)
+        times = np.random.default_rng([seed, 1]).uniform(0.5, 2)
+        cosines += [difference(vector, times * vector).cos, difference(vector, -times * vector).cos]
+    assert max(cosines) == 1.0
+    assert min(cosines) == -1.0
 
 
 def test_distances_are_counted_by_their_binary_digits():

@@ -9,7 +9,7 @@ import pytest
 from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict import RUN_GATE_NAMES, Answer, Evidence, judge_fixture
-from pytest_reflex.verdict.power import judge_power, swings_of
+from pytest_reflex.verdict.power import _sample, judge_power, swings_of
 from pytest_reflex.verdict.rounding import Floor
 
 RNG = np.random.default_rng(0)
@@ -53,6 +53,13 @@ def test_a_large_output_is_sampled_in_every_column():
     assert 0.5 < swing(columns) < 2
 
 
+@pytest.mark.parametrize("size", [1, 1 << 14, (1 << 14) + 1, 10**6, 12 * 5040])
+def test_a_sample_is_all_of_a_small_output_and_a_bounded_part_of_a_large_one(size):
+    found = _sample(np.arange(size).reshape(1, size))
+    assert found.size == size if size <= 1 << 14 else 1 << 12 < found.size <= 1 << 14
+    assert np.unique(np.diff(found)).size <= 1
+
+
 def judged(scale, off, threshold=1e-4, **floor):
     reference = (NORMAL * scale).astype(np.float32)
     given = (reference + np.float32(off)).astype(np.float32)
@@ -77,6 +84,14 @@ def test_what_is_equal_to_the_bit_needs_no_bound():
     assert "swings by 0.0e+00" in judge_power(*judged(0, 1e-6), 1e-4, {}).doubted[0]
 
 
+def test_one_fixture_that_is_equal_to_the_bit_does_not_speak_for_the_others():
+    (equal,), swings = judged(1e-6, 0)
+    (off,), _ = judged(1e-6, 1e-9)
+    assert judge_power([equal, equal], swings, 1e-4, {}).doubted == []
+    assert judge_power([equal, off], swings, 1e-4, {}).doubted
+    assert judge_power([off, equal], swings, 1e-4, {}).doubted
+
+
 @pytest.mark.parametrize(
     ("unit", "bound", "verdict"),
     [(1e-6, 2e-6, "yes"), (1e-2, 2e-2, "doubted"), (3.0, 1e-5, "refused"), (1e-3, 3.0, "refused")],
@@ -84,6 +99,22 @@ def test_what_is_equal_to_the_bit_needs_no_bound():
 def test_a_floor_as_large_as_the_output_is_refused(unit, bound, verdict):
     found = judge_power(*judged(1.0, 1e-7, unit=unit, bound=bound), 1e-4, {})
     assert (bool(found.refused), bool(found.doubted)) == (verdict == "refused", verdict == "doubted")
+
+
+def test_each_output_is_asked_about_with_its_own_figures():
+    small = (NORMAL * 1e-6).astype(np.float32)
+    large = NORMAL.astype(np.float32)
+    swings = swings_of([{"small": small, "large": large}])
+
+    def asked(small_off, large_off, **bounds):
+        off = {"small": small + np.float32(small_off), "large": large + np.float32(large_off)}
+        evidence = Evidence({"small": small, "large": large}, off, 1e-4, "", (), {}, bounds)
+        return judge_power([judge_fixture(0, evidence)], swings, 1e-4, {})
+
+    assert asked(0, 1e-6).doubted == []
+    assert [doubt.split()[0] for doubt in asked(1e-9, 0).doubted] == ["small"]
+    assert asked(1e-9, 1e-6, small=1e-9).doubted == []
+    assert [doubt.split()[0] for doubt in asked(1e-9, 1e-6, large=1e-9).doubted] == ["small"]
 
 
 @pytest.mark.parametrize(

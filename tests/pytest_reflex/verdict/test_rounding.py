@@ -26,6 +26,7 @@ from pytest_reflex.report.text.terminal import result_text
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import save_recording
 from pytest_reflex.verdict.gates import STRICT_THRESHOLD
+from pytest_reflex.verdict.metrics import PIECE
 from pytest_reflex.verdict.rounding import (
     ABSOLUTE_ULPS,
     CHANCE,
@@ -243,6 +244,46 @@ def test_what_has_to_be_equal_has_no_floor(dtype: str) -> None:
     truth = {name: array.astype(np.float64) for name, array in y.items()}
     assert list(floors_of(truth, y, y, {})) == ["y"]
     assert list(rounding_of([truth], [y])) == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "truth"),
+    [
+        (np.ones(3, np.int64), np.ones(3)),
+        (np.ones(3, np.uint8), np.ones(3)),
+        (np.ones(3, np.bool_), np.ones(3)),
+        (np.ones(0, np.float32), np.ones(0)),
+        (np.ones(3, np.float32), np.ones(4)),
+        (np.ones(3, np.float32), np.zeros(3)),
+        (np.ones(3, np.float32), np.array([1, np.nan, 1])),
+        (np.ones(3, np.float32), None),
+    ],
+)
+def test_an_output_without_a_rounding_takes_it_from_no_other(
+    reference: np.ndarray, truth: np.ndarray | None
+) -> None:
+    y, exact = np.float32([1.0, 2.0]), np.array([1.0, 2.0 + 2e-7])
+    given = {} if truth is None else {"first": truth}
+    (name, found), *others = rounding_of([{**given, "y": exact}], [{"first": reference, "y": y}]).items()
+    assert (name, others) == ("y", [])
+    assert (found.values, found.max) == (2, abs(2.0 - exact[1]) / exact[1])
+    assert "y" in floors_of(
+        {**given, "y": exact}, {"first": reference, "y": y}, {"first": reference, "y": y}, {}
+    )
+
+
+def test_a_root_mean_square_is_of_all_elements_and_of_any_size() -> None:
+    for scale in (1.0, 1e-200, 1e200):
+        truth = np.zeros(2 * PIECE)
+        side = truth.copy()
+        side[[0, -1]] = 3.0 * scale, 4.0 * scale
+        truth[5] = 10 * scale
+        side[5] = truth[5]
+        floor = floors_of({"y": truth}, {"y": side}, {"y": truth}, {})["y"]
+        expected = 5.0 * scale / math.sqrt(truth.size)
+        assert (floor.scale, floor.reference_max) == (10 * scale, 4 * scale)
+        assert floor.reference_rms == pytest.approx(expected, rel=4 * np.finfo(float).eps)
+        assert (floor.candidate_max, floor.candidate_rms) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("which", ["max", "rms"])

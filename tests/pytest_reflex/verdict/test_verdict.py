@@ -74,6 +74,15 @@ REFUSED = {
     ),
     "both nan": (with_both(changed(ACTIONS, (0, 0, 0), NAN)), "finite", "is nan (1 of 12"),
     "both inf": (with_both(changed(ACTIONS, (0, 0, 0), INF)), "finite", "is inf (1 of 12"),
+    "nan behind integers": (
+        replace(
+            GOOD,
+            reference={"ids": IDS, "actions": ACTIONS},
+            candidate={"ids": IDS, "actions": changed(ACTIONS, (0, 2, 1), NAN)},
+        ),
+        "finite",
+        "candidate actions[0, 2, 1] is nan",
+    ),
     "bfloat16 nan": (with_both(np.array([NAN], ml_dtypes.bfloat16)), "finite", "actions[0] is nan"),
     "integer": (with_candidate(ids=np.array([0, 1, 3])), "exact", "ids[2] is 3, reference has 2"),
     "too far": (
@@ -201,6 +210,12 @@ def test_a_nan_fixture_shows_a_nan_and_not_the_largest_of_the_rest():
     assert np.isnan(run(good, nan).max_abs_diff_across_all)
     assert np.isnan(run(nan, good).max_abs_diff_across_all)
     assert run(nan, good).worst_fixture is run(good, nan).worst_fixture is nan
+
+
+def test_a_nan_and_no_figure_are_as_bad_and_the_first_of_them_is_shown():
+    nan, none = judge_fixture(0, REFUSED["nan"][0]), judge_fixture(1, REFUSED["missing"][0])
+    assert run(nan, none).worst_fixture is nan
+    assert run(none, nan).worst_fixture is none
 
 
 def test_a_nan_output_is_the_worst_whichever_comes_first():

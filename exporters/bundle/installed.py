@@ -1,0 +1,36 @@
+"""The families that other distributions bring, by the entry points that name them.
+
+A distribution that is broken is nobody's fault who does not ask for its family: what is wrong with it is
+said when it is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+# Where another distribution names its families.
+GROUP: Final = "pytest_reflex.families"
+_UNKNOWN: Final = "unknown"
+
+
+def installed() -> dict[str, list[EntryPoint]]:
+    """The entry points of the group by the families that they name; more than one of a name is too many."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
+        found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def versions_of(entries: list[EntryPoint]) -> dict[str, str]:
+    """The distributions of entry points, by name, with their versions."""
+    return dict(map(_version, entries))
+
+
+def _version(entry: EntryPoint) -> tuple[str, str]:
+    with contextlib.suppress(Exception):  # whatever reading broken metadata leads to
+        name, version = entry.dist.name, entry.dist.version  # type: ignore[union-attr]
+        if name and version:
+            return name, version
+    return entry.value, _UNKNOWN

@@ -1,0 +1,193 @@
+"""``--model file.py:name`` in every command: what it takes, and what it says of what it does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from bundle_cases import Ran
+
+from pytest_reflex.cli import main
+
+SCRIPT = """
+import torch
+from weights import SCALE
+from pytest_reflex import FunctionRunner, InputSpec
+from pytest_reflex.inputs import Uniform
+
+INPUTS = [InputSpec("x", (1, 4), meaning=Uniform(-2.0, 2.0))]
+
+
+class Actor(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.rand(4))
+
+    def forward(self, x):
+        return self.scale * x
+
+
+def actor():
+    made = Actor()
+    with torch.no_grad():
+        made.scale.fill_(SCALE)
+    return made
+
+
+def of_arrays(x):
+    return x * x.dtype.type(SCALE)
+
+
+ready = actor()
+runner = FunctionRunner(of_arrays)
+number = 3
+"""
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+
+    def run(*arguments: object) -> Ran:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        said = capfd.readouterr()
+        return Ran(int(str(left.value.code)), said.out, said.err)
+
+    return run
+
+
+class Scaled(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.full((4,), 3.0)
+
+
+class Chosen(torch.nn.Module):
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.full((4,), 3.0)[ids]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A script with what it imports beside it, and ONNX files of its policy, one of a free batch."""
+    made = tmp_path_factory.mktemp("script")
+    (made / "policy.py").write_text(SCRIPT)
+    (made / "weights.py").write_text("SCALE = 3.0\n")
+    batch = torch.export.Dim("batch")
+    for name, shapes in (("actor", None), ("free", {"x": {0: batch}})):
+        torch.onnx.export(
+            Scaled().eval(),
+            (torch.ones(2, 4) if shapes else torch.ones(1, 4),),
+            made / f"{name}.onnx",
+            dynamo=True,
+            input_names=["x"],
+            output_names=["action"],
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    ids = torch.zeros(1, 2, dtype=torch.int64)
+    torch.onnx.export(
+        Chosen().eval(), (ids,), made / "ids.onnx", dynamo=True, input_names=["ids"], verbose=False
+    )
+    return made
+
+
+@pytest.mark.parametrize("name", ["actor", "ready", "runner", "of_arrays"])
+def test_an_onnx_file_is_judged_against_a_script(name: str, place: Path, here: Callable[..., Ran]) -> None:
+    ran = here("validate", place / "actor.onnx", "--model", f"{place / 'policy.py'}:{name}", "--strict")
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("parity PASS: max_abs_diff 0.000e+00 is below 1.0e-05 (5 fixtures)\n")
+    assert ran.out.endswith(
+        "Inputs: x [1, 4] float32, as the graph states them; --inputs says what they stand for\n"
+    )
+
+
+def test_the_options_may_come_first_and_the_inputs_may_be_named(
+    place: Path, here: Callable[..., Ran]
+) -> None:
+    script = place / "policy.py"
+    ran = here("validate", "--model", f"{script}:actor", "--inputs", f"{script}:INPUTS", place / "actor.onnx")
+    assert ran.code == 0, ran.err
+    assert "Inputs:" not in ran.out
+
+
+def test_a_free_axis_is_judged_in_several_sizes(place: Path, here: Callable[..., Ran]) -> None:
+    ran = here("validate", "onnx", place / "free.onnx", "--model", f"{place / 'policy.py'}:actor", "--strict")
+    assert ran.code == 0, ran.err + ran.out
+
+
+def test_a_wrong_file_fails(place: Path, here: Callable[..., Ran]) -> None:
+    (place / "other.py").write_text(SCRIPT.replace("from weights import SCALE", "SCALE = 2.5"))
+    ran = here("validate", place / "actor.onnx", "--model", f"{place / 'other.py'}:of_arrays")
+    assert (ran.code, ran.err) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            "{}:Actor",
+            "model is the class Actor, which would have other weights each time it is opened; give one of "
+            "it, or a function that loads its weights",
+        ),
+        ("{}:aktor", "--model is '{}:aktor', and {} has no 'aktor' (did you mean 'actor'?)"),
+        ("{}", "--model is '{}', a Python file; say what in it: {}:NAME"),
+        ("{}:number", "model is a int; give an nn.Module or a function that returns one"),
+        ("checkpoints/pi0", "--model is 'checkpoints/pi0'; give module:name or file.py:name"),
+    ],
+)
+def test_what_a_name_is_that_cannot_be_taken(
+    model: str, said: str, place: Path, here: Callable[..., Ran]
+) -> None:
+    script = str(place / "policy.py")
+    ran = here("validate", place / "actor.onnx", "--model", model.replace("{}", script))
+    assert (ran.code, ran.err) == (2, f"reflex: error: {said.replace('{}', script)}\n")
+
+
+def test_whole_numbers_need_a_meaning(place: Path, here: Callable[..., Ran]) -> None:
+    ran = here("validate", place / "ids.onnx", "--model", f"{place / 'policy.py'}:actor")
+    assert (ran.code, ran.err) == (
+        2,
+        f"reflex: error: {place / 'ids.onnx'}: input 'ids' is int64 [1, 2], and the graph does not say what "
+        "its numbers mean; give inputs, such as InputSpec('ids', (1, 2), 'int64', Integers(LOW, HIGH))\n",
+    )
+
+
+def test_a_familys_bundle_takes_a_script_too(
+    bundle: Path, checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]
+) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from exporters import pi0\nfrom where import PLACE\n\n\ndef policy():\n    return pi0.load(PLACE)\n"
+    )
+    (tmp_path / "where.py").write_text(f"PLACE = {str(checkpoint)!r}\n")
+    ran = here("validate", "export", bundle, "--model", f"{script}:policy", "--fixtures", 3)
+    assert ran.code == 0, ran.err
+    ran = here("validate", "export", bundle, "--model", script)
+    assert ran.err == f"reflex: error: --model is '{script}', a Python file; say what in it: {script}:NAME\n"
+    ran = here("validate", "export", bundle, "--model", bundle)
+    assert ran.err == (
+        f"reflex: error: --model is '{bundle}', which is a bundle; give the policy that it was made from\n"
+    )
+
+
+def test_a_report_is_made_of_a_directory(place: Path, tmp_path: Path, here: Callable[..., Ran]) -> None:
+    script = f"{place / 'policy.py'}:ready"
+    ran = here("validate", place / "actor.onnx", "--model", script, "--output-json")
+    for name in ("one", "two"):
+        (tmp_path / "shards").mkdir(exist_ok=True)
+        (tmp_path / "shards" / f"{name}.json").write_text(ran.out)
+    ran = here("report", tmp_path / "shards", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    assert ran.out.count("PASS  ") == 1  # one result, whoever tells it
+    again = here("report", tmp_path / "out", "--out", tmp_path / "again")
+    assert again.out == ran.out.replace(str(tmp_path / "out"), str(tmp_path / "again"))
+    (tmp_path / "empty").mkdir()
+    ran = here("report", tmp_path / "empty")
+    assert ran.err == (
+        f"reflex: error: {tmp_path / 'empty'}: holds no parity.json and no other .json; give the directory "
+        "of a report\n"
+    )

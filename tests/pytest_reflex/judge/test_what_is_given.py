@@ -1,0 +1,113 @@
+"""What people give that is not what is wanted: each is named, and told what to give instead."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from policy_cases import SPECS, Policy, candidate, honest
+from torch import nn
+
+from exporters import checkpoints
+from pytest_reflex.errors import CheckpointError, InputError, ReflexError, RunnerError
+from pytest_reflex.inputs import InputSpec
+from pytest_reflex.judge.check import check
+
+
+class Dropping(nn.Module):
+    """The policy behind a dropout."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.drop, self.policy = nn.Dropout(p), Policy()
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.policy(self.drop(x), mask)
+
+
+def test_a_module_in_training_mode_is_said_once() -> None:
+    result = check(Dropping(), candidate(), inputs=SPECS)
+    assert result.passed
+    assert result.notes == ("Dropping was in training mode; it was judged in eval mode, as a robot runs it",)
+    assert str(result).count("training mode") == 1
+    for silent in (Dropping().eval(), Dropping(p=0.0), Policy().train()):
+        assert check(silent, candidate(), inputs=SPECS).notes == ()
+
+
+def test_a_module_without_values_is_named() -> None:
+    with torch.device("meta"):
+        empty = nn.Linear(8, 8)
+    with pytest.raises(RunnerError) as refused:
+        check(empty, candidate(), inputs=SPECS)
+    assert str(refused.value) == (
+        "Linear: parameter weight is on the meta device, so it has a shape and no values; load the weights "
+        "before the check"
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (
+            {"x": np.zeros((1, 8), np.float32)},
+            "inputs is a dict; one recorded fixture is a list of one, inputs=[inputs]; else give a list of "
+            "InputSpec",
+        ),
+        (
+            {spec.name: spec for spec in SPECS},
+            "inputs is a dict; give its values, inputs=list(inputs.values())",
+        ),
+        (
+            {"x": (1, 8)},
+            "inputs is a dict; give a list of InputSpec, such as InputSpec('x', (1, 8)) for each",
+        ),
+        ("x", "inputs is a str; give a list of InputSpec, or of recorded inputs"),
+        (InputSpec("x", (1,)), "inputs is a InputSpec; give a list of InputSpec, or of recorded inputs"),
+    ],
+)
+def test_inputs_that_are_no_list(inputs: object, said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        check(Policy(), candidate(), inputs=inputs)
+    assert str(refused.value) == said
+
+
+def test_weights_that_are_missing_are_named_by_their_path_first(tmp_path: Path) -> None:
+    model = nn.Linear(64, 64).eval()
+    file = tmp_path / "actor.onnx"
+    torch.onnx.export(
+        model, (torch.zeros(1, 64),), file, dynamo=True, external_data=True, input_names=["x"], verbose=False
+    )
+    (weights,) = set(tmp_path.iterdir()) - {file}
+    weights.unlink()
+    with pytest.raises(RunnerError) as refused:
+        check(model, file, inputs=[InputSpec("x", (1, 64))])
+    assert str(refused.value) == (
+        f"{weights} does not exist, and {file} takes its weights from it; put it there, where the export "
+        "wrote it"
+    )
+
+
+def test_a_wrong_path_is_one_line_with_what_lies_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "checkpoints" / "pi0").mkdir(parents=True)
+    with pytest.raises(CheckpointError) as refused:
+        checkpoints.resolve("checkpoints/pi00")
+    assert str(refused.value) == (
+        "no directory 'checkpoints/pi00' (did you mean 'checkpoints/pi0'?), and as a hub id it is neither "
+        "in the local hub cache nor can the hub be reached; fetch it where there is network (`hf download "
+        "checkpoints/pi00`) or give a directory"
+    )
+    shown = "".join(traceback.format_exception(refused.value))
+    assert shown.count("Traceback") == 1  # and not the hub's own three
+    (tmp_path / "actor.onnx").write_bytes(b"")
+    with pytest.raises(ReflexError) as refused:
+        check(honest, "aktor.onnx", inputs=SPECS)
+    assert str(refused.value) == (
+        "candidate aktor.onnx does not exist (did you mean 'actor.onnx'?); give the path of an .onnx file"
+    )

@@ -1,0 +1,106 @@
+"""What a failure says to do next looks at how much is wrong; its figures are read at a glance."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from report_cases import FAILING, floored, located, measured, result
+
+from pytest_reflex import InputSpec, check
+from pytest_reflex.report.text.advice import next_steps
+from pytest_reflex.report.text.terminal import bound, failure_message, first_refusal, headline, told_apart
+from pytest_reflex.result import ParityResult
+from pytest_reflex.runners import FunctionRunner
+
+SPECS = [InputSpec("x", (1, 64))]
+
+
+def judged(error: np.ndarray, **options: object) -> ParityResult:
+    def reference(x: np.ndarray) -> np.ndarray:
+        return x * np.float32(3)
+
+    def candidate(x: np.ndarray) -> np.ndarray:
+        return x * np.float32(3) + error.astype(np.float32)
+
+    return check(FunctionRunner(reference), FunctionRunner(candidate), inputs=SPECS, **options)
+
+
+def advised(found: ParityResult) -> str:
+    return next_steps(found, first_refusal(found)[1])
+
+
+def one(amount: float) -> np.ndarray:
+    error = np.zeros((1, 64))
+    error[0, 17] = amount
+    return error
+
+
+def test_one_wrong_element_of_64_is_not_every_weight() -> None:
+    assert advised(judged(one(0.5))) == (
+        "little of output is wrong, [0, 17] most: look at what writes that place alone, such as an index, a "
+        "slice, a clamp, one joint's scale; what all elements pass through is right."
+    )
+
+
+def test_a_small_error_everywhere_is_not_called_a_wrong_weight() -> None:
+    said = advised(judged(np.full((1, 64), 1e-3)))
+    assert re.match(r"every fixture fails, by \de-04 of what output is: look at constants and times", said)
+    assert "weights" not in said
+
+
+def test_a_large_error_everywhere_is() -> None:
+    assert advised(judged(np.full((1, 64), 3.0))).startswith(
+        "every fixture fails, by much, so look at what all"
+    )
+
+
+def test_rounding_is_called_so() -> None:
+    made = floored(result(measured(0, 2e-5)), 9e-7)
+    assert made.word == "rounding"
+    assert "'2x floor'" in advised(made)
+
+
+def test_next_prints_the_real_paths() -> None:
+    made = dataclasses.replace(
+        FAILING,
+        located=located(),
+        candidate={**FAILING.candidate, "kind": "bundle", "path": "out/p 0"},
+        reference={**FAILING.reference, "name": "checkpoints/pi0"},
+    )
+    assert "reflex locate 'out/p 0' --model checkpoints/pi0 --repro repro writes" in " ".join(
+        failure_message(made).split()
+    )
+    stored = dataclasses.replace(
+        made,
+        reference=FAILING.reference,
+        candidate={**made.candidate, "source": {"kind": "checkpoint", "checkpoint": "lerobot/pi0_base"}},
+    )
+    assert "--model lerobot/pi0_base " in advised(stored)
+
+
+@pytest.mark.parametrize("threshold", [1.2345678901234567e-05, 1e-5, 3.3333333333333335e-05, 1 / 3])
+def test_a_headline_never_prints_a_bound_to_sixteen_digits(threshold: float) -> None:
+    for value in (
+        threshold * 0.999,
+        threshold,
+        threshold * 1.001,
+        threshold * (1 - 1e-6),
+        np.nextafter(threshold, 0),
+    ):
+        made = result(measured(0, float(value), threshold), threshold=threshold)
+        said = headline(made)
+        assert not re.search(r"\d\.\d{9,}", said), said
+        seen, limit = told_apart(float(value), threshold)
+        if abs(value - threshold) > 1e-7 * threshold or value == threshold:
+            assert (float(seen) < float(limit)) == (value < threshold)
+
+
+def test_before_and_after() -> None:
+    made = result(measured(0, 2e-5, 1.2345678901234567e-05), threshold=1.2345678901234567e-05)
+    assert headline(made).startswith(
+        "parity FAIL: max_abs_diff 2.000e-05 is not below 1.235e-05 (1 of 1 fixture"
+    )
+    assert bound(1e-5) == "1.0e-05"
