@@ -65,7 +65,16 @@ def test_a_near_copy_counts_with_what_it_is_a_copy_of(change: Callable[[Arrays],
         lambda fixture: fixture.update(state=fixture["state"].astype(np.float64)),
         lambda fixture: fixture.update(state=fixture["state"][:, :5]),
     ],
-    ids=["more", "all_by_more", "one_element_of_many", "an_integer", "a_nan", "an_infinity", "a_dtype", "a_shape"],
+    ids=[
+        "more",
+        "all_by_more",
+        "one_element_of_many",
+        "an_integer",
+        "a_nan",
+        "an_infinity",
+        "a_dtype",
+        "a_shape",
+    ],
 )
 def test_what_a_policy_could_heed_makes_another_fixture(change: Callable[[Arrays], None]) -> None:
     other = plain()
