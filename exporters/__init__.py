@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from exporters.families import (
         act,
         diffusion,
+        gaussian_actor,
         groot,
         lerobot,
         multi_task_dit,
@@ -45,6 +46,7 @@ __all__ = [
     "export",
     "export_policy",
     "family_of",
+    "gaussian_actor",
     "groot",
     "lerobot",
     "locate",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.bundle import registry
 from exporters.divergence.blame import explain
 from exporters.divergence.interpreter import Interpreter, Program
 from exporters.divergence.parts import Graphs, Names, open_graphs
@@ -184,7 +185,9 @@ def programs_of(
         raise ReflexError(f"{runner.name} has no model to trace")
     example, loop = example_of(bundle.inputs, seed), bundle.stated.loop
     if loop is None:
-        traced = trace_program(policy, runner.forward, example.tensors(), free=example.free)
+        whole = registry.whole_of(bundle.stated, policy)
+        module, call = (policy, runner.forward) if whole is None else (whole, whole)
+        traced = trace_program(module, call, example.tensors(), free=example.free)
         return {"model": Program(traced, "model")}, None
     halves = trace_halves(flow_of(policy), example, loop)
     return {half: Program(next(halves), half) for half in ("prefix", "step")}, loop

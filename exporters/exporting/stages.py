@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,6 +54,7 @@ def export(
     *,
     inputs: Sequence[InputSpec],
     flow: FlowPolicy | None = None,
+    whole: nn.Module | None = None,
     layout: Layout = "unrolled",
     steps: int | None = None,
     outputs: Sequence[str] | None = None,
@@ -78,6 +79,8 @@ def export(
         inputs: what the model reads, in the order of the graph's inputs.
         flow: the reference's two halves, when it is a flow-matching policy; a reference that is a
             :class:`~exporters.flow.policy.FlowPolicy` is its own.
+        whole: what is traced of a reference without a loop, where its own call cannot be: a module that takes
+            the inputs by keyword and gives the outputs by name. It is judged against the reference.
         layout: how the bundle carries a flow's loop: ``unrolled``, ``loop`` or ``stepwise``.
         steps: the number of a flow's denoising steps; by default the flow's own.
         outputs: names of a module's outputs, where it does not return a mapping.
@@ -105,6 +108,7 @@ def export(
     told = of_call(options, "export")
     report_progress = progress_callback(progress)
     plan = planned(reference, inputs, flow, layout, steps, outputs, dynamic_batch, told.seed)
+    plan = replace(plan, whole=whole)
     narrowing = narrowing_of(plan, precision, calibration, told, keep)
     # Open for as long as it is traced: in eval mode.
     with plan.runner, staged(out_dir) as stage:
@@ -136,6 +140,12 @@ class Plan:
     layout: Layout
     flow: FlowPolicy | None
     loop: Loop | None
+    whole: nn.Module | None = None
+
+    @property
+    def traced(self) -> tuple[nn.Module, Callable[..., Any]]:
+        """Without a loop: what holds the weights, and what is called."""
+        return (self.owner, self.runner.forward) if self.whole is None else (self.whole, self.whole)
 
 
 @dataclass(frozen=True)
@@ -231,14 +241,14 @@ def traced(plan: Plan, report_progress: Progress) -> dict[str, ir.Model]:
         return _composed(plan.flow, plan.example, plan.loop, plan.layout, report_progress)
     report_progress("trace", 0, 1)
     example = plan.example
-    models = {"model": trace(plan.owner, plan.runner.forward, example.tensors(), free=example.free)}
+    models = {"model": trace(*plan.traced, example.tensors(), free=example.free)}
     report_progress("trace", 1, 1)
     return models
 
 
 def weights_of(plan: Plan) -> list[str]:
     """The names of the weights, as their owner has them."""
-    owner = plan.flow if plan.flow is not None else plan.owner
+    owner = plan.flow if plan.flow is not None else plan.traced[0]
     return [name for name, _ in owner.named_parameters(remove_duplicate=False)]
 
 

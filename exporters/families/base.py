@@ -92,6 +92,10 @@ class Family(ABC):
         """The policy's two halves, as :meth:`export` traces them."""
         raise NotImplementedError(f"{self.name} has no loop")
 
+    def whole(self, policy: Any) -> torch.nn.Module | None:
+        """Without a loop: what is traced where :meth:`sample` cannot be, as ``exporters.export`` takes it."""
+        return None
+
     def steps(self, policy: Any) -> int:
         """The policy's own number of denoising steps."""
         raise NotImplementedError(f"{self.name} has no loop")
@@ -208,6 +212,7 @@ class Family(ABC):
             out_dir,
             inputs=inputs,
             flow=self.flow(policy, **kept) if self.looped else None,
+            whole=None if self.looped else self.whole(policy),
             steps=steps if steps is not None or not self.looped else self.steps(policy),
             family=self.name,
             layout=layout if layout is not None else self.layout,

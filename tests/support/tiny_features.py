@@ -17,10 +17,11 @@ from torch import nn
 from exporters.bundle.registry import family_named
 from exporters.families.given_draws import given_draws
 
-FAMILIES: Final = ("act", "diffusion", "multi_task_dit", "tdmpc", "vqbet")
+FAMILIES: Final = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet")
 _RESNET: Final = {"vision_backbone": "resnet18", "pretrained_backbone_weights": None}
 # What their configurations allow.
 _FEATURES: Final[dict[str, dict[str, Any]]] = {
+    "gaussian_actor": {"cameras": 1, "size": (32, 32), "environment": 0, "name": "observation.images.top"},
     "multi_task_dit": {"environment": 0},
     "tdmpc": {"cameras": 1, "size": (64, 64)},
     "vqbet": {"cameras": 1, "environment": 0},
@@ -34,6 +35,9 @@ _SIZES: Final[dict[str, dict[str, Any]]] = {
         **_RESNET, "use_group_norm": True, "horizon": 16, "n_action_steps": 12, "down_dims": (8, 16),
         "n_groups": 4, "kernel_size": 3, "diffusion_step_embed_dim": 8, "spatial_softmax_num_keypoints": 4,
         "num_inference_steps": 5, "crop_shape": (64, 64), "use_separate_rgb_encoder_per_camera": False,
+    },
+    "gaussian_actor": {
+        "image_encoder_hidden_dim": 8, "shared_encoder": True, "latent_dim": 16,
     },
     "multi_task_dit": {
         "horizon": 16, "n_action_steps": 12, "num_inference_steps": 5, "num_integration_steps": 5,

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
 from pytest_reflex import check
 from pytest_reflex.errors import CheckpointError, ParityError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import Image, ScaledImage, make_fixture
+from pytest_reflex.verdict import STRICT_THRESHOLD
 
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
 pytestmark = pytest.mark.lerobot
@@ -36,6 +38,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "dit": ("multi_task_dit", {}),
     "dit-flow": ("multi_task_dit", {"objective": "flow_matching"}),
+    "sac": ("gaussian_actor", {}),
     "tdmpc": ("tdmpc", {}),
     "vqbet": ("vqbet", {}),
 }
@@ -47,11 +50,12 @@ EXPORTS = [
     for layout in (LAYOUTS_OF.get(kind, LAYOUTS) if family_named(family).looped else (None,))
 ]
 # Of so few values PyTorch's largest error would be luck.
-BATCH = {"tdmpc": 8}
+BATCH = {"sac": 8, "tdmpc": 8}
 # What each policy computes of a batch of its observations, by its own model and without its queues.
 OWN: dict[str, Callable[[Any, Any, Any], torch.Tensor]] = {
     "act": lambda policy, batch, noise: policy.predict_action_chunk(batch),
     "diffusion": lambda policy, batch, noise: policy.predict_action_chunk(batch, noise=noise),
+    "gaussian_actor": lambda policy, batch, noise: policy.select_action(batch),
     "multi_task_dit": lambda policy, batch, noise: policy._generate_actions(batch),
     "tdmpc": lambda policy, batch, noise: policy.model.pi(
         policy.model.encode({key: value[:, 0] for key, value in batch.items()})
@@ -112,7 +116,7 @@ def test_the_reference_is_the_policys_own_call(kind: str, live: Callable[[str], 
     named = given(kind, policy)
     drawn = [named["step_noise"].unbind(1)] if "step_noise" in named else []
     drawn += [[named["code_noise"].flatten(0, 2)]] if "code_noise" in named else []
-    if family.name == "multi_task_dit":
+    if family.name in ("gaussian_actor", "multi_task_dit"):
         drawn.insert(0, [named["noise"]])
     with torch.no_grad(), given_draws(*(draw for draws in drawn for draw in draws)):
         expected = OWN[family.name](policy, family.batch(policy, named), named.get("noise"))
@@ -248,6 +252,7 @@ def test_a_queue_that_is_off_by_one_fails(live: Callable[[str], Any], tmp_path: 
             {"objective": "flow_matching", "integration_method": "rk4"},
             "'rk4', which asks",
         ),
+        ("gaussian_actor", {"num_discrete_actions": 3}, "num_discrete_actions is 3, whose critic"),
         ("tdmpc", {"use_mpc": True}, "use_mpc is True, and a plan starts from the plan before it"),
         ("vqbet", {"sequentially_select": True}, "sequentially_select is True, and the second code"),
     ],
@@ -263,3 +268,38 @@ def test_a_camera_that_upstream_itself_cannot_read_is_named() -> None:
     named = features(cameras=1, size=(64, 64), name="observation.images.top")
     with pytest.raises(SettingsError, match=r"its camera is 'observation\.images\.top'"):
         family_named("tdmpc").inputs(tiny_policy("tdmpc", **named))
+
+
+def test_without_noise_an_actor_gives_its_mean(
+    live: Callable[[str], Any], exported: Callable[..., Any]
+) -> None:
+    policy, named = live("sac"), given("sac", live("sac"))
+    batch = family_named("gaussian_actor").batch(policy, named)
+    with torch.no_grad(), given_draws(torch.zeros_like(named["noise"])):
+        mean = torch.tanh(policy.actor(batch, None)[2]).numpy()
+    inputs = {name: np.repeat(tensor.numpy(), 8, axis=0) for name, tensor in named.items()}
+    with exported("sac", None).runner() as runner:
+        actions = runner.run({**inputs, "noise": np.zeros_like(inputs["noise"])})["actions"]
+    assert np.abs(actions - mean).max() < STRICT_THRESHOLD
+
+
+def test_locate_reads_what_was_traced_in_place_of_the_policys_call(exported: Callable[..., Any]) -> None:
+    policy = tiny_policy("gaussian_actor")
+    with torch.no_grad():
+        policy.actor.mean_layer.bias += 0.1
+    found = open_bundle(exported("sac", None).path).locate(policy)
+    assert found.place is not None
+    assert found.place.module.endswith("actor.mean_layer"), str(found)
+
+
+def test_a_hundred_steps_make_no_larger_graph_than_ten(live: Callable[[str], Any], tmp_path: Path) -> None:
+    """What is traced, converted and written hangs on no number of steps, and so neither does the time."""
+    sizes = []
+    for steps in (10, 100):
+        made = family_named("diffusion").export(
+            live("ddpm"), tmp_path / str(steps), steps=steps, verify=False
+        )
+        assert made.inputs[-1].shape[1] == steps - 1
+        nodes = ir.traversal.RecursiveGraphIterator(ir.load(made.path / "model.onnx").graph)
+        sizes.append(sum(1 for _ in nodes))
+    assert sizes[0] == sizes[1]
