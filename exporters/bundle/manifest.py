@@ -106,6 +106,13 @@ class Manifest:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def precision(self) -> str:
+        """What its graphs were brought to, such as ``float16`` or ``int8-dynamic``; else ``float32``."""
+        said = self.origin.get("precision")
+        name = said.get("name") if isinstance(said, Mapping) else "float32" if said is None else said
+        return name if isinstance(name, str) else repr(name)
+
+    @property
     def output_names(self) -> list[str]:
         return [output["name"] for output in self.outputs]
 

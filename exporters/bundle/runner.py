@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,6 +104,17 @@ class BundleRunner(RunnerBase):
         """What the sessions ran on; of several, the first that is not on the provider asked for."""
         used = [session.providers_used for session in self.sessions.values()]
         return next((u for u in used if not u or u[0] != self.provider_asked), used[0])
+
+    @property
+    def graphs(self) -> Sequence[Path | bytes]:
+        """Its graphs; see :class:`~pytest_reflex.runners.base.HasGraphs`."""
+        return [graph for session in self.sessions.values() for graph in session.graphs]
+
+    @property
+    def precision_stated(self) -> str:
+        """In which precision its manifest says that the graphs are, such as ``float16`` or ``int8``."""
+        said = self._bundle.stated.precision
+        return said.partition("-")[0]
 
     @property
     def changed(self) -> str:

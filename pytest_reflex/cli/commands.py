@@ -66,7 +66,7 @@ _BUDGET: Final = "What max_abs_diff has to be below, in the outputs' own unit."
 
 
 def _budget(context: click.Context, parameter: click.Parameter, value: object) -> float:
-    return settings.number_threshold(value, "--budget")
+    return settings.budget(value, "--budget")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

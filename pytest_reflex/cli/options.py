@@ -20,12 +20,15 @@ def setting_option(name: str) -> Callable[[_Command], _Command]:
     in_words = setting.shown_default if setting.switch or setting.otherwise else ""
 
     def parsed(context: click.Context, parameter: click.Parameter, value: object) -> object:
+        if setting.repeated:
+            value = list(value) if isinstance(value, tuple) and value else None
         return None if value is None else setting.parse(value, flags[0])
 
     return click.option(
         "/".join(flags),
         is_flag=setting.switch,
         metavar=setting.metavar,
+        multiple=setting.repeated,
         # Text, so that a default goes the way of every given value.
         default=default if setting.switch or default is None else str(default),
         show_default=not setting.switch and not setting.otherwise,

@@ -40,7 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, setting in settings.RUN.items():
         text = setting.help_with_default
         flag, *twin = setting.flags(name, "--reflex-")
-        kind = {"action": "store_true"} if setting.switch else {"metavar": setting.metavar}
+        how = "store_true" if setting.switch else "append" if setting.repeated else "store"
+        kind = {"action": how} if setting.switch else {"action": how, "metavar": setting.metavar}
         # No default but None: anything else would hide the ini file's value.
         given: dict[str, Any] = {"dest": f"reflex_{name}", "default": None}
         group.addoption(flag, help=text, **given, **kind)

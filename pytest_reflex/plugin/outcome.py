@@ -178,6 +178,8 @@ class Outcome:
             (f"reflex_max_abs_diff{suffix}", "not measured" if largest is None else largest),
             (f"reflex_threshold{suffix}", entry["threshold"]),
         ]
+        if result.precision.short:
+            self._item.user_properties.append((f"reflex_precision{suffix}", result.precision.short))
 
     def _leave(self, outcome: str, reason: str) -> None:
         self._not_compared.append({"nodeid": self.nodeid, "outcome": outcome, "reason": reason})

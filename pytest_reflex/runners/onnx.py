@@ -123,6 +123,11 @@ class OnnxRunner(RunnerBase):
         self._files: OpenedFiles | None = None
         self._exact: Graph64Runner | None = None
 
+    @property
+    def graphs(self) -> Sequence[Path | bytes]:
+        """Its one graph; see :class:`~pytest_reflex.runners.base.HasGraphs`."""
+        return (self._model,)
+
     def open(self) -> None:
         if self._session is not None:
             return

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.runners.base import Trajectory
+    from pytest_reflex.runners.quantising import Activations, Ranges
     from pytest_reflex.runners.rounded import Arithmetic, Spared
 
     Array = np.ndarray[Any, Any]
@@ -232,21 +233,54 @@ class TorchRunner(RunnerBase):
 
         from pytest_reflex.runners.rounded import narrow_type, rounded
 
-        if self._model is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
+        model = self._opened(self._model)
         if self.precision != "float32":
             raise RunnerError(f"{self.name} is in {self.precision} itself; what rounds it is already there")
         dtype, device = narrow_type(precision), self._device()
-        weights, buffers = list(self._model.parameters()), list(self._model.buffers())
+        weights, buffers = list(model.parameters()), list(model.buffers())
         try:
             drawn_on = [device] if device.type == "cuda" else []
             with torch.no_grad(), torch.random.fork_rng(devices=drawn_on):
                 tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
                 with rounded(dtype, weights, arithmetic, spared, buffers) as given:
                     tensors = {name: given(tensor) for name, tensor in tensors.items()}
-                    outputs = self._asked(self._model, tensors)
+                    outputs = self._asked(model, tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in {precision}: {first_line(error)}") from error
+        return self._arrays(outputs)
+
+    def quantised(
+        self,
+        inputs: Mapping[str, Array],
+        activations: Activations,
+        ranges: Ranges | None = None,
+        *,
+        learning: bool = False,
+    ) -> dict[str, Array]:
+        """What :meth:`run` would compute with its products in 8 bits; see :mod:`.quantising`.
+
+        Args:
+            inputs: as for :meth:`run`.
+            activations: ``weights``, ``dynamic`` or ``static``.
+            ranges: of ``static``, which runs with ``learning`` have made.
+            learning: compute in float32, and widen ``ranges`` by what is seen.
+
+        Raises:
+            RunnerError: the runner is not open, or the model does not run so; the message says why.
+        """
+        import torch
+
+        from pytest_reflex.runners.quantising import Quantising
+
+        bound, device = self._bound(self._opened(self._model)), self._device()
+        weights = list(self._opened(self._model).parameters())
+        mode = Quantising(weights, activations, {} if ranges is None else ranges, learning=learning)
+        try:
+            tensors, drawn_on = self._tensors(inputs), [device] if device.type == "cuda" else []
+            with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), mode:
+                outputs = bound(**tensors)
+        except Exception as error:
+            raise RunnerError(f"{self.name} does not run in int8: {first_line(error)}") from error
         return self._arrays(outputs)
 
     def state(self) -> Mapping[str, object]:

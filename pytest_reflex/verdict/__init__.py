@@ -5,8 +5,6 @@ Nothing here knows a runner or a report, and importing it imports no numpy.
 
 from pytest_reflex.verdict.gates import (
     FIXTURE_GATES,
-    STRICT_THRESHOLD,
-    THRESHOLD,
     Evidence,
     below_threshold,
     judge_fixture,
@@ -20,6 +18,7 @@ from pytest_reflex.verdict.results import (
     OutputResult,
     RunResult,
 )
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, THRESHOLD, Amount, Tolerances
 
 __all__ = [
     "FIXTURE_GATES",
@@ -27,11 +26,13 @@ __all__ = [
     "RUN_GATE_NAMES",
     "STRICT_THRESHOLD",
     "THRESHOLD",
+    "Amount",
     "Answer",
     "Evidence",
     "FixtureResult",
     "OutputResult",
     "RunResult",
+    "Tolerances",
     "below_threshold",
     "judge_fixture",
     "same_structure",

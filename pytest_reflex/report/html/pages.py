@@ -19,7 +19,7 @@ from pytest_reflex.report.compare import KINDS, Change, compare
 from pytest_reflex.report.json.documents import TOOL, Entry, Run, run_of
 from pytest_reflex.report.json.values import plain
 from pytest_reflex.report.origins import UNALIKE, unalike
-from pytest_reflex.report.text.terminal import bound, figure
+from pytest_reflex.report.text.terminal import figure, limit_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -93,7 +93,7 @@ def _run(run: Run, against: Run | None) -> dict[str, Any]:
     figures: list[float | None] = []
     for result in results:
         floor = scale.ulp_step(result)
-        figures += [result.max_abs_diff_across_all, result.threshold, floor[0] if floor else None]
+        figures += [*result.margin, floor[0] if floor else None]
     # One axis for all, so that a row can be compared with the row above it.
     along = scale.axis(figures)
     own = None if len(results) == 1 else along
@@ -117,8 +117,8 @@ def _run(run: Run, against: Run | None) -> dict[str, Any]:
 
 def _urgency(result: RunResult, place: int) -> tuple[bool, float, int]:
     """Orders results by what to look at first: failing before passing, then the farthest up the scale."""
-    value = result.max_abs_diff_across_all
-    ratio = float("inf") if value is None or value != value else value / result.threshold
+    value, limit = result.margin
+    ratio = float("inf") if value is None or value != value or not limit else value / limit
     return result.passed, -ratio, place
 
 
@@ -155,8 +155,8 @@ def _figure(entry: Entry | None) -> str:
         return "-"
     result = entry.result
     word = "PASS" if result.passed else "FAIL"
-    seen = figure(result.max_abs_diff_across_all, result.threshold)
-    return f"{word} {seen} (threshold {bound(result.threshold)})"
+    seen, limit = result.margin
+    return f"{word} {figure(seen, limit)} (threshold {limit_text(result, limit)})"
 
 
 def shortened(text: object) -> str:

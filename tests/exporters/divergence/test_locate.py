@@ -38,7 +38,7 @@ from pytest_reflex.report.json.results import result_from_json, result_to_json
 from pytest_reflex.report.markdown import markdown
 from pytest_reflex.report.text.divergence import divergence_text
 from pytest_reflex.report.text.terminal import failure_message
-from pytest_reflex.verdict.gates import THRESHOLD
+from pytest_reflex.verdict.tolerances import THRESHOLD
 
 # The graph of the unrolled bundle, to plant a fault in, and what is planted where.
 Plant = Callable[[ir.Graph], None]

@@ -52,6 +52,9 @@ Worst element: fixture 1, actions[0, 17, 3] (float32, 1x50x32)
   ULP           p50 1, p99 9, max 158729
   rmse          3.154e-03, max relative 1.892e-02, SQNR 60.0 dB
 
+Would pass with
+  actions: above threshold 9.461e-03
+
 Reference: torch PI0Policy
 Candidate: onnx pi0/model.onnx, on CPUExecutionProvider
 
@@ -100,6 +103,9 @@ Worst element: fixture 1, actions[0, 17, 3] (float32, 1x50x32)
   differing     100 of 1600 elements
   ULP           p50 1, p99 9, max 158729
   rmse          1.500e-07, max relative 9.000e-07, SQNR 60.0 dB
+
+Would pass with
+  actions: above threshold 4.500e-07
 
 Reference: torch PI0Policy
 Candidate: onnx pi0/model.onnx, on CPUExecutionProvider
