@@ -96,6 +96,18 @@ def threshold(value: object, source: str = "threshold") -> Tolerances:
     return Tolerances(named.pop("", UNSAID), named)
 
 
+def budget(value: object, source: str = "budget") -> float:
+    """What an error may be, in the outputs' own unit: one finite number above 0.
+
+    Raises:
+        SettingsError: it is anything else, such as a multiple of a floor.
+    """
+    told = threshold(value, source)
+    if not told.is_plain:
+        raise SettingsError(f"{source}: {told.text} is no budget; give one number, in the outputs' own unit")
+    return told.rest.number
+
+
 def _named(text: object, source: str) -> dict[str, Amount]:
     """``actions=1e-5, 1e-4`` by name; what has none is under the empty one."""
     if not isinstance(text, str) or "=" not in text:

@@ -46,6 +46,7 @@ from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import Runner, TorchRunner
+from pytest_reflex.settings import budget as budget_of
 from pytest_reflex.settings import of_call
 
 __all__ = ["Repair", "repair"]
@@ -128,7 +129,7 @@ def repair(
             the message has the nodes kept against the error left. What was there stays.
         ParityError: what was made is refused for another reason. What was there stays.
     """
-    bound = settings.budget(budget, "budget")
+    bound = budget_of(budget)
     told = of_call({"fixtures": fixtures, "seed": seed, "threshold": bound}, "repair")
     options: Any = {"fixtures": told.fixtures, "seed": told.seed, "threshold": bound}
     precision = _precision_of(bundle, calibration)

@@ -65,6 +65,12 @@ def text(value: object) -> str:
     return f"<bdi>{safe}</bdi>" if not safe.isascii() or "&#" in safe else safe
 
 
+def _name(result: RunResult) -> str:
+    """What a result is called, in which precision, and that PyTorch was not asked where it was not."""
+    more = (result.precision.short, "" if result.against == "policy" else "against ONNX")
+    return text(result.name) + "".join(f" ({text(one)})" for one in more if one)
+
+
 def _overview(results: Sequence[RunResult]) -> str:
     header = ("verdict", "name", "max_abs_diff", "threshold", "distance", "fixtures failing", "floor")
     # The last column where anybody asked for it.
@@ -72,9 +78,7 @@ def _overview(results: Sequence[RunResult]) -> str:
     rows = [
         (
             "✅ PASS" if result.passed else "❌ FAIL",
-            text(result.name)
-            + (f" ({text(result.precision.short)})" if result.precision.short else "")
-            + ("" if result.against == "policy" else " (against ONNX)"),
+            _name(result),
             figure(*result.margin),
             limit_text(result, result.margin[1]),
             distance(*result.margin),

@@ -280,6 +280,11 @@ class RunResult:
         )
 
     @property
+    def against(self) -> Against:
+        """What the candidate was held against: ``policy``, or ``onnx``, and then PyTorch was not asked."""
+        return "onnx" if self.reference.get("kind") == ONNX_REFERENCE else "policy"
+
+    @property
     def word(self) -> str | None:
         """``rounding``, ``rounding in float16``, ``undecided`` or ``bug``, the worst of any fixture.
 
@@ -325,11 +330,6 @@ class RunResult:
     def least(self) -> tuple[Least, ...]:
         """What each output of floats would pass with."""
         return least_passing(self.fixtures, self.asked.rtol, self.asked.plain(strict=self.strict))
-
-    @property
-    def against(self) -> Against:
-        """What the candidate was held against: ``policy``, or ``onnx``, and then PyTorch was not asked."""
-        return "onnx" if self.reference.get("kind") == ONNX_REFERENCE else "policy"
 
 
 def _all_yes(answers: Sequence[Answer], gates: Sequence[str]) -> bool:

@@ -66,8 +66,7 @@ def _held(record: object) -> Mapping[str, object]:
         return {**first, **why, **fields}
     if isinstance(record, RunResult):
         return {
-            **_picked(record, "name", "passed", "against"),
-            **_picked(record, "max_abs_diff_across_all", "threshold", "asked"),
+            **_picked(record, "name", "passed", "against", "max_abs_diff_across_all", "threshold", "asked"),
             **_picked(record, "by_default", "precision", "word", "least", "strict", "seed", "fixtures"),
             "gates": record.answers,
             **_picked(record, "reference", "candidate", "located", "notes"),

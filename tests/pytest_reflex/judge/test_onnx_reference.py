@@ -73,7 +73,7 @@ def test_one_opset_against_another_agrees_and_says_that_pytorch_was_not_asked(
 def test_quantised_against_float_by_the_float_graph_s_own_float64(bundles: dict[str, Path]) -> None:
     result = judged(bundles, "float32", "int8", floor=True, threshold=0.05)
     assert result.passed
-    assert result.word == "bug"  # what quantising cost is no rounding of float32
+    assert result.word == "undecided"  # what quantising must cost is known of a policy, and none was asked
     again = judged(bundles, "float32", "stepwise", threshold="4x floor")
     assert again.passed
     floor = again.fixtures[0].outputs[0].floor
