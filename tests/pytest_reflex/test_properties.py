@@ -264,7 +264,8 @@ def test_the_first_source_that_speaks_wins(
             expected = settings.provider_name(str(expected))
             assert settings.provider_name(str(getattr(made, name))) == expected
         else:
-            assert getattr(made, name) == expected
+            wanted = Tolerances(Amount(expected)) if isinstance(expected, float) else expected
+            assert getattr(made, name) == wanted
 
 
 @given(st.floats(1e-12, 1e3), st.booleans())

@@ -200,7 +200,9 @@ def test_a_bad_value_is_a_usage_error(run: Run, args: list[str], said: str) -> N
     assert f"ERROR: {said}" in found.errlines
 
 
-KEYWORDS = "the keywords are threshold, fixtures, seed, provider, floor, infinities, trajectory"
+KEYWORDS = (
+    "the keywords are threshold, rtol, fixtures, seed, provider, floor, rounding, infinities, trajectory"
+)
 BAD_MARKERS = {
     "treshold=1": f"unknown keyword 'treshold' (did you mean 'threshold'?); {KEYWORDS}",
     "atol=1, wrong=2": f"unknown keywords 'atol' (did you mean 'threshold'?), 'wrong'; {KEYWORDS}",
@@ -255,7 +257,9 @@ def test_a_name_that_is_none_is_told_the_nearest_in_a_test(run: Run) -> None:
 
 def test_the_marker_and_the_options_are_documented(run: Run) -> None:
     found = run(PASSES, "--markers")
-    found.stdout.fnmatch_lines(["@pytest.mark.parity(threshold=1e-4, fixtures=5, *provider='cpu'*): *"])
+    found.stdout.fnmatch_lines(
+        ["@pytest.mark.parity(threshold=None, rtol=0, fixtures=5, *provider='cpu'*): *"]
+    )
     options = run(PASSES, "--help").stdout.str()
     for name in ("strict", "threshold", "fixtures", "seed", "provider", "report", "json"):
         assert f"--reflex-{name}" in options
