@@ -29,6 +29,7 @@ from pytest_reflex.verdict import (
     judge_fixture,
 )
 from pytest_reflex.verdict.metrics import difference, ulp_distance
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
 DTYPES = [
     *("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64"),
