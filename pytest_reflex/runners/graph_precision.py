@@ -95,6 +95,7 @@ class _Found:
         self.weights: Counter[str] = Counter()
         self.nodes: Counter[str] = Counter()
         self.products: Counter[str] = Counter()
+        self.rounded: Counter[str] = Counter()
         self.waves: Counter[str] = Counter()
         self.casts: Counter[str] = Counter()
         self.unread: Counter[str] = Counter()
@@ -109,6 +110,7 @@ class _Found:
             weights=_sorted(self.weights),
             nodes=_sorted(self.nodes),
             products=_sorted(self.products),
+            rounded=_sorted(self.rounded),
             waves=_sorted(self.waves),
             casts=_sorted(self.casts),
             quantizing=self.quantizing,
@@ -128,7 +130,12 @@ class _Found:
         for tensor in graph.initializer:
             if tensor.name in read:
                 self._weight(tensor, readers.get(tensor.name, ()))
+        given = {value.name for value in graph.output}
         for node in nodes:
+            after = [] if not given.isdisjoint(node.output) else readers.get(node.output[0], [])
+            if after and node.op_type not in _MOVES and all(one.op_type == "Cast" for one in after):
+                kinds = {types.get(one.output[0], "") for one in after}
+                self.rounded.update(kinds if len(kinds) == 1 and kinds <= {*FLOATS} else ())
             for held in _tensors(node):
                 self._weight(held, readers.get(node.output[0], ()))
             for inner in _graphs(node):

@@ -107,7 +107,7 @@ class TorchRunner(RunnerBase):
         self._apart = apart
         self._model: torch.nn.Module | None = None
         self._training: list[tuple[torch.nn.Module, bool]] = []
-        self._ran: Callable[[], torch.nn.Module | None] = lambda: None
+        self._reflex_ran: Callable[[], torch.nn.Module | None] = lambda: None
         # The types of its parameters, float32 first, and where all have one that is narrower, that.
         self._types: tuple[torch.dtype, ...] = ()
         self._cast: torch.dtype | None = None
@@ -157,7 +157,7 @@ class TorchRunner(RunnerBase):
         self._types = self._checked_types(model)
         self._cast = self._types[0] if len(self._types) == 1 and self.precision != "float32" else None
         self._training = [(module, module.training) for module in model.modules()]
-        self._model, self._ran = model, weakref.ref(model)
+        self._model, self._reflex_ran = model, weakref.ref(model)
         self.drew_random = False
         model.eval()
 
@@ -316,7 +316,7 @@ class TorchRunner(RunnerBase):
 
         if not isinstance(other, TorchRunner) or type(self).run is not type(other).run:
             return False
-        ours, theirs = self._ran(), other._ran()
+        ours, theirs = self._reflex_ran(), other._reflex_ran()
         # What is loaded anew each time, by the same function, is one too.
         one = ours is not None and theirs is not None and same_module(ours, theirs)
         return (one or same_call(self._given, other._given)) and same_call(self._call, other._call)

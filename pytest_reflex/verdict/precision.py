@@ -32,6 +32,7 @@ class GraphPrecision:
         nodes: operators that compute with floats, by the type of what they give; one on quantised values
             by their integer type. Casts, quantise and dequantise nodes are none.
         products: those of them that multiply matrices, by the same types.
+        rounded: those whose result nobody reads but a cast, by the type that it casts to.
         waves: sines and cosines, by the same types: how exactly a graph computes its clock.
         casts: casts between float types, by ``"float32 to float16"``.
         quantizing: how many nodes quantise or dequantise, or do it on their way.
@@ -43,6 +44,7 @@ class GraphPrecision:
     weights: Mapping[str, int] = field(default_factory=dict)
     nodes: Mapping[str, int] = field(default_factory=dict)
     products: Mapping[str, int] = field(default_factory=dict)
+    rounded: Mapping[str, int] = field(default_factory=dict)
     waves: Mapping[str, int] = field(default_factory=dict)
     casts: Mapping[str, int] = field(default_factory=dict)
     quantizing: int = 0
@@ -57,18 +59,13 @@ class GraphPrecision:
     @property
     def computed(self) -> str:
         """The float type of most results, casts to narrower ones among them; float32 where there are none."""
-        return _most(self._results)
-
-    @property
-    def _results(self) -> dict[str, int]:
-        """How many results are of which float type, in the end: a cast narrows what an operator gave."""
         counts = {name: count for name, count in self.nodes.items() if name in FLOATS}
         for pair, count in self.casts.items():
             wide, _, narrow = pair.partition(" to ")
             if FLOATS.index(narrow) > FLOATS.index(wide):
                 counts[narrow] = counts.get(narrow, 0) + count
                 counts[wide] = counts.get(wide, 0) - count
-        return counts
+        return _most(counts)
 
     @property
     def narrow(self) -> str | None:
@@ -89,12 +86,17 @@ class GraphPrecision:
         return narrow if narrow and self._nearly_all(narrow) else "float32"
 
     def _nearly_all(self, narrow: str) -> bool:
-        """Whether its results are of this type; or its weights alone, and it narrows nothing it computes."""
+        """Whether its operators are; or each result is cast to it; or the weights are, and nothing else is.
+
+        Casts are counted by the operators whose results they round, as a graph can have any number of them.
+        """
         if self.computed != narrow:
-            return (
-                not any(_narrows(pair) for pair in self.casts) and _share(self.weights, narrow) > NEARLY_ALL
-            )
-        return _share(self._results, narrow) > NEARLY_ALL
+            return not any(map(_narrows, self.casts)) and _share(self.weights, narrow) > NEARLY_ALL
+        floats = sum(count for name, count in self.nodes.items() if name in FLOATS)
+        if self.rounded.get(narrow, 0) > NEARLY_ALL * floats:
+            return True
+        products = self.products or self.nodes
+        return min(_share(self.nodes, narrow), _share(products, narrow)) > NEARLY_ALL
 
     @property
     def weights_alone(self) -> bool:
@@ -185,6 +187,7 @@ def merged(parts: Iterable[GraphPrecision]) -> GraphPrecision:
         weights=added(p.weights for p in every),
         nodes=added(p.nodes for p in every),
         products=added(p.products for p in every),
+        rounded=added(p.rounded for p in every),
         waves=added(p.waves for p in every),
         casts=added(p.casts for p in every),
         quantizing=sum(p.quantizing for p in every),

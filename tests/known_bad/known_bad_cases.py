@@ -243,7 +243,7 @@ class Case:
         """The options that say what ``judging`` says; fixtures are those of the recording."""
         options = ["--strict"] if self.strict else []
         options += ["--infinities"] if self.judging.get("infinities") else []
-        for name in ("provider", "threshold"):
+        for name in ("provider", "threshold", "rtol"):
             if name in self.judging:
                 options += [f"--{name}", str(self.judging[name])]
         return options
@@ -861,6 +861,31 @@ CASES: Final = {
              damage=steered.session(node_partition_config_file="plan.txt")),
         Case("error_bundle__a_graph_read_in_another_form", model(),
              damage=steered.session(load_model_format="ORT")),
+        # tolerances that were loosened
+        Case("fail_power__an_rtol_as_large_as_what_the_output_does", strict=True, judging={"rtol": 0.1},
+             model=actions(*_STEP_TAIL, off=np.float32(1e-6))),
+        Case("fail_threshold__within_the_largest_value_s_rtol_and_not_its_own",
+             model([node("Where", ["nearly_zero", "moved", "true_actions"], "actions"),
+                    node("Add", ["true_actions", "step"], "moved"),
+                    node("Less", ["size", "tenth"], "nearly_zero"),
+                    node("Abs", ["true_actions"], "size")][::-1],
+                   constants={"step": np.float32(5e-4), "tenth": np.float32(0.1)}),
+             judging={"threshold": 1e-6, "rtol": 1e-3}),
+        Case("fail_threshold__one_output_within_the_other_s_threshold",
+             actions(*_STEP_TAIL, off=np.float32(2e-4)), judging={"threshold": "actions=1e-4, 1e-2"}),
+        Case("fail_threshold__a_fault_behind_casts_to_float16",
+             model([node("Cast", ["half"], "narrow", to=TensorProto.FLOAT16),
+                    node("Cast", ["narrow"], "wide", to=TensorProto.FLOAT),
+                    node("Mul", ["wide", "fault"], "small"),
+                    node("Add", ["true_actions", "small"], "actions")],
+                   constants={"fault": np.float32(1e-3)})),
+        Case("fail_intact__a_precision_that_its_graph_has_not", model(),
+             damage=steered.resealed(lambda said: {"precision": {"name": "float16"}})),
+        Case("error_settings__a_threshold_of_no_output", model(), judging={"threshold": "action=1e-5"}),
+        Case("error_settings__a_threshold_of_integers", model(), judging={"threshold": "ids=1e-5"}),
+        Case("error_settings__an_rtol_of_all", model(), judging={"rtol": 1}),
+        Case("error_settings__a_rounding_that_its_graph_has_not", candidate=lambda work: OnnxRunner(model()),
+             judging={"rounding": "float16"}),
         # no verdict at all
         Case("error_settings__zero_fixtures", model(), judging={"fixtures": 0}, recorded=0),
         Case("error_settings__strict_with_one_fixture", model(), judging={"fixtures": 1}, recorded=1,

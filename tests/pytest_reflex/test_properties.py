@@ -29,6 +29,7 @@ from pytest_reflex.verdict import (
     judge_fixture,
 )
 from pytest_reflex.verdict.metrics import difference, ulp_distance
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
 DTYPES = [
     *("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64"),
@@ -264,7 +265,8 @@ def test_the_first_source_that_speaks_wins(
             expected = settings.provider_name(str(expected))
             assert settings.provider_name(str(getattr(made, name))) == expected
         else:
-            assert getattr(made, name) == expected
+            wanted = Tolerances(Amount(expected)) if isinstance(expected, float) else expected
+            assert getattr(made, name) == wanted
 
 
 @given(st.floats(1e-12, 1e3), st.booleans())

@@ -199,8 +199,7 @@ def _located(result: RunResult) -> str:
 def _threshold(result: RunResult) -> str:
     asked = result.asked
     said = f"{asked.text}, at most " if asked.needs_floors or asked.outputs else ""
-    share = f" + {asked.rtol:g} of the value" if asked.rtol else ""
-    return f"{said}{bound(result.threshold)}{share}{' (strict)' if result.strict else ''}"
+    return f"{said}{limit_text(result, result.threshold)}{' (strict)' if result.strict else ''}"
 
 
 def least_lines(result: RunResult, width: int = WIDTH) -> str:

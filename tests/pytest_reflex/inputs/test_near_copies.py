@@ -42,7 +42,7 @@ def next_bit(name: str) -> Callable[[Arrays], None]:
         next_bit("image"),
         scaled("image", 0.0008),
         scaled("state", -0.0008),
-        # Beside what the input holds else it is nothing, however small it is itself: half of it is below 0.67.
+        # Beside what else the input holds it is nothing, however small it is: half of it is below 0.67.
         lambda fixture: fixture["image"].__iadd__(np.float32(0.0006)),
     ],
     ids=["a_copy", "one_bit", "one_input", "the_other", "all_by_as_much"],

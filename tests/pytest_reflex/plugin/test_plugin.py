@@ -200,7 +200,9 @@ def test_a_bad_value_is_a_usage_error(run: Run, args: list[str], said: str) -> N
     assert f"ERROR: {said}" in found.errlines
 
 
-KEYWORDS = "the keywords are threshold, fixtures, seed, provider, floor, infinities, trajectory"
+KEYWORDS = (
+    "the keywords are threshold, rtol, fixtures, seed, provider, floor, rounding, infinities, trajectory"
+)
 BAD_MARKERS = {
     "treshold=1": f"unknown keyword 'treshold' (did you mean 'threshold'?); {KEYWORDS}",
     "atol=1, wrong=2": f"unknown keywords 'atol' (did you mean 'threshold'?), 'wrong'; {KEYWORDS}",
@@ -255,7 +257,9 @@ def test_a_name_that_is_none_is_told_the_nearest_in_a_test(run: Run) -> None:
 
 def test_the_marker_and_the_options_are_documented(run: Run) -> None:
     found = run(PASSES, "--markers")
-    found.stdout.fnmatch_lines(["@pytest.mark.parity(threshold=1e-4, fixtures=5, *provider='cpu'*): *"])
+    found.stdout.fnmatch_lines(
+        ["@pytest.mark.parity(threshold=None, rtol=0, fixtures=5, *provider='cpu'*): *"]
+    )
     options = run(PASSES, "--help").stdout.str()
     for name in ("strict", "threshold", "fixtures", "seed", "provider", "report", "json"):
         assert f"--reflex-{name}" in options
@@ -527,7 +531,11 @@ LATE = "@pytest.fixture\ndef late():\n    yield\n    raise ValueError('second')\
     [
         (LATE + "def test_x(parity, late): raise KeyError('first')\n", "failed", "KeyError: 'first'"),
         (LATE + "def test_x(parity, late): pytest.skip('first')\n", "failed", "ValueError: second"),
-        (LATE + "def test_x(parity, late): pass\n", "failed", "ValueError: second"),
+        (
+            LATE + "def test_x(parity, late): pass\n",
+            "failed",
+            "parity FAIL: nothing was compared: the test never called parity.check",
+        ),
         ("def test_x(parity): pytest.skip('no GPU here')\n", "skipped", "no GPU here"),
         ("def test_x(parity): pytest.fail('')\n", "failed", "Failed"),
     ],
