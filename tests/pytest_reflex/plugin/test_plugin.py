@@ -527,7 +527,11 @@ LATE = "@pytest.fixture\ndef late():\n    yield\n    raise ValueError('second')\
     [
         (LATE + "def test_x(parity, late): raise KeyError('first')\n", "failed", "KeyError: 'first'"),
         (LATE + "def test_x(parity, late): pytest.skip('first')\n", "failed", "ValueError: second"),
-        (LATE + "def test_x(parity, late): pass\n", "failed", "ValueError: second"),
+        (
+            LATE + "def test_x(parity, late): pass\n",
+            "failed",
+            "parity FAIL: nothing was compared: the test never called parity.check",
+        ),
         ("def test_x(parity): pytest.skip('no GPU here')\n", "skipped", "no GPU here"),
         ("def test_x(parity): pytest.fail('')\n", "failed", "Failed"),
     ],
@@ -539,6 +543,17 @@ def test_why_nothing_was_compared_is_the_first_that_went_wrong(
     assert written("out.json")["not_compared"] == [
         {"nodeid": "test_it.py::test_x", "outcome": outcome, "reason": reason}
     ]
+
+
+def test_a_swallowed_fail_is_heard_of_where_the_session_s_end_is_cut_off(run: Run) -> None:
+    source = "def test_x(parity):\n    try: judged(parity, off_by(0.5))\n    except AssertionError: pass\n"
+    hook = "import pytest\ndef pytest_sessionfinish(): pytest.exit('enough', returncode=0)\n"
+    found = run(source, conftest=hook)
+    assert found.ret == 1
+    found.stderr.fnmatch_lines(
+        ["reflex: error: pytest was to exit with 0, and that would hide this: test_it*"]
+    )
+    assert run(PASSES, conftest=hook).ret == 0
 
 
 def test_a_parity_that_is_asked_for_in_the_test_is_of_its_first_attempt(run: Run) -> None:
