@@ -8,7 +8,7 @@ epilogue the slice of the horizon that ``generate_actions`` keeps. The noise of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -50,28 +50,41 @@ class Diffusion(FeatureFamily):
     name = "diffusion"
     module = "lerobot.policies.diffusion.modeling_diffusion"
     policy = "DiffusionPolicy"
-    parts = ("diffusion.unet", "diffusion.noise_scheduler")
+    parts: ClassVar[tuple[str, ...]] = ("diffusion.unet", "diffusion.noise_scheduler")
     # Of a hundred steps, one graph would hold a hundred.
     layout = "loop"
     stepped = True
+    halves: ClassVar[type[FlowPolicy]] = DiffusionFlow
 
     def inputs(self, policy: Any, *, batch: int = 1, steps: int | None = None) -> list[InputSpec]:
         """What :meth:`FeatureFamily.inputs` says, then ``noise`` [batch, horizon, dim] and, for DDPM,
         ``step_noise`` [batch, steps - 1, horizon, dim]."""
-        return super().inputs(policy, batch=batch) + noises_of(self.flow(policy), policy.config, batch, steps)
+        specs = self.observation(policy, batch)
+        loop, config = self.flow(policy).loop(steps), policy.config
+        shape = (int(config.horizon), int(config.action_feature.shape[0]))
+        drawn = {loop.noise: (batch, *shape), loop.step_noise: (batch, loop.schedule.draws, *shape)}
+        return specs + [InputSpec(name, drawn[name], meaning=Gaussian()) for name in loop.noises]
+
+    def observation(self, policy: Any, batch: int) -> list[InputSpec]:
+        """What the policy sees."""
+        return super().inputs(policy, batch=batch)
 
     def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
         drawn = named["step_noise"].unbind(1) if "step_noise" in named else ()
-        with self.seen(policy, named) as batch, set_to(policy.diffusion, "num_inference_steps", steps):
+        with self.seen(policy, named) as batch, set_to(*self.counted(policy), steps):
             with given_draws(*drawn):
                 actions: torch.Tensor = policy.predict_action_chunk(batch, noise=named["noise"])
             return actions
 
     def flow(self, policy: Any) -> FlowPolicy:
-        return DiffusionFlow(policy)
+        return self.halves(policy)
+
+    def counted(self, policy: Any) -> tuple[Any, str]:
+        """What holds the number of steps, and by which name."""
+        return policy.diffusion, "num_inference_steps"
 
     def steps(self, policy: Any) -> int:
-        return int(policy.diffusion.num_inference_steps)
+        return int(getattr(*self.counted(policy)))
 
     def reader(self, policy: Any) -> torch.nn.Module:
         reader: torch.nn.Module = policy.diffusion.unet
@@ -82,13 +95,6 @@ def kept_actions(config: Any) -> tuple[Operation, ...]:
     """The part of the horizon from the current observation on that is acted on."""
     start = int(config.n_obs_steps) - 1
     return (Operation("Slice", "kept", (X, 1, start, start + int(config.n_action_steps))),)
-
-
-def noises_of(flow: FlowPolicy, config: Any, batch: int, steps: int | None) -> list[InputSpec]:
-    """The noise that a flow over a horizon starts from, and that of its steps where it reads one."""
-    loop, shape = flow.loop(steps), (int(config.horizon), int(config.action_feature.shape[0]))
-    drawn = {loop.noise: (batch, *shape), loop.step_noise: (batch, loop.schedule.draws, *shape)}
-    return [InputSpec(name, drawn[name], meaning=Gaussian()) for name in loop.noises]
 
 
 FAMILY = Diffusion()

@@ -13,13 +13,10 @@ from typing import Any
 import torch
 
 from exporters.families.base import set_to
-from exporters.families.diffusion import kept_actions, noises_of
+from exporters.families.diffusion import Diffusion, kept_actions
 from exporters.families.given_draws import given_draws
-from exporters.families.lerobot_features import FeatureFamily
-from exporters.flow.diffusion import DiffusionSchedule
+from exporters.flow.diffusion import DiffusionSchedule, GridSchedule
 from exporters.flow.policy import Context, FlowPolicy
-from exporters.flow.schedule import Schedule, TableSchedule
-from exporters.flow.update import EULER
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.inputs import InputSpec, PromptMask, Tokens
 
@@ -29,21 +26,6 @@ _PROMPT = {
     "lang_masks": "observation.language.attention_mask",
     "lang_tokens": "observation.language.tokens",
 }
-
-
-class GridSchedule(Schedule):
-    """Euler steps on a float32 grid from 0 to 1, as lerobot's ``FlowMatchingObjective`` takes them."""
-
-    kind = "grid"
-    fixed = True
-
-    def over(self, steps: int) -> TableSchedule:
-        grid = torch.linspace(0, 1, steps + 1)
-        return TableSchedule(
-            times=tuple(grid[:-1].tolist()),
-            update=EULER,
-            table={"dt": tuple((grid[1:] - grid[:-1]).tolist())},
-        )
 
 
 class MultiTaskDiTFlow(FlowPolicy):
@@ -79,49 +61,42 @@ class MultiTaskDiTFlow(FlowPolicy):
         return predicted
 
 
-class MultiTaskDiT(FeatureFamily):
+class MultiTaskDiT(Diffusion):
     """The multi-task diffusion transformer as lerobot has it."""
 
     name = "multi_task_dit"
     module = "lerobot.policies.multi_task_dit.modeling_multi_task_dit"
     policy = "MultiTaskDiTPolicy"
     parts = ("observation_encoder.text_encoder", "noise_predictor", "objective")
-    layout = "loop"
-    stepped = True
+    halves = MultiTaskDiTFlow
 
-    def inputs(self, policy: Any, *, batch: int = 1, steps: int | None = None) -> list[InputSpec]:
-        """What :meth:`FeatureFamily.inputs` says, the prompt as ``lang_masks`` and ``lang_tokens``
-        [batch, length], then ``noise`` and, for DDPM, ``step_noise``."""
-        specs, prompt = super().inputs(policy, batch=batch), (batch, int(policy.config.tokenizer_max_length))
-        text = policy.observation_encoder.text_encoder.text_encoder
-        vocabulary = int(text.get_input_embeddings().num_embeddings)
-        specs += [
+    def observation(self, policy: Any, batch: int) -> list[InputSpec]:
+        """And the prompt, as ``lang_masks`` and ``lang_tokens`` [batch, length]."""
+        text, prompt = (
+            policy.observation_encoder.text_encoder,
+            (batch, int(policy.config.tokenizer_max_length)),
+        )
+        vocabulary = int(text.text_encoder.get_input_embeddings().num_embeddings)
+        return [
+            *super().observation(policy, batch),
             InputSpec("lang_masks", prompt, "bool", PromptMask()),
             InputSpec("lang_tokens", prompt, "int64", Tokens(vocab=vocabulary, mask="lang_masks")),
         ]
-        return specs + noises_of(self.flow(policy), policy.config, batch, steps)
 
     def batch(self, policy: Any, named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return super().batch(policy, named) | {key: named[name] for name, key in _PROMPT.items()}
 
     def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
-        counted = (
-            (policy.objective, "num_inference_steps")
-            if policy.config.is_diffusion
-            else (policy.config, "num_integration_steps")
-        )
+        counted = self.counted(policy)
         drawn = (named["noise"], *(named["step_noise"].unbind(1) if "step_noise" in named else ()))
         with self.seen(policy, named) as batch, set_to(*counted, steps), given_draws(*drawn):
             actions: torch.Tensor = policy.predict_action_chunk(batch)
             return actions
 
-    def flow(self, policy: Any) -> FlowPolicy:
-        return MultiTaskDiTFlow(policy)
-
-    def steps(self, policy: Any) -> int:
+    def counted(self, policy: Any) -> tuple[Any, str]:
         if policy.config.is_diffusion:
-            return int(policy.objective.num_inference_steps)
-        return int(policy.config.num_integration_steps)
+            return policy.objective, "num_inference_steps"
+        return policy.config, "num_integration_steps"
 
     def reader(self, policy: Any) -> torch.nn.Module:
         reader: torch.nn.Module = policy.noise_predictor

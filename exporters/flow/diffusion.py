@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from exporters.flow.schedule import Schedule, TableSchedule
-from exporters.flow.update import EARLIER, MODEL, NOISE, X_NEXT, Operation, X
+from exporters.flow.update import EARLIER, EULER, MODEL, NOISE, X_NEXT, Operation, X
 from pytest_reflex.errors import SettingsError
 
 Row = dict[str, Any]
@@ -64,6 +64,21 @@ class DiffusionSchedule(Schedule):
                 f"the scheduler makes {len(scheduler.timesteps)} steps of {steps}; give another number"
             )
         return made[found](scheduler, self._eta)
+
+
+class GridSchedule(Schedule):
+    """Euler steps on a float32 grid from 0 to 1, as lerobot's ``FlowMatchingObjective`` takes them."""
+
+    kind = "grid"
+    fixed = True
+
+    def over(self, steps: int) -> TableSchedule:
+        grid = torch.linspace(0, 1, steps + 1)
+        return TableSchedule(
+            times=tuple(grid[:-1].tolist()),
+            update=EULER,
+            table={"dt": tuple((grid[1:] - grid[:-1]).tolist())},
+        )
 
 
 def _ddpm(scheduler: Any, eta: float) -> TableSchedule:

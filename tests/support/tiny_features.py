@@ -21,7 +21,7 @@ FAMILIES: Final = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmp
 _RESNET: Final = {"vision_backbone": "resnet18", "pretrained_backbone_weights": None}
 # What their configurations allow.
 _FEATURES: Final[dict[str, dict[str, Any]]] = {
-    "gaussian_actor": {"cameras": 1, "size": (32, 32), "environment": 0, "name": "observation.images.top"},
+    "gaussian_actor": {"cameras": 1, "size": (64, 64), "environment": 0, "name": "observation.images.top"},
     "multi_task_dit": {"environment": 0},
     "tdmpc": {"cameras": 1, "size": (64, 64)},
     "vqbet": {"cameras": 1, "environment": 0},
