@@ -14,6 +14,7 @@ import click
 from exporters.flow.schedule import LAYOUTS
 from exporters.graph.precisions import PRECISIONS
 from pytest_reflex._version import __version__
+from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
 from pytest_reflex.cli.options import (
     api_key_option,
@@ -296,4 +297,5 @@ def locate_place(
     return Reported(code, text)
 
 
+app.add_command(doctor)
 app.add_command(report)

@@ -68,7 +68,7 @@ def pytest_load_initial_conftests(
 ) -> Generator[None, None, None]:
     """Before anything of the user's runs, which may end the process."""
     options = [given.partition("=")[0] for given in args if given.startswith("--reflex-")]
-    _require_known("option", options, [f"--reflex-{name}" for name in settings.RUN])
+    _require_known("option", options, _flags())
     # What is wrong is said once the command line is read to its end; a worker's files are not its own.
     with contextlib.suppress(SettingsError, pytest.UsageError):
         # What a worker's test starts has its environment too, and was not started as execnet starts one.
@@ -98,6 +98,10 @@ def pytest_configure(config: pytest.Config) -> None:
     shown = line_for(config)
     if shown is not None:
         config.pluginmanager.register(shown, "reflex-live")
+
+
+def _flags() -> list[str]:
+    return [flag for name, setting in settings.RUN.items() for flag in setting.flags(name, "--reflex-")]
 
 
 def _require_known(what: str, given: list[str], known: list[str]) -> None:
