@@ -16,6 +16,7 @@ from exporters.graph.precisions import PRECISIONS
 from pytest_reflex._version import __version__
 from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
+from pytest_reflex.cli.init import init
 from pytest_reflex.cli.options import (
     api_key_option,
     judging_options,
@@ -298,4 +299,5 @@ def locate_place(
 
 
 app.add_command(doctor)
+app.add_command(init)
 app.add_command(report)

@@ -562,7 +562,7 @@ def test_help_is_no_error(flag: str, reflex: Reflex) -> None:
 @pytest.mark.parametrize(
     ("group", "names"),
     [
-        ([], ["doctor", "export", "locate", "report", "serve", "validate"]),
+        ([], ["doctor", "export", "init", "locate", "report", "serve", "validate"]),
         (["validate"], ["export", "onnx", "serve"]),
     ],
 )
