@@ -16,6 +16,7 @@ import pytest
 
 from pytest_reflex import settings
 from pytest_reflex.errors import ParityError, SettingsError
+from pytest_reflex.plugin.baseline import BASELINE, Baseline
 from pytest_reflex.plugin.collector import Collector, Told, told_by
 from pytest_reflex.plugin.exits import WatchedExits
 from pytest_reflex.plugin.fixture import Parity
@@ -92,6 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _begin(config, config.option)
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
+    config.stash[BASELINE].require_file(config.stash[_SOURCES][0].named("baseline"))
     if not hasattr(config, "workerinput"):
         # Without a name: `-p no:` and that name would leave the session without a last word.
         config.pluginmanager.register(_Controller(config, config.stash[_COLLECTOR]))
@@ -118,6 +120,9 @@ def _begin(config: pytest.Config, option: Namespace) -> None:
     config.stash[_SOURCES] = (given, ini)
     config.stash[_SETTINGS] = chosen = settings.resolve(given, ini)
     places = {name: _place(config, name) for name in ("json", "report")}
+    config.stash[BASELINE] = Baseline(
+        _place(config, "baseline"), chosen.baseline_factor, chosen.baseline_update
+    )
     if not hasattr(config, "workerinput"):
         config.stash[_COLLECTOR] = Collector(strict=chosen.strict, **places)
         if _runs_tests(option):
@@ -158,8 +163,8 @@ def _place(config: pytest.Config, name: str) -> Path | None:
         else config.invocation_params.dir
     )
     place = Path(home, text)
-    if place.is_dir() if name == "json" else place.exists() and not place.is_dir():
-        what = "a directory; give a file" if name == "json" else "a file; give a directory"
+    if place.is_dir() if name != "report" else place.exists() and not place.is_dir():
+        what = "a file; give a directory" if name == "report" else "a directory; give a file"
         raise pytest.UsageError(f"{config.stash[_SOURCES][from_ini].named(name)}: {text!r} is {what}")
     return place
 
@@ -276,6 +281,20 @@ def pytest_make_collect_report(
     return report
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_table_header(cells: list[str]) -> None:
+    """A column of pytest-html's table, of the figure beside its threshold."""
+    cells.insert(2, '<th class="sortable" data-column-type="parity">max_abs_diff</th>')
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_table_row(report: pytest.TestReport, cells: list[str]) -> None:
+    said = dict(getattr(report, "user_properties", ()))
+    figure, bound = said.get("reflex_max_abs_diff"), said.get("reflex_threshold")
+    text = f"{figure:.3e} of {bound:.1e}" if isinstance(figure, float) and isinstance(bound, float) else ""
+    cells.insert(2, f"<td>{text}</td>")
+
+
 def _last_line(error: object) -> str:
     """What an error says in the end; the ``assert`` that xdist wraps a worker's traceback in says nothing."""
     lines = [line.strip() for line in str(error).strip("' \n").splitlines()]
@@ -316,6 +335,9 @@ class _Controller:
             return
         self._collector.hear(told_by(self._config))
         self._collector.close()
+        baseline = self._config.stash[BASELINE]
+        if baseline.update and (problem := baseline.write(self._collector.run())):
+            self._collector.problem(problem)
         self._commands = self._collector.tell_github()
         if not self._collector.problems:
             return

@@ -110,7 +110,8 @@ def test_path() -> None:
 def test_defaults() -> None:
     defaults = Settings(
         threshold=1e-4, fixtures=5, seed=0, provider="CPUExecutionProvider", floor=False, trajectory=None,
-        strict=False, locate=60.0, report=None, json=None,
+        strict=False, locate=60.0, report=None, json=None, baseline=None, baseline_factor=2.0,
+        baseline_update=False,
     )  # fmt: skip
     assert settings.resolve() == defaults
     assert settings.resolve().threshold == THRESHOLD
