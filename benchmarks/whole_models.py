@@ -37,10 +37,9 @@ import exporters
 from pytest_reflex.errors import ParityError, ReflexError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners.structure import arguments, named
+from pytest_reflex.verdict import THRESHOLD  # the project's default, for both
 
 BATCHES = (2, 3)
-# The project's default, for both.
-THRESHOLD = 1e-4
 
 
 def main() -> None:

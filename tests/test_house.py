@@ -452,8 +452,12 @@ LOOKING_AWAY = {
     "collect_ignore", "collect_ignore_glob", "__test__", "pytest_ignore_collect", "pytest_collect_file",
     "pytest_pycollect_makeitem", "pytest_deselected", "pytest_itemcollected",
 }  # fmt: skip
-# Run as a file of its own, in every way in; and the files that hold tests.
-NO_TESTS = {"tests/known_bad/corpus.py": ["test_case"], "tests/mutants/source_runs.py": ["test_files"]}
+# Run as a file of its own, in every way in; a method; classes that a test asks about.
+NO_TESTS = {
+    "tests/known_bad/corpus.py": ["test_case"],
+    "tests/mutants/source_runs.py": ["test_files"],
+    "tests/pytest_reflex/plugin/test_skipped_modules.py": ["test_x", "test_x"],
+}
 TESTS = {p.relative_to(ROOT).as_posix(): p for p in sorted((ROOT / "tests").rglob("*.py"))}
 
 
@@ -492,3 +496,9 @@ def test_the_configuration_leaves_no_test_out() -> None:
     assert told["ini_options"]["testpaths"] == ["tests"]
     which = {"norecursedirs", "python_files", "python_classes", "python_functions", "collect_imported_tests"}
     assert not which & told["ini_options"].keys()
+
+
+def test_a_link_to_an_environment_is_ignored_as_the_environment_is() -> None:
+    """A pattern with a slash at its end is for directories alone: a link that is committed replaces them."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    assert {".venv*", "node_modules"} <= set(ignored)

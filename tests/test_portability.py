@@ -106,6 +106,55 @@ def test_what_a_machine_lacks_is_named(portability: Any) -> None:
     assert able == ["as-it-is", "as-it-is-2-threads", "asimd"]
 
 
+OLD = ("DEFAULT", 1, "COMPATIBLE", "SSE4.1")
+NEW = ("AVX512", 1, "AUTO", "AVX-512 with AVX512BW, AVX512VL, and AVX512DQ extensions")
+
+
+@pytest.mark.parametrize(
+    ("name", "seen", "intel", "said"),
+    [
+        ("oldest", OLD, True, []),
+        ("oldest", ("AVX2", *OLD[1:]), True, ["PyTorch runs as AVX2, not as DEFAULT"]),
+        ("oldest-2-threads", OLD, True, ["PyTorch has 1 threads, not 2"]),
+        ("oldest", (*OLD[:2], "OFF", OLD[3]), False, ["MKL runs as OFF, not as COMPATIBLE"]),
+        ("onednn-sse41", (*OLD[:3], "AVX2"), True, ["oneDNN runs as AVX2, not as SSE41"]),
+        ("onednn-sse41", (*OLD[:3], "-"), True, ["oneDNN runs as -, not as SSE41"]),
+        ("avx512", NEW, False, []),
+        ("avx512", NEW, True, ["MKL runs as AUTO, not as AVX512"]),
+        ("amx", NEW, True, [f"oneDNN runs as {NEW[3]}, not as AVX512_CORE_AMX"]),
+        ("amx", (*NEW[:3], "AVX10.1 and Intel AMX with bfloat16 and 8-bit integer support"), True, []),
+        ("as-it-is", ("NEON", 1, "-", "-"), False, []),
+    ],
+)
+def test_a_setting_that_a_library_passes_over_is_named(
+    portability: Any, name: str, seen: tuple[Any, ...], intel: bool, said: list[str]
+) -> None:
+    maker = "GenuineIntel" if intel else "AuthenticAMD"
+    kernels = portability.Kernels(*seen)
+    assert (
+        portability.disobeyed(portability.SETTINGS[name], kernels, f"a processor ({maker} family 6)") == said
+    )
+
+
+MINE = {"DNNL_MAX_CPU_ISA": "SSE41", "MKL_NUM_THREADS": "3", "OMP_THREAD_LIMIT": "1", "REFLEX_WARM": "/none"}
+
+
+def test_what_the_user_has_set_reaches_no_test(tmp_path: Path) -> None:
+    tests = tmp_path / "test_it.py"
+    tests.write_text(f"import os\ndef test_it():\n    assert not {set(MINE)} & os.environ.keys()\n")
+    ran = script("--settings", "as-it-is", "--tests", tests, PYTEST_ADDOPTS="--collect-only", **MINE)
+    assert ran.returncode == 0, ran.stdout
+    assert "as-it-is, this: 1 passed, 0 failed" in ran.stdout
+
+
+def test_a_report_that_was_cut_off_is_a_failure(portability: Any, tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    junit.write_text("<testsuites><testsuite><testcase name='test_it'>")
+    counts, failures = portability.outcomes(junit)
+    assert counts == {"passed": 0, "failed": 0, "skipped": 0}
+    assert failures[0].startswith("pytest left a report that cannot be read: ")
+
+
 def test_every_test_that_it_names_is_there(portability: Any) -> None:
     named = (*portability.NEWEST, *portability.LEROBOT, *portability.NEWEST_SLICE, *portability.LEROBOT_SLICE)
     for name in named:
@@ -151,7 +200,7 @@ def seen(same: bool = True, passed: bool = True, **features: bool) -> dict[str, 
         (seen(AVX2=True, passed=False), 1, "FAILED: Haswell, 1 threads, pi0: "),
         (seen(AVX2=True, AVX512F=True), 1, "FAILED: Haswell: AVX512F is seen there, so it is no Haswell"),
         (seen(), 1, "NOT RUN: Haswell: the emulator does not offer AVX2"),
-        ("exit 132: illegal instruction", 1, "NOT RUN: Haswell: exit 132: illegal instruction"),
+        ("exit 132: illegal instruction", 1, "FAILED: Haswell, 1 threads: exit 132: illegal instruction"),
     ],
 )
 def test_an_older_processor_has_to_be_one_and_to_pass(
@@ -169,6 +218,18 @@ def test_an_older_processor_has_to_be_one_and_to_pass(
     out = capsys.readouterr().out
     assert said in out
     assert (code == 0) == ("FAILED" not in out and "NOT RUN" not in out)
+
+
+def test_a_crash_on_this_processor_fails_too(
+    emulated: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = seen(AVX2=True)
+    monkeypatch.setattr(
+        emulated, "emulated", lambda _, name, *rest: good if name == "Haswell" else "exit -11: "
+    )
+    options = argparse.Namespace(processors=["Haswell"], threads=[1], json=None)
+    assert emulated.run("qemu", Path(), options) == 1
+    assert "FAILED: this one, 1 threads: exit -11" in capsys.readouterr().out
 
 
 def test_without_an_emulator_that_is_said(tmp_path: Path) -> None:

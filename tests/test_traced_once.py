@@ -11,6 +11,7 @@ from traced_once import TracedOnce
 
 from examples.tiny_pi0 import tiny_pi0
 from exporters import exporting, pi0
+from exporters.graph import graph_passes, tracing
 from pytest_reflex.errors import TracingError
 
 SMALL: dict[str, Any] = {"cameras": 2, "prompt_tokens": 6, "verify": False}
@@ -83,3 +84,32 @@ def test_what_cannot_be_traced_is_not_kept(
     assert kept.made == 1  # the prefix, which came before it
     pi0.export(model, tmp_path / "p", **SMALL)
     assert (kept.made, kept.found) == (3, 0)
+
+
+def test_what_a_test_plants_where_graphs_are_made_is_seen(
+    kept: TracedOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pi0.export(small(), tmp_path / "0", **SMALL)
+    for index, (place, name) in enumerate(
+        ((tracing, "fold_constants"), (graph_passes, "name_ends"), (tracing, "zero_masked_rows")), start=1
+    ):
+        upstream = getattr(place, name)
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, lambda *args, _upstream=upstream, **named: _upstream(*args, **named))
+            pi0.export(small(), tmp_path / str(index), **SMALL)
+    assert (kept.made, kept.found) == (8, 0)
+
+
+def test_what_was_cut_off_is_made_anew(
+    kept: TracedOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(proto: Any, file: Path) -> None:
+        file.write_bytes(proto.SerializeToString()[:100])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("traced_once.onnx.save_model", cut)
+        with pytest.raises(KeyboardInterrupt):
+            pi0.export(small(), tmp_path / "p", **SMALL)
+    pi0.export(small(), tmp_path / "p", **SMALL)
+    assert (kept.made, kept.found) == (3, 0)  # one half was made and not kept

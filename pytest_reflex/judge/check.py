@@ -23,8 +23,8 @@ from pytest_reflex.judge.input_dependence import (
     InputDependence,
     effects,
     judge_input_dependence,
+    questions,
     recorded_effects,
-    silent_inputs,
     unequal_bits,
 )
 from pytest_reflex.judge.naming import Named, side_notes
@@ -306,24 +306,25 @@ def _evidence(
 
 
 def _input_dependence(reference: Runner, fixtures: Fixtures, run: _CandidateRun) -> InputDependence:
-    silent = silent_inputs(run.effects, run.others)
+    live = not isinstance(reference, RecordedRunner)
+    asked_too = questions(run.effects, run.others, of_refused=live)
     return judge_input_dependence(
-        fixtures.make(0), run.effects, _reference_effects(reference, fixtures, silent)
+        fixtures.make(0), run.effects, _reference_effects(reference, fixtures, asked_too)
     )
 
 
 def _reference_effects(
-    runner: Runner, fixtures: Fixtures, silent: Mapping[int, Mapping[str, Array]]
+    runner: Runner, fixtures: Fixtures, questions: Mapping[int, Mapping[str, Array]]
 ) -> Effects:
-    """What the inputs that are silent in the candidate do to the reference; it is opened only for them."""
-    if not silent:
+    """What some swaps do to the reference; it is opened only for them."""
+    if not questions:
         return {}
     found = {}
     with _opened(runner):
-        for idx, values in silent.items():
+        for idx, values in questions.items():
             if isinstance(runner, RecordedRunner):
                 # It says what the model depends on, and not in which fixture.
-                always = [n for n in values if all(n in silent.get(i, ()) for i in fixtures.probed)]
+                always = [n for n in values if all(n in questions.get(i, ()) for i in fixtures.probed)]
                 found[idx] = {**dict.fromkeys(values, Effect()), **recorded_effects(runner, always)}
                 continue
             # Run anew: a model that is loaded again is compared with itself as it is now.
@@ -359,7 +360,7 @@ def _verdict(
     }
     reasons = {
         "intact": of_sides["intact"],
-        "compared": _uncompared(run.results),
+        "compared": [*_uncompared(run.results), *(_infinite(truth) if terms.infinities else ())],
         "reference": [*of_sides["reference"], *no_reference],
         "power": power.refused,
         "repeat": run.unrepeated,
@@ -406,6 +407,16 @@ def _uncompared(results: Sequence[FixtureResult]) -> list[str]:
     if compared > 0:
         return []
     return [f"no element was compared in {len(results)} fixtures"]
+
+
+def _infinite(truth: _ReferenceRun) -> list[str]:
+    """A reason for each output of floats of which nothing is left once what is infinite is equal."""
+    found = []
+    for name in truth.swings:
+        given = [fixture[name] for fixture in truth.outputs if name in fixture]
+        if any(array.size for array in given) and all(np.isinf(array).all() for array in given):
+            found.append(f"{name} is infinite throughout every fixture, so that nothing of it was compared")
+    return found
 
 
 def _largest_bound(results: Sequence[FixtureResult], most: float) -> float:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_reflex.errors import ReflexError
+from pytest_reflex.runners.base import first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +68,9 @@ def diagnosed(
             inputs=recorded,
             seconds=seconds,
         )
-    except ReflexError as error:
-        return replace(result, notes=(*result.notes, f"the place was not found: {error}"))
+    except (Exception, SystemExit) as error:  # whatever it is, the verdict stands
+        said = str(error) if isinstance(error, ReflexError) else first_line(error)
+        return replace(result, notes=(*result.notes, f"the place was not found: {said}"))
     return replace(result, located=divergence)
 
 

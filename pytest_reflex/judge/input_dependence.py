@@ -89,10 +89,19 @@ def recorded_effects(recording: RecordedRunner, names: Iterable[str]) -> dict[st
     return {name: Effect("depends on it, its recording says" if name in live else "") for name in names}
 
 
-def silent_inputs(candidate: Effects, others: Mapping[int, Arrays]) -> dict[int, dict[str, Array]]:
-    """The swaps that changed nothing in the candidate, by fixture, to be asked of the reference."""
+def questions(
+    candidate: Effects, others: Mapping[int, Arrays], *, of_refused: bool = True
+) -> dict[int, dict[str, Array]]:
+    """The swaps to be asked of the reference, by fixture.
+
+    They are those that changed nothing in the candidate, and with ``of_refused`` those that it would not run.
+    """
     found = {
-        idx: {name: value for name, value in swaps.items() if not candidate[idx][name].words}
+        idx: {
+            name: value
+            for name, value in swaps.items()
+            if not candidate[idx][name].words or (of_refused and candidate[idx][name].refused)
+        }
         for idx, swaps in others.items()
     }
     return {idx: swaps for idx, swaps in found.items() if swaps}
@@ -104,7 +113,7 @@ def judge_input_dependence(plain: Arrays, candidate: Effects, reference: Effects
     Args:
         plain: the inputs of fixture 0; one without elements holds nothing that could be another.
         candidate: its effects, of every input that varies.
-        reference: its effects, of every input that has none on the candidate in that fixture.
+        reference: its effects, of what :func:`questions` has given.
     """
     found = InputDependence()
     every = [effect for swaps in candidate.values() for effect in swaps.values()]
@@ -135,9 +144,14 @@ def _judge_input(name: str, candidate: Effects, reference: Effects, found: Input
         found.unproven.append(f"input {name!r} changes neither side")
     else:
         found.live.append(name)
-        refused = next((effect for effect in swaps.values() if effect.refused), None)
+        refused = {idx: effect for idx, effect in swaps.items() if effect.refused}
         if refused:
-            found.notes.append(f"input {name!r} was not varied alone: the candidate {refused.words}")
+            said = f"input {name!r} was not varied alone: the candidate {next(iter(refused.values())).words}"
+            told = [reference[idx][name] for idx in refused if name in reference.get(idx, ())]
+            if len(refused) == len(swaps) and any(not effect.refused for effect in told):
+                found.unproven.append(f"{said}, and the reference takes it")
+            else:
+                found.notes.append(said)
         seen = [effect.changes for effect in swaps.values() if effect.words]
         if all(seen):  # one without figures may have moved anything
             outputs = dict.fromkeys(output for changes in seen for output in changes)

@@ -76,7 +76,9 @@ def pytest_load_initial_conftests(
         if "PYTEST_XDIST_WORKER" not in os.environ or sys.argv[:1] != ["-c"]:
             _begin(early_config, early_config.known_args_namespace)
     try:
-        return (yield)
+        made = yield
+        early_config.pluginmanager.register(_LastWord())
+        return made
     except SystemExit as error:
         if _SETTINGS in early_config.stash and early_config.stash[_SETTINGS].strict:
             raise pytest.UsageError(f"a conftest.py called exit({error}), so no test was run") from error
@@ -172,19 +174,24 @@ def _place(config: pytest.Config, name: str) -> Path | None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, int, int]:
     """The last word on the exit code: an exit from anywhere else goes past the end of the session."""
-    exits = config.stash.get(_EXITS, None)
-    if exits is None:
-        return (yield)
-    exits.held = True  # pytest tidies up before it has its code
+    if (exits := config.stash.get(_EXITS, None)) is not None:
+        exits.held = True  # pytest tidies up before it has its code
     code: int = pytest.ExitCode.TESTS_FAILED
     try:
         code = yield
-        if why := _why_not(config, code):
+        if _EXITS in config.stash and (why := _why_not(config, code)):
             _cry(config, why)
             code = pytest.ExitCode.TESTS_FAILED
         return code
     finally:
-        exits.ended(code)
+        if exits is not None:
+            exits.ended(code)
+
+
+class _LastWord:
+    """The same once more, around what a conftest has registered meanwhile."""
+
+    pytest_cmdline_main = staticmethod(pytest_cmdline_main)
 
 
 def _markers(item: pytest.Item) -> list[settings.Source]:

@@ -7,6 +7,8 @@ its reports, each of which carries all that is known by then: who runs a test ag
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import re
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from pytest_reflex.result import ParityResult
 
 NOTHING: Final = "nothing was compared: the test never called parity.check"
+ELSEWHERE: Final = (
+    "its parity was used in another process, which can tell nobody its verdict; use it in the test's own"
+)
 RUNNING: Final = "a comparison was still running when its test ended; wait for it in the test"
 NO_BODY: Final = "the test itself was not run, only what it is set up with"
 
@@ -45,12 +50,18 @@ class Attempt:
         self.fails: list[str] = []
         self.failures = self.told = 0
         self._outcome = outcome
+        self._process = os.getpid()
+        # One byte that a process which is forked from this one has too.
+        self._elsewhere = mmap.mmap(-1, 1)
         # Lists, as appending to one is one step: `+= 1` loses what another thread does meanwhile.
         self._begun: list[None] = []
         self._ended: list[None] = []
         self._judged: list[None] = []
 
     def __enter__(self) -> None:
+        if os.getpid() != self._process:
+            self._elsewhere[0] = 1
+            raise ReflexError(f"{self._outcome.nodeid}: {ELSEWHERE}")
         if self.over:
             why = (
                 "its parity was used after its test, where no report can say the verdict; use it in the test"
@@ -63,6 +74,11 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.append(None)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another process was to compare something."""
+        return bool(self._elsewhere[0])
 
     @property
     def running(self) -> bool:
@@ -222,7 +238,9 @@ class Outcome:
             return (
                 f"{fails[0].removeprefix('parity FAIL: ')}; the test went on (parity.expect_fail expects one)"
             )
-        return RUNNING if report.when == "teardown" and now.running else ""
+        if report.when != "teardown":
+            return ""
+        return RUNNING if now.running else ELSEWHERE if now.elsewhere else ""
 
     def _empty(self, report: pytest.TestReport, now: Attempt) -> str:
         """What is said of a parity test that ran to its end and compared nothing; empty of any other.

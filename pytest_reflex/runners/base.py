@@ -223,6 +223,8 @@ def asked(runner: Runner, inputs: Mapping[str, Array]) -> dict[str, Array]:
     if not isinstance(outputs, Mapping):
         raise RunnerError(f"{runner.name} gave a {type(outputs).__name__}; a runner gives arrays by name")
     for name, value in outputs.items():
+        if type(name) is not str:  # what only says that it is equal to another one is no name
+            raise RunnerError(f"{runner.name}: output name {name!r} is a {type(name).__name__}; give text")
         good = isinstance(value, np.ndarray | np.generic)
         if not good or value.dtype.hasobject:
             what = "holds text or objects" if good else f"is a {type(value).__name__}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import ReflexError, RunnerError
@@ -238,7 +238,24 @@ class TorchRunner(RunnerBase):
 
     def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
         """See :class:`~pytest_reflex.runners.base.HasDoubts`."""
-        return [] if self.doubted_by is None else self.doubted_by(self.model, specs)
+        said = [] if self.doubted_by is None else [*self.doubted_by(self.model, specs)]
+        return [*said, *(self._session_doubts(self._model) if self._model is not None else ())]
+
+    def _session_doubts(self, model: torch.nn.Module) -> Iterator[str]:
+        """A module that runs an ONNX graph is PyTorch in name alone."""
+        import sys
+
+        runtime = sys.modules.get("onnxruntime")  # without it nobody has made a session
+        if runtime is None:
+            return
+        for path, module in model.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, runtime.InferenceSession):
+                    where = f"{path}.{name}".lstrip(".")
+                    yield (
+                        f"{self.name} holds an ONNX Runtime session, {where!r}, and may compute with that "
+                        "what PyTorch should; give the policy that the candidate was made from"
+                    )
 
     def same_model(self, other: object) -> bool:
         """See :class:`~pytest_reflex.runners.base.HasModel`."""

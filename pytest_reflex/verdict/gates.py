@@ -77,7 +77,7 @@ def without_infinities(r: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _structure(e: Evidence) -> Answer:
-    from pytest_reflex.verdict.metrics import is_float
+    from pytest_reflex.verdict.metrics import is_comparable
 
     if not e.reference:
         return Answer.no("structure", "the reference gave no output, so there is nothing to compare")
@@ -104,7 +104,7 @@ def _structure(e: Evidence) -> Answer:
             return Answer.no("structure", f"{name}: dtype is {c.dtype}, reference has {r.dtype}")
         if r.shape != c.shape:
             return Answer.no("structure", f"{name}: shape is {list(c.shape)}, reference has {list(r.shape)}")
-        if r.dtype.kind not in "iub" and not is_float(r.dtype):
+        if not is_comparable(r.dtype):
             return Answer.no("structure", f"{name}: dtype {r.dtype} cannot be compared as numbers")
     if not any(r.size for r in e.reference.values()):
         empty = ", ".join(f"{name} has shape {list(r.shape)}" for name, r in e.reference.items())

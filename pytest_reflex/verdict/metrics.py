@@ -253,10 +253,14 @@ def _require_comparable(reference: Array, candidate: Array) -> None:
         raise ValueError(f"shapes differ: {shapes}")
     if reference.size == 0:
         raise ValueError(f"shape {list(reference.shape)} holds no element, so there is nothing to compare")
-    known = reference.dtype.kind in "iub" or is_float(reference.dtype)
-    if not known or reference.dtype.itemsize not in _UNSIGNED:
+    if not is_comparable(reference.dtype):
         good = "floats of 8 to 64 bits, integers or booleans"
         raise ValueError(f"dtype {reference.dtype} cannot be compared; give {good}")
+
+
+def is_comparable(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of it can be compared as numbers."""
+    return (dtype.kind in "iub" or is_float(dtype)) and dtype.itemsize in _UNSIGNED
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnxruntime
 import steered
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -285,6 +286,33 @@ class Replay(RunnerBase):
         raise RunnerError("replay: these inputs have no stored answer")
 
 
+def replay_that_adds_the_state(inputs: Arrays) -> Arrays:
+    """Stored answers for what was judged, and one input of three that it computes with."""
+    known = [make_fixture(SPECS, 0, idx) for idx in range(FIXTURE_COUNT)]
+    same = [all((f[n] == inputs[n]).all() for n in ("cameras", "noise")) for f in known]
+    if not any(same):
+        raise RunnerError("replay: no stored answer for this noise")
+    stored = honest({**known[same.index(True)], "state": np.zeros_like(inputs["state"])})
+    moved = honest({**inputs, "noise": np.zeros_like(inputs["noise"])})
+    return {**stored, "actions": stored["actions"] + moved["actions"]}
+
+
+class Sessioned(nn.Module):
+    """PyTorch in name alone: an ONNX graph computes."""
+
+    def __init__(self, graph: bytes) -> None:
+        super().__init__()
+        self.session = onnxruntime.InferenceSession(graph)
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = self.session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        return {name: torch.from_numpy(array) for name, array in zip(OUTPUTS, made, strict=True)}
+
+
+def sessioned(work: Path) -> Runner:
+    return TorchRunner(Wrapped(Sessioned(actions(*_STEP_TAIL, off=np.float32(0.5)))), name="reference")
+
+
 def recorded_candidate(work: Path) -> RecordedRunner:
     Case("pass", truth=honest).record(work / "stored.safetensors")
     return RecordedRunner(work / "stored.safetensors")
@@ -346,6 +374,25 @@ def wrong_where(where: Callable[[Arrays], bool]) -> Function:
         return {**made, "actions": made["actions"] + np.float32(0.1)} if where(inputs) else made
 
     return function
+
+
+class Posing(str):
+    """A name that says it is any other."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("actions")
+
+
+def posing(inputs: Arrays) -> Arrays:
+    made = honest(inputs)
+    return {Posing("other"): made.pop("actions"), **made}
+
+
+def wide(inputs: Arrays) -> Arrays:
+    return {name: array.astype(np.longdouble) for name, array in honest(inputs).items()}
 
 
 def computed(function: Function) -> Callable[[Path], Runner]:
@@ -648,6 +695,10 @@ CASES: Final = {
              candidate=computed(honest)),
         Case("fail_compared__a_reference_that_draws_from_python", strict=True, source=stateful("Python"),
              candidate=computed(honest)),
+        Case("fail_compared__infinities_and_nothing_else", strict=True, judging={"infinities": True},
+             truth=lambda inputs: {**honest(inputs), "actions": np.full_like(inputs["noise"], np.inf)},
+             model=actions(node("Abs", ["true_actions"], "size"), node("Add", ["size", "inf"], "actions"),
+                           inf=np.float32("inf"))),
         # reference
         Case("fail_reference__another_answer_from_the_twelfth_call_on", source=stateful("counts"),
              candidate=computed(honest)),
@@ -661,6 +712,8 @@ CASES: Final = {
              candidate=onnx_file("other.onnx", same=False)),
         Case("fail_reference__a_recording_judged_by_itself", source=recorded_candidate,
              candidate=recorded_candidate),
+        Case("fail_reference__a_module_around_a_session", strict=True, source=sessioned,
+             candidate=lambda work: OnnxRunner(actions(*_STEP_TAIL, off=np.float32(0.5)))),
         Case("fail_reference__a_module_judged_by_itself", source=in_torch(WEIGHED),
              candidate=in_torch(WEIGHED)),
         Case("fail_reference__a_module_judged_by_what_loads_it", source=in_torch(WEIGHED),
@@ -716,6 +769,8 @@ CASES: Final = {
         Case("fail_inputs__stored_answers_and_nothing_else", candidate=lambda work: Replay(otherwise=False)),
         Case("fail_inputs__stored_answers_and_one_for_the_rest",
              candidate=lambda work: Replay(otherwise=True)),
+        Case("fail_inputs__stored_answers_and_one_input_that_it_computes_with", strict=True,
+             candidate=computed(replay_that_adds_the_state)),
         Case("fail_inputs__a_recording_of_the_reference", candidate=recorded_candidate),
         Case("fail_inputs__one_fixture_and_its_answer_baked_in",
              model([node("Identity", [f"baked_{name}"], name) for name in OUTPUTS],
@@ -766,6 +821,8 @@ CASES: Final = {
              strict=True),
         Case("error_settings__more_floors_than_an_output_has", judging={"threshold": "1e30x floor"},
              candidate=computed(honest)),
+        Case("error_runner__a_name_that_says_it_is_another", candidate=computed(posing)),
+        Case("fail_structure__wider_floats_than_can_be_compared", truth=wide, candidate=computed(wide)),
         Case("error_runner__two_outputs_of_one_name", candidate=named_alike("actions", "ids", "actions")),
         Case("error_runner__a_number_and_its_text_as_names", candidate=named_alike(0, "0", "done")),
         Case("error_settings__a_threshold_that_is_nan", model(), judging={"threshold": float("nan")}),

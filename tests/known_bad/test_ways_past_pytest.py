@@ -33,6 +33,13 @@ SWALLOWED = {
         "from concurrent.futures import ThreadPoolExecutor\n"
         f"def test_x(parity):\n    with ThreadPoolExecutor(1) as pool: pool.submit(lambda: {BAD})\n"
     ),
+    "a_search_that_breaks": (
+        "class Broken:\n    inputs = INPUTS\n    def runner(self, provider): return off_by(0.5)\n"
+        "    def reference_runner(self, model): return model\n"
+        "    def locate(self, *sides, **options): raise SystemExit(0)\n"
+        "def test_x(parity):\n    try: parity.check(TWICE, Broken())\n    except SystemExit: pass\n"
+        "    except AssertionError: pass\n"
+    ),
     "a_fixture_s_setup": (
         f"@pytest.fixture(autouse=True)\ndef ready(parity):\n    try: {BAD}\n    except Exception: pass\n"
         "def test_x(parity): judged(parity)\n"
@@ -71,6 +78,9 @@ HOOKS = {
         "from _pytest.runner import runtestprotocol\ndef pytest_runtest_protocol(item, nextitem):\n"
         "    runtestprotocol(item, nextitem=nextitem, log=False)\n    return True\n"
     ),
+    "a_hook_on_the_exit_code": (
+        "@pytest.hookimpl(wrapper=True, tryfirst=True)\ndef pytest_cmdline_main():\n    yield\n    return 0\n"
+    ),
     "a_hook_at_the_end": (
         "@pytest.hookimpl(trylast=True)\ndef pytest_sessionfinish(session): session.exitstatus = 0\n"
     ),
@@ -94,6 +104,29 @@ def test_fail_session__swallowed_by_hooks(how: str, run: Run) -> None:
     assert found.ret == 1, found.stdout.str()
     assert written("out.json")["passed"] is False
     assert "max_abs_diff 5.000e-01 is not below" in found.stdout.str()
+
+
+IN_CHILDREN = {
+    "a_child_process": (
+        f"import os\ndef test_x(parity):\n    judged(parity)\n    if not (child := os.fork()):\n"
+        f"        try: {BAD}\n        finally: os._exit(0)\n    os.waitpid(child, 0)\n"
+    ),
+    "an_unread_future_of_a_child": (
+        "import multiprocessing\nfrom concurrent.futures import ProcessPoolExecutor as Pool\n"
+        f"def off(): {BAD.replace('parity', 'PARITY')}\n"
+        "def test_x(parity):\n    global PARITY; PARITY = parity; judged(parity)\n"
+        "    with Pool(1, mp_context=multiprocessing.get_context('fork')) as pool: pool.submit(off)\n"
+    ),
+}  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("how", IN_CHILDREN)
+def test_fail_session__compared_in(how: str, strict: tuple[str, ...], run: Run) -> None:
+    found = run(IN_CHILDREN[how], *strict, "-p", "no:warnings", "--reflex-json", "out.json", apart=True)
+    assert found.ret == 1, found.stdout.str()
+    assert written("out.json")["passed"] is False
+    assert "parity FAIL: its parity was used in another process" in found.stdout.str()
 
 
 @pytest.mark.parametrize("how", ["an_unread_future", "a_fixture_s_teardown", "a_hook_on_its_report"])

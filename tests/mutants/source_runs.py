@@ -27,10 +27,6 @@ from source_operators import Mutant
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SUITES: Final = ("tests/pytest_reflex", "tests/known_bad", "tests/hostile")
-# It says how long an import takes, which is another thing on a machine that is busy.
-LEFT_OUT: Final = (
-    "tests/pytest_reflex/test_import_cost.py::test_the_plugin_adds_less_than_ten_milliseconds",
-)
 # How much longer than on the honest tree a test may take: its fixtures may have been another's to make.
 TIMES: Final = 10
 SECONDS: Final = 60.0
@@ -203,8 +199,7 @@ class Bench:
         command = [
             sys.executable, "-S", "-E", str(ROOT / "tests" / "support" / "warm.py"), str(self._socket),
             "-m", "pytest", "-q", "--no-header", "-p", "source_child", "-p", "no:cacheprovider",
-            f"--basetemp={self._work / 't'}", *[f"--deselect={test}" for test in LEFT_OUT],
-            *arguments, *files,
+            f"--basetemp={self._work / 't'}", *arguments, *files,
         ]  # fmt: skip
         return subprocess.Popen(
             command, cwd=self.tree, env={**self._env, TOLD: str(place), TEST: "", **env},

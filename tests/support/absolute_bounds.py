@@ -49,13 +49,16 @@ MIXING = {"max", "min", "maximum", "minimum", "fmax", "fmin", "clip", "clamp", "
 TRUNCATING = {"round", "around", "rint", "int", "floor", "ceil", "trunc", "format", "str", "repr"}
 EXACT = {"array_equal", "assert_array_equal", "assert_equal", "equal", "assertEqual"}
 # A function that judges, by its name, wherever it is.
-JUDGING = re.compile(r"^_*(assert|require|expect|near|nearly|within|close|almost|same|agree)", re.IGNORECASE)
+JUDGING = re.compile(
+    r"^_*(assert|require|expect|within|almost|agree)|(near|nearly|close|same)$", re.IGNORECASE
+)
 READING = {"get", "getattr", "pop", "attrgetter", "itemgetter"}
 # What gives a number its unit: thresholds of the product and torch, the dtype's rounding, the tests' helper.
 UNITS = {
     "THRESHOLD", "STRICT_THRESHOLD", "TORCHS_OWN", "EPS", "eps", "ulp", "ulps", "spacing", "floors",
     "multiples", "ratio", "ratios",
 }  # fmt: skip
+OWNERS = ("pytest_reflex", "exporters", "floors")
 # Of these a part is a number of somebody's own.
 THRESHOLDS = {"THRESHOLD", "STRICT_THRESHOLD"}
 # A relative step: of a difference it is a unit at a size alone, and 25 of them are 3e-6 again.
@@ -94,15 +97,17 @@ def _called(node: ast.Call) -> str:
     return ast.unparse(node.func).rpartition(".")[2]
 
 
-def _parts(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and what is below it, without what is only counted."""
+def _parts(node: ast.AST, *, texts: bool = False) -> Iterator[ast.AST]:
+    """A node and what is below it, without what is only counted, and what is put into a text."""
     if isinstance(node, ast.Call) and any(
         isinstance(n, ast.Name) and n.id == "len" for n in (node.func, *node.args)
     ):
         return
+    if isinstance(node, ast.JoinedStr) and not texts:
+        return
     yield node
     for child in ast.iter_child_nodes(node):
-        yield from _parts(child)
+        yield from _parts(child, texts=texts)
 
 
 def _words(node: ast.AST) -> set[str]:
@@ -434,7 +439,7 @@ def _is_made_up(node: ast.expr) -> bool:
 
 def _truncated(node: ast.AST) -> Iterator[tuple[ast.expr, bool]]:
     """What in an expression has lost last digits, and whether a number of places was asked for."""
-    for n in _parts(node):
+    for n in _parts(node, texts=True):
         if isinstance(n, ast.Call) and _called(n) in TRUNCATING:
             plain = isinstance(n.func, ast.Name) or ast.unparse(n.func).startswith(("np.", "torch.", "math."))
             values = n.args if plain else [n.func.value, *n.args] if isinstance(n.func, ast.Attribute) else []
@@ -482,7 +487,7 @@ def _units_of(tree: ast.AST, given: Given, named: Names) -> set[str]:
 
     shadowed = {name for names, node in given for name in names & UNITS if is_none(name, node)}
     for n in ast.walk(tree):
-        if isinstance(n, ast.ImportFrom):
+        if isinstance(n, ast.ImportFrom) and not str(n.module).startswith(OWNERS):
             names = {a.asname or a.name: a.name for a in n.names}
             shadowed |= {own for own, name in names.items() if name not in UNITS or name in named}
     return UNITS - (shadowed - {"TORCHS_OWN"})

@@ -8,8 +8,10 @@ first gets the trace itself, whoever asks again the same model read from its byt
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 
 import onnx
 import onnx_ir as ir
@@ -18,8 +20,11 @@ from filelock import FileLock
 from exporters.caching.fingerprint import Fingerprint
 from exporters.flow.policy import FlowPolicy
 from exporters.flow.schedule import Loop
+from exporters.graph import graph_passes, program_passes, traced_halves, tracing
 from exporters.graph.traced_halves import Example, trace_halves
 from exporters.graph.tracing import Traced, converted
+
+MAKERS = (tracing, traced_halves, program_passes, graph_passes)
 
 
 class TracedOnce:
@@ -37,7 +42,9 @@ class TracedOnce:
 
     def trace_halves(self, flow: FlowPolicy, example: Example, loop: Loop) -> Iterator[Traced | ir.Model]:
         seen = (flow, example.tensors(), dict(example.free), loop.noise, loop.times[0])
-        key = Fingerprint().add(seen).hexdigest()
+        # What traces and converts is seen too: a test may have planted something there.
+        makers = [{n: v for n, v in vars(m).items() if isinstance(v, FunctionType)} for m in MAKERS]
+        key = Fingerprint().add((seen, makers)).hexdigest()
         files = [self._directory / f"{key}.{half}.onnx" for half in ("prefix", "step")]
         with FileLock(self._directory / f"{key}.lock"):
             if all(file.exists() for file in files):
@@ -53,5 +60,9 @@ class TracedOnce:
             return half
         model = converted(half)
         self.made += 1
-        onnx.save_model(ir.to_proto(model), self._files.pop(id(half)))
+        file = self._files.pop(id(half))
+        # Whole or not at all: who is killed here lets go of the lock.
+        partial = file.with_suffix(".partial")
+        onnx.save_model(ir.to_proto(model), partial)
+        os.replace(partial, file)
         return model

@@ -31,8 +31,10 @@ from pytest_reflex.inputs import (
     free_sizes,
     make_fixture,
 )
+from pytest_reflex.inputs.fixtures import fixtures_from
 from pytest_reflex.inputs.prompts import ImageTokenMask
 from pytest_reflex.inputs.spec import Draw
+from pytest_reflex.verdict.summaries import summary_of
 
 CAMERAS, TOKENS_PER_IMAGE, IMAGE_TOKEN, LENGTH = 3, 4, 50, 24
 SPECS = [
@@ -357,6 +359,7 @@ def test_an_input_without_a_meaning_in_its_json_is_gaussian():
         (Gaussian(std=np.inf), "float32", "std is inf; give a finite number above 0$"),
         (Uniform(), "int64", "uniform: dtype is 'int64'; give one of kind float$"),
         (Uniform(0.0, np.inf), "float32", "high - low is inf; give finite$"),
+        (Uniform(-1e308, 1e308), "float64", "high - low is inf; give finite$"),
         (Uniform(2.0, 2.0), "float32", "high is 2.0; give above low, which is 2.0$"),
         (Integers(), "float32", "integers: dtype is 'float32'; give one of kind int, uint$"),
         (Integers(3, 3), "int64", "high is 3; give above low, which is 3$"),
@@ -378,8 +381,50 @@ def test_what_a_meaning_does_not_take_is_refused_at_its_edge(meaning, dtype, mes
 
 
 @pytest.mark.parametrize(
+    ("meaning", "dtype", "shape", "message"),
+    [
+        (CameraMask(cameras=2), "bool", (1, 3), "cameras is 2; give 3 as in shape$"),
+        (CameraMask(0, 2), "bool", (1, 2), r"shape is \[1, 2\]; give \[batch\] for one camera$"),
+        (CameraMask(1), "bool", (1,), "cameras is None; give how many cameras there are$"),
+        (CameraMask(-1, 2), "bool", (1,), "camera is -1; give a number below 2$"),
+        (CameraMask(), "int64", (1, 2), "dtype is 'int64'; give one of kind bool$"),
+        (PromptMask(), "float32", (1, 4), "dtype is 'float32'; give one of kind bool, int, uint$"),
+        (PromptMask("centre"), "bool", (1, 4), "padding is 'centre'; give 'left' or 'right'$"),
+        (Tokens(129), "int8", (1, 4), "vocab - 1 is 128; give a whole number that int8 can hold$"),
+        (Tokens(True), "int8", (1, 4), "vocab is True; give a whole number above 0$"),
+        (Tokens(9), "bool", (1, 4), "dtype is 'bool'; give one of kind int, uint$"),
+        (ImagePromptMask("c"), "float32", (1, 4), "dtype is 'float32'; give one of kind bool, int, uint$"),
+        (ImagePromptMask("c"), "bool", (4,), r"shape is \[4\]; give \[batch, length\]$"),
+        (ImagePromptMask("c", 0), "bool", (1, 4), "tokens_per_image is 0; give a whole number above 0$"),
+        (
+            ImagePromptTokens(9, 3, 1, "c", "m"),
+            "bool",
+            (1, 4),
+            "dtype is 'bool'; give one of kind int, uint$",
+        ),
+        (ImagePromptTokens(9, 3, 1, "c", "m"), "int8", (4,), r"shape is \[4\]; give \[batch, length\]$"),
+        (ImagePromptTokens(1, 3, 1, "c", "m"), "int8", (1, 4), "vocab is 1; give a whole number above 1$"),
+        (ImagePromptTokens(129, 3, 1, "c", "m"), "int8", (1, 4), "vocab - 1 is 128; give a whole number"),
+        (ImagePromptTokens(9, 200, 1, "c", "m"), "int8", (1, 4), "image_token is 200; give a whole number"),
+        (ImagePromptTokens(9, 3, 1, "c", "m", 200), "int8", (1, 4), "pad is 200; give a whole number"),
+        (ImagePromptTokens(9, 3, 0, "c", "m"), "int8", (1, 4), "tokens_per_image is 0; give a whole number"),
+    ],
+)
+def test_what_a_prompt_or_a_camera_does_not_take_is_refused_at_its_edge(meaning, dtype, shape, message):
+    with pytest.raises(InputError, match=message):
+        InputSpec("x", shape, dtype, meaning)
+
+
+def test_integers_are_of_0_and_1_where_nothing_else_is_said():
+    spec = InputSpec("x", (9,), "int64", Integers())
+    assert {n for values in drawn(spec, 3) for n in values.tolist()} == {0, 1}
+
+
+@pytest.mark.parametrize(
     ("meaning", "dtype", "shape"),
     [
+        (CameraMask(cameras=2), "bool", (1, 2)),
+        (Tokens(128), "int8", (1, 4)),
         (Integers(3, 4), "int64", (4,)),
         (Integers(0, 256), "uint8", (4,)),
         (Image(), "float32", (1, 1)),
@@ -389,6 +434,84 @@ def test_what_lies_just_inside_of_the_edge_is_taken(meaning, dtype, shape):
     spec = InputSpec("x", shape, dtype, meaning)
     for fixture_idx in range(4):
         assert make_fixture([spec], 0, fixture_idx)["x"].shape == shape
+
+
+def others(given, fixture_idx=0, judged=()):
+    """What the inputs of a given fixture are swapped for, of which some were judged."""
+    digests = {name: {summary_of(name, a).digest for a in judged} for name in given[fixture_idx]}
+    return fixtures_from(given, 0, 0).others(fixture_idx, digests)
+
+
+def test_between_two_given_values_lies_one_that_nobody_judged():
+    one, two = np.float32([[1, 2, 4]]), np.float32([[3, 2, 0]])
+    (found,) = others([{"x": one}, {"x": two}]).values()
+    assert (found.dtype, found.tolist()) == (np.float32, [[2, 2, 2]])
+    # Ids, masks and what is not finite have no middle: half of each.
+    for a, b, half in (
+        ([1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 7, 8]),
+        ([True] * 4, [False] * 4, [True, True, False, False]),
+        ([1.0, np.inf, 2.0, 3.0], [5.0, 6.0, 7.0, 8.0], [1.0, np.inf, 7.0, 8.0]),
+    ):
+        (found,) = others([{"x": np.array(a)}, {"x": np.array(b)}]).values()
+        assert found.tolist() == half
+
+
+@pytest.mark.parametrize(
+    ("value", "other"),
+    [
+        (np.float32([[1, -2]]), [[-1, 2]]),
+        (np.float32([[0, 0]]), [[1, 1]]),
+        (np.array([[True, False]]), [[False, True]]),
+        (np.array([[1, 2, 3]]), [[3, 1, 2]]),
+        (np.array([[np.nan, 2.0]]), [[2.0, np.nan]]),
+    ],
+)
+def test_a_value_that_is_given_alone_is_turned_round(value, other):
+    (found,) = others([{"x": value}]).values()
+    assert found.shape == value.shape
+    assert np.array_equal(found, other, equal_nan=found.dtype.kind == "f")
+
+
+def test_an_input_has_the_value_of_another_fixture_where_no_other_is_left():
+    one, two = np.array([True]), np.array([False])
+    given = [{"x": one, "y": np.zeros((1, 0))}, {"x": two, "y": np.zeros((1, 0))}]
+    assert others(given, judged=[one, two]) == {"x": two}
+    assert others(given, 1, judged=[one, two]) == {"x": one}
+    assert others([{"x": np.array([7])}] * 2, judged=[np.array([7])]) == {}
+
+
+def test_a_value_that_nobody_judged_is_looked_for_before_one_that_somebody_did():
+    # Between the first and the next three lie the second, the third and the last; then comes a new one.
+    given = [{"x": np.array([value])} for value in (0.0, 2.0, 4.0, 8.0, 10.0, 1.0)]
+    (found,) = others(given, judged=[arrays["x"] for arrays in given]).values()
+    assert found.tolist() == [5.0]
+
+
+def test_what_is_given_has_to_be_some_fixtures_of_the_same_names():
+    x = np.zeros(2)
+    for given, said in (
+        ([], "inputs is empty; give at least one InputSpec, or at least one recorded fixture$"),
+        ([{"x": x}, SPECS[0]], r"inputs\[1\] is a InputSpec; give InputSpecs only, or mappings from name"),
+        ([{"x": x}, {"y": x}], r"inputs\[1\] has \['y'\]; every recorded fixture needs the same names"),
+        ([{"x": [None, 1]}], r"inputs\[0\]\['x'\] is object"),
+        ({"x": x}, "inputs is a dict; give a list of InputSpec"),
+        (SPECS[0], "inputs is a InputSpec; give a list of InputSpec"),
+        ("x", "inputs is a str; give a list of InputSpec"),
+        (3, "inputs is a int; give a list of InputSpec"),
+    ):
+        with pytest.raises(InputError, match=said):
+            fixtures_from(given, 5, 0)
+    one = fixtures_from([{"x": x}, {"x": x + 1}, {"x": x}], 5, 0)
+    assert (one.count, one.distinct, one.seed) == (3, 2, None)
+    one.make(0)["x"][...] = 7
+    assert not one.make(0)["x"].any(), "each is made anew"
+    drawn_ones = fixtures_from(SPECS, 5, 3)
+    assert (drawn_ones.count, drawn_ones.distinct, drawn_ones.seed) == (5, 5, 3)
+
+
+def test_inputs_are_swapped_in_the_plain_fixture_and_in_one_of_other_sizes():
+    probed = {count: fixtures_from([SPECS[0]], count, 0).probed for count in (1, 2, 3, 4, 9)}
+    assert probed == {1: (0,), 2: (0, 1), 3: (0, 2), 4: (0, 2), 9: (0, 2)}
 
 
 @pytest.mark.parametrize("size", [(2, 2), (2, 5), (5, 2), (3, 3), (1, 1)])

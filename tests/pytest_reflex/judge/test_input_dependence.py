@@ -89,6 +89,25 @@ def test_an_input_that_the_candidate_will_not_have_swapped_is_live_and_noted():
     )
 
 
+def test_an_input_that_the_candidate_never_has_swapped_is_doubted_where_the_reference_takes_it():
+    known = [make_fixture(SPECS, 0, idx)["x"].tobytes() for idx in range(5)]
+
+    def choosy(x, mask):
+        if x.tobytes() not in known:
+            raise RunnerError("that x is not among the stored")
+        return honest(x, mask)
+
+    result = check(Policy(), Function(choosy), inputs=SPECS)
+    assert result.passed
+    note = "input 'x' was not varied alone: the candidate refuses it (that x is not among the stored)"
+    assert result.notes == (f"{note}, and the reference takes it",)
+    strict = check(Policy(), Function(choosy), inputs=SPECS, strict=True)
+    assert only_refusal(strict, "inputs") == f"{note}, and the reference takes it"
+    # Where the policy refuses it too, the two agree.
+    both = check(Function(choosy, "reference"), Function(choosy), inputs=SPECS, strict=True)
+    assert (both.passed, both.notes) == (True, (note,))
+
+
 def test_a_candidate_that_only_knows_the_judged_answers_is_refused():
     known = {}
 

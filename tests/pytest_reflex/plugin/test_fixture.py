@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pytest_reflex.errors import ParityError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.plugin.fixture import Parity
 from pytest_reflex.plugin.hooks import _last_line
+from pytest_reflex.plugin.outcome import _reason
 
 INPUTS = [InputSpec("x", (2, 3))]
 TWICE = Function(lambda x: {"y": x * 2}, "twice")
@@ -113,3 +115,20 @@ def test_a_gate_that_there_is_not_is_said_before_anything_runs() -> None:
 )
 def test_an_error_says_in_the_end_what_it_says(error: object, said: str) -> None:
     assert _last_line(error) == said
+
+
+@pytest.mark.parametrize(
+    ("longrepr", "said"),
+    [
+        (("test_it.py", 3, "Skipped: no GPU here"), "no GPU here"),
+        (("test_it.py", 3, ""), "no reason given"),
+        ("worker 'gw0' crashed\nwhile running", "worker 'gw0' crashed"),
+        ("", "no reason given"),
+        (SimpleNamespace(reprcrash=SimpleNamespace(message="KeyError: 'x'\nmore")), "KeyError: 'x'"),
+    ],
+)
+def test_a_report_s_reason_is_one_line_whoever_made_it(longrepr: object, said: str) -> None:
+    report: Any = SimpleNamespace(longrepr=longrepr)
+    assert _reason(report) == said
+    assert _reason(SimpleNamespace(longrepr=longrepr, wasxfail="known")) == "xfail: known"
+    assert _reason(SimpleNamespace(longrepr=longrepr, wasxfail="")) == "xfail: no reason given"

@@ -438,6 +438,8 @@ def test_strict_fails_what_would_pass_in_silence(run: Run, case: str) -> None:
     found = run(source + PASSES, "--reflex-strict", "--reflex-json", "out.json")
     assert found.ret == 1
     assert f"parity FAIL: {why} (--reflex-strict)" in found.outlines
+    # The summary begins with the verdict too, and not with the name of an exception.
+    assert " test_it.py::test_x - parity FAIL: " in found.stdout.str()
     counts = found.parseoutcomes()
     assert counts["passed"] == 1
     assert counts.get("failed", 0) + counts.get("errors", 0) == 1
@@ -521,6 +523,35 @@ def test_a_test_that_fails_otherwise_without_a_result_is_no_pass_in_the_document
     ]
 
 
+LATE = "@pytest.fixture\ndef late():\n    yield\n    raise ValueError('second')\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "outcome", "reason"),
+    [
+        (LATE + "def test_x(parity, late): raise KeyError('first')\n", "failed", "KeyError: 'first'"),
+        (LATE + "def test_x(parity, late): pytest.skip('first')\n", "failed", "ValueError: second"),
+        (LATE + "def test_x(parity, late): pass\n", "failed", "ValueError: second"),
+        ("def test_x(parity): pytest.skip('no GPU here')\n", "skipped", "no GPU here"),
+        ("def test_x(parity): pytest.fail('')\n", "failed", "Failed"),
+    ],
+)
+def test_why_nothing_was_compared_is_the_first_that_went_wrong(
+    source: str, outcome: str, reason: str, run: Run
+) -> None:
+    run(source, "--reflex-json", "out.json")
+    assert written("out.json")["not_compared"] == [
+        {"nodeid": "test_it.py::test_x", "outcome": outcome, "reason": reason}
+    ]
+
+
+def test_a_parity_that_is_asked_for_in_the_test_is_of_its_first_attempt(run: Run) -> None:
+    source = "@reflex.parity\ndef test_x(request): judged(request.getfixturevalue('parity'))\n"
+    assert run(source, "--reflex-strict", "--reflex-json", "out.json").ret == 0
+    (result,) = written("out.json")["results"]
+    assert result["name"] == "test_it.py::test_x"
+
+
 def test_with_the_plugin_off_parity_tests_are_errors(run: Run) -> None:
     source = "@reflex.parity\ndef test_marked(): pass\n" + PASSES
     found = run(source, "-p", "no:reflex", "-p", "no:pytest_reflex.plugin", apart=True)
@@ -554,6 +585,13 @@ def test_the_document_is_the_same_byte_for_byte_with_workers(run: Run) -> None:
     keys = [(entry["nodeid"], entry["call"]) for entry in made["results"]]
     assert keys == sorted(keys)
     assert len(keys) == 9
+
+
+def test_a_worker_has_no_last_word_of_its_own(run: Run) -> None:
+    found = run(PASSES, "-n2", "--reflex-strict", "--reflex-json", "out.json")
+    assert found.ret == 0
+    assert "reflex: error" not in found.stdout.str() + found.stderr.str()
+    assert written("out.json")["passed"] is True
 
 
 def test_workers_with_junit_exitfirst_and_strict(run: Run) -> None:
