@@ -15,7 +15,19 @@ if TYPE_CHECKING:
     from exporters.bundles import Bundle, Export, locate, open_bundle
     from exporters.caching.cached import cached
     from exporters.exporting import export
-    from exporters.families import groot, lerobot, pi0, pi05, smolvla
+    from exporters.families import (
+        act,
+        diffusion,
+        groot,
+        lerobot,
+        multi_task_dit,
+        pi0,
+        pi05,
+        smolvla,
+        tdmpc,
+        vqbet,
+    )
+    from exporters.families.one_call import export_policy
     from exporters.flow.policy import FlowPolicy
     from exporters.flow.schedule import EulerSchedule
 
@@ -26,16 +38,22 @@ __all__ = [
     "Export",
     "FlowPolicy",
     "Policy",
+    "act",
     "cached",
+    "diffusion",
     "export",
+    "export_policy",
     "family_of",
     "groot",
     "lerobot",
     "locate",
+    "multi_task_dit",
     "open_bundle",
     "pi0",
     "pi05",
     "smolvla",
+    "tdmpc",
+    "vqbet",
 ]
 
 # Where a name is that is no family's module.
@@ -48,6 +66,7 @@ _HOMES: Final = {
     "Policy": "exporters.bundle.runner",
     "cached": "exporters.caching.cached",
     "export": "exporters.exporting",
+    "export_policy": "exporters.families.one_call",
     "family_of": "exporters.bundle.registry",
     "locate": "exporters.bundles",
     "open_bundle": "exporters.bundles",

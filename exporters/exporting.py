@@ -41,8 +41,8 @@ from pytest_reflex.settings import CheckOptions, Settings, of_call
 from pytest_reflex.verdict import machine
 
 PACKAGES = (
-    "pytest-reflex", "torch", "transformers", "lerobot", "onnx", "onnx-ir", "onnxscript", "onnxruntime",
-    "numpy",
+    "pytest-reflex", "torch", "transformers", "lerobot", "diffusers", "onnx", "onnx-ir", "onnxscript",
+    "onnxruntime", "numpy",
 )  # fmt: skip
 # Inputs and outputs of a fixture, by name.
 _Seen = tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
@@ -202,8 +202,7 @@ def _planned(
     example = example_of(inputs, seed)
     if flow is None:
         return _Plan(owner, runner, inputs, example, layout, None, None)
-    loop = Loop(flow.schedule, steps or flow.steps, flow.noise, flow.output)
-    return _Plan(owner, runner, inputs, example, layout, flow, loop)
+    return _Plan(owner, runner, inputs, example, layout, flow, flow.loop(steps))
 
 
 def _traced(

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import click
+import docs_families
 import pytest
 from bundle_cases import Reflex, add_to_weight
 
@@ -161,3 +162,7 @@ def _without_figures(text: str) -> list[str]:
     text = re.sub(r"\b[0-9a-f]{12}\b", "#", text)
     text = re.sub(r"[+-]?\d[\d.]*(?:e[+-]\d+)?", "#", text)
     return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_the_table_of_policies_is_the_registrys() -> None:
+    assert docs_families.written(BUNDLES) == BUNDLES

@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, cast
 
 import numpy as np
 
 from exporters.bundle.said import Said
-from exporters.flow.schedule import LAYOUTS, Loop, Schedule, schedule_from_json
+from exporters.flow.schedule import LAYOUTS, SCHEDULES, Loop, TableSchedule, loop_from_json
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.spec import DTYPES
@@ -287,8 +287,9 @@ def _loop(
             none.such(none.value is None, "none, for a single graph has no loop")
         return None
     schedule = said.at("schedule")
-    kinds = {kind.kind: kind for kind in get_args(Schedule)}
-    for number in fields(kinds[schedule.at("kind").one_of(kinds)]):
+    kinds = {kind.kind: kind for kind in SCHEDULES}
+    kind = kinds[schedule.at("kind").one_of(kinds)]
+    for number in fields(kind) if kind is not TableSchedule else ():
         if number.name == "buckets":
             schedule.at(number.name).whole(1, _MOST_BUCKETS)
         else:
@@ -297,9 +298,13 @@ def _loop(
     noise.such(noise.text() in [spec.name for spec in inputs], "one of its inputs")
     # There are none yet while it is exported.
     output.such(output.text() in [one["name"] for one in outputs] or not outputs, "one of its outputs")
-    made = schedule_from_json(schedule.mapping())
-    loop = Loop(made, steps.whole(1, MOST_STEPS), noise.text(), output.text())
-    schedule.such(all(map(math.isfinite, (loop.dt, *loop.times))), "one that gives finite times")
+    count = steps.whole(1, MOST_STEPS)
+    try:
+        loop = loop_from_json(said.mapping(), count)
+    except Exception as error:  # whatever a table of a wrong form leads to
+        raise schedule.error(f"which is none ({error})") from error
+    for name in loop.noises[1:]:
+        said.such(name in [spec.name for spec in inputs], f"a loop whose {name!r} is one of the inputs")
     return loop
 
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from exporters.bundle.manifest import Manifest
     from exporters.flow.policy import FlowPolicy
 
-FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
+FAMILIES: Final = (
+    "act", "diffusion", "groot", "multi_task_dit", "pi0", "pi05", "smolvla", "tdmpc", "vqbet",
+)  # fmt: skip
 
 # What a checkpoint of a family calls itself, where that is not the family's name: known without torch.
 _OWN_NAMES: Final = {"Gr00tN1d6": "groot", "Gr00tN1d7": "groot"}

@@ -12,6 +12,7 @@ from torch import fx
 from torch.export.graph_signature import InputKind
 
 from exporters.flow.schedule import Loop
+from exporters.flow.update import MODEL, X_NEXT, X, updated
 from exporters.graph.loop_invariant import TIME, X_T
 from exporters.graph.tracing import Traced
 
@@ -26,6 +27,8 @@ class Key(NamedTuple):
     name: str
 
 
+# What the epilogue ends in.
+END = Key("epilogue", None, "")
 _ATTENTION = (torch.ops.aten.scaled_dot_product_attention.default,)
 
 
@@ -140,7 +143,10 @@ class Interpreter:
         every = range(self._loop.steps)
         once = {Key("prefix", None, n.name) for n in prefix.nodes if _is_tensor(n)}
         once |= {Key("step", None, n.name) for n in fixed if _is_tensor(n)}
-        once |= {Key("loop", i, name) for i in every for name in ("time", "delta", "x_next")}
+        own = ("time", *(operation.name for operation in self._loop.schedule.update))
+        once |= {Key("loop", i, name) for i in every for name in own}
+        ends = self._loop.epilogue
+        once |= {Key("epilogue", None, o.name) for o in ends[:-1]} | ({END} if ends else set())
         return once | {Key("step", i, n.name) for i in every for n in varying if _is_tensor(n)}
 
     def __iter__(self) -> Iterator[Step]:
@@ -155,7 +161,7 @@ class Interpreter:
 
     def _walk(self, loop: Loop) -> Iterator[Step]:
         prefix, step = self._programs["prefix"], self._programs["step"]
-        observation = {name: t for name, t in self._inputs.items() if name != loop.noise}
+        observation = {name: t for name, t in self._inputs.items() if name not in loop.noises}
         encoded = prefix.values(observation)
         yield from self._run(prefix, prefix.nodes, encoded, None, keep=prefix.outputs.values())
         context = {name: encoded[node] for name, node in prefix.outputs.items() if name in step.inputs}
@@ -164,18 +170,23 @@ class Interpreter:
         once = step.values(context)
         # A value that only the varying nodes read is needed in every step.
         yield from self._run(step, fixed, once, None, keep={n for v in varying for n in v.all_input_nodes})
-        x = self._inputs[loop.noise]
+        x, *noises = (self._inputs[name] for name in loop.noises)
+        earlier = x
         for index, now in enumerate(loop.times):
-            time = torch.full(x.shape[:1], now, dtype=torch.float32)
+            time = torch.full(x.shape[:1], now, dtype=getattr(torch, loop.schedule.dtype))
             values = {**once, step.inputs[X_T]: x, step.inputs[TIME]: time}
             yield Step(Key("loop", index, "time"), time)
             velocity = step.outputs["velocity"]
             yield from self._run(step, varying, values, index, keep=[velocity])
-            delta = loop.dt * values[velocity]
-            yield Step(Key("loop", index, "delta"), delta)
-            x = x + delta
-            yield Step(Key("loop", index, "x_next"), x)
+            made = {MODEL: values[velocity]}
+            for name, tensor in loop.advanced(index, x, values[velocity], earlier, *noises):
+                made[name] = tensor
+                yield Step(Key("loop", index, name), tensor)
+            x, earlier = made[X_NEXT], made[loop.schedule.earlier or X_NEXT]
         self.output = x
+        for name, self.output in updated(loop.epilogue, {X: x}):
+            last = name == loop.epilogue[-1].name
+            yield Step(END if last else Key("epilogue", None, name), self.output)
 
     def _run(
         self,

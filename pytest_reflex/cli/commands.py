@@ -25,7 +25,7 @@ from pytest_reflex.cli.options import (
     steps_option,
 )
 from pytest_reflex.cli.progress import Progress
-from pytest_reflex.cli.reference import named_reference, require_draws
+from pytest_reflex.cli.reference import is_own, named_reference, own_policy, require_draws
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
 from pytest_reflex.errors import BundleError, RunnerError
 
@@ -96,30 +96,29 @@ def export(
 ) -> Judged:
     """Export the policy MODEL to the bundle OUT, proven before it is written.
 
-    MODEL is a checkpoint directory or a hub id.
+    MODEL is a checkpoint directory, a training of lerobot's, a hub id, or file.py:name: a module of one's
+    own, or a function that gives one, with its INPUTS in the same file.
     """
     from exporters.bundle import registry
+    from exporters.families.one_call import export_policy
 
-    name = registry.family_of(model)
-    family = registry.family_named(name)
+    own = is_own(model)
+    family = None if own else registry.family_named(registry.family_of(model))
     offer = offered(context.command)
-    if name in offer.left_out:
-        raise offer.left_out[name]
+    if family is not None and family.name in offer.left_out:
+        raise offer.left_out[family.name]
     given = {option: value for option, value in options.items() if value is not None}
-    theirs = {option.name for option in family.options}
+    theirs = {option.name for option in (family.options if family is not None else ())}
     for option in offer.options.values():
         if option.name in given and option.name not in theirs:
-            raise click.UsageError(f"{option.flag} was given, and {name} has no such choice")
+            called = family.name if family is not None else model
+            raise click.UsageError(f"{option.flag} was given, and {called} has no such choice")
     with Progress() as report_progress:
         report_progress("load", 0, 1)
-        policy = family.load(model)
+        policy, inputs = own_policy(model) if family is None else (family.load(model), None)
         report_progress("load", 1, 1)
-        made = family.export(
-            policy,
-            out,
-            dynamic_batch=dynamic_batch,
-            progress=report_progress,
-            **given,
+        made = export_policy(
+            policy, out, inputs=inputs, dynamic_batch=dynamic_batch, progress=report_progress, **given
         )
     if made.result is None:
         raise BundleError(f"{out} was written without a verdict")

@@ -143,3 +143,34 @@ def named(model: str, option: str = "--model") -> Any:
         nearest = did_you_mean(name, own)
         raise CheckpointError(f"{option} is {model!r}, and {source} has no {name!r}{nearest}")
     return getattr(module, name)
+
+
+def is_own(model: str) -> bool:
+    """Whether ``model`` names a module of someone's own, and no checkpoint: ``file.py:name``."""
+    return ".py:" in model and not Path(model).exists()
+
+
+def own_policy(model: str) -> tuple[Any, Any]:
+    """The policy that ``file.py:name`` names, and the inputs that its file says it reads.
+
+    Raises:
+        CheckpointError: there is none, or nobody says what it reads.
+    """
+    found = named(model, "MODEL")
+    place = sys.modules[Path(model.rpartition(":")[0]).stem]
+    from torch import nn
+
+    try:
+        policy = found if isinstance(found, nn.Module) else found()
+    except Exception as error:
+        raise CheckpointError(f"{model} could not be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(policy, nn.Module):
+        raise CheckpointError(f"{model} gives a {type(policy).__name__}, expected an nn.Module")
+    from exporters.families.one_call import family_of_policy
+
+    if family_of_policy(policy) is not None:
+        return policy, None
+    inputs = getattr(place, "INPUTS", None)
+    if not isinstance(inputs, (list, tuple)):
+        raise CheckpointError(f"{model} has no INPUTS beside it; give the list of InputSpec that it reads")
+    return policy, inputs

@@ -223,7 +223,10 @@ class Case:
         (path / "model.onnx").write_bytes(self.model or b"")
         self.record(path / FIXTURES)
         files = file_facts(path, ["model.onnx", FIXTURES])
-        outputs = [{"name": name} for name in OUTPUTS]
+        outputs = [
+            {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
+            for name, array in honest(make_fixture(SPECS, 0, 0)).items()
+        ]
         graphs = {"model": "model.onnx"}
         write_manifest(path, Manifest("module", "single", SPECS, outputs, graphs=graphs, files=files))
         if self.damage is not None:

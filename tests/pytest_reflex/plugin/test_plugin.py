@@ -545,6 +545,17 @@ def test_why_nothing_was_compared_is_the_first_that_went_wrong(
     ]
 
 
+def test_a_swallowed_fail_is_heard_of_where_the_session_s_end_is_cut_off(run: Run) -> None:
+    source = "def test_x(parity):\n    try: judged(parity, off_by(0.5))\n    except AssertionError: pass\n"
+    hook = "import pytest\ndef pytest_sessionfinish(): pytest.exit('enough', returncode=0)\n"
+    found = run(source, conftest=hook)
+    assert found.ret == 1
+    found.stderr.fnmatch_lines(
+        ["reflex: error: pytest was to exit with 0, and that would hide this: test_it*"]
+    )
+    assert run(PASSES, conftest=hook).ret == 0
+
+
 def test_a_parity_that_is_asked_for_in_the_test_is_of_its_first_attempt(run: Run) -> None:
     source = "@reflex.parity\ndef test_x(request): judged(request.getfixturevalue('parity'))\n"
     assert run(source, "--reflex-strict", "--reflex-json", "out.json").ret == 0
