@@ -195,6 +195,18 @@ def floor(value: object, source: str = "floor") -> bool | float:
     return number
 
 
+def factor(value: object, source: str = "factor") -> float:
+    """How many times as large something may be: a finite number, 1 or more.
+
+    Raises:
+        SettingsError: it is anything else.
+    """
+    number = _number(value)
+    if number is None or not math.isfinite(number) or number < 1:
+        raise SettingsError(f"{source}: {value!r} is not a factor; give a finite number, 1 or more")
+    return number
+
+
 def fixtures(value: object, source: str = "fixtures") -> int:
     """How many fixtures to draw: a whole number, 1 or more.
 
@@ -430,6 +442,19 @@ class RunOptions(CheckOptions, total=False):
     """Directory that ``parity.json`` and ``index.html`` are written to."""
     json: Annotated[str | None, Setting(path, None, "write the results to PATH as JSON", "PATH", str)]
     """File that the JSON document is written to."""
+    baseline: Annotated[
+        str | None,
+        Setting(path, None, "fail what got worse than in PATH, of an earlier run", "PATH", str),
+    ]
+    """File with the figures of an earlier run, that a passing test may not be far above."""
+    baseline_factor: Annotated[
+        float | None, Setting(factor, 2, "how many times the baseline a figure may be", "FLOAT", float | str)
+    ]
+    """How many times as large as in the baseline a figure may be."""
+    baseline_update: Annotated[
+        bool | None, Setting(yes_or_no, False, "write the baseline anew, and compare nothing with it")
+    ]
+    """Write the baseline anew at the end, from what passed."""
 
 
 def _declared(kind: type) -> Mapping[str, Setting]:

@@ -39,7 +39,6 @@ from exporters.exporting.stages import (
 )
 from exporters.graph.narrowing import clock_of, nodes_that_round, weight_test
 from exporters.graph.traced_halves import require_float32
-from pytest_reflex import settings
 from pytest_reflex.errors import ReflexError, SettingsError
 from pytest_reflex.inputs.fixtures import fixtures_from
 from pytest_reflex.judge.check import check

@@ -21,7 +21,7 @@ from exporters.flow.update import Update
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import TorchRunner
 from pytest_reflex.runners.structure import arguments
-from pytest_reflex.runners.torch import samplers_of
+from pytest_reflex.runners.torch import in_its_names, samplers_of
 
 Context = dict[str, torch.Tensor]
 
@@ -117,7 +117,7 @@ def flow_runner(
             return {name: gave} if isinstance(gave, torch.Tensor) else cast("Context", gave)
         # One that runs its loop in its own way knows how.
         if not isinstance(flow, FlowPolicy) or type(flow).forward is not FlowPolicy.forward:
-            return cast("Context", flow(**arguments(flow, inputs)))
+            return cast("Context", flow(**in_its_names(flow, arguments(flow, inputs))))
         return {flow.output: flow_states(flow, steps, **inputs)[-1]}
 
     def states(flow: nn.Module, **inputs: torch.Tensor) -> list[torch.Tensor]:

@@ -15,7 +15,9 @@ from exporters.flow.schedule import LAYOUTS
 from exporters.graph.precisions import PRECISIONS
 from pytest_reflex import settings
 from pytest_reflex._version import __version__
+from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
+from pytest_reflex.cli.init import init
 from pytest_reflex.cli.options import (
     api_key_option,
     judging_options,
@@ -371,4 +373,6 @@ def repair(directory: Path, model: str, **options: Any) -> Judged:
     return made.bundle.result, f"Bundle: {made.bundle.called}\n{made.text}"
 
 
+app.add_command(doctor)
+app.add_command(init)
 app.add_command(report)

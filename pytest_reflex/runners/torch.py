@@ -450,9 +450,9 @@ class TorchRunner(RunnerBase):
         bound = self._bound(model)
         try:
             given = arguments(bound, tensors)
-            taken = _required(model.forward) if self._call is None else None
-            if taken is not None and (pair := only_pair(given, taken)) is not None:
-                self.matched, given = dict([pair]), {pair[1]: given[pair[0]]}
+            if self._call is None:
+                given, said = in_its_names(model, given), given
+                self.matched = dict(zip(said, given, strict=True)) if given.keys() != said.keys() else {}
             outputs = named(bound(**given), self._outputs, tensors, apart=self._apart)
         except StructureError as error:
             raise RunnerError(f"{self.name} {error}") from error
@@ -497,6 +497,13 @@ def array_of(who: str, name: str, tensor: torch.Tensor) -> Array:
         wrong = f"output {name!r} is bfloat16, which numpy does not know"
         raise RunnerError(f"{who}: {wrong}; install ml_dtypes, or return .float()") from error
     return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+
+
+def in_its_names(model: torch.nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a module is called with: by the module's own name, where it takes one input and is given one."""
+    taken = _required(model.forward)
+    pair = None if taken is None else only_pair(given, taken)
+    return dict(given) if pair is None else {pair[1]: given[pair[0]]}
 
 
 def _required(function: Callable[..., object]) -> list[str] | None:

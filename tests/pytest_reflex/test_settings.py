@@ -119,6 +119,7 @@ def test_defaults() -> None:
         threshold=None, fixtures=5, seed=0, provider="CPUExecutionProvider", floor=False, trajectory=None,
         rtol=0.0, rounding="graph", infinities=False,
         strict=False, locate=60.0, report=None, json=None,
+        baseline=None, baseline_factor=2.0, baseline_update=False,
     )  # fmt: skip
     assert settings.resolve() == defaults
 

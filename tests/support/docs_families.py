@@ -1,4 +1,4 @@
-"""README's table of policies, out of the families themselves; run it to write the table again."""
+"""The documentation's table of policies, out of the families themselves; run it to write the table again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporters.bundle.registry import FAMILIES, family_named
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "bundles.md"
 HEAD = "| family | the policy, live or from a checkpoint | reference | layouts |\n| --- | --- | --- | --- |\n"
 _TABLE = re.compile(r"\| family \|.*\n\|(?: --- \|)+\n(?:\|.*\n)+")
 
@@ -23,9 +23,9 @@ def table() -> str:
 
 
 def written(text: str) -> str:
-    """A README with the table as it is now."""
+    """A page with the table as it is now."""
     return _TABLE.sub(table(), text, count=1)
 
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

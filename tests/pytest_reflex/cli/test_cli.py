@@ -561,7 +561,10 @@ def test_help_is_no_error(flag: str, reflex: Reflex) -> None:
 
 @pytest.mark.parametrize(
     ("group", "names"),
-    [([], ["export", "locate", "report", "serve", "validate"]), (["validate"], ["export", "onnx", "serve"])],
+    [
+        ([], ["doctor", "export", "init", "locate", "report", "serve", "validate"]),
+        (["validate"], ["export", "onnx", "serve"]),
+    ],
 )
 def test_no_command_is_an_error_that_shows_the_commands(
     group: list[str], names: list[str], reflex: Reflex

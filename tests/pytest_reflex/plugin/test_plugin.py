@@ -247,6 +247,10 @@ def test_a_name_that_is_none_is_a_usage_error(run: Run, args: list[str], said: s
     assert any(line.startswith(f"ERROR: unknown {said} ") for line in found.errlines), found.errlines
 
 
+def test_every_flag_is_known(run: Run) -> None:
+    assert run(PASSES, "--reflex-no-trajectory", "--reflex-threshold=1e-3", "--reflex-strict").ret == 0
+
+
 def test_a_name_that_is_none_is_told_the_nearest_in_a_test(run: Run) -> None:
     found = run("def test_x(parity): judged(parity, treshold=1)\n")
     assert found.ret == 1
