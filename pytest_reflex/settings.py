@@ -139,18 +139,6 @@ def _amount(value: object, source: str) -> Amount:
     return Amount(number, in_floors)
 
 
-def budget(value: object, source: str = "budget") -> float:
-    """What a repaired bundle's max_abs_diff has to be below, in the outputs' own unit.
-
-    Raises:
-        SettingsError: it is no threshold, or one in floors.
-    """
-    amount = _amount(value, source)
-    if amount.in_floors:
-        raise SettingsError(f"{source}: {value!r} is in floors; give a number in the outputs' own unit")
-    return amount.number
-
-
 def rtol(value: object, source: str = "rtol") -> float:
     """The share of the reference's value that is added to the threshold: 0 or more, below 1.
 
