@@ -33,9 +33,9 @@ from pytest_reflex.verdict import machine
 __all__ = ["Fingerprint", "Unstable", "surroundings"]
 
 _ATOMS: Final = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range)
-# What objects keep of the process that made them: transformers' hash of a generation config, and diffusers'
-# list of a set, in the set's order.
-_OF_THE_PROCESS: Final = ("_original_object_hash", "_use_default_values")
+# What objects keep of the process that made them: transformers' hash of a generation config, diffusers' list
+# of a set, in the set's order, and which module a runner has run.
+_OF_THE_PROCESS: Final = ("_original_object_hash", "_use_default_values", "_reflex_ran")
 # Told by their contents alone: what passes through PyTorch comes out as equal ones, no longer shared.
 _PLAIN: Final = (list, tuple, set, frozenset, dict, types.MappingProxyType, deque)
 

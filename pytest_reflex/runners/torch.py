@@ -100,7 +100,7 @@ class TorchRunner(RunnerBase):
         self._apart = apart
         self._model: torch.nn.Module | None = None
         self._training: list[tuple[torch.nn.Module, bool]] = []
-        self._ran: Callable[[], torch.nn.Module | None] = lambda: None
+        self._reflex_ran: Callable[[], torch.nn.Module | None] = lambda: None
 
     @property
     def model(self) -> torch.nn.Module | None:
@@ -141,7 +141,7 @@ class TorchRunner(RunnerBase):
         model = self._load()
         self._require_float32(model)
         self._training = [(module, module.training) for module in model.modules()]
-        self._model, self._ran = model, weakref.ref(model)
+        self._model, self._reflex_ran = model, weakref.ref(model)
         self.drew_random = False
         model.eval()
 
@@ -263,7 +263,7 @@ class TorchRunner(RunnerBase):
 
         if not isinstance(other, TorchRunner) or type(self).run is not type(other).run:
             return False
-        ours, theirs = self._ran(), other._ran()
+        ours, theirs = self._reflex_ran(), other._reflex_ran()
         # What is loaded anew each time, by the same function, is one too.
         one = ours is not None and theirs is not None and same_module(ours, theirs)
         return (one or same_call(self._given, other._given)) and same_call(self._call, other._call)

@@ -295,6 +295,30 @@ def test_a_test_that_passes_at_once_may_be_run_again(run: Run) -> None:
     assert run(PASSES, "--reflex-strict", conftest=AGAIN["reported"]).ret == 0
 
 
+def test_a_test_that_passed_may_be_run_again(run: Run) -> None:
+    twice = (
+        "from _pytest.runner import runtestprotocol\n"
+        "def pytest_runtest_protocol(item, nextitem):\n"
+        "    for _ in range(2): runtestprotocol(item, nextitem=nextitem)\n"
+        "    return True\n"
+    )
+    found = run(PASSES, "--reflex-strict", "--reflex-json", "out.json", conftest=twice)
+    assert found.ret == 0
+    assert "run again" not in found.stdout.str()
+    names = [entry["name"] for entry in written("out.json")["results"]]
+    assert names == ["test_it.py::test_good", "test_it.py::test_good (attempt 2)"]
+
+
+def test_a_parity_that_each_attempt_asks_for_itself_is_of_that_attempt(run: Run) -> None:
+    source = FIRST_FAILS.replace("(parity)", "(request)", 1).replace(
+        "TIMES.append(1)", "TIMES.append(1); parity = request.getfixturevalue('parity')"
+    )
+    run(source, "--reflex-json", "out.json", conftest=AGAIN["reported"])
+    names = {entry["name"] for entry in written("out.json")["results"]}
+    second = {"test_it.py::test_x (attempt 2)", "test_it.py::test_x (call 2) (attempt 2)"}
+    assert names == {"test_it.py::test_x", *second}
+
+
 # --- a session that leaves parity tests out --------------------------------------------------------------
 
 

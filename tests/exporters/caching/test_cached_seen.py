@@ -296,7 +296,7 @@ def test_what_no_walk_ends_in_and_what_is_not_loaded_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"the model holds too deep a nest, .* call the export function"):
         key(model)
     with pytest.raises(SettingsError, match=r"mine has still to be loaded, .* open it first"):
-        key(TorchRunner(Tiny, name="mine"))
+        key(TorchRunner(lambda: Tiny(), name="mine"))
 
 
 # The directory

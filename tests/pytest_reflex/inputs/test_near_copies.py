@@ -9,7 +9,7 @@ import pytest
 
 from pytest_reflex.inputs import InputSpec, Integers, State, make_fixture
 from pytest_reflex.inputs.fixtures import fixtures_from
-from pytest_reflex.inputs.near_copies import NEAR, distinct_count
+from pytest_reflex.inputs.near_copies import distinct_count
 
 Arrays = dict[str, np.ndarray]
 SPECS = [
@@ -40,12 +40,12 @@ def next_bit(name: str) -> Callable[[Arrays], None]:
     [
         lambda fixture: None,
         next_bit("image"),
-        scaled("image", NEAR / 2),
-        scaled("state", -NEAR / 2),
-        # Beside what the input holds else it is nothing, however often it is itself.
-        lambda fixture: put("image", (0, 2, 199, 199), fixture["image"][0, 2, 199, 199] + NEAR / 4)(fixture),
+        scaled("image", 0.0008),
+        scaled("state", -0.0008),
+        # Beside what else the input holds it is nothing, however small it is: half of it is below 0.67.
+        lambda fixture: fixture["image"].__iadd__(np.float32(0.0006)),
     ],
-    ids=["a_copy", "one_bit", "one_input", "the_other", "one_element"],
+    ids=["a_copy", "one_bit", "one_input", "the_other", "all_by_as_much"],
 )
 def test_a_near_copy_counts_with_what_it_is_a_copy_of(change: Callable[[Arrays], None]) -> None:
     other = plain()
@@ -56,7 +56,8 @@ def test_a_near_copy_counts_with_what_it_is_a_copy_of(change: Callable[[Arrays],
 @pytest.mark.parametrize(
     "change",
     [
-        scaled("state", 4 * NEAR),
+        scaled("state", 0.0012),
+        lambda fixture: fixture["image"].__iadd__(np.float32(0.0008)),
         put("image", (0, 2, 199, 199), 3.5),
         put("embodiment", (0,), 1),
         put("state", (0, 0), np.nan),
@@ -64,7 +65,16 @@ def test_a_near_copy_counts_with_what_it_is_a_copy_of(change: Callable[[Arrays],
         lambda fixture: fixture.update(state=fixture["state"].astype(np.float64)),
         lambda fixture: fixture.update(state=fixture["state"][:, :5]),
     ],
-    ids=["more", "one_element_of_many", "an_integer", "a_nan", "an_infinity", "a_dtype", "a_shape"],
+    ids=[
+        "more",
+        "all_by_more",
+        "one_element_of_many",
+        "an_integer",
+        "a_nan",
+        "an_infinity",
+        "a_dtype",
+        "a_shape",
+    ],
 )
 def test_what_a_policy_could_heed_makes_another_fixture(change: Callable[[Arrays], None]) -> None:
     other = plain()
@@ -88,13 +98,23 @@ def test_zeros_are_no_copy_of_the_faint_nor_of_each_other_s_opposites() -> None:
     assert distinct_count([{"state": state} for state in states]) == 4
 
 
+def test_padding_says_nothing_of_how_large_an_input_is() -> None:
+    mostly = np.zeros(100, np.float32)
+    mostly[:9] = 1
+    other = mostly.copy()
+    other[99] = 0.0009
+    assert distinct_count([{"x": mostly}, {"x": other}]) == 1
+    other[99] = 0.0011
+    assert distinct_count([{"x": mostly}, {"x": other}]) == 2
+
+
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn"])
 def test_a_coarse_dtype_has_coarse_copies(name: str) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     dtype = np.dtype(getattr(ml_dtypes, name))
     values = np.linspace(1, 2, 9, dtype=np.float32).astype(dtype)
     up = (values.view(f"u{dtype.itemsize}") + 1).view(dtype)
-    further = (values.view(f"u{dtype.itemsize}") + 4).view(dtype)
+    further = (values.view(f"u{dtype.itemsize}") + 2).view(dtype)
     assert distinct_count([{"x": values}, {"x": up}, {"x": further}]) == 2
 
 

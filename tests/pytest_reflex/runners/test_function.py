@@ -95,7 +95,7 @@ def test_random_numbers_are_seen() -> None:
         (lambda: FunctionRunner(honest).run({}), "honest is not open; call open()"),
         (
             lambda: check(FunctionRunner(lambda x, mask: "text", name="f"), candidate(), inputs=SPECS),
-            "f returned a str; return arrays or tensors, or use call=",
+            "f: output 'output' is a str; return arrays or tensors only",
         ),
         (
             lambda: check(FunctionRunner(lambda x, mask: [x, 3], name="f"), candidate(), inputs=SPECS),
