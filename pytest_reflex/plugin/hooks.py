@@ -69,7 +69,9 @@ def pytest_load_initial_conftests(
 ) -> Generator[None, None, None]:
     """Before anything of the user's runs, which may end the process."""
     options = [given.partition("=")[0] for given in args if given.startswith("--reflex-")]
-    _require_known("option", options, [f"--reflex-{name}" for name in settings.RUN])
+    _require_known(
+        "option", options, [flag for n, s in settings.RUN.items() for flag in s.flags(n, "--reflex-")]
+    )
     # What is wrong is said once the command line is read to its end; a worker's files are not its own.
     with contextlib.suppress(SettingsError, pytest.UsageError):
         # What a worker's test starts has its environment too, and was not started as execnet starts one.
