@@ -229,6 +229,7 @@ def test_bad_call(parity): parity.check(Twice(), Twice(), inputs=inputs, warm_up
 def test_switch(parity):
     from pytest_reflex.settings import call
     print("careful:", parity._resolve(call({})).take_care)
+    parity.check(Twice(), Twice(), inputs=inputs)
 """
 
 

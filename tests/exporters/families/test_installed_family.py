@@ -130,6 +130,8 @@ def install_hand(site: Path, option: str) -> None:
     if not (site / "reflex_hand-1.0.dist-info").exists():
         install(site, "reflex_hand", "hand = installed_hand:FAMILY")
     (site / "installed_hand.py").write_text(HAND.format(option=option))
+    # Python tells compiled files apart by second and size, which two of these may share.
+    shutil.rmtree(site / "__pycache__", ignore_errors=True)
     importlib.invalidate_caches()
     sys.modules.pop("installed_hand", None)  # an earlier one
 

@@ -175,7 +175,7 @@ def test_result_text_of_a_failure_is_the_message_and_the_summary() -> None:
         ),
         (
             result(measured(0, 1.25e-5, 1.25e-5), threshold=1.25e-5),
-            "parity FAIL: max_abs_diff 1.250e-05 is not below 1.25e-05 "
+            "parity FAIL: max_abs_diff 1.250e-05 is not below 1.250e-05 "
             "(1 of 1 fixture fails; worst: fixture 0, actions[0, 17, 3])",
         ),
     ],
@@ -190,7 +190,7 @@ def test_headline(found: ParityResult, line: str) -> None:
         ("provider", "see with onnxruntime.get_available_providers() what this build has"),
         ("finite", "look for the first value that is not finite"),
         ("exact", "integers and booleans must be equal"),
-        ("threshold", "every fixture fails, so look at what all of them pass through"),
+        ("threshold", "every fixture fails, by much, so look at what all of them pass through"),
     ],
 )
 def test_next_for_each_gate(gate: str, said: str) -> None:
