@@ -182,7 +182,9 @@ def words_taken() -> set[str]:
     words = {name for function in functions for name in inspect.signature(function).parameters}
     ours = {option.flag for name in FAMILIES for option in family_named(name).options}
     for param in click.Command.get_params(export, click.Context(export)):
-        words |= {word.strip("-").replace("-", "_") for word in {*param.opts, *param.secondary_opts} - ours}
+        # A short one, such as -h, which click keeps once the command has run, takes no word from an option.
+        long = {*param.opts, *param.secondary_opts} - ours
+        words |= {word.strip("-").replace("-", "_") for word in long if re.match("--|[^-]", word)}
     return words - {"options", "kept"} | set(CHECK)
 
 
