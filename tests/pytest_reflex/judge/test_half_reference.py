@@ -92,9 +92,9 @@ def test_a_fault_ten_times_above_its_own_error_is_called(dtype: torch.dtype) -> 
 
 def test_strict_refuses_it() -> None:
     model = head(torch.bfloat16)
-    result = judged(model, model, strict=True)  # to the bit the same, and no proof for float32
+    result = judged(model, copy.deepcopy(model), strict=True)  # to the bit the same, and no proof for float32
     assert [answer.gate for _, answer in result.refusals] == ["reference"]
-    assert judged(model, model).passed
+    assert judged(model, copy.deepcopy(model)).passed
 
 
 class Mixed(nn.Module):
@@ -134,7 +134,7 @@ def test_one_that_does_not_run_in_float64_says_why() -> None:
 
     torch.manual_seed(0)
     model = Bits().eval()
-    found = said(judged(model, model, threshold=1.0))
+    found = said(judged(model, copy.deepcopy(model), threshold=1.0))
     assert "how far from float64 is not known" in found
     assert "reads a float's bits" in found
 
