@@ -284,8 +284,10 @@ def test_a_threshold_is_a_number_above_zero_or_an_error(value: object) -> None:
     except SettingsError as error:
         assert len(str(error).splitlines()) == 1  # noqa: PT017
     else:
-        assert math.isfinite(made)
-        assert made > 0
+        # A name is there where text such as "a=1" gives one.
+        amounts = [*made.outputs.values(), *([made.rest] if made.rest != settings.UNSAID else [])]
+        assert amounts
+        assert all(math.isfinite(amount.number) and amount.number > 0 for amount in amounts)
 
 
 @given(pairs())
