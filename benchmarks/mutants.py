@@ -33,7 +33,7 @@ from mutant_subjects import STEPS, families, layouts_of, subject
 from side_by_side import mutants_by_operator
 
 from exporters.flow.schedule import LAYOUTS
-from pytest_reflex.verdict import STRICT_THRESHOLD
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 ENDS = ("killed", "equivalent", "survived", "stillborn")
 PACKAGES = ("lerobot", "transformers", "torch", "onnx-ir", "onnxruntime", "numpy")

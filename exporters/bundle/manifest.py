@@ -341,6 +341,9 @@ def _origin(whole: Said) -> dict[str, Any]:
                 _require_texts(value.each())
             elif name == "environment":
                 _require_texts(value.fields().values())
+            elif (key, name) == ("precision", "kept"):  # nodes by graph
+                for nodes in value.fields().values():
+                    _require_texts(nodes.each())
             elif key != "source":  # what a family remembers of it is its own
                 _require_texts([value])
     return {key: said.value for key, said in found.items()}

@@ -55,6 +55,8 @@ MOST_RUNS: Final = 10
 _CLOCK: Final = ("", "clock")
 # So much of the budget is aimed at, for what is known to first order is not known to the last digit.
 _AIM: Final = 0.8
+# Predictions that are followed: what does not suffice then lies beyond what errors are predicted for.
+_PREDICTIONS: Final = 3
 # The plain fixture, and the two where the ends of what is drawn lie.
 _LOOKED_INTO: Final = 3
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
@@ -235,6 +237,11 @@ def _ranked(
             if unit == _CLOCK:
                 own = reading.get(_unit_of(node, set(programs)), 0.0)
                 reading[_CLOCK] = max(reading.get(_CLOCK, 0.0), own)
+    if precision == "float16":
+        # What reads nothing that is rounded, such as a constant that float16 has, is between the others; the
+        # loop's own arithmetic, which no program has, is not.
+        for unit in [unit for unit in first if unit in giving and not reading.get(unit)]:
+            rest[unit] = first.pop(unit) + rest.get(unit, [])
     groups = sorted((_Group(tuple(p), reading.get(u, 0.0)) for u, p in first.items()), key=_gain)
     if precision == "float16":
         between = sorted((_Group(tuple(p), giving.get(u, 0.0)) for u, p in rest.items()), key=_gain)
@@ -308,13 +315,13 @@ def _searched(
     """The first groups that meet the budget, as few as are found in :data:`MOST_RUNS` runs, and every run.
 
     Raises:
-        ReflexError: they do not meet it.
+        ReflexError: they do not meet it, or all of them alone do, which is an export in float32.
     """
     # What the groups from each on add up to: errors that know nothing of each other add as squares do.
     left = [math.sqrt(sum(group.error**2 for group in groups[k:])) for k in range(len(groups) + 1)]
     curve: list[Point] = []
     low, high, ratio = -1, len(groups) + 1, 1.0
-    guess = 0
+    guess, predictions = 0, _PREDICTIONS
     # The first run was that of the bundle as it is.
     while high - low > 1 and len(curve) < MOST_RUNS - 1:
         report_progress("repair", len(curve), MOST_RUNS - 1)
@@ -325,7 +332,9 @@ def _searched(
             high = guess
         else:
             low, ratio = guess, far / left[guess] if left[guess] > 0 else ratio
-        guess = _next_guess(low, high, left, _AIM * budget / ratio, len(groups), MOST_RUNS - 1 - len(curve))
+        aim = _AIM * budget / ratio if predictions else None
+        predictions -= predictions > 0
+        guess = _next_guess(low, high, left, aim, len(groups), MOST_RUNS - 1 - len(curve))
     report_progress("repair", MOST_RUNS - 1, MOST_RUNS - 1)
     curve.sort(key=lambda point: point.nodes)
     if high > len(groups):
@@ -333,16 +342,21 @@ def _searched(
             f"a budget of {budget:.1e} cannot be met: nodes in float32, and the error left: {_said(curve)}; "
             "give a larger one, or export in float32"
         )
+    if high == len(groups):
+        raise ReflexError(
+            f"a budget of {budget:.1e} takes every node in float32: nodes in float32, and the error left: "
+            f"{_said(curve)}; give a larger one, or export in float32"
+        )
     return _kept(groups[:high]), curve
 
 
-def _next_guess(low: int, high: int, left: Sequence[float], aim: float, every: int, runs: int) -> int:
+def _next_guess(low: int, high: int, left: Sequence[float], aim: float | None, every: int, runs: int) -> int:
     """How many groups to keep next: what is predicted to suffice, then halves of what is between."""
     if high <= every:
         return (low + high) // 2
     if runs <= 1:  # the last says whether it can be met at all
         return every
-    predicted = next((k for k, rest in enumerate(left) if rest < aim), every)
+    predicted = next((k for k, rest in enumerate(left) if aim is not None and rest < aim), every)
     # Where what was predicted did not suffice, half of what is left.
     return predicted if low < predicted < every else (low + every + 1) // 2
 

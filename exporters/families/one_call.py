@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from exporters.bundle.registry import family_named, family_of, known_families
-from pytest_reflex.errors import InputError
+from pytest_reflex.errors import InputError, ReflexError
 from pytest_reflex.inputs import InputSpec
 
 if TYPE_CHECKING:
@@ -22,8 +23,13 @@ __all__ = ["export_policy", "family_of_policy"]
 def family_of_policy(policy: object) -> Family | None:
     """The family of a live policy, by its class; None where none knows it."""
     names = {kind.__name__ for kind in type(policy).__mro__}
-    families: list[Family] = [family_named(name) for name in known_families()]
-    return next((family for family in families if names.intersection(family.policies)), None)
+    for name in known_families():
+        # One of another distribution that cannot be imported stands in nobody's way.
+        with contextlib.suppress(ReflexError):
+            family: Family = family_named(name)
+            if names.intersection(family.policies):
+                return family
+    return None
 
 
 def export_policy(
@@ -49,10 +55,12 @@ def export_policy(
         InputError: the policy is of no family and nobody says what it reads, or both say it.
         ReflexError: it could not be found, loaded, made or judged; nothing is written.
     """
+    family: Family | None
     if isinstance(policy, (str, os.PathLike)):
-        named: Family = family_named(family_of(policy, revision=revision))
-        return export_policy(named.load(policy, revision=revision), out_dir, inputs=inputs, **options)
-    family = family_of_policy(policy)
+        family = family_named(family_of(policy, revision=revision))
+        policy = family.load(policy, revision=revision)
+    else:
+        family = family_of_policy(policy)
     if family is None:
         from exporters.exporting import export
 

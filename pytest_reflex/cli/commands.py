@@ -126,9 +126,11 @@ def export(
         report_progress("load", 0, 1)
         policy, inputs = own_policy(model) if family is None else (family.load(model), None)
         report_progress("load", 1, 1)
-        made = export_policy(
-            policy, out, inputs=inputs, dynamic_batch=dynamic_batch, progress=report_progress, **given
-        )
+        given |= {"dynamic_batch": dynamic_batch, "progress": report_progress}
+        if family is not None:
+            made = family.export(policy, out, **given)
+        else:
+            made = export_policy(policy, out, inputs=inputs, **given)
     if made.result is None:
         raise BundleError(f"{out} was written without a verdict")
     return made.result, f"Bundle: {out}"
@@ -345,7 +347,7 @@ def locate_place(
     return Reported(code, text)
 
 
-@app.command()
+@app.command(short_help="Bring an export in another precision below a budget.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_option
 @click.option("--budget", required=True, callback=_budget, metavar="FLOAT", help=_BUDGET)

@@ -272,13 +272,13 @@ class TorchRunner(RunnerBase):
 
         from pytest_reflex.runners.quantising import Quantising
 
-        bound, device = self._bound(self._opened(self._model)), self._device()
-        weights = list(self._opened(self._model).parameters())
+        model, device = self._opened(self._model), self._device()
+        weights = list(model.parameters())
         mode = Quantising(weights, activations, {} if ranges is None else ranges, learning=learning)
         try:
             tensors, drawn_on = self._tensors(inputs), [device] if device.type == "cuda" else []
             with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), mode:
-                outputs = bound(**tensors)
+                outputs = self._asked(model, tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in int8: {first_line(error)}") from error
         return self._arrays(outputs)
@@ -329,7 +329,7 @@ class TorchRunner(RunnerBase):
         if self._model is not None:
             # Whoever holds the policy keeps it; what it has read of its checkpoint need not stay in memory.
             release_mapped(tensor.data_ptr() for tensor in self._model.parameters())
-        self._model = None
+        self._model, self._types, self._cast = None, (), None
 
     def facts(self) -> dict[str, Any]:
         import torch

@@ -45,7 +45,7 @@ from pytest_reflex.runners import (
     save_recording,
 )
 from pytest_reflex.runners.base import RunnerBase
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
 Arrays = dict[str, np.ndarray]
 Function = Callable[[Arrays], Arrays]

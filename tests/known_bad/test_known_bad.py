@@ -20,7 +20,7 @@ from known_bad_cases import CASES, GATES, Case, first_refusal
 from pytest_reflex.cli import main
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.judge.check import check
-from pytest_reflex.verdict import Answer
+from pytest_reflex.verdict.results import Answer
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -157,7 +157,7 @@ def test_a_mutant_is_killed_by_a_test_that_runs_its_line_and_an_equal_one_surviv
     path, tests = "pytest_reflex/verdict/gates.py", "tests/pytest_reflex/verdict/test_verdict.py"
     text = (ROOT / path).read_bytes()
     found = mutants_of(path, text)
-    wrong = next(m for m in found if m.becomes == "if not (d.max_abs_diff <= bound):")
+    wrong = next(m for m in found if m.becomes == "if d.excess(rtol) <= bound:")
     at = text.index(b"1e-4")
     equal = replace(wrong, start=at, end=at + 4, text="1e-04", becomes="THRESHOLD: Final = 1e-04")
     broken = replace(wrong, start=at, end=at + 4, text="1 / 0", becomes="THRESHOLD: Final = 1 / 0")
@@ -183,7 +183,7 @@ def test_a_fork_judges_as_a_process_of_its_own_does(tmp_path: Path, monkeypatch:
     path, tests = "pytest_reflex/verdict/gates.py", "tests/pytest_reflex/verdict/test_verdict.py"
     text = (ROOT / path).read_bytes()
     found = mutants_of(path, text)
-    wrong = next(m for m in found if m.becomes == "if not (d.max_abs_diff <= bound):")
+    wrong = next(m for m in found if m.becomes == "if d.excess(rtol) <= bound:")
     at = text.index(b"1e-4")
     top = replace(wrong, start=at, end=at + 4, text="1e-3", becomes="THRESHOLD: Final = 1e-3")
     at = text.index(b'"the reference gave no output, so')

@@ -19,17 +19,10 @@ from pytest_reflex.inputs import Bernoulli, Gaussian, Image, InputSpec, Integers
 from pytest_reflex.judge.check import check
 from pytest_reflex.report.json import result_from_json, result_to_json
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import (
-    FIXTURE_GATE_NAMES,
-    RUN_GATE_NAMES,
-    STRICT_THRESHOLD,
-    Answer,
-    Evidence,
-    FixtureResult,
-    judge_fixture,
-)
+from pytest_reflex.verdict.gates import Evidence, judge_fixture
 from pytest_reflex.verdict.metrics import difference, ulp_distance
-from pytest_reflex.verdict.tolerances import Amount, Tolerances
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, Answer, FixtureResult
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, Amount, Tolerances
 
 DTYPES = [
     *("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64"),

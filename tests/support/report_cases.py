@@ -7,9 +7,15 @@ import math
 from typing import Any
 
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, Answer, FixtureResult, OutputResult
 from pytest_reflex.verdict.divergence import Divergence, Growth, Location
 from pytest_reflex.verdict.metrics import Difference
+from pytest_reflex.verdict.results import (
+    FIXTURE_GATE_NAMES,
+    RUN_GATE_NAMES,
+    Answer,
+    FixtureResult,
+    OutputResult,
+)
 from pytest_reflex.verdict.rounding import Floor
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
 

@@ -14,7 +14,7 @@ import torch
 from pytest_reflex import check
 from pytest_reflex.errors import CheckpointError, ParityError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import Image, ScaledImage, make_fixture
-from pytest_reflex.verdict import STRICT_THRESHOLD, THRESHOLD
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, THRESHOLD
 
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
 pytestmark = pytest.mark.lerobot

@@ -24,7 +24,7 @@ from pytest_reflex import check
 from pytest_reflex.errors import BundleError, ParityError, RunnerError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners.float64 import lifted
-from pytest_reflex.verdict import STRICT_THRESHOLD, THRESHOLD
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, THRESHOLD
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 

@@ -205,7 +205,7 @@ KEYWORDS = (
 )
 BAD_MARKERS = {
     "treshold=1": f"unknown keyword 'treshold' (did you mean 'threshold'?); {KEYWORDS}",
-    "atol=1, wrong=2": f"unknown keywords 'atol' (did you mean 'threshold'?), 'wrong'; {KEYWORDS}",
+    "atol=1, qqq=2": f"unknown keywords 'atol' (did you mean 'threshold'?), 'qqq'; {KEYWORDS}",
     "1e-5": f"1e-05 has no keyword; {KEYWORDS}",
     "fixtures=0": "fixtures: 0 is not a number of fixtures; give a whole number, 1 or more",
 }

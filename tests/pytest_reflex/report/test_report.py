@@ -32,7 +32,7 @@ from pytest_reflex.report import json as as_json
 from pytest_reflex.report.files import write_text
 from pytest_reflex.report.text import terminal
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
 
 FAILURE = """\
 parity FAIL: max_abs_diff 9.461e-03 is not below 1.0e-05 (1 of 3 fixtures fails; \

@@ -8,8 +8,9 @@ import pytest
 
 from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import RUN_GATE_NAMES, Answer, Evidence, judge_fixture
+from pytest_reflex.verdict.gates import Evidence, judge_fixture
 from pytest_reflex.verdict.power import _sample, judge_power, swings_of
+from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer
 from pytest_reflex.verdict.rounding import Floor
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
