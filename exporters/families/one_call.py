@@ -58,18 +58,18 @@ def export_policy(
     family: Family | None
     if isinstance(policy, (str, os.PathLike)):
         family = family_named(family_of(policy, revision=revision))
-        policy = family.load(policy, revision=revision)
+        live = family.load(policy, revision=revision)
     else:
-        family = family_of_policy(policy)
+        live, family = policy, family_of_policy(policy)
     if family is None:
         from exporters.exporting import export
 
         if inputs is None:
             raise InputError(
-                f"a {type(policy).__name__} is of none of the families {', '.join(known_families())}; "
+                f"a {type(live).__name__} is of none of the families {', '.join(known_families())}; "
                 "say what it reads, inputs=[InputSpec(...), ...]"
             )
-        return export(policy, out_dir, inputs=inputs, **options)
+        return export(live, out_dir, inputs=inputs, **options)
     if inputs is not None:
         raise InputError(f"inputs is given, and a policy of {family.name} says itself what it reads")
-    return family.export(policy, out_dir, **options)
+    return family.export(live, out_dir, **options)
