@@ -37,7 +37,7 @@ import exporters
 from pytest_reflex.errors import ParityError, ReflexError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners.structure import arguments, named
-from pytest_reflex.verdict import THRESHOLD  # the project's default, for both
+from pytest_reflex.verdict.tolerances import THRESHOLD  # the project's default, for both
 
 BATCHES = (2, 3)
 

@@ -15,7 +15,21 @@ if TYPE_CHECKING:
     from exporters.bundles import Bundle, Export, locate, open_bundle
     from exporters.caching.cached import cached
     from exporters.exporting import export
-    from exporters.families import groot, lerobot, pi0, pi05, smolvla
+    from exporters.exporting.repair import repair
+    from exporters.families import (
+        act,
+        diffusion,
+        gaussian_actor,
+        groot,
+        lerobot,
+        multi_task_dit,
+        pi0,
+        pi05,
+        smolvla,
+        tdmpc,
+        vqbet,
+    )
+    from exporters.families.one_call import export_policy
     from exporters.flow.policy import FlowPolicy
     from exporters.flow.schedule import EulerSchedule
 
@@ -26,16 +40,24 @@ __all__ = [
     "Export",
     "FlowPolicy",
     "Policy",
+    "act",
     "cached",
+    "diffusion",
     "export",
+    "export_policy",
     "family_of",
+    "gaussian_actor",
     "groot",
     "lerobot",
     "locate",
+    "multi_task_dit",
     "open_bundle",
     "pi0",
     "pi05",
+    "repair",
     "smolvla",
+    "tdmpc",
+    "vqbet",
 ]
 
 # Where a name is that is no family's module.
@@ -48,9 +70,11 @@ _HOMES: Final = {
     "Policy": "exporters.bundle.runner",
     "cached": "exporters.caching.cached",
     "export": "exporters.exporting",
+    "export_policy": "exporters.families.one_call",
     "family_of": "exporters.bundle.registry",
     "locate": "exporters.bundles",
     "open_bundle": "exporters.bundles",
+    "repair": "exporters.exporting.repair",
 }
 
 

@@ -22,6 +22,9 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a policy is made of. Pickled weights are not fetched, and never loaded.
 _PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
+# How the file begins that Git LFS leaves in place of one that it has not fetched.
+_POINTER = b"version https://git-lfs"
+
 _sources: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
@@ -33,7 +36,7 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
     """
     path, name = Path(checkpoint), str(checkpoint)
     if name and os.path.isdir(path):
-        return path
+        return _trained(path)
     if name and os.path.exists(path):
         raise CheckpointError(
             f"{name} is a file; expected a checkpoint directory or a hub id such as lerobot/pi0_base"
@@ -65,6 +68,43 @@ def resolve(checkpoint: str | os.PathLike[str], *, revision: str | None = None) 
         raise CheckpointError(f"hub id {name!r} could not be fetched: {said(error)}") from None
 
 
+def _trained(directory: Path) -> Path:
+    """A checkpoint's directory; of a training of lerobot's that of its last one, of a step that inside of it.
+
+    Raises:
+        CheckpointError: it is a training without a last checkpoint.
+    """
+    if (directory / "config.json").exists():
+        return directory
+    inside = directory / "pretrained_model"
+    if (inside / "config.json").exists():
+        return inside
+    steps = directory if directory.name == "checkpoints" else directory / "checkpoints"
+    last = steps / "last" / "pretrained_model"
+    if (last / "config.json").exists():
+        return last
+    found = sorted(step.parent.parent.name for step in steps.glob("*/pretrained_model/config.json"))
+    if found:
+        raise CheckpointError(
+            f"{directory} is a training of lerobot's without a last checkpoint; give one of "
+            f"{', '.join(found)}, such as {steps / found[-1] / 'pretrained_model'}"
+        )
+    return directory
+
+
+def _require_no_pointer(file: Path) -> None:
+    """Refuse what Git LFS leaves in place of a file that it has not fetched.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    with file.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise CheckpointError(
+                f"{file} is a Git LFS pointer, and not the file itself; run `git lfs pull` in {file.parent}"
+            )
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """``config.json`` of a checkpoint directory.
 
@@ -73,6 +113,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     file = directory / "config.json"
     try:
+        _require_no_pointer(file)
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"no config.json in {directory}: it is no checkpoint directory") from None
@@ -102,6 +143,8 @@ def weight_files(directory: Path) -> list[Path]:
     files = sorted(directory.glob("*.safetensors"))
     pickled = _pickled_shards(directory)
     if files and not pickled:
+        for file in files:
+            _require_no_pointer(file)
         return files
     pickled += sorted(
         p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern)

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from pytest_reflex.judge.check import check
     from pytest_reflex.judge.sequence import check_sequence
     from pytest_reflex.result import ParityResult
-    from pytest_reflex.runners import FunctionRunner, OnnxRunner, RecordedRunner, TorchRunner
+    from pytest_reflex.runners import (
+        FunctionRunner,
+        OnnxReference,
+        OnnxRunner,
+        RecordedRunner,
+        TorchRunner,
+    )
     from pytest_reflex.settings import ParityOptions
 
 _T = TypeVar("_T")
@@ -24,6 +30,7 @@ _T = TypeVar("_T")
 __all__ = [
     "FunctionRunner",
     "InputSpec",
+    "OnnxReference",
     "OnnxRunner",
     "ParityError",
     "ParityResult",
@@ -39,6 +46,7 @@ __all__ = [
 _HOMES: Final = {
     "FunctionRunner": "pytest_reflex.runners",
     "InputSpec": "pytest_reflex.inputs",
+    "OnnxReference": "pytest_reflex.runners",
     "OnnxRunner": "pytest_reflex.runners",
     "ParityError": "pytest_reflex.errors",
     "ParityResult": "pytest_reflex.result",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_reflex.errors import ParityError
 from pytest_reflex.verdict.results import RunResult
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["ParityResult"]
 
@@ -46,6 +49,16 @@ class ParityResult(RunResult):
         from pytest_reflex.report.json.results import result_to_json
 
         return result_to_json(self)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A pandas frame, a row for each output of each fixture; see :mod:`pytest_reflex.report.frame`.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        from pytest_reflex.report.frame import frame
+
+        return frame([self])
 
     def _repr_html_(self) -> str:
         from pytest_reflex.report.html.pages import result_html

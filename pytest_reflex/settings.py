@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, TypedDict, cast, get_type_hints
 
 from pytest_reflex.errors import SettingsError
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
 # Short names for ONNX Runtime's execution providers; the full names are accepted too.
 PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
@@ -58,31 +59,72 @@ def provider_name(value: object, source: str = "provider") -> str:
 
 # One floor is no less than 16 units in the last place, and so 10,000 are no less than 1 % of an output.
 MOST_FLOORS: Final = 10_000
+# In place of a threshold that nobody gave: 1e-4, or 2x floor of a candidate that is not in float32.
+UNSAID: Final = Amount(0.0)
 # Fixtures 1 and 2 are where the ends of what is drawn lie: fewer than three see the plain case alone.
 FEWEST_STRICT: Final = 3
 
 
-@dataclass(frozen=True)
-class FloorMultiple:
-    """A threshold in units of the reference's own rounding error, taken per fixture and output."""
+def threshold(value: object, source: str = "threshold") -> Tolerances:
+    """Bounds on max_abs_diff: a number or ``"2x floor"``, or one for each output.
 
-    times: float
-
-    def __str__(self) -> str:
-        return f"{self.times:g}x floor"
-
-
-Threshold = float | FloorMultiple
-
-
-def threshold(value: object, source: str = "threshold") -> Threshold:
-    """A bound on max_abs_diff: a finite number above 0, in the outputs' own unit, or as ``"2x floor"``.
+    Args:
+        value: a finite number above 0, in the outputs' own unit; ``"2x floor"``, in floors; a mapping of
+            either to outputs' names; or text of several, ``"actions=1e-5, logits=3x floor"``, of which one
+            without a name is for all other outputs; or a list of such texts, in which a later one wins.
+        source: where the value came from, for the message.
 
     Raises:
         SettingsError: it is anything else (NaN, infinity, 0, a bool, text that is no number).
     """
-    if isinstance(value, FloorMultiple):
-        value = str(value)
+    if isinstance(value, Tolerances):
+        return value
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+        if not pairs or not all(isinstance(name, str) and name for name, _ in pairs):
+            raise SettingsError(
+                f"{source}: {value!r} names no outputs; give their thresholds by name, such as "
+                "{'actions': 1e-5}"
+            )
+        named = {name: _amount(one, source) for name, one in pairs}
+    else:
+        several = isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value)
+        named = {}
+        for text in value if several else [value]:  # type: ignore[attr-defined]
+            named |= _named(text, source)
+    # What is not given is for the check to choose, by the candidate's precision.
+    return Tolerances(named.pop("", UNSAID), named)
+
+
+def budget(value: object, source: str = "budget") -> float:
+    """What an error may be, in the outputs' own unit: one finite number above 0.
+
+    Raises:
+        SettingsError: it is anything else, such as a multiple of a floor.
+    """
+    told = threshold(value, source)
+    if not told.is_plain:
+        raise SettingsError(f"{source}: {told.text} is no budget; give one number, in the outputs' own unit")
+    return told.rest.number
+
+
+def _named(text: object, source: str) -> dict[str, Amount]:
+    """``actions=1e-5, 1e-4`` by name; what has none is under the empty one."""
+    if not isinstance(text, str) or "=" not in text:
+        return {"": _amount(text, source)}
+    found: dict[str, Amount] = {}
+    for part in filter(None, (part.strip() for part in text.replace("\n", ",").split(","))):
+        name, _, one = part.rpartition("=")
+        if name.strip() in found:
+            whose = f"output {name.strip()!r}" if name.strip() else "the outputs"
+            raise SettingsError(f"{source}: {text!r} gives {whose} two thresholds; give one")
+        found[name.strip()] = _amount(one.strip(), source)
+    return found
+
+
+def _amount(value: object, source: str) -> Amount:
+    if isinstance(value, Amount):
+        return value
     words = value.lower().split() if isinstance(value, str) else []
     in_floors = len(words) == 2 and words[1] == "floor" and words[0].endswith("x")
     number = _number(words[0][:-1] if in_floors else value)
@@ -94,19 +136,37 @@ def threshold(value: object, source: str = "threshold") -> Threshold:
         raise SettingsError(
             f"{source}: {value!r} is more than any output is in floors; give {MOST_FLOORS:g}x floor at most"
         )
-    return FloorMultiple(number) if in_floors else number
+    return Amount(number, in_floors)
 
 
-def number_threshold(value: object, source: str = "threshold") -> float:
-    """A threshold for results that are stored, which cannot be run in float64 any more.
+def rtol(value: object, source: str = "rtol") -> float:
+    """The share of the reference's value that is added to the threshold: 0 or more, below 1.
 
     Raises:
-        SettingsError: it is no threshold, or one in units of the floor.
+        SettingsError: it is anything else.
     """
-    bound = threshold(value, source)
-    if isinstance(bound, FloorMultiple):
-        raise SettingsError(f"{source}: {bound} is nothing to judge stored results at; give a number")
-    return bound
+    number = _number(value)
+    if number is None or not 0 <= number < 1:
+        raise SettingsError(
+            f"{source}: {value!r} is no share of a value; give a number from 0 to below 1, such as 1e-6"
+        )
+    return number
+
+
+# What can be told of a candidate's precision; "graph" is what its graph is in.
+ROUNDINGS: Final = ("graph", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8")
+
+
+def rounding(value: object, source: str = "rounding") -> str:
+    """In which precision the candidate may round: ``graph``, which reads it, or a name.
+
+    Raises:
+        SettingsError: it is none of :data:`ROUNDINGS`.
+    """
+    name = value.strip().lower() if isinstance(value, str) else value
+    if name not in ROUNDINGS:
+        raise SettingsError(f"{source}: {value!r} is no precision; give one of {', '.join(ROUNDINGS)}")
+    return str(name)
 
 
 def floor(value: object, source: str = "floor") -> bool | float:
@@ -120,6 +180,18 @@ def floor(value: object, source: str = "floor") -> bool | float:
         return yes_or_no(value, source)
     if not math.isfinite(number) or number < 1:
         raise SettingsError(f"{source}: {value!r} is neither yes nor no, nor a factor of at least 1")
+    return number
+
+
+def factor(value: object, source: str = "factor") -> float:
+    """How many times as large something may be: a finite number, 1 or more.
+
+    Raises:
+        SettingsError: it is anything else.
+    """
+    number = _number(value)
+    if number is None or not math.isfinite(number) or number < 1:
+        raise SettingsError(f"{source}: {value!r} is not a factor; give a finite number, 1 or more")
     return number
 
 
@@ -238,6 +310,7 @@ class Setting:
             where nobody says.
         ini: types of the ini value in a TOML file. Text stays text, for ``parse`` and its messages.
         otherwise: words for the default where its value says too little.
+        repeated: whether a command line may give it several times; ``parse`` then gets a list.
     """
 
     parse: Callable[[object, str], Any]
@@ -246,6 +319,7 @@ class Setting:
     metavar: str | None = None
     ini: Any = bool | str
     otherwise: str = ""
+    repeated: bool = False
 
     @property
     def switch(self) -> bool:
@@ -272,13 +346,31 @@ class ParityOptions(TypedDict, total=False):
     """What one call of ``parity.check`` and the ``parity`` marker can be told; None is *not given*."""
 
     threshold: Annotated[
-        float | str | FloorMultiple | None,
+        float | str | Mapping[str, float | str] | Tolerances | None,
         Setting(
-            threshold, "1e-4", "pass is max_abs_diff strictly below it; or '2x floor'", "FLOAT", float | str
+            threshold,
+            None,
+            "pass is max_abs_diff strictly below it; or '2x floor'; NAME=... for one output",
+            "FLOAT",
+            float | str,
+            otherwise="1e-4; 2x floor where the candidate is not in float32",
+            repeated=True,
         ),
     ]
-    """Pass is ``max_abs_diff`` strictly below it, in the outputs' own unit; or ``"2x floor"``, twice
-    PyTorch's own error against float64, for each fixture and output."""
+    """Pass is ``max_abs_diff`` strictly below it, in the outputs' own unit; or ``"2x floor"``, twice the
+    rounding error of the candidate's precision, for each fixture and output; or one for each output,
+    ``{"actions": 1e-5, "logits": "3x floor"}``."""
+    rtol: Annotated[
+        float | None,
+        Setting(
+            rtol,
+            0,
+            "adds this share of the reference's value to the threshold, element by element",
+            "FLOAT",
+            float | str,
+        ),
+    ]
+    """Numpy's: adds this share of ``|reference|`` to the threshold, for each element."""
     fixtures: Annotated[int | None, Setting(fixtures, 5, "how many fixtures are drawn", "N", int | str)]
     """How many fixtures are drawn."""
     seed: Annotated[int | None, Setting(seed, 0, "what fixtures are drawn with", "N", int | str)]
@@ -293,6 +385,12 @@ class ParityOptions(TypedDict, total=False):
     ]
     """Run the reference in float64 too, and say of each fixture whether it is rounding or a bug; a number is
     how many times as far as PyTorch from that truth the candidate may be (2 by default)."""
+    rounding: Annotated[
+        str | None,
+        Setting(rounding, "graph", "the precision that the candidate may round in", "NAME", str),
+    ]
+    """The precision that the candidate may round in: ``graph`` takes what nearly all of its graph is in; a
+    name such as ``float16`` is for a graph that is partly so, or a candidate whose graph cannot be read."""
     infinities: Annotated[
         bool | None,
         Setting(
@@ -310,7 +408,7 @@ class ParityOptions(TypedDict, total=False):
 
 
 class CheckOptions(ParityOptions, total=False):
-    """What ``check``, ``export`` and their command lines can be told; None is only good as ``trajectory``."""
+    """What ``check``, ``export`` and their command lines can be told; None is *not given*."""
 
     strict: Annotated[
         bool | None, Setting(yes_or_no, False, "tighten to 1e-5 and fail what could pass silently")
@@ -332,6 +430,19 @@ class RunOptions(CheckOptions, total=False):
     """Directory that ``parity.json`` and ``index.html`` are written to."""
     json: Annotated[str | None, Setting(path, None, "write the results to PATH as JSON", "PATH", str)]
     """File that the JSON document is written to."""
+    baseline: Annotated[
+        str | None,
+        Setting(path, None, "fail what got worse than in PATH, of an earlier run", "PATH", str),
+    ]
+    """File with the figures of an earlier run, that a passing test may not be far above."""
+    baseline_factor: Annotated[
+        float | None, Setting(factor, 2, "how many times the baseline a figure may be", "FLOAT", float | str)
+    ]
+    """How many times as large as in the baseline a figure may be."""
+    baseline_update: Annotated[
+        bool | None, Setting(yes_or_no, False, "write the baseline anew, and compare nothing with it")
+    ]
+    """Write the baseline anew at the end, from what passed."""
 
 
 def _declared(kind: type) -> Mapping[str, Setting]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from absolute_bounds import Names, absolute_bounds, absolute_times, numbers_of, own_thresholds
 
-from pytest_reflex.verdict import STRICT_THRESHOLD, THRESHOLD
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, THRESHOLD
 
 pytestmark = pytest.mark.once
 
@@ -51,6 +51,19 @@ LET_BE = {
     "tests/support/report_cases.py": {"worst < threshold"},
     # How exactly a text gives a threshold back, as a share of it.
     "tests/pytest_reflex/report/test_advice.py": {"abs(value - threshold) > 1e-07 * threshold"},
+    # Two estimates of one length side by side, as a factor.
+    "tests/exporters/test_repair.py": {
+        "nearest < 2", "not names - {str(node.name) for node in ir.traversal.RecursiveGraphIterator(graph)}",
+    },
+    # What a text has to say, digit by digit.
+    "tests/pytest_reflex/judge/test_half_reference.py": {
+        "f'itself up to output {np.abs(truth - gave).max():.1e} from float64' in said(result)",
+    },
+    # The rule for rtol itself, counted a second time over numbers that are made up.
+    "tests/pytest_reflex/verdict/test_tolerances.py": {
+        "pytest.approx(expected, rel=1e-12, abs=1e-15)", "apart >= atol",
+        "pytest.approx(max(expected, 0.0), rel=1e-09, abs=1e-18)",
+    },
     "tests/support/absolute_bounds.py": {"UNREACHED < value < SMALL"},
 }  # fmt: skip
 

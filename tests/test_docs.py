@@ -19,7 +19,7 @@ from docs_reference import commands_page, json_page
 from docs_roles import without_roles
 from notebook import EXAMPLE, outputs
 
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
 pytestmark = pytest.mark.once
 

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import click
+import docs_families
 import pytest
 from bundle_cases import Reflex, add_to_weight
 
@@ -24,19 +25,22 @@ from pytest_reflex.cli.commands import (
     validate_serve,
 )
 from pytest_reflex.settings import RUN
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # (language, code) of every fenced block, in order
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
+# Where the README says to read on.
+OPTIONS = (ROOT / "docs" / "howto" / "command-line.md").read_text(encoding="utf-8")
+SERVING = (ROOT / "docs" / "howto" / "serve.md").read_text(encoding="utf-8")
+BUNDLES = (ROOT / "docs" / "howto" / "bundles.md").read_text(encoding="utf-8")
 OWN_POLICY = (ROOT / "examples" / "own_policy.py").read_text(encoding="utf-8")
 
 
-def table(first: str) -> list[list[str]]:
-    """The rows of the README's table whose first column has this heading."""
-    found = re.search(rf"^\| {first} \|.*\n\|(?: ---? \|| --- \|)+\n((?:\|.*\n)+)", README, re.MULTILINE)
+def table(first: str, page: str = README) -> list[list[str]]:
+    """The rows of a page's table whose first column has this heading."""
+    found = re.search(rf"^\| {first} \|.*\n\|(?: ---? \|| --- \|)+\n((?:\|.*\n)+)", page, re.MULTILINE)
     assert found, f"no table of {first}"
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in found[1].splitlines()]
 
@@ -70,15 +74,20 @@ def test_the_python_code_runs(code: str, place: Path, plugin_args: list[str], py
         assert "PASS " in done.stdout
 
 
+def test_it_is_short() -> None:
+    assert README.count("\n") <= 200
+
+
 def test_the_own_policy_is_the_example_s() -> None:
-    assert OWN_POLICY in PYTHON
+    assert OWN_POLICY in (ROOT / "docs" / "howto" / "own-policy.md").read_text(encoding="utf-8")
 
 
 def test_the_pytest_options_are_those_there_are() -> None:
-    rows = re.findall(r"^\| `(--reflex-[a-z-]+)[^`]*` \| `(\w+)` \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `(--reflex-[a-z-]+)[^`]*` \| `(\w+)` \|", OPTIONS, re.MULTILINE)
     flags = {name: setting.flags(name, "--reflex-") for name, setting in RUN.items()}
     assert rows == [(flag, f"reflex_{name}") for name, (flag, *_) in flags.items()]
-    assert set(re.findall(r"--reflex-[a-z-]+", README)) == set().union(*flags.values())
+    assert set(re.findall(r"--reflex-[a-z-]+", OPTIONS)) == set().union(*flags.values())
+    assert set(re.findall(r"--reflex-[a-z-]+", README)) <= set().union(*flags.values())
 
 
 def test_the_command_s_options_are_those_there_are() -> None:
@@ -91,19 +100,14 @@ def test_the_command_s_options_are_those_there_are() -> None:
         for name in made | judged
     }
     served = options(serve)
-    assert options(validate_serve) == judged | {"--api-key"}
-    (section,) = re.findall(r"^## Serving\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE)) == served
-    rows = dict(re.findall(r"^\| `(--(?!reflex-)[a-z-]+)[^`]*` \| (\w+) \|", README, re.MULTILINE))
+    assert options(validate_serve) == (judged - {"--reference"}) | {"--api-key"}
+    assert set(re.findall(r"^\| `(--[a-z-]+)", SERVING, re.MULTILINE)) == served
+    rows = dict(re.findall(r"^\| `(--(?!reflex-)[a-z-]+)[^`]*` \| (\w+) \|", OPTIONS, re.MULTILINE))
     assert rows == expected
     named = {name for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", README) if "--reflex-" not in name}
     reported = {name for name in options(report) if name.startswith("--")}
-    assert named == set(expected) | served | reported | options(locate_place) | {"--inputs"}
-    assert options(validate_onnx) == judged - {"--steps"} | {"--inputs"}
-
-
-def test_the_gates_are_those_that_are_asked_in_that_order() -> None:
-    assert [row[0] for row in table("gate")] == [*FIXTURE_GATE_NAMES, *RUN_GATE_NAMES]
+    assert named <= set(expected) | served | reported | options(locate_place) | {"--inputs"}
+    assert options(validate_onnx) == (judged - {"--steps", "--reference"}) | {"--inputs"}
 
 
 def test_the_figures_are_those_that_the_benchmarks_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +117,7 @@ def test_the_figures_are_those_that_the_benchmarks_wrote(monkeypatch: pytest.Mon
     reports = ROOT / "parity_reports"
     page = (reports / "figures" / "README.md").read_text(encoding="utf-8")
     assert page == figures.page(reports / "figures", reports / "fullsize")
-    measured = README[README.index("## Measured") : README.index("## What is not claimed")]
+    measured = README[README.index("## Measured") : README.index("## Where to read on")]
     lines = [line for line in measured.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 5 + 2 + 4
     assert not set(lines) - {
@@ -127,7 +131,7 @@ def test_the_exit_codes_are_three() -> None:
 
 
 def test_every_family_is_named() -> None:
-    assert [row[0] for row in table("family")] == [f"`{name}`" for name in FAMILIES]
+    assert [row[0] for row in table("family", BUNDLES)] == [f"`{name}`" for name in FAMILIES]
 
 
 def test_every_linked_file_exists() -> None:
@@ -158,3 +162,7 @@ def _without_figures(text: str) -> list[str]:
     text = re.sub(r"\b[0-9a-f]{12}\b", "#", text)
     text = re.sub(r"[+-]?\d[\d.]*(?:e[+-]\d+)?", "#", text)
     return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_the_table_of_policies_is_the_registrys() -> None:
+    assert docs_families.written(BUNDLES) == BUNDLES

@@ -10,7 +10,8 @@ import torch
 from traced_once import TracedOnce
 
 from examples.tiny_pi0 import tiny_pi0
-from exporters import exporting, pi0
+from exporters import pi0
+from exporters.exporting import stages
 from exporters.graph import graph_passes, tracing
 from pytest_reflex.errors import TracingError
 
@@ -26,8 +27,8 @@ def small() -> Any:
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TracedOnce:
     (tmp_path / "traces").mkdir()
     once = TracedOnce(tmp_path / "traces")
-    monkeypatch.setattr(exporting, "trace_halves", once.trace_halves)
-    monkeypatch.setattr(exporting, "converted", once.converted)
+    monkeypatch.setattr(stages, "trace_halves", once.trace_halves)
+    monkeypatch.setattr(stages, "converted", once.converted)
     return once
 
 

@@ -34,6 +34,8 @@ def differences(
 def _of_loop(stated: Manifest, family: Any, steps: int | None, model: Any) -> Iterator[str]:
     from exporters.flow.policy import FlowPolicy, unasked
 
+    if family and not family.looped:
+        return
     flow = family.flow(model, **stated.call) if family else model
     if not isinstance(flow, FlowPolicy):
         return
@@ -49,8 +51,9 @@ def _of_loop(stated: Manifest, family: Any, steps: int | None, model: Any) -> It
         yield f"the bundle takes {stated.steps} steps and the policy itself {own}{_MEANT} {how}"
     if stated.loop is None:  # a served one, whose loop is the server's
         return
-    for what in ("schedule", "noise", "output"):
-        theirs, ours = getattr(stated.loop, what), getattr(flow, what)
+    expected = flow.loop(stated.steps)
+    for what in ("schedule", "noise", "output", "epilogue"):
+        theirs, ours = getattr(stated.loop, what), getattr(expected, what)
         if theirs != ours:
             yield f"the bundle's loop has {what} {theirs!r} and the policy's {ours!r}; export it again"
 
@@ -60,7 +63,7 @@ def _of_inputs(stated: Manifest, family: Any, model: Any, specs: Sequence[InputS
         return
     batch = next((spec.shape[0] for spec in specs if spec.shape), 1)
     try:
-        own = family.inputs(model, batch=batch, **stated.options)
+        own = family.read(model, stated.steps, batch=batch, **stated.options)
     except (ReflexError, TypeError) as error:
         yield f"the bundle's options {dict(stated.options)} are none of {family.name}'s ({error})"
         return

@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, cast
 
 import numpy as np
 
 from exporters.bundle.said import Said
-from exporters.flow.schedule import LAYOUTS, Loop, Schedule, schedule_from_json
+from exporters.flow.schedule import LAYOUTS, SCHEDULES, Loop, TableSchedule, loop_from_json
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.spec import DTYPES
@@ -104,6 +104,13 @@ class Manifest:
     config: Mapping[str, str] = field(default_factory=dict)
     check: Mapping[str, Any] | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> str:
+        """What its graphs were brought to, such as ``float16`` or ``int8-dynamic``; else ``float32``."""
+        said = self.origin.get("precision")
+        name = said.get("name") if isinstance(said, Mapping) else "float32" if said is None else said
+        return name if isinstance(name, str) else repr(name)
 
     @property
     def output_names(self) -> list[str]:
@@ -287,8 +294,9 @@ def _loop(
             none.such(none.value is None, "none, for a single graph has no loop")
         return None
     schedule = said.at("schedule")
-    kinds = {kind.kind: kind for kind in get_args(Schedule)}
-    for number in fields(kinds[schedule.at("kind").one_of(kinds)]):
+    kinds = {kind.kind: kind for kind in SCHEDULES}
+    kind = kinds[schedule.at("kind").one_of(kinds)]
+    for number in fields(kind) if kind is not TableSchedule else ():
         if number.name == "buckets":
             schedule.at(number.name).whole(1, _MOST_BUCKETS)
         else:
@@ -297,9 +305,13 @@ def _loop(
     noise.such(noise.text() in [spec.name for spec in inputs], "one of its inputs")
     # There are none yet while it is exported.
     output.such(output.text() in [one["name"] for one in outputs] or not outputs, "one of its outputs")
-    made = schedule_from_json(schedule.mapping())
-    loop = Loop(made, steps.whole(1, MOST_STEPS), noise.text(), output.text())
-    schedule.such(all(map(math.isfinite, (loop.dt, *loop.times))), "one that gives finite times")
+    count = steps.whole(1, MOST_STEPS)
+    try:
+        loop = loop_from_json(said.mapping(), count)
+    except Exception as error:  # whatever a table of a wrong form leads to
+        raise schedule.error(f"which is none ({error})") from error
+    for name in loop.noises[1:]:
+        said.such(name in [spec.name for spec in inputs], f"a loop whose {name!r} is one of the inputs")
     return loop
 
 
@@ -329,6 +341,9 @@ def _origin(whole: Said) -> dict[str, Any]:
                 _require_texts(value.each())
             elif name == "environment":
                 _require_texts(value.fields().values())
+            elif (key, name) == ("precision", "kept"):  # nodes by graph
+                for nodes in value.fields().values():
+                    _require_texts(nodes.each())
             elif key != "source":  # what a family remembers of it is its own
                 _require_texts([value])
     return {key: said.value for key, said in found.items()}

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from exporters.bundle.manifest import Manifest
     from exporters.flow.policy import FlowPolicy
 
-FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
+FAMILIES: Final = (
+    "act", "diffusion", "gaussian_actor", "groot", "multi_task_dit", "pi0", "pi05", "smolvla", "tdmpc",
+    "vqbet",
+)  # fmt: skip
 
 # What a checkpoint of a family calls itself, where that is not the family's name: known without torch.
 _OWN_NAMES: Final = {"Gr00tN1d6": "groot", "Gr00tN1d7": "groot"}
@@ -199,3 +202,11 @@ def flow_of(stated: Manifest, policy: nn.Module) -> FlowPolicy:
         return policy
     made: FlowPolicy = family_named(stated.family).flow(policy, **stated.call)
     return made.eval()
+
+
+def whole_of(stated: Manifest, policy: nn.Module) -> nn.Module | None:
+    """What the graph of a bundle without a loop was traced from, where it is not the policy's own call."""
+    if stated.family == "module":
+        return None
+    made: nn.Module | None = family_named(stated.family).whole(policy)
+    return made if made is None else made.eval()

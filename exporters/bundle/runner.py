@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,9 +64,10 @@ class BundleRunner(RunnerBase):
         self._bundle = bundle
         self._inputs = {spec.name: spec for spec in bundle.inputs}
         loop = stated.loop
-        self._loop = loop = replace(loop, steps=steps) if loop is not None and steps is not None else loop
+        self._loop = loop = loop.taking(steps) if loop is not None and steps is not None else loop
         self._steps = loop.steps if loop is not None else steps
         self._noise = loop.noise if loop is not None else None
+        self._noises = loop.noises if loop is not None else ()
         self._rng, self._rng_lock = np.random.default_rng(seed), threading.Lock()
         if prepack is None:
             weights = sum(facts["size"] for facts in stated.files.values())
@@ -103,6 +104,17 @@ class BundleRunner(RunnerBase):
         """What the sessions ran on; of several, the first that is not on the provider asked for."""
         used = [session.providers_used for session in self.sessions.values()]
         return next((u for u in used if not u or u[0] != self.provider_asked), used[0])
+
+    @property
+    def graphs(self) -> Sequence[Path | bytes]:
+        """Its graphs; see :class:`~pytest_reflex.runners.base.HasGraphs`."""
+        return [graph for session in self.sessions.values() for graph in session.graphs]
+
+    @property
+    def precision_stated(self) -> str:
+        """In which precision its manifest says that the graphs are, such as ``float16`` or ``int8``."""
+        said = self._bundle.stated.precision
+        return said.partition("-")[0]
 
     @property
     def changed(self) -> str:
@@ -143,7 +155,7 @@ class BundleRunner(RunnerBase):
             observation: every input but the noise, by name, with the dtypes and shapes of the bundle's
                 ``inputs``.
             noise: where a flow starts, ``[batch, chunk, dim]``; drawn from a normal distribution when
-                not given. It may stand in the observation too, under its own name.
+                not given, as is the noise of its steps. Both may stand in the observation, under their names.
 
         Raises:
             InputError: an input is missing, unknown, of another dtype or shape, or not finite.
@@ -155,10 +167,11 @@ class BundleRunner(RunnerBase):
                 raise InputError("noise is given twice" if self._noise else "noise: this policy takes none")
             given[self._noise] = np.asarray(noise)
         sizes = self._fitting(given)
-        if self._noise is not None and self._noise not in given:
-            spec = self._inputs[self._noise].sized(sizes)
-            with self._rng_lock:
-                given[self._noise] = self._rng.standard_normal(spec.shape, np.float32)
+        for name in self._noises:
+            if name not in given:
+                spec = self._inputs[name].sized(sizes)
+                with self._rng_lock:
+                    given[name] = self._rng.standard_normal(spec.shape, np.float32)
         return self.run({name: given[name] for name in self._inputs})
 
     def _fitting(self, given: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -171,14 +184,20 @@ class BundleRunner(RunnerBase):
         for name, spec in self._inputs.items():
             if name in given:
                 _require_fit(spec, given[name], sizes)
-            elif name != self._noise:
+            elif name not in self._noises:
                 raise InputError(f"input {name!r} is missing; this policy takes {takes}")
         return sizes
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._loop is None or self._bundle.layout != "stepwise":
             return self.sessions["model"].run(self._fed(inputs))
-        return {self._loop.output: self._denoised(self._loop, inputs)[-1]}
+        return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs)[-1])}
+
+    def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the graphs say in float64, the loop included; see :meth:`OnnxRunner.exact`."""
+        if self._loop is None or self._bundle.layout != "stepwise":
+            return self.sessions["model"].exact(self._fed(inputs))
+        return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs, exact=True)[-1])}
 
     @property
     def trajectory(self) -> Trajectory | None:
@@ -191,35 +210,37 @@ class BundleRunner(RunnerBase):
     def _trajectory(self, loop: Loop, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         if self._bundle.layout == "stepwise":
             with self:
-                return np.stack(self._denoised(loop, inputs))
+                return np.stack([loop.finished(x) for x in self._denoised(loop, inputs)])
         from exporters.flow.loop_states import with_states
 
         file = self._bundle.path / self._bundle.stated.graphs["model"]
-        model, names = with_states(file, self._bundle.layout, loop.steps)
+        model, names = with_states(file, self._bundle.layout, loop)
         config = {**self._options["config"], WEIGHTS_PLACE: str(file.parent)}
         with OnnxRunner(model, name=self.name, **{**self._options, "config": config}) as session:
             outputs = session.run(self._fed(inputs))
         if self._bundle.layout == "loop":
-            return outputs[names[0]]
-        return np.stack([outputs[name] for name in (*names, loop.output)])
+            return np.stack([loop.finished(x) for x in outputs[names[0]]])
+        return np.stack([*(loop.finished(outputs[name]) for name in names), outputs[loop.output]])
 
     def _fed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the one graph of a layout is given; a ``loop`` is told its number of steps too."""
-        extra = {} if self._bundle.layout != "loop" else {"num_steps": np.asarray(self._steps, np.int64)}
-        return {**inputs, **extra}
+        """What the one graph of a layout is given; a ``loop`` is told its number of steps where it asks."""
+        asked = self._bundle.layout == "loop" and self._loop is not None and not self._loop.schedule.fixed
+        return {**inputs, "num_steps": np.asarray(self._steps, np.int64)} if asked else dict(inputs)
 
-    def _denoised(self, loop: Loop, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Encode the observation once, then ``x += dt * velocity(x, t)``; every ``x``."""
-        observation = {name: array for name, array in inputs.items() if name != loop.noise}
-        context = self.sessions["encoder"].run(observation)
-        x, states = inputs[loop.noise], []
-        dt = np.float32(loop.dt)
-        for now in loop.times:
-            time = np.full(x.shape[:1], now, np.float32)
-            velocity = self.sessions["step"].run({"x_t": x, "time": time, **context})["velocity"]
-            x = x + dt * velocity
-            states.append(x)
-        return states
+    def _denoised(
+        self, loop: Loop, inputs: Mapping[str, np.ndarray], *, exact: bool = False
+    ) -> list[np.ndarray]:
+        """Encode the observation once, then walk the schedule; every ``x``."""
+        ask = {role: session.exact if exact else session.run for role, session in self.sessions.items()}
+        observation = {name: array for name, array in inputs.items() if name not in loop.noises}
+        context = ask["encoder"](observation)
+        times, x, *noises = np.asarray(loop.times, loop.schedule.dtype), *(inputs[n] for n in loop.noises)
+
+        def velocity(index: int, x: np.ndarray) -> np.ndarray:
+            time = np.full(x.shape[:1], times[index])
+            return ask["step"]({"x_t": x, "time": time, **context})["velocity"]
+
+        return list(loop.states(x, velocity, *noises))
 
 
 # What a robot calls it.

@@ -70,6 +70,14 @@ class StoredBundle:
         return self.stated.family
 
     @property
+    def proof(self) -> Mapping[str, Any] | None:
+        """The verdict that it was made under, as JSON, where that is a pass against the policy; else None."""
+        check = self.stated.check
+        # Another graph proves nothing of a policy; what is silent is older than such verdicts.
+        asked = check is not None and check.get("against", "policy") == "policy"
+        return check if asked and check is not None and check.get("passed") is True else None
+
+    @property
     def layout(self) -> str:
         """``single``, ``unrolled``, ``loop`` or ``stepwise``."""
         return self.stated.layout

@@ -270,8 +270,7 @@ def _found(place: Path) -> Bundle | None:
 
 
 def _proven(bundle: Bundle) -> bool:
-    check = bundle.stated.check
-    return check is not None and check.get("passed") is True
+    return bundle.proof is not None
 
 
 def _remove(place: Path) -> None:

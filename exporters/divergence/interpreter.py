@@ -12,6 +12,7 @@ from torch import fx
 from torch.export.graph_signature import InputKind
 
 from exporters.flow.schedule import Loop
+from exporters.flow.update import MODEL, X_NEXT, X, updated
 from exporters.graph.loop_invariant import TIME, X_T
 from exporters.graph.tracing import Traced
 
@@ -26,6 +27,8 @@ class Key(NamedTuple):
     name: str
 
 
+# What the epilogue ends in.
+END = Key("epilogue", None, "")
 _ATTENTION = (torch.ops.aten.scaled_dot_product_attention.default,)
 
 
@@ -37,6 +40,12 @@ def _all_mended(node: fx.Node) -> bool:
 
 def _is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _begin_gradient(value: object) -> None:
+    """Let a float that depends on nothing with a gradient, such as what is made of inputs, have one."""
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.requires_grad:
+        value.requires_grad_()
 
 
 class Program:
@@ -59,6 +68,13 @@ class Program:
             for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)
             if spec.kind is not InputKind.USER_INPUT
         }
+        # What it holds besides its inputs, and which of that are the policy's weights.
+        self.fixed = frozenset(self._fixed)
+        self.weights = frozenset(
+            node
+            for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)
+            if spec.kind is InputKind.PARAMETER
+        )
         # Attention whose rows may be all masked is mended behind it: only what is handed on can be compared.
         self.mended = {n.name for n in self.nodes if n.target in _ATTENTION and _all_mended(n)}
 
@@ -110,11 +126,19 @@ class Interpreter:
         programs: ``{"model": ...}``, or ``{"prefix": ..., "step": ...}``.
         inputs: the fixture, by name.
         loop: the loop, where there is one.
+        gradients: whether every value keeps the way that it was computed on, so that the output has a
+            gradient in it; it takes the memory of all of them.
     """
 
     def __init__(
-        self, programs: Mapping[str, Program], inputs: Mapping[str, Array], loop: Loop | None
+        self,
+        programs: Mapping[str, Program],
+        inputs: Mapping[str, Array],
+        loop: Loop | None,
+        *,
+        gradients: bool = False,
     ) -> None:
+        self._gradients = gradients
         self._programs = programs
         self._inputs = {name: torch.from_numpy(np.array(array)) for name, array in inputs.items()}
         self._loop = loop
@@ -140,11 +164,14 @@ class Interpreter:
         every = range(self._loop.steps)
         once = {Key("prefix", None, n.name) for n in prefix.nodes if _is_tensor(n)}
         once |= {Key("step", None, n.name) for n in fixed if _is_tensor(n)}
-        once |= {Key("loop", i, name) for i in every for name in ("time", "delta", "x_next")}
+        own = ("time", *(operation.name for operation in self._loop.schedule.update))
+        once |= {Key("loop", i, name) for i in every for name in own}
+        ends = self._loop.epilogue
+        once |= {Key("epilogue", None, o.name) for o in ends[:-1]} | ({END} if ends else set())
         return once | {Key("step", i, n.name) for i in every for n in varying if _is_tensor(n)}
 
     def __iter__(self) -> Iterator[Step]:
-        with torch.no_grad():
+        with torch.set_grad_enabled(self._gradients):
             if self._loop is None:
                 program = self._programs["model"]
                 values = program.values(self._inputs)
@@ -155,7 +182,7 @@ class Interpreter:
 
     def _walk(self, loop: Loop) -> Iterator[Step]:
         prefix, step = self._programs["prefix"], self._programs["step"]
-        observation = {name: t for name, t in self._inputs.items() if name != loop.noise}
+        observation = {name: t for name, t in self._inputs.items() if name not in loop.noises}
         encoded = prefix.values(observation)
         yield from self._run(prefix, prefix.nodes, encoded, None, keep=prefix.outputs.values())
         context = {name: encoded[node] for name, node in prefix.outputs.items() if name in step.inputs}
@@ -164,18 +191,23 @@ class Interpreter:
         once = step.values(context)
         # A value that only the varying nodes read is needed in every step.
         yield from self._run(step, fixed, once, None, keep={n for v in varying for n in v.all_input_nodes})
-        x = self._inputs[loop.noise]
+        x, *noises = (self._inputs[name] for name in loop.noises)
+        earlier = x
         for index, now in enumerate(loop.times):
-            time = torch.full(x.shape[:1], now, dtype=torch.float32)
+            time = torch.full(x.shape[:1], now, dtype=getattr(torch, loop.schedule.dtype))
             values = {**once, step.inputs[X_T]: x, step.inputs[TIME]: time}
             yield Step(Key("loop", index, "time"), time)
             velocity = step.outputs["velocity"]
             yield from self._run(step, varying, values, index, keep=[velocity])
-            delta = loop.dt * values[velocity]
-            yield Step(Key("loop", index, "delta"), delta)
-            x = x + delta
-            yield Step(Key("loop", index, "x_next"), x)
+            made = {MODEL: values[velocity]}
+            for name, tensor in loop.advanced(index, x, values[velocity], earlier, *noises):
+                made[name] = tensor
+                yield Step(Key("loop", index, name), tensor)
+            x, earlier = made[X_NEXT], made[loop.schedule.earlier or X_NEXT]
         self.output = x
+        for name, self.output in updated(loop.epilogue, {X: x}):
+            last = name == loop.epilogue[-1].name
+            yield Step(END if last else Key("epilogue", None, name), self.output)
 
     def _run(
         self,
@@ -193,6 +225,8 @@ class Interpreter:
                 last[read] = node
         for node in nodes:
             values[node] = program.compute(node, values)
+            if self._gradients:
+                _begin_gradient(values[node])
             if _is_tensor(node):
                 given = {read: values[read] for read in node.all_input_nodes}
                 yield Step(Key(program.half, step, node.name), values[node], node, given)

@@ -12,6 +12,7 @@ from exporters.divergence.parts import Graphs, Names, Part
 
 # The names of a step's own `x`, which is the step's before in PyTorch.
 X_INPUTS = ("x_t", "loop/x_t")
+EARLIER_INPUT = "loop/earlier"
 
 
 class Lifetimes:
@@ -45,6 +46,8 @@ class Lifetimes:
                 now += 1
             if part.following is not None:
                 last[part.following] = now
+                if part.earlier is not None:
+                    last[part.earlier] = now
                 self._read(Key("loop", part.step, "x_next"), now)
             now += 1
         for value, at in last.items():
@@ -60,6 +63,8 @@ class Lifetimes:
             return self._names.key(value, part.step)
         if str(value.name) in X_INPUTS and part.step:
             return Key("loop", part.step - 1, "x_next")
+        if str(value.name) == EARLIER_INPUT and part.step and part.earlier is not None:
+            return self._names.key(part.earlier, part.step - 1)
         return None
 
     def lasts(self, key: Key, now: int) -> bool:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from exporters.divergence.interpreter import Key
+from exporters.divergence.interpreter import END, Key
+from exporters.graph.layouts import LAST_X
 from exporters.graph.loop_invariant import holds_graph
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.runners.base import first_line
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 _STEP = re.compile(r"step\.(\d+)/(.+)")
-_LOOP_OWN = ("time", "delta", "x_next")
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,13 @@ class Part:
         nodes: in order.
         step: the denoising step that all of them belong to, where the host or a Loop repeats them.
         following: the value that is the next step's ``x``, where they are a step.
+        earlier: the value that the next step's update reads as ``earlier``, where it reads one.
     """
 
     nodes: Sequence[ir.Node]
     step: int | None = None
     following: ir.Value | None = None
+    earlier: ir.Value | None = None
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,17 @@ def open_graphs(bundle: StoredBundle, models: Mapping[str, ir.Model] | None = No
     if loop is None:
         return Graphs([Part(_flat(first))], inputs, first.outputs[0], opsets, steps - 1 if steps else None)
     body = loop.attributes["body"].as_graph()
-    rest = [node for node in first if node is not loop]
-    own = {str(v.name): v for v in body.inputs}
-    parts = [Part(_flat(rest))]
-    parts += [Part(_flat(body), index, body.outputs[1]) for index in range(steps)]
-    return Graphs(parts, inputs | own, None, opsets, steps - 1)
+    nodes = list(first)
+    at = nodes.index(loop)
+    # What the loop ends in, for the epilogue behind it.
+    own = {str(v.name): v for v in (*body.inputs, loop.outputs[0])}
+    ends = body.outputs[1:]
+    parts = [Part(_flat(nodes[:at]))]
+    parts += [Part(_flat(body), i, ends[0], ends[1] if len(ends) > 1 else None) for i in range(steps)]
+    if nodes[at + 1 :]:
+        parts.append(Part(_flat(nodes[at + 1 :])))
+    output = first.outputs[0] if nodes[at + 1 :] else None
+    return Graphs(parts, inputs | own, output, opsets, steps - 1)
 
 
 def _flat(nodes: Iterable[ir.Node]) -> list[ir.Node]:
@@ -143,6 +151,8 @@ class Names:
         """
         name = str(value.name)
         if value is self._output and self._last is not None:
+            return END if END in self._keys else Key("loop", self._last, "x_next")
+        if name == LAST_X:
             return Key("loop", self._last, "x_next")
         if "model" in self._known:
             return self._of("model", None, name)
@@ -150,6 +160,9 @@ class Names:
             return self._of("prefix", None, name.removeprefix("prefix/"))
         if found := _STEP.fullmatch(name):
             return self._in_loop(int(found[1]), found[2])
+        if name.startswith("epilogue/"):
+            key = Key("epilogue", None, name.removeprefix("epilogue/"))
+            return key if key in self._keys else None
         if name.startswith("loop/"):
             return self._in_loop(step, name.removeprefix("loop/").removeprefix("step/"))
         if name.startswith("step/"):
@@ -157,7 +170,8 @@ class Names:
         return self._of("step" if step is not None else "prefix", step, name)
 
     def _in_loop(self, step: int | None, name: str) -> Key | None:
-        return Key("loop", step, name) if name in _LOOP_OWN else self._of("step", step, name)
+        own = Key("loop", step, name)
+        return own if own in self._keys else self._of("step", step, name)
 
     def _of(self, half: str, step: int | None, name: str) -> Key | None:
         found = self._known[half].get(name)

@@ -18,8 +18,8 @@ _NOT_THEIRS = ("torch/", "exporters/", "pytest_reflex/", "torch.py:", "tracing.p
 
 def module_of(value: ir.Value, step: Step, code: Callable[[str], str]) -> str:
     """Dotted path of the module that the value is computed in; outside of any, ``code`` of the half."""
-    if step.key.half == "loop":
-        return f"the loop's {step.key.name}"
+    if step.key.half in ("loop", "epilogue"):  # no program of the user's
+        return f"the {step.key.half}'s {step.key.name or 'output'}"
     node = value.producer()
     scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]")) if node else []
     named = [scope for scope in scopes[:-1] if scope]

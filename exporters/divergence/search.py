@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.bundle import registry
 from exporters.divergence.blame import explain
 from exporters.divergence.interpreter import Interpreter, Program
 from exporters.divergence.parts import Graphs, Names, open_graphs
 from exporters.divergence.split import FlowOf, first_differing_module
 from exporters.divergence.walk import Walk, Walked
 from exporters.flow.schedule import Loop
-from exporters.graph.traced_halves import example_of, trace_halves
+from exporters.graph.traced_halves import example_of, require_float32, trace_halves
 from exporters.graph.tracing import trace_program
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.progress import Progress
@@ -116,9 +117,10 @@ class Search:
         """
         fixture = self.fixture(fixture_idx)
         with self._runner as runner:
+            require_float32(runner)
             if self._traced is None:
                 self._report_progress("trace", 0, 1)
-                self._traced = _programs(self._bundle, runner, self._flow_of, self._seed)
+                self._traced = programs_of(self._bundle, runner, self._flow_of, self._seed)
                 self._report_progress("trace", 1, 1)
             if deadline is not None:
                 deadline()
@@ -174,7 +176,7 @@ class Search:
         return dict(self._inputs[fixture_idx])
 
 
-def _programs(
+def programs_of(
     bundle: StoredBundle, runner: TorchRunner, flow_of: FlowOf, seed: int
 ) -> tuple[dict[str, Program], Loop | None]:
     """The programs that the bundle's graphs were converted from, traced again in the same way."""
@@ -183,7 +185,9 @@ def _programs(
         raise ReflexError(f"{runner.name} has no model to trace")
     example, loop = example_of(bundle.inputs, seed), bundle.stated.loop
     if loop is None:
-        traced = trace_program(policy, runner.forward, example.tensors(), free=example.free)
+        whole = registry.whole_of(bundle.stated, policy)
+        module, call = (policy, runner.forward) if whole is None else (whole, whole)
+        traced = trace_program(module, call, example.tensors(), free=example.free)
         return {"model": Program(traced, "model")}, None
     halves = trace_halves(flow_of(policy), example, loop)
     return {half: Program(next(halves), half) for half in ("prefix", "step")}, loop

@@ -181,7 +181,7 @@ def run_subgraph(
     )
     binding = session.io_binding()
     for name in made.inputs:
-        binding.bind_cpu_input(name, np.ascontiguousarray(feed[name]))
+        binding.bind_cpu_input(name, np.asarray(feed[name], order="C"))
     found: dict[ir.Value, Array] = {}
     for name, value in made.outputs.items():
         shape, dtype = _fixed_shape(value), value.dtype.numpy() if value.dtype else None

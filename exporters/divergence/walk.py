@@ -20,6 +20,8 @@ from exporters.divergence.parts import Graphs, Names, Part
 from exporters.divergence.scopes import layer_of, module_of, source_of
 from exporters.divergence.subgraph import BothWays
 from exporters.flow.schedule import Loop
+from exporters.flow.update import MODEL, X_NEXT
+from exporters.graph.layouts import LAST_X
 from pytest_reflex.verdict.divergence import Growth, Location
 
 Array = np.ndarray[Any, Any]
@@ -73,6 +75,7 @@ class Walk:
         # What the graph alone has, inside of an operator that it splits up, made of PyTorch's own values.
         self._between: dict[ir.Value, Array] = {}
         self._seen = Walked()
+        self._earlier: Array | None = None
         self._lifetimes = Lifetimes(graphs, names)
         # How many nodes, and ends of parts, are done.
         self._now = 0
@@ -94,6 +97,8 @@ class Walk:
                 self._let_go(1)
         for _ in self._steps:  # what the graph has no counterpart of: steps that it leaves out
             pass
+        if self._loop is not None and self._graphs.output is None and self._seen.output is not None:
+            self._seen.output = self._loop.finished(self._seen.output)
         if self._interpreter.output is not None:
             self._seen.expected = self._interpreter.output.detach().numpy()
         return self._seen
@@ -107,6 +112,8 @@ class Walk:
         for name, value in self._graphs.inputs.items():
             if name in self._inputs:
                 self._candidate[value] = self._inputs[name]
+        if LAST_X in self._graphs.inputs and self._seen.output is not None:
+            self._candidate[self._graphs.inputs[LAST_X]] = self._seen.output
         if part.step is None or self._loop is None:
             if self._loop is not None and "num_steps" in self._graphs.inputs:
                 steps = np.asarray(self._loop.steps, np.int64)
@@ -115,8 +122,9 @@ class Walk:
         x = self._x(self._loop)
         seeds = {
             "x_t": x,
-            "time": np.full(x.shape[:1], self._loop.times[part.step], np.float32),
+            "time": np.full(x.shape[:1], self._loop.times[part.step], self._loop.schedule.dtype),
             "loop/x_t": x,
+            "loop/earlier": x if self._earlier is None else self._earlier,
             "loop/index": np.asarray(part.step, np.int64),
             "loop/going": np.asarray(True),
         }
@@ -129,8 +137,13 @@ class Walk:
         if part.following is None or self._loop is None or part.step is None:
             return
         got = self._candidate[part.following]
+        if part.earlier is not None:
+            self._earlier = self._candidate[part.earlier]
         if str(part.following.name) == "velocity":
-            got = self._x(self._loop) + np.float32(self._loop.dt) * got
+            x, noises = self._x(self._loop), [self._inputs[name] for name in self._loop.noises[1:]]
+            earlier = x if self._earlier is None else self._earlier
+            made = {MODEL: got, **dict(self._loop.advanced(part.step, x, got, earlier, *noises))}
+            got, self._earlier = made[X_NEXT], made[self._loop.schedule.earlier or X_NEXT]
             key = Key("loop", part.step, "x_next")
             self._reach({key})
             expected = self._torch[key]
@@ -194,7 +207,7 @@ class Walk:
         return dtype and rank and all(n in (None, m) for n, m in zip(sizes, step.tensor.shape, strict=True))
 
     def _read_later(self, value: ir.Value, inside: set[ir.Node], part: Part) -> bool:
-        if value is self._graphs.output or value is part.following:
+        if value is self._graphs.output or value is part.following or value is part.earlier:
             return True
         return any(node not in inside for node, _ in value.uses())
 

@@ -15,7 +15,7 @@ from exporters.bundle.options import Option, require_options, words_of
 from exporters.flow.loop_states import watched_states
 from exporters.flow.policy import FlowPolicy
 from exporters.flow.schedule import Layout
-from pytest_reflex.errors import InputError, ReflexError
+from pytest_reflex.errors import InputError, ReflexError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import TorchRunner
 
@@ -26,7 +26,7 @@ __all__ = ["Family", "require_counts", "set_to"]
 
 
 class Family(ABC):
-    """A family of flow-matching policies.
+    """A family of policies: with a loop that walks noise to actions, or without one.
 
     One of another distribution is found where that names an instance in the entry-point group
     ``pytest_reflex.families``, under the family's name.
@@ -36,12 +36,23 @@ class Family(ABC):
         own_names: what its checkpoints may call themselves besides.
         options: what :meth:`inputs` takes besides the batch; ``reflex export`` takes the same.
         layout: how its bundles carry the loop where nobody says.
+        policies: names of the classes that a live policy of it may be of.
+        about: what a policy of it is, for people.
+        judged_by: what of the policy is true, for people.
+        looped: whether it has one. Without, :meth:`flow`, :meth:`steps` and :meth:`reader` are not asked, and
+            what is traced is :meth:`sample`, whole.
+        stepped: whether :meth:`inputs` takes the number of steps too: each step's noise is an input.
     """
 
     name: ClassVar[str]
     own_names: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[tuple[Option, ...]] = ()
     layout: ClassVar[Layout] = "unrolled"
+    policies: ClassVar[tuple[str, ...]] = ()
+    about: ClassVar[str] = ""
+    judged_by: ClassVar[str] = "its `sample_actions`"
+    looped: ClassVar[bool] = True
+    stepped: ClassVar[bool] = False
 
     @abstractmethod
     def load(self, checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> Any:
@@ -77,17 +88,21 @@ class Family(ABC):
             The actions, [batch, chunk, dim].
         """
 
-    @abstractmethod
     def flow(self, policy: Any) -> FlowPolicy:
         """The policy's two halves, as :meth:`export` traces them."""
+        raise NotImplementedError(f"{self.name} has no loop")
 
-    @abstractmethod
+    def whole(self, policy: Any) -> torch.nn.Module | None:
+        """Without a loop: what is traced where :meth:`sample` cannot be, as ``exporters.export`` takes it."""
+        return None
+
     def steps(self, policy: Any) -> int:
         """The policy's own number of denoising steps."""
+        raise NotImplementedError(f"{self.name} has no loop")
 
-    @abstractmethod
     def reader(self, policy: Any) -> torch.nn.Module:
         """The submodule that the sampler's loop calls with ``x_t`` once a step, to be watched."""
+        raise NotImplementedError(f"{self.name} has no loop")
 
     def require_sound(self, *takers: Callable[..., Any]) -> None:
         """Refuse what the family says of itself where nobody could obey it.
@@ -128,14 +143,16 @@ class Family(ABC):
             return self.sample(model, named, steps, **kept)
 
         def states(model: Any, /, **named: torch.Tensor) -> list[torch.Tensor]:
-            return watched_states(self.reader(model), lambda: call(model, **named), named["noise"])
+            epilogue = self.flow(model, **kept).epilogue
+            return watched_states(self.reader(model), lambda: call(model, **named), named["noise"], epilogue)
 
+        seen = states if self.looped else None
         if unknown := kept.keys() - {option.name for option in self.options if option.kept}:
             raise TypeError(f"reference() of {self.name} takes no {', '.join(sorted(unknown))}")
         if not isinstance(policy, torch.nn.Module):
-            return TorchRunner(policy, call, outputs=["actions"], states=states)
+            return TorchRunner(policy, call, outputs=["actions"], states=seen)
         owner = self.owner(policy)
-        return TorchRunner(owner, functools.partial(call, owner), outputs=["actions"], states=states)
+        return TorchRunner(owner, functools.partial(call, owner), outputs=["actions"], states=seen)
 
     def asked(
         self, policy: Any, *, steps: int | None = None, batch: int = 1, **options: Any
@@ -147,8 +164,16 @@ class Family(ABC):
         self.require_sound(export, check)
         sizes = {option.name: options.get(option.name) for option in self.options}
         kept = {option.name: sizes[option.name] for option in self.options if option.kept}
-        steps = steps if steps is not None else self.steps(policy)
-        return self.reference(policy, steps=steps, **kept), self.inputs(policy, batch=batch, **sizes)
+        if self.looped:
+            steps = steps if steps is not None else self.steps(policy)
+        elif steps is not None:
+            raise SettingsError(f"steps is {steps}, and {self.name} has no loop; leave it out")
+        return self.reference(policy, steps=steps, **kept), self.read(policy, steps, batch=batch, **sizes)
+
+    def read(self, policy: Any, steps: int | None, *, batch: int = 1, **options: Any) -> list[InputSpec]:
+        """:meth:`inputs` over so many steps, by default the policy's own."""
+        told = {"steps": steps} if self.stepped else {}
+        return self.inputs(policy, batch=batch, **told, **options)
 
     def export(
         self,
@@ -180,13 +205,15 @@ class Family(ABC):
         reference, inputs = self.asked(policy, steps=steps, batch=batch, **options)
         own = {option.name: options.pop(option.name, None) for option in self.options}
         kept = {option.name: own[option.name] for option in self.options if option.kept}
-        steps = steps if steps is not None else self.steps(policy)
+        if layout is not None and not self.looped:
+            raise SettingsError(f"layout is {layout!r}, and {self.name} has no loop; leave it out")
         return export(
             reference,
             out_dir,
             inputs=inputs,
-            flow=self.flow(policy, **kept),
-            steps=steps,
+            flow=self.flow(policy, **kept) if self.looped else None,
+            whole=None if self.looped else self.whole(policy),
+            steps=steps if steps is not None or not self.looped else self.steps(policy),
             family=self.name,
             layout=layout if layout is not None else self.layout,
             call=kept,

@@ -18,16 +18,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from exporters.families import groot_checkpoints
 from exporters.families.base import Family, require_counts, set_to
+from exporters.families.given_draws import given_draws
 from exporters.families.groot_checkpoints import head_of
 from exporters.families.groot_embodiment import one_embodiment
 from exporters.families.options import GROOT
 from exporters.flow.policy import Context, FlowPolicy
 from exporters.flow.schedule import BucketedSchedule
-from pytest_reflex.errors import InputError, RunnerError
+from pytest_reflex.errors import InputError
 from pytest_reflex.inputs import Gaussian, ImageTokenMask, InputSpec, Integers, PromptMask, State
 
 __all__ = ["FAMILY", "GrootFlow", "export", "flow", "inputs", "load", "reference"]
@@ -108,29 +108,6 @@ def _batch(**fields: Any) -> Any:
     return BatchFeature(data=fields)
 
 
-class _GivenNoise(TorchFunctionMode):
-    """Gives ``torch.randn`` the noise of a fixture, once, where it asks for noise of that shape."""
-
-    def __init__(self, noise: torch.Tensor) -> None:
-        super().__init__()
-        self._noise = noise
-        self.draws = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not torch.randn:
-            return func(*args, **kwargs)
-        self.draws += 1
-        drawn = func(*args, **{**kwargs, "device": "meta"})
-        # In float64 where the whole head runs in it; the values are the fixture's in either.
-        if drawn.shape != self._noise.shape or drawn.dtype not in (self._noise.dtype, torch.float64):
-            raise RunnerError(
-                f"get_action draws noise {drawn.dtype} {list(drawn.shape)}, and input 'noise' is "
-                f"{self._noise.dtype} {list(self._noise.shape)}"
-            )
-        return self._noise.to(drawn.dtype, copy=True)
-
-
 def require_embodiment(embodiment: object, embodiments: int) -> None:
     """Refuse what is no embodiment.
 
@@ -149,6 +126,9 @@ class Groot(Family):
 
     name = "groot"
     options = GROOT
+    policies = ("GrootPolicy", "GR00TN17", "GR00TN17ActionHead")
+    about = "the action head of lerobot's `GrootPolicy`, N1.7 and N1.6"
+    judged_by = "its `get_action`"
     layout = "stepwise"
 
     def load(self, checkpoint: str | os.PathLike[str], *, revision: str | None = None) -> Any:
@@ -221,14 +201,10 @@ class Groot(Family):
         batch = named["noise"].shape[0]
         ids = named["embodiment_id"] if embodiment is None else torch.full((batch,), embodiment)
         backbone = ("backbone_features", "backbone_attention_mask", "image_mask")
-        with set_to(head, "num_inference_timesteps", steps), _GivenNoise(named["noise"]) as given:
+        with set_to(head, "num_inference_timesteps", steps), given_draws(named["noise"]):
             action = head.get_action(
                 _batch(**{name: named[name] for name in backbone}),
                 _batch(state=named["state"], embodiment_id=ids),
-            )
-        if given.draws != 1:
-            raise RunnerError(
-                f"get_action drew noise {given.draws} times; this version knows it to draw once"
             )
         actions: torch.Tensor = action["action_pred"]
         return actions

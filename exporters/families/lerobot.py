@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from operator import attrgetter
@@ -59,29 +59,23 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
-class LerobotFamily(Family):
-    """One of lerobot's policies.
+class LerobotPolicy(Family):
+    """One of lerobot's policies: where its class is, how its checkpoints are read, what it must have.
 
     Attributes:
         module: where lerobot keeps it.
         policy: the name of its policy class.
-        parts: what its inner model must have, as dotted names.
-        counted: the field of the configuration that holds the number of denoising steps.
-        embedding: its embedding of token ids, as a dotted name in the inner model.
-        state: whether it reads the robot's state as an input of its own.
+        parts: what it must have, as dotted names.
     """
 
     module: ClassVar[str]
     policy: ClassVar[str]
     parts: ClassVar[tuple[str, ...]]
-    counted: ClassVar[str]
-    embedding: ClassVar[str]
-    state: ClassVar[bool]
-    options = LEROBOT
 
-    @abstractmethod
-    def image_size(self, config: Any) -> tuple[int, int]:
-        """(height, width) of its images, by its configuration."""
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "policy" in vars(cls):
+            cls.policies, cls.about = (cls.policy,), f"lerobot's `{cls.policy}`"
 
     def policy_class(self) -> Any:
         """The policy's class.
@@ -101,14 +95,13 @@ class LerobotFamily(Family):
 
         return lerobot_checkpoints.load(checkpoint, self.name, self.policy_class, revision=revision)
 
-    def inner(self, policy: Any) -> Any:
-        """The model that has ``sample_actions``: inside of a lerobot policy, or given bare.
+    def require(self, policy: Any, model: Any, parts: Sequence[str]) -> None:
+        """Refuse a policy that lacks a part.
 
         Raises:
-            ReflexError: it is no model of this family, naming the submodule that it lacks.
+            ReflexError: naming it.
         """
-        model = policy if hasattr(policy, "sample_actions") else getattr(policy, "model", None)
-        for part in ("sample_actions", "embed_prefix", "denoise_step", "config", *self.parts):
+        for part in parts:
             at: Any = model
             for name in part.split("."):
                 at = getattr(at, name, None)
@@ -117,6 +110,34 @@ class LerobotFamily(Family):
                     f"a {type(policy).__name__} was given as {self.name}, and its model "
                     f"({type(model).__name__}) has no {part}; expected lerobot's {self.policy}"
                 )
+
+
+class LerobotFamily(LerobotPolicy):
+    """One of lerobot's policies with a model that has ``sample_actions``.
+
+    Attributes:
+        counted: the field of the configuration that holds the number of denoising steps.
+        embedding: its embedding of token ids, as a dotted name in the inner model.
+        state: whether it reads the robot's state as an input of its own.
+    """
+
+    counted: ClassVar[str]
+    embedding: ClassVar[str]
+    state: ClassVar[bool]
+    options = LEROBOT
+
+    @abstractmethod
+    def image_size(self, config: Any) -> tuple[int, int]:
+        """(height, width) of its images, by its configuration."""
+
+    def inner(self, policy: Any) -> Any:
+        """The model that has ``sample_actions``: inside of a lerobot policy, or given bare.
+
+        Raises:
+            ReflexError: it is no model of this family, naming the submodule that it lacks.
+        """
+        model = policy if hasattr(policy, "sample_actions") else getattr(policy, "model", None)
+        self.require(policy, model, ("sample_actions", "embed_prefix", "denoise_step", "config", *self.parts))
         return model
 
     def owner(self, policy: torch.nn.Module) -> torch.nn.Module:

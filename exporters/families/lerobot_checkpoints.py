@@ -93,6 +93,8 @@ def _config(directory: Path) -> Any:
     if hasattr(config, "load_vlm_weights"):
         # The checkpoint holds them all; the hub's would be fetched to be written over.
         config.load_vlm_weights = False
+    if hasattr(config, "pretrained_backbone_weights"):
+        config.pretrained_backbone_weights = None
     return config
 
 

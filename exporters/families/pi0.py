@@ -31,6 +31,8 @@ class PI0(Family):
 
     name = "pi0"
     options = LEROBOT
+    policies = ("PI0Policy", "PI0ForConditionalGeneration")
+    about = "transformers' `PI0ForConditionalGeneration`, lerobot's `PI0Policy`"
     lerobot, transformers = LerobotPI0(), TransformersPI0()
 
     def _of(self, policy: Any) -> LerobotPI0 | TransformersPI0:

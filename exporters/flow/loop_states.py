@@ -12,23 +12,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from exporters.flow.update import Update, finished
 from pytest_reflex.errors import RunnerError
 
 if TYPE_CHECKING:
     import torch
 
+    from exporters.flow.schedule import Loop
+
 STATES: Final = "x_after_each_step"
 
 
 def watched_states(
-    module: torch.nn.Module, run: Callable[[], torch.Tensor], noise: torch.Tensor
+    module: torch.nn.Module,
+    run: Callable[[], torch.Tensor],
+    noise: torch.Tensor,
+    epilogue: Update = (),
 ) -> list[torch.Tensor]:
-    """The states of an upstream's own loop.
+    """The states of an upstream's own loop, by way of its epilogue.
 
     Args:
         module: what the loop gives ``x_t`` to, as its first argument, once a step.
         run: runs the loop, unpatched.
         noise: what the loop starts from.
+        epilogue: what the upstream makes of the last state.
 
     Raises:
         RunnerError: the module was given something else, so that what it was given are not the states.
@@ -47,14 +54,14 @@ def watched_states(
         handle.remove()
     if not given or not torch.equal(given[0], noise):
         raise RunnerError(f"{type(module).__name__} is not what the loop gives its noise to")
-    return [*given[1:], output]
+    return [*(finished(epilogue, state) for state in given[1:]), output]
 
 
-def with_states(file: Path, layout: str, steps: int) -> tuple[bytes, list[str]]:
+def with_states(file: Path, layout: str, loop: Loop) -> tuple[bytes, list[str]]:
     """A graph of layout ``unrolled`` or ``loop`` that gives its states too, and their outputs' names.
 
-    Of ``unrolled`` an output for each step but the last, which is the policy's own. Of ``loop`` one for all,
-    ``[steps, batch, chunk, dim]``.
+    Of ``unrolled`` an output for each step but the last, which makes the policy's own. Of ``loop`` one for
+    all, ``[steps, batch, chunk, dim]``.
 
     Raises:
         RunnerError: onnx is not installed, or the graph is not as this version composes it.
@@ -67,22 +74,29 @@ def with_states(file: Path, layout: str, steps: int) -> tuple[bytes, list[str]]:
     graph = model.graph
     if len(graph.output) != 1:
         raise RunnerError(f"{file.name} has {len(graph.output)} outputs, and a flow has one")
+    given = next((value.type for value in graph.input if value.name == loop.noise), graph.output[0].type)
     if layout == "unrolled":
-        names = [f"step.{index}/x_next" for index in range(steps - 1)]
+        names = [f"step.{index}/x_next" for index in range(loop.steps - 1)]
         made = {name for node in graph.node for name in node.output}
         if not made.issuperset(names):
-            raise RunnerError(f"{file.name} has no {steps} steps by the names that they are composed with")
+            raise RunnerError(
+                f"{file.name} has no {loop.steps} steps by the names that they are composed with"
+            )
         for name in names:
-            graph.output.add(name=name, type=graph.output[0].type)
+            graph.output.add(name=name, type=given)
         return model.SerializeToString(), names
-    loops = [node for node in graph.node if node.op_type == "Loop" and node.output[0] == graph.output[0].name]
-    if len(loops) != 1 or len(loops[0].output) != 1:
-        raise RunnerError(f"{file.name} gives its actions by no Loop of one state")
+    # The Loop that the actions come from: themselves, or by way of the epilogue.
+    ends = {name for node in graph.node if node.op_type != "Loop" for name in node.input}
+    ends.add(graph.output[0].name)
+    loops = [node for node in graph.node if node.op_type == "Loop" and node.output[0] in ends]
+    states = "one state" if loop.schedule.earlier is None else "two states"
+    if len(loops) != 1 or len(loops[0].output) != (1 if states == "one state" else 2):
+        raise RunnerError(f"{file.name} gives its actions by no Loop of {states}")
     (body,) = (attribute.g for attribute in loops[0].attribute if attribute.name == "body")
     state = body.output[1]
     shown = f"{state.name}/shown"
     body.node.append(onnx.helper.make_node("Identity", [state.name], [shown], name=shown))
     body.output.add(name=shown, type=state.type)
     loops[0].output.append(STATES)
-    graph.output.add(name=STATES).type.tensor_type.elem_type = graph.output[0].type.tensor_type.elem_type
+    graph.output.add(name=STATES).type.tensor_type.elem_type = given.tensor_type.elem_type
     return model.SerializeToString(), [STATES]

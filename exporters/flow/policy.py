@@ -1,7 +1,7 @@
-"""FlowPolicy: a flow-matching policy as two halves and a schedule.
+"""FlowPolicy: a flow-matching or diffusion policy as two halves and a schedule.
 
 A policy of this kind looks at the observation once (the *prefix*) and then walks noise to actions
-along a learnt velocity (the *step*, N times). Whoever wraps a policy says what the halves are;
+by what a network says of each ``x`` (the *step*, N times). Whoever wraps a policy says what the halves are;
 everything else, the loop included, is done here and in :mod:`exporters.graph.layouts`.
 """
 
@@ -16,11 +16,12 @@ from typing import Any, Final, cast
 import torch
 from torch import nn
 
-from exporters.flow.schedule import EulerSchedule, Schedule
+from exporters.flow.schedule import EulerSchedule, Loop, Schedule
+from exporters.flow.update import Update
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import TorchRunner
 from pytest_reflex.runners.structure import arguments
-from pytest_reflex.runners.torch import samplers_of
+from pytest_reflex.runners.torch import in_its_names, samplers_of
 
 Context = dict[str, torch.Tensor]
 
@@ -41,30 +42,49 @@ class FlowPolicy(nn.Module, ABC):
 
     Attributes:
         steps: how many steps the loop takes.
-        schedule: how the loop counts its time.
+        schedule: how the loop counts its time, and what a step does to ``x``.
         noise: name of the input that holds the initial ``x``.
+        step_noise: name of the input that holds the noise of each step, ``[batch, draws, chunk, dim]``,
+            where the schedule reads one.
         output: name of what the loop gives.
+        epilogue: what is made of the last ``x``: a slice of its actions, a clip.
     """
 
     steps: int = 10
     schedule: Schedule = EulerSchedule()
     noise: str = "noise"
+    step_noise: str = "step_noise"
     output: str = "actions"
+    epilogue: Update = ()
 
     @abstractmethod
     def prefix(self, **observation: torch.Tensor) -> Context:
         """What every step needs of the observation, by name: keys, values, masks, the state.
 
-        Called with every input except the noise, by keyword.
+        Called with every input except the noises, by keyword.
         """
 
     @abstractmethod
     def velocity(self, x_t: torch.Tensor, time: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
-        """The velocity, shaped like ``x_t`` ``[batch, chunk, dim]``, at ``time`` ``[batch]`` float32."""
+        """What the network says, shaped like ``x_t`` ``[batch, chunk, dim]``, at ``time`` ``[batch]``.
+
+        A velocity, or what else the schedule's update takes: the noise in ``x_t``, or ``x`` without it.
+        ``time`` is of the schedule's dtype, float32 where it says nothing.
+        """
 
     def forward(self, **inputs: torch.Tensor) -> Context:
         """The whole policy in PyTorch: ``{output: actions}`` for the named inputs, noise included."""
         return {self.output: flow_states(self, **inputs)[-1]}
+
+    def loop(self, steps: int | None = None) -> Loop:
+        """Its loop over so many steps, by default its own.
+
+        Raises:
+            SettingsError: its schedule is of another number of steps.
+        """
+        steps = steps or self.steps
+        made = Loop(self.schedule, steps, self.noise, self.output, self.step_noise, self.epilogue)
+        return made.taking(steps)
 
     def own_runner(self) -> TorchRunner:
         """The policy as a reference of what does not know how to ask it, such as a plain ``.onnx`` file."""
@@ -97,7 +117,7 @@ def flow_runner(
             return {name: gave} if isinstance(gave, torch.Tensor) else cast("Context", gave)
         # One that runs its loop in its own way knows how.
         if not isinstance(flow, FlowPolicy) or type(flow).forward is not FlowPolicy.forward:
-            return cast("Context", flow(**arguments(flow, inputs)))
+            return cast("Context", flow(**in_its_names(flow, arguments(flow, inputs))))
         return {flow.output: flow_states(flow, steps, **inputs)[-1]}
 
     def states(flow: nn.Module, **inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -153,7 +173,7 @@ def unasked(flow: nn.Module) -> list[str]:
 
 
 def flow_states(flow: nn.Module, steps: int | None = None, /, **inputs: torch.Tensor) -> list[torch.Tensor]:
-    """What the loop of a flow that is its own reference holds after each step; the last is its output.
+    """What the loop of a flow that is its own reference holds after each step, by way of its epilogue.
 
     Args:
         flow: the flow.
@@ -165,14 +185,14 @@ def flow_states(flow: nn.Module, steps: int | None = None, /, **inputs: torch.Te
     """
     if not isinstance(flow, FlowPolicy):
         raise RunnerError(f"a {type(flow).__name__} is no FlowPolicy, whose loop is known")
-    x = inputs.pop(flow.noise)
+    loop = flow.loop(steps)
+    x, *noises = (inputs.pop(name) for name in loop.noises)
     context = flow.prefix(**inputs)
-    steps = steps or flow.steps
-    dt = flow.schedule.dt(steps)
-    states = []
-    for index in range(steps):
-        now = flow.schedule.time(index, steps)
-        time = torch.full(x.shape[:1], now, dtype=torch.float32, device=x.device)
-        x = x + dt * flow.velocity(x, time, **context)
-        states.append(x)
-    return states
+    dtype: torch.dtype = getattr(torch, loop.schedule.dtype)
+
+    def velocity(index: int, x: torch.Tensor) -> torch.Tensor:
+        return flow.velocity(
+            x, torch.full(x.shape[:1], loop.times[index], dtype=dtype, device=x.device), **context
+        )
+
+    return [loop.finished(state) for state in loop.states(x, velocity, *noises)]

@@ -9,17 +9,20 @@ The cost of tracing does not depend on N in any of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from exporters.flow.schedule import BucketedSchedule, Layout, Loop, Schedule
+from exporters.flow.schedule import BucketedSchedule, EulerSchedule, Layout, Loop
+from exporters.flow.update import EARLIER, MODEL, NOISE, X_NEXT, X
 from exporters.graph.loop_invariant import HALF_KEY, Encoder, check_fit, dims, qualify
+from exporters.graph.update_nodes import Scope, emitted, typed
 
 STEP_KEY = "pytest_reflex.step"
 STEPS = "num_steps"
+# What an ONNX Loop ends in, where an epilogue follows.
+LAST_X = "loop/x"
 
 
 def compose(prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout) -> dict[str, ir.Model]:
@@ -48,92 +51,107 @@ def compose(prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout) -> dic
     return {"model": _looped(encoder, loop)}
 
 
-@dataclass(frozen=True)
-class _Scope:
-    """Where the loop's own nodes go, what their names begin with, and what is noted on them."""
-
-    name: str
-    append: Callable[[ir.Node], object]
-    metadata: dict[str, str]
-
-    def emit(
-        self, op: str, inputs: Sequence[ir.Value], name: str, like: ir.Value, **attributes: int
-    ) -> ir.Value:
-        """The output, of type and shape as ``like``, of a new node."""
-        output = ir.Value(name=f"{self.name}/{name}", shape=like.shape, type=like.type)
-        node = ir.node(
-            op, inputs, attributes, name=output.name, outputs=[output], metadata_props=self.metadata
-        )
-        self.append(node)
-        return output
-
-
-def _typed(name: str, dtype: ir.DataType, shape: Sequence[int] = ()) -> ir.Value:
-    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
-
-
 def _unrolled(encoder: Encoder, loop: Loop) -> ir.Model:
     graph = encoder.graph
-    x = _noise_input(encoder, loop.noise)
-    dt = encoder.constant("schedule/dt", np.asarray(loop.dt, np.float32))
+    x, *noises = [_noise_input(encoder, loop, name) for name in loop.noises]
+    earlier = x
     batch = _static_batch(encoder.time)
+    columns = loop.schedule.columns(loop.steps)
+    shared = {
+        name: encoder.constant(f"schedule/{name}", np.asarray(column, np.float32))
+        for name, column in columns.items()
+        if not isinstance(column, Sequence)
+    }
+    dtype = np.dtype(loop.schedule.dtype)
     for index, now in enumerate(loop.times):
-        scope = _Scope(f"step.{index}", graph.append, {HALF_KEY: "step", STEP_KEY: str(index)})
+        scope = Scope(f"step.{index}", graph.append, {HALF_KEY: "step", STEP_KEY: str(index)})
         if batch is not None:
-            time = encoder.constant(f"{scope.name}/time", np.full((batch,), now, np.float32))
+            time = encoder.constant(f"{scope.name}/time", np.full((batch,), now, dtype))
         else:
-            scalar = encoder.constant(f"{scope.name}/time_scalar", np.asarray(now, np.float32))
+            scalar = encoder.constant(f"{scope.name}/time_scalar", np.asarray(now, dtype))
             time = _time_for_batch(encoder, scope, scalar, x)
         nodes, velocity = encoder.step(x, time, scope.name, scope.metadata)
         graph.extend(nodes)
-        x = _advance(scope, x, velocity, dt)
-    return encoder.close(x, loop.output)
+        values = {X: x, MODEL: velocity, EARLIER: earlier, **shared}
+        for name, number in loop.row(index).items():
+            if name not in shared:
+                values[name] = encoder.constant(f"{scope.name}/{name}", np.asarray(number, np.float32))
+        if noises:
+            which = encoder.constant(
+                f"{scope.name}/draw", np.asarray(min(index, loop.schedule.draws - 1), np.int64)
+            )
+            values[NOISE] = scope.emit("Gather", [noises[0], which], "noise", x, axis=1)
+        made = emitted(encoder, scope, loop.schedule.update, values)
+        x, earlier = made[X_NEXT], made[loop.schedule.earlier or X_NEXT]
+    return encoder.close(_finished(encoder, loop, x), loop.output)
 
 
 def _looped(encoder: Encoder, loop: Loop) -> ir.Model:
-    graph = encoder.graph
-    noise = _noise_input(encoder, loop.noise)
-    # An input that is also an initializer is one with a default.
+    graph, schedule = encoder.graph, loop.schedule
+    noise, *noises = [_noise_input(encoder, loop, name) for name in loop.noises]
     steps = encoder.constant(STEPS, np.asarray(loop.steps, np.int64))
-    graph.inputs.append(steps)
-    graph.register_initializer(steps)
+    if not schedule.fixed:
+        # An input that is also an initializer is one with a default.
+        graph.inputs.append(steps)
+        graph.register_initializer(steps)
 
-    counter, going = _typed("loop/index", ir.DataType.INT64), _typed("loop/going", ir.DataType.BOOL)
+    counter, going = typed("loop/index", ir.DataType.INT64), typed("loop/going", ir.DataType.BOOL)
     x = ir.Value(name="loop/x_t", shape=noise.shape, type=noise.type)
+    states = [x]
+    if schedule.earlier is not None:
+        states.append(ir.Value(name="loop/earlier", shape=noise.shape, type=noise.type))
     body: list[ir.Node] = []
-    scope = _Scope("loop", body.append, {HALF_KEY: "step"})
-    dt, scalar = _clock(encoder, loop.schedule, scope, steps, counter)
+    scope = Scope("loop", body.append, {HALF_KEY: "step"})
+    values, scalar = _clock(encoder, loop, scope, steps, counter)
     time = _time_for_batch(encoder, scope, scalar, x)
     nodes, velocity = encoder.step(x, time, "loop/step", scope.metadata)
     body.extend(nodes)
-    following = _advance(scope, x, velocity, dt)
+    if noises:
+        last = encoder.constant("schedule/last_draw", np.asarray(schedule.draws - 1, np.int64))
+        which = scope.emit("Min", [counter, last], "draw", counter)
+        values[NOISE] = scope.emit("Gather", [noises[0], which], "noise", x, axis=1)
+    made = emitted(encoder, scope, schedule.update, {**values, X: x, MODEL: velocity, EARLIER: states[-1]})
+    following = [made[X_NEXT], *([made[schedule.earlier]] if schedule.earlier is not None else [])]
     still = scope.emit("Identity", [going], "still_going", going)
-    inner = ir.Graph([counter, going, x], [still, following], nodes=body, name="denoising_step")
+    inner = ir.Graph([counter, going, *states], [still, *following], nodes=body, name="denoising_step")
 
     true = encoder.constant("schedule/true", np.asarray(True))
-    actions = ir.Value(name=loop.output, shape=noise.shape, type=noise.type)
-    node = ir.node("Loop", [steps, true, noise], {"body": inner}, name="denoise", outputs=[actions])
+    ends = [ir.Value(name=f"loop/last_{v.name}", shape=noise.shape, type=noise.type) for v in states]
+    ends[0].name = LAST_X if loop.epilogue else loop.output
+    feed = [steps, true, *(noise for _ in states)]
+    node = ir.node("Loop", feed, {"body": inner}, name="denoise", outputs=ends)
     node.metadata_props.update(scope.metadata)
     graph.append(node)
-    return encoder.close(actions, loop.output)
+    return encoder.close(_finished(encoder, loop, ends[0]), loop.output)
 
 
 def _clock(
-    encoder: Encoder, schedule: Schedule, scope: _Scope, steps: ir.Value, counter: ir.Value
-) -> tuple[ir.Value, ir.Value]:
-    """``dt`` and the time of step ``counter``, float32 scalars of the loop's body.
+    encoder: Encoder, loop: Loop, scope: Scope, steps: ir.Value, counter: ir.Value
+) -> tuple[dict[str, ir.Value], ir.Value]:
+    """The coefficients and the time of step ``counter``, scalars of the loop's body.
 
-    Counted in float64, as the upstream's Python floats are, operation for operation, and rounded once.
+    Of a table they are looked up. Where the number of steps is open they are counted in float64, as the
+    upstream's Python floats are, operation for operation, and rounded once.
     """
+    schedule = loop.schedule
 
     def emit(op: str, inputs: Sequence[ir.Value], name: str, dtype: ir.DataType) -> ir.Value:
         to = {"to": int(dtype)} if op == "Cast" else {}
-        return scope.emit(op, inputs, name, _typed(name, dtype), **to)
+        return scope.emit(op, inputs, name, typed(name, dtype), **to)
 
     def constant(name: str, value: float) -> ir.Value:
         return encoder.constant(f"schedule/{name}", np.asarray(value, np.float64))
 
+    def looked_up(name: str, column: object, dtype: str) -> ir.Value:
+        array = np.asarray(column, dtype)
+        table = encoder.constant(f"schedule/{name}", array)
+        return emit("Gather", [table, counter], name, ir.DataType.from_numpy(array.dtype))
+
     whole, double, single = ir.DataType.INT64, ir.DataType.DOUBLE, ir.DataType.FLOAT
+    if not isinstance(schedule, (BucketedSchedule, EulerSchedule)):
+        columns = schedule.columns(loop.steps).items()
+        found = {name: looked_up(name, column, "float32") for name, column in columns}
+        return found, looked_up("time_scalar", loop.times, schedule.dtype)
     steps64 = emit("Cast", [steps], "steps", double)
     index = emit("Cast", [counter], "index64", double)
     if isinstance(schedule, BucketedSchedule):
@@ -146,11 +164,14 @@ def _clock(
         dt64 = emit("Div", [constant("span", schedule.end - schedule.start), steps64], "dt64", double)
         elapsed = emit("Mul", [index, dt64], "elapsed", double)
         time = emit("Add", [constant("start", schedule.start), elapsed], "time64", double)
-    return emit("Cast", [dt64], "dt", single), emit("Cast", [time], "time_scalar", single)
+    return {"dt": emit("Cast", [dt64], "dt", single)}, emit("Cast", [time], "time_scalar", single)
 
 
-def _noise_input(encoder: Encoder, name: str) -> ir.Value:
-    value = ir.Value(name=name, shape=encoder.x_t.shape, type=encoder.x_t.type)
+def _noise_input(encoder: Encoder, loop: Loop, name: str) -> ir.Value:
+    shape = encoder.x_t.shape
+    if name != loop.noise and shape is not None:
+        shape = ir.Shape([shape[0], loop.schedule.draws, *shape[1:]])
+    value = ir.Value(name=name, shape=shape, type=encoder.x_t.type)
     encoder.graph.inputs.append(value)
     return value
 
@@ -160,16 +181,19 @@ def _static_batch(time: ir.Value) -> int | None:
     return batch if isinstance(batch, int) else None
 
 
-def _time_for_batch(encoder: Encoder, scope: _Scope, scalar: ir.Value, x_t: ir.Value) -> ir.Value:
+def _time_for_batch(encoder: Encoder, scope: Scope, scalar: ir.Value, x_t: ir.Value) -> ir.Value:
     """``scalar`` repeated over the batch of ``x_t``."""
     batch = _static_batch(encoder.time)
     if batch is not None:
         shape = encoder.constant("schedule/batch", np.asarray([batch], np.int64))
     else:
-        shape = scope.emit("Shape", [x_t], "batch", _typed("batch", ir.DataType.INT64, [1]), start=0, end=1)
+        shape = scope.emit("Shape", [x_t], "batch", typed("batch", ir.DataType.INT64, [1]), start=0, end=1)
     return scope.emit("Expand", [scalar, shape], "time", encoder.time)
 
 
-def _advance(scope: _Scope, x: ir.Value, velocity: ir.Value, dt: ir.Value) -> ir.Value:
-    """``x + dt * velocity``: two roundings, as in torch."""
-    return scope.emit("Add", [x, scope.emit("Mul", [dt, velocity], "delta", x)], "x_next", x)
+def _finished(encoder: Encoder, loop: Loop, x: ir.Value) -> ir.Value:
+    """What the epilogue makes of the last ``x``."""
+    if not loop.epilogue:
+        return x
+    scope = Scope("epilogue", encoder.graph.append, {HALF_KEY: "step"})
+    return emitted(encoder, scope, loop.epilogue, {X: x})[loop.epilogue[-1].name]

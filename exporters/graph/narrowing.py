@@ -22,10 +22,19 @@ import onnx_ir as ir
 
 from exporters.graph.graph_passes import INLINE_BYTES, write_graph
 from exporters.graph.loop_invariant import TIME
-from exporters.graph.precisions import Precision
+from exporters.graph.precisions import Kept, Precision
 from pytest_reflex.errors import SettingsError, TracingError
 
-__all__ = ["clock_of", "in_bfloat16", "in_float16", "in_int8", "narrow_values", "narrowed"]
+__all__ = [
+    "clock_of",
+    "in_bfloat16",
+    "in_float16",
+    "in_int8",
+    "narrow_values",
+    "narrowed",
+    "nodes_that_round",
+    "weight_test",
+]
 
 Array = np.ndarray[Any, Any]
 # The converter keeps a model in one message, which protobuf bounds; weights from this size on go around it.
@@ -52,6 +61,7 @@ def narrowed(
     weights: Collection[str],
     work: Path,
     calibration: Sequence[Mapping[str, Array]],
+    keep: Kept | None = None,
 ) -> dict[str, ir.Model]:
     """A bundle's graphs in another precision; they are consumed.
 
@@ -61,33 +71,69 @@ def narrowed(
         weights: names of the weights, as their owner has them.
         work: an empty directory, which must stay until the graphs are written.
         calibration: inputs of the bundle, for ``int8``.
+        keep: names of the nodes that stay in float32, by role, and no others; by default the clock of a
+            float16 graph.
 
     Raises:
+        SettingsError: ``keep`` names what is no node.
         TracingError: the tools cannot do it for these graphs.
     """
-    known = frozenset(weights)
-
-    def is_weight(name: str) -> bool:
-        return _TRANSPOSED.sub("", name) in known
-
+    is_weight = weight_test(weights)
     if precision == "int8" and len(models) > 1:
         raise TracingError(
             "int8 is calibrated with a bundle's own inputs, which the graph of a step does not take; "
             "export it unrolled, or as int8-dynamic"
         )
+    _require_nodes(models, keep or {})
     made = {}
     for stem, model in models.items():
+        kept = (keep or {}).get(stem, ())
         if precision == "float16":
-            made[stem] = in_float16(model, is_weight)
+            made[stem] = in_float16(model, is_weight, kept, clock=keep is None)
         elif precision == "bfloat16":
-            made[stem] = in_bfloat16(model, is_weight)
+            made[stem] = in_bfloat16(model, is_weight, kept)
         elif precision == "int8":
-            made[stem] = in_int8(model, work, calibration, stem)
+            made[stem] = in_int8(model, work, calibration, stem, kept)
         elif precision == "int8-dynamic":
-            made[stem] = in_int8(model, work, None, stem)
+            made[stem] = in_int8(model, work, None, stem, kept)
         else:
             made[stem] = model
     return made
+
+
+def weight_test(weights: Collection[str]) -> Callable[[str], bool]:
+    """Whether an initializer of that name is one of the weights, transposed or not."""
+    known = frozenset(weights)
+    return lambda name: _TRANSPOSED.sub("", name) in known
+
+
+def nodes_that_round(
+    graph: ir.Graph, precision: Precision, is_weight: Callable[[str], bool]
+) -> list[ir.Node]:
+    """The nodes that a precision makes an error in by themselves: they read what is stored, or given, in it.
+
+    Of int8 that is every product.
+    """
+    given = set(graph.inputs)
+
+    def rounds(node: ir.Node) -> bool:
+        if precision.startswith("int8"):
+            return node.op_type in _PRODUCTS
+        held = [v for v in node.inputs if v is not None and (v.is_initializer() or v in given)]
+        narrow = [v for v in held if v.dtype == ir.DataType.FLOAT]
+        return any(precision == "float16" or is_weight(str(v.name)) for v in narrow)
+
+    return [node for node in ir.traversal.RecursiveGraphIterator(graph) if rounds(node)]
+
+
+def _require_nodes(models: Mapping[str, ir.Model], keep: Kept) -> None:
+    for role, names in keep.items():
+        if role not in models:
+            raise SettingsError(f"keep names the graph {role!r}, expected one of {', '.join(models)}")
+        known = {str(node.name) for node in ir.traversal.RecursiveGraphIterator(models[role].graph)}
+        unknown = sorted(set(names) - known)
+        if unknown:
+            raise SettingsError(f"keep names {unknown[0]!r}, which is no node of the graph {role!r}")
 
 
 def clock_of(graph: ir.Graph, is_weight: Callable[[str], bool]) -> list[ir.Node]:
@@ -102,13 +148,16 @@ def clock_of(graph: ir.Graph, is_weight: Callable[[str], bool]) -> list[ir.Node]
     return found
 
 
-def in_float16(model: ir.Model, is_weight: Callable[[str], bool], keep: Collection[str] = ()) -> ir.Model:
+def in_float16(
+    model: ir.Model, is_weight: Callable[[str], bool], keep: Collection[str] = (), *, clock: bool = True
+) -> ir.Model:
     """The model in float16, but for its clock; it is consumed.
 
     Args:
         model: a float32 model whose nodes have names.
         is_weight: whether an initializer of that name is a weight, and no constant.
         keep: names of further nodes that stay float32.
+        clock: whether the clock does.
 
     Raises:
         TracingError: the graph holds a loop.
@@ -117,7 +166,8 @@ def in_float16(model: ir.Model, is_weight: Callable[[str], bool], keep: Collecti
 
     graph = model.graph
     _refuse_loop(graph, "float16")
-    kept = {str(node.name) for node in clock_of(graph, is_weight)} | set(keep)
+    kept = {str(node.name) for node in clock_of(graph, is_weight)} if clock else set()
+    kept |= set(keep)
     ends = [str(v.name) for v in (*graph.inputs, *graph.outputs) if v.dtype == ir.DataType.FLOAT]
     around: dict[str, ir.TensorProtocol] = {}
     for name, value in list(graph.initializers.items()):
@@ -191,15 +241,22 @@ def _put_back(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol) -> No
         graph.register_initializer(value)
 
 
-def in_bfloat16(model: ir.Model, is_weight: Callable[[str], bool]) -> ir.Model:
-    """The model with its weights in bfloat16, each widened by one cast; it is consumed."""
+def in_bfloat16(model: ir.Model, is_weight: Callable[[str], bool], keep: Collection[str] = ()) -> ir.Model:
+    """The model with its weights in bfloat16, each widened by one cast; it is consumed.
+
+    Nodes named in ``keep`` read theirs in float32.
+    """
+    kept = set(keep)
     graph = model.graph
     casts = []
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or not is_weight(name):
             continue
-        readers = list(value.uses())
+        every = list(value.uses())
+        readers = [use for use in every if str(use.node.name) not in kept]
+        if not readers and every:
+            continue
         stored = _initializer(graph, f"{name}/bfloat16", _lazy(tensor, ir.DataType.BFLOAT16, name))
         cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)}, name=f"{name}/widened")
         widened = cast.outputs[0]
@@ -207,7 +264,8 @@ def in_bfloat16(model: ir.Model, is_weight: Callable[[str], bool]) -> ir.Model:
         widened.shape = ir.Shape(tensor.shape.numpy())
         for node, index in readers:
             node.replace_input_with(index, widened)
-        del graph.initializers[name]
+        if len(readers) == len(every):
+            del graph.initializers[name]
         casts.append(cast)
     if casts:
         graph.insert_before(graph[0], casts)
@@ -235,7 +293,11 @@ def _lazy(tensor: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.LazyTe
 
 
 def in_int8(
-    model: ir.Model, work: Path, calibration: Sequence[Mapping[str, Array]] | None, stem: str = "model"
+    model: ir.Model,
+    work: Path,
+    calibration: Sequence[Mapping[str, Array]] | None,
+    stem: str = "model",
+    keep: Collection[str] = (),
 ) -> ir.Model:
     """The model with its products in int8; it is consumed.
 
@@ -244,6 +306,7 @@ def in_int8(
         work: an empty directory, which must stay until the model that is given back is written.
         calibration: inputs of the graph that scales are taken from; None: at each run anew.
         stem: of the files in ``work``.
+        keep: names of products that stay in float32.
 
     Raises:
         SettingsError: ``calibration`` is empty.
@@ -255,6 +318,7 @@ def in_int8(
     write_graph(model, work, stem)
     source, target = work / f"{stem}.onnx", work / f"{stem}.int8.onnx"
     options: dict[str, Any] = {"op_types_to_quantize": _PRODUCTS, "use_external_data_format": True}
+    options["nodes_to_exclude"] = sorted(keep)
     try:
         _quantised(source, target, calibration, options)
     except Exception as error:

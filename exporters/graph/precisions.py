@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Final, Literal, get_args
 
-__all__ = ["PRECISIONS", "Precision"]
+__all__ = ["PRECISIONS", "Kept", "Precision"]
+
+# Names of the nodes that stay in float32, by graph.
+Kept = Mapping[str, Collection[str]]
 
 Precision = Literal["float32", "float16", "bfloat16", "int8", "int8-dynamic"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)

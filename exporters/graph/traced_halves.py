@@ -15,6 +15,7 @@ from exporters.graph.loop_invariant import TIME, VELOCITY, X_T
 from exporters.graph.tracing import Traced, trace_program, with_lines
 from pytest_reflex.errors import InputError, TracingError
 from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
+from pytest_reflex.runners import TorchRunner
 
 CONTEXT = "context."
 Named = dict[str, torch.Tensor]
@@ -42,6 +43,19 @@ def velocity_call(flow: FlowPolicy) -> Callable[..., Named]:
         return {VELOCITY: seen(x, time, **context)}
 
     return velocity
+
+
+def require_float32(runner: TorchRunner) -> None:
+    """Refuse to trace an open reference that is in half precision.
+
+    Raises:
+        TracingError: it is.
+    """
+    if runner.precision != "float32":
+        raise TracingError(
+            f"{runner.name} is in {runner.precision}, and a graph is traced from float32; call .float(), and "
+            "export in another precision with precision="
+        )
 
 
 @dataclass(frozen=True)
@@ -85,12 +99,19 @@ def trace_halves(flow: FlowPolicy, example: Example, loop: Loop) -> Iterator[Tra
         raise InputError(
             f"no input is named {loop.noise!r}, which the flow takes as its noise; add its InputSpec"
         )
-    x_t = tensors.pop(loop.noise)
+    x_t, draws = tensors.pop(loop.noise), loop.schedule.draws
+    drawn = tensors.pop(loop.step_noise, None) if draws else None
+    if draws and (drawn is None or drawn.shape != (x_t.shape[0], draws, *x_t.shape[1:])):
+        found = "there is none" if drawn is None else f"it is {list(drawn.shape)}"
+        raise InputError(
+            f"the flow takes the noise of {draws} steps as {loop.step_noise!r}, "
+            f"{[x_t.shape[0], draws, *x_t.shape[1:]]}, and {found}; give its InputSpec so"
+        )
     prefix = trace_program(flow, prefix_call(flow), tensors, free=example.free)
     blanks, axes = _context(prefix, example.sizes)
     yield prefix
     noise_axes = example.free.get(loop.noise, ())
-    now = torch.full(x_t.shape[:1], loop.times[0], dtype=torch.float32)
+    now = torch.full(x_t.shape[:1], loop.times[0], dtype=getattr(torch, loop.schedule.dtype))
     free = {**axes, X_T: list(noise_axes), TIME: list(noise_axes[:1])}
     yield trace_program(flow, velocity_call(flow), {X_T: x_t, TIME: now, **blanks}, free=free)
 

@@ -192,8 +192,8 @@ def prepared(
 
 
 def _proven_threshold(bundle: Bundle) -> float:
-    verdict = bundle.stated.check
-    if verdict is None or verdict.get("passed") is not True:
+    verdict = bundle.proof
+    if verdict is None:
         raise BundleError(
             f"{bundle.path} is not served: its manifest has no passed verdict; export it with its check"
         )

@@ -7,23 +7,27 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from exporters.flow.schedule import LAYOUTS
 from exporters.graph.precisions import PRECISIONS
+from pytest_reflex import settings
 from pytest_reflex._version import __version__
+from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
+from pytest_reflex.cli.init import init
 from pytest_reflex.cli.options import (
     api_key_option,
     judging_options,
     model_option,
+    model_or_reference,
     setting_option,
     steps_option,
 )
 from pytest_reflex.cli.progress import Progress
-from pytest_reflex.cli.reference import named_reference, require_draws
+from pytest_reflex.cli.reference import is_own, named_reference, own_policy, require_draws
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
 from pytest_reflex.errors import BundleError, RunnerError
 
@@ -60,6 +64,13 @@ def to_a_verdict(command: Callable[..., _Made]) -> Callable[..., _Made]:
     return run
 
 
+_BUDGET: Final = "What max_abs_diff has to be below, in the outputs' own unit."
+
+
+def _budget(context: click.Context, parameter: click.Parameter, value: object) -> float:
+    return settings.budget(value, "--budget")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pytest-reflex")
 def app() -> None:
@@ -94,31 +105,32 @@ def export(
 ) -> Judged:
     """Export the policy MODEL to the bundle OUT, proven before it is written.
 
-    MODEL is a checkpoint directory or a hub id.
+    MODEL is a checkpoint directory, a training of lerobot's, a hub id, or file.py:name: a module of one's
+    own, or a function that gives one, with its INPUTS in the same file.
     """
     from exporters.bundle import registry
+    from exporters.families.one_call import export_policy
 
-    name = registry.family_of(model)
-    family = registry.family_named(name)
+    own = is_own(model)
+    family = None if own else registry.family_named(registry.family_of(model))
     offer = offered(context.command)
-    if name in offer.left_out:
-        raise offer.left_out[name]
+    if family is not None and family.name in offer.left_out:
+        raise offer.left_out[family.name]
     given = {option: value for option, value in options.items() if value is not None}
-    theirs = {option.name for option in family.options}
+    theirs = {option.name for option in (family.options if family is not None else ())}
     for option in offer.options.values():
         if option.name in given and option.name not in theirs:
-            raise click.UsageError(f"{option.flag} was given, and {name} has no such choice")
+            called = family.name if family is not None else model
+            raise click.UsageError(f"{option.flag} was given, and {called} has no such choice")
     with Progress() as report_progress:
         report_progress("load", 0, 1)
-        policy = family.load(model)
+        policy, inputs = own_policy(model) if family is None else (family.load(model), None)
         report_progress("load", 1, 1)
-        made = family.export(
-            policy,
-            out,
-            dynamic_batch=dynamic_batch,
-            progress=report_progress,
-            **given,
-        )
+        given |= {"dynamic_batch": dynamic_batch, "progress": report_progress}
+        if family is not None:
+            made = family.export(policy, out, **given)
+        else:
+            made = export_policy(policy, out, inputs=inputs, **given)
     if made.result is None:
         raise BundleError(f"{out} was written without a verdict")
     return made.result, f"Bundle: {out}"
@@ -179,15 +191,54 @@ def validate_onnx(
 
 @validate.command("export", short_help="Judge a bundle.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@model_option
+@model_or_reference
 @steps_option
 @judging_options
 @click.pass_context
 @to_a_verdict
 def validate_export(
-    context: click.Context, /, directory: Path, model: str, steps: int | None, **judging: Any
+    context: click.Context,
+    /,
+    directory: Path,
+    model: str | None,
+    reference: Path | None,
+    steps: int | None,
+    **judging: Any,
 ) -> Judged:
-    """Judge the bundle DIR against the policy it was made from."""
+    """Judge the bundle DIR against the policy it was made from.
+
+    With --reference another graph is the judge, and DIR may be an .onnx file; PyTorch is not asked then.
+    """
+    if (model is None) is (reference is None):
+        raise click.UsageError("give --model, the policy, or --reference, a graph that is to be the judge")
+    if reference is not None:
+        if steps is not None:
+            raise click.UsageError("--steps was given, and a graph that is the judge takes its own")
+        return _agreement(directory, reference, judging)
+    return _parity(context, directory, str(model), steps, judging)
+
+
+def _agreement(candidate: Path, reference: Path, judging: dict[str, Any]) -> Judged:
+    from exporters.bundles import open_bundle
+    from pytest_reflex.judge.check import check
+    from pytest_reflex.runners import OnnxReference
+
+    if not candidate.is_dir() and not reference.is_dir():
+        raise click.UsageError(
+            f"neither {candidate} nor {reference} is a bundle, which says what it reads; compare them from "
+            "Python, with check(OnnxReference(...), ..., inputs=...)"
+        )
+    with Progress() as report_progress:
+        report_progress("digests", 0, 1)
+        judge = OnnxReference(open_bundle(reference) if reference.is_dir() else reference)
+        judged = open_bundle(candidate, to_judge=True) if candidate.is_dir() else candidate
+        report_progress("digests", 1, 1)
+        return check(judge, judged, name=str(candidate), progress=report_progress, **judging), ""
+
+
+def _parity(
+    context: click.Context, directory: Path, model: str, steps: int | None, judging: dict[str, Any]
+) -> Judged:
     require_draws(context, model)
     from exporters.bundles import open_bundle
     from pytest_reflex.judge.check import check
@@ -296,4 +347,34 @@ def locate_place(
     return Reported(code, text)
 
 
+@app.command(short_help="Bring an export in another precision below a budget.")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@model_option
+@click.option("--budget", required=True, callback=_budget, metavar="FLOAT", help=_BUDGET)
+@click.option("--out", type=click.Path(path_type=Path), help="Where it goes  [default: in place of DIR]")
+@setting_option("fixtures")
+@setting_option("seed")
+@click.option(
+    "--output-json", is_flag=True, expose_value=False, help="Print JSON to stdout and nothing else."
+)
+@to_a_verdict
+def repair(directory: Path, model: str, **options: Any) -> Judged:
+    """Make the bundle DIR, in another precision, again with the fewest nodes in float32 that meet a budget.
+
+    It is judged as any export before it takes its place; where the budget cannot be met, what is there stays.
+    """
+    from exporters.bundles import open_bundle
+    from exporters.exporting.repair import repair as repaired
+
+    bundle = open_bundle(directory)
+    reference, _ = named_reference(bundle, model)
+    with Progress() as report_progress:
+        made = repaired(bundle, reference, progress=report_progress, **options)
+    if made.bundle.result is None:
+        raise BundleError(f"{made.bundle.called} was written without a verdict")
+    return made.bundle.result, f"Bundle: {made.bundle.called}\n{made.text}"
+
+
+app.add_command(doctor)
+app.add_command(init)
 app.add_command(report)

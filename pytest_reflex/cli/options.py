@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -19,12 +20,15 @@ def setting_option(name: str) -> Callable[[_Command], _Command]:
     in_words = setting.shown_default if setting.switch or setting.otherwise else ""
 
     def parsed(context: click.Context, parameter: click.Parameter, value: object) -> object:
+        if setting.repeated:
+            value = list(value) if isinstance(value, tuple) and value else None
         return None if value is None else setting.parse(value, flags[0])
 
     return click.option(
         "/".join(flags),
         is_flag=setting.switch,
         metavar=setting.metavar,
+        multiple=setting.repeated,
         # Text, so that a default goes the way of every given value.
         default=default if setting.switch or default is None else str(default),
         show_default=not setting.switch and not setting.otherwise,
@@ -34,12 +38,11 @@ def setting_option(name: str) -> Callable[[_Command], _Command]:
     )
 
 
-model_option = click.option(
-    "--model",
-    required=True,
-    help="The reference: a checkpoint directory or hub id; for other models module:name or file.py:name; "
-    "or a .safetensors recording, which needs no torch.",
+_MODEL: Final = (
+    "The reference: a checkpoint directory or hub id; for other models module:name or file.py:name; "
+    "or a .safetensors recording, which needs no torch."
 )
+model_option = click.option("--model", required=True, help=_MODEL)
 steps_option = click.option(
     "--steps",
     type=click.IntRange(min=1),
@@ -48,6 +51,18 @@ steps_option = click.option(
 api_key_option = click.option(
     "--api-key", metavar="KEY", envvar="REFLEX_API_KEY", help="What clients send  [env: REFLEX_API_KEY]"
 )
+
+
+def model_or_reference(command: _Command) -> _Command:
+    """What a candidate is held against: the policy, or a graph because the user says so."""
+    graph = click.option(
+        "--reference",
+        type=click.Path(path_type=Path),
+        metavar="GRAPH",
+        help="In place of --model: another bundle or .onnx file is the judge, and PyTorch is not asked. "
+        "A pass is then an agreement, and no parity; with --strict it is a fail.",
+    )
+    return click.option("--model", help=_MODEL)(graph(command))
 
 
 def judging_options(command: Callable[..., Any]) -> Callable[..., Any]:

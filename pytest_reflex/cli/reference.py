@@ -43,12 +43,12 @@ def named_reference(bundle: Bundle | Served, model: str, steps: int | None = Non
 
         recording = RecordedRunner(model)
         return recording, recording.recorded()
-    if bundle.family == "module" or _is_script(model):
-        runner = bundle.reference_runner(_imported(model), steps)
+    if bundle.family == "module" or is_script(model):
+        runner = bundle.reference_runner(named(model), steps)
         runner.name = model
         return runner, None
     if model.endswith(".py"):
-        raise CheckpointError(_nameless(model))
+        raise CheckpointError(nameless(model))
     from exporters import checkpoints
     from exporters.bundle import registry
 
@@ -80,7 +80,7 @@ def script_reference(model: str) -> Runner:
 
     if model.endswith(".safetensors"):
         return RecordedRunner(model)
-    made = _imported(model)
+    made = named(model)
     if isinstance(made, Runner) and not isinstance(made, type):
         return made
     if inspect.isfunction(made) and _has_to_be_given(made):
@@ -90,7 +90,7 @@ def script_reference(model: str) -> Runner:
 
 def script_inputs(inputs: str) -> Any:
     """What ``--inputs`` names: a list of ``InputSpec``, or of recorded inputs; a function may give it."""
-    made = _imported(inputs, "--inputs")
+    made = named(inputs, "--inputs")
     return made() if callable(made) else made
 
 
@@ -99,23 +99,23 @@ def _has_to_be_given(function: Any) -> bool:
     return any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in given)
 
 
-def _is_script(model: str) -> bool:
+def is_script(model: str) -> bool:
     """Whether it can only be ``module:name`` or ``file.py:name``: no directory and no hub id has a colon."""
     return ":" in model and not Path(model).exists()
 
 
-def _nameless(model: str, option: str = "--model") -> str:
+def nameless(model: str, option: str = "--model") -> str:
     """What to say of a name that names nothing in a file; the names that are there are shown."""
     if not model.endswith(".py") or not Path(model).is_file():
         return f"{option} is {model!r}; give module:name or file.py:name"
     return f"{option} is {model!r}, a Python file; say what in it: {model}:NAME"
 
 
-def _imported(model: str, option: str = "--model") -> Any:
+def named(model: str, option: str = "--model") -> Any:
     """What ``module:name`` or ``file.py:name`` names."""
     source, _, name = model.rpartition(":")
     if not source or not name:
-        raise CheckpointError(_nameless(model, option))
+        raise CheckpointError(nameless(model, option))
     try:
         if source.endswith(".py"):
             if not Path(source).is_file():
@@ -143,3 +143,34 @@ def _imported(model: str, option: str = "--model") -> Any:
         nearest = did_you_mean(name, own)
         raise CheckpointError(f"{option} is {model!r}, and {source} has no {name!r}{nearest}")
     return getattr(module, name)
+
+
+def is_own(model: str) -> bool:
+    """Whether ``model`` names a module of someone's own, and no checkpoint: ``file.py:name``."""
+    return ".py:" in model and not Path(model).exists()
+
+
+def own_policy(model: str) -> tuple[Any, Any]:
+    """The policy that ``file.py:name`` names, and the inputs that its file says it reads.
+
+    Raises:
+        CheckpointError: there is none, or nobody says what it reads.
+    """
+    found = named(model, "MODEL")
+    place = sys.modules[Path(model.rpartition(":")[0]).stem]
+    from torch import nn
+
+    try:
+        policy = found if isinstance(found, nn.Module) else found()
+    except Exception as error:
+        raise CheckpointError(f"{model} could not be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(policy, nn.Module):
+        raise CheckpointError(f"{model} gives a {type(policy).__name__}, expected an nn.Module")
+    from exporters.families.one_call import family_of_policy
+
+    if family_of_policy(policy) is not None:
+        return policy, None
+    inputs = getattr(place, "INPUTS", None)
+    if not isinstance(inputs, (list, tuple)):
+        raise CheckpointError(f"{model} has no INPUTS beside it; give the list of InputSpec that it reads")
+    return policy, inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ from pytest_reflex import settings
 
 if TYPE_CHECKING:
     from pytest_reflex.report.json.documents import Run
+    from pytest_reflex.verdict.tolerances import Tolerances
 
 PASS: Final = 0
 FAIL: Final = 1
@@ -27,8 +29,18 @@ class Reported:
     err: str = ""
 
 
-def _threshold(context: click.Context, parameter: click.Parameter, value: object) -> float | None:
-    return None if value is None else settings.number_threshold(value, "--threshold")
+def _again(name: str) -> Callable[[Callable[..., Reported]], Callable[..., Reported]]:
+    """The option of a tolerance, which by default is what each result was asked for."""
+    setting = settings.CHECK[name]
+
+    def parsed(context: click.Context, parameter: click.Parameter, value: object) -> object:
+        given = list(value) if isinstance(value, tuple) else value
+        return setting.parse(given, f"--{name}") if given or given == 0 else None
+
+    return click.option(
+        f"--{name}", metavar=setting.metavar, multiple=setting.repeated, callback=parsed,
+        help=f"Judge the results again: {setting.help}.",
+    )  # fmt: skip
 
 
 @click.command(short_help="Make, merge, compare and judge again stored results.")
@@ -37,7 +49,8 @@ def _threshold(context: click.Context, parameter: click.Parameter, value: object
     "-o", "--out", metavar="DIR", default="parity_reports", show_default=True,
     type=click.Path(path_type=Path), help="Where index.html and parity.json are written.",
 )  # fmt: skip
-@click.option("--threshold", metavar="FLOAT", callback=_threshold, help="Judge the results again at this.")
+@_again("threshold")
+@_again("rtol")
 @click.option("--strict", is_flag=True, help="Judge them again with threshold 1e-5, and doubts as failures.")
 @click.option("--against", metavar="OLD", type=click.Path(path_type=Path), help="Say what changed since OLD.")
 @click.option("--markdown", metavar="FILE", type=click.Path(path_type=Path), help="Write a summary to FILE.")
@@ -45,7 +58,8 @@ def _threshold(context: click.Context, parameter: click.Parameter, value: object
 def report(
     files: tuple[Path, ...],
     out: Path,
-    threshold: float | None,
+    threshold: Tolerances | None,
+    rtol: float | None,
     strict: bool,
     against: Path | None,
     markdown: Path | None,
@@ -53,7 +67,7 @@ def report(
 ) -> Reported:
     """Make the report of one run, or of many shards, from the JSON in FILES or of a DIR.
 
-    Nothing is run: the results are put together, judged again where a threshold is given, and written.
+    Nothing is run: the results are put together, judged again where a tolerance is given, and written.
     The exit code is the verdict's.
     """
     from pytest_reflex.errors import ReflexError
@@ -65,9 +79,8 @@ def report(
     from pytest_reflex.report.markdown import markdown as as_markdown
     from pytest_reflex.report.merge import merge
 
-    run = merge(
-        [read_run(file) for given in files for file in _documents(given)], threshold=threshold, strict=strict
-    )
+    documents = [read_run(file) for given in files for file in _documents(given)]
+    run = merge(documents, threshold=threshold, rtol=rtol, strict=strict)
     earlier = None if against is None else read_run(against)
     if earlier is not None and earlier.error is not None:
         raise ReflexError(f"{against}: reached no verdict, so nothing can be compared with it")
@@ -119,6 +132,6 @@ def _said(run: Run, earlier: Run | None, page: Path) -> str:
         lines += [f"  {c.kind:6}  {' '.join(c.name.split())}: {c.words}" for c in changed] or [
             "  nothing changed"
         ]
-    verdict = f"parity {'PASS' if run.passed else 'FAIL'}"
+    verdict = f"{run.called} {'PASS' if run.passed else 'FAIL'}"
     text = "\n".join([verdict, "", *lines, "", f"Report: {page}"]) + "\n"
     return printable(text)

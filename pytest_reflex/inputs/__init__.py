@@ -1,6 +1,14 @@
 """What goes into a policy: each input's name, shape, dtype and meaning, and the fixtures drawn from them."""
 
-from pytest_reflex.inputs.distributions import Bernoulli, Gaussian, Image, Integers, State, Uniform
+from pytest_reflex.inputs.distributions import (
+    Bernoulli,
+    Gaussian,
+    Image,
+    Integers,
+    ScaledImage,
+    State,
+    Uniform,
+)
 from pytest_reflex.inputs.fixtures import array_digest, make_fixture
 from pytest_reflex.inputs.prompts import (
     CameraMask,
@@ -26,6 +34,7 @@ __all__ = [
     "Integers",
     "Meaning",
     "PromptMask",
+    "ScaledImage",
     "State",
     "Tokens",
     "Uniform",

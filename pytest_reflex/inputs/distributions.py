@@ -163,6 +163,23 @@ class Image(Distribution):
 
 
 @dataclass(frozen=True)
+class ScaledImage(Image):
+    """The same from ``low`` to ``high``: pixels as another normalisation leaves them."""
+
+    kind: ClassVar[str] = "scaled_image"
+    low: float = 0.0
+    high: float = 1.0
+
+    def check(self, spec: InputSpec) -> None:
+        super().check(spec)
+        require(math.isfinite(self.high - self.low), spec, "high - low", self.high - self.low, "finite")
+        require(self.low < self.high, spec, "high", self.high, f"above low, which is {self.low!r}")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        return self.low + (self.high - self.low) * (super().draw(draw, spec) + 1.0) / 2.0
+
+
+@dataclass(frozen=True)
 class State(Distribution):
     """A robot's normalised state: gaussian, at rest (0), at its limits (-1 or 1), then clipped gaussian."""
 

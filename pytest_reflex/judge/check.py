@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from pytest_reflex import settings
-from pytest_reflex.errors import ReflexError, RunnerError
+from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
 from pytest_reflex.judge.input_dependence import (
@@ -28,10 +27,13 @@ from pytest_reflex.judge.input_dependence import (
     unequal_bits,
 )
 from pytest_reflex.judge.naming import Named, side_notes
+from pytest_reflex.judge.precision import Held, Outputs, distances_of, held_to, predicted
 from pytest_reflex.judge.reference import (
     Steadiness,
     Watch,
     again_runs,
+    half_precision,
+    is_half,
     judge_reference,
     one_model,
     random_numbers,
@@ -52,7 +54,6 @@ from pytest_reflex.runners.base import (
 )
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.gates import (
-    STRICT_THRESHOLD,
     Evidence,
     judge_fixture,
     run_answers,
@@ -60,9 +61,16 @@ from pytest_reflex.verdict.gates import (
     without_infinities,
 )
 from pytest_reflex.verdict.power import judge_power, swings_of
-from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer, FixtureResult, keep_worst_grids
+from pytest_reflex.verdict.results import (
+    RUN_GATE_NAMES,
+    Answer,
+    FixtureResult,
+    keep_worst_grids,
+    largest_bound,
+)
 from pytest_reflex.verdict.rounding import FACTOR, Floor, Rounding, floors_of, rounding_of
 from pytest_reflex.verdict.summaries import InputSummary, summaries
+from pytest_reflex.verdict.tolerances import THRESHOLD, Amount, Tolerances
 
 __all__ = ["Candidate", "Progress", "check"]
 
@@ -87,7 +95,8 @@ def check(
     in memory together.
 
     Args:
-        reference: a runner; an ``nn.Module``; or whatever the candidate's ``reference_runner`` takes.
+        reference: a runner; an ``nn.Module``; or whatever the candidate's ``reference_runner`` takes. An
+            :class:`~pytest_reflex.runners.OnnxReference` where a graph is to be the judge, and PyTorch not.
         candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate` such as a bundle.
         inputs: the inputs to draw fixtures from, or recorded inputs, one mapping per fixture. By default
             those of a recorded reference, else the candidate's own.
@@ -109,16 +118,13 @@ def check(
         ReflexError: the reference or the candidate is nothing that can be judged.
     """
     told = settings.of_call(options, "check")
-    floors = told.threshold if isinstance(told.threshold, settings.FloorMultiple) else None
-    bound: float = told.threshold if floors is None else math.inf
-    bound = min(bound, STRICT_THRESHOLD) if told.strict else bound
-    factor = (FACTOR if isinstance(told.floor, bool) else told.floor) if told.floor or floors else None
     sides = sides_of(reference, candidate, inputs, told.provider)
+    held = held_to(sides.candidate, told.rounding, told.provider)
+    terms = _Terms.of(told, held)
     drawn = fixtures_from(sides.inputs, told.fixtures, told.seed, known_inputs(candidate))
     settings.require_enough(drawn.distinct, told.strict)
     report_progress = progress_callback(progress)
 
-    terms = _Terms(bound, told.strict, factor, floors, told.infinities)
     # What the caller says is meant; what the candidate alone says may be doubted.
     stated = drawn.specs if inputs is None and drawn.seed is not None else ()
     truth = _run_reference(sides.reference, drawn, report_progress, terms, record, stated)
@@ -126,7 +132,7 @@ def check(
     dependence = _input_dependence(sides.reference, drawn, run)
     called = name or sides.candidate.name
     of_sides = {
-        "intact": changed(candidate, sides.candidate),
+        "intact": [*changed(candidate, sides.candidate), *changed(sides.reference, sides.reference)],
         "reference": one_model(sides.reference, sides.candidate),
     }
     result = _verdict(called, drawn, terms, truth, run, dependence, of_sides)
@@ -139,40 +145,51 @@ def check(
     return replace(result, steps=seen.steps, steps_of=seen.fixture_idx, unseen=seen.unseen)
 
 
-# The reference's outputs in float64, or why there are none.
-_Float64 = Mapping[str, Array] | str
-
-
 @dataclass(frozen=True)
 class _Terms:
-    """What the caller asks of every fixture."""
+    """What the caller asks of every fixture, and what the candidate is held to."""
 
-    bound: float
+    asked: Tolerances
+    by_default: bool
     strict: bool
     factor: float | None
-    floors: settings.FloorMultiple | None
     infinities: bool
+    held: Held
 
-    def bounds(self, floors: Mapping[str, Floor]) -> dict[str, float]:
-        """The outputs' own bounds, where they are asked for in units of their floors."""
-        if self.floors is None:
-            return {}
-        # Without a floor there is no bound to be below: 0 refuses, and the floor says why. Strict's own
-        # bound, where that is asked for, is the most.
-        units = {name: floor.unit for name, floor in floors.items()}
-        return {
-            name: 0.0 if unit is None else min(self.floors.times * unit, self.bound)
-            for name, unit in units.items()
-        }
+    @classmethod
+    def of(cls, told: settings.Settings, held: Held) -> _Terms:
+        given: Tolerances = told.threshold or Tolerances(settings.UNSAID)
+        by_default = given.rest == settings.UNSAID
+        narrower = held.precision.name != "float32"
+        rest = (Amount(FACTOR, True) if narrower else Amount(THRESHOLD)) if by_default else given.rest
+        asked = Tolerances(rest, given.outputs, told.rtol)
+        factor = FACTOR if isinstance(told.floor, bool) else told.floor
+        return cls(
+            asked,
+            by_default and not given.outputs,
+            told.strict,
+            factor if told.floor or asked.needs_floors else None,
+            told.infinities,
+            held,
+        )
+
+    @property
+    def bound(self) -> float:
+        """The threshold of outputs that have none of their own."""
+        return self.asked.plain(strict=self.strict)
 
 
 @dataclass(frozen=True)
 class _ReferenceRun:
-    """What is left of the reference when it is closed, a value for each fixture in the first three."""
+    """What is left of the reference when it is closed, a value for each fixture in the first four.
+
+    ``rounded`` is what it gives in the precision that the candidate is held to.
+    """
 
     outputs: list[dict[str, Array]]
     inputs: list[tuple[InputSummary, ...]]
-    exact: list[_Float64]
+    exact: list[Outputs]
+    rounded: list[Outputs]
     rounding: Mapping[str, Rounding]
     swings: dict[str, float]
     steadiness: Steadiness
@@ -202,7 +219,9 @@ def _run_reference(
     stated: Sequence[InputSpec],
 ) -> _ReferenceRun:
     outputs, fed = [], []
-    exact: list[_Float64] = []
+    exact: list[Outputs] = []
+    rounded: list[Outputs] = []
+    precision = terms.held.precision.name
     drawn: dict[str, set[int]] = {spec.name: set() for spec in fixtures.specs if spec.meaning.categories()}
     watch = Watch(runner)
     done, total = itertools.count(1), fixtures.count + again_runs(runner)
@@ -219,16 +238,24 @@ def _run_reference(
         steadiness = watch.asked_again(
             fixtures.make, outputs, lambda: report_progress("reference", min(next(done), total), total)
         )
-        for fixture_idx in range(fixtures.count) if terms.factor is not None else ():
+        facts = _facts(runner)
+        for fixture_idx in range(fixtures.count) if terms.factor is not None or is_half(facts) else ():
             exact.append(_exact(runner, fixtures.make(fixture_idx)))
             report_progress("float64", fixture_idx + 1, fixtures.count)
-        doubts = runner.doubts(stated) if isinstance(runner, HasDoubts) else ()
-        facts = _facts(runner)
-    rounding = rounding_of(exact, outputs) if exact else {}
-    return _ReferenceRun(outputs, fed, exact, rounding, swings_of(outputs), steadiness, doubts, drawn, facts)
+        # One in half precision is rounded as it is.
+        if exact and precision != "float32" and not is_half(facts):
+            for found in predicted(runner, terms.held, fixtures.make, fixtures.count):
+                rounded.append(found)
+                report_progress(precision, len(rounded), fixtures.count)
+        doubts = [*(runner.doubts(stated) if isinstance(runner, HasDoubts) else ())]
+        doubts += half_precision(facts, exact, outputs)
+    rounded = rounded or [*outputs]
+    rounding = rounding_of(exact, rounded) if exact else {}
+    swings = swings_of(outputs)
+    return _ReferenceRun(outputs, fed, exact, rounded, rounding, swings, steadiness, doubts, drawn, facts)
 
 
-def _exact(runner: Runner, inputs: Mapping[str, Array]) -> _Float64:
+def _exact(runner: Runner, inputs: Mapping[str, Array]) -> Outputs:
     """The reference in float64, where its runner can do that; it decides nothing, so failing is no error."""
     if not isinstance(runner, HasFloat64):
         return f"{runner.name} has no float64 run"
@@ -255,8 +282,7 @@ def _run_candidate(
         for fixture_idx in range(fixtures.count):
             # Not copied: it is judged before the runner runs again.
             got = asked(runner, fixtures.make(fixture_idx))
-            used = tuple(said_by(sides.candidate, "providers_used", ()))
-            results.append(judge_fixture(fixture_idx, _evidence(fixture_idx, truth, got, terms, sides, used)))
+            results.append(_judged(fixture_idx, got, truth, terms, sides, fixtures))
             steps = trajectory_of(sides.candidate)
             kept = fixture_idx in fixtures.probed or bool(steps)
             got = copied(got) if kept else {}
@@ -283,6 +309,24 @@ def _run_candidate(
         return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, facts)
 
 
+def _judged(
+    fixture_idx: int,
+    got: Mapping[str, Array],
+    truth: _ReferenceRun,
+    terms: _Terms,
+    sides: Sides,
+    fixtures: Fixtures,
+) -> FixtureResult:
+    """The verdict on what the candidate has just given; nothing of it is held any longer."""
+    runner = sides.candidate
+    used = tuple(said_by(runner, "providers_used", ()))
+    evidence = _evidence(fixture_idx, truth, got, terms, sides, used)
+    if fixture_idx == 0 and evidence.floors:
+        found = distances_of(runner, terms.held, got, fixtures.make(0), truth.exact[0])
+        evidence = replace(evidence, quantised=found)
+    return judge_fixture(fixture_idx, evidence)
+
+
 def _evidence(
     fixture_idx: int,
     truth: _ReferenceRun,
@@ -292,17 +336,47 @@ def _evidence(
     used: Sequence[str],
 ) -> Evidence:
     evidence = Evidence(
-        truth.outputs[fixture_idx], got, terms.bound, sides.provider, used, infinities=terms.infinities
+        truth.outputs[fixture_idx],
+        got,
+        terms.bound,
+        sides.provider,
+        used,
+        infinities=terms.infinities,
+        rtol=terms.asked.rtol,
     )
-    if terms.factor is None or not same_structure(evidence):
+    if not same_structure(evidence):
         return evidence
-    exact = truth.exact[fixture_idx]
-    reference, candidate = ({n: pair[side] for n, pair in evidence.pairs.items()} for side in (0, 1))
-    if terms.infinities and not isinstance(exact, str):
-        outputs = evidence.reference
-        exact = {n: without_infinities(e, outputs.get(n, e))[0] for n, e in exact.items()}
-    found = floors_of(exact, reference, candidate, truth.rounding, terms.factor)
-    return replace(evidence, floors=found, bounds=terms.bounds(found))
+    _require_named(terms.asked, evidence.reference)
+    found: dict[str, Floor] = {}
+    if terms.factor is not None:
+        candidate = {name: pair[1] for name, pair in evidence.pairs.items()}
+        exact, rounded = (
+            _without_infinities(side[fixture_idx], evidence) for side in (truth.exact, truth.rounded)
+        )
+        name = terms.held.precision.name
+        found = floors_of(exact, rounded, candidate, truth.rounding, terms.factor, name, terms.held.unsure)
+    floats = [name for name, (r, _) in evidence.pairs.items() if r.dtype.kind not in "iub"]
+    return replace(evidence, floors=found, bounds=terms.asked.bounds(found, floats, strict=terms.strict))
+
+
+def _without_infinities(side: Outputs, evidence: Evidence) -> Outputs:
+    """The reference's outputs in another precision without the infinities that are meant."""
+    if isinstance(side, str) or not evidence.infinities:
+        return side
+    outputs = evidence.reference
+    return {n: without_infinities(array, outputs.get(n, array))[0] for n, array in side.items()}
+
+
+def _require_named(asked: Tolerances, outputs: Mapping[str, Array]) -> None:
+    """Refuse a threshold of an output that is not there, or is exact."""
+    for name in asked.outputs:
+        if name not in outputs:
+            given = ", ".join(outputs)
+            raise SettingsError(f"threshold: there is no output {name!r}; the reference gives {given}")
+        if outputs[name].dtype.kind in "iub":
+            raise SettingsError(
+                f"threshold: output {name!r} is {outputs[name].dtype}, which has to be equal; give it none"
+            )
 
 
 def _input_dependence(reference: Runner, fixtures: Fixtures, run: _CandidateRun) -> InputDependence:
@@ -346,7 +420,7 @@ def _verdict(
 
     ``of_sides`` are reasons to refuse that no run shows, by gate.
     """
-    power = judge_power(run.results, truth.swings, terms.bound, dependence.effects)
+    power = judge_power(run.results, truth.swings, terms.bound, dependence.effects, terms.asked)
     loosest = _loosest(run.results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
     doubts = {
@@ -359,7 +433,11 @@ def _verdict(
         "inputs": dependence.unproven,
     }
     reasons = {
-        "intact": of_sides["intact"],
+        "intact": [
+            *of_sides["intact"],
+            *terms.held.changed(run.facts),
+            *([terms.held.refused] if terms.held.refused else []),
+        ],
         "compared": [*_uncompared(run.results), *(_infinite(truth) if terms.infinities else ())],
         "reference": [*of_sides["reference"], *no_reference],
         "power": power.refused,
@@ -369,7 +447,7 @@ def _verdict(
     found = tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, []))
     return ParityResult(
         name=name,
-        threshold=terms.bound if terms.floors is None else _largest_bound(run.results, terms.bound),
+        threshold=largest_bound(run.results, terms.asked, strict=terms.strict),
         strict=terms.strict,
         seed=fixtures.seed,
         fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, truth.inputs, strict=True)),
@@ -383,7 +461,9 @@ def _verdict(
             *(() if terms.strict else (doubt.said for doubt in found)),
         ),
         doubts=found,
-        floors=terms.floors.times if terms.floors else None,
+        asked=terms.asked,
+        by_default=terms.by_default,
+        precision=terms.held.precision,
         swings=truth.swings,
         effects=dependence.effects,
     )
@@ -417,12 +497,6 @@ def _infinite(truth: _ReferenceRun) -> list[str]:
         if any(array.size for array in given) and all(np.isinf(array).all() for array in given):
             found.append(f"{name} is infinite throughout every fixture, so that nothing of it was compared")
     return found
-
-
-def _largest_bound(results: Sequence[FixtureResult], most: float) -> float:
-    """The loosest bound that any output was held to; outputs without one are exact."""
-    bounds = [o.bound for result in results for o in result.outputs if o.bound]
-    return max(bounds, default=min(most, STRICT_THRESHOLD))
 
 
 def _facts(runner: Runner) -> dict[str, Any]:

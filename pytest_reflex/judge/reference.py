@@ -19,6 +19,7 @@ from pytest_reflex.judge.input_dependence import unequal_bits
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import HasModel, HasState, asked
 from pytest_reflex.verdict.metrics import largest_difference
+from pytest_reflex.verdict.results import ONNX_REFERENCE
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -26,6 +27,7 @@ Arrays = Mapping[str, Array]
 # What a check may be judged against is PyTorch, or was recorded of it; these are what was made of it.
 _MADE_OF_IT: Final = ("onnx", "bundle", "graph", "served")
 _PYTORCH: Final = ("torch", "recorded")
+_GRAPHS: Final = ("onnx", "bundle", ONNX_REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,12 @@ def judge_reference(
     """
     refused = _not_two(reference, candidate)
     doubted: list[str] = []
+    if reference.get("kind") == ONNX_REFERENCE:
+        graph = reference.get("path") or reference.get("name")
+        doubted.append(
+            f"PyTorch was not asked: the reference was said to be {graph}, so this is an agreement of two "
+            "graphs and proves no parity with any policy"
+        )
     moved = f"; {', '.join(seen.moved)} changed meanwhile" if seen.moved else ""
     if seen.again is not None:
         idx, said, apart = seen.again
@@ -140,6 +148,38 @@ def judge_reference(
             "asked, so that a later answer may be another; hold it still"
         )
     return refused, doubted
+
+
+def half_precision(
+    reference: Mapping[str, Any], exact: Sequence[Arrays | str], outputs: Sequence[Arrays]
+) -> list[str]:
+    """A doubt where the reference is not in float32: which precision, and how far that is from float64.
+
+    Args:
+        reference: its facts.
+        exact: what it gives in float64 in each fixture, or why that is not known.
+        outputs: what it gives.
+    """
+    if not is_half(reference):
+        return []
+    worst: dict[str, float] = {}
+    unknown = next((said for said in exact if isinstance(said, str)), "")
+    for truth, gave in zip(exact, outputs, strict=True):
+        wide = {name: array.astype(np.float64) for name, array in gave.items() if array.dtype.kind == "f"}
+        told = {} if isinstance(truth, str) else {name: truth[name] for name in wide if name in truth}
+        for name, apart in _apart(told, wide).items():
+            worst[name] = max(worst.get(name, 0.0), apart)
+    far = ", ".join(f"{name} {apart:.1e}" for name, apart in worst.items())
+    itself = f"itself up to {far} from float64" if far else f"how far from float64 is not known ({unknown})"
+    return [
+        f"the reference is in {reference['dtype']} and runs as it is, {itself}: what is nearer to it than "
+        "that need not be nearer to the policy"
+    ]
+
+
+def is_half(reference: Mapping[str, Any]) -> bool:
+    """Whether a reference is PyTorch in half precision, by its facts."""
+    return reference.get("kind") == "torch" and reference.get("dtype") not in (None, "float32")
 
 
 def random_numbers(seen: Steadiness, reference: Mapping[str, Any]) -> list[str]:
@@ -170,18 +210,32 @@ def _not_two(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> list
     kinds = reference.get("kind"), candidate.get("kind")
     if _artifact(reference, "path") and _artifact(reference, "path") == _artifact(candidate, "path"):
         return [f"both sides are {reference['path']}, which is no comparison; give the PyTorch policy"]
-    digests = reference.get("sha256"), candidate.get("sha256")
-    if digests[0] and digests[0] == digests[1]:
+    if _same_files(reference, candidate):
         return [
             f"both sides hold the same bytes, {reference.get('path')} and {candidate.get('path')}; give the "
             "PyTorch policy as reference"
         ]
+    if kinds[0] == ONNX_REFERENCE and kinds[1] in _PYTORCH:
+        return ["the reference was said to be an ONNX graph and the candidate is PyTorch; turn the two round"]
     if kinds[0] in _MADE_OF_IT and kinds[1] not in _PYTORCH:
         return [
             f"the reference is {reference.get('name')}, which is neither PyTorch nor a recording of it; give "
-            "the policy that the candidate was made from"
+            "the policy that the candidate was made from, or say that a graph is to be the judge with "
+            "OnnxReference"
         ]
     return []
+
+
+def _same_files(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> bool:
+    """Whether both sides hold the same bytes; of graphs, whether one's files are all among the other's."""
+    given = reference.get("sha256"), candidate.get("sha256")
+    if not all(side.get("kind") in _GRAPHS for side in (reference, candidate)):
+        return bool(given[0]) and given[0] == given[1]
+    # A bundle holds more than its graph and the weights of that.
+    one, other = (
+        set(said.values() if isinstance(said, Mapping) else [said] if said else ()) for said in given
+    )
+    return bool(one and other) and (one <= other or other <= one)
 
 
 def _artifact(facts: Mapping[str, Any], key: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from pytest_reflex import settings
 from pytest_reflex.errors import InputError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
-from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner
+from pytest_reflex.runners import OnnxReference, OnnxRunner, RecordedRunner, Runner
 from pytest_reflex.runners.base import said_by
 from pytest_reflex.runners.torch import forward_runner
 from pytest_reflex.verdict.naming import near_path
@@ -96,6 +96,10 @@ def sides_of(reference: Any, candidate: Any, inputs: object, provider: str) -> S
 
 def candidate_runner(candidate: Any, provider: str) -> Runner:
     """The candidate as a runner, on the provider (full name) unless it is a runner already."""
+    if isinstance(candidate, OnnxReference):
+        raise ReflexError(
+            f"{candidate.name} is given as candidate and is said to be a reference; give the path"
+        )
     if isinstance(candidate, Runner):
         return candidate
     if isinstance(candidate, Candidate):
@@ -131,6 +135,11 @@ def reference_runner(reference: Any, candidate: Any, *, apart: bool = False) -> 
     torch = sys.modules.get("torch")  # no module is given by someone who has not imported it
     if torch is not None and isinstance(reference, torch.nn.Module):
         return forward_runner(reference, apart=apart)
+    if isinstance(reference, str | os.PathLike):
+        raise ReflexError(
+            f"reference is the path {os.fspath(reference)}, expected a runner or an nn.Module; where an ONNX "
+            "graph is to be the judge, and PyTorch not, give OnnxReference(path)"
+        )
     raise ReflexError(
         f"reference is {_said(reference)}; give an nn.Module, a runner, or FunctionRunner(f) for a function "
         "of named inputs"
@@ -158,13 +167,16 @@ def provider_asked(runner: Runner, provider: str) -> str:
 
 
 def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:
-    """The inputs that were given, else the recorded reference's, else the candidate's own."""
+    """The inputs that were given, else the recorded reference's, else the candidate's own, else the
+    reference's."""
     if inputs is not None:
         return inputs
     if isinstance(reference, RecordedRunner):
         return reference.recorded()  # it can answer no others
     if isinstance(candidate, Candidate):
         return candidate.inputs
+    if isinstance(reference, OnnxReference) and reference.inputs is not None:
+        return reference.inputs
     raise InputError("inputs is None and the candidate does not know its own; give a list of InputSpec")
 
 

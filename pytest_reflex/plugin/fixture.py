@@ -27,7 +27,7 @@ class Parity:
         self,
         name: str,
         resolve: Callable[[Source], Settings],
-        record: Callable[..., None],
+        record: Callable[..., str],
         *,
         report: str | None = None,
         rerun: str | None = None,
@@ -38,8 +38,9 @@ class Parity:
         Args:
             name: what results are called when the call gives no name: the test's node id.
             resolve: settings from one call's keywords and all other sources.
-            record: told every result, before a failing one raises: ``record(result)``, and by
-                :meth:`expect_fail` what it says, as ``expected`` or as ``unmet``.
+            record: told every result, before a failing one raises: ``record(result)``, which gives how one
+                that passed is worse than the baseline; and by :meth:`expect_fail` what it says, as
+                ``expected`` or as ``unmet``.
             report: where the report will lie, for the message.
             rerun: the command that runs this test again and keeps a report, for the message.
             during: entered while something is compared; it raises where nothing may be any more.
@@ -89,7 +90,9 @@ class Parity:
         __tracebackhide__ = True
         with self._during:
             result = self._judged(reference, candidate, inputs, name, options, diagnose=True)
-            self._record(result)
+            worse = self._record(result)
+        if worse:
+            raise ParityError(worse, result)
         if not result.passed:
             from pytest_reflex.report.text.console import columns
             from pytest_reflex.report.text.terminal import PREFIX, failure_message

@@ -16,6 +16,7 @@ import pytest
 
 from pytest_reflex import settings
 from pytest_reflex.errors import ParityError, SettingsError
+from pytest_reflex.plugin.baseline import BASELINE, Baseline
 from pytest_reflex.plugin.collector import Collector, Told, told_by
 from pytest_reflex.plugin.exits import WatchedExits
 from pytest_reflex.plugin.fixture import Parity
@@ -40,7 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, setting in settings.RUN.items():
         text = setting.help_with_default
         flag, *twin = setting.flags(name, "--reflex-")
-        kind = {"action": "store_true"} if setting.switch else {"metavar": setting.metavar}
+        how = "store_true" if setting.switch else "append" if setting.repeated else "store"
+        kind = {"action": how} if setting.switch else {"action": how, "metavar": setting.metavar}
         # No default but None: anything else would hide the ini file's value.
         given: dict[str, Any] = {"dest": f"reflex_{name}", "default": None}
         group.addoption(flag, help=text, **given, **kind)
@@ -68,9 +70,7 @@ def pytest_load_initial_conftests(
 ) -> Generator[None, None, None]:
     """Before anything of the user's runs, which may end the process."""
     options = [given.partition("=")[0] for given in args if given.startswith("--reflex-")]
-    _require_known(
-        "option", options, [flag for n, s in settings.RUN.items() for flag in s.flags(n, "--reflex-")]
-    )
+    _require_known("option", options, _flags())
     # What is wrong is said once the command line is read to its end; a worker's files are not its own.
     with contextlib.suppress(SettingsError, pytest.UsageError):
         # What a worker's test starts has its environment too, and was not started as execnet starts one.
@@ -96,12 +96,17 @@ def pytest_configure(config: pytest.Config) -> None:
         _begin(config, config.option)
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
+    config.stash[BASELINE].require_file(config.stash[_SOURCES][0].named("baseline"))
     if not hasattr(config, "workerinput"):
         # Without a name: `-p no:` and that name would leave the session without a last word.
         config.pluginmanager.register(_Controller(config, config.stash[_COLLECTOR]))
     shown = line_for(config)
     if shown is not None:
         config.pluginmanager.register(shown, "reflex-live")
+
+
+def _flags() -> list[str]:
+    return [flag for name, setting in settings.RUN.items() for flag in setting.flags(name, "--reflex-")]
 
 
 def _require_known(what: str, given: list[str], known: list[str]) -> None:
@@ -118,6 +123,9 @@ def _begin(config: pytest.Config, option: Namespace) -> None:
     config.stash[_SOURCES] = (given, ini)
     config.stash[_SETTINGS] = chosen = settings.resolve(given, ini)
     places = {name: _place(config, name) for name in ("json", "report")}
+    config.stash[BASELINE] = Baseline(
+        _place(config, "baseline"), chosen.baseline_factor, chosen.baseline_update
+    )
     if not hasattr(config, "workerinput"):
         config.stash[_COLLECTOR] = Collector(strict=chosen.strict, **places)
         if _runs_tests(option):
@@ -158,8 +166,8 @@ def _place(config: pytest.Config, name: str) -> Path | None:
         else config.invocation_params.dir
     )
     place = Path(home, text)
-    if place.is_dir() if name == "json" else place.exists() and not place.is_dir():
-        what = "a directory; give a file" if name == "json" else "a file; give a directory"
+    if place.is_dir() if name != "report" else place.exists() and not place.is_dir():
+        what = "a file; give a directory" if name == "report" else "a directory; give a file"
         raise pytest.UsageError(f"{config.stash[_SOURCES][from_ini].named(name)}: {text!r} is {what}")
     return place
 
@@ -281,6 +289,20 @@ def pytest_make_collect_report(
     return report
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_table_header(cells: list[str]) -> None:
+    """A column of pytest-html's table, of the figure beside its threshold."""
+    cells.insert(2, '<th class="sortable" data-column-type="parity">max_abs_diff</th>')
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_table_row(report: pytest.TestReport, cells: list[str]) -> None:
+    said = dict(getattr(report, "user_properties", ()))
+    figure, bound = said.get("reflex_max_abs_diff"), said.get("reflex_threshold")
+    text = f"{figure:.3e} of {bound:.1e}" if isinstance(figure, float) and isinstance(bound, float) else ""
+    cells.insert(2, f"<td>{text}</td>")
+
+
 def _last_line(error: object) -> str:
     """What an error says in the end; the ``assert`` that xdist wraps a worker's traceback in says nothing."""
     lines = [line.strip() for line in str(error).strip("' \n").splitlines()]
@@ -321,6 +343,9 @@ class _Controller:
             return
         self._collector.hear(told_by(self._config))
         self._collector.close()
+        baseline = self._config.stash[BASELINE]
+        if baseline.update and (problem := baseline.write(self._collector.run())):
+            self._collector.problem(problem)
         self._commands = self._collector.tell_github()
         if not self._collector.problems:
             return

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import pytest
 
 from pytest_reflex.errors import ReflexError
+from pytest_reflex.plugin.baseline import BASELINE
 from pytest_reflex.plugin.collector import ATTRIBUTE, Told, told_by
 
 if TYPE_CHECKING:
@@ -103,18 +104,23 @@ class Attempt:
         """What tells its results from those of the attempts before; empty for the first."""
         return "" if self.number == 1 else f" (attempt {self.number})"
 
-    def record(self, result: ParityResult, *, expected: str = "", unmet: str = "") -> None:
+    def record(self, result: ParityResult, *, expected: str = "", unmet: str = "") -> str:
         """Take one result.
 
         Args:
             result: the result.
             expected: what is said of a fail that was expected, and came.
             unmet: what is said where another one was expected.
+
+        Returns:
+            How a result that passed is worse than the baseline, as a fail; empty where it is not.
         """
         self._judged.append(None)
-        if fail := unmet or ("" if result.passed or expected else _headline(result)):
+        worse = "" if expected or unmet or not result.passed else self._outcome.worse(result)
+        if fail := unmet or worse or ("" if result.passed or expected else _headline(result)):
             self.fails.append(fail)
-        self._outcome.add(self, result, expected, unmet)
+        self._outcome.add(self, result, expected, unmet, worse)
+        return worse
 
 
 class Outcome:
@@ -159,24 +165,34 @@ class Outcome:
                 self.told.notes.append(f"{self.nodeid}: {_again(self._attempts[-1])}")
         return self._attempts[-1]
 
-    def add(self, attempt: Attempt, result: ParityResult, expected: str, unmet: str) -> None:
+    def worse(self, result: ParityResult) -> str:
+        """How the next result is worse than the baseline, as a fail; empty where it is not."""
+        said = self._item.config.stash[BASELINE].worse(self.nodeid, len(self._results), result)
+        return said and f"parity FAIL: {said}"
+
+    def add(self, attempt: Attempt, result: ParityResult, expected: str, unmet: str, worse: str) -> None:
         """Keep one result for the reports; JUnit sees its verdict, later ones with their number."""
         entry = {"nodeid": self.nodeid, "call": len(self._results), **result.to_json()}
         if expected or unmet:
             self._leave("expected" if expected else "failed", expected or unmet)
         else:
             self._results.append(json.dumps(entry, allow_nan=False))
+        if worse:
+            self._leave("failed", worse)
         if attempt.fails:
             self.told.fails[self.nodeid] = attempt.fails[0]
         suffix = "" if attempt.number == 1 else f"_attempt_{attempt.number}"
         suffix += "" if attempt.judged == 1 else f"_{attempt.judged}"
         largest = entry["max_abs_diff_across_all"]
-        verdict = ("PASS" if result.passed else "FAIL") + (", as expected" if expected else "")
+        verdict = ("PASS" if result.passed and not worse else "FAIL") + (", as expected" if expected else "")
+        verdict += "" if result.against == "policy" else ", against ONNX: PyTorch was not asked"
         self._item.user_properties += [
             (f"reflex_verdict{suffix}", verdict),
             (f"reflex_max_abs_diff{suffix}", "not measured" if largest is None else largest),
             (f"reflex_threshold{suffix}", entry["threshold"]),
         ]
+        if result.precision.short:
+            self._item.user_properties.append((f"reflex_precision{suffix}", result.precision.short))
 
     def _leave(self, outcome: str, reason: str) -> None:
         self._not_compared.append({"nodeid": self.nodeid, "outcome": outcome, "reason": reason})

@@ -14,7 +14,7 @@ from pytest_reflex.report.origins import UNALIKE, made_on, unalike
 from pytest_reflex.report.scale import distance
 from pytest_reflex.report.text.divergence import around, by_layer, where_line
 from pytest_reflex.report.text.rounding import word_line
-from pytest_reflex.report.text.terminal import bound, cosine, figure
+from pytest_reflex.report.text.terminal import cosine, figure, limit_text
 from pytest_reflex.verdict.divergence import Divergence
 from pytest_reflex.verdict.results import RunResult
 
@@ -39,10 +39,12 @@ def markdown(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | N
         return f"## ⚠️ parity: no verdict\n\n{text(error['type'])}: {text(error['message'])}\n"
     results = [entry.result for entry in run.results]
     failing = [result for result in results if not result.passed]
-    word = "✅ parity PASS" if run.passed else "❌ parity FAIL"
+    word = f"✅ {run.called} PASS" if run.passed else f"❌ {run.called} FAIL"
+    unasked = [result for result in results if result.against != "policy"]
     parts = [
         f"## {word}",
         f"{len(results)} compared, {len(failing)} failing, {len(run.not_compared)} not compared.",
+        f"PyTorch was not asked in {len(unasked)} of them." if unasked else "",
         _bullets(run.problems),
         "" if against is None else _changes(compare(run_of(against), run)),
         _overview([*failing, *(result for result in results if result.passed)]),
@@ -63,6 +65,12 @@ def text(value: object) -> str:
     return f"<bdi>{safe}</bdi>" if not safe.isascii() or "&#" in safe else safe
 
 
+def _name(result: RunResult) -> str:
+    """What a result is called, in which precision, and that PyTorch was not asked where it was not."""
+    more = (result.precision.short, "" if result.against == "policy" else "against ONNX")
+    return text(result.name) + "".join(f" ({text(one)})" for one in more if one)
+
+
 def _overview(results: Sequence[RunResult]) -> str:
     header = ("verdict", "name", "max_abs_diff", "threshold", "distance", "fixtures failing", "floor")
     # The last column where anybody asked for it.
@@ -70,10 +78,10 @@ def _overview(results: Sequence[RunResult]) -> str:
     rows = [
         (
             "✅ PASS" if result.passed else "❌ FAIL",
-            text(result.name),
-            figure(result.max_abs_diff_across_all, result.threshold),
-            bound(result.threshold),
-            distance(result.max_abs_diff_across_all, result.threshold),
+            _name(result),
+            figure(*result.margin),
+            limit_text(result, result.margin[1]),
+            distance(*result.margin),
             f"{sum(not f.passed for f in result.fixtures)} of {len(result.fixtures)}",
             result.word or "-",
         )[:width]
@@ -137,7 +145,7 @@ def _changes(changes: Sequence[Change]) -> str:
 def _seen(entry: Entry | None) -> str:
     if entry is None:
         return "-"
-    return figure(entry.result.max_abs_diff_across_all, entry.result.threshold)
+    return figure(*entry.result.margin)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], most: int = _ROWS) -> str:

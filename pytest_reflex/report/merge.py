@@ -12,7 +12,11 @@ from pytest_reflex.report.rejudge import rejudge
 
 
 def merge(
-    runs: Iterable[Run | Mapping[str, Any]], *, threshold: float | None = None, strict: bool = False
+    runs: Iterable[Run | Mapping[str, Any]],
+    *,
+    threshold: object = None,
+    rtol: float | None = None,
+    strict: bool = False,
 ) -> Run:
     """One run of several.
 
@@ -21,7 +25,9 @@ def merge(
 
     Args:
         runs: runs, or their documents.
-        threshold: judge every result again at this threshold.
+        threshold: judge every result again at this threshold, as
+            :func:`~pytest_reflex.report.rejudge.rejudge` takes it.
+        rtol: judge every result again with this rtol.
         strict: judge every result again strictly, and let no parity test go without a result.
 
     Returns:
@@ -36,10 +42,9 @@ def merge(
         results += run.results
         not_compared += run.not_compared
         problems |= set(run.problems)
-    if threshold is not None or strict:
-        results = [
-            replace(e, result=rejudge(e.result, threshold=threshold, strict=strict or None)) for e in results
-        ]
+    if threshold is not None or rtol is not None or strict:
+        given: dict[str, Any] = {"threshold": threshold, "rtol": rtol, "strict": strict or None}
+        results = [replace(entry, result=rejudge(entry.result, **given)) for entry in results]
     if strict:
         not_compared = [
             test

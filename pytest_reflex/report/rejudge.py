@@ -1,18 +1,20 @@
-"""Judge stored results again at another threshold: the verdict that a fresh run at it would give.
+"""Judge stored results again with other tolerances: the verdict that a fresh run with them would give.
 
-Only the gates threshold and power look at the threshold, and they look at figures that a result holds in
+Only the gates threshold and power look at tolerances, and they look at figures that a result holds in
 full. All other gates keep the answers they gave; what strict makes of a doubt follows from the doubts kept
 beside.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from pytest_reflex import settings
+from pytest_reflex.errors import SettingsError
 from pytest_reflex.report.json.results import Result
-from pytest_reflex.verdict.gates import STRICT_THRESHOLD, below_threshold, run_answers
+from pytest_reflex.verdict.gates import below_threshold, run_answers
 from pytest_reflex.verdict.power import judge_power
 from pytest_reflex.verdict.results import (
     FIXTURE_GATE_NAMES,
@@ -20,47 +22,82 @@ from pytest_reflex.verdict.results import (
     Answer,
     FixtureResult,
     RunResult,
+    largest_bound,
 )
+from pytest_reflex.verdict.tolerances import Tolerances
 
 
-def rejudge(result: Result, *, threshold: float | None = None, strict: bool | None = None) -> Result:
-    """The result that ``check`` would have given with this threshold.
+def rejudge(
+    result: Result, *, threshold: object = None, rtol: float | None = None, strict: bool | None = None
+) -> Result:
+    """The result that ``check`` would have given with these tolerances.
 
     Args:
         result: what an earlier check found.
-        threshold: the new bound; by default the one the result was judged at.
+        threshold: the new one, as :func:`~pytest_reflex.settings.threshold` takes it; by default what the
+            result was asked for, and so for every output that a threshold of others does not name.
+        rtol: the new one; by default what the result was asked for.
         strict: whether doubts are refusals and 1e-5 is the largest bound; by default as the result was.
 
     Raises:
-        SettingsError: the threshold is no finite number above 0.
+        SettingsError: a value is bad, names an output that the result has not, or needs a figure that was not
+            kept: a floor that nobody asked for, or what rtol needs in documents older than that.
     """
     strictly = result.strict if strict is None else strict
-    again = threshold is not None
-    bound = result.threshold if threshold is None else settings.number_threshold(threshold)
-    bound = min(bound, STRICT_THRESHOLD) if strictly else bound
-    fixtures = tuple(_fixture(fixture, bound, keep=not again) for fixture in result.fixtures)
-    power = judge_power(fixtures, result.swings, bound, result.effects)
+    asked = _asked(result, threshold, rtol)
+    fixtures = tuple(_fixture(fixture, asked, strict=strictly) for fixture in result.fixtures)
+    power = judge_power(fixtures, result.swings, asked.plain(strict=strictly), result.effects, asked)
     reasons = {answer.gate: _without_doubts(answer, result) for answer in result.answers}
     doubts = {**_by_gate(result.doubts), "power": power.doubted}
-    asked = {answer.gate for answer in result.answers}
+    given = {answer.gate for answer in result.answers}
     answers = run_answers({**reasons, "power": power.refused}, doubts, strict=strictly)
     doubted = tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, ()))
     # A plain run ends its notes with its doubts, in the order of the gates.
     notes = result.notes if result.strict else result.notes[: len(result.notes) - len(result.doubts)]
     return replace(
         result,
-        threshold=bound,
+        threshold=largest_bound(fixtures, asked, strict=strictly),
         strict=strictly,
         fixtures=fixtures,
-        answers=tuple(answer for answer in answers if answer.gate in asked),
+        answers=tuple(answer for answer in answers if answer.gate in given),
         notes=notes if strictly else notes + tuple(doubt.said for doubt in doubted),
         doubts=doubted,
-        floors=None if again else result.floors,
+        asked=asked,
+        by_default=result.by_default and threshold is None,
     )
 
 
-def _fixture(fixture: FixtureResult, bound: float, *, keep: bool) -> FixtureResult:
-    """The fixture judged at ``bound``; ``keep`` leaves outputs the lower bounds of their own."""
+def _asked(result: RunResult, threshold: object, rtol: float | None) -> Tolerances:
+    share = result.asked.rtol if rtol is None else settings.rtol(rtol)
+    asked = replace(result.asked, rtol=share)
+    if threshold is not None:
+        new = settings.threshold(threshold)
+        asked = Tolerances(new.rest, new.outputs, share)
+        if new.rest == settings.UNSAID:
+            asked = Tolerances(result.asked.rest, {**result.asked.outputs, **new.outputs}, share)
+    outputs = [output for fixture in result.fixtures for output in fixture.outputs]
+    names = {output.name: None for output in outputs if "float" in output.dtype}
+    if strange := [name for name in asked.outputs if name not in names and outputs]:
+        raise SettingsError(
+            f"threshold: {result.name} has no output {strange[0]!r} of floats; it has {', '.join(names)}"
+        )
+    for output in outputs:
+        if output.name not in names or output.difference is None:
+            continue
+        if asked.of(output.name).in_floors and output.floor is None:
+            raise SettingsError(
+                f"threshold: {asked.of(output.name)} is asked of {result.name}, which was run without a "
+                "floor; run it again with floor, or give a number"
+            )
+        if share and not output.difference.frontier and math.isfinite(output.difference.max_abs_diff):
+            raise SettingsError(
+                f"rtol: {share:g} is asked of {result.name}, of which an older version kept no more than the "
+                "largest difference; run it again, or give a threshold alone"
+            )
+    return asked
+
+
+def _fixture(fixture: FixtureResult, asked: Tolerances, *, strict: bool) -> FixtureResult:
     refusal = fixture.refusal
     if refusal is not None and refusal.gate != "threshold":
         return fixture
@@ -68,12 +105,14 @@ def _fixture(fixture: FixtureResult, bound: float, *, keep: bool) -> FixtureResu
     if len(differences) < sum(0 not in o.shape for o in fixture.outputs) or not differences:
         return fixture  # there is nothing to ask the threshold of, and what was not asked is a fail
     earlier = tuple(answer for answer in fixture.answers if answer.gate != FIXTURE_GATE_NAMES[-1])
-    outputs = tuple(
-        replace(o, bound=min(o.bound, bound) if keep and o.bound is not None else None)
-        for o in fixture.outputs
+    floors = {o.name: o.floor for o in fixture.outputs if o.floor is not None}
+    own = asked.bounds(
+        floors, [o.name for o in fixture.outputs if "float" in o.dtype and 0 not in o.shape], strict=strict
     )
-    own = {o.name: o.bound for o in outputs if o.bound is not None}
-    return replace(fixture, answers=(*earlier, below_threshold(differences, bound, own)), outputs=outputs)
+    outputs = tuple(replace(o, bound=own.get(o.name)) for o in fixture.outputs)
+    plain = asked.plain(strict=strict)
+    answer = below_threshold(differences, plain, own, asked.rtol, floors)
+    return replace(fixture, answers=(*earlier, answer), outputs=outputs)
 
 
 def _by_gate(doubts: Sequence[Answer]) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
@@ -113,6 +114,41 @@ class HasFloat64(Protocol):
         Raises:
             ReflexError: the model does not run in float64; the message says why.
         """
+        ...
+
+
+@runtime_checkable
+class HasNarrower(Protocol):
+    """A runner that can compute in a narrower precision what it computes in float32, as conversions must."""
+
+    def rounded(
+        self, inputs: Mapping[str, Array], precision: str, arithmetic: Any = "narrow", spared: Any = "nothing"
+    ) -> dict[str, Array]:
+        """What ``run`` would give in a narrower float; see :meth:`TorchRunner.rounded`.
+
+        Raises:
+            ReflexError: the model does not run so; the message says why.
+        """
+        ...
+
+    def quantised(
+        self, inputs: Mapping[str, Array], activations: Any, ranges: Any = None, *, learning: bool = False
+    ) -> dict[str, Array]:
+        """What ``run`` would give with its products in 8 bits; see :meth:`TorchRunner.quantised`.
+
+        Raises:
+            ReflexError: the model does not run so; the message says why.
+        """
+        ...
+
+
+@runtime_checkable
+class HasGraphs(Protocol):
+    """A runner of ONNX graphs that can be read."""
+
+    @property
+    def graphs(self) -> Sequence[Path | bytes]:
+        """The files of its graphs, or their bytes, known before it is open; of several, none is the whole."""
         ...
 
 

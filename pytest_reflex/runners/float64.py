@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["NotLifted", "lifted"]
 
-# float16 and bfloat16 are left alone: who rounds to them means it, and ONNX has to round too.
+# float16 and bfloat16 are left alone: who rounds to them means it, and ONNX has to round too. In a module
+# that is in half precision itself, that rounding is what is measured.
 NARROW = frozenset({torch.float32})
+HALF = frozenset({torch.float16, torch.bfloat16})
 _aten = torch.ops.aten
 # They move elements and compute nothing, so the table is not widened for the few rows that are read.
 _MOVES = frozenset(
@@ -51,23 +54,31 @@ class NotLifted(Exception):
 
 
 @contextlib.contextmanager
-def lifted() -> Iterator[None]:
+def lifted(*, half: bool = False) -> Iterator[None]:
     """Within, torch computes in float64 what the program asks for in float32.
 
-    Weights, inputs and constants keep their float32 values; every result is float64.
+    Weights, inputs and constants keep their values; every result is float64.
     torch's default dtype is float64 meanwhile, and is restored.
+
+    Args:
+        half: whether what it asks for in float16 or bfloat16 is computed in float64, too.
 
     Raises:
         NotLifted: (where the program does it) it writes to a float32 tensor from outside, or reads a
             float's bits as another dtype.
     """
     # Integers that are divided become floats of the default dtype.
-    with _default(torch.float64), _WideCalls(), _WideOperators():  # type: ignore[no-untyped-call]
+    widen = _Widening(NARROW | HALF if half else NARROW)
+    with _default(torch.float64), _WideCalls(widen), _WideOperators(widen):
         yield
 
 
 class _WideCalls(TorchFunctionMode):
     """Makes constants as the program does, in float32, and hands them on in float64."""
+
+    def __init__(self, widen: _Widening) -> None:
+        super().__init__()
+        self._wide = widen
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -75,14 +86,18 @@ class _WideCalls(TorchFunctionMode):
         named = dict(kwargs or {})
         if func in _MAKERS:
             with _default(torch.float32):
-                return _wide(func(*args, **named))
+                return self._wide(func(*args, **named))
         if func in _CHECKED:
-            args, named = pytree.tree_map(_wide, (args, named))
+            args, named = pytree.tree_map(self._wide, (args, named))
         return func(*args, **named)
 
 
 class _WideOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Widens what an operator reads, and every dtype that it is told to make."""
+
+    def __init__(self, widen: _Widening) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._wide = widen
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -91,13 +106,13 @@ class _WideOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func in _BITS:
             raise NotLifted(f"{func} reads a float's bits as another dtype")
         if func in _MOVES or not any(isinstance(a, torch.Tensor) for a in pytree.tree_leaves((args, kwargs))):
-            return _wide(func(*args, **kwargs))
+            return self._wide(func(*args, **kwargs))
         if func.is_view:
             # A view of a weight stays one, and is widened by whoever computes with it.
             return func(*args, **kwargs)
-        _refuse_outside_writes(func, args, kwargs)
-        args, kwargs = pytree.tree_map(_wide, (args, kwargs))
-        return _wide(func(*args, **kwargs))
+        _refuse_outside_writes(func, args, kwargs, self._wide.kinds)
+        args, kwargs = pytree.tree_map(self._wide, (args, kwargs))
+        return self._wide(func(*args, **kwargs))
 
 
 @contextlib.contextmanager
@@ -110,18 +125,26 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _wide(value: Any) -> Any:
-    """float32, a tensor or the dtype, as float64; anything else as it is."""
-    if isinstance(value, torch.Tensor) and value.dtype in NARROW:
-        return _aten._to_copy.default(value, dtype=torch.float64)
-    if isinstance(value, torch.dtype) and value in NARROW:
-        return torch.float64
-    if isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value):
-        return type(value)(_wide(v) for v in value)
-    return value
+@dataclass(frozen=True)
+class _Widening:
+    """What is widened, as a function of a value."""
+
+    kinds: frozenset[torch.dtype]
+
+    def __call__(self, value: Any) -> Any:
+        """One of the kinds, a tensor or the dtype, as float64; anything else as it is."""
+        if isinstance(value, torch.Tensor) and value.dtype in self.kinds:
+            return _aten._to_copy.default(value, dtype=torch.float64)
+        if isinstance(value, torch.dtype) and value in self.kinds:
+            return torch.float64
+        if isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value):
+            return type(value)(self(v) for v in value)
+        return value
 
 
-def _refuse_outside_writes(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+def _refuse_outside_writes(
+    func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], kinds: frozenset[torch.dtype]
+) -> None:
     """What the program made itself is wide already: a float32 tensor that is written to is a buffer."""
     if not func._schema.is_mutable:
         return
@@ -129,7 +152,7 @@ def _refuse_outside_writes(func: Any, args: tuple[Any, ...], kwargs: Mapping[str
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
         value = args[index] if index < len(args) else kwargs.get(argument.name)
-        if isinstance(value, torch.Tensor) and value.dtype in NARROW:
+        if isinstance(value, torch.Tensor) and value.dtype in kinds:
             raise NotLifted(
                 f"{func} writes to a {value.dtype} tensor of shape {list(value.shape)} that the model holds"
             )

@@ -5,7 +5,8 @@ does the runtime compute its own graph? And this evaluation's from the float64 r
 cost? :func:`quantised_distances` gives both.
 
 It is onnx's own reference evaluator, of the graph with every float32 widened: no kernel of any runtime, and
-slow.
+slow. A graph that is a reference itself is widened whole, its float16 and bfloat16 too: what is stored keeps
+its values, and nothing is rounded on the way.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph64Runner", "lifted_graph", "quantised_distances"]
 
-# onnx.TensorProto.FLOAT and DOUBLE.
+# onnx.TensorProto.FLOAT and DOUBLE; what is widened, by default and of a whole graph.
 _FLOAT, _DOUBLE = 1, 11
+_SINGLE: Final = frozenset({_FLOAT})
+_NARROW: Final = frozenset({_FLOAT, 10, 16})  # FLOAT16, BFLOAT16
 # Beside a tie between two steps of a scale, float32's error in what is quantised decides: some units in the
 # last place, of a sum of a thousand numbers.
 _NUDGE: Final = 32 * 2.0**-23
@@ -43,6 +46,7 @@ class Graph64Runner(RunnerBase):
         model: the model, the path of its file, or its bytes.
         lift: whether float32 is widened; without, the same evaluator computes in float32.
         lifted: whether the model is widened already.
+        whole: whether float16 and bfloat16 are widened, too.
         name: for people; by default the path.
     """
 
@@ -52,9 +56,10 @@ class Graph64Runner(RunnerBase):
         *,
         lift: bool = True,
         lifted: bool = False,
+        whole: bool = False,
         name: str | None = None,
     ) -> None:
-        self._given, self._lift, self._lifted = model, lift, lifted
+        self._given, self._lift, self._lifted, self._whole = model, lift, lifted, whole
         self.name = name or (str(model) if isinstance(model, str | Path) else "an ONNX graph")
         self._evaluator: Any = None
 
@@ -65,7 +70,7 @@ class Graph64Runner(RunnerBase):
         from onnx.reference import ReferenceEvaluator
 
         try:
-            widened = lifted_graph(model) if self._lift and not self._lifted else model
+            widened = lifted_graph(model, whole=self._whole) if self._lift and not self._lifted else model
             self._evaluator = ReferenceEvaluator(widened)
         except Exception as error:
             raise RunnerError(f"{self.name} cannot be evaluated: {first_line(error)}") from error
@@ -76,7 +81,8 @@ class Graph64Runner(RunnerBase):
         if self._evaluator is None:
             raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
         wide = np.float64 if self._lift else np.float32
-        feed = {n: a.astype(wide) if a.dtype == np.float32 else a for n, a in inputs.items()}
+        narrow = {"float32", "float16", "bfloat16"} if self._whole else {"float32"}
+        feed = {n: a.astype(wide) if a.dtype.name in narrow else a for n, a in inputs.items()}
         try:
             with np.errstate(all="ignore"):
                 outputs = self._evaluator.run(None, feed)
@@ -186,29 +192,35 @@ def _loaded(model: onnx.ModelProto | str | Path | bytes, name: str) -> onnx.Mode
         raise RunnerError(f"{name} cannot be read: {first_line(error)}") from error
 
 
-def lifted_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the model in which everything that was float32 is float64, scales too; no weight moves."""
+def lifted_graph(model: onnx.ModelProto, *, whole: bool = False) -> onnx.ModelProto:
+    """A copy of the model in which everything that was float32 is float64, scales too; no weight moves.
+
+    Args:
+        model: the model, its weights inside.
+        whole: whether what was float16 or bfloat16 is float64, too.
+    """
+    kinds = _NARROW if whole else _SINGLE
     copy = type(model)()
     copy.CopyFrom(model)
-    _lift_graph(copy.graph)
+    _lift_graph(copy.graph, kinds)
     for function in copy.functions:
         for node in function.node:
-            _lift_node(node)
+            _lift_node(node, kinds)
     return copy
 
 
-def _lift_graph(graph: Any) -> None:
+def _lift_graph(graph: Any, kinds: frozenset[int]) -> None:
     for tensor in graph.initializer:
-        _lift_tensor(tensor)
+        _lift_tensor(tensor, kinds)
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type == _FLOAT:
+        if value.type.tensor_type.elem_type in kinds:
             value.type.tensor_type.elem_type = _DOUBLE
     for node in graph.node:
-        _lift_node(node)
+        _lift_node(node, kinds)
 
 
-def _lift_node(node: Any) -> None:
+def _lift_node(node: Any, kinds: frozenset[int]) -> None:
     from onnx import numpy_helper
 
     made = {a.name: a for a in node.attribute}
@@ -218,18 +230,18 @@ def _lift_node(node: Any) -> None:
         attribute = node.attribute.add(name="value", type=4)
         attribute.t.CopyFrom(numpy_helper.from_array(_double(number)))
     for attribute in node.attribute:
-        if attribute.name in _TYPED and attribute.i == _FLOAT:
+        if attribute.name in _TYPED and attribute.i in kinds:
             attribute.i = _DOUBLE
         if attribute.HasField("t"):
-            _lift_tensor(attribute.t)
+            _lift_tensor(attribute.t, kinds)
         for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            _lift_graph(inner)
+            _lift_graph(inner, kinds)
 
 
-def _lift_tensor(tensor: Any) -> None:
+def _lift_tensor(tensor: Any, kinds: frozenset[int]) -> None:
     from onnx import numpy_helper
 
-    if tensor.data_type == _FLOAT:
+    if tensor.data_type in kinds:
         wide = numpy_helper.from_array(_double(numpy_helper.to_array(tensor)), tensor.name)
         tensor.CopyFrom(wide)
 

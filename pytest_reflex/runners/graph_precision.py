@@ -31,6 +31,13 @@ _TURN: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _WHOLE: Final = frozenset(
     {"MatMulInteger", "ConvInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "MatMulNBits"}
 )
+# They multiply matrices, beside those above.
+_PRODUCTS: Final = frozenset(
+    {
+        "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "FusedMatMul", "FusedGemm", "Attention",
+        "MultiHeadAttention", "GroupQueryAttention", "LSTM", "GRU", "RNN",
+    }
+)  # fmt: skip
 # They hand values on and compute nothing.
 _MOVES: Final = frozenset(
     {
@@ -87,6 +94,9 @@ class _Found:
     def __init__(self) -> None:
         self.weights: Counter[str] = Counter()
         self.nodes: Counter[str] = Counter()
+        self.products: Counter[str] = Counter()
+        self.rounded: Counter[str] = Counter()
+        self.waves: Counter[str] = Counter()
         self.casts: Counter[str] = Counter()
         self.unread: Counter[str] = Counter()
         self.quantizing = 0
@@ -99,6 +109,9 @@ class _Found:
         return GraphPrecision(
             weights=_sorted(self.weights),
             nodes=_sorted(self.nodes),
+            products=_sorted(self.products),
+            rounded=_sorted(self.rounded),
+            waves=_sorted(self.waves),
             casts=_sorted(self.casts),
             quantizing=self.quantizing,
             quantized=quantized,
@@ -108,14 +121,21 @@ class _Found:
     def graph(self, graph: Any, outer: Mapping[str, str]) -> None:
         types = {**outer, **_types(graph)}
         stored = {tensor.name for tensor in graph.initializer}
-        makers = {name: node for node in graph.node for name in node.output if name}
+        nodes, read = _used(graph)
+        makers = {name: node for node in nodes for name in node.output if name}
         readers: dict[str, list[Any]] = {}
-        for node in graph.node:
+        for node in nodes:
             for name in node.input:
                 readers.setdefault(name, []).append(node)
         for tensor in graph.initializer:
-            self._weight(tensor, readers.get(tensor.name, ()))
-        for node in graph.node:
+            if tensor.name in read:
+                self._weight(tensor, readers.get(tensor.name, ()))
+        given = {value.name for value in graph.output}
+        for node in nodes:
+            after = [] if not given.isdisjoint(node.output) else readers.get(node.output[0], [])
+            if after and node.op_type not in _MOVES and all(one.op_type == "Cast" for one in after):
+                kinds = {types.get(one.output[0], "") for one in after}
+                self.rounded.update(kinds if len(kinds) == 1 and kinds <= {*FLOATS} else ())
             for held in _tensors(node):
                 self._weight(held, readers.get(node.output[0], ()))
             for inner in _graphs(node):
@@ -141,19 +161,62 @@ class _Found:
             if node.op_type in _TURN or node.op_type == "DynamicQuantizeLinear":
                 return
             kinds = {types.get(name, "") for name in node.input} & _INTEGERS
-            self.nodes["int4" if node.op_type == "MatMulNBits" else min(kinds, default="int8")] += 1
+            kind = (
+                "int4"
+                if node.op_type == "MatMulNBits"
+                else "int8"
+                if "int8" in kinds
+                else min(kinds, default="int8")
+            )
+            self._count(node.op_type, kind, product=True)
             return
         if node.op_type in _MOVES:
             return
         whole = _dequantised(node, types, makers)
         if whole:
-            self.nodes[whole] += 1
+            self._count(node.op_type, whole)
             return
         given = [types.get(name, "") for name in node.output if name]
         if any(name == "" for name in given) and not any(name in FLOATS for name in given):
             self.unread[node.op_type] += 1
         elif given and given[0] in FLOATS:
-            self.nodes[given[0]] += 1
+            self._count(node.op_type, given[0])
+
+    def _count(self, op_type: str, kind: str, *, product: bool = False) -> None:
+        self.nodes[kind] += 1
+        if product or op_type in _PRODUCTS:
+            self.products[kind] += 1
+        if op_type in ("Sin", "Cos"):
+            self.waves[kind] += 1
+
+
+def _used(graph: Any) -> tuple[list[Any], set[str]]:
+    """The nodes that an output hangs on, in order, and every name that is read: the rest computes nothing."""
+    makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
+    read: set[str] = set()
+    used: set[int] = set()
+    wanted = [value.name for value in graph.output]
+    while wanted:
+        name = wanted.pop()
+        if name in read:
+            continue
+        read.add(name)
+        at = makers.get(name)
+        if at is not None and at not in used:
+            used.add(at)
+            wanted += graph.node[at].input
+            wanted += [read_in for inner in _graphs(graph.node[at]) for read_in in _read_in(inner)]
+    return [graph.node[at] for at in sorted(used)], read
+
+
+def _read_in(graph: Any) -> Iterator[str]:
+    """Every name that a graph within a graph reads, its own among them."""
+    for value in graph.output:
+        yield value.name
+    for node in graph.node:
+        yield from node.input
+        for inner in _graphs(node):
+            yield from _read_in(inner)
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnxruntime
 
+    from pytest_reflex.runners.graph64 import Graph64Runner
+
     Array = np.ndarray[Any, Any]
 
 # The session configuration entry that says where ONNX Runtime finds the weights beside a graph.
@@ -119,6 +121,12 @@ class OnnxRunner(RunnerBase):
         self._required: list[_Input] = []
         self._optional: dict[str, _Input] = {}
         self._files: OpenedFiles | None = None
+        self._exact: Graph64Runner | None = None
+
+    @property
+    def graphs(self) -> Sequence[Path | bytes]:
+        """Its one graph; see :class:`~pytest_reflex.runners.base.HasGraphs`."""
+        return (self._model,)
 
     def open(self) -> None:
         if self._session is not None:
@@ -217,7 +225,22 @@ class OnnxRunner(RunnerBase):
                 raise RunnerError(f"{self.name}: output {name!r} is a {type(value).__name__}, not an array")
         return {name: np.asarray(value) for name, value in made.items()}
 
+    def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What the graph says in float64, taken at its word; see :mod:`.graph64`.
+
+        Raises:
+            RunnerError: the runner is not open, onnx is not installed, or its evaluator cannot run the graph.
+        """
+        from pytest_reflex.runners.graph64 import Graph64Runner
+
+        self._opened(self._session)
+        if self._exact is None:
+            self._exact = Graph64Runner(self._model, whole=True, name=self.name)
+            self._exact.open()
+        return self._exact.run(inputs)
+
     def close(self) -> None:
+        self._exact = None
         if self._session is not None and self._files is not None:
             self.changed = self._files.changed()
         self._session = None

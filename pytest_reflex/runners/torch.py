@@ -1,4 +1,10 @@
-"""Runs a PyTorch module as it is: eval mode, no gradients, float32, nothing patched."""
+"""Runs a PyTorch module as it is: eval mode, no gradients, in its own precision, nothing patched.
+
+That is float32 for most. A module whose parameters are all float16, or all bfloat16, reads its float inputs
+in that type, as its own first layer would otherwise refuse them; where its parameters are of several types
+the policy itself knows where it casts, and the inputs stay float32. What it gives in half precision is
+widened to float32, which changes no value.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.runners.base import Trajectory
+    from pytest_reflex.runners.quantising import Activations, Ranges
     from pytest_reflex.runners.rounded import Arithmetic, Spared
 
     Array = np.ndarray[Any, Any]
@@ -101,6 +108,14 @@ class TorchRunner(RunnerBase):
         self._model: torch.nn.Module | None = None
         self._training: list[tuple[torch.nn.Module, bool]] = []
         self._reflex_ran: Callable[[], torch.nn.Module | None] = lambda: None
+        # The types of its parameters, float32 first, and where all have one that is narrower, that.
+        self._types: tuple[torch.dtype, ...] = ()
+        self._cast: torch.dtype | None = None
+
+    @property
+    def precision(self) -> str:
+        """``float32``, or the types of its parameters, such as ``bfloat16``; ``float32`` until it is open."""
+        return " and ".join(str(dtype).removeprefix("torch.") for dtype in self._types) or "float32"
 
     @property
     def model(self) -> torch.nn.Module | None:
@@ -139,7 +154,8 @@ class TorchRunner(RunnerBase):
         if self._model is not None:
             return
         model = self._load()
-        self._require_float32(model)
+        self._types = self._checked_types(model)
+        self._cast = self._types[0] if len(self._types) == 1 and self.precision != "float32" else None
         self._training = [(module, module.training) for module in model.modules()]
         self._model, self._reflex_ran = model, weakref.ref(model)
         self.drew_random = False
@@ -180,10 +196,12 @@ class TorchRunner(RunnerBase):
 
         model, device = self._opened(self._model), self._device()
         try:
-            tensors = self._tensors(inputs)
+            # As they are: what casting them costs is part of the precision's own error.
+            tensors = self._tensors(inputs, cast=False)
+            half = self.precision != "float32"
             # A model that draws must not move the generators of the runs that are judged.
             drawn_on = [device] if device.type == "cuda" else []
-            with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), lifted():
+            with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), lifted(half=half):
                 outputs = self._asked(model, tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in float64: {first_line(error)}") from error
@@ -215,19 +233,54 @@ class TorchRunner(RunnerBase):
 
         from pytest_reflex.runners.rounded import narrow_type, rounded
 
-        if self._model is None:
-            raise RunnerError(f"{self.name} is not open; call open() or use it in a with statement")
+        model = self._opened(self._model)
+        if self.precision != "float32":
+            raise RunnerError(f"{self.name} is in {self.precision} itself; what rounds it is already there")
         dtype, device = narrow_type(precision), self._device()
-        weights, buffers = list(self._model.parameters()), list(self._model.buffers())
+        weights, buffers = list(model.parameters()), list(model.buffers())
         try:
             drawn_on = [device] if device.type == "cuda" else []
             with torch.no_grad(), torch.random.fork_rng(devices=drawn_on):
                 tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
                 with rounded(dtype, weights, arithmetic, spared, buffers) as given:
                     tensors = {name: given(tensor) for name, tensor in tensors.items()}
-                    outputs = self._asked(self._model, tensors)
+                    outputs = self._asked(model, tensors)
         except Exception as error:
             raise RunnerError(f"{self.name} does not run in {precision}: {first_line(error)}") from error
+        return self._arrays(outputs)
+
+    def quantised(
+        self,
+        inputs: Mapping[str, Array],
+        activations: Activations,
+        ranges: Ranges | None = None,
+        *,
+        learning: bool = False,
+    ) -> dict[str, Array]:
+        """What :meth:`run` would compute with its products in 8 bits; see :mod:`.quantising`.
+
+        Args:
+            inputs: as for :meth:`run`.
+            activations: ``weights``, ``dynamic`` or ``static``.
+            ranges: of ``static``, which runs with ``learning`` have made.
+            learning: compute in float32, and widen ``ranges`` by what is seen.
+
+        Raises:
+            RunnerError: the runner is not open, or the model does not run so; the message says why.
+        """
+        import torch
+
+        from pytest_reflex.runners.quantising import Quantising
+
+        model, device = self._opened(self._model), self._device()
+        weights = list(model.parameters())
+        mode = Quantising(weights, activations, {} if ranges is None else ranges, learning=learning)
+        try:
+            tensors, drawn_on = self._tensors(inputs), [device] if device.type == "cuda" else []
+            with torch.no_grad(), torch.random.fork_rng(devices=drawn_on), mode:
+                outputs = self._asked(model, tensors)
+        except Exception as error:
+            raise RunnerError(f"{self.name} does not run in int8: {first_line(error)}") from error
         return self._arrays(outputs)
 
     def state(self) -> Mapping[str, object]:
@@ -276,7 +329,7 @@ class TorchRunner(RunnerBase):
         if self._model is not None:
             # Whoever holds the policy keeps it; what it has read of its checkpoint need not stay in memory.
             release_mapped(tensor.data_ptr() for tensor in self._model.parameters())
-        self._model = None
+        self._model, self._types, self._cast = None, (), None
 
     def facts(self) -> dict[str, Any]:
         import torch
@@ -286,7 +339,8 @@ class TorchRunner(RunnerBase):
             "kind": "torch",
             "name": self.name,
             "class": f"{kind.__module__}.{kind.__qualname__}",
-            "dtype": "float32",
+            "dtype": self.precision,
+            "inputs_cast_to": None if self._cast is None else str(self._cast).removeprefix("torch."),
             "device": str(self._device()),
             "threads": torch.get_num_threads(),
             "drew_random": self.drew_random,
@@ -311,21 +365,35 @@ class TorchRunner(RunnerBase):
             raise RunnerError(f"{self.name} returned a {type(model).__name__}; it must return an nn.Module")
         return model
 
-    def _require_float32(self, model: torch.nn.Module) -> None:
+    def _checked_types(self, model: torch.nn.Module) -> tuple[torch.dtype, ...]:
+        """The types of the float parameters, float32 first.
+
+        Raises:
+            RunnerError: there are others than float32 and the two in half precision.
+        """
         import torch
 
-        parameters = [("parameter", name, p) for name, p in model.named_parameters()]
-        for what, name, tensor in (*parameters, *(("buffer", name, b) for name, b in model.named_buffers())):
+        halves = (torch.float16, torch.bfloat16)
+        parameters = [("parameter", *pair) for pair in model.named_parameters()]
+        found = {tensor.dtype for _, _, tensor in parameters if tensor.is_floating_point()}
+        for what, name, tensor in (*parameters, *(("buffer", *pair) for pair in model.named_buffers())):
             if tensor.is_meta:
                 raise RunnerError(
                     f"{self.name}: {what} {name} is on the meta device, so it has a shape and no values; "
                     "load the weights before the check"
                 )
-            # A float64 buffer is more exact than asked, not less.
+            if not tensor.is_floating_point():
+                continue
+            # A float64 buffer is more exact than asked, not less. What is rounded in a module that is not in
+            # half precision is rounded by mistake.
             exact = tensor.dtype == torch.float32 or (tensor.dtype == torch.float64 and what == "buffer")
-            if tensor.is_floating_point() and not exact:
+            half = tensor.dtype in halves and not found.isdisjoint(halves)
+            if not exact and not half:
                 wrong = f"{what} {name} is {tensor.dtype}"
-                raise RunnerError(f"{self.name}: {wrong}; the reference is float32, call .float()")
+                raise RunnerError(
+                    f"{self.name}: {wrong}; the reference is float32, or float16 or bfloat16, call .float()"
+                )
+        return tuple(dtype for dtype in (torch.float32, *halves) if dtype in found)
 
     def _trained_otherwise(self) -> bool:
         """Whether a module that computes otherwise while training was in that mode when it was opened."""
@@ -360,12 +428,16 @@ class TorchRunner(RunnerBase):
         tensors = itertools.chain(self._model.parameters(), self._model.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
-    def _tensors(self, inputs: Mapping[str, Array]) -> dict[str, torch.Tensor]:
-        """The inputs copied: a model that writes to them must not write to the caller's arrays."""
+    def _tensors(self, inputs: Mapping[str, Array], *, cast: bool = True) -> dict[str, torch.Tensor]:
+        """The inputs copied, in the module's own type where it has one: a model that writes to them must not
+        write to the caller's arrays."""
         import torch
 
         device = self._device()
-        return {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+        tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+        if self._cast is None or not cast:
+            return tensors
+        return {n: t.to(self._cast) if t.dtype == torch.float32 else t for n, t in tensors.items()}
 
     def _random_state(self) -> list[torch.Tensor]:
         import torch
@@ -378,9 +450,9 @@ class TorchRunner(RunnerBase):
         bound = self._bound(model)
         try:
             given = arguments(bound, tensors)
-            taken = _required(model.forward) if self._call is None else None
-            if taken is not None and (pair := only_pair(given, taken)) is not None:
-                self.matched, given = dict([pair]), {pair[1]: given[pair[0]]}
+            if self._call is None:
+                given, said = in_its_names(model, given), given
+                self.matched = dict(zip(said, given, strict=True)) if given.keys() != said.keys() else {}
             outputs = named(bound(**given), self._outputs, tensors, apart=self._apart)
         except StructureError as error:
             raise RunnerError(f"{self.name} {error}") from error
@@ -399,7 +471,12 @@ class TorchRunner(RunnerBase):
 
     def _array(self, name: str, value: object) -> Array:
 
-        return array_of(self.name, name, self._tensor(name, value))
+        import torch
+
+        tensor = self._tensor(name, value)
+        if self.precision != "float32" and tensor.dtype in (torch.float16, torch.bfloat16):
+            tensor = tensor.float()
+        return array_of(self.name, name, tensor)
 
 
 def array_of(who: str, name: str, tensor: torch.Tensor) -> Array:
@@ -420,6 +497,13 @@ def array_of(who: str, name: str, tensor: torch.Tensor) -> Array:
         wrong = f"output {name!r} is bfloat16, which numpy does not know"
         raise RunnerError(f"{who}: {wrong}; install ml_dtypes, or return .float()") from error
     return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+
+
+def in_its_names(model: torch.nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a module is called with: by the module's own name, where it takes one input and is given one."""
+    taken = _required(model.forward)
+    pair = None if taken is None else only_pair(given, taken)
+    return dict(given) if pair is None else {pair[1]: given[pair[0]]}
 
 
 def _required(function: Callable[..., object]) -> list[str] | None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from pytest_reflex.verdict.naming import output_advice
+from pytest_reflex.verdict.quantised import QuantisedDistances
 from pytest_reflex.verdict.results import (
     FIXTURE_GATE_NAMES,
     RUN_GATE_NAMES,
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from pytest_reflex.verdict.metrics import Difference
     from pytest_reflex.verdict.rounding import Floor
 
-THRESHOLD: Final = 1e-4
-STRICT_THRESHOLD: Final = 1e-5
-
 Arrays = Mapping[str, "np.ndarray"]
 
 
@@ -32,8 +30,9 @@ Arrays = Mapping[str, "np.ndarray"]
 class Evidence:
     """What the fixture gates look at: both sides' outputs for one fixture, and how the candidate ran.
 
-    ``bounds`` holds the outputs that have a threshold of their own; ``infinities`` says that an infinity
-    which both sides give in the same place is what is meant.
+    ``bounds`` holds the outputs that have a threshold of their own, and ``rtol`` the share of the
+    reference's value that is added to any; ``infinities`` says that an infinity which both sides give in the
+    same place is what is meant; ``quantised`` is of outputs of a quantised graph.
     """
 
     reference: Arrays
@@ -44,6 +43,8 @@ class Evidence:
     floors: Mapping[str, Floor] = field(default_factory=dict)
     bounds: Mapping[str, float] = field(default_factory=dict)
     infinities: bool = False
+    rtol: float = 0.0
+    quantised: Mapping[str, QuantisedDistances] = field(default_factory=dict)
 
     @cached_property
     def pairs(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -174,20 +175,39 @@ def _exact(e: Evidence) -> Answer:
 
 
 def _threshold(e: Evidence) -> Answer:
-    return below_threshold(e.differences, e.threshold, e.bounds)
+    return below_threshold(e.differences, e.threshold, e.bounds, e.rtol, e.floors)
 
 
 def below_threshold(
-    differences: Mapping[str, Difference], threshold: float, bounds: Mapping[str, float] | None = None
+    differences: Mapping[str, Difference],
+    threshold: float,
+    bounds: Mapping[str, float] | None = None,
+    rtol: float = 0.0,
+    floors: Mapping[str, Floor] | None = None,
 ) -> Answer:
-    """What the threshold gate says of the outputs' figures: yes, or why not of the first that is above."""
+    """What the threshold gate says of the outputs' figures: yes, or why not of the first that is above.
+
+    Args:
+        differences: the figures, by output.
+        threshold: the bound of outputs that have none of their own.
+        bounds: those of outputs that have; 0 where it is in floors and there is none.
+        rtol: the share of the reference's value that is added to a bound; integers have none.
+        floors: the outputs' floors, which say why there is none.
+    """
     for name, d in differences.items():
         bound = (bounds or {}).get(name, threshold)
         # Asked this way round, a NaN is a refusal.
-        if not (d.max_abs_diff < bound):
-            return Answer.no(
-                "threshold", f"{name}: max_abs_diff {d.max_abs_diff:.3e} is not below {bound:.1e}"
-            )
+        if d.excess(rtol) < bound:
+            continue
+        floor = (floors or {}).get(name)
+        said = f"{name}: max_abs_diff {d.max_abs_diff:.3e}"
+        if bound == 0 and floor is not None and floor.unknown:
+            why = f"has no floor to be held to ({floor.unknown}); give the threshold as a number"
+        elif rtol:
+            why = f"is {d.excess(rtol):.3e} beyond rtol {rtol:g}, not below {bound:.1e}"
+        else:
+            why = f"is not below {bound:.1e}"
+        return Answer.no("threshold", f"{said} {why}")
     return Answer.yes("threshold")
 
 
@@ -236,6 +256,7 @@ def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
             error_grid(*evidence.pairs[name]) if comparable and r.size else None,
             evidence.floors.get(name),
             evidence.bounds.get(name),
+            evidence.quantised.get(name),
         )
         for name, r in evidence.reference.items()
     )

@@ -46,6 +46,9 @@ class Difference:
         scale: the largest finite ``|reference|``, None when there is none: what a figure is large beside.
         ulp_counts: how many elements are 0, 1, 2 to 3, 4 to 7, ... units in the last place apart: entry
             ``k`` counts distances of ``k`` binary digits; ends with the last that is not zero.
+        frontier: pairs of ``|reference|`` and ``|reference - candidate|`` that decide whatever rtol asks: any
+            element exceeds ``atol + rtol * |reference|`` if and only if one of these does. Empty where an
+            element is not finite, or nobody looked.
     """
 
     elements: int
@@ -64,6 +67,30 @@ class Difference:
     unequal: int
     scale: float | None = None
     ulp_counts: tuple[int, ...] = ()
+    frontier: tuple[tuple[float, float], ...] = ()
+
+    def excess(self, rtol: float) -> float:
+        """The largest ``|reference - candidate| - rtol * |reference|``: what a threshold has to be above.
+
+        Where the frontier is not known it is the largest difference, from which nothing is taken.
+        """
+        if not rtol or not self.frontier:
+            return self.max_abs_diff
+        return max(0.0, *(apart - rtol * size for size, apart in self.frontier))
+
+    def least_rtol(self, atol: float) -> float | None:
+        """What rtol has to be above for every element to be below ``atol + rtol * |reference|``.
+
+        0 where none is needed; None where none would do, or the frontier is not known.
+        """
+        if self.max_abs_diff < atol:
+            return 0.0
+        if not self.frontier:
+            return None
+        beyond = [(size, apart) for size, apart in self.frontier if not apart < atol]
+        if any(size == 0 for size, _ in beyond):
+            return None
+        return max((apart - atol) / size for size, apart in beyond)
 
 
 def difference(reference: Array, candidate: Array) -> Difference:
@@ -135,9 +162,11 @@ def _measured(reference: Array, candidate: Array, pairs: _Pairs) -> Difference:
     top_d, top_r, top_c, scale = 0.0, 0.0, 0.0, -1.0
     of_floats = is_float(reference.dtype)
     worst = _Worst(of_floats)
+    edge = np.zeros((0, 2))
     for pair in pairs:
         worst.look(pair)
         size_r = np.abs(pair.r)
+        edge = _steepest(edge, size_r.ravel(), pair.d.ravel())
         top_d, top_r = _larger(top_d, pair.d.max()), _larger(top_r, size_r.max())
         top_c = _larger(top_c, np.abs(pair.c).max())
         relative = _larger(relative, np.where(pair.d == 0, 0.0, pair.d / size_r).max())
@@ -168,7 +197,47 @@ def _measured(reference: Array, candidate: Array, pairs: _Pairs) -> Difference:
         unequal=unequal,
         scale=scale if scale >= 0 else None,
         ulp_counts=tuple(int(n) for n in np.trim_zeros(counts, "b")),
+        frontier=_hull(edge) if np.isfinite(edge).all() and math.isfinite(top_r) and of_floats else (),
     )
+
+
+def _steepest(edge: Array, size: Array, apart: Array) -> Array:
+    """Of points ``(size, apart)``, in the order of size, those as small as which none is as far apart.
+
+    Args:
+        edge: those that are known, as rows.
+        size: of further ones.
+        apart: of the same.
+    """
+    if not edge.size:
+        edge = np.array([[size[at], apart[at]] for at in {int(np.argmin(size)), int(np.argmax(apart))}])
+        edge = edge[np.lexsort((-edge[:, 1], edge[:, 0]))]
+    # Most lie behind those that are known, and need no sorting.
+    behind = np.searchsorted(edge[:, 0], size, side="right") - 1
+    new = (behind < 0) | ~(apart <= np.maximum.accumulate(edge[:, 1])[behind])
+    points = np.concatenate([edge, np.stack([size[new], apart[new]], axis=1)])
+    points = points[np.lexsort((-points[:, 1], points[:, 0]))]
+    before = np.concatenate([[-1.0], np.maximum.accumulate(points[:, 1])[:-1]])
+    return np.asarray(points[~(points[:, 1] <= before)])
+
+
+def _hull(points: Array) -> tuple[tuple[float, float], ...]:
+    """Of these, the corners of their upper hull: a straight line lies above all if above the corners.
+
+    (Andrew, "Another efficient algorithm for convex hulls in two dimensions", 1979.)
+    """
+    kept: list[tuple[float, float]] = []
+    for size, apart in points.tolist():
+        while len(kept) > 1 and _below(kept[-2], kept[-1], (size, apart)):
+            kept.pop()
+        kept.append((size, apart))
+    return tuple(kept)
+
+
+def _below(first: tuple[float, float], middle: tuple[float, float], last: tuple[float, float]) -> bool:
+    """Whether the middle one lies below the line between the others, clearly enough for float64."""
+    (x0, y0), (x1, y1), (x2, y2) = first, middle, last
+    return (y1 - y0) * (x2 - x0) < (y2 - y0) * (x1 - x0)
 
 
 def _larger(one: float, other: float) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_reflex.verdict.tolerances import Tolerances
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -55,6 +57,7 @@ def judge_power(
     swings: Mapping[str, float],
     threshold: float,
     effects: Mapping[str, Mapping[str, float]],
+    asked: Tolerances | None = None,
 ) -> Power:
     """Whether the bounds that a run was judged by could tell anything of its outputs, and of its inputs.
 
@@ -65,8 +68,10 @@ def judge_power(
         swings: what :func:`swings_of` found of the reference.
         threshold: the bound of the outputs that have none of their own.
         effects: for each input, how far another value of it moved each output.
+        asked: what was asked of each output; by default ``threshold`` of all.
     """
     found = Power([], [])
+    asked = asked or Tolerances()
     # What is no float is compared exactly: any move of it is seen.
     bounds: dict[str, float] = {}
     for name, swing in swings.items():
@@ -75,17 +80,23 @@ def judge_power(
             bounds[name] = 0.0
             continue
         own = [o.bound for o in outputs if o.bound is not None]
-        bounds[name] = bound = max(own, default=threshold)
-        units = [o.floor.unit for o in outputs if o.bound is not None and o.floor is not None]
+        bound = max(own, default=threshold)
+        # With rtol the largest value has the widest bound; an error of that size anywhere is what may pass.
+        sizes = [o.difference.scale or 0.0 for o in outputs if o.difference is not None]
+        added = asked.rtol * max(sizes, default=0.0)
+        bounds[name] = bound = bound + added
+        units = [o.floor.unit for o in outputs if o.floor is not None]
         unit = max((u for u in units if u is not None), default=0.0)
         does = f"{name} swings by {swing:.1e}"
-        if own and not max(bound, unit) < swing:
+        if asked.of(name).in_floors and not max(bound, unit) < swing:
             found.refused.append(
                 f"{does}, and one floor is {unit:.1e}, the bound {bound:.1e}: a bound as large as what the "
                 "output does tells nothing; give a number, or fewer floors"
             )
         elif not bound <= LARGEST_SHARE * swing:
             advice = f"give a threshold of {LARGEST_SHARE * swing:.1e} or less" if swing else "scale it"
+            if added > LARGEST_SHARE * swing and swing:
+                advice = f"give an rtol of {LARGEST_SHARE * swing / max(sizes):.1e} or less"
             found.doubted.append(
                 f"{does}, and the bound is {bound:.1e}, above 1 % of that: a wrong value may pass; {advice}"
             )

@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
-from pytest_reflex.verdict.rounding import worst_word
+from pytest_reflex.verdict.precision import Precision
+from pytest_reflex.verdict.rounding import in_words, worst_word
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, Least, Tolerances
 
 if TYPE_CHECKING:
     from pytest_reflex.verdict.divergence import Divergence
     from pytest_reflex.verdict.metrics import Difference
+    from pytest_reflex.verdict.quantised import QuantisedDistances
     from pytest_reflex.verdict.rounding import Floor, Word
     from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
@@ -25,6 +28,9 @@ FIXTURE_GATE_NAMES: Final = ("structure", "provider", "finite", "exact", "thresh
 # of its inputs; power: the bounds could tell something; variation: the fixtures varied what can vary;
 # repeat: a repeated fixture gave the same bits; inputs: none is dead.
 RUN_GATE_NAMES: Final = ("intact", "compared", "reference", "power", "variation", "repeat", "inputs")
+# The kind of a reference that is an ONNX graph because somebody said so.
+ONNX_REFERENCE: Final = "onnx reference"
+Against = Literal["policy", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class OutputResult:
         difference: the figures, or None when structure or finiteness made them meaningless.
         grid: where the error lies, kept for the fixture in which this output differs most.
         floor: how far both sides are from the reference in float64; None when nobody asked.
-        bound: its own threshold, where that was asked for in units of the floor.
+        bound: its own threshold, in its unit, where it has one, or it was asked for in floors.
+        quantised: of a quantised graph, whether the runtime computes it and what quantising cost; else None.
     """
 
     name: str
@@ -87,6 +94,13 @@ class OutputResult:
     grid: ErrorGrid | None = None
     floor: Floor | None = None
     bound: float | None = None
+    quantised: QuantisedDistances | None = None
+
+    @property
+    def word(self) -> Word | None:
+        """``rounding``, ``undecided`` or ``bug``, the worse of its two distances; None when nobody asked."""
+        asked = (self.floor, self.quantised)
+        return worst_word(found.word for found in asked if found is not None)
 
 
 @dataclass(frozen=True)
@@ -160,7 +174,7 @@ class FixtureResult:
     @property
     def word(self) -> Word | None:
         """``rounding``, ``undecided`` or ``bug``, the worst of any output; None when nobody asked."""
-        return worst_word(o.floor.word for o in self.outputs if o.floor is not None)
+        return worst_word(word for output in self.outputs if (word := output.word) is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +183,8 @@ class RunResult:
 
     Attributes:
         name: what was judged, for people: a test's node id or a bundle's path.
-        threshold: the bound on max_abs_diff; pass is strictly below. The largest of any output, where it
-            was asked for in units of the floor.
+        threshold: the bound on max_abs_diff; pass is strictly below. The largest of any output, where they
+            have their own.
         strict: whether notes were turned into failures.
         seed: what the fixtures were drawn with, or None when they were recorded.
         fixtures: one result per fixture.
@@ -182,7 +196,9 @@ class RunResult:
         steps: how far the sides were apart after each denoising step, in one fixture.
         steps_of: that fixture: the one whose outputs differ most. None when there are no steps.
         unseen: why there are no steps, in words.
-        floors: the threshold as a multiple of the floor, where it was asked for so.
+        asked: what was asked of each output.
+        by_default: whether nobody gave a threshold.
+        precision: the precision that the candidate was held to.
         located: where the two sides part, when that was looked for.
         swings: how far most of what each output of floats gives lies from its middle, over the run.
         effects: for each live input, how far another value of it moved each of the candidate's outputs.
@@ -201,7 +217,9 @@ class RunResult:
     steps: tuple[StepDifference, ...] = ()
     steps_of: int | None = None
     unseen: str = ""
-    floors: float | None = None
+    asked: Tolerances = field(default_factory=Tolerances)
+    by_default: bool = False
+    precision: Precision = field(default_factory=Precision)
     located: Divergence | None = None
     swings: Mapping[str, float] = field(default_factory=dict)
     effects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -262,9 +280,56 @@ class RunResult:
         )
 
     @property
-    def word(self) -> Word | None:
-        """``rounding``, ``undecided`` or ``bug``, the worst of any fixture; None when nobody asked."""
-        return worst_word(fixture.word for fixture in self.fixtures if fixture.word is not None)
+    def against(self) -> Against:
+        """What the candidate was held against: ``policy``, or ``onnx``, and then PyTorch was not asked."""
+        return "onnx" if self.reference.get("kind") == ONNX_REFERENCE else "policy"
+
+    @property
+    def word(self) -> str | None:
+        """``rounding``, ``rounding in float16``, ``undecided`` or ``bug``, the worst of any fixture.
+
+        None when nobody asked.
+        """
+        word = worst_word(fixture.word for fixture in self.fixtures if fixture.word is not None)
+        return None if word is None else in_words(word, self.precision.name)
+
+    def limit_of(self, output: OutputResult) -> float:
+        """The threshold that an output was held to, in its own unit."""
+        return self.asked.plain(strict=self.strict) if output.bound is None else output.bound
+
+    @property
+    def nearest(self) -> tuple[FixtureResult, OutputResult] | None:
+        """What is nearest to its threshold, or furthest beyond; NaN is beyond everything."""
+
+        def beyond(difference: Difference, limit: float) -> tuple[bool, float, float]:
+            apart = difference.excess(self.asked.rtol)
+            share = apart / limit if limit else math.inf if apart else 0.0
+            return math.isnan(apart), 0.0 if math.isnan(share) else share, difference.max_abs_diff
+
+        found = [
+            (beyond(output.difference, self.limit_of(output)), fixture, output)
+            for fixture in self.fixtures
+            for output in fixture.outputs
+            if output.difference is not None
+        ]
+        best = max(found, key=lambda it: it[0], default=None)
+        return None if best is None else best[1:]
+
+    @property
+    def margin(self) -> tuple[float | None, float]:
+        """The figure and the threshold that say how near the run came: of the output that came nearest.
+
+        With rtol the figure is what is left of the largest difference beyond it.
+        """
+        nearest = self.nearest
+        if self.asked.is_plain or nearest is None or nearest[1].difference is None:
+            return self.max_abs_diff_across_all, self.threshold
+        return nearest[1].difference.excess(self.asked.rtol), self.limit_of(nearest[1])
+
+    @property
+    def least(self) -> tuple[Least, ...]:
+        """What each output of floats would pass with."""
+        return least_passing(self.fixtures, self.asked.rtol, self.asked.plain(strict=self.strict))
 
 
 def _all_yes(answers: Sequence[Answer], gates: Sequence[str]) -> bool:
@@ -283,6 +348,47 @@ def _badness(figure: float | None) -> tuple[bool, float]:
     """Orders figures, NaN and none above every number; ``max`` by itself sees a NaN only in first place."""
     unknown = figure is None or math.isnan(figure)
     return unknown, 0.0 if figure is None or unknown else figure
+
+
+def largest_bound(fixtures: Sequence[FixtureResult], asked: Tolerances, *, strict: bool) -> float:
+    """The loosest threshold that any output was held to; outputs without one are exact."""
+    bounds = [o.bound for fixture in fixtures for o in fixture.outputs if o.bound]
+    plain = asked.plain(strict=strict)
+    held = any(o.bound is None and "float" in o.dtype for fixture in fixtures for o in fixture.outputs)
+    if math.isfinite(plain) and (held or not bounds):
+        bounds.append(plain)
+    return max(bounds, default=STRICT_THRESHOLD)
+
+
+def least_passing(fixtures: Sequence[FixtureResult], rtol: float, threshold: float) -> tuple[Least, ...]:
+    """What each output of floats would pass with, over all fixtures."""
+    found: dict[str, list[OutputResult]] = {}
+    for fixture in fixtures:
+        for output in fixture.outputs:
+            if output.difference is not None and "float" in output.dtype:
+                found.setdefault(output.name, []).append(output)
+    return tuple(_least(name, outputs, rtol, threshold) for name, outputs in found.items())
+
+
+def _least(name: str, outputs: Sequence[OutputResult], rtol: float, threshold: float) -> Least:
+    excesses, rtols, floors = [], [], []
+    for output in outputs:
+        if output.difference is None:
+            continue
+        bound = threshold if output.bound is None else output.bound
+        excesses.append(output.difference.excess(rtol))
+        rtols.append(output.difference.least_rtol(bound))
+        unit = output.floor.unit if output.floor is not None else None
+        floors.append(None if not unit else excesses[-1] / unit)
+    return Least(name, _largest(excesses) or 0.0, _largest(rtols), _largest(floors))
+
+
+def _largest(figures: Sequence[float | None]) -> float | None:
+    """The largest, NaN above every number; None as soon as one is not known."""
+    known = [figure for figure in figures if figure is not None]
+    if len(known) < len(figures):
+        return None
+    return max(known, key=lambda figure: (math.isnan(figure), figure), default=None)
 
 
 def keep_worst_grids(fixtures: Sequence[FixtureResult]) -> list[FixtureResult]:

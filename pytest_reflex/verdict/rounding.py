@@ -3,13 +3,16 @@
 Two float32 programs that compute the same thing differ, and neither is the truth: each is some rounding
 away from it. The reference, run once more in float64, is that truth. A candidate that is no further from it
 than PyTorch is, within a factor, differs by rounding; one that is further has a fault.
+
+A candidate in a narrower precision is held to that one's rounding: the same PyTorch program, rounded as a
+conversion has to round it, is then what is as far from the truth as the candidate may be.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
@@ -17,7 +20,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["ABSOLUTE_ULPS", "FACTOR", "Floor", "Rounding", "Word", "floors_of", "rounding_of", "worst_word"]
+__all__ = [
+    "ABSOLUTE_ULPS", "FACTOR", "Floor", "Rounding", "Word", "floors_of", "in_words", "rounding_of",
+    "worst_word",
+]  # fmt: skip
 
 Word = Literal["rounding", "undecided", "bug"]
 WORDS: Final[tuple[Word, ...]] = ("rounding", "undecided", "bug")
@@ -65,6 +71,10 @@ class Floor:
         candidate_max: the candidate's largest error against the truth.
         candidate_rms: the root mean square of its error.
         unknown: why nothing can be said, and then the figures are None; else empty.
+        precision: whose rounding it is. Below float32 "PyTorch's error" is that of the PyTorch program
+            rounded to it.
+        unsure: what an honest conversion may have that the prediction does not know of; with it the
+            candidate is undecided where it is further than allowed, up to :data:`CHANCE` times.
     """
 
     factor: float
@@ -77,6 +87,8 @@ class Floor:
     candidate_max: float | None = None
     candidate_rms: float | None = None
     unknown: str = ""
+    precision: str = "float32"
+    unsure: str = ""
 
     @property
     def absolute(self) -> float:
@@ -140,6 +152,8 @@ class Floor:
                 "undecided",
                 f"{self.values} values are too few to tell a factor of {beyond:.1f} from chance",
             )
+        if self.unsure and beyond <= CHANCE:
+            return "undecided", f"it is {beyond:.1f} times further than rounding explains; {self.unsure}"
         return "bug", ""
 
     def _allowed(self, own: float | None, run: float | None) -> float | None:
@@ -149,11 +163,13 @@ class Floor:
 
 
 def rounding_of(
-    truths: Sequence[Mapping[str, Array] | str], references: Sequence[Mapping[str, Array]]
+    truths: Sequence[Mapping[str, Array] | str], references: Sequence[Mapping[str, Array] | str]
 ) -> dict[str, Rounding]:
-    """PyTorch's own rounding in a run, by output; one truth, or why there is none, for each fixture."""
+    """PyTorch's own rounding in a run, by output; one of each, or why there is none, for each fixture."""
     found: dict[str, Rounding] = {}
     for truth, reference in zip(truths, references, strict=True):
+        if isinstance(reference, str):
+            continue
         for name, array in reference.items():
             if isinstance(truth, str) or name not in truth or array.dtype.kind in "iub" or not array.size:
                 continue
@@ -171,53 +187,62 @@ def rounding_of(
 
 def floors_of(
     truth: Mapping[str, Array] | str,
-    reference: Mapping[str, Array],
+    reference: Mapping[str, Array] | str,
     candidate: Mapping[str, Array],
     rounding: Mapping[str, Rounding],
     factor: float = FACTOR,
+    precision: str = "float32",
+    unsure: str = "",
 ) -> dict[str, Floor]:
     """The floor of each float output of one fixture, by name.
 
     Args:
         truth: the reference's outputs in float64, or why there are none.
-        reference: the reference's outputs.
-        candidate: the candidate's outputs, of the same structure.
+        reference: the reference's outputs in ``precision``, or why there are none.
+        candidate: the candidate's outputs, of the structure of the reference's in float32.
         rounding: what :func:`rounding_of` found over the run.
         factor: see :class:`Floor`.
+        precision: see :class:`Floor`.
+        unsure: see :class:`Floor`.
     """
     floors = {}
-    for name, array in reference.items():
+    for name, array in candidate.items():
         if array.dtype.kind in "iub" or not array.size:
             continue  # exact on both sides, or refused by a gate of its own; or nothing at all
-        if isinstance(truth, str):
-            floors[name] = Floor(factor, unknown=truth)
-        elif name not in truth:
-            floors[name] = Floor(factor, unknown=f"the float64 run gives no output {name!r}")
+        floor = Floor(factor, precision=precision, unsure=unsure)
+        if isinstance(truth, str) or isinstance(reference, str):
+            floors[name] = replace(floor, unknown=truth if isinstance(truth, str) else str(reference))
+        elif name not in truth or name not in reference:
+            which = "float64" if name not in truth else precision
+            floors[name] = replace(floor, unknown=f"the {which} run gives no output {name!r}")
         else:
-            floors[name] = _floor(truth[name], array, candidate[name], rounding.get(name, Rounding()), factor)
+            sides = truth[name], reference[name], array
+            floors[name] = _measured(floor, *sides, rounding.get(name, Rounding()))
     return floors
 
 
-def _floor(truth: Array, reference: Array, candidate: Array, rounding: Rounding, factor: float) -> Floor:
+def _measured(floor: Floor, truth: Array, reference: Array, candidate: Array, rounding: Rounding) -> Floor:
     import numpy as np
 
-    if truth.shape != reference.shape:
-        shapes = f"{list(truth.shape)} in float64 and {list(reference.shape)} in float32"
-        return Floor(factor, unknown=f"the reference gives {shapes}")
-    if not np.isfinite(truth).all():
-        return Floor(factor, unknown="the float64 run of the reference is not finite")
+    if truth.shape != candidate.shape or reference.shape != candidate.shape:
+        unlike = ("float64", truth) if truth.shape != candidate.shape else (floor.precision, reference)
+        shapes = f"{list(unlike[1].shape)} in {unlike[0]} and {list(candidate.shape)} in float32"
+        return replace(floor, unknown=f"the reference gives {shapes}")
+    for side, where in ((truth, "float64"), (reference, floor.precision)):
+        if not np.isfinite(side).all() and (where != "float32"):
+            return replace(floor, unknown=f"the {where} run of the reference is not finite")
     reference_max, reference_rms, scale = _errors(truth, reference)
     candidate_max, candidate_rms, _ = _errors(truth, candidate)
-    return Floor(
-        factor,
-        rounding.values,
-        scale,
-        reference_max,
-        reference_rms,
-        rounding.max * scale,
-        rounding.rms * scale,
-        candidate_max,
-        candidate_rms,
+    return replace(
+        floor,
+        values=rounding.values,
+        scale=scale,
+        reference_max=reference_max,
+        reference_rms=reference_rms,
+        run_max=rounding.max * scale,
+        run_rms=rounding.rms * scale,
+        candidate_max=candidate_max,
+        candidate_rms=candidate_rms,
     )
 
 
@@ -243,6 +268,11 @@ def _errors(truth: Array, side: Array) -> tuple[float, float, float]:
 def worst_word(words: Iterable[Word]) -> Word | None:
     """The one that says it of all: a bug anywhere is one; None when nothing was asked."""
     return max(words, key=WORDS.index, default=None)
+
+
+def in_words(word: Word, precision: str) -> str:
+    """``rounding``, or ``rounding in float16``; what is no rounding is so in every precision."""
+    return f"{word} in {precision}" if word == "rounding" and precision != "float32" else word
 
 
 def _ratio(candidate: float | None, reference: float | None) -> float | None:

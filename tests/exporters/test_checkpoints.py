@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from examples.tiny_pi0 import tiny_pi0
-from exporters import checkpoints
+from exporters import checkpoints, family_of
 from pytest_reflex.errors import CheckpointError
 
 HUB_ID = "somebody/tiny_pi0"
@@ -115,3 +116,40 @@ def test_loading_shows_no_bar_where_nobody_looks(checkpoint: Path, python: list[
     done = subprocess.run([*python, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert logging.is_progress_bar_enabled() == shown
+
+
+def training(place: Path, *steps: str) -> Path:
+    """What lerobot's trainer leaves, as far as a loader looks."""
+    for step in steps:
+        model = place / "checkpoints" / step / "pretrained_model"
+        model.mkdir(parents=True)
+        (model / "config.json").write_text(json.dumps({"type": "act", "step": step}))
+        (place / "checkpoints" / step / "training_state").mkdir()
+    return place
+
+
+def test_a_training_is_its_last_checkpoint(tmp_path: Path) -> None:
+    place = training(tmp_path / "t", "000100", "last")
+    last = place / "checkpoints" / "last" / "pretrained_model"
+    for given in (place, place / "checkpoints", place / "checkpoints" / "last", last):
+        assert checkpoints.resolve(given) == last
+    assert checkpoints.resolve(place / "checkpoints" / "000100").parent.name == "000100"
+    assert family_of(place) == "act"
+
+
+def test_a_training_without_a_last_checkpoint_names_those_that_it_has(tmp_path: Path) -> None:
+    place = training(tmp_path / "t", "000100", "000200")
+    with pytest.raises(
+        CheckpointError, match=r"give one of 000100, 000200, such as .*000200/pretrained_model"
+    ):
+        checkpoints.resolve(place)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pointer_of_git_lfs_is_told_from_the_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    asked = checkpoints.read_config if name == "config.json" else checkpoints.weight_files
+    with pytest.raises(CheckpointError, match=rf"{name} is a Git LFS pointer, .*; run `git lfs pull` in"):
+        asked(tmp_path)

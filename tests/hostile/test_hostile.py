@@ -257,7 +257,7 @@ def test_a_manifest_that_was_changed_is_refused(bundle: Path) -> None:
         (
             {"loop": {"noise": "noise", "output": "actions",
                       "schedule": {"kind": "euler", "start": 1e308, "end": -1e308}}},
-            "expected one that gives finite times",
+            "gives no finite numbers",
         ),
         ({"session": {"optimization": "magic"}}, "session.optimization is 'magic', expected one of"),
         ({"outputs": [7]}, "outputs[0] is 7, expected an object"),

@@ -36,9 +36,16 @@ from pytest_reflex.inputs import (
     make_fixture,
 )
 from pytest_reflex.result import ParityResult
-from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner, save_recording
+from pytest_reflex.runners import (
+    OnnxReference,
+    OnnxRunner,
+    RecordedRunner,
+    Runner,
+    TorchRunner,
+    save_recording,
+)
 from pytest_reflex.runners.base import RunnerBase
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
 Arrays = dict[str, np.ndarray]
 Function = Callable[[Arrays], Arrays]
@@ -236,7 +243,7 @@ class Case:
         """The options that say what ``judging`` says; fixtures are those of the recording."""
         options = ["--strict"] if self.strict else []
         options += ["--infinities"] if self.judging.get("infinities") else []
-        for name in ("provider", "threshold"):
+        for name in ("provider", "threshold", "rtol"):
             if name in self.judging:
                 options += [f"--{name}", str(self.judging[name])]
         return options
@@ -517,10 +524,32 @@ def onnx_file(name: str, same: bool = True) -> Callable[[Path], Runner]:
     def made(work: Path) -> Runner:
         path = work / name
         work.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(model() if same else actions(node("Identity", ["true_actions"], "actions")))
+        turned = (node("Neg", ["true_actions"], "less"), node("Neg", ["less"], "actions"))
+        path.write_bytes(model() if same else actions(*turned))
         return OnnxRunner(path)
 
     return made
+
+
+def said(name: str, same: bool = True) -> Callable[[Path], Runner]:
+    """The file as a reference because somebody says so."""
+    return lambda work: OnnxReference(onnx_file(name, same)(work))
+
+
+def graph_of_its_bundle(work: Path) -> OnnxReference:
+    """The bundle as the reference of the very graph in it."""
+    Case("pass", model()).bundle(work / "judge")
+    return OnnxReference(open_bundle(work / "judge"))
+
+
+def blind_reference(work: Path) -> OnnxReference:
+    """A graph that reads fewer inputs than the candidate."""
+    work.mkdir(parents=True, exist_ok=True)
+    held = onnx.load_model_from_string(model())
+    held.graph.input[1].name = "another"
+    held.graph.node[3].input[0] = held.graph.node[4].input[1] = "another"
+    onnx.save(held, work / "blind.onnx")
+    return OnnxReference(work / "blind.onnx")
 
 
 def named_alike(*names: Any) -> Callable[[Path], Runner]:
@@ -715,6 +744,20 @@ CASES: Final = {
              candidate=onnx_file("other.onnx", same=False)),
         Case("fail_reference__a_recording_judged_by_itself", source=recorded_candidate,
              candidate=recorded_candidate),
+        Case("pass__a_graph_that_was_said_to_be_the_judge", source=said("m.onnx"),
+             candidate=onnx_file("other.onnx", same=False)),
+        Case("fail_reference__pytorch_was_not_asked", strict=True, source=said("m.onnx"),
+             candidate=onnx_file("other.onnx", same=False)),
+        Case("fail_reference__a_said_judge_under_another_name", source=said("m.onnx"),
+             candidate=onnx_file("copy.onnx")),
+        Case("fail_reference__a_bundle_as_the_judge_of_its_own_graph", source=graph_of_its_bundle,
+             candidate=onnx_file("copy.onnx")),
+        Case("fail_reference__pytorch_judged_by_a_graph", source=said("m.onnx"), candidate=stateful("none")),
+        Case("fail_threshold__against_a_graph", source=said("m.onnx"),
+             model=actions(*_STEP_TAIL, off=at((0, 31, 17), 0.5))),
+        Case("error_runner__a_said_judge_with_other_inputs", source=blind_reference,
+             candidate=computed(honest)),
+        Case("error_reflex__a_said_judge_as_the_candidate", candidate=said("m.onnx")),
         Case("fail_reference__a_module_around_a_session", strict=True, source=sessioned,
              candidate=lambda work: OnnxRunner(actions(*_STEP_TAIL, off=np.float32(0.5)))),
         Case("fail_reference__a_module_judged_by_itself", source=in_torch(WEIGHED),
@@ -818,6 +861,31 @@ CASES: Final = {
              damage=steered.session(node_partition_config_file="plan.txt")),
         Case("error_bundle__a_graph_read_in_another_form", model(),
              damage=steered.session(load_model_format="ORT")),
+        # tolerances that were loosened
+        Case("fail_power__an_rtol_as_large_as_what_the_output_does", strict=True, judging={"rtol": 0.1},
+             model=actions(*_STEP_TAIL, off=np.float32(1e-6))),
+        Case("fail_threshold__within_the_largest_value_s_rtol_and_not_its_own",
+             model([node("Where", ["nearly_zero", "moved", "true_actions"], "actions"),
+                    node("Add", ["true_actions", "step"], "moved"),
+                    node("Less", ["size", "tenth"], "nearly_zero"),
+                    node("Abs", ["true_actions"], "size")][::-1],
+                   constants={"step": np.float32(5e-4), "tenth": np.float32(0.1)}),
+             judging={"threshold": 1e-6, "rtol": 1e-3}),
+        Case("fail_threshold__one_output_within_the_other_s_threshold",
+             actions(*_STEP_TAIL, off=np.float32(2e-4)), judging={"threshold": "actions=1e-4, 1e-2"}),
+        Case("fail_threshold__a_fault_behind_casts_to_float16",
+             model([node("Cast", ["half"], "narrow", to=TensorProto.FLOAT16),
+                    node("Cast", ["narrow"], "wide", to=TensorProto.FLOAT),
+                    node("Mul", ["wide", "fault"], "small"),
+                    node("Add", ["true_actions", "small"], "actions")],
+                   constants={"fault": np.float32(1e-3)})),
+        Case("fail_intact__a_precision_that_its_graph_has_not", model(),
+             damage=steered.resealed(lambda said: {"precision": {"name": "float16"}})),
+        Case("error_settings__a_threshold_of_no_output", model(), judging={"threshold": "action=1e-5"}),
+        Case("error_settings__a_threshold_of_integers", model(), judging={"threshold": "ids=1e-5"}),
+        Case("error_settings__an_rtol_of_all", model(), judging={"rtol": 1}),
+        Case("error_settings__a_rounding_that_its_graph_has_not", candidate=lambda work: OnnxRunner(model()),
+             judging={"rounding": "float16"}),
         # no verdict at all
         Case("error_settings__zero_fixtures", model(), judging={"fixtures": 0}, recorded=0),
         Case("error_settings__strict_with_one_fixture", model(), judging={"fixtures": 1}, recorded=1,

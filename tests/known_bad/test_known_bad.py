@@ -20,7 +20,7 @@ from known_bad_cases import CASES, GATES, Case, first_refusal
 from pytest_reflex.cli import main
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.judge.check import check
-from pytest_reflex.verdict import Answer
+from pytest_reflex.verdict.results import Answer
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -177,6 +177,16 @@ def _name(nodeid: str) -> str:
 def _kind(reason: str) -> str:
     found = re.search(r"(\w+)Error: ", reason)
     return found[1].lower() if found else reason
+
+
+def test_an_agreement_of_two_graphs_is_told_from_parity(tmp_path: Path, inner_pytest: Inner) -> None:
+    test = f"{HERE / 'corpus.py'}::test_case[pass__a_graph_that_was_said_to_be_the_judge]"
+    done = inner_pytest("--junitxml", "junit.xml", test)
+    assert done.returncode == 0, done.stdout
+    said = 'name="reflex_verdict" value="PASS, against ONNX: PyTorch was not asked"'
+    assert said in (tmp_path / "junit.xml").read_text(encoding="utf-8")
+    assert re.search(r"(?m)^PASS .*to_be_the_judge\] \[against ONNX: PyTorch was not asked\]$", done.stdout)
+    assert inner_pytest("--reflex-strict", test).returncode == 1
 
 
 # --- what ends a session and not a check -----------------------------------------------------------------

@@ -26,7 +26,7 @@ def test_fail_result__asserted_and_not_required(name: str, tmp_path: Path) -> No
     assert bool(result) is (case.verdict == "pass")
     assert [bool(fixture) for fixture in result.fixtures] == [fixture.passed for fixture in result.fixtures]
     if not result:
-        with pytest.raises(AssertionError, match=r"^parity FAIL: "):
+        with pytest.raises(AssertionError, match=r"^(parity|agreement) FAIL: "):
             result.require()
 
 

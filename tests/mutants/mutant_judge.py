@@ -23,8 +23,8 @@ from pytest_reflex.judge.input_dependence import unequal_bits
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import OnnxRunner, Runner
 from pytest_reflex.runners.base import RunnerBase, copied
-from pytest_reflex.verdict import STRICT_THRESHOLD
 from pytest_reflex.verdict.metrics import difference
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]

@@ -11,6 +11,8 @@ from typing import Any, Final
 from mutant_judge import Remembered, Subject
 
 FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
+# lerobot's policies that read features, each in the layout that its family takes.
+FEATURES: Final = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet")
 # Enough for a first, a middle and a last one.
 STEPS: Final = 3
 SMALL: Final = {"cameras": 2, "prompt_tokens": 12}
@@ -18,20 +20,33 @@ SMALL: Final = {"cameras": 2, "prompt_tokens": 12}
 
 def families() -> tuple[str, ...]:
     """Those that can be made here: without lerobot, transformers' pi0."""
-    return FAMILIES if find_spec("lerobot") else ("pi0",)
+    return (*FAMILIES, *FEATURES) if find_spec("lerobot") else ("pi0",)
+
+
+def layouts_of(family: str) -> tuple[Any, ...]:
+    """How a family's mutants carry the loop: in every way, or, without one, in none."""
+    looped = family in FAMILIES or importlib.import_module(f"exporters.families.{family}").FAMILY.looped
+    return ("unrolled", "loop", "stepwise") if looped else (None,)
 
 
 def subject(family: str, layout: Any, work: Path) -> Subject:
     """A bundle made without a verdict, and what is needed to judge mutants of it."""
     module = importlib.import_module(f"exporters.families.{family}")
     policy, sizes, reference = _policy(family, work)
-    bundle = module.export(policy, work / family / layout, layout=layout, steps=STEPS, verify=False, **sizes)
-    return Subject(family, layout, bundle, reference, bundle.inputs)
+    looped: dict[str, Any] = {"layout": layout, "steps": STEPS} if layout else {}
+    bundle = module.export(policy, work / family / str(layout), verify=False, **looped, **sizes)
+    return Subject(family, layout or "single", bundle, reference, bundle.inputs)
 
 
 @functools.cache
 def _policy(family: str, work: Path) -> tuple[Any, dict[str, Any], Remembered]:
     module = importlib.import_module(f"exporters.families.{family}")
+    if family in FEATURES:
+        from tiny_features import tiny_policy
+
+        policy = tiny_policy(family)
+        reference = module.reference(policy, **({"steps": STEPS} if module.FAMILY.looped else {}))
+        return policy, {"batch": 8} if family == "tdmpc" else {}, Remembered(reference)
     sizes: dict[str, Any] = {} if family == "groot" else dict(SMALL)
     if family == "groot":
         from tiny_groot import GOLDEN

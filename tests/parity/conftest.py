@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+FEATURES = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet")
 VARIABLES = {
+    **{family: f"{family.upper()}_CHECKPOINT" for family in FEATURES},
     "groot": "GROOT_CHECKPOINT",
     "pi0": "PI0_CHECKPOINT",
     "pi05": "PI05_CHECKPOINT",
@@ -24,7 +26,7 @@ def family_of(path: Path) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # pi0 is transformers' here, which needs no lerobot.
-        if item.path.parent == HERE and family_of(item.path) in ("groot", "pi05", "smolvla"):
+        if item.path.parent == HERE and family_of(item.path) in (*FEATURES, "groot", "pi05", "smolvla"):
             item.add_marker(pytest.mark.lerobot)
             if find_spec("lerobot") is None:
                 item.add_marker(pytest.mark.skip(reason="needs lerobot (Python 3.12 or later)"))
@@ -47,6 +49,11 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             from tiny_groot import config, weights, write_checkpoint
 
             yield write_checkpoint(place, config(), weights())
+            return
+        if family in FEATURES:
+            from tiny_features import save_checkpoint as save_features
+
+            yield save_features(family, place)
             return
         from tiny_lerobot import SHALLOW, save_checkpoint, small_sizes
 

@@ -19,16 +19,10 @@ from pytest_reflex.inputs import Bernoulli, Gaussian, Image, InputSpec, Integers
 from pytest_reflex.judge.check import check
 from pytest_reflex.report.json import result_from_json, result_to_json
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import (
-    FIXTURE_GATE_NAMES,
-    RUN_GATE_NAMES,
-    STRICT_THRESHOLD,
-    Answer,
-    Evidence,
-    FixtureResult,
-    judge_fixture,
-)
+from pytest_reflex.verdict.gates import Evidence, judge_fixture
 from pytest_reflex.verdict.metrics import difference, ulp_distance
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, Answer, FixtureResult
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, Amount, Tolerances
 
 DTYPES = [
     *("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64"),
@@ -264,7 +258,8 @@ def test_the_first_source_that_speaks_wins(
             expected = settings.provider_name(str(expected))
             assert settings.provider_name(str(getattr(made, name))) == expected
         else:
-            assert getattr(made, name) == expected
+            wanted = Tolerances(Amount(expected)) if isinstance(expected, float) else expected
+            assert getattr(made, name) == wanted
 
 
 @given(st.floats(1e-12, 1e3), st.booleans())
@@ -282,8 +277,10 @@ def test_a_threshold_is_a_number_above_zero_or_an_error(value: object) -> None:
     except SettingsError as error:
         assert len(str(error).splitlines()) == 1  # noqa: PT017
     else:
-        assert math.isfinite(made)
-        assert made > 0
+        # A name is there where text such as "a=1" gives one.
+        amounts = [*made.outputs.values(), *([made.rest] if made.rest != settings.UNSAID else [])]
+        assert amounts
+        assert all(math.isfinite(amount.number) and amount.number > 0 for amount in amounts)
 
 
 @given(pairs())

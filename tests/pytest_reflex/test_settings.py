@@ -15,7 +15,12 @@ import pytest_reflex as reflex
 from pytest_reflex import settings
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.settings import Settings
-from pytest_reflex.verdict.gates import THRESHOLD
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
+
+
+def at(number: float) -> Tolerances:
+    return Tolerances(Amount(number))
+
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,8 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
     [(1e-5, 1e-5), ("1e-5", 1e-5), (1, 1.0), (np.float32(0.5), 0.5), (Fraction(1, 2), 0.5), (5e-324, 5e-324)],
 )
 def test_good_threshold(value: object, good: float) -> None:
-    assert settings.threshold(value) == good
-    assert type(settings.threshold(value)) is float
+    found = settings.threshold(value)
+    assert found == Tolerances(Amount(good))
+    assert type(found.rest.number) is float
+    assert settings.threshold(found) is found
 
 
 @pytest.mark.parametrize(
@@ -109,11 +116,12 @@ def test_path() -> None:
 
 def test_defaults() -> None:
     defaults = Settings(
-        threshold=1e-4, fixtures=5, seed=0, provider="CPUExecutionProvider", floor=False, trajectory=None,
+        threshold=None, fixtures=5, seed=0, provider="CPUExecutionProvider", floor=False, trajectory=None,
+        rtol=0.0, rounding="graph", infinities=False,
         strict=False, locate=60.0, report=None, json=None,
+        baseline=None, baseline_factor=2.0, baseline_update=False,
     )  # fmt: skip
     assert settings.resolve() == defaults
-    assert settings.resolve().threshold == THRESHOLD
 
 
 def test_an_unknown_keyword_is_python_s_own_error() -> None:
@@ -127,8 +135,8 @@ def test_an_unknown_keyword_is_python_s_own_error() -> None:
 
 
 def test_none_is_no_value_where_no_weaker_place_is_asked() -> None:
-    assert settings.of_call({"trajectory": None}, "check") == Settings()
-    for name in settings.CHECK.keys() - {"trajectory"}:
+    assert settings.of_call({"trajectory": None, "threshold": None}, "check") == Settings()
+    for name in settings.CHECK.keys() - {"trajectory", "threshold"}:
         with pytest.raises(SettingsError, match=f"^{name}: None is n"):
             settings.of_call({name: None}, "check")
 
@@ -279,16 +287,18 @@ def test_the_first_source_that_gives_a_value_wins() -> None:
         settings.marker({"threshold": 1e-3, "fixtures": 3, "seed": 3}),
         settings.ini_file({"threshold": "1e-5", "fixtures": "4", "seed": "4", "provider": "cuda"}),
     ]
-    assert settings.resolve(*sources) == Settings(1e-1, 2, 3, "CUDAExecutionProvider")
-    assert settings.resolve(*sources[1:]).threshold == 1e-2
-    assert settings.resolve(*sources[2:]).threshold == 1e-3
-    assert settings.resolve(*sources[3:]).threshold == 1e-5
+    assert settings.resolve(*sources) == Settings(
+        threshold=at(1e-1), fixtures=2, seed=3, provider="CUDAExecutionProvider"
+    )
+    assert settings.resolve(*sources[1:]).threshold == at(1e-2)
+    assert settings.resolve(*sources[2:]).threshold == at(1e-3)
+    assert settings.resolve(*sources[3:]).threshold == at(1e-5)
 
 
 def test_zero_is_a_value_and_none_is_not() -> None:
     marked = settings.marker({"seed": 7, "threshold": 1e-3})
     assert settings.resolve(settings.command_line({"seed": 0, "threshold": None}), marked) == Settings(
-        1e-3, seed=0
+        threshold=at(1e-3), seed=0
     )
     with pytest.raises(SettingsError, match="0 is not a number of fixtures"):
         settings.resolve(settings.command_line({"fixtures": 0}))
@@ -305,14 +315,14 @@ def test_bad_markers() -> None:
         settings.marker({"treshold": 1}, (), "test_a.py::test_b[{x}]")
     assert str(caught.value) == (
         "parity marker on test_a.py::test_b[{x}]: unknown keyword 'treshold' (did you mean 'threshold'?); "
-        "the keywords are threshold, fixtures, seed, provider, floor, infinities, trajectory"
+        "the keywords are threshold, rtol, fixtures, seed, provider, floor, rounding, infinities, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
         settings.marker({}, (1e-5,))
     assert (
         str(caught.value)
-        == "parity marker: 1e-05 has no keyword; the keywords are threshold, fixtures, seed, provider, "
-        "floor, infinities, trajectory"
+        == "parity marker: 1e-05 has no keyword; the keywords are threshold, rtol, fixtures, seed, "
+        "provider, floor, rounding, infinities, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))

@@ -7,10 +7,17 @@ import math
 from typing import Any
 
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, Answer, FixtureResult, OutputResult
 from pytest_reflex.verdict.divergence import Divergence, Growth, Location
 from pytest_reflex.verdict.metrics import Difference
+from pytest_reflex.verdict.results import (
+    FIXTURE_GATE_NAMES,
+    RUN_GATE_NAMES,
+    Answer,
+    FixtureResult,
+    OutputResult,
+)
 from pytest_reflex.verdict.rounding import Floor
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
 SIDES: dict[str, Any] = {
     "reference": {"kind": "torch", "class": "PI0Policy"},
@@ -70,7 +77,8 @@ def result(*fixtures: FixtureResult, refusing: dict[str, str] | None = None, **g
         "answers": tuple(Answer(gate, said.get(gate)) for gate in RUN_GATE_NAMES),
         **SIDES,
     }
-    return ParityResult(**{**plain, **given})
+    made = {**plain, **given}
+    return ParityResult(**{"asked": Tolerances(Amount(made["threshold"])), **made})
 
 
 def floored(made: ParityResult, *errors: float) -> ParityResult:

@@ -19,7 +19,7 @@ from pytest_reflex.report.compare import KINDS, Change, compare
 from pytest_reflex.report.json.documents import TOOL, Entry, Run, run_of
 from pytest_reflex.report.json.values import plain
 from pytest_reflex.report.origins import UNALIKE, unalike
-from pytest_reflex.report.text.terminal import bound, figure
+from pytest_reflex.report.text.terminal import figure, limit_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -93,7 +93,7 @@ def _run(run: Run, against: Run | None) -> dict[str, Any]:
     figures: list[float | None] = []
     for result in results:
         floor = scale.ulp_step(result)
-        figures += [result.max_abs_diff_across_all, result.threshold, floor[0] if floor else None]
+        figures += [*result.margin, floor[0] if floor else None]
     # One axis for all, so that a row can be compared with the row above it.
     along = scale.axis(figures)
     own = None if len(results) == 1 else along
@@ -105,7 +105,9 @@ def _run(run: Run, against: Run | None) -> dict[str, Any]:
         "results": views,
         "failing": failing,
         "worst": worst,
-        "sentence": _sentence(run.passed, len(views), failing),
+        "called": run.called,
+        "sentence": _sentence(run.passed, len(views), failing)
+        + _unasked(sum(result.against != "policy" for result in results), len(results)),
         "not_compared": run.not_compared,
         "problems": run.problems,
         "fixture_count": sum(view["count"] for view in views),
@@ -115,8 +117,8 @@ def _run(run: Run, against: Run | None) -> dict[str, Any]:
 
 def _urgency(result: RunResult, place: int) -> tuple[bool, float, int]:
     """Orders results by what to look at first: failing before passing, then the farthest up the scale."""
-    value = result.max_abs_diff_across_all
-    ratio = float("inf") if value is None or value != value else value / result.threshold
+    value, limit = result.margin
+    ratio = float("inf") if value is None or value != value or not limit else value / limit
     return result.passed, -ratio, place
 
 
@@ -134,6 +136,13 @@ def _sentence(passed: bool, count: int, failing: int) -> str:
     return f"{subject} what the reference computes, on every fixture that was run."
 
 
+def _unasked(unasked: int, count: int) -> str:
+    if not unasked:
+        return ""
+    of = "" if unasked == count else f" in {unasked} of them"
+    return f" PyTorch was not asked{of}: an agreement of two graphs proves no parity with any policy."
+
+
 def changes_view(changes: Sequence[Change]) -> dict[str, Any]:
     """What a comparison shows: how the runs were made, how many of each kind, a row for each that changed."""
     counts = {kind: sum(change.kind == kind for change in changes) for kind in KINDS}
@@ -146,8 +155,8 @@ def _figure(entry: Entry | None) -> str:
         return "-"
     result = entry.result
     word = "PASS" if result.passed else "FAIL"
-    seen = figure(result.max_abs_diff_across_all, result.threshold)
-    return f"{word} {seen} (threshold {bound(result.threshold)})"
+    seen, limit = result.margin
+    return f"{word} {figure(seen, limit)} (threshold {limit_text(result, limit)})"
 
 
 def shortened(text: object) -> str:

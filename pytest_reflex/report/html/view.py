@@ -15,10 +15,21 @@ from pytest_reflex.report.html import pictures
 from pytest_reflex.report.html.causes import floor_view, where_view
 from pytest_reflex.report.json.values import plain
 from pytest_reflex.report.text import advice
-from pytest_reflex.report.text.terminal import bound, cosine, element, figure, first_refusal, side
+from pytest_reflex.report.text.terminal import (
+    cosine,
+    element,
+    figure,
+    first_refusal,
+    least_lines,
+    limit_text,
+    precision_lines,
+    side,
+)
 from pytest_reflex.verdict.results import FixtureResult, OutputResult, RunResult
 from pytest_reflex.verdict.summaries import InputSummary
 
+# A page breaks its lines itself.
+_UNBROKEN: Final = 1 << 30
 # How many fixtures of a page can be opened; the figures of all of them are in the table.
 OPENABLE: Final = 150
 # How many cells all tables of inputs may have together, so that a page of thousands of fixtures stays light.
@@ -40,8 +51,7 @@ def result_view(
         input_cells: how many cells its table of inputs may have, the failing fixtures' first.
         along: the axis of its distance; by default its own.
     """
-    threshold = result.threshold
-    largest = result.max_abs_diff_across_all
+    largest, threshold = result.margin
     floor = scale.ulp_step(result)
     each = [f.max_abs_diff for f in result.fixtures if f.max_abs_diff is not None]
     least = floor[0] if floor else None
@@ -50,8 +60,12 @@ def result_view(
     return {
         "name": str(result.name),
         "passed": result.passed,
+        "against": result.against,
         "figure": figure(largest, threshold),
-        "threshold": bound(threshold),
+        "threshold": limit_text(result, threshold),
+        "asked": "" if result.asked.is_plain else result.asked.text,
+        "precision": precision_lines(result, _UNBROKEN).splitlines(),
+        "least": least_lines(result, _UNBROKEN).splitlines()[1:],
         "distance": scale.distance(largest, threshold),
         "floor": f"{floor[0]:.1e}" if floor else None,
         "floor_words": f"one {floor[1]} step at {floor[2]:.3g}, the reference's largest value"
@@ -205,11 +219,11 @@ def _heat_maps(result: RunResult) -> list[dict[str, Any]]:
         {
             "output": output.name,
             "fixture": f.fixture_idx,
-            "svg": pictures.heat_map(grid, result.threshold),
+            "svg": pictures.heat_map(grid, result.limit_of(output)),
             "largest": _largest(flat := [v for row in grid.cells for v in row]),
             "cells": len(flat),
             "block": None if grid.block == (1, 1) else "x".join(map(str, grid.block)),
-            "over": sum(not v < result.threshold for v in flat),
+            "over": sum(not v < result.limit_of(output) for v in flat),
             "lost": sum(not math.isfinite(v) for v in flat),
             "legend": _legend(pictures.shade_edges(grid.cells)),
             "by_row": [(at * grid.block[0], _largest(row)) for at, row in enumerate(grid.cells)],

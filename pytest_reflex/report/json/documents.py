@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from pytest_reflex._version import __version__
 from pytest_reflex.errors import ReflexError
-from pytest_reflex.report.json.results import ENTRY_KEYS, result_from_json, result_to_json
+from pytest_reflex.report.json.results import ENTRY_KEYS, least_in, result_from_json, result_to_json
 from pytest_reflex.report.json.values import plain, shallow
+from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.results import RunResult
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 TOOL: Final = "pytest-reflex"
 _HEAD: Final = {"schema_version": SCHEMA_VERSION, "tool": TOOL, "version": __version__}
 
@@ -73,6 +74,14 @@ class Run:
     problems: tuple[str, ...] = ()
     error: Mapping[str, Any] | None = None
     version: str = __version__
+
+    @property
+    def called(self) -> str:
+        """What its verdict is on: ``parity``; ``agreement`` where PyTorch was asked of none; or both."""
+        asked = {entry.result.against for entry in self.results}
+        if asked == {"onnx"}:
+            return "agreement"
+        return "parity and agreement" if len(asked) > 1 else "parity"
 
     @property
     def passed(self) -> bool:
@@ -180,6 +189,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
         ) from error
     if not isinstance(made, dict) or made.get("tool") != TOOL:
         raise ReflexError(f"{shown}: is no parity document; give a parity.json that pytest-reflex wrote")
+    if made.get("schema_version") == 3:
+        made = _from_version_3(made)
     if made.get("schema_version") != SCHEMA_VERSION:
         raise ReflexError(
             f"{shown}: has schema_version {made.get('schema_version')!r}, expected {SCHEMA_VERSION}; "
@@ -201,6 +212,46 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
     if made.get("passed") is not passed:
         raise ReflexError(f"{shown}: says passed {made.get('passed')!r}, but its results give {passed!r}")
     return made, run
+
+
+def _from_version_3(made: dict[str, Any]) -> dict[str, Any]:
+    """A document from before precisions and rtol, whose candidates were all held to float32.
+
+    What is wrong with it is said by whoever reads it as one of today's.
+    """
+    try:
+        entries = [_entry_from_version_3(entry) for entry in made.get("results", [])]
+    except (KeyError, TypeError, AttributeError):
+        return made
+    results = {"results": entries} if "results" in made else {}
+    return {**made, **results, "schema_version": SCHEMA_VERSION}
+
+
+def _entry_from_version_3(entry: Mapping[str, Any]) -> dict[str, Any]:
+    floors = entry["floors"]
+    rest = {"number": entry["threshold"] if floors is None else floors, "in_floors": floors is not None}
+    fixtures = [
+        {**fixture, "outputs": [_output_from_version_3(output) for output in fixture["outputs"]]}
+        for fixture in entry["fixtures"]
+    ]
+    added = {
+        "asked": {"rest": rest, "outputs": {}, "rtol": 0.0},
+        "by_default": False,
+        "precision": plain(vars(Precision())),
+        "fixtures": fixtures,
+    }
+    kept = {key: value for key, value in entry.items() if key != "floors"}
+    return {**kept, **added, "least": least_in({**kept, **added})}
+
+
+def _output_from_version_3(output: Mapping[str, Any]) -> dict[str, Any]:
+    floor, difference = output["floor"], output["difference"]
+    return {
+        **output,
+        "floor": floor and {**floor, "precision": "float32", "unsure": ""},
+        "difference": difference and {**difference, "frontier": []},
+        "quantised": None,
+    }
 
 
 def _require_labels(made: Mapping[str, Any]) -> None:

@@ -16,8 +16,11 @@ from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.report.json.values import NON_FINITE, number, plain
 from pytest_reflex.verdict.divergence import Divergence
+from pytest_reflex.verdict.precision import Precision
+from pytest_reflex.verdict.quantised import QuantisedDistances
 from pytest_reflex.verdict.results import Answer, FixtureResult, RunResult
 from pytest_reflex.verdict.rounding import Floor
+from pytest_reflex.verdict.tolerances import Tolerances
 
 Result = TypeVar("Result", bound=RunResult)
 # What a run document adds to a result: which test made it, and which of its calls.
@@ -39,6 +42,8 @@ def divergence_to_json(divergence: Divergence) -> dict[str, Any]:
 def _written(value: object) -> Any:
     if isinstance(value, tuple):
         return [_written(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(plain(str(key))): _written(held) for key, held in value.items()}
     if is_dataclass(value):
         return {key: _written(held) for key, held in _held(value).items()}
     return plain(value)
@@ -52,6 +57,8 @@ def _held(record: object) -> Mapping[str, object]:
     if isinstance(record, Floor):
         said = {"word": record.word, "reason": record.reason or None, "unknown": record.unknown or None}
         return {**said, **fields, **said}
+    if isinstance(record, QuantisedDistances):
+        return {"word": record.word, **fields}
     if isinstance(record, FixtureResult):
         refusal = record.refusal
         first = _picked(record, "fixture_idx", "max_abs_diff", "mean_abs_diff", "cos", "passed")
@@ -59,8 +66,8 @@ def _held(record: object) -> Mapping[str, object]:
         return {**first, **why, **fields}
     if isinstance(record, RunResult):
         return {
-            **_picked(record, "name", "passed", "max_abs_diff_across_all", "threshold", "floors", "word"),
-            **_picked(record, "strict", "seed", "fixtures"),
+            **_picked(record, "name", "passed", "against", "max_abs_diff_across_all", "threshold", "asked"),
+            **_picked(record, "by_default", "precision", "word", "least", "strict", "seed", "fixtures"),
             "gates": record.answers,
             **_picked(record, "reference", "candidate", "located", "notes"),
             "doubts": [{"gate": doubt.gate, "said": doubt.said} for doubt in record.doubts],
@@ -106,6 +113,11 @@ def read_result(data: Mapping[str, Any], kind: type[Result]) -> Result:
     return result
 
 
+def least_in(data: Mapping[str, Any]) -> Any:
+    """What a result's ``least`` has to be, by all else that it holds."""
+    return _written(_record(RunResult, data).least)
+
+
 def _read_result(data: Mapping[str, Any], kind: type[Result]) -> Result:
     result: Result = _record(kind, data)
     return result
@@ -135,7 +147,10 @@ def _hints(kind: type) -> dict[str, Any]:
     from pytest_reflex.verdict.metrics import Difference
     from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
-    named = (Difference, Divergence, ErrorGrid, Floor, InputSummary, StepDifference)
+    named = (
+        Difference, Divergence, ErrorGrid, Floor, InputSummary, Precision, QuantisedDistances, StepDifference,
+        Tolerances,
+    )  # fmt: skip
     return get_type_hints(kind, localns={record.__name__: record for record in named})
 
 

@@ -36,5 +36,5 @@ def takes_color(stream: Any) -> bool:
 def painted(text: str) -> str:
     """A result's text with its verdict and its failing rows in colour; the words stay the same."""
     first, newline, rest = text.partition("\n")
-    color = _GREEN if first.startswith("parity PASS") else _RED
+    color = _GREEN if first.startswith(("parity PASS", "agreement PASS")) else _RED
     return f"{color}{first}{_RESET}{newline}" + _BAD.sub(lambda m: f"{_RED}{m[0]}{_RESET}", rest)

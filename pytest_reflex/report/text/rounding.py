@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_reflex.verdict.results import RunResult
-from pytest_reflex.verdict.rounding import Floor
+from pytest_reflex.verdict.rounding import WORDS, Floor, in_words
 
 _MEANING: Final = {
     "rounding": "the candidate is as near to float64 as PyTorch is",
     "bug": "the candidate is further from float64 than PyTorch's rounding explains",
     "undecided": "no fixture could be compared with float64",
+}
+# The same of another precision than float32.
+_NARROW: Final = {
+    "rounding": "the candidate is as near to float64 as PyTorch rounded to {} is",
+    "bug": "the candidate is further from float64 than rounding to {} explains",
 }
 COLUMNS: Final = ("fixture_idx", "torch_error", "onnx_error", "ratio", "rms_ratio", "word")
 # PyTorch itself is called far from the truth beyond so many times what the two sides differ by.
@@ -21,12 +26,17 @@ def word_line(result: RunResult) -> str:
     """``Floor: bug (...)`` in one line; empty when nobody asked."""
     if result.word is None:
         return ""
+    runtime = next((o.quantised for f in result.fixtures for o in f.outputs if o.quantised), None)
+    if runtime is not None and runtime.word == "bug":
+        return f"Floor: {runtime.text}"
     worst = worst_floor(result)
     if worst is None or worst.word == "undecided":
         reason = worst.reason if worst else ""
         return f"Floor: undecided: {reason or _MEANING['undecided']}"
+    name = worst.precision
+    meaning = _MEANING[worst.word] if name == "float32" else _NARROW[worst.word].format(name)
     figures = f"{worst.candidate_max:.1e} against {worst.reference_max:.1e}, ratio {_times(worst.ratio)}"
-    return f"Floor: {worst.word}: {_MEANING[worst.word]} ({figures})"
+    return f"Floor: {in_words(worst.word, name)}: {meaning} ({figures})"
 
 
 def floor_table(result: RunResult) -> list[str]:
@@ -50,12 +60,14 @@ def floor_cells(fixture_idx: int, floor: Floor) -> tuple[str, ...]:
         _error(floor.candidate_max),
         _times(floor.ratio),
         _times(floor.rms_ratio),
-        floor.word,
+        in_words(floor.word, floor.precision),
     )
 
 
 def reference_far(result: RunResult) -> list[str]:
     """A fact about the reference: it rounds far more than the two sides differ."""
+    if result.precision.name != "float32":
+        return []  # what is in the floors is no run of PyTorch as it is
     found = [
         (floor.reference_max, fixture.max_abs_diff)
         for fixture in result.fixtures
@@ -84,8 +96,6 @@ def fixture_floors(result: RunResult) -> list[tuple[int, Floor]]:
 
 
 def _worst(floors: list[Floor]) -> Floor | None:
-    from pytest_reflex.verdict.rounding import WORDS
-
     return max(floors, key=lambda f: (WORDS.index(f.word), f.ratio or 0.0), default=None)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pytest_reflex.report.json.documents import Entry, Run
-from pytest_reflex.report.text.terminal import bound, figure, printable
+from pytest_reflex.report.text.terminal import figure, limit_text, printable
 
 # Passing results beyond this many are counted, not listed.
 LISTED: Final = 50
@@ -29,8 +29,9 @@ def summary_lines(run: Run, written: Sequence[tuple[str, str]] = ()) -> list[tup
         passing += passed
         if passed and passing > LISTED:
             continue
-        seen = figure(result.max_abs_diff_across_all, result.threshold)
-        text = f"{'PASS' if passed else 'FAIL':7}  {seen:>12}  {bound(result.threshold):>9}  {_label(entry)}"
+        seen, limit = result.margin
+        shown = f"{figure(seen, limit):>12}  {limit_text(result, limit):>9}"
+        text = f"{'PASS' if passed else 'FAIL':7}  {shown}  {_label(entry)}"
         lines.append((text, "pass" if passed else "fail"))
     if passing > LISTED:
         lines.append((f"... {passing - LISTED} more PASS", "plain"))
@@ -49,4 +50,5 @@ def summary_lines(run: Run, written: Sequence[tuple[str, str]] = ()) -> list[tup
 def _label(entry: Entry) -> str:
     """The test, and after it the result's own name when it was given one."""
     name, nodeid = " ".join(entry.result.name.split()), entry.nodeid or ""
-    return name if name.startswith(nodeid) else f"{nodeid} ({name})"
+    label = name if name.startswith(nodeid) else f"{nodeid} ({name})"
+    return label if entry.result.against == "policy" else f"{label} [against ONNX: PyTorch was not asked]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pytest_reflex.report.text import advice
@@ -68,27 +69,55 @@ def element(name: str, index: Iterable[int]) -> str:
 
 
 def headline(result: RunResult) -> str:
-    """The whole verdict in one line."""
+    """The whole verdict in one line; where PyTorch was not asked it is no verdict on parity, and says so."""
+    said = _headline(result)
+    if result.against == "policy":
+        return said
+    return said.replace("parity ", "agreement ", 1).replace(": ", ": PyTorch was not asked; ", 1)
+
+
+def _headline(result: RunResult) -> str:
     count = len(result.fixtures)
-    worst = _worst(result.fixtures)
+    worst = _worst_of(result, result.fixtures)
+    held = _held_to(result)
     if result.passed and worst is not None:
-        seen, limit = told_apart(worst[2], result.threshold)
-        return _line(f"parity PASS: max_abs_diff {seen} is below {limit} ({_count(count)})")
+        seen, shown = told_apart(worst[2], result.limit_of(worst[1]))
+        below = f"{shown}{_relative(result)}"
+        return _line(f"parity PASS: max_abs_diff {seen} is below {below} ({_count(count)}{held})")
     failing = [f for f in result.fixtures if not f.passed]
     idx, answer = first_refusal(result)
     if idx is None:
-        return _line(f"parity FAIL: {answer.gate}: {answer.said}")
+        return _line(f"parity FAIL: {answer.gate}: {answer.said}{held and f' ({held[2:]})'}")
     how_many = f"{len(failing)} of {_count(count)} {'fails' if len(failing) == 1 else 'fail'}"
-    worst = _worst(failing)
+    worst = _worst_of(result, failing)
     if answer.gate != "threshold" or worst is None:
-        return _line(f"parity FAIL: fixture {idx}, {answer.gate}: {answer.said} ({how_many})")
+        return _line(f"parity FAIL: fixture {idx}, {answer.gate}: {answer.said} ({how_many}{held})")
     fixture, output, diff = worst
     where = element(output.name, output.difference.worst_index) if output.difference else output.name
-    seen, limit = told_apart(diff, output.bound or result.threshold)
-    return _line(
-        f"parity FAIL: max_abs_diff {seen} is not below {limit} "
-        f"({how_many}; worst: fixture {fixture.fixture_idx}, {where})"
-    )
+    limit = result.limit_of(output)
+    seen, shown = told_apart(diff, limit)
+    why = f"max_abs_diff {seen} is not below {shown}{_relative(result)}"
+    if limit == 0 and output.floor is not None and output.floor.unknown:
+        why = answer.said  # it says why there is no floor
+    return _line(f"parity FAIL: {why} ({how_many}; worst: fixture {fixture.fixture_idx}, {where}{held})")
+
+
+def limit_text(result: RunResult, limit: float) -> str:
+    """An output's threshold for people, with what rtol adds."""
+    # What was counted in floors has digits that nobody gave.
+    text = figure(limit) if result.asked.needs_floors else bound(limit)
+    return text + _relative(result)
+
+
+def _relative(result: RunResult) -> str:
+    return f" + {result.asked.rtol:g} of the value" if result.asked.rtol else ""
+
+
+def _held_to(result: RunResult) -> str:
+    """What else the first line has to say: another precision than float32, another bound than a number."""
+    short, asked = result.precision.short, result.asked
+    said = "" if asked.is_plain else f"; asked: {asked.text}{' by default' if result.by_default else ''}"
+    return (f"; candidate: {short}" if short else "") + said
 
 
 def verdict_lines(result: RunResult) -> str:
@@ -168,13 +197,26 @@ def _located(result: RunResult) -> str:
 
 
 def _threshold(result: RunResult) -> str:
-    in_floors = f"{result.floors:g}x floor, at most " if result.floors is not None else ""
-    return f"{in_floors}{bound(result.threshold)}{' (strict)' if result.strict else ''}"
+    asked = result.asked
+    said = f"{asked.text}, at most " if asked.needs_floors or asked.outputs else ""
+    return f"{said}{limit_text(result, result.threshold)}{' (strict)' if result.strict else ''}"
+
+
+def least_lines(result: RunResult, width: int = WIDTH) -> str:
+    """``Would pass with``, for each output the least of each kind of tolerance; empty without figures."""
+    lines: list[str] = []
+    for least in result.least:
+        ways = [f"threshold {figure(least.atol)}"]
+        ways += [f"{least.floors:.3g}x floor"] if least.floors is not None else []
+        ways += [f"rtol {figure(least.rtol)} beside its threshold"] if least.rtol else []
+        lines += _wrap(f"{least.name}: above {', or '.join(ways)}", width, first="  ", rest="    ")
+    return printable("\n".join(["Would pass with", *lines])) if lines else ""
 
 
 def worst_element(result: RunResult, width: int = WIDTH) -> str:
     """Where the two sides differ most: index, both values exactly, the difference; empty without figures."""
-    worst = _worst([f for f in result.fixtures if not f.passed]) or _worst(result.fixtures)
+    failing = [f for f in result.fixtures if not f.passed]
+    worst = _worst_of(result, failing) or _worst_of(result, result.fixtures)
     if worst is None or worst[1].difference is None:
         return ""
     fixture, output, _ = worst
@@ -230,6 +272,17 @@ def sides(result: RunResult, width: int = WIDTH) -> str:
     return printable("\n".join(lines))
 
 
+def precision_lines(result: RunResult, width: int = WIDTH) -> str:
+    """``Precision``: what the candidate is in, as far as that was read."""
+    if not (result.precision.graph or result.precision.told):
+        return ""
+    lines = _wrap(f"Precision: {result.precision.text}", width, rest="  ")
+    for output in (o for f in result.fixtures for o in f.outputs):
+        if output.quantised is not None:
+            lines += _wrap(f"Quantised, {output.name}: {output.quantised.text}", width, rest="  ")
+    return printable("\n".join(lines))
+
+
 def notes(result: RunResult, width: int = WIDTH) -> str:
     return printable(
         "\n".join(line for note in result.notes for line in _wrap(f"Note: {note}", width, rest="  "))
@@ -271,6 +324,8 @@ def _evidence(result: RunResult, width: int, last: str) -> str:
         "\n".join(floor_table(result)),
         _located(result),
         worst_element(result, width),
+        least_lines(result, width),
+        precision_lines(result, width),
         sides(result, width),
         notes(result, width),
         last,
@@ -284,6 +339,16 @@ def _worst(fixtures: Iterable[FixtureResult]) -> tuple[FixtureResult, OutputResu
         (f, o, o.difference.max_abs_diff) for f in fixtures for o in f.outputs if o.difference is not None
     ]
     return max(found, key=lambda it: (math.isnan(it[2]), it[2]), default=None)
+
+
+def _worst_of(
+    result: RunResult, fixtures: Sequence[FixtureResult]
+) -> tuple[FixtureResult, OutputResult, float] | None:
+    """What is nearest to its own threshold, or furthest beyond, of these fixtures."""
+    found = replace(result, fixtures=tuple(fixtures)).nearest
+    if found is None or found[1].difference is None:
+        return None
+    return *found, found[1].difference.max_abs_diff
 
 
 def first_refusal(result: RunResult) -> tuple[int | None, Answer]:
@@ -301,6 +366,8 @@ def side(facts: Mapping[str, Any]) -> str:
     kind = facts.get("kind")
     what = next((facts[key] for key in ("class", "path", "name") if facts.get(key)), None)
     words = " ".join(str(word) for word in (kind, what) if word)
+    dtype = facts.get("dtype")
+    words += f", in {dtype}" if words and dtype not in (None, "float32") else ""
     # The runner's own keys first; a runner of someone else's may know none of them.
     asked = facts.get("provider_asked")
     used = facts.get("providers_used")

@@ -25,7 +25,7 @@ from pytest_reflex.errors import BundleError, InputError
 from pytest_reflex.inputs import Integers
 from pytest_reflex.progress import reporting_to
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.gates import STRICT_THRESHOLD
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 
 def contents(directory: Path) -> dict[str, str]:

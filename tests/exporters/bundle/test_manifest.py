@@ -61,7 +61,7 @@ def test_what_0_1_wrote_means_the_same() -> None:
         origin={key: SAID[key] for key in ("made_by", "source", "dtype", "versions", "machine")},
     )
     assert (found.optimization, found.config) == ("basic", {})
-    assert (loop.times, loop.dt) == ([0.0, 250.0, 500.0, 750.0], 0.25)
+    assert (loop.times, loop.row(3)) == ([0.0, 250.0, 500.0, 750.0], {"dt": 0.25})
     written = found.to_json()
     assert {name: spec for name, spec in written.items() if name != "inputs"} == {
         "options": {},

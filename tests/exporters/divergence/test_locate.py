@@ -38,7 +38,7 @@ from pytest_reflex.report.json.results import result_from_json, result_to_json
 from pytest_reflex.report.markdown import markdown
 from pytest_reflex.report.text.divergence import divergence_text
 from pytest_reflex.report.text.terminal import failure_message
-from pytest_reflex.verdict.gates import THRESHOLD
+from pytest_reflex.verdict.tolerances import THRESHOLD
 
 # The graph of the unrolled bundle, to plant a fault in, and what is planted where.
 Plant = Callable[[ir.Graph], None]
@@ -396,7 +396,7 @@ def test_a_failing_check_names_the_place_in_its_first_lines(
     assert lines[0].startswith("parity FAIL: max_abs_diff")
     assert lines[1].startswith("Floor: bug: ")
     assert re.match(r"Where: bug: step 7, out \(toy_transformer.py:\d+\): Add is 1.0e-03 off by", lines[2])
-    assert len(lines) <= 60
+    assert len(lines) <= 64
     assert max(map(len, lines[3:])) <= 100
     # The page and the summary say the same, from the document alone.
     made = json.loads(json.dumps(document([result])))

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_reflex import ParityResult, check
 from pytest_reflex.runners import TorchRunner
-from pytest_reflex.verdict import STRICT_THRESHOLD
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 pytest.importorskip("lerobot", reason="GR00T's action head needs lerobot (Python 3.12 or later)")
 pytestmark = pytest.mark.lerobot

@@ -19,7 +19,7 @@ from floors import ROUNDING, floors, rounding_of  # noqa: E402
 from tiny_groot import GOLDEN, cases, config, n16_checkpoint, weights, write_checkpoint  # noqa: E402
 
 from exporters import groot  # noqa: E402
-from pytest_reflex.verdict import THRESHOLD  # noqa: E402
+from pytest_reflex.verdict.tolerances import THRESHOLD  # noqa: E402
 
 
 def golden_floors(head: Any) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pytest_reflex import check
-from pytest_reflex.errors import InputError, ReflexError, RunnerError
+from pytest_reflex.errors import InputError, ReflexError, RunnerError, TracingError
 from pytest_reflex.inputs import make_fixture
 
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
@@ -156,9 +156,27 @@ def test_the_float64_sinusoid_stays_float64(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_policy_in_half_precision_is_refused_by_name(family: str, tmp_path: Path) -> None:
     policy = tiny_policy(family, tmp_path).bfloat16()
-    with pytest.raises(RunnerError, match=r"is torch\.bfloat16; the reference is float32, call \.float\(\)"):
+    with pytest.raises(
+        TracingError, match=r"is in bfloat16, and a graph is traced from float32; call \.float"
+    ):
         module(family).export(policy, tmp_path / "p", **SMALL)
     assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("family", ["pi0", "pi05", "smolvla"])
+def test_a_policy_in_lerobots_own_bfloat16_is_a_reference_that_says_so(family: str, tmp_path: Path) -> None:
+    """lerobot keeps some of a bfloat16 policy in float32 and casts between them itself."""
+    policy = tiny_policy(family, tmp_path)
+    made = module(family).export(policy, tmp_path / "p", layout="stepwise", verify=False, **SMALL)
+    if family == "smolvla":
+        policy.model.vlm_with_expert.bfloat16()
+    else:
+        policy.model.paligemma_with_expert.to_bfloat16_for_selected_params("bfloat16")
+    result = check(policy, made, fixtures=2, threshold="2x floor")
+    assert result.passed
+    assert result.word == "rounding"
+    assert (result.reference["dtype"], result.reference["inputs_cast_to"]) == ("float32 and bfloat16", None)
+    assert any("itself up to actions" in doubt.said for doubt in result.doubts)
 
 
 def test_another_familys_policy_is_refused_with_what_it_lacks(golden: Callable[[str], Any]) -> None:

@@ -191,7 +191,7 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(CheckpointError, match="is a checkpoint of 'llama', expected"):
         pi0.load(tmp_path)
-    with pytest.raises(CheckpointError, match="is a checkpoint of 'llama', expected one of groot, pi0"):
+    with pytest.raises(CheckpointError, match="is a checkpoint of 'llama', expected one of act, diffusion"):
         family_of(tmp_path)
 
 

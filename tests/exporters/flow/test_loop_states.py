@@ -24,7 +24,7 @@ from pytest_reflex import check
 from pytest_reflex.errors import BundleError, ParityError, RunnerError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners.float64 import lifted
-from pytest_reflex.verdict import STRICT_THRESHOLD, THRESHOLD
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, THRESHOLD
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 
@@ -139,15 +139,16 @@ def test_a_bundle_without_a_loop_and_a_recording_show_none(
 
 
 def test_a_graph_of_another_make_is_refused(small: Callable[..., Path], tmp_path: Path) -> None:
+    loop = policy().loop()
     with pytest.raises(RunnerError, match=r"has no 9 steps by the names"):
-        with_states(small("unrolled") / "model.onnx", "unrolled", 9)
+        with_states(small("unrolled") / "model.onnx", "unrolled", loop.taking(9))
     with pytest.raises(RunnerError, match="by no Loop of one state"):
-        with_states(small("unrolled") / "model.onnx", "loop", 3)
+        with_states(small("unrolled") / "model.onnx", "loop", loop)
     model = onnx.load(small("loop") / "model.onnx", load_external_data=False)
     model.graph.output.append(model.graph.output[0])
     (tmp_path / "two.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(RunnerError, match=r"two\.onnx has 2 outputs"):
-        with_states(tmp_path / "two.onnx", "loop", 3)
+        with_states(tmp_path / "two.onnx", "loop", loop)
 
 
 def test_a_loop_that_gives_its_noise_to_another_module_is_not_watched() -> None:

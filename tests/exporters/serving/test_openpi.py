@@ -107,9 +107,9 @@ def test_openpi_s_client_needs_the_key(small: Callable[..., Path], tmp_path: Pat
         assert asked(running.port, tmp_path, "s3cret").returncode == 0
 
 
-def test_the_readme_s_client_runs(small: Callable[..., Path]) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```py\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+def test_the_documented_client_runs(small: Callable[..., Path]) -> None:
+    page = (ROOT / "docs" / "howto" / "serve.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```text\n(import numpy.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert "port=8000" in code
     with serving(small()) as running:
         code = code.replace("port=8000", f"port={running.port}") + "\nprint(actions.shape)\n"

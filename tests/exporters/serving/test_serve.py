@@ -30,7 +30,7 @@ from pytest_reflex import __version__
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners import wire
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.gates import THRESHOLD
+from pytest_reflex.verdict.tolerances import THRESHOLD
 
 Small = Callable[..., Path]
 FLOAT = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"

@@ -18,7 +18,7 @@ from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import OnnxRunner, RecordedRunner, TorchRunner, save_recording
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
 
 
 def test_a_faithful_export_passes_with_every_gate_asked(tmp_path):

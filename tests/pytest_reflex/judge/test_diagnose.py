@@ -12,8 +12,9 @@ from policy_cases import SPECS
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.judge.diagnose import diagnosed
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import RUN_GATE_NAMES, Answer, Evidence, judge_fixture
 from pytest_reflex.verdict.divergence import Divergence
+from pytest_reflex.verdict.gates import Evidence, judge_fixture
+from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer
 
 FOUND = Divergence(2, "graph", "the node Add is wrong", None, (), 7, 0, 0.5)
 ZERO = np.zeros(2, np.float32)

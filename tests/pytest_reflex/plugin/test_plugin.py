@@ -200,10 +200,12 @@ def test_a_bad_value_is_a_usage_error(run: Run, args: list[str], said: str) -> N
     assert f"ERROR: {said}" in found.errlines
 
 
-KEYWORDS = "the keywords are threshold, fixtures, seed, provider, floor, infinities, trajectory"
+KEYWORDS = (
+    "the keywords are threshold, rtol, fixtures, seed, provider, floor, rounding, infinities, trajectory"
+)
 BAD_MARKERS = {
     "treshold=1": f"unknown keyword 'treshold' (did you mean 'threshold'?); {KEYWORDS}",
-    "atol=1, wrong=2": f"unknown keywords 'atol' (did you mean 'threshold'?), 'wrong'; {KEYWORDS}",
+    "atol=1, qqq=2": f"unknown keywords 'atol' (did you mean 'threshold'?), 'qqq'; {KEYWORDS}",
     "1e-5": f"1e-05 has no keyword; {KEYWORDS}",
     "fixtures=0": "fixtures: 0 is not a number of fixtures; give a whole number, 1 or more",
 }
@@ -245,6 +247,10 @@ def test_a_name_that_is_none_is_a_usage_error(run: Run, args: list[str], said: s
     assert any(line.startswith(f"ERROR: unknown {said} ") for line in found.errlines), found.errlines
 
 
+def test_every_flag_is_known(run: Run) -> None:
+    assert run(PASSES, "--reflex-no-trajectory", "--reflex-threshold=1e-3", "--reflex-strict").ret == 0
+
+
 def test_a_name_that_is_none_is_told_the_nearest_in_a_test(run: Run) -> None:
     found = run("def test_x(parity): judged(parity, treshold=1)\n")
     assert found.ret == 1
@@ -255,7 +261,9 @@ def test_a_name_that_is_none_is_told_the_nearest_in_a_test(run: Run) -> None:
 
 def test_the_marker_and_the_options_are_documented(run: Run) -> None:
     found = run(PASSES, "--markers")
-    found.stdout.fnmatch_lines(["@pytest.mark.parity(threshold=1e-4, fixtures=5, *provider='cpu'*): *"])
+    found.stdout.fnmatch_lines(
+        ["@pytest.mark.parity(threshold=None, rtol=0, fixtures=5, *provider='cpu'*): *"]
+    )
     options = run(PASSES, "--help").stdout.str()
     for name in ("strict", "threshold", "fixtures", "seed", "provider", "report", "json"):
         assert f"--reflex-{name}" in options

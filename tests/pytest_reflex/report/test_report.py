@@ -32,7 +32,7 @@ from pytest_reflex.report import json as as_json
 from pytest_reflex.report.files import write_text
 from pytest_reflex.report.text import terminal
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
 
 FAILURE = """\
 parity FAIL: max_abs_diff 9.461e-03 is not below 1.0e-05 (1 of 3 fixtures fails; \
@@ -51,6 +51,9 @@ Worst element: fixture 1, actions[0, 17, 3] (float32, 1x50x32)
   differing     100 of 1600 elements
   ULP           p50 1, p99 9, max 158729
   rmse          3.154e-03, max relative 1.892e-02, SQNR 60.0 dB
+
+Would pass with
+  actions: above threshold 9.461e-03
 
 Reference: torch PI0Policy
 Candidate: onnx pi0/model.onnx, on CPUExecutionProvider
@@ -100,6 +103,9 @@ Worst element: fixture 1, actions[0, 17, 3] (float32, 1x50x32)
   differing     100 of 1600 elements
   ULP           p50 1, p99 9, max 158729
   rmse          1.500e-07, max relative 9.000e-07, SQNR 60.0 dB
+
+Would pass with
+  actions: above threshold 4.500e-07
 
 Reference: torch PI0Policy
 Candidate: onnx pi0/model.onnx, on CPUExecutionProvider
@@ -445,8 +451,8 @@ def test_read(tmp_path: Path) -> None:
     [
         ("{", "is not JSON"),
         ("[]", "is no parity document; give a parity.json that pytest-reflex wrote"),
-        ('{"tool": "pytest-reflex", "schema_version": 2}', "has schema_version 2, expected 3"),
-        ('{"tool": "pytest-reflex", "schema_version": 3}', "is no parity document"),
+        ('{"tool": "pytest-reflex", "schema_version": 2}', "has schema_version 2, expected 4"),
+        ('{"tool": "pytest-reflex", "schema_version": 4}', "is no parity document"),
     ],
 )
 def test_read_refuses(tmp_path: Path, text: str, said: str) -> None:

@@ -19,7 +19,7 @@ from pytest_reflex.report.html import cause_pictures, pictures
 from pytest_reflex.report.html.causes import place_in
 from pytest_reflex.report.html.view import input_words, result_view
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
 from pytest_reflex.verdict.rounding import Floor
 from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 

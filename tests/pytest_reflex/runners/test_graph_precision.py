@@ -42,7 +42,7 @@ def model(nodes: Any = NODES, stored: type | np.dtype[Any] = np.float32, **more:
 
 def test_a_plain_graph_is_float32() -> None:
     found = precision_of(model())
-    assert found == GraphPrecision(weights={"float32": 136}, nodes={"float32": 4})
+    assert found == GraphPrecision(weights={"float32": 136}, nodes={"float32": 4}, products={"float32": 2})
     assert (found.stored, found.computed, found.narrow, found.text) == ("float32", "float32", None, "float32")
 
 

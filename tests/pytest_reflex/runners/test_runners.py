@@ -167,11 +167,7 @@ def test_bfloat16_outputs_keep_their_dtype():
 
 
 def test_a_reference_in_another_precision_is_refused():
-    with pytest.raises(
-        RunnerError, match=r"parameter body\.0\.weight is torch\.bfloat16; .*call \.float\(\)"
-    ):
-        TorchRunner(Head().to(torch.bfloat16)).open()
-    with pytest.raises(RunnerError, match=r"parameter body\.0\.weight is torch\.float64"):
+    with pytest.raises(RunnerError, match=r"parameter body\.0\.weight is torch\.float64; .*call \.float\(\)"):
         TorchRunner(Head().double()).open()
     model = Head()
     model.register_buffer("exact", torch.zeros(1, dtype=torch.float64))
@@ -355,7 +351,8 @@ def test_what_a_runner_can_do_besides_is_told_by_its_protocols():
     onnx = OnnxRunner("absent.onnx")
     assert isinstance(onnx, base.OnProvider)
     assert isinstance(onnx, base.SaysProviders)
-    assert not isinstance(onnx, base.HasFloat64 | base.HasTrajectory)
+    assert isinstance(onnx, base.HasFloat64)
+    assert not isinstance(onnx, base.HasTrajectory)
     torch_runner = TorchRunner(nn.Identity())
     assert isinstance(torch_runner, base.HasFloat64)
     assert isinstance(torch_runner, base.HasTrajectory)

@@ -8,9 +8,11 @@ import pytest
 
 from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import RUN_GATE_NAMES, Answer, Evidence, judge_fixture
+from pytest_reflex.verdict.gates import Evidence, judge_fixture
 from pytest_reflex.verdict.power import _sample, judge_power, swings_of
+from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer
 from pytest_reflex.verdict.rounding import Floor
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
 RNG = np.random.default_rng(0)
 NORMAL = RNG.standard_normal((4, 8))
@@ -97,7 +99,8 @@ def test_one_fixture_that_is_equal_to_the_bit_does_not_speak_for_the_others():
     [(1e-6, 2e-6, "yes"), (1e-2, 2e-2, "doubted"), (3.0, 1e-5, "refused"), (1e-3, 3.0, "refused")],
 )
 def test_a_floor_as_large_as_the_output_is_refused(unit, bound, verdict):
-    found = judge_power(*judged(1.0, 1e-7, unit=unit, bound=bound), 1e-4, {})
+    asked = Tolerances(Amount(bound / unit, in_floors=True))
+    found = judge_power(*judged(1.0, 1e-7, unit=unit, bound=bound), 1e-4, {}, asked)
     assert (bool(found.refused), bool(found.doubted)) == (verdict == "refused", verdict == "doubted")
 
 

@@ -25,7 +25,6 @@ from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.report.text.terminal import result_text
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import save_recording
-from pytest_reflex.verdict.gates import STRICT_THRESHOLD
 from pytest_reflex.verdict.metrics import PIECE
 from pytest_reflex.verdict.rounding import (
     ABSOLUTE_ULPS,
@@ -37,6 +36,7 @@ from pytest_reflex.verdict.rounding import (
     rounding_of,
     worst_word,
 )
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, Amount, Tolerances
 
 INPUTS = [InputSpec("x", (4, 64), "float32", Gaussian())]
 
@@ -122,7 +122,7 @@ def test_a_recording_has_no_truth(tmp_path: Path) -> None:
 def test_a_threshold_in_floors() -> None:
     passing = compared(threshold="3x floor")
     assert passing.passed
-    assert passing.floors == 3
+    assert passing.asked == Tolerances(Amount(3, in_floors=True))
     assert passing.word == "rounding"
     bounds = [o.bound for f in passing.fixtures for o in f.outputs]
     units = [o.floor.unit for f in passing.fixtures for o in f.outputs if o.floor]
@@ -160,10 +160,13 @@ def test_it_survives_json_and_is_judged_again() -> None:
     result = compared(off=3e-5, threshold="3x floor")
     assert not rejudge(result).passed, "its own bounds hold where no other is asked for"
     assert rejudge(result, threshold=1e-4).passed
-    assert rejudge(result, threshold=1e-4).floors is None
+    assert rejudge(result, threshold=1e-4).asked == Tolerances(Amount(1e-4))
     assert not rejudge(rejudge(result, threshold=1e-4), threshold=1e-6).passed
-    with pytest.raises(SettingsError, match="nothing to judge stored results at"):
-        rejudge(result, threshold="2x floor")  # type: ignore[arg-type]
+    for threshold in ("2x floor", "1000x floor"):
+        fresh = compared(off=3e-5, threshold=threshold)
+        assert rejudge(result, threshold=threshold).to_json() == fresh.to_json()
+    with pytest.raises(SettingsError, match="was run without a floor; run it again with floor"):
+        rejudge(compared(), threshold="2x floor")
 
 
 def floor_with(
@@ -308,7 +311,8 @@ def test_what_was_not_measured_is_nothing_and_no_zero() -> None:
         "candidate_max",
         "candidate_rms",
     )
-    assert vars(Floor(3.0)) == {"factor": 3.0, "values": 0, **dict.fromkeys(figures), "unknown": ""}
+    held = {"precision": "float32", "unsure": ""}
+    assert vars(Floor(3.0)) == {"factor": 3.0, "values": 0, **dict.fromkeys(figures), "unknown": "", **held}
 
 
 def test_beside_an_exact_zero_nothing_but_zero_is_rounding() -> None:

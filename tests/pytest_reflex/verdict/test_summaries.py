@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pytest_reflex.verdict import Evidence, judge_fixture
+from pytest_reflex.verdict.gates import Evidence, judge_fixture
 from pytest_reflex.verdict.results import keep_worst_grids
 from pytest_reflex.verdict.summaries import error_grid, summary_of
 

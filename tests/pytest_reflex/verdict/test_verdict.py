@@ -10,16 +10,9 @@ import pytest
 from floors import ulps
 
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict import (
-    FIXTURE_GATE_NAMES,
-    FIXTURE_GATES,
-    RUN_GATE_NAMES,
-    STRICT_THRESHOLD,
-    Answer,
-    Evidence,
-    FixtureResult,
-    judge_fixture,
-)
+from pytest_reflex.verdict.gates import FIXTURE_GATES, Evidence, judge_fixture
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, Answer, FixtureResult
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 CPU = "CPUExecutionProvider"
 ACTIONS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(1, 3, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,8 +26,8 @@ from exporters.flow.schedule import LAYOUTS, Layout, Loop
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.layouts import compose
 from exporters.graph.narrowing import narrowed
-from exporters.graph.precisions import PRECISIONS, Precision
-from exporters.graph.traced_halves import Example, example_of, trace_halves
+from exporters.graph.precisions import PRECISIONS, Kept, Precision
+from exporters.graph.traced_halves import Example, example_of, require_float32, trace_halves
 from exporters.graph.tracing import converted, trace, uncollected
 from pytest_reflex.errors import InputError, SettingsError
 from pytest_reflex.inputs import InputSpec, make_fixture
@@ -41,8 +41,8 @@ from pytest_reflex.settings import CheckOptions, Settings, of_call
 from pytest_reflex.verdict import machine
 
 PACKAGES = (
-    "pytest-reflex", "torch", "transformers", "lerobot", "onnx", "onnx-ir", "onnxscript", "onnxruntime",
-    "numpy",
+    "pytest-reflex", "torch", "transformers", "lerobot", "diffusers", "onnx", "onnx-ir", "onnxscript",
+    "onnxruntime", "numpy",
 )  # fmt: skip
 # Inputs and outputs of a fixture, by name.
 _Seen = tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
@@ -54,6 +54,7 @@ def export(
     *,
     inputs: Sequence[InputSpec],
     flow: FlowPolicy | None = None,
+    whole: nn.Module | None = None,
     layout: Layout = "unrolled",
     steps: int | None = None,
     outputs: Sequence[str] | None = None,
@@ -61,6 +62,7 @@ def export(
     dynamic_batch: bool = False,
     precision: Precision = "float32",
     calibration: Sequence[Mapping[str, np.ndarray]] | None = None,
+    keep: Kept | None = None,
     call: Mapping[str, Any] | None = None,
     sizes: Mapping[str, int | None] | None = None,
     verify: bool = True,
@@ -77,6 +79,8 @@ def export(
         inputs: what the model reads, in the order of the graph's inputs.
         flow: the reference's two halves, when it is a flow-matching policy; a reference that is a
             :class:`~exporters.flow.policy.FlowPolicy` is its own.
+        whole: what is traced of a reference without a loop, where its own call cannot be: a module that takes
+            the inputs by keyword and gives the outputs by name. It is judged against the reference.
         layout: how the bundle carries a flow's loop: ``unrolled``, ``loop`` or ``stepwise``.
         steps: the number of a flow's denoising steps; by default the flow's own.
         outputs: names of a module's outputs, where it does not return a mapping.
@@ -87,6 +91,8 @@ def export(
             inputs and outputs stay float32. The threshold is not moved for it.
         calibration: recorded inputs that the scales of ``int8`` are taken from; by default the fixtures as
             they are drawn, which the manifest then says.
+        keep: names of the nodes that stay in float32, by graph, and no others; the manifest lists them. By
+            default that is, in ``float16``, what tells the policy its time, and otherwise nothing.
         call: what the family's ``reference`` takes besides the steps, for whoever judges the bundle again.
         sizes: what the family's ``inputs`` was told besides the batch, for the same.
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
@@ -101,19 +107,22 @@ def export(
     """
     told = of_call(options, "export")
     report_progress = progress_callback(progress)
-    plan = _planned(reference, inputs, flow, layout, steps, outputs, dynamic_batch, told.seed)
-    narrowing = _narrowing(plan, precision, calibration, told)
-    # Open for as long as it is traced: in eval mode, and refused by name if it is in half precision.
+    plan = planned(reference, inputs, flow, layout, steps, outputs, dynamic_batch, told.seed)
+    plan = replace(plan, whole=whole)
+    narrowing = narrowing_of(plan, precision, calibration, told, keep)
+    # Open for as long as it is traced: in eval mode.
     with plan.runner, staged(out_dir) as stage:
+        require_float32(plan.runner)
         said = {"family": family, "call": call or {}, "options": sizes or {}}
-        draft = _traced(plan, narrowing, stage, said, report_progress)
+        models = traced(plan, report_progress)
+        draft = written(plan, models, narrowing, stage, said, report_progress)
         if verify:
             bundle = Bundle(stage, draft.to_json(), shown=str(out_dir))
-            seen, result = _proven(plan, bundle, report_progress, options)
+            seen, result = proven(plan, bundle, report_progress, options)
         else:
             with plan.runner:
                 seen, result = [(plan.example.arrays, plan.runner.run(plan.example.arrays))], None
-        manifest = _sealed(draft, seen, result, stage)
+        manifest = sealed(draft, seen, result, stage)
         instead_of = replaced(out_dir, manifest)  # it is still there
     if result is not None and instead_of:
         result = replace(result, notes=(*result.notes, instead_of))
@@ -121,7 +130,7 @@ def export(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What is traced, and how: decided before anything is run."""
 
     owner: nn.Module
@@ -131,48 +140,69 @@ class _Plan:
     layout: Layout
     flow: FlowPolicy | None
     loop: Loop | None
+    whole: nn.Module | None = None
+
+    @property
+    def traced(self) -> tuple[nn.Module, Callable[..., Any]]:
+        """Without a loop: what holds the weights, and what is called."""
+        return (self.owner, self.runner.forward) if self.whole is None else (self.whole, self.whole)
 
 
 @dataclass(frozen=True)
-class _Narrowing:
+class Narrowing:
     """The precision that the graphs are brought to, what int8 is calibrated with, and what that is."""
 
     precision: Precision
     calibration: Sequence[Mapping[str, np.ndarray]] = ()
     calibrated_on: str | None = None
+    keep: Kept | None = None
 
     def to_json(self) -> dict[str, Any]:
-        said = {"calibrated_on": self.calibrated_on} if self.calibrated_on is not None else {}
+        said: dict[str, Any] = {}
+        if self.calibrated_on is not None:
+            said["calibrated_on"] = self.calibrated_on
+        if self.keep is not None:
+            said["kept"] = {role: sorted(names) for role, names in self.keep.items()}
         return {} if self.precision == "float32" else {"precision": {"name": self.precision, **said}}
 
 
-def _narrowing(
-    plan: _Plan,
+def narrowing_of(
+    plan: Plan,
     precision: Precision,
     calibration: Sequence[Mapping[str, np.ndarray]] | None,
     told: Settings,
-) -> _Narrowing:
+    keep: Kept | None = None,
+) -> Narrowing:
+    """What the graphs are brought to.
+
+    Raises:
+        SettingsError: there is no such precision, or it takes no calibration or keeps nothing.
+    """
     if precision not in PRECISIONS:
         raise SettingsError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if precision == "float32" and keep is not None:
+        raise SettingsError(
+            "keep is given, and every node of a float32 export is in float32; give precision="
+        )
     if precision != "int8":
         if calibration is not None:
             raise SettingsError(f"calibration is given, and {precision} takes none; give precision='int8'")
-        return _Narrowing(precision)
+        return Narrowing(precision, keep=keep)
     if calibration is not None:
         if not calibration:
             raise SettingsError("calibration is empty, expected at least one set of inputs")
-        return _Narrowing(precision, calibration, f"{len(calibration)} sets of inputs that were given")
+        said = f"{len(calibration)} sets of inputs that were given"
+        return Narrowing(precision, calibration, said, keep)
     sizes = plan.example.sizes
     drawn = [
         make_fixture([spec.sized(sizes) for spec in plan.inputs], told.seed, index)
         for index in range(told.fixtures)
     ]
-    return _Narrowing(
-        precision, drawn, f"{told.fixtures} drawn fixtures, seed {told.seed}: not recorded data"
-    )
+    said = f"{told.fixtures} drawn fixtures, seed {told.seed}: not recorded data"
+    return Narrowing(precision, drawn, said, keep)
 
 
-def _planned(
+def planned(
     reference: nn.Module | TorchRunner,
     inputs: Sequence[InputSpec],
     flow: FlowPolicy | None,
@@ -181,7 +211,7 @@ def _planned(
     outputs: Sequence[str] | None,
     dynamic_batch: bool,
     seed: int,
-) -> _Plan:
+) -> Plan:
     if flow is None and isinstance(reference, FlowPolicy):
         flow = reference
     if flow is not None and layout not in LAYOUTS:
@@ -201,32 +231,41 @@ def _planned(
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
     example = example_of(inputs, seed)
     if flow is None:
-        return _Plan(owner, runner, inputs, example, layout, None, None)
-    loop = Loop(flow.schedule, steps or flow.steps, flow.noise, flow.output)
-    return _Plan(owner, runner, inputs, example, layout, flow, loop)
+        return Plan(owner, runner, inputs, example, layout, None, None)
+    return Plan(owner, runner, inputs, example, layout, flow, flow.loop(steps))
 
 
-def _traced(
-    plan: _Plan,
-    narrowing: _Narrowing,
+def traced(plan: Plan, report_progress: Progress) -> dict[str, ir.Model]:
+    """The graphs in float32, by role."""
+    if plan.flow is not None and plan.loop is not None:
+        return _composed(plan.flow, plan.example, plan.loop, plan.layout, report_progress)
+    report_progress("trace", 0, 1)
+    example = plan.example
+    models = {"model": trace(*plan.traced, example.tensors(), free=example.free)}
+    report_progress("trace", 1, 1)
+    return models
+
+
+def weights_of(plan: Plan) -> list[str]:
+    """The names of the weights, as their owner has them."""
+    owner = plan.flow if plan.flow is not None else plan.traced[0]
+    return [name for name, _ in owner.named_parameters(remove_duplicate=False)]
+
+
+def written(
+    plan: Plan,
+    models: dict[str, ir.Model],
+    narrowing: Narrowing,
     stage: Path,
     said: Mapping[str, Any],
     report_progress: Progress,
 ) -> Manifest:
-    """Trace and write the graphs; the manifest, without what the reference has yet to show."""
-    if plan.flow is not None and plan.loop is not None:
-        models = _composed(plan.flow, plan.example, plan.loop, plan.layout, report_progress)
-    else:
-        report_progress("trace", 0, 1)
-        example = plan.example
-        models = {"model": trace(plan.owner, plan.runner.forward, example.tensors(), free=example.free)}
-        report_progress("trace", 1, 1)
+    """Write the graphs, which are consumed; the manifest, without what the reference has yet to show."""
     files: dict[str, FileFacts] = {}
     with tempfile.TemporaryDirectory() as work:
         if narrowing.precision != "float32":
-            traced = plan.flow if plan.flow is not None else plan.owner
-            weights = [name for name, _ in traced.named_parameters(remove_duplicate=False)]
-            models = narrowed(models, narrowing.precision, weights, Path(work), narrowing.calibration)
+            precision, calibration = narrowing.precision, narrowing.calibration
+            models = narrowed(models, precision, weights_of(plan), Path(work), calibration, narrowing.keep)
         for index, (stem, model) in enumerate(models.items()):
             report_progress("write", index, len(models))
             with uncollected():
@@ -277,8 +316,8 @@ def _origin(owner: nn.Module, family: str) -> dict[str, Any]:
     }
 
 
-def _proven(
-    plan: _Plan, bundle: Bundle, report_progress: Progress, options: CheckOptions
+def proven(
+    plan: Plan, bundle: Bundle, report_progress: Progress, options: CheckOptions
 ) -> tuple[list[_Seen], ParityResult | None]:
     """What the reference gave, by fixture, and the verdict, which is a pass."""
     seen: list[_Seen] = []
@@ -294,7 +333,7 @@ def _proven(
     return seen, result.require()
 
 
-def _sealed(
+def sealed(
     draft: Manifest, seen: Sequence[_Seen], result: ParityResult | None, stage: Path
 ) -> dict[str, Any]:
     """Write the recording, and the manifest with the digest of every file."""

@@ -1,0 +1,105 @@
+"""What lerobot's policies have in common that read the features of their configuration, and no prompt.
+
+Their inputs are what lerobot's preprocessing leaves: normalised images, the robot's and the environment's
+state, of as many observations as the policy looks back on. The reference is the policy's own
+``predict_action_chunk``; where that reads observations from the policy's queues, they come there as they do
+on a robot, through lerobot's own function, and what the policy remembered is put back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final
+
+import torch
+
+from exporters.families.base import require_counts
+from exporters.families.lerobot import LerobotPolicy
+from pytest_reflex.errors import InputError
+from pytest_reflex.inputs import Distribution, Image, InputSpec, ScaledImage, State
+
+Named = Mapping[str, torch.Tensor]
+
+# Where each normalisation leaves pixels that were in [0, 1]; by mean and deviation with ImageNet's
+# statistics, as lerobot's datasets do.
+_PIXELS: Final[Mapping[str, Distribution]] = {
+    "IDENTITY": ScaledImage(0.0, 1.0),
+    "MEAN_STD": ScaledImage(-2.118, 2.64),
+    "MIN_MAX": Image(),
+}
+_STATES: Final = {"state": "observation.state", "environment_state": "observation.environment_state"}
+_IMAGES: Final = "observation.images"
+
+
+class FeatureFamily(LerobotPolicy):
+    """One of them.
+
+    Attributes:
+        queued: whether it reads its last observations, ``[batch, n_obs_steps, ...]``, from its queues.
+    """
+
+    judged_by = "its `predict_action_chunk`"
+    queued: ClassVar[bool] = True
+
+    def owner(self, policy: torch.nn.Module) -> torch.nn.Module:
+        self.require(policy, policy, ("predict_action_chunk", "config", *self.parts))
+        return policy
+
+    def keys(self, policy: Any) -> dict[str, str]:
+        """The inputs' names, each with lerobot's key of what it holds."""
+        config = policy.config
+        images = {f"image_{index}": key for index, key in enumerate(config.image_features)}
+        return images | {name: key for name, key in _STATES.items() if key in config.input_features}
+
+    def inputs(self, policy: Any, *, batch: int = 1) -> list[InputSpec]:
+        """What ``predict_action_chunk`` reads, as lerobot's preprocessing gives it.
+
+        ``image_0 ..`` [batch, 3, H, W], normalised as the configuration says; ``state`` and
+        ``environment_state`` [batch, dim]. With ``n_obs_steps`` behind the batch where the policy looks back.
+
+        Args:
+            policy: a live policy.
+            batch: the batch size.
+
+        Raises:
+            InputError: the batch is no whole number of at least 1, or the images' normalisation is not known.
+        """
+        self.owner(policy)
+        config = policy.config
+        require_counts(batch=batch)
+        ahead = (batch, int(config.n_obs_steps)) if self.queued else (batch,)
+        mode = getattr(config.normalization_mapping.get("VISUAL", "IDENTITY"), "value", "IDENTITY")
+        if mode not in _PIXELS:
+            raise InputError(f"images are normalised by {mode!r}, expected one of {', '.join(_PIXELS)}")
+        return [
+            InputSpec(
+                name,
+                (*ahead, *config.input_features[key].shape),
+                meaning=_PIXELS[mode] if name.startswith("image_") else State(),
+            )
+            for name, key in self.keys(policy).items()
+        ]
+
+    def batch(self, policy: Any, named: Named) -> dict[str, torch.Tensor]:
+        """The observation under lerobot's keys, all cameras as one besides."""
+        batch = {key: named[name] for name, key in self.keys(policy).items()}
+        if images := list(policy.config.image_features):
+            batch[_IMAGES] = torch.stack([batch[key] for key in images], dim=-4)
+        return batch
+
+    @contextlib.contextmanager
+    def seen(self, policy: Any, named: Named) -> Iterator[dict[str, torch.Tensor]]:
+        """The policy with these observations in its queues and no others; its last one, as a batch."""
+        from lerobot.policies.utils import populate_queues
+
+        whole, kept = self.batch(policy, named), policy._queues
+        observed = {_IMAGES, *policy.config.input_features}
+        try:
+            policy.reset()
+            for index in range(policy.config.n_obs_steps):
+                batch = {key: v[:, index] if key in observed else v for key, v in whole.items()}
+                policy._queues = populate_queues(policy._queues, batch)
+            yield batch
+        finally:
+            policy._queues = kept

@@ -1,0 +1,109 @@
+"""The multi-task diffusion transformer: lerobot's ``MultiTaskDiTPolicy``, by diffusion or by flow matching.
+
+The reference is the policy's own ``predict_action_chunk``, which draws all its noise itself: what it starts
+from, and for DDPM that of each step. Both are inputs. The prefix is its ``observation_encoder``, the step its
+``noise_predictor``. Flow matching counts its time as ``torch.linspace`` does, so that it is a table too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from exporters.families.base import set_to
+from exporters.families.diffusion import Diffusion, kept_actions
+from exporters.families.given_draws import given_draws
+from exporters.flow.diffusion import DiffusionSchedule, GridSchedule
+from exporters.flow.policy import Context, FlowPolicy
+from pytest_reflex.errors import SettingsError
+from pytest_reflex.inputs import InputSpec, PromptMask, Tokens
+
+__all__ = ["FAMILY", "MultiTaskDiTFlow", "export", "flow", "inputs", "load", "reference"]
+
+_PROMPT = {
+    "lang_masks": "observation.language.attention_mask",
+    "lang_tokens": "observation.language.tokens",
+}
+
+
+class MultiTaskDiTFlow(FlowPolicy):
+    """The two halves of lerobot's multi-task diffusion transformer.
+
+    Raises:
+        SettingsError: its solver asks the network several times a step.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        config = policy.config
+        self.policy, self.steps = policy, FAMILY.steps(policy)
+        if config.is_diffusion:
+            self.schedule = DiffusionSchedule(policy.objective.noise_scheduler)
+        elif config.integration_method == "euler":
+            self.schedule = GridSchedule()
+        else:
+            raise SettingsError(
+                f"integration_method is {config.integration_method!r}, which asks the network several times "
+                "a step; set policy.config.integration_method to 'euler'"
+            )
+        self.epilogue = kept_actions(config)
+
+    def prefix(self, **observation: torch.Tensor) -> Context:
+        batch = FAMILY.batch(self.policy, observation)
+        return {"conditioning": self.policy.observation_encoder.encode(batch)}
+
+    def velocity(  # type: ignore[override]
+        self, x_t: torch.Tensor, time: torch.Tensor, conditioning: torch.Tensor
+    ) -> torch.Tensor:
+        predicted: torch.Tensor = self.policy.noise_predictor(x_t, time, conditioning_vec=conditioning)
+        return predicted
+
+
+class MultiTaskDiT(Diffusion):
+    """The multi-task diffusion transformer as lerobot has it."""
+
+    name = "multi_task_dit"
+    module = "lerobot.policies.multi_task_dit.modeling_multi_task_dit"
+    policy = "MultiTaskDiTPolicy"
+    parts = ("observation_encoder.text_encoder", "noise_predictor", "objective")
+    halves = MultiTaskDiTFlow
+
+    def observation(self, policy: Any, batch: int) -> list[InputSpec]:
+        """And the prompt, as ``lang_masks`` and ``lang_tokens`` [batch, length]."""
+        text, prompt = (
+            policy.observation_encoder.text_encoder,
+            (batch, int(policy.config.tokenizer_max_length)),
+        )
+        vocabulary = int(text.text_encoder.get_input_embeddings().num_embeddings)
+        return [
+            *super().observation(policy, batch),
+            InputSpec("lang_masks", prompt, "bool", PromptMask()),
+            InputSpec("lang_tokens", prompt, "int64", Tokens(vocab=vocabulary, mask="lang_masks")),
+        ]
+
+    def batch(self, policy: Any, named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return super().batch(policy, named) | {key: named[name] for name, key in _PROMPT.items()}
+
+    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
+        counted = self.counted(policy)
+        drawn = (named["noise"], *(named["step_noise"].unbind(1) if "step_noise" in named else ()))
+        with self.seen(policy, named) as batch, set_to(*counted, steps), given_draws(*drawn):
+            actions: torch.Tensor = policy.predict_action_chunk(batch)
+            return actions
+
+    def counted(self, policy: Any) -> tuple[Any, str]:
+        if policy.config.is_diffusion:
+            return policy.objective, "num_inference_steps"
+        return policy.config, "num_integration_steps"
+
+    def reader(self, policy: Any) -> torch.nn.Module:
+        reader: torch.nn.Module = policy.noise_predictor
+        return reader
+
+
+FAMILY = MultiTaskDiT()
+load, reference, inputs, flow, export = (
+    FAMILY.load, FAMILY.reference, FAMILY.inputs, FAMILY.flow, FAMILY.export,
+)  # fmt: skip

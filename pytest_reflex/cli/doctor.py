@@ -1,0 +1,134 @@
+"""``reflex doctor``: what is installed, beside what is needed and what was tested; a page for an issue."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from pytest_reflex._version import __version__
+from pytest_reflex.cli.report import FAIL, PASS, Reported
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+_WORDS: Final = {
+    "export": "makes bundles",
+    "lerobot": "lerobot's policies, live (Python 3.12 or later)",
+    "serve": "serves bundles to robots",
+}
+
+
+@click.command(short_help="Say what is installed and what is missing.")
+@click.option("--output-json", is_flag=True, help="Print JSON to stdout and nothing else.")
+def doctor(output_json: bool) -> Reported:
+    """Say what is installed here, beside what is needed and tested: one page, to be pasted into an issue.
+
+    Exits 0 where a candidate can be judged, 1 where something that this needs is missing or too old.
+    """
+    found = examined()
+    text = json.dumps(found, indent=2) + "\n" if output_json else page(found)
+    return Reported(PASS if found["able"] else FAIL, text)
+
+
+def examined() -> dict[str, Any]:
+    """What there is, as builtins."""
+    from pytest_reflex.verdict import machine
+
+    extras: dict[str, list[dict[str, Any]]] = {"": [], **{extra: [] for extra in _WORDS}}
+    for wanted, extra in _needed():
+        extras[extra].append(_package(wanted, extra))
+    core = extras.pop("")
+    return {
+        "pytest_reflex": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "executable": sys.executable,
+        "machine": machine.here(),
+        "providers": _providers(),
+        "packages": core,
+        "extras": extras,
+        "able": bool(core) and all(package["enough"] for package in core),
+    }
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The same for people: plain text, which Markdown leaves as it is inside a fence."""
+    here = found["machine"]
+    environment = ", ".join(f"{name}={value}" for name, value in here["environment"].items()) or "nothing"
+    lines = [
+        f"pytest-reflex {found['pytest_reflex']}, Python {found['python']}, {found['platform']}",
+        f"  python        {found['executable']}",
+        f"  processor     {here['processor']}, {here['cores']} cores",
+        f"  instructions  {' '.join(here['instructions']) or 'unknown'}",
+        f"  environment   {environment}",
+        f"  providers     {', '.join(found['providers']) or 'none: onnxruntime is not installed'}",
+        "",
+        "To judge",
+        *_rows(found["packages"]),
+    ]
+    for extra, packages in found["extras"].items():
+        state = "complete" if all(p["enough"] for p in packages) else f"pip install 'pytest-reflex[{extra}]'"
+        state = state if all(p["possible"] for p in packages) else "needs another Python"
+        lines += ["", f"[{extra}] {_WORDS[extra]}: {state}", *_rows(packages)]
+    verdict = "A candidate can be judged here." if found["able"] else "Nothing can be judged here: see above."
+    return "\n".join([*lines, "", verdict]) + "\n"
+
+
+def _rows(packages: list[dict[str, Any]]) -> Iterator[str]:
+    for package in packages:
+        tested = ", ".join(package["tested"])
+        plain = (package["version"] or "").partition("+")[0]  # without the build, such as +cpu
+        beside = f"; tested with {tested}" if tested and plain not in package["tested"] else ""
+        state = package["version"] or "not installed"
+        low = "" if package["enough"] or not package["version"] else f", too old: {package['needed']}"
+        yield f"  {package['name']:<16}  {state}{low}{beside}"
+
+
+def _needed() -> Iterator[tuple[Requirement, str]]:
+    """Each package that this one asks for, with the extra that does; "" is what judging needs."""
+    from packaging.requirements import Requirement
+
+    for line in requires("pytest-reflex") or ():
+        wanted = Requirement(line)
+        marker = str(wanted.marker or "")
+        extra = next((name for name in _WORDS if f"extra == '{name}'" in marker.replace('"', "'")), None)
+        if wanted.name == "pytest-reflex" or (extra is None and "extra" in marker):
+            continue
+        yield wanted, extra or ""
+
+
+def _package(wanted: Requirement, extra: str) -> dict[str, Any]:
+    try:
+        found: str | None = version(wanted.name)
+    except PackageNotFoundError:
+        found = None
+    return {
+        "name": wanted.name,
+        "needed": str(wanted.specifier),
+        "version": found,
+        "tested": _tested().get(wanted.name, []),
+        "enough": found is not None and wanted.specifier.contains(found, prereleases=True),
+        # lerobot asks for a newer Python than this may be.
+        "possible": wanted.marker is None or wanted.marker.evaluate({"extra": extra}),
+    }
+
+
+def _tested() -> dict[str, list[str]]:
+    """The versions that the tests run with, by package."""
+    told = json.loads(files("pytest_reflex.cli").joinpath("tested.json").read_text(encoding="utf-8"))
+    return {str(name): list(versions) for name, versions in told.items()}
+
+
+def _providers() -> list[str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        return []
+    return list(onnxruntime.get_available_providers())

@@ -1,0 +1,238 @@
+"""``reflex init``: a parity test of one model and the jobs that run it, which run as they are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from pytest_reflex.cli.reference import is_script, named, nameless
+from pytest_reflex.cli.report import PASS, Reported
+from pytest_reflex.errors import CheckpointError, ReflexError
+
+TESTS: Final = "tests/parity"
+_PLACES: Final = {"github": ".github/workflows/parity.yml", "gitlab": ".gitlab-ci.yml"}
+
+_OF_A_CHECKPOINT: Final = '''\
+"""The {family} policy of {shown} and its export compute the same."""
+
+from pathlib import Path
+
+import pytest_reflex as reflex
+from exporters import {family}
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = {checkpoint}
+
+
+@reflex.parity(threshold=1e-4)
+def test_{name}(parity, tmp_path):
+    policy = {family}.load(CHECKPOINT)
+    parity.check(policy, {family}.export(policy, tmp_path / "{name}", verify=False))
+'''
+
+_OF_A_SCRIPT: Final = '''\
+"""{shown} and its export compute the same."""
+
+import sys
+from pathlib import Path
+
+import pytest_reflex as reflex
+from exporters import export
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / {folder!r}))
+
+import {module}  # noqa: E402
+
+
+@reflex.parity(threshold=1e-4)
+def test_{name}(parity, tmp_path):
+    policy = {module}.{policy}
+    bundle = export(policy, tmp_path / "{name}", inputs={module}.{inputs}, verify=False)
+    parity.check(policy, bundle)
+'''
+
+_GITHUB: Final = """\
+# Parity of the policies with their exports; `reflex doctor` says what they were computed on.
+name: parity
+on:
+  push:
+  pull_request:
+
+permissions:
+  contents: read
+
+jobs:
+  parity:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+        with:
+          lfs: true
+      - uses: actions/setup-python@v5
+        with:
+          python-version: "3.12"
+      - run: pip install 'pytest-reflex[{extra}]'
+      - run: if [ -f requirements.txt ]; then pip install -r requirements.txt; fi
+      - run: reflex doctor
+      - run: python -m pytest {tests} --reflex-report parity_reports --junitxml junit.xml
+      - uses: actions/upload-artifact@v4
+        if: always()
+        with:
+          name: parity
+          path: parity_reports
+"""
+
+_GITLAB: Final = """\
+# Parity of the policies with their exports; `reflex doctor` says what they were computed on.
+parity:
+  image: python:3.12
+  variables:
+    GIT_LFS_SKIP_SMUDGE: "0"
+  script:
+    - pip install 'pytest-reflex[{extra}]'
+    - if [ -f requirements.txt ]; then pip install -r requirements.txt; fi
+    - reflex doctor
+    - python -m pytest {tests} --reflex-report parity_reports --junitxml junit.xml
+  artifacts:
+    when: always
+    paths:
+      - parity_reports
+    reports:
+      junit: junit.xml
+"""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A test, what it is called, and the extra that it needs."""
+
+    name: str
+    text: str
+    extra: str
+
+
+@click.command(short_help="Write a parity test and the CI jobs that run it.")
+@click.argument("model")
+@click.option(
+    "--ci", type=click.Choice(["github", "gitlab", "both", "none"]), default="both", show_default=True,
+    help="Whose jobs are written.",
+)  # fmt: skip
+@click.option(
+    "--inputs", default="INPUTS", show_default=True, metavar="NAME",
+    help="Of a script, the name of its list of InputSpec.",
+)  # fmt: skip
+@click.option(
+    "-o", "--out", metavar="DIR", default=".", show_default=True, type=click.Path(path_type=Path),
+    help="The repository.",
+)  # fmt: skip
+def init(model: str, ci: str, inputs: str, out: Path) -> Reported:
+    """Write a parity test of MODEL into tests/parity, and jobs for GitHub and GitLab that run it.
+
+    MODEL is a checkpoint directory or a hub id, or file.py:name. What is there already is left as it is.
+    """
+    made = _of_a_script(model, inputs, out) if is_script(model) else _of_a_checkpoint(model, out)
+    wanted = {f"{TESTS}/test_{made.name}.py": made.text}
+    texts = {"github": _GITHUB, "gitlab": _GITLAB}
+    for host, place in _PLACES.items():
+        if ci in (host, "both"):
+            wanted[place] = texts[host].format(extra=made.extra, tests=TESTS)
+    lines = [_written(out, place, text) for place, text in wanted.items()]
+    return Reported(PASS, "\n".join([*lines, "", f"Next: python -m pytest {TESTS}"]) + "\n")
+
+
+def _of_a_checkpoint(model: str, out: Path) -> _Made:
+    from exporters import FAMILIES, checkpoints
+    from exporters.bundle import registry
+
+    if model.endswith(".py"):
+        raise CheckpointError(nameless(model, "MODEL"))
+    family = registry.family_of(model)
+    if family not in FAMILIES:
+        raise ReflexError(
+            f"{model} is a checkpoint of the installed family {family!r}, whose module only its "
+            "distribution knows; write the test by hand, from that of another family"
+        )
+    directory = checkpoints.resolve(model)
+    local = Path(model).is_dir()
+    place = _from(out, Path(model)) if local else None
+    name = _identifier(Path(model).resolve().name if local else model.rpartition("/")[2])
+    config = checkpoints.read_config(directory)
+    return _Made(
+        name,
+        _OF_A_CHECKPOINT.format(
+            family=family,
+            shown=place or model,
+            checkpoint=f"ROOT / {place!r}" if place is not None else repr(model),
+            name=name,
+        ),
+        # transformers has a pi0 of its own; every other policy is lerobot's.
+        "export" if family == "pi0" and "model_type" in config else "lerobot",
+    )
+
+
+def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
+    from pytest_reflex.inputs import InputSpec
+    from pytest_reflex.runners import TorchRunner
+
+    source, _, name = model.rpartition(":")
+    if not source.endswith(".py"):
+        raise CheckpointError(f"MODEL is {model!r}; a test imports a file, so give file.py:name")
+    held = named(model, "MODEL")
+    TorchRunner(held)  # says what is no policy, and of a class why not
+    try:
+        specs = named(f"{source}:{inputs}", "--inputs")
+    except CheckpointError:
+        raise CheckpointError(
+            f"{source} has no {inputs!r}, and a test has to know what the policy reads: write "
+            f"{inputs} = [InputSpec(...), ...] there, or name it by --inputs"
+        ) from None
+    if not isinstance(specs, list | tuple) or not all(isinstance(spec, InputSpec) for spec in specs):
+        raise CheckpointError(
+            f"{inputs} in {source} is no list of InputSpec; give the name of one by --inputs"
+        )
+    from torch import nn
+
+    file = Path(source)
+    return _Made(
+        _identifier(name),
+        _OF_A_SCRIPT.format(
+            shown=f"{_from(out, file)}:{name}",
+            folder=_from(out, file.parent),
+            module=file.stem,
+            policy=name if isinstance(held, nn.Module) else f"{name}()",
+            inputs=inputs,
+            name=_identifier(name),
+        ),
+        "export",
+    )
+
+
+def _from(out: Path, path: Path) -> str:
+    """A path as a test finds it from the repository's root; whole where it is not in it."""
+    whole, root = path.resolve(), out.resolve()
+    return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else str(whole)
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_").lower() or "policy"
+
+
+def _written(out: Path, place: str, text: str) -> str:
+    from pytest_reflex.report.files import write_text
+
+    path = out / place
+    if path.exists():
+        same = path.is_file() and path.read_text(encoding="utf-8") == text
+        return f"as it was   {path}" if same else f"left alone  {path}, which is another"
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise ReflexError(
+            f"{path}: cannot be written ({error.strerror or error}); give another --out"
+        ) from error
+    return f"written     {path}"

@@ -1,0 +1,123 @@
+"""A baseline: the figures of an earlier run, kept in the repository, that no later one is far above."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_reflex.report.json.documents import Run
+    from pytest_reflex.result import ParityResult
+
+FORMAT: Final = "reflex-baseline"
+VERSION: Final = 1
+# Below this share of the threshold a figure is rounding, which another processor does otherwise.
+SMALL: Final = 0.01
+BASELINE: Final = pytest.StashKey["Baseline"]()
+
+
+class Baseline:
+    """What is compared with: nothing, where no file was given, or where it is being written anew.
+
+    Args:
+        path: the file: one that :meth:`write` wrote, or the ``parity.json`` of a run.
+        factor: how many times as large as its figure another may be.
+        update: whether it is written at the end, and so nothing is compared with it.
+    """
+
+    def __init__(self, path: Path | None, factor: float, update: bool) -> None:
+        self.path, self.factor, self.update = path, factor, update
+        self._known: dict[str, list[dict[str, Any]]] | None = None
+
+    def require_file(self, named: str) -> None:
+        """Say at once what is wrong with the file.
+
+        Raises:
+            UsageError: it is not there, and not to be written; or it is no baseline.
+        """
+        if self.path is None:
+            if self.update:
+                raise pytest.UsageError("--reflex-baseline-update was given without --reflex-baseline PATH")
+            return
+        if not self.path.exists():
+            if not self.update:
+                raise pytest.UsageError(
+                    f"{named}: {self.path.name!r} does not exist; write it with --reflex-baseline-update"
+                )
+            return
+        self._figures()
+
+    def worse(self, nodeid: str, call: int, result: ParityResult) -> str:
+        """How a passing result is worse than it was, in words; empty where it is not, or was never seen."""
+        if self.path is None or self.update:
+            return ""
+        now, earlier = result.max_abs_diff_across_all, self._figures().get(nodeid, [])
+        if now is None or call >= len(earlier):
+            return ""
+        before = earlier[call].get("max_abs_diff")
+        if not isinstance(before, int | float) or not math.isfinite(before):
+            return ""
+        if now <= self.factor * before or now <= SMALL * result.threshold:
+            return ""
+        times = f"{now / before:.3g} times" if before else "no longer equal to"
+        return (
+            f"max_abs_diff {now:.3e} is {times} the baseline's {before:.3e}, and may be {self.factor:g} "
+            "times; mend it, or take it with --reflex-baseline-update"
+        )
+
+    def write(self, run: Run) -> str:
+        """Write the figures of the run's passing results; those of tests that were not run stay.
+
+        Returns:
+            Why it cannot be written; empty where it was.
+        """
+        from pytest_reflex.report.files import write_text
+
+        if self.path is None:
+            return ""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for entry in run.results:
+            if entry.nodeid is not None and entry.result.passed:
+                figures = {
+                    "max_abs_diff": entry.result.max_abs_diff_across_all,
+                    "threshold": entry.result.threshold,
+                }
+                found.setdefault(entry.nodeid, []).append(figures)
+        known = self._figures() if self.path.exists() else {}
+        made = {"format": FORMAT, "version": VERSION, "results": dict(sorted({**known, **found}.items()))}
+        try:
+            write_text(self.path, json.dumps(made, indent=1, allow_nan=False) + "\n")
+        except OSError as error:
+            return f"{self.path}: the baseline could not be written ({error.strerror or error})"
+        return ""
+
+    def _figures(self) -> dict[str, list[dict[str, Any]]]:
+        if self._known is None:
+            self._known = _read(self.path) if self.path is not None else {}
+        return self._known
+
+
+def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """By test, the figures of each of its calls."""
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        results = made["results"]
+        if isinstance(results, list):  # the document of a run
+            found: dict[str, list[dict[str, Any]]] = {}
+            for entry in results:
+                figures = {"max_abs_diff": entry["max_abs_diff_across_all"], "threshold": entry["threshold"]}
+                if entry.get("nodeid") is not None:
+                    found.setdefault(entry["nodeid"], []).append(figures)
+            return found
+        if made["format"] != FORMAT or made["version"] != VERSION:
+            raise ValueError(f"it is {made['format']!r}, version {made['version']!r}")
+        return {str(test): [dict(call) for call in calls] for test, calls in results.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise pytest.UsageError(
+            f"{path}: is no baseline ({type(error).__name__}: {error}); write it with "
+            "--reflex-baseline-update"
+        ) from None

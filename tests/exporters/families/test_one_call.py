@@ -1,0 +1,63 @@
+"""One call finds the family of a policy, or takes one's own by what it says that it reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bundle_cases import Reflex
+
+from examples.own_policy import INPUTS, policy
+from examples.tiny_pi0 import tiny_pi0
+from exporters import export_policy, open_bundle
+from exporters.families.one_call import family_of_policy
+from pytest_reflex.errors import InputError
+
+OWN = Path(__file__).parents[3] / "examples" / "own_policy.py"
+
+
+def test_a_live_policy_tells_its_family_by_its_class() -> None:
+    found = family_of_policy(tiny_pi0())
+    assert found is not None
+    assert found.name == "pi0"
+    assert family_of_policy(policy()) is None
+
+
+def test_a_checkpoint_of_a_family_is_loaded_and_exported(tmp_path: Path) -> None:
+    tiny_pi0().save_pretrained(tmp_path / "c")
+    made = export_policy(tmp_path / "c", tmp_path / "b", cameras=1, prompt_tokens=4, steps=2, fixtures=2)
+    assert (made.manifest["family"], made.manifest["steps"]) == ("pi0", 2)
+    with pytest.raises(InputError, match="inputs is given, and a policy of pi0 says itself what it reads"):
+        export_policy(tiny_pi0(), tmp_path / "c", inputs=INPUTS)
+
+
+def test_a_policy_of_ones_own_says_what_it_reads(tmp_path: Path) -> None:
+    made = export_policy(policy(), tmp_path / "b", inputs=INPUTS, steps=2, fixtures=2)
+    assert open_bundle(made.path).family == "module"
+    with pytest.raises(InputError, match=r"a Reach is of none of the families act, .*; say what it reads"):
+        export_policy(policy(), tmp_path / "b")
+
+
+def test_the_command_exports_what_a_file_names(reflex: Reflex, tmp_path: Path) -> None:
+    done = reflex(
+        "export", f"{OWN}:policy", tmp_path / "b", "--steps", 2, "--layout", "loop", "--fixtures", 2
+    )
+    assert done.code == 0, done.out + done.err
+    assert open_bundle(tmp_path / "b").stated.steps == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has no 'policy'"),
+        ("policy = 3", "could not be loaded: TypeError"),
+        ("def policy(): return 3", "gives a int, expected an nn.Module"),
+        ("from torch.nn import Identity as policy", "has no INPUTS beside it; give the list of InputSpec"),
+    ],
+)
+def test_a_file_that_names_no_policy_is_told_so(text: str, said: str, reflex: Reflex, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(text)
+    done = reflex("export", f"{tmp_path / 'own.py'}:policy", tmp_path / "b")
+    assert done.code == 2
+    assert said in " ".join(done.err.split())
+    assert not (tmp_path / "b").exists()

@@ -1,0 +1,194 @@
+"""``reflex init``: what it writes passes as it is, by pytest and by the schemas of those who run the jobs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from bundle_cases import Ran
+
+from pytest_reflex.cli import main
+from pytest_reflex.cli.init import TESTS
+
+ROOT = Path(__file__).resolve().parents[3]
+WORKFLOW, GITLAB = ".github/workflows/parity.yml", ".gitlab-ci.yml"
+CHECK = "check_jsonschema"
+
+INSTANCE = """
+import torch
+from pytest_reflex import InputSpec
+
+INPUTS = [InputSpec("x", (1, 4))]
+torch.manual_seed(0)
+actor = torch.nn.Linear(4, 2)
+"""
+FUNCTION = """
+import torch
+from pytest_reflex.inputs import InputSpec, Integers
+from sizes import SIZE
+
+SPECS = (InputSpec("ids", (1, 3), "int64", Integers(0, SIZE)),)
+
+
+class Table(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(SIZE, 2)
+
+    def forward(self, ids):
+        return {"actions": self.table(ids)}
+
+
+def policy():
+    torch.manual_seed(0)
+    return Table()
+"""
+
+
+@pytest.fixture
+def here(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Ran]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(*arguments: object) -> Ran:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        said = capfd.readouterr()
+        return Ran(int(str(left.value.code)), said.out, said.err)
+
+    return run
+
+
+def passes(place: Path, python: list[str], plugin_args: list[str]) -> None:
+    """The command that ``init`` ends with, in its repository."""
+    done = subprocess.run(
+        [*python, "-m", "pytest", *plugin_args, TESTS, "-q"],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    assert "PASS " in done.stdout
+
+
+def fits(place: Path) -> None:
+    """Both jobs, by the schemas of those who run them; and what they run is what there is."""
+    for file, kind in ((WORKFLOW, "github-workflows"), (GITLAB, "gitlab-ci")):
+        done = subprocess.run(
+            [sys.executable, "-m", CHECK, "--builtin-schema", f"vendor.{kind}", str(place / file)],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    if shutil.which("actionlint"):
+        subprocess.run(["actionlint", str(place / WORKFLOW)], check=True)
+    steps = yaml.safe_load((place / WORKFLOW).read_text())["jobs"]["parity"]["steps"]
+    runs = [step["run"] for step in steps if "run" in step]
+    assert runs == yaml.safe_load((place / GITLAB).read_text())["parity"]["script"]
+    assert any(f"python -m pytest {TESTS} " in run for run in runs)
+
+
+def test_a_checkpoint(
+    checkpoint: Path, tmp_path: Path, here: Callable[..., Ran], python: list[str], plugin_args: list[str]
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "checkpoints" / "tiny-pi0")
+    ran = here("init", "checkpoints/tiny-pi0")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == (
+        f"written     {TESTS}/test_tiny_pi0.py\nwritten     {WORKFLOW}\nwritten     {GITLAB}\n\n"
+        f"Next: python -m pytest {TESTS}\n"
+    )
+    assert str(tmp_path) not in (tmp_path / TESTS / "test_tiny_pi0.py").read_text()
+    assert "'pytest-reflex[export]'" in (tmp_path / WORKFLOW).read_text()
+    passes(tmp_path, python, plugin_args)
+    fits(tmp_path)
+    again = here("init", "checkpoints/tiny-pi0")
+    assert again.out == ran.out.replace("written   ", "as it was ")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "name", "more"),
+    [
+        ("actor.py", INSTANCE, "actor", []),
+        ("models/table.py", FUNCTION, "policy", ["--inputs", "SPECS"]),
+        ("src/own.py", (ROOT / "examples" / "own_policy.py").read_text(), "policy", []),
+    ],
+)
+def test_a_script(
+    file: str,
+    text: str,
+    name: str,
+    more: list[str],
+    tmp_path: Path,
+    here: Callable[..., Ran],
+    python: list[str],
+    plugin_args: list[str],
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    (tmp_path / file).with_name("sizes.py").write_text("SIZE = 5\n")
+    ran = here("init", f"{file}:{name}", *more)
+    assert (ran.code, ran.err) == (0, "")
+    assert str(tmp_path) not in (tmp_path / TESTS / f"test_{name}.py").read_text()
+    passes(tmp_path, python, plugin_args)
+    fits(tmp_path)
+
+
+def test_what_is_there_is_left_alone(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    (tmp_path / "actor.py").write_text(INSTANCE)
+    (tmp_path / GITLAB).write_text("mine: {script: [true]}\n")
+    ran = here("init", "actor.py:actor")
+    assert f"left alone  {GITLAB}, which is another\n" in ran.out
+    assert (tmp_path / GITLAB).read_text() == "mine: {script: [true]}\n"
+
+
+def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    (tmp_path / "actor.py").write_text(INSTANCE)
+    here("init", "actor.py:actor", "--ci", "none", "-o", tmp_path / "a")
+    here("init", "actor.py:actor", "--ci", "gitlab", "-o", tmp_path / "b")
+    assert sorted(str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*.*")) == [
+        f"{TESTS}/test_actor.py"
+    ]
+    assert (tmp_path / "b" / GITLAB).exists()
+    assert not (tmp_path / "b" / WORKFLOW).exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("actor.py", "MODEL is 'actor.py', a Python file; say what in it: actor.py:NAME"),
+        ("math:pi", "MODEL is 'math:pi'; a test imports a file, so give file.py:name"),
+        ("actor.py:akt", "MODEL is 'actor.py:akt', and actor.py has no 'akt'"),
+        ("actor.py:Table", "model is the class Table, which would have other weights each time it is opened"),
+        (
+            "bare.py:actor",
+            "bare.py has no 'INPUTS', and a test has to know what the policy reads: write "
+            "INPUTS = [InputSpec(...), ...] there, or name it by --inputs",
+        ),
+        ("odd.py:actor", "INPUTS in odd.py is no list of InputSpec; give the name of one by --inputs"),
+        ("nowhere", "no checkpoint directory 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(
+    model: str, said: str, tmp_path: Path, here: Callable[..., Ran]
+) -> None:
+    (tmp_path / "actor.py").write_text(INSTANCE + "class Table(torch.nn.Module): pass\n")
+    (tmp_path / "bare.py").write_text(re.sub("INPUTS = .*", "", INSTANCE))
+    (tmp_path / "odd.py").write_text(INSTANCE + "INPUTS = {'x': (1, 4)}\n")
+    ran = here("init", model)
+    assert ran.code == 2
+    assert ran.err.startswith(f"reflex: error: {said}")
+    assert ran.err.count("\n") == 1
+    assert not (tmp_path / TESTS).exists()

@@ -1,0 +1,103 @@
+"""``--reflex-baseline``: what got worse than a factor fails, and a flag takes it as it is now."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from plugin_cases import Run, written
+
+AT = ("--reflex-baseline", "main.json")
+UPDATE = (*AT, "--reflex-baseline-update")
+
+
+def off(amount: float, name: str = "test_x") -> str:
+    return f"def {name}(parity): judged(parity, off_by({amount}))\n"
+
+
+def test_what_got_worse_than_a_factor_fails_and_a_flag_takes_it(run: Run) -> None:
+    assert run(off(1e-5), *UPDATE).ret == 0
+    assert json.loads(Path("main.json").read_text())["format"] == "reflex-baseline"
+    assert run(off(1e-5), *AT).ret == 0
+    assert run(off(1.5e-5), *AT).ret == 0
+    found = run(off(5e-5), *AT, "--reflex-json", "out.json")
+    assert found.ret == 1
+    found.stdout.fnmatch_lines(
+        [
+            "E*parity FAIL: max_abs_diff * is * times the baseline's *, and may be 2 times; "
+            "mend it, or take it with --reflex-baseline-update"
+        ]
+    )
+    assert written("out.json")["passed"] is False
+    assert run(off(5e-5), *AT, "--reflex-baseline-factor", "10").ret == 0
+    assert run(off(5e-5), *UPDATE).ret == 0
+    assert run(off(5e-5), *AT).ret == 0
+
+
+def test_a_fail_by_the_baseline_cannot_be_swallowed(run: Run) -> None:
+    run(off(1e-5), *UPDATE)
+    swallowed = "def test_x(parity):\n    try: judged(parity, off_by(5e-5))\n    except Exception: pass\n"
+    assert run(swallowed, *AT).ret == 1
+
+
+def test_better_and_new_tests_pass_and_figures_far_below_the_threshold_are_rounding(run: Run) -> None:
+    run(off(1e-7) + off(5e-5, "test_y"), *UPDATE)
+    found = run(off(9e-7) + off(1e-5, "test_y") + off(9e-5, "test_z"), *AT)
+    assert found.ret == 0
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
+def test_an_update_keeps_what_was_not_run_and_what_failed(run: Run, workers: tuple[str, ...]) -> None:
+    run(off(1e-5) + off(1e-5, "test_y") + off(1e-5, "test_z"), *UPDATE, *workers)
+    before = json.loads(Path("main.json").read_text())["results"]
+    assert len(before) == 3
+    run(off(5e-5) + off(1, "test_y") + off(3e-5, "test_z"), *UPDATE, *workers, "-k", "test_x or test_y")
+    after = json.loads(Path("main.json").read_text())["results"]
+    changed = [name for name in before if before[name] != after[name]]
+    assert changed == ["test_it.py::test_x"]
+
+
+def test_the_document_of_a_run_is_a_baseline_too(run: Run) -> None:
+    run(off(1e-5), "--reflex-json", "main.json")
+    assert run(off(1e-5), *AT).ret == 0
+    assert run(off(5e-5), *AT).ret == 1
+
+
+def test_a_baseline_from_the_ini_file(run: Run, pytester: pytest.Pytester) -> None:
+    run(off(1e-5), *UPDATE)
+    pytester.makeini("[pytest]\nreflex_baseline = main.json\nreflex_baseline_factor = 3\n")
+    assert run(off(2.5e-5)).ret == 0
+    assert run(off(5e-5)).ret == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (AT, "ERROR: --reflex-baseline: 'main.json' does not exist; write it with --reflex-baseline-update"),
+        (UPDATE[2:], "ERROR: --reflex-baseline-update was given without --reflex-baseline PATH"),
+        (
+            (*AT, "--reflex-baseline-factor=0.5"),
+            "ERROR: --reflex-baseline-factor: '0.5' is not a factor; give a finite number, 1 or more",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(args: tuple[str, ...], said: str, run: Run) -> None:
+    found = run(off(1e-5), *args)
+    assert found.ret == 4
+    assert said in found.errlines
+
+
+def test_a_file_that_is_no_baseline_is_refused(run: Run) -> None:
+    for text in ("{", "{}", '{"results": {"a": 3}, "format": "reflex-baseline", "version": 1}'):
+        Path("main.json").write_text(text)
+        assert run(off(1e-5), *AT).ret == 4
+
+
+def test_a_column_in_pytest_html(run: Run) -> None:
+    pytest.importorskip("pytest_html")
+    found = run(off(1e-5) + "def test_plain(): pass\n", "--html=report.html")
+    assert found.ret == 0
+    page = Path("report.html").read_text()
+    assert "max_abs_diff" in page
+    assert "e-05 of 1.0e-04" in page
