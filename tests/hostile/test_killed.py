@@ -52,6 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(path, exporter)
 
 
+@pytest.mark.once
 def test_killed_at_any_file_operation_and_at_any_instant(place: Place) -> None:
     assert place.old != place.new
     assert place.events > 10

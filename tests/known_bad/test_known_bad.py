@@ -153,7 +153,10 @@ def inner_pytest(tmp_path: Path, python: list[str], plugin_args: list[str]) -> I
     return run
 
 
-@pytest.mark.parametrize("how", [(), ("-n2",)], ids=["serially", "under-n2"])
+# How a worker hands a verdict on, no environment decides; the verdicts themselves run in both.
+@pytest.mark.parametrize(
+    "how", [(), pytest.param(("-n2",), marks=pytest.mark.once)], ids=["serially", "under-n2"]
+)
 @pytest.mark.parametrize("strict", [False, True])
 def test_through_pytest(how: tuple[str, ...], strict: bool, tmp_path: Path, inner_pytest: Inner) -> None:
     chosen = {name: case for name, case in CASES.items() if case.strict is strict}

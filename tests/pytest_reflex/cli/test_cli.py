@@ -152,6 +152,7 @@ def test_the_steps_of_a_fail_are_shown_and_of_a_pass_where_asked(
     assert (result["passed"], bool(result["steps"]), bool(result["unseen"])) == (passed, seen, not seen)
 
 
+@pytest.mark.once
 def test_a_progress_bar_is_drawn_on_a_terminal_and_leaves_stdout_alone(
     bundle: Path, checkpoint: Path
 ) -> None:
