@@ -2,9 +2,12 @@
 
     python benchmarks/check_floor.py --json check_floor.json
     python benchmarks/check_floor.py --family smolvla --checkpoint DIR --bundle DIR --rounds 1
+    python benchmarks/check_floor.py --family smolvla --checkpoint DIR --bundle DIR --narrow DIR --rounds 1
 
 The floor is the same reference forwards in bare PyTorch, one start of the same session, and the same ONNX
-Runtime runs, on the same fixtures. Both are timed in turn; the ratio is the median over the rounds.
+Runtime runs, on the same fixtures. Both are timed in turn; the ratio is the median over the rounds. A check
+of the same policy in float16 (``--narrow``) is set beside one in float32 with ``--floor``, for both ask the
+reference in float64 too.
 """
 
 from __future__ import annotations
@@ -57,31 +60,59 @@ def measure(title: str, policy: Any, bundle: Any, fixtures: int, rounds: int) ->
     }
 
 
+def narrow(title: str, policy: Any, bundle: Any, narrower: Any, fixtures: int, rounds: int) -> dict[str, Any]:
+    """What a check costs that predicts the rounding of a narrower precision."""
+    seconds = in_turn(
+        {
+            "with floor": lambda: check(policy, bundle, fixtures=fixtures, floor=True),
+            "narrow": lambda: check(policy, narrower, fixtures=fixtures),
+        },
+        rounds,
+    )
+    return {
+        "what": f"{title}, {narrower.runner().precision_stated}",
+        "fixtures": fixtures,
+        "with_floor_s": statistics.median(seconds["with floor"]),
+        "narrow_s": statistics.median(seconds["narrow"]),
+        "ratio": ratio(seconds, "narrow", "with floor"),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--family", help="with --checkpoint and --bundle: a policy of your own")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--narrow", type=Path, help="the same policy in float16 or the like")
     parser.add_argument("--fixtures", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = []
+    rows, precisions = [], []
     if options.family:
         policy = getattr(exporters, options.family).load(options.checkpoint)
         bundle = exporters.open_bundle(options.bundle)
         title = f"{options.family}, {bundle.layout}"
         rows.append(measure(title, policy, bundle, options.fixtures, options.rounds))
+        if options.narrow:
+            other = exporters.open_bundle(options.narrow)
+            precisions.append(narrow(title, policy, bundle, other, options.fixtures, options.rounds))
     else:
         policy = tiny_pi0()
         for layout in ("unrolled", "loop", "stepwise"):
             with tempfile.TemporaryDirectory() as folder:
-                made = exporters.pi0.export(
-                    policy, Path(folder) / "p", layout=layout, cameras=2, verify=False
+                how: dict[str, Any] = {"layout": layout, "cameras": 2, "verify": False}
+                made, other = (
+                    exporters.pi0.export(policy, Path(folder) / precision, precision=precision, **how)
+                    for precision in ("float32", "float16")
                 )
-                rows.append(measure(f"tiny pi0, {layout}", policy, made, options.fixtures, options.rounds))
+                title = f"tiny pi0, {layout}"
+                rows.append(measure(title, policy, made, options.fixtures, options.rounds))
+                precisions.append(narrow(title, policy, made, other, options.fixtures, options.rounds))
     table("check beside its floor (seconds, median)", rows)
-    write(options.json, "check_floor", rows)
+    if precisions:
+        table("a narrower precision beside float32 with a floor (seconds, median)", precisions)
+    write(options.json, "check_floor", [*rows, *precisions])
 
 
 if __name__ == "__main__":
