@@ -76,6 +76,7 @@ def test_killed_at_any_file_operation_and_at_any_instant(place: Place) -> None:
     assert place.strays() == []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("limit_bytes", [1, 500, 4000])
 def test_a_full_disk_leaves_the_old_bundle_and_nothing_else(limit_bytes: int, place: Place) -> None:
     ended = place.exporter.attempt(NEW, limit_bytes=limit_bytes)

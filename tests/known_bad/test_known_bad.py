@@ -116,6 +116,7 @@ def _gate(result: dict[str, Any]) -> str:
     return gates[0] if gates else ""
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "name", ["pass__the_honest_export", "fail_finite__nan_on_both_sides", "error_runner__a_custom_operator"]
 )
@@ -153,10 +154,10 @@ def inner_pytest(tmp_path: Path, python: list[str], plugin_args: list[str]) -> I
     return run
 
 
-# How a worker hands a verdict on, no environment decides; the verdicts themselves run in both.
-@pytest.mark.parametrize(
-    "how", [(), pytest.param(("-n2",), marks=pytest.mark.once)], ids=["serially", "under-n2"]
-)
+# How a session takes a verdict, no environment decides; the verdicts themselves run in both, through the API
+# and the command line.
+@pytest.mark.once
+@pytest.mark.parametrize("how", [(), ("-n2",)], ids=["serially", "under-n2"])
 @pytest.mark.parametrize("strict", [False, True])
 def test_through_pytest(how: tuple[str, ...], strict: bool, tmp_path: Path, inner_pytest: Inner) -> None:
     chosen = {name: case for name, case in CASES.items() if case.strict is strict}
@@ -219,6 +220,7 @@ def _when_there(path: Path, process: subprocess.Popen[bytes]) -> None:
     pytest.fail(f"{path} never came")
 
 
+@pytest.mark.once
 def test_fail_session__a_validator_killed_half_way(tmp_path: Path, plugin_args: list[str]) -> None:
     started, report = tmp_path / "started", tmp_path / "out.json"
     (tmp_path / "test_it.py").write_text(HALF_WAY.format(started=str(started)))
@@ -321,6 +323,7 @@ def test_a_signal_to_the_command_reaches_the_one_that_judges(number: signal.Sign
     assert said in err.splitlines()[-1]
 
 
+@pytest.mark.once
 def test_fail_session__a_report_that_could_not_be_written(tmp_path: Path, inner_pytest: Inner) -> None:
     # A file stands where a directory is needed.
     (tmp_path / "taken").write_text("")
@@ -350,8 +353,10 @@ def test_crash(parity, tmp_path):
     [
         pytest.param("os.kill(os.getpid(), signal.SIGKILL)", (), id="serially-killed"),
         pytest.param("os._exit(0)", (), id="serially-left"),
-        pytest.param("os.kill(os.getpid(), signal.SIGKILL)", ("-n2",), id="under-n2-killed"),
-        pytest.param("os._exit(0)", ("-n2",), id="under-n2-left"),
+        pytest.param(
+            "os.kill(os.getpid(), signal.SIGKILL)", ("-n2",), id="under-n2-killed", marks=pytest.mark.once
+        ),
+        pytest.param("os._exit(0)", ("-n2",), id="under-n2-left", marks=pytest.mark.once),
     ],
 )
 def test_fail_session__a_worker_that_crashes_after_its_check(

@@ -324,6 +324,7 @@ def worker(python: list[str], cache: Path, log: Path, seconds: float) -> subproc
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.once
 def test_of_two_processes_one_exports_and_a_killed_one_holds_nobody_up(
     tmp_path: Path, python: list[str]
 ) -> None:
@@ -341,6 +342,7 @@ def test_of_two_processes_one_exports_and_a_killed_one_holds_nobody_up(
     assert log.read_text() == "exported\n" * 2  # the killed one, and one of the two
 
 
+@pytest.mark.once
 def test_a_suite_on_two_workers_exports_once(
     plugin_args: list[str], tmp_path: Path, python: list[str]
 ) -> None:

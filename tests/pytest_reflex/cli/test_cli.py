@@ -248,6 +248,7 @@ def test_a_provider_that_is_not_there_fails(bundle: Path, reflex: Reflex) -> Non
     )
 
 
+@pytest.mark.once
 def test_an_export_that_misses_its_threshold_leaves_everything_as_it_was(
     checkpoint: Path, copied: Path, tmp_path: Path, here: Callable[..., Ran]
 ) -> None:

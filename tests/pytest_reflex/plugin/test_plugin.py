@@ -593,6 +593,7 @@ MIXED = (
 )
 
 
+@pytest.mark.once
 def test_the_document_is_the_same_byte_for_byte_with_workers(run: Run) -> None:
     pytest.importorskip("xdist")
     alone = run(MIXED, "--reflex-json", "alone.json", "--reflex-report", "alone")
@@ -613,6 +614,7 @@ def test_a_worker_has_no_last_word_of_its_own(run: Run) -> None:
     assert written("out.json")["passed"] is True
 
 
+@pytest.mark.once
 def test_workers_with_junit_exitfirst_and_strict(run: Run) -> None:
     pytest.importorskip("xdist")
     found = run(MIXED, "-n2", "--reflex-strict", "--junitxml=junit.xml", "--reflex-json", "out.json")
@@ -624,6 +626,7 @@ def test_workers_with_junit_exitfirst_and_strict(run: Run) -> None:
     assert run("def test_plain(): pass\n", "-n2", "--reflex-strict").ret == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_worker_that_dies_is_never_exit_0(run: Run, code: int) -> None:
     pytest.importorskip("xdist")
@@ -638,6 +641,7 @@ def test_a_worker_that_dies_is_never_exit_0(run: Run, code: int) -> None:
         assert f"error: {made['problems'][0]}" in found.outlines
 
 
+@pytest.mark.once
 def test_an_internal_error_in_a_worker_is_never_exit_0(run: Run) -> None:
     pytest.importorskip("xdist")
     # What xdist cannot send ends the worker with an internal error, and the session, by itself, with 0.
