@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         smolvla,
         tdmpc,
         vqbet,
+        xvla,
     )
     from exporters.families.one_call import export_policy
     from exporters.flow.policy import FlowPolicy
@@ -58,6 +59,7 @@ __all__ = [
     "smolvla",
     "tdmpc",
     "vqbet",
+    "xvla",
 ]
 
 # Where a name is that is no family's module.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FAMILIES: Final = (
     "act", "diffusion", "gaussian_actor", "groot", "multi_task_dit", "pi0", "pi05", "smolvla", "tdmpc",
-    "vqbet",
+    "vqbet", "xvla",
 )  # fmt: skip
 
 # What a checkpoint of a family calls itself, where that is not the family's name: known without torch.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-FEATURES = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet")
+FEATURES = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet", "xvla")
 VARIABLES = {
     **{family: f"{family.upper()}_CHECKPOINT" for family in FEATURES},
     "groot": "GROOT_CHECKPOINT",
