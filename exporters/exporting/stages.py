@@ -21,8 +21,10 @@ from exporters.bundle.registry import distribution_of
 from exporters.bundle.replaced import replaced
 from exporters.bundle.store import FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
+from exporters.flow.decoding import DecodingPolicy
 from exporters.flow.policy import FlowPolicy, flow_runner, own_sampler
 from exporters.flow.schedule import LAYOUTS, Layout, Loop
+from exporters.graph.decoding import traced_decoding
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.layouts import compose
 from exporters.graph.narrowing import narrowed
@@ -241,7 +243,10 @@ def traced(plan: Plan, report_progress: Progress) -> dict[str, ir.Model]:
         return _composed(plan.flow, plan.example, plan.loop, plan.layout, report_progress)
     report_progress("trace", 0, 1)
     example = plan.example
-    models = {"model": trace(*plan.traced, example.tensors(), free=example.free)}
+    if isinstance(plan.whole, DecodingPolicy):
+        models = {"model": traced_decoding(plan.whole, example)}
+    else:
+        models = {"model": trace(*plan.traced, example.tensors(), free=example.free)}
     report_progress("trace", 1, 1)
     return models
 

@@ -41,6 +41,7 @@ class Family(ABC):
         judged_by: what of the policy is true, for people.
         looped: whether it has one. Without, :meth:`flow`, :meth:`steps` and :meth:`reader` are not asked, and
             what is traced is :meth:`sample`, whole.
+        output: what :meth:`sample` gives, by its name in a bundle.
         stepped: whether :meth:`inputs` takes the number of steps too: each step's noise is an input.
     """
 
@@ -52,6 +53,7 @@ class Family(ABC):
     about: ClassVar[str] = ""
     judged_by: ClassVar[str] = "its `sample_actions`"
     looped: ClassVar[bool] = True
+    output: ClassVar[str] = "actions"
     stepped: ClassVar[bool] = False
 
     @abstractmethod
@@ -85,7 +87,7 @@ class Family(ABC):
         it and of :meth:`flow`.
 
         Returns:
-            The actions, [batch, chunk, dim].
+            The actions, [batch, chunk, dim]; or the tokens that they are said in.
         """
 
     def flow(self, policy: Any) -> FlowPolicy:
@@ -169,9 +171,9 @@ class Family(ABC):
         if unknown := kept.keys() - {option.name for option in self.options if option.kept}:
             raise TypeError(f"reference() of {self.name} takes no {', '.join(sorted(unknown))}")
         if not isinstance(policy, torch.nn.Module):
-            return TorchRunner(policy, call, outputs=["actions"], states=seen)
+            return TorchRunner(policy, call, outputs=[self.output], states=seen)
         owner = self.owner(policy)
-        return TorchRunner(owner, functools.partial(call, owner), outputs=["actions"], states=seen)
+        return TorchRunner(owner, functools.partial(call, owner), outputs=[self.output], states=seen)
 
     def asked(
         self, policy: Any, *, steps: int | None = None, batch: int = 1, **options: Any

@@ -3,7 +3,7 @@
 The reference is the policy's own ``predict_action_chunk``, whole; what it draws is the input ``noise``. The
 step is its ``transformer``, with what its action space does before and after. The prefix calls the
 submodules that ``forward_vlm`` calls. That one picks the views that are there by a mask, whose sum decides a
-shape, so that no trace can follow it; the policy knows beforehand which they are: the cameras, which come first.
+shape, so that no trace can follow it; the policy knows beforehand which they are: the first, its cameras.
 """
 
 from __future__ import annotations
