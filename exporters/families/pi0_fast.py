@@ -1,9 +1,9 @@
 """pi0-FAST: lerobot's ``PI0FastPolicy``, which says its actions in tokens.
 
 The reference is the model's own ``sample_actions_fast_kv_cache``, greedy, and a bundle gives its tokens,
-which are equal or not. Its prefill makes the calls that come before the sampler's loop, its step those inside,
-with a cache that has room for all tokens from the start. What tokens mean stays outside: the policy's own
-``detokenize_actions`` goes by way of text, in two tokenizers, one of which is code from the hub.
+which are equal or not. Its prefill makes the calls that come before the sampler's loop, its step those
+inside, with a cache that has room for all tokens from the start. What tokens mean stays outside: the policy's
+own ``detokenize_actions`` goes by way of text, in two tokenizers, one of which is code from the hub.
 """
 
 from __future__ import annotations
