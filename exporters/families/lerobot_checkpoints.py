@@ -137,8 +137,8 @@ def _unmade(directory: Path, config: Any, error: Exception) -> CheckpointError:
     tokenizers = [getattr(config, f"{kind}_tokenizer_name", None) for kind in ("text", "action")]
     if all(tokenizers) and isinstance(error, RuntimeError) and "tokenizers" in str(error):
         return CheckpointError(
-            f"{directory} takes its tokenizers from {' and '.join(map(str, tokenizers))}, which are neither in "
-            "the local hub cache nor can be fetched; where there is network, run `hf download` for each"
+            f"{directory} takes its tokenizers from {' and '.join(map(str, tokenizers))}, which are neither "
+            "in the local hub cache nor can be fetched; where there is network, run `hf download` for each"
         )
     return CheckpointError(f"{directory} cannot be loaded: {checkpoints.said(error)}")
 

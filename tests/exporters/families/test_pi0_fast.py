@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -106,9 +107,11 @@ def test_a_checkpoint_is_read_by_lerobots_own_loader(policy: Any, tmp_path: Path
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), policy.parameters(), strict=True))
     without = mock.Mock(from_pretrained=mock.Mock(side_effect=OSError("no network")))
     said = "takes its tokenizers from .* and lerobot/fast-action-tokenizer, which are neither"
-    with small_parts(), mock.patch.object(modeling_pi0_fast, "AutoProcessor", without):
-        with pytest.raises(CheckpointError, match=said):
-            pi0_fast.load(place)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(small_parts())
+        stack.enter_context(mock.patch.object(modeling_pi0_fast, "AutoProcessor", without))
+        stack.enter_context(pytest.raises(CheckpointError, match=said))
+        pi0_fast.load(place)
 
 
 def test_what_is_no_greedy_decoding_is_refused(policy: Any) -> None:
