@@ -82,7 +82,8 @@ def export(
         flow: the reference's two halves, when it is a flow-matching policy; a reference that is a
             :class:`~exporters.flow.policy.FlowPolicy` is its own.
         whole: what is traced of a reference without a loop, where its own call cannot be: a module that takes
-            the inputs by keyword and gives the outputs by name. It is judged against the reference.
+            the inputs by keyword and gives the outputs by name, or a
+            :class:`~exporters.flow.decoding.DecodingPolicy`. It is judged against the reference.
         layout: how the bundle carries a flow's loop: ``unrolled``, ``loop`` or ``stepwise``.
         steps: the number of a flow's denoising steps; by default the flow's own.
         outputs: names of a module's outputs, where it does not return a mapping.
@@ -242,9 +243,9 @@ def traced(plan: Plan, report_progress: Progress) -> dict[str, ir.Model]:
     if plan.flow is not None and plan.loop is not None:
         return _composed(plan.flow, plan.example, plan.loop, plan.layout, report_progress)
     report_progress("trace", 0, 1)
-    example = plan.example
-    if isinstance(plan.whole, DecodingPolicy):
-        models = {"model": traced_decoding(plan.whole, example)}
+    example, owner = plan.example, plan.traced[0]
+    if isinstance(owner, DecodingPolicy):
+        models = {"model": traced_decoding(owner, example)}
     else:
         models = {"model": trace(*plan.traced, example.tensors(), free=example.free)}
     report_progress("trace", 1, 1)

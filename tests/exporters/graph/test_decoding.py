@@ -61,7 +61,7 @@ class Talker(DecodingPolicy):
 
 
 def exported(policy: Talker, place: Path, **options: Any) -> Any:
-    return export(TorchRunner(policy), place, inputs=INPUTS, whole=policy, **options)
+    return export(policy, place, inputs=INPUTS, **options)
 
 
 def test_tokens_are_equal_and_end_when_all_have_said_the_last(tmp_path: Path) -> None:
