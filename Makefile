@@ -38,7 +38,7 @@ help:
 	@echo "make docs          the documentation, in site/"
 	@echo "make tutorial      the tutorial, followed to the letter in an empty environment (2 GB)"
 	@echo "make fullsize FAMILY=pi0  a policy of the published size, exported and proven (groot,"
-	@echo "                   pi0, pi0-lerobot, pi05, smolvla; 30 GB of disk in WORK=demo/fullsize)"
+	@echo "                   pi0, pi0-lerobot, pi05, smolvla, xvla; 30 GB of disk in WORK=demo/fullsize)"
 	@echo "make portability   parity, golden and known-bad tests again as other processors would compute them (hours;"
 	@echo "                   SETTINGS='oldest avx2' takes some of them; portability-slice is a minute of it)"
 	@echo "make coverage      which lines and branches of pytest_reflex the suite runs; coverage-lerobot there"

@@ -157,6 +157,39 @@ def make_groot(work: Path) -> None:
     write_checkpoint(work / "checkpoint", {"model_type": "Gr00tN1d7", **GR00T_N1_7_DEFAULTS}, shapes)
 
 
+def make_xvla(work: Path) -> None:
+    """X-VLA's published sizes: Florence-2 large, lerobot's defaults for most else, the third view empty."""
+    from lerobot.configs import FeatureType, PolicyFeature
+    from lerobot.policies.xvla.configuration_xvla import XVLAConfig
+    from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
+
+    text = {"d_model": 1024, "encoder_layers": 12, "encoder_attention_heads": 16, "encoder_ffn_dim": 4096}
+    decoder = {"decoder_layers": 12, "decoder_attention_heads": 16, "decoder_ffn_dim": 4096}
+    vision = {
+        "embed_dim": [256, 512, 1024, 2048], "num_heads": [8, 16, 32, 64], "num_groups": [8, 16, 32, 64],
+        "depths": [1, 1, 9, 1], "projection_dim": 1024,
+    }  # fmt: skip
+    cameras = ("observation.images.image", "observation.images.image2")
+    seen = {key: PolicyFeature(FeatureType.VISUAL, (3, 256, 256)) for key in cameras}
+    config = XVLAConfig(
+        florence_config={
+            "vision_config": vision,
+            "text_config": {**text, **decoder, "vocab_size": 51289, "max_position_embeddings": 4096},
+        },
+        input_features={**seen, "observation.state": PolicyFeature(FeatureType.STATE, (20,))},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (20,))},
+        resize_imgs_with_padding=(224, 224),
+        num_image_views=3,
+        max_state_dim=20,
+        chunk_size=30,
+        n_action_steps=30,
+        device="cpu",
+    )
+    policy = unfilled(lambda: XVLAPolicy(config))
+    config.save_pretrained(work / "checkpoint")
+    write_checkpoint(work / "checkpoint", None, own_shapes(policy))
+
+
 # What a run is called -> the family that exports it, and who makes its checkpoint.
 MAKERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "groot": ("groot", make_groot),
@@ -164,4 +197,7 @@ MAKERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "pi0-lerobot": ("pi0", make_pi0_lerobot),
     "pi05": ("pi05", make_pi05),
     "smolvla": ("smolvla", make_smolvla),
+    "xvla": ("xvla", make_xvla),
 }
+# What a run bakes in: three fixtures cannot draw every one of thirty domains.
+BAKED: dict[str, dict[str, int]] = {"xvla": {"domain": 0}}

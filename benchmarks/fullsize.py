@@ -1,6 +1,6 @@
 """A policy of the published size on this machine: made, exported, proven, then proven by a fresh process.
 
-    make fullsize FAMILY=pi0            (groot, pi0, pi0-lerobot, pi05, smolvla)
+    make fullsize FAMILY=pi0            (groot, pi0, pi0-lerobot, pi05, smolvla, xvla)
     python benchmarks/fullsize.py pi0 --work WORK --evidence parity_reports/fullsize
 
 Each phase runs in a process of its own and is watched from outside: wall time, the most it had resident,
@@ -25,7 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from checkpoints import MAKERS, ROOT
+from checkpoints import BAKED, MAKERS, ROOT
 
 GIB = 1 << 30
 EVERY_S = 0.05
@@ -47,7 +47,7 @@ def export(name: str, work: Path, layout: str | None, fixtures: int) -> None:
 
     tell("load", 0, 1)
     policy = module.load(work / "checkpoint")
-    chosen = {"layout": layout} if layout else {}
+    chosen = {**BAKED.get(name, {}), **({"layout": layout} if layout else {})}
     made = module.export(policy, work / "bundle", fixtures=fixtures, strict=True, progress=tell, **chosen)
     print(made.result)
 

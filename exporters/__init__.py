@@ -24,10 +24,12 @@ if TYPE_CHECKING:
         lerobot,
         multi_task_dit,
         pi0,
+        pi0_fast,
         pi05,
         smolvla,
         tdmpc,
         vqbet,
+        xvla,
     )
     from exporters.families.one_call import export_policy
     from exporters.flow.policy import FlowPolicy
@@ -53,11 +55,13 @@ __all__ = [
     "multi_task_dit",
     "open_bundle",
     "pi0",
+    "pi0_fast",
     "pi05",
     "repair",
     "smolvla",
     "tdmpc",
     "vqbet",
+    "xvla",
 ]
 
 # Where a name is that is no family's module.

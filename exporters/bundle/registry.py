@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from exporters.flow.policy import FlowPolicy
 
 FAMILIES: Final = (
-    "act", "diffusion", "gaussian_actor", "groot", "multi_task_dit", "pi0", "pi05", "smolvla", "tdmpc",
-    "vqbet",
+    "act", "diffusion", "gaussian_actor", "groot", "multi_task_dit", "pi0", "pi05", "pi0_fast", "smolvla",
+    "tdmpc", "vqbet", "xvla",
 )  # fmt: skip
 
 # What a checkpoint of a family calls itself, where that is not the family's name: known without torch.

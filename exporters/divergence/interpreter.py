@@ -192,7 +192,7 @@ class Interpreter:
         # A value that only the varying nodes read is needed in every step.
         yield from self._run(step, fixed, once, None, keep={n for v in varying for n in v.all_input_nodes})
         x, *noises = (self._inputs[name] for name in loop.noises)
-        earlier = x
+        start = earlier = x
         for index, now in enumerate(loop.times):
             time = torch.full(x.shape[:1], now, dtype=getattr(torch, loop.schedule.dtype))
             values = {**once, step.inputs[X_T]: x, step.inputs[TIME]: time}
@@ -200,7 +200,7 @@ class Interpreter:
             velocity = step.outputs["velocity"]
             yield from self._run(step, varying, values, index, keep=[velocity])
             made = {MODEL: values[velocity]}
-            for name, tensor in loop.advanced(index, x, values[velocity], earlier, *noises):
+            for name, tensor in loop.advanced(index, x, values[velocity], earlier, start, *noises):
                 made[name] = tensor
                 yield Step(Key("loop", index, name), tensor)
             x, earlier = made[X_NEXT], made[loop.schedule.earlier or X_NEXT]

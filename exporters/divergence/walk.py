@@ -140,9 +140,9 @@ class Walk:
         if part.earlier is not None:
             self._earlier = self._candidate[part.earlier]
         if str(part.following.name) == "velocity":
-            x, noises = self._x(self._loop), [self._inputs[name] for name in self._loop.noises[1:]]
+            x, given = self._x(self._loop), [self._inputs[name] for name in self._loop.noises]
             earlier = x if self._earlier is None else self._earlier
-            made = {MODEL: got, **dict(self._loop.advanced(part.step, x, got, earlier, *noises))}
+            made = {MODEL: got, **dict(self._loop.advanced(part.step, x, got, earlier, *given))}
             got, self._earlier = made[X_NEXT], made[self._loop.schedule.earlier or X_NEXT]
             key = Key("loop", part.step, "x_next")
             self._reach({key})

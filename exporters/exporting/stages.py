@@ -21,8 +21,10 @@ from exporters.bundle.registry import distribution_of
 from exporters.bundle.replaced import replaced
 from exporters.bundle.store import FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
+from exporters.flow.decoding import DecodingPolicy
 from exporters.flow.policy import FlowPolicy, flow_runner, own_sampler
 from exporters.flow.schedule import LAYOUTS, Layout, Loop
+from exporters.graph.decoding import traced_decoding
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.layouts import compose
 from exporters.graph.narrowing import narrowed
@@ -80,7 +82,8 @@ def export(
         flow: the reference's two halves, when it is a flow-matching policy; a reference that is a
             :class:`~exporters.flow.policy.FlowPolicy` is its own.
         whole: what is traced of a reference without a loop, where its own call cannot be: a module that takes
-            the inputs by keyword and gives the outputs by name. It is judged against the reference.
+            the inputs by keyword and gives the outputs by name, or a
+            :class:`~exporters.flow.decoding.DecodingPolicy`. It is judged against the reference.
         layout: how the bundle carries a flow's loop: ``unrolled``, ``loop`` or ``stepwise``.
         steps: the number of a flow's denoising steps; by default the flow's own.
         outputs: names of a module's outputs, where it does not return a mapping.
@@ -240,8 +243,11 @@ def traced(plan: Plan, report_progress: Progress) -> dict[str, ir.Model]:
     if plan.flow is not None and plan.loop is not None:
         return _composed(plan.flow, plan.example, plan.loop, plan.layout, report_progress)
     report_progress("trace", 0, 1)
-    example = plan.example
-    models = {"model": trace(*plan.traced, example.tensors(), free=example.free)}
+    example, owner = plan.example, plan.traced[0]
+    if isinstance(owner, DecodingPolicy):
+        models = {"model": traced_decoding(owner, example)}
+    else:
+        models = {"model": trace(*plan.traced, example.tensors(), free=example.free)}
     report_progress("trace", 1, 1)
     return models
 

@@ -22,7 +22,7 @@ from pytest_reflex.runners import TorchRunner
 if TYPE_CHECKING:
     from exporters.bundles import Export
 
-__all__ = ["Family", "require_counts", "set_to"]
+__all__ = ["Family", "require_below", "require_counts", "set_to"]
 
 
 class Family(ABC):
@@ -41,6 +41,7 @@ class Family(ABC):
         judged_by: what of the policy is true, for people.
         looped: whether it has one. Without, :meth:`flow`, :meth:`steps` and :meth:`reader` are not asked, and
             what is traced is :meth:`sample`, whole.
+        output: what :meth:`sample` gives, by its name in a bundle.
         stepped: whether :meth:`inputs` takes the number of steps too: each step's noise is an input.
     """
 
@@ -52,6 +53,7 @@ class Family(ABC):
     about: ClassVar[str] = ""
     judged_by: ClassVar[str] = "its `sample_actions`"
     looped: ClassVar[bool] = True
+    output: ClassVar[str] = "actions"
     stepped: ClassVar[bool] = False
 
     @abstractmethod
@@ -85,7 +87,7 @@ class Family(ABC):
         it and of :meth:`flow`.
 
         Returns:
-            The actions, [batch, chunk, dim].
+            The actions, [batch, chunk, dim]; or the tokens that they are said in.
         """
 
     def flow(self, policy: Any) -> FlowPolicy:
@@ -103,6 +105,26 @@ class Family(ABC):
     def reader(self, policy: Any) -> torch.nn.Module:
         """The submodule that the sampler's loop calls with ``x_t`` once a step, to be watched."""
         raise NotImplementedError(f"{self.name} has no loop")
+
+    def states(
+        self,
+        policy: Any,
+        named: Mapping[str, torch.Tensor],
+        run: Callable[[], torch.Tensor],
+        flow: FlowPolicy,
+    ) -> list[torch.Tensor]:
+        """What the sampler's loop holds after each step, by way of the flow's epilogue.
+
+        Args:
+            policy: a live policy.
+            named: the inputs.
+            run: runs the sampler on them, to be watched.
+            flow: the policy's two halves.
+
+        Raises:
+            RunnerError: what was watched is not what the loop holds.
+        """
+        return watched_states(self.reader(policy), run, named["noise"], flow.epilogue)
 
     def require_sound(self, *takers: Callable[..., Any]) -> None:
         """Refuse what the family says of itself where nobody could obey it.
@@ -143,16 +165,15 @@ class Family(ABC):
             return self.sample(model, named, steps, **kept)
 
         def states(model: Any, /, **named: torch.Tensor) -> list[torch.Tensor]:
-            epilogue = self.flow(model, **kept).epilogue
-            return watched_states(self.reader(model), lambda: call(model, **named), named["noise"], epilogue)
+            return self.states(model, named, lambda: call(model, **named), self.flow(model, **kept))
 
         seen = states if self.looped else None
         if unknown := kept.keys() - {option.name for option in self.options if option.kept}:
             raise TypeError(f"reference() of {self.name} takes no {', '.join(sorted(unknown))}")
         if not isinstance(policy, torch.nn.Module):
-            return TorchRunner(policy, call, outputs=["actions"], states=seen)
+            return TorchRunner(policy, call, outputs=[self.output], states=seen)
         owner = self.owner(policy)
-        return TorchRunner(owner, functools.partial(call, owner), outputs=["actions"], states=seen)
+        return TorchRunner(owner, functools.partial(call, owner), outputs=[self.output], states=seen)
 
     def asked(
         self, policy: Any, *, steps: int | None = None, batch: int = 1, **options: Any
@@ -231,6 +252,18 @@ def require_counts(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name} is {value!r}, expected a whole number of at least 1")
+
+
+def require_below(count: int, **values: object) -> None:
+    """Refuse what is neither None nor a whole number from 0 to below ``count``.
+
+    Raises:
+        InputError: naming the value.
+    """
+    for name, value in values.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (whole and 0 <= value < count):  # type: ignore[operator]
+            raise InputError(f"{name} is {value!r}, expected a whole number from 0 to {count - 1}")
 
 
 @contextlib.contextmanager

@@ -20,14 +20,13 @@ from typing import Any, Final
 import torch
 
 from exporters.families import groot_checkpoints
-from exporters.families.base import Family, require_counts, set_to
+from exporters.families.base import Family, require_below, require_counts, set_to
 from exporters.families.given_draws import given_draws
 from exporters.families.groot_checkpoints import head_of
 from exporters.families.groot_embodiment import one_embodiment
 from exporters.families.options import GROOT
 from exporters.flow.policy import Context, FlowPolicy
 from exporters.flow.schedule import BucketedSchedule
-from pytest_reflex.errors import InputError
 from pytest_reflex.inputs import Gaussian, ImageTokenMask, InputSpec, Integers, PromptMask, State
 
 __all__ = ["FAMILY", "GrootFlow", "export", "flow", "inputs", "load", "reference"]
@@ -108,19 +107,6 @@ def _batch(**fields: Any) -> Any:
     return BatchFeature(data=fields)
 
 
-def require_embodiment(embodiment: object, embodiments: int) -> None:
-    """Refuse what is no embodiment.
-
-    Raises:
-        InputError: naming the value.
-    """
-    if embodiment is None:
-        return
-    whole = isinstance(embodiment, int) and not isinstance(embodiment, bool)
-    if not whole or not 0 <= embodiment < embodiments:  # type: ignore[operator]
-        raise InputError(f"embodiment is {embodiment!r}, expected a whole number from 0 to {embodiments - 1}")
-
-
 class Groot(Family):
     """GR00T's action head."""
 
@@ -172,7 +158,7 @@ class Groot(Family):
         config = head.config
         require_counts(tokens=tokens if tokens is not None else TOKENS, batch=batch)
         embodiments = int(config.max_num_embodiments)
-        require_embodiment(embodiment, embodiments)
+        require_below(embodiments, embodiment=embodiment)
         free = (None, "tokens") if tokens is None else ()
         prompt = (batch, tokens if tokens is not None else TOKENS)
         state = (batch, int(config.state_history_length), int(config.max_state_dim))

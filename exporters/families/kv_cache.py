@@ -1,4 +1,5 @@
-"""PrefixCache: the keys and values of a policy's prefix, which every step reads and none extends."""
+"""Caches of keys and values: PrefixCache, which steps read and none extends, and FixedCache, which has its
+full size from the start."""
 
 from __future__ import annotations
 
@@ -43,6 +44,36 @@ class PrefixCache(Cache):
             yield layer.keys, layer.values, None
 
 
+class FixedLayer(PrefixLayer):
+    """One layer's keys and values, each ``[batch, kv_heads, room, head_dim]``; a token fills a place of them.
+
+    Args:
+        keys: what is there.
+        values: likewise.
+        here: true at the place, ``[room, 1]``.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, here: torch.Tensor) -> None:
+        super().__init__(keys, values)
+        self._here = here
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.keys = torch.where(self._here, key_states, self.keys)
+        self.values = torch.where(self._here, value_states, self.values)
+        return self.keys, self.values
+
+
+class FixedCache(PrefixCache):
+    """A transformers ``Cache`` that holds one :class:`FixedLayer` per decoder layer."""
+
+    def __init__(
+        self, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor], here: torch.Tensor
+    ) -> None:
+        Cache.__init__(self, layers=[FixedLayer(k, v, here) for k, v in zip(keys, values, strict=True)])
+
+
 def cache_tensors(cache: Cache) -> dict[str, torch.Tensor]:
     """The tensors of ``cache`` by name, ``keys.0``, ``values.0``, ``keys.1`` and so on, layer by layer."""
     tensors: dict[str, torch.Tensor] = {}
@@ -52,10 +83,12 @@ def cache_tensors(cache: Cache) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def prefix_cache(tensors: dict[str, torch.Tensor]) -> PrefixCache:
-    """The :class:`PrefixCache` of tensors named as by :func:`cache_tensors`; other names are passed over."""
+def prefix_cache(tensors: dict[str, torch.Tensor], here: torch.Tensor | None = None) -> PrefixCache:
+    """The :class:`PrefixCache` of tensors named as by :func:`cache_tensors`; other names are passed over.
+
+    Given ``here``, the :class:`FixedCache` that is filled there.
+    """
     layers = sum(name.startswith("keys.") for name in tensors)
-    return PrefixCache(
-        [tensors[f"keys.{index}"] for index in range(layers)],
-        [tensors[f"values.{index}"] for index in range(layers)],
-    )
+    keys = [tensors[f"keys.{index}"] for index in range(layers)]
+    values = [tensors[f"values.{index}"] for index in range(layers)]
+    return PrefixCache(keys, values) if here is None else FixedCache(keys, values, here)

@@ -134,6 +134,12 @@ def _unmade(directory: Path, config: Any, error: Exception) -> CheckpointError:
             "they are neither in the local hub cache nor can they be fetched; where there is network, run "
             f"`hf download {base} --include '*.json' --include '*.txt'` (no weights are needed)"
         )
+    tokenizers = [getattr(config, f"{kind}_tokenizer_name", None) for kind in ("text", "action")]
+    if all(tokenizers) and isinstance(error, RuntimeError) and "tokenizers" in str(error):
+        return CheckpointError(
+            f"{directory} takes its tokenizers from {' and '.join(map(str, tokenizers))}, which are neither "
+            "in the local hub cache nor can be fetched; where there is network, run `hf download` for each"
+        )
     return CheckpointError(f"{directory} cannot be loaded: {checkpoints.said(error)}")
 
 

@@ -37,10 +37,12 @@ class FeatureFamily(LerobotPolicy):
 
     Attributes:
         queued: whether it reads its last observations, ``[batch, n_obs_steps, ...]``, from its queues.
+        pixels: what its images are, by how its configuration has them normalised.
     """
 
     judged_by = "its `predict_action_chunk`"
     queued: ClassVar[bool] = True
+    pixels: ClassVar[Mapping[str, Distribution]] = _PIXELS
 
     def owner(self, policy: torch.nn.Module) -> torch.nn.Module:
         self.require(policy, policy, ("predict_action_chunk", "config", *self.parts))
@@ -70,13 +72,13 @@ class FeatureFamily(LerobotPolicy):
         require_counts(batch=batch)
         ahead = (batch, int(config.n_obs_steps)) if self.queued else (batch,)
         mode = getattr(config.normalization_mapping.get("VISUAL", "IDENTITY"), "value", "IDENTITY")
-        if mode not in _PIXELS:
-            raise InputError(f"images are normalised by {mode!r}, expected one of {', '.join(_PIXELS)}")
+        if mode not in self.pixels:
+            raise InputError(f"images are normalised by {mode!r}, expected one of {', '.join(self.pixels)}")
         return [
             InputSpec(
                 name,
                 (*ahead, *config.input_features[key].shape),
-                meaning=_PIXELS[mode] if name.startswith("image_") else State(),
+                meaning=self.pixels[mode] if name.startswith("image_") else State(),
             )
             for name, key in self.keys(policy).items()
         ]

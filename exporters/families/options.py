@@ -6,7 +6,7 @@ from typing import Final
 
 from exporters.bundle.options import Option
 
-__all__ = ["GROOT", "LEROBOT", "Option"]
+__all__ = ["GROOT", "LEROBOT", "XVLA", "Option"]
 
 LEROBOT: Final = (
     Option("cameras", "How many cameras the bundle reads."),
@@ -16,3 +16,4 @@ GROOT: Final = (
     Option("tokens", "How many features GR00T reads  [default: free]"),
     Option("embodiment", "Bake this one of GR00T's embodiments in.", least=0, kept=True),
 )
+XVLA: Final = (Option("domain", "Bake this one of X-VLA's domains in.", least=0, kept=True),)

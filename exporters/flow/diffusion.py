@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from exporters.flow.schedule import Schedule, TableSchedule
-from exporters.flow.update import EARLIER, EULER, MODEL, NOISE, X_NEXT, Operation, X
+from exporters.flow.update import EARLIER, EULER, MODEL, NOISE, START, X_NEXT, Operation, X
 from pytest_reflex.errors import SettingsError
 
 Row = dict[str, Any]
@@ -78,6 +78,30 @@ class GridSchedule(Schedule):
             times=tuple(grid[:-1].tolist()),
             update=EULER,
             table={"dt": tuple((grid[1:] - grid[:-1]).tolist())},
+        )
+
+
+class InterpolationSchedule(Schedule):
+    """On the line from the noise to what the network takes for clean: ``x' = t' start + (1 - t') model``.
+
+    Each step begins at the same noise again, and the last one ends in what the network said. ``t`` is
+    ``i / steps`` from 1 down, in Python's floats, rounded once; ``1 - t`` is counted in float32. Upstream:
+    lerobot's ``XVLAModel.generate_actions``.
+    """
+
+    kind = "interpolation"
+    fixed = True
+
+    def over(self, steps: int) -> TableSchedule:
+        times = torch.tensor([index / steps for index in range(steps, -1, -1)], dtype=torch.float32)
+        return TableSchedule(
+            times=tuple(times[:-1].tolist()),
+            update=(
+                Operation("Mul", "held", ("to_start", START)),
+                Operation("Mul", "towards", ("to_clean", MODEL)),
+                Operation("Add", X_NEXT, ("held", "towards")),
+            ),
+            table={"to_start": tuple(times[1:].tolist()), "to_clean": tuple((1 - times[1:]).tolist())},
         )
 
 

@@ -8,7 +8,7 @@ were proven.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +55,50 @@ def watched_states(
     if not given or not torch.equal(given[0], noise):
         raise RunnerError(f"{type(module).__name__} is not what the loop gives its noise to")
     return [*(finished(epilogue, state) for state in given[1:]), output]
+
+
+def answered_states(
+    module: torch.nn.Module,
+    run: Callable[[], torch.Tensor],
+    noise: torch.Tensor,
+    loop_of: Callable[[int], Loop],
+    answer: Callable[[torch.Tensor], torch.Tensor],
+    shown: Callable[[Mapping[str, torch.Tensor], torch.Tensor], bool],
+) -> list[torch.Tensor]:
+    """The states of an upstream's own loop that shows its network something made of them.
+
+    They are what the loop's update makes of what the network answers in each step, and what it was shown says
+    whether that is so.
+
+    Args:
+        module: what the loop calls by keyword, once a step.
+        run: runs the loop, unpatched.
+        noise: what the loop starts from.
+        loop_of: the loop over so many steps.
+        answer: what the update reads, of what the module gave.
+        shown: whether what the module was given is made of this state.
+
+    Raises:
+        RunnerError: it was shown something else, so that the states are not these.
+    """
+    import torch
+
+    seen: list[tuple[dict[str, Any], torch.Tensor]] = []
+
+    def look(_: Any, __: Any, given: dict[str, Any], gave: torch.Tensor) -> None:
+        copied = {n: v.detach().clone() if isinstance(v, torch.Tensor) else v for n, v in given.items()}
+        seen.append((copied, gave.detach().clone()))
+
+    handle = module.register_forward_hook(look, with_kwargs=True)
+    try:
+        output = run()
+    finally:
+        handle.remove()
+    loop = loop_of(len(seen))
+    states = list(loop.states(noise, lambda index, _: answer(seen[index][1])))
+    if not all(shown(given, x) for (given, _), x in zip(seen, [noise, *states], strict=False)):
+        raise RunnerError(f"{type(module).__name__} is not shown what the loop is known to hold")
+    return [*(loop.finished(state) for state in states[:-1]), output]
 
 
 def with_states(file: Path, layout: str, loop: Loop) -> tuple[bytes, list[str]]:

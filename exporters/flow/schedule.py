@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal, get_args
 import numpy as np
 
 from exporters.flow import update as updates
-from exporters.flow.update import EARLIER, EULER, MODEL, NOISE, X_NEXT, Update, X
+from exporters.flow.update import EARLIER, EULER, GIVEN, MODEL, NOISE, START, X_NEXT, Update, X
 from pytest_reflex.errors import BundleError, SettingsError
 
 # How a bundle carries the loop: N steps in one graph, an ONNX Loop, or a step graph that the host calls.
@@ -128,9 +128,9 @@ class BucketedSchedule(_Counted):
 class TableSchedule(Schedule):
     """Any loop whose steps are known beforehand: an update, and a number for each of its names in each step.
 
-    ``x' = a_i x + b_i model(x, t_i) + c_i noise_i`` and what else an update says: a prediction that is
-    clipped or thresholded on the way, or the one of the step before (:attr:`earlier`, in the first step
-    ``x``, which the table must take by 0).
+    ``x' = a_i x + b_i model(x, t_i) + c_i noise_i + d_i start`` and what else an update says: a prediction
+    that is clipped or thresholded on the way, or the one of the step before (:attr:`earlier`, in the first
+    step ``x``, which the table must take by 0). ``start`` is the ``x`` that the loop starts from.
 
     Attributes:
         times: the time of each step.
@@ -238,7 +238,7 @@ class Loop:
         return {n: float(c[index] if isinstance(c, Sequence) else c) for n, c in columns.items()}
 
     def advanced(
-        self, index: int, x: Any, velocity: Any, earlier: Any, noises: Any = None
+        self, index: int, x: Any, velocity: Any, earlier: Any, start: Any, noises: Any = None
     ) -> Iterator[tuple[str, Any]]:
         """What step ``index`` makes of ``x``: every value by its name, the last of which is ``x_next``.
 
@@ -247,12 +247,13 @@ class Loop:
             x: what the loop holds.
             velocity: what the policy gives for it.
             earlier: what the step before left; see :attr:`Schedule.earlier`.
+            start: what the loop held before its first step.
             noises: the noise of all steps, where they read one.
         """
         row: dict[str, Any] = self.row(index)
         if isinstance(x, np.ndarray):
             row = {name: np.float32(number) for name, number in row.items()}
-        values = {**row, X: x, MODEL: velocity, EARLIER: earlier}
+        values = {**row, X: x, MODEL: velocity, EARLIER: earlier, START: start}
         if self.schedule.draws:
             values[NOISE] = noises[:, min(index, self.schedule.draws - 1)]
         yield from updates.updated(self.schedule.update, values)
@@ -265,10 +266,10 @@ class Loop:
             velocity: gives the policy's answer in a step.
             noises: the noise of all steps, where they read one.
         """
-        earlier = x
+        start = earlier = x
         for index in range(self.steps):
             found = velocity(index, x)
-            made = {MODEL: found, **dict(self.advanced(index, x, found, earlier, noises))}
+            made = {MODEL: found, **dict(self.advanced(index, x, found, earlier, start, noises))}
             x, earlier = made[X_NEXT], made[self.schedule.earlier or X_NEXT]
             yield x
 
@@ -325,10 +326,9 @@ def schedule_from_json(stored: Mapping[str, Any]) -> Schedule:
 def _table(stored: Mapping[str, Any]) -> TableSchedule:
     whole = stored["dtype"] == "int64"
     table = {str(name): tuple(map(float, column)) for name, column in stored["table"].items()}
-    given = [X, MODEL, NOISE, EARLIER, *table]
     return TableSchedule(
         times=tuple(int(t) if whole else float(t) for t in stored["times"]),
-        update=updates.from_json(stored["update"], given, "update"),
+        update=updates.from_json(stored["update"], [*GIVEN, *table], "update"),
         table=table,
         dtype=str(stored["dtype"]),
         earlier=stored["earlier"],

@@ -15,8 +15,9 @@ import numpy as np
 
 from pytest_reflex.errors import BundleError
 
-# What an update reads besides its schedule's columns, and what it ends in.
-X, MODEL, NOISE, EARLIER, X_NEXT = "x", "velocity", "noise", "earlier", "x_next"
+# What an update reads besides its schedule's columns, the loop's first `x` among it, and what it ends in.
+X, MODEL, NOISE, EARLIER, START, X_NEXT = "x", "velocity", "noise", "earlier", "start", "x_next"
+GIVEN: Final = (X, MODEL, NOISE, EARLIER, START)
 
 
 class Operation(NamedTuple):
@@ -101,7 +102,7 @@ def _thresholded(value: Any, ratio: float, most: float) -> Any:
 
 def columns_read(update: Update) -> list[str]:
     """The names that an update reads and nobody gives it: those of its schedule's columns."""
-    given = {X, MODEL, NOISE, EARLIER, *(operation.name for operation in update)}
+    given = {*GIVEN, *(operation.name for operation in update)}
     return list(dict.fromkeys(r for o in update for r in o.reads if isinstance(r, str) and r not in given))
 
 

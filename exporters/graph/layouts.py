@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters.flow.schedule import BucketedSchedule, EulerSchedule, Layout, Loop
-from exporters.flow.update import EARLIER, MODEL, NOISE, X_NEXT, X
+from exporters.flow.update import EARLIER, MODEL, NOISE, START, X_NEXT, X
 from exporters.graph.loop_invariant import HALF_KEY, Encoder, check_fit, dims, qualify
 from exporters.graph.update_nodes import Scope, emitted, typed
 
@@ -54,7 +54,7 @@ def compose(prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout) -> dic
 def _unrolled(encoder: Encoder, loop: Loop) -> ir.Model:
     graph = encoder.graph
     x, *noises = [_noise_input(encoder, loop, name) for name in loop.noises]
-    earlier = x
+    start = earlier = x
     batch = _static_batch(encoder.time)
     columns = loop.schedule.columns(loop.steps)
     shared = {
@@ -72,7 +72,7 @@ def _unrolled(encoder: Encoder, loop: Loop) -> ir.Model:
             time = _time_for_batch(encoder, scope, scalar, x)
         nodes, velocity = encoder.step(x, time, scope.name, scope.metadata)
         graph.extend(nodes)
-        values = {X: x, MODEL: velocity, EARLIER: earlier, **shared}
+        values = {X: x, MODEL: velocity, EARLIER: earlier, START: start, **shared}
         for name, number in loop.row(index).items():
             if name not in shared:
                 values[name] = encoder.constant(f"{scope.name}/{name}", np.asarray(number, np.float32))
@@ -110,7 +110,8 @@ def _looped(encoder: Encoder, loop: Loop) -> ir.Model:
         last = encoder.constant("schedule/last_draw", np.asarray(schedule.draws - 1, np.int64))
         which = scope.emit("Min", [counter, last], "draw", counter)
         values[NOISE] = scope.emit("Gather", [noises[0], which], "noise", x, axis=1)
-    made = emitted(encoder, scope, schedule.update, {**values, X: x, MODEL: velocity, EARLIER: states[-1]})
+    values |= {X: x, MODEL: velocity, EARLIER: states[-1], START: noise}
+    made = emitted(encoder, scope, schedule.update, values)
     following = [made[X_NEXT], *([made[schedule.earlier]] if schedule.earlier is not None else [])]
     still = scope.emit("Identity", [going], "still_going", going)
     inner = ir.Graph([counter, going, *states], [still, *following], nodes=body, name="denoising_step")

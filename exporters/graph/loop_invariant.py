@@ -86,21 +86,26 @@ class Encoder:
     A node of the step that reads neither ``x_t`` nor ``time``, directly or through others, gives the
     same bits in every step. It is moved behind the prefix and computed once: attention masks, rotary
     tables, projected state, and the keys and values of cross-attention where a policy has it.
+
+    Args:
+        prefix: the prefix, which is consumed.
+        step: the step, likewise.
+        changes: the inputs of the step that are others in every step.
     """
 
-    def __init__(self, prefix: ir.Model, step: ir.Model) -> None:
+    def __init__(self, prefix: ir.Model, step: ir.Model, changes: Iterable[str] = (X_T, TIME)) -> None:
         self.model = prefix
         self.graph = prefix.graph
         self._step = step
-        context = {v.name: v for v in self.graph.outputs}
-        inputs = {v.name: v for v in step.graph.inputs}
-        self._placeholders = {inputs[X_T], inputs[TIME]}
+        context = self.given = {str(v.name): v for v in self.graph.outputs}
+        inputs = self._inputs = {str(v.name): v for v in step.graph.inputs}
+        self._placeholders = {inputs[name] for name in changes}
 
         varying, fixed = _split(step.graph, self._placeholders)
         initializers = dict(self.graph.initializers)
         # What a step's value is called in this graph.
         here: dict[ir.Value, ir.Value] = {
-            value: context[name] for name, value in inputs.items() if name in context and name is not None
+            value: context[name] for name, value in inputs.items() if name in context
         }
         for value in step.graph.initializers.values():
             name = value.name or ""
@@ -114,12 +119,19 @@ class Encoder:
         self.graph.extend(clone(fixed, here, {HALF_KEY: "step"}))
         self.varying = varying
         self.velocity = step.graph.outputs[0]
-        self.x_t, self.time = inputs[X_T], inputs[TIME]
         if self.velocity.producer() not in varying:
             raise TracingError("the velocity reads neither x_t nor time, so there is no loop to export")
         self.here = here
         self.opset = dict(prefix.opset_imports)
         self.graph.outputs.clear()
+
+    @property
+    def x_t(self) -> ir.Value:
+        return self._inputs[X_T]
+
+    @property
+    def time(self) -> ir.Value:
+        return self._inputs[TIME]
 
     @property
     def reads(self) -> list[ir.Value]:
@@ -137,9 +149,16 @@ class Encoder:
         self, x_t: ir.Value, time: ir.Value, scope: str, metadata: Mapping[str, str]
     ) -> tuple[list[ir.Node], ir.Value]:
         """A copy of the varying nodes that reads ``x_t`` and ``time``: its nodes and its velocity."""
-        here = {**self.here, self.x_t: x_t, self.time: time}
-        nodes = clone(self.varying, here, metadata, lambda name: f"{scope}/{name.removeprefix('step/')}")
+        nodes, here = self.copied({self.x_t: x_t, self.time: time}, scope, metadata)
         return nodes, here[self.velocity]
+
+    def copied(
+        self, read: Mapping[ir.Value, ir.Value], scope: str, metadata: Mapping[str, str]
+    ) -> tuple[list[ir.Node], dict[ir.Value, ir.Value]]:
+        """A copy of the varying nodes that reads these in place of inputs; what each value became."""
+        here = {**self.here, **read}
+        nodes = clone(self.varying, here, metadata, lambda name: f"{scope}/{name.removeprefix('step/')}")
+        return nodes, here
 
     def finish(self) -> ir.Model:
         """The encoder as a model of its own: observation -> what the step reads."""

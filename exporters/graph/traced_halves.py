@@ -108,7 +108,7 @@ def trace_halves(flow: FlowPolicy, example: Example, loop: Loop) -> Iterator[Tra
             f"{[x_t.shape[0], draws, *x_t.shape[1:]]}, and {found}; give its InputSpec so"
         )
     prefix = trace_program(flow, prefix_call(flow), tensors, free=example.free)
-    blanks, axes = _context(prefix, example.sizes)
+    blanks, axes = context_of(prefix, example.sizes)
     yield prefix
     noise_axes = example.free.get(loop.noise, ())
     now = torch.full(x_t.shape[:1], loop.times[0], dtype=getattr(torch, loop.schedule.dtype))
@@ -116,7 +116,7 @@ def trace_halves(flow: FlowPolicy, example: Example, loop: Loop) -> Iterator[Tra
     yield trace_program(flow, velocity_call(flow), {X_T: x_t, TIME: now, **blanks}, free=free)
 
 
-def _context(
+def context_of(
     prefix: Traced, sizes: Mapping[str, int]
 ) -> tuple[dict[str, torch.Tensor], dict[str, list[str | None]]]:
     """Blanks of what the prefix gives, and what their free axes are called."""

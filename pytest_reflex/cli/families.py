@@ -13,7 +13,7 @@ from exporters.bundle.options import Option
 from exporters.families import options
 from pytest_reflex.errors import ReflexError
 
-_OWN: Final = {option.name: option for option in (*options.LEROBOT, *options.GROOT)}
+_OWN: Final = {option.name: option for option in (*options.LEROBOT, *options.GROOT, *options.XVLA)}
 
 
 @dataclass

@@ -12,7 +12,7 @@ from mutant_judge import Remembered, Subject
 
 FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
 # lerobot's policies that read features, each in the layout that its family takes.
-FEATURES: Final = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet")
+FEATURES: Final = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet", "xvla")
 # Enough for a first, a middle and a last one.
 STEPS: Final = 3
 SMALL: Final = {"cameras": 2, "prompt_tokens": 12}

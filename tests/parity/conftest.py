@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-FEATURES = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet")
+FEATURES = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet", "xvla")
 VARIABLES = {
     **{family: f"{family.upper()}_CHECKPOINT" for family in FEATURES},
     "groot": "GROOT_CHECKPOINT",
     "pi0": "PI0_CHECKPOINT",
     "pi05": "PI05_CHECKPOINT",
+    "pi0_fast": "PI0_FAST_CHECKPOINT",
     "smolvla": "SMOLVLA_CHECKPOINT",
 }
 
@@ -26,7 +27,7 @@ def family_of(path: Path) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # pi0 is transformers' here, which needs no lerobot.
-        if item.path.parent == HERE and family_of(item.path) in (*FEATURES, "groot", "pi05", "smolvla"):
+        if item.path.parent == HERE and family_of(item.path) != "pi0":
             item.add_marker(pytest.mark.lerobot)
             if find_spec("lerobot") is None:
                 item.add_marker(pytest.mark.skip(reason="needs lerobot (Python 3.12 or later)"))
@@ -54,6 +55,14 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             from tiny_features import save_checkpoint as save_features
 
             yield save_features(family, place)
+            return
+        if family == "pi0_fast":
+            from tiny_pi0_fast import save_checkpoint as save_pi0_fast
+            from tiny_pi0_fast import small_parts
+
+            save_pi0_fast(place)
+            with small_parts():
+                yield place
             return
         from tiny_lerobot import SHALLOW, save_checkpoint, small_sizes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ from torch import nn
 from exporters.bundle.registry import family_named
 from exporters.families.given_draws import given_draws
 
-FAMILIES: Final = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet")
+FAMILIES: Final = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet", "xvla")
 _RESNET: Final = {"vision_backbone": "resnet18", "pretrained_backbone_weights": None}
 # What their configurations allow.
 _FEATURES: Final[dict[str, dict[str, Any]]] = {
@@ -25,6 +26,7 @@ _FEATURES: Final[dict[str, dict[str, Any]]] = {
     "multi_task_dit": {"environment": 0},
     "tdmpc": {"cameras": 1, "size": (64, 64)},
     "vqbet": {"cameras": 1, "environment": 0},
+    "xvla": {"size": (24, 32), "environment": 0},
 }
 _SIZES: Final[dict[str, dict[str, Any]]] = {
     "act": {
@@ -54,6 +56,26 @@ _SIZES: Final[dict[str, dict[str, Any]]] = {
         "vqvae_embedding_dim": 8, "vqvae_enc_hidden_dim": 8, "gpt_block_size": 24, "gpt_input_dim": 16,
         "gpt_output_dim": 16, "bet_softmax_temperature": 5.0, "gpt_n_layer": 1, "gpt_n_head": 2,
         "gpt_hidden_dim": 16,
+    },
+    # Of three views one is empty, and images are resized on the way, as the published policies have it.
+    "xvla": {
+        "florence_config": {
+            "vision_config": {
+                "depths": [1, 1], "patch_size": [7, 3], "patch_stride": [4, 2], "patch_padding": [3, 1],
+                "patch_prenorm": [False, True], "embed_dim": [8, 16], "num_heads": [2, 2],
+                "num_groups": [2, 2], "window_size": 3, "projection_dim": 16, "max_position_embeddings": 8,
+                "max_temporal_embeddings": 4, "drop_path_rate": 0.0,
+            },
+            "text_config": {
+                "vocab_size": 40, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1,
+                "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 24,
+                "decoder_ffn_dim": 24, "max_position_embeddings": 32,
+            },
+        },
+        "num_image_views": 3, "resize_imgs_with_padding": (32, 32), "tokenizer_max_length": 6,
+        "chunk_size": 8, "n_action_steps": 5, "num_denoising_steps": 5, "max_state_dim": 20,
+        "hidden_size": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0, "num_domains": 3,
+        "len_soft_prompts": 2, "dim_time": 8, "max_len_seq": 80,
     },
 }  # fmt: skip
 
@@ -121,6 +143,8 @@ def scatter(policy: nn.Module, seed: int) -> None:
             if weight.ndim > 1:
                 # A network that answers loudly would have its loop amplify every last bit.
                 gain = 0.3 if "final_conv.1" in name or "output_proj" in name else 1.0
+                # A table of whole matrices has rows that are far longer than what they are multiplied with.
+                gain = 4.0 if re.search(r"action_(en|de)coder\.fc", name) else gain
                 weight.copy_(gain * drawn / math.sqrt(weight[0].numel()))
             else:
                 weight.copy_(0.1 * drawn + float(name.endswith("weight")))
@@ -143,5 +167,6 @@ def queued_actions(
         else:
             policy.reset()
             last = found.batch(policy, named)
-        stack.enter_context(given_draws(*(named["step_noise"].unbind(1) if "step_noise" in named else ())))
+        drawn = named["step_noise"].unbind(1) if "step_noise" in named else ()
+        stack.enter_context(given_draws(*drawn, *((named["noise"],) if family == "xvla" else ())))
         return [policy.select_action(dict(last), **noise) for _ in range(count)]

@@ -41,9 +41,12 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "sac": ("gaussian_actor", {}),
     "tdmpc": ("tdmpc", {}),
     "vqbet": ("vqbet", {}),
+    "xvla": ("xvla", {}),
+    # Grippers, and dimensions that are the network's alone.
+    "xvla-so101": ("xvla", {"action_mode": "so101_bimanual"}),
 }
 # What decides the layouts is the family's halves: of a second kind of one family one layout is enough.
-LAYOUTS_OF = {"ddim": ("loop",), "dit-flow": ("unrolled",)}
+LAYOUTS_OF = {"ddim": ("loop",), "dit-flow": ("unrolled",), "xvla-so101": ("loop",)}
 EXPORTS = [
     (kind, layout)
     for kind, (family, _) in KINDS.items()
@@ -61,6 +64,9 @@ OWN: dict[str, Callable[[Any, Any, Any], torch.Tensor]] = {
         policy.model.encode({key: value[:, 0] for key, value in batch.items()})
     )[:, None],
     "vqbet": lambda policy, batch, noise: policy.vqbet(batch, rollout=True),
+    "xvla": lambda policy, batch, noise: policy.model.generate_actions(
+        **policy._build_model_inputs(batch), steps=5
+    ),
 }
 
 
@@ -116,7 +122,7 @@ def test_the_reference_is_the_policys_own_call(kind: str, live: Callable[[str], 
     named = given(kind, policy)
     drawn = [named["step_noise"].unbind(1)] if "step_noise" in named else []
     drawn += [[named["code_noise"].flatten(0, 2)]] if "code_noise" in named else []
-    if family.name in ("gaussian_actor", "multi_task_dit"):
+    if family.name in ("gaussian_actor", "multi_task_dit", "xvla"):
         drawn.insert(0, [named["noise"]])
     with torch.no_grad(), given_draws(*(draw for draws in drawn for draw in draws)):
         expected = OWN[family.name](policy, family.batch(policy, named), named.get("noise"))
@@ -126,7 +132,7 @@ def test_the_reference_is_the_policys_own_call(kind: str, live: Callable[[str], 
     assert np.array_equal(got, expected.numpy())
 
 
-@pytest.mark.parametrize(("kind", "layout"), [EXPORTS[0], ("ddpm", "loop")])
+@pytest.mark.parametrize(("kind", "layout"), [EXPORTS[0], ("ddpm", "loop"), ("xvla", "unrolled")])
 def test_the_actions_are_those_that_the_queue_hands_out(
     kind: str, layout: Any, live: Callable[[str], Any], exported: Callable[..., Any]
 ) -> None:
