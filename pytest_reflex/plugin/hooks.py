@@ -127,7 +127,7 @@ def _begin(config: pytest.Config, option: Namespace) -> None:
         _place(config, "baseline"), chosen.baseline_factor, chosen.baseline_update
     )
     if not hasattr(config, "workerinput"):
-        config.stash[_COLLECTOR] = Collector(strict=chosen.strict, **places)
+        config.stash[_COLLECTOR] = Collector(strict=chosen.strict, root=config.rootpath, **places)
         if _runs_tests(option):
             config.stash[_COLLECTOR].begin()
             if _EXITS not in config.stash:
