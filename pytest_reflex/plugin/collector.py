@@ -237,10 +237,10 @@ class Collector:
         ]
         return lines + [github.annotation(problem, title="reflex") for problem in sorted(self.problems)]
 
-    def summary(self) -> list[tuple[str, str]]:
+    def summary(self, width: int) -> list[tuple[str, str]]:
         """The terminal section's lines, each with how it is meant: pass, fail, warning or plain."""
         written = [(f"report: {path}", "plain") for path in self._written if path.name != "parity.json"]
         from pytest_reflex.report.text.summary import summary_lines
 
         notes = [(f"warning: {note}", "warning") for note in sorted(self._told.notes)]
-        return summary_lines(self.run(), [*notes, *written])
+        return summary_lines(self.run(), [*notes, *written], width)

@@ -363,7 +363,8 @@ class _Controller:
         terminalreporter.ensure_newline()
         terminalreporter.section("reflex: parity")
         markup = {"pass": {"green": True}, "fail": {"red": True}, "warning": {"yellow": True}, "plain": {}}
-        for text, kind in self._collector.summary():
+        width = self._config.get_terminal_writer().fullwidth
+        for text, kind in self._collector.summary(width):
             terminalreporter.write_line(text, **markup[kind])
         for command in self._commands:
             terminalreporter.write_line(command)

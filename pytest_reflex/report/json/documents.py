@@ -233,7 +233,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
 
 
 def _from_version_3(made: dict[str, Any]) -> dict[str, Any]:
-    """A document from before precisions and rtol, whose candidates were all held to float32, as one of version 4.
+    """A document from before precisions and rtol as one of version 4: its candidates were held to float32.
 
     What is wrong with it is said by whoever reads it as one of today's.
     """

@@ -277,6 +277,9 @@ def test_json_and_report(run: Run, pytester: pytest.Pytester) -> None:
     found = run(PASSES + FAILS, "--reflex-json", "deep/out.json", "--reflex-report", "rep")
     assert found.ret == 1
     made = written("deep/out.json")
+    (session,) = made["sessions"]
+    assert session["seconds"] > 0
+    assert abs(datetime.fromisoformat(session["started"]).timestamp() - time.time()) < 24 * 3600
     assert [(e["nodeid"], e["call"], e["passed"]) for e in made["results"]] == [
         ("test_it.py::test_bad", 0, False),
         ("test_it.py::test_good", 0, True),
@@ -593,8 +596,11 @@ MIXED = (
 )
 
 
-def test_the_document_is_the_same_byte_for_byte_with_workers(run: Run) -> None:
+def test_the_document_is_the_same_byte_for_byte_with_workers(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("xdist")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1796031731")
     alone = run(MIXED, "--reflex-json", "alone.json", "--reflex-report", "alone")
     workers = run(MIXED, "--reflex-json", "workers.json", "--reflex-report", "workers", "-n2")
     assert alone.ret == workers.ret == 1
