@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "browser")]
 
 import report_cases  # noqa: E402
-from conftest import chromiums  # noqa: E402
 
+from conftest import chromiums  # noqa: E402
 from pytest_reflex.report import html  # noqa: E402
 from pytest_reflex.report.json import document  # noqa: E402
 from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference  # noqa: E402
@@ -101,7 +101,8 @@ def main() -> None:
             }
             rows.append(row)
             print(
-                f"{tests:6} {took:8.2f} {row['bytes'] / 1000:9.0f} {times[0]:10.2f} {times[1]:18.2f}", flush=True
+                f"{tests:6} {took:8.2f} {row['bytes'] / 1000:9.0f} {times[0]:10.2f} {times[1]:18.2f}",
+                flush=True,
             )
         browser.close()
     if given.json:

@@ -266,9 +266,7 @@ def test_the_documentation_builds_without_a_warning_and_shows_no_markup(tmp_path
     assert re.findall(r":[a-z]+:(?:`|<code>)[^<]*", shown) == []
 
 
-def test_the_gallery_is_what_the_verdicts_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gallery_is_what_the_verdicts_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from docs_gallery import FAILURES, judged
 
     from pytest_reflex.report.text.terminal import first_refusal

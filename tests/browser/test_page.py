@@ -253,7 +253,10 @@ def test_a_link_to_a_fixture_opens_it(
 
 
 SIXTY = [
-    rich(f"tests/parity/test_family_{i % 7}.py::test_policy[checkpoint_{i}-float32-unrolled]", 9.461e-3 if i % 9 == 4 else 3e-7)
+    rich(
+        f"tests/parity/test_family_{i % 7}.py::test_policy[checkpoint_{i}-float32-unrolled]",
+        9.461e-3 if i % 9 == 4 else 3e-7,
+    )
     for i in range(60)
 ]
 
@@ -276,10 +279,12 @@ def test_sixty_tests_are_read_on_a_phone_without_going_sideways(visit: Any, axe:
         for cell in row.locator("td").all():
             box = cell.bounding_box()
             assert box is not None
-            assert 0 <= box["x"]
+            assert box["x"] >= 0
             assert box["x"] + box["width"] <= 400
             # Nothing is hidden in its cell either.
-            assert cell.evaluate("(cell) => cell.scrollWidth <= Math.ceil(cell.getBoundingClientRect().width) + 1")
+            assert cell.evaluate(
+                "(cell) => cell.scrollWidth <= Math.ceil(cell.getBoundingClientRect().width) + 1"
+            )
     heights = [row.bounding_box()["height"] for row in rows.all()]
     assert 900 / (sum(heights) / len(heights)) > 6, "so many on a screen"
     assert "9.461e-03" in rows.first.inner_text()
@@ -299,7 +304,9 @@ def test_a_fixture_s_gate_is_seen_on_a_phone(visit: Any, pages: dict[str, Path])
 
 def test_two_runs_are_beside_each_other_on_a_phone_too(visit: Any, sixty: Path) -> None:
     for width in (1280, 400):
-        before, now = (card.bounding_box() for card in visit(sixty, width=width).locator(".runs > .card").all())
+        before, now = (
+            card.bounding_box() for card in visit(sixty, width=width).locator(".runs > .card").all()
+        )
         assert before["y"] == now["y"]
         assert before["x"] + before["width"] <= now["x"]
         assert now["x"] + now["width"] <= width

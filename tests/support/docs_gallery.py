@@ -1,7 +1,7 @@
 """The gallery of failures, with a page of each: ``python tests/support/docs_gallery.py`` makes it again.
 
-Each is a real export of a small policy in which one thing was changed, judged against the policy as it is. What
-is written into ``docs/gallery.md`` is what the verdicts said.
+Each is a real export of a small policy in which one thing was changed, judged against the policy as it is.
+What is written into ``docs/gallery.md`` is what the verdicts said.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ FAILURES = (
     Failure(
         "activation",
         "Another activation",
-        "The policy was rebuilt for export with the GELU that its runtime is quick at. Every fixture differs a little, "
+        "The policy was rebuilt for export with the GELU that its runtime is quick at. Every fixture "
+        "differs a little, "
         "and the place is the one operator that is not what it was.",
         FastGelu,
         "threshold",
@@ -147,7 +148,8 @@ FAILURES = (
     Failure(
         "epsilon",
         "Another epsilon",
-        "A framework's default: 1e-3 for 1e-5 in a norm. It is in every step, so the error is there after the first one "
+        "A framework's default: 1e-3 for 1e-5 in a norm. It is in every step, so the error is there "
+        "after the first one "
         "and grows evenly.",
         WrongEpsilon,
         "threshold",
@@ -155,7 +157,8 @@ FAILURES = (
     Failure(
         "steps",
         "Nine steps for ten",
-        "The export took its number of steps from somewhere else. Everything differs by much, and no operator is wrong: "
+        "The export took its number of steps from somewhere else. Everything differs by much, and no "
+        "operator is wrong: "
         "what is computed is another function.",
         NineSteps,
         "threshold",
@@ -163,7 +166,8 @@ FAILURES = (
     Failure(
         "mask",
         "The prompt's mask is ignored",
-        "Padding is read as words. Only prompts shorter than the longest differ, so a check on one full prompt passes; "
+        "Padding is read as words. Only prompts shorter than the longest differ, so a check on one "
+        "full prompt passes; "
         "the table shows which fixtures fail, and the inputs what they have in common.",
         NoMask,
         "threshold",
@@ -171,7 +175,8 @@ FAILURES = (
     Failure(
         "joint",
         "One joint's scale",
-        "One column of the heat map, and nothing beside it: statistics of another robot for one joint. The cosine of "
+        "One column of the heat map, and nothing beside it: statistics of another robot for one "
+        "joint. The cosine of "
         "such a chunk is 0.9999.",
         OneJoint,
         "threshold",
@@ -179,7 +184,8 @@ FAILURES = (
     Failure(
         "rest",
         "An arm at rest divides by zero",
-        "A norm without its epsilon. All is well until the state is all zeros, which no recording of a moving arm holds and "
+        "A norm without its epsilon. All is well until the state is all zeros, which no recording of "
+        "a moving arm holds and "
         "one of the drawn fixtures always does.",
         NoEpsilon,
         "finite",
@@ -187,7 +193,8 @@ FAILURES = (
     Failure(
         "clock",
         "Time in float32",
-        "Angles of a thousand radians lose their last digits in float32. The figure looks like rounding and is a bug: "
+        "Angles of a thousand radians lose their last digits in float32. The figure looks like "
+        "rounding and is a bug: "
         "against float64 PyTorch itself is much nearer.",
         ShortClock,
         "threshold",
@@ -219,8 +226,10 @@ def gallery(found: Iterable[tuple[Failure, ParityResult]]) -> str:
     """The page that leads to all of them."""
     parts = [
         "# A gallery of failures",
-        "Each of these is a real export of a small policy in which one thing was changed, judged against the policy as it "
-        "is: what the first lines say, and the page that `--reflex-report` writes, to be looked at in a browser. They are "
+        "Each of these is a real export of a small policy in which one thing was changed, judged "
+        "against the policy as it "
+        "is: what the first lines say, and the page that `--reflex-report` writes, to be looked at "
+        "in a browser. They are "
         "made by `tests/support/docs_gallery.py`. How one gets from such lines to a fix is "
         "[a page of its own](howto/failure.md).",
     ]

@@ -136,17 +136,16 @@ def _run(run: Run, against: Run | None) -> dict[str, Any]:
 
 def anchors(names: Iterable[str]) -> list[str]:
     """For each name a fragment that leads to it, the same one on the page of any other run; no two alike."""
-    used: dict[str, int] = {}
-    made = []
+    made: dict[str, None] = {}
     for name in names:
         anchor = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "result"
         if len(anchor) > _ANCHOR:
             # The end of a test's name tells it from others; its digest does where that does not.
             digest = hashlib.sha256(str(plain(name)).encode()).hexdigest()[:8]
             anchor = f"{anchor[-_ANCHOR:].lstrip('-')}-{digest}"
-        used[anchor] = again = used.get(anchor, 0) + 1
-        made.append(anchor if again == 1 else f"{anchor}.{again}")
-    return made
+        once_more = (f"{anchor}.{again}" for again in range(2, len(made) + 3))
+        made[next(one for one in (anchor, *once_more) if one not in made)] = None
+    return list(made)
 
 
 def _sessions(run: Run) -> list[str]:

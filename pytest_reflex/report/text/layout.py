@@ -72,7 +72,10 @@ def facts(lines: Sequence[str], width: int) -> list[str]:
     """Lines of a name and what it is, as they are where there is room; a long one breaks after its name."""
     if width >= NARROW:
         return list(lines)
-    broken = (wrapped(line.strip(), width, first=_indent(line), rest=_indent(line) + "  ", as_it_is=True) for line in lines)
+    broken = (
+        wrapped(line.strip(), width, first=_indent(line), rest=_indent(line) + "  ", as_it_is=True)
+        for line in lines
+    )
     return [line for some in broken for line in some]
 
 

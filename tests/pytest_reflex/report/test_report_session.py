@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -164,8 +165,6 @@ def test_a_session_that_is_none_is_refused(change: dict[str, Any], tmp_path: Pat
     made = as_json.document([PASSING])
     path = tmp_path / "parity.json"
     for sessions in ([{**WHOLE.to_json(), **change}], "now", [None]):
-        import json
-
         path.write_text(json.dumps({**made, "sessions": sessions}), encoding="utf-8")
         with pytest.raises(ReflexError, match="is no parity document"):
             as_json.read(path)
