@@ -1,4 +1,4 @@
-"""What the build adds to the metadata: the README as an index shows it, where no file of the repository lies beside it."""
+"""What the build adds to the metadata: the README as an index shows it, with no other file beside it."""
 
 from __future__ import annotations
 

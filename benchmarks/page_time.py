@@ -1,13 +1,14 @@
 """How long the report of many tests takes to make and to open, and how large it is.
 
-Documents are made up: every test has five fixtures, and one in nine fails. A page is opened from disk in a headless
-Chromium (``make browser``), until two frames have been drawn, the best of five; the same page without its script
-is beside it. ``python benchmarks/page_time.py``.
+Documents are made up: every test has five fixtures, and one in nine fails. A page is opened from disk in a
+headless Chromium (``make browser``), until two frames have been drawn, the best of five; the same page without
+its script is beside it. ``python benchmarks/page_time.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -32,8 +33,6 @@ DRAWN = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame
 
 def entry(i: int) -> dict[str, Any]:
     """A test's result with every picture that a page has; one in nine fails."""
-    import dataclasses
-
     worst = 9.461e-3 if i % 9 == 4 else 3e-7
     cells = tuple(tuple(1e-8 * (1 + (7 * r + c) % 11) for c in range(32)) for r in range(50))
     fixtures = []

@@ -91,8 +91,8 @@ def session(place: Path, began: float, seconds: float) -> Session:
 
     Args:
         place: a directory of the source that was tested; its commit is asked of git.
-        began: when it began, in seconds since 1970. ``SOURCE_DATE_EPOCH`` in the environment takes its place, and
-            then it took no time that is said, so that the same run gives the same bytes
+        began: when it began, in seconds since 1970. ``SOURCE_DATE_EPOCH`` in the environment takes its place,
+            and then it took no time that is said, so that the same run gives the same bytes
             (reproducible-builds.org).
         seconds: how long it took.
     """

@@ -68,15 +68,15 @@ def wrapped(text: str, width: int, *, first: str = "", rest: str = "", as_it_is:
     )
 
 
-def facts(lines: Sequence[str], width: int) -> list[str]:
+def named_facts(lines: Sequence[str], width: int) -> list[str]:
     """Lines of a name and what it is, as they are where there is room; a long one breaks after its name."""
     if width >= NARROW:
         return list(lines)
-    broken = (
-        wrapped(line.strip(), width, first=_indent(line), rest=_indent(line) + "  ", as_it_is=True)
-        for line in lines
-    )
-    return [line for some in broken for line in some]
+    broken = []
+    for line in lines:
+        indent = _indent(line)
+        broken += wrapped(line.strip(), width, first=indent, rest=f"{indent}  ", as_it_is=True)
+    return broken
 
 
 def _indent(line: str) -> str:

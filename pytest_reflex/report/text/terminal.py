@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pytest_reflex.report.text import advice
 from pytest_reflex.report.text.divergence import growth_lines, place_lines, where_line
-from pytest_reflex.report.text.layout import NARROW, Form, facts, table
+from pytest_reflex.report.text.layout import NARROW, Form, named_facts, table
 from pytest_reflex.report.text.layout import wrapped as _wrap
 from pytest_reflex.report.text.rounding import floor_table, word_line
 from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult, RunResult
@@ -176,13 +176,13 @@ def summary(result: RunResult, width: int = WIDTH) -> str:
         f"  threshold                {_threshold(result)}",
         f"  passed                   {yes(result.passed)}",
     ]
-    return "\n".join(facts(lines, width))
+    return "\n".join(named_facts(lines, width))
 
 
 def _located(result: RunResult, width: int) -> str:
     if result.located is None:
         return ""
-    lines = [*facts(place_lines(result.located), width), *growth_lines(result.located, width=width)]
+    lines = [*named_facts(place_lines(result.located), width), *growth_lines(result.located, width=width)]
     return printable("\n".join(lines))
 
 
@@ -219,7 +219,7 @@ def worst_element(result: RunResult, width: int = WIDTH) -> str:
             width,
             rest="  ",
         ),
-        *facts(
+        *named_facts(
             [
                 f"  reference     {d.worst_reference!r}",
                 f"  candidate     {d.worst_candidate!r}",

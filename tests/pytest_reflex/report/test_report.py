@@ -236,7 +236,7 @@ def test_any_width_down_to_forty_columns_and_pytest_s_margin(found: ParityResult
         text = terminal.result_text(said, width=width)
         assert text.startswith(f"{first}\n\n")
         lines = text.removeprefix(first).splitlines()
-        # What does not fit is one word, such as a name; from 60 columns on a place's lines stand in one piece.
+        # What does not fit is one word, such as a name; from 60 columns on a place's lines are not broken.
         long = [line for line in lines if len(line) > width and len(line.split()) > 1]
         assert long == [] or (width >= 60 and said.located is not None)
         rows = [

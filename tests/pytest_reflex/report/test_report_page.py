@@ -393,9 +393,11 @@ def test_two_runs_stand_beside_each_other() -> None:
     part = text[text.index("Since the earlier run") :]
     part = part[: part.index("</section>")]
     said = " ".join(Page(re.sub("</(td|p|h3)>", r" </\1>", part)).text.split())
+    counts = "✕ parity FAIL 4 compared, 1 failing, 0 not compared"
+    when = "2026-11-30 09:02 UTC, took 3.0 s"
     for words in (
-        "Before: ✕ parity FAIL 4 compared, 1 failing, 0 not compared 2026-11-30 09:02 UTC, took 3.0 s, branch main",
-        "Now: ✕ parity FAIL 4 compared, 1 failing, 0 not compared 2026-11-30 09:02 UTC, took 3.0 s, branch faster",
+        f"Before: {counts} {when}, branch main",
+        f"Now: {counts} {when}, branch faster",
         "worse test_worse passed before, fails now ✓ PASS 4.500e-07 of 1.0e-05 ✕ FAIL 9.461e-03 of 1.0e-05",
         "gone test_gone gone, pass ✓ PASS 4.500e-07 of 1.0e-05 -",
         "new test_new new, pass - ✓ PASS 4.500e-07 of 1.0e-05",

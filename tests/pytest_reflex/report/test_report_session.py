@@ -1,4 +1,4 @@
-"""When a run was made, how long it took and of which source: asked of git, said on every face, kept in the JSON."""
+"""When a run was made, how long it took and of which source: asked of git, said everywhere, kept in JSON."""
 
 from __future__ import annotations
 
