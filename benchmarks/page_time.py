@@ -1,8 +1,8 @@
 """How long the report of many tests takes to make and to open, and how large it is.
 
 Documents are made up: every test has five fixtures, and one in nine fails. A page is opened from disk in a
-headless Chromium (``make browser``), until two frames have been drawn, the best of five; beside it is the same page
-without its script. ``python benchmarks/page_time.py``.
+headless Chromium (``make browser``), until two frames have been drawn, the best of five; beside it the same
+page without its script. ``python benchmarks/page_time.py``.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Open]:
-    """``visit(path, width=400, scheme="dark", at="id")``: the page, and in ``seen`` what it said and asked."""
+    """``visit(path, width=400, scheme="dark", at="id")``: the page, and ``seen``: what it said and asked."""
     contexts = []
 
     def run(path: Path, *, width: int = 1280, scheme: str = "light", at: str = "") -> Any:
