@@ -9,6 +9,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 # What sets up an environment; here it is set up already. `make tutorial` runs these lines too.
 INSTALLS = re.compile(r"(python3 -m venv|\. \.venv/|pip install) .*|\. \.venv/bin/activate")
+# What installs a page's own distribution: its metadata is left as an installer leaves it.
+INSTALLS_ITSELF = "pip install .\n"
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,8 @@ def scripts(page: str, place: Path, python: list[str]) -> Iterator[tuple[list[st
             file.write_text(block.text, encoding="utf-8")
             waiting.append(str(file))
         elif block.language == "sh":
+            if block.text.startswith(INSTALLS_ITSELF):
+                install(place)
             if waiting:
                 run = f"import runpy\nfor file in {waiting!r}: runpy.run_path(file, run_name='__main__')"
                 yield [*python, "-c", run], f"the Python blocks before {block.text!r}"
@@ -114,6 +120,20 @@ def scripts(page: str, place: Path, python: list[str]) -> Iterator[tuple[list[st
             waiting = []
         else:
             assert block.language in ("yaml", "text", "ini"), f"{page}: who runs {block.language}?"
+
+
+def install(place: Path) -> None:
+    """Leave the metadata of the distribution in a directory, whose modules are found there."""
+    project = tomllib.loads((place / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    info = place / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    name = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(name, encoding="utf-8")
+    points = [
+        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in held.items())
+        for group, held in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(points), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +266,29 @@ def test_the_documentation_builds_without_a_warning_and_shows_no_markup(tmp_path
     assert re.findall(r":[a-z]+:(?:`|<code>)[^<]*", shown) == []
 
 
+def test_the_gallery_is_what_the_verdicts_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from docs_gallery import FAILURES, judged
+
+    from pytest_reflex.report.text.terminal import first_refusal
+
+    said = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", said, re.MULTILINE) == [failure.title for failure in FAILURES]
+    assert said.count("\nparity FAIL: ") == len(FAILURES)
+    for failure in FAILURES:
+        page = (DOCS / "gallery" / f"{failure.name}.html").read_text(encoding="utf-8")
+        assert "<title>parity FAIL</title>" in page
+        assert failure.title in page
+        assert tempfile.gettempdir() not in page
+        assert len(page) < 250_000
+    # One of them made again: another machine gives other figures, the same gate and the same place.
+    monkeypatch.chdir(tmp_path)
+    failure = next(one for one in FAILURES if one.name == "activation")
+    result = judged(failure)
+    assert first_refusal(result)[1].gate == failure.gate
+    assert result.located is not None
+    assert result.located.said.partition(":")[0] in said
+
+
 @pytest.mark.parametrize(("file", "text"), [("commands.md", commands_page()), ("json.md", json_page())])
 def test_the_reference_is_what_the_code_says(file: str, text: str) -> None:
     said = (DOCS / "reference" / file).read_text(encoding="utf-8")
@@ -260,7 +303,7 @@ def test_the_gates_are_those_that_are_asked_in_that_order() -> None:
 
 
 def test_the_workflow_is_yaml_and_runs_what_the_page_runs() -> None:
-    workflow, more = (
+    workflow, gitlab, more = (
         yaml.safe_load(block.text) for block in blocks("howto/ci.md") if block.language == "yaml"
     )
     steps = workflow["jobs"]["parity"]["steps"]
@@ -271,3 +314,14 @@ def test_the_workflow_is_yaml_and_runs_what_the_page_runs() -> None:
     said = "\n".join(block.text for page in PAGES for block in blocks(page) if block.language == "sh")
     assert all(command in said for command in commands)
     assert any(step.get("if") == "always()" for step in steps)
+    assert all(command in said for command in gitlab["parity"]["script"])
+    assert gitlab["parity"]["artifacts"]["when"] == "always"
+
+
+def test_the_gitlab_job_fits_gitlab_s_schema(tmp_path: Path) -> None:
+    (text,) = (b.text for b in blocks("howto/ci.md") if b.language == "yaml" and "artifacts:" in b.text)
+    job = tmp_path / ".gitlab-ci.yml"
+    job.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.gitlab-ci", str(job)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -71,6 +71,25 @@ def test_the_action_runs_commands_that_there_are() -> None:
 
 def test_the_version_that_is_cited_is_this_one() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+    assert f"=={__version__};" in (ROOT / "action.yml").read_text()
+    assert f"@v{__version__}\n" in (ROOT / "docs" / "howto" / "ci.md").read_text()
+    assert f"## [{__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.once
+def test_the_readme_that_an_index_shows_links_into_the_repository() -> None:
+    from hatch_build import readme
+
+    place = f"https://example.org/a/b/blob/v{__version__}/"
+    own = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme(ROOT, "https://example.org/a/b", __version__)
+    before, after = (re.findall(r"\]\(([^)]+)\)", text) for text in (own, shown))
+    assert len(before) == len(after) > 20
+    assert all(link.startswith("https://") for link in after)
+    for link in after:
+        path = link.removeprefix(place)
+        assert path == link or (ROOT / path).exists(), link
+    assert shown.replace(place, "") == own
 
 
 def test_pre_commit_runs_what_is_there() -> None:

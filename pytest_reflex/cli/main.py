@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(given: list[str], as_json: bool) -> Reported:
     """What the command has to say in the end, whatever comes of it."""
+    began = time.time()
     # A policy of someone's own may print while it is imported or run.
     aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
@@ -59,11 +62,11 @@ def _run(given: list[str], as_json: bool) -> Reported:
             made = app.main(given, prog_name="reflex", standalone_mode=False)
         if isinstance(made, Reported):
             return made
-        return _say(made[0], as_json, made[1]) if isinstance(made, tuple) else Reported(made, "")
+        return _say(made[0], as_json, began, made[1]) if isinstance(made, tuple) else Reported(made, "")
     except ParityError as error:
         if error.result.passed:
             return _fail(error, "a fail was raised whose result passed; nothing is proven", as_json)
-        return _say(error.result, as_json)
+        return _say(error.result, as_json, began)
     except ReflexError as error:
         return _fail(error, str(error), as_json)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -141,7 +144,7 @@ def _fail(error: BaseException, message: str, as_json: bool) -> Reported:
     return Reported(ERROR, dumps(made) if as_json else "", told)
 
 
-def _say(result: ParityResult, as_json: bool, below: str = "") -> Reported:
+def _say(result: ParityResult, as_json: bool, began: float, below: str = "") -> Reported:
     """The verdict, and the exit code that it is."""
     from pytest_reflex.report.json.documents import Entry, Run, document
     from pytest_reflex.report.json.values import dumps
@@ -151,7 +154,10 @@ def _say(result: ParityResult, as_json: bool, below: str = "") -> Reported:
     code = PASS if result.passed else FAIL
     told = _tell_github(Run((Entry(result),)), "" if result.passed else headline(result))
     if as_json:
-        return Reported(code, dumps(document([result], exit_code=code)), told)
+        from pytest_reflex.report.session import session
+
+        made = session(Path(), began, max(time.time() - began, 0.0))
+        return Reported(code, dumps(document([result], exit_code=code, sessions=[made])), told)
     text = result_text(result, columns())
     text = painted(text) if takes_color(sys.stdout) else text
     return Reported(code, "\n".join(part for part in (text, below) if part) + "\n", told)

@@ -118,14 +118,17 @@ def _said(run: Run, earlier: Run | None, page: Path) -> str:
     """The run in a few lines: a row for each result, what changed, and where the page is."""
     from pytest_reflex.report.compare import compare
     from pytest_reflex.report.origins import UNALIKE, unalike
+    from pytest_reflex.report.text.console import columns
     from pytest_reflex.report.text.summary import summary_lines
     from pytest_reflex.report.text.terminal import printable
 
-    lines = [text for text, _ in summary_lines(run)]
+    lines = [text for text, _ in summary_lines(run, width=columns())]
     if earlier is not None:
         changes = compare(earlier, run)
         changed = [change for change in changes if change.kind != "same"]
         lines += ["", "Since the earlier run"]
+        for name, made in (("before", earlier), ("now", run)):
+            lines += [f"  {name}: {one}" for one in made.sessions]
         # Before anything is called worse.
         if found := unalike(changes):
             lines += [f"  {UNALIKE}", *(f"    {' '.join(str(one).split())}" for one in found)]

@@ -6,6 +6,7 @@ Everything in here is made of builtins, because under xdist it came through a pi
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from pytest_reflex.errors import ReflexError
 
 if TYPE_CHECKING:
     from pytest_reflex.report.json.documents import Entry, Run
+    from pytest_reflex.report.session import Session
 
 # The attribute of a test report that carries what the test found to the process that writes the files.
 ATTRIBUTE: Final = "reflex"
@@ -56,6 +58,12 @@ def told_by(config: pytest.Config) -> Told:
 class Collector:
     """Takes entries in any order and gives them back sorted, so that workers change nothing.
 
+    Args:
+        strict: whether the session must have compared something, and every parity test of it.
+        json: where the document is written.
+        report: the directory where the page is written, with the document beside it.
+        root: where the tests are; None for where the process runs.
+
     Attributes:
         problems: what went wrong with the run itself, one line each; any problem fails the session.
         strict: whether the session must have compared something, and every parity test of it.
@@ -63,7 +71,9 @@ class Collector:
         workers: xdist's workers that have not said yet what they collected.
     """
 
-    def __init__(self, *, strict: bool, json: Path | None, report: Path | None) -> None:
+    def __init__(
+        self, *, strict: bool, json: Path | None, report: Path | None, root: Path | None = None
+    ) -> None:
         self.strict = strict
         self.problems: list[str] = []
         self.closed = False
@@ -80,6 +90,9 @@ class Collector:
         self._ended: set[str] = set()
         self._failed: set[str] = set()
         self._unfinished = ""
+        self._root = root or Path()
+        self._began = time.time(), time.monotonic()
+        self._sessions: tuple[Session, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -126,7 +139,8 @@ class Collector:
         self._entries += [Entry.of(json.loads(text)) for text in list(self._results)[len(self._entries) :]]
         # One line says that it is no pass; where it is none anyway, a second would only be long.
         problems = self.problems or [self._unfinished] * bool(self._unfinished)
-        return merge([Run(tuple(self._entries), tuple(self._not_compared), tuple(problems))])
+        found = tuple(self._entries), tuple(self._not_compared), tuple(problems)
+        return merge([Run(*found, sessions=self._sessions)])
 
     def begin(self) -> None:
         """Have the files say that the run has not finished, and not what an earlier one found."""
@@ -149,6 +163,10 @@ class Collector:
             self.problem(f"{self._unfinished}; --reflex-strict wants every one")
         if self._json is None and self._report is None:
             return
+        from pytest_reflex.report.session import session
+
+        moment, counted = self._began
+        self._sessions = (session(self._root, moment, time.monotonic() - counted),)
         self._written, problems = self._write(self.run())
         for problem in problems:
             self.problem(problem)
@@ -219,10 +237,10 @@ class Collector:
         ]
         return lines + [github.annotation(problem, title="reflex") for problem in sorted(self.problems)]
 
-    def summary(self) -> list[tuple[str, str]]:
+    def summary(self, width: int) -> list[tuple[str, str]]:
         """The terminal section's lines, each with how it is meant: pass, fail, warning or plain."""
         written = [(f"report: {path}", "plain") for path in self._written if path.name != "parity.json"]
         from pytest_reflex.report.text.summary import summary_lines
 
         notes = [(f"warning: {note}", "warning") for note in sorted(self._told.notes)]
-        return summary_lines(self.run(), [*notes, *written])
+        return summary_lines(self.run(), [*notes, *written], width)

@@ -127,7 +127,7 @@ def _begin(config: pytest.Config, option: Namespace) -> None:
         _place(config, "baseline"), chosen.baseline_factor, chosen.baseline_update
     )
     if not hasattr(config, "workerinput"):
-        config.stash[_COLLECTOR] = Collector(strict=chosen.strict, **places)
+        config.stash[_COLLECTOR] = Collector(strict=chosen.strict, root=config.rootpath, **places)
         if _runs_tests(option):
             config.stash[_COLLECTOR].begin()
             if _EXITS not in config.stash:
@@ -363,7 +363,8 @@ class _Controller:
         terminalreporter.ensure_newline()
         terminalreporter.section("reflex: parity")
         markup = {"pass": {"green": True}, "fail": {"red": True}, "warning": {"yellow": True}, "plain": {}}
-        for text, kind in self._collector.summary():
+        width = self._config.get_terminal_writer().fullwidth
+        for text, kind in self._collector.summary(width):
             terminalreporter.write_line(text, **markup[kind])
         for command in self._commands:
             terminalreporter.write_line(command)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_reflex.report.json.documents import Entry, Run
+from pytest_reflex.report.order import natural
 
 # Figures within one binary digit of each other are called the same: sums in another order differ as much.
 FACTOR: Final = 2.0
@@ -62,7 +63,7 @@ def compare(before: Run, after: Run) -> list[Change]:
         Change(_kind(old.get(key), new.get(key)), entry.result.name, old.get(key), new.get(key))
         for key, entry in {**old, **new}.items()
     ]
-    return sorted(changes, key=lambda c: (KINDS.index(c.kind), c.name))
+    return sorted(changes, key=lambda c: (KINDS.index(c.kind), natural(c.name)))
 
 
 def _kind(before: Entry | None, after: Entry | None) -> str:

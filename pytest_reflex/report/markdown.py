@@ -10,6 +10,7 @@ from typing import Any, Final
 from pytest_reflex.report.compare import KINDS, Change, compare
 from pytest_reflex.report.json.documents import Entry, Run, run_of
 from pytest_reflex.report.json.values import plain
+from pytest_reflex.report.order import to_read
 from pytest_reflex.report.origins import UNALIKE, made_on, unalike
 from pytest_reflex.report.scale import distance
 from pytest_reflex.report.text.divergence import around, by_layer, where_line
@@ -37,7 +38,7 @@ def markdown(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | N
     if run.error is not None:
         error = run.error
         return f"## ⚠️ parity: no verdict\n\n{text(error['type'])}: {text(error['message'])}\n"
-    results = [entry.result for entry in run.results]
+    results = [entry.result for entry in to_read(run.results)]
     failing = [result for result in results if not result.passed]
     word = f"✅ {run.called} PASS" if run.passed else f"❌ {run.called} FAIL"
     unasked = [result for result in results if result.against != "policy"]
@@ -47,7 +48,8 @@ def markdown(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | N
         f"PyTorch was not asked in {len(unasked)} of them." if unasked else "",
         _bullets(run.problems),
         "" if against is None else _changes(compare(run_of(against), run)),
-        _overview([*failing, *(result for result in results if result.passed)]),
+        _overview(results),
+        _bullets(run.sessions[:_MACHINES]),
         _bullets(f"made on {line}" for line in made_on(results)[:_MACHINES]),
         *(_failure(result) for result in failing[:_FIXTURES]),
         _bullets(f"not compared: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in run.not_compared),

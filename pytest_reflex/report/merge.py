@@ -9,6 +9,7 @@ from typing import Any
 from pytest_reflex.report.json.documents import Entry, Run, run_of
 from pytest_reflex.report.json.values import dumps
 from pytest_reflex.report.rejudge import rejudge
+from pytest_reflex.report.session import in_order as in_time
 
 
 def merge(
@@ -36,15 +37,16 @@ def merge(
     results: list[Entry] = []
     not_compared: list[Mapping[str, Any]] = []
     problems: set[str] = set()
-    for run in map(run_of, runs):
+    given = list(map(run_of, runs))
+    for run in given:
         if run.error is not None:
             problems.add(f"no verdict: {run.error['type']}: {run.error['message']}")
         results += run.results
         not_compared += run.not_compared
         problems |= set(run.problems)
     if threshold is not None or rtol is not None or strict:
-        given: dict[str, Any] = {"threshold": threshold, "rtol": rtol, "strict": strict or None}
-        results = [replace(entry, result=rejudge(entry.result, **given)) for entry in results]
+        told: dict[str, Any] = {"threshold": threshold, "rtol": rtol, "strict": strict or None}
+        results = [replace(entry, result=rejudge(entry.result, **told)) for entry in results]
     if strict:
         not_compared = [
             test
@@ -54,7 +56,12 @@ def merge(
         ]
         if not results:
             problems.add("no parity result in these documents; --strict wants at least one")
-    return Run(in_order(results), _tests(not_compared), tuple(sorted(problems)))
+    return Run(
+        in_order(results),
+        _tests(not_compared),
+        tuple(sorted(problems)),
+        sessions=in_time(one for run in given for one in run.sessions),
+    )
 
 
 def in_order(results: Iterable[Entry]) -> tuple[Entry, ...]:

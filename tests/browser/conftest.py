@@ -63,10 +63,10 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Open]:
-    """``visit(path, width=400, scheme="dark")``: the page, with what it said and asked for in ``seen``."""
+    """``visit(path, width=400, scheme="dark", at="id")``: the page, and ``seen``: what it said and asked."""
     contexts = []
 
-    def run(path: Path, *, width: int = 1280, scheme: str = "light") -> Any:
+    def run(path: Path, *, width: int = 1280, scheme: str = "light", at: str = "") -> Any:
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
@@ -75,9 +75,9 @@ def visit(chromium: Any) -> Iterator[Open]:
         page.on("pageerror", lambda error: page.seen.append(f"error: {error}"))
         page.on("request", lambda request: page.seen.append(f"request: {request.url}"))
         page.on("dialog", lambda dialog: (page.seen.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.goto(path.as_uri())
+        page.goto(path.as_uri() + (at and f"#{at}"))
         first = page.seen.pop(0)
-        assert first == f"request: {path.as_uri()}"
+        assert first.partition("#")[0] == f"request: {path.as_uri()}"
         return page
 
     yield run

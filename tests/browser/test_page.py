@@ -74,6 +74,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: place / f"{name}.html" for name in texts}
 
 
+def anchor(found: ParityResult) -> str:
+    """What a link to a result leads to."""
+    (name,) = html.anchors([found.name])
+    return name
+
+
 def open_all(page: Any) -> None:
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     page.evaluate("document.querySelectorAll('button[aria-expanded=false]').forEach((b) => b.click())")
@@ -179,7 +185,7 @@ def test_sort(visit: Any, pages: dict[str, Path]) -> None:
 
 def test_a_failing_fixture_is_opened(visit: Any, pages: dict[str, Path]) -> None:
     page = visit(pages["fail"])
-    opened = page.locator("#f0-1")
+    opened = page.locator(f"[id='{anchor(BAD)}/fixture-1']")
     assert not opened.is_visible()
     page.locator("tbody.failing button").first.click()
     assert opened.is_visible()
@@ -202,21 +208,104 @@ def test_all_of_it_without_a_mouse(visit: Any, pages: dict[str, Path]) -> None:
         reached.append(
             page.evaluate("document.activeElement.textContent.trim() || document.activeElement.id")
         )
-        if page.evaluate("document.activeElement.matches('#overview a')"):
+        if page.evaluate("document.activeElement.matches('#overview a')") and reached[-1] == BAD.name:
             break
         page.keyboard.press("Tab")
     assert "filter" in reached
-    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     # The page opens it when it has come to the link's fragment, a moment after the key.
-    page.wait_for_selector("#r1[open]")
-    page.wait_for_function("document.activeElement.matches('#r1 > summary')")
+    page.wait_for_selector(f"[id='{anchor(BAD)}'][open]")
+    page.wait_for_function("document.activeElement.matches('.export[open] > summary')")
     for _ in range(20):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.matches('.failing button')"):
             break
     page.keyboard.press("Space")
-    assert page.locator("#f1-1").is_visible()
+    assert page.locator(f"[id='{anchor(BAD)}/fixture-1']").is_visible()
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["", "without the script"])
+def test_a_link_to_a_fixture_opens_it(
+    visit: Any, pages: dict[str, Path], tmp_path: Path, script: bool
+) -> None:
+    file = pages["several"]
+    if not script:
+        text = file.read_text(encoding="utf-8")
+        file = tmp_path / "still.html"
+        file.write_text(re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL), encoding="utf-8")
+    page = visit(file, at=f"{anchor(BAD)}/fixture-3")
+    row = page.locator(f"[id='{anchor(BAD)}/fixture-3']")
+    row.wait_for(state="visible")
+    assert "Worst element" in row.inner_text()
+    assert page.evaluate("window.scrollY") > 0
+    assert page.seen == []
+    if not script:
+        return
+    assert page.evaluate("document.activeElement.textContent") == "3"
+    assert page.locator("tbody.linked button").inner_text() == "3"
+    # From there to one that is filtered out.
+    page.get_by_label("failing", exact=True).check()
+    page.evaluate("(to) => { location.hash = to; }", f"{anchor(GOOD)}/fixture-1")
+    page.locator(f"[id='{anchor(GOOD)}/fixture-1']").wait_for(state="visible")
+    for nothing in ("", "no-such-test", "%", f"{anchor(GOOD)}/fixture-999"):
+        page.evaluate("(to) => { location.hash = to; }", nothing)
+    assert page.seen == []
+
+
+def sixtieth(i: int) -> ParityResult:
+    name = f"tests/parity/test_family_{i % 7}.py::test_policy[checkpoint_{i}-float32-unrolled]"
+    return rich(name, 9.461e-3 if i % 9 == 4 else 3e-7)
+
+
+SIXTY = [sixtieth(i) for i in range(60)]
+
+
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("sixty") / "index.html"
+    file.write_text(html.page(document([*SIXTY, *OTHERS]), document(SIXTY[:50])), encoding="utf-8")
+    return file
+
+
+def test_sixty_tests_are_read_on_a_phone_without_going_sideways(visit: Any, axe: str, sixty: Path) -> None:
+    page = visit(sixty, width=400)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    for table in page.locator("table.cards:visible").all():
+        assert table.evaluate("(table) => table.parentElement.scrollWidth <= table.parentElement.clientWidth")
+    rows = page.locator("#overview > tbody")
+    assert rows.count() == 63
+    for row in rows.all():
+        for cell in row.locator("td").all():
+            box = cell.bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 400
+            # Nothing is hidden in its cell either.
+            assert cell.evaluate("(cell) => cell.scrollWidth - cell.getBoundingClientRect().width") < 2
+    heights = [row.bounding_box()["height"] for row in rows.all()]
+    assert 900 / (sum(heights) / len(heights)) > 6, "so many on a screen"
+    assert "9.461e-03" in rows.first.inner_text()
+    page.evaluate(axe)
+    assert [found["id"] for found in page.evaluate("axe.run()")["violations"]] == []
+    assert page.seen == []
+
+
+def test_a_fixture_s_gate_is_seen_on_a_phone(visit: Any, pages: dict[str, Path]) -> None:
+    page = visit(pages["fail"], width=400)
+    gate = page.locator("table.fixtures tbody.failing > tr:first-child > td").nth(5)
+    assert gate.inner_text() == "threshold"
+    box = gate.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 400
+
+
+def test_two_runs_are_beside_each_other_on_a_phone_too(visit: Any, sixty: Path) -> None:
+    for width in (1280, 400):
+        cards = visit(sixty, width=width).locator(".runs > .card").all()
+        before, now = (card.bounding_box() for card in cards)
+        assert before["y"] == now["y"]
+        assert before["x"] + before["width"] <= now["x"]
+        assert now["x"] + now["width"] <= width
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
@@ -245,11 +334,14 @@ def test_a_hostile_name_changes_nothing_but_text(visit: Any, tmp_path: Path, nam
     assert page.seen == []
 
 
-def test_the_script_hardly_delays_fifty_exports_of_two_hundred_fixtures(visit: Any, tmp_path: Path) -> None:
-    made = rich("x", *[9.461e-3 if i % 3 else 3e-7 for i in range(200)])
+@pytest.mark.parametrize(("exports", "fixtures"), [(50, 200), (1000, 5)])
+def test_the_script_hardly_delays_many_exports_of_many_fixtures(
+    visit: Any, tmp_path: Path, exports: int, fixtures: int
+) -> None:
+    made = rich("x", *[9.461e-3 if i % 3 else 3e-7 for i in range(fixtures)])
     entry = dataclasses.replace(made, located=report_cases.located(layers=30)).to_json()
     file, still = tmp_path / "page.html", tmp_path / "still.html"
-    text = html.page(document([{**entry, "name": f"export {i}"} for i in range(50)]))
+    text = html.page(document([{**entry, "name": f"export {i}"} for i in range(exports)]))
     file.write_text(text, encoding="utf-8")
     assert file.stat().st_size < 5_000_000
     still.write_text(re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL), encoding="utf-8")
@@ -264,15 +356,15 @@ def test_the_script_hardly_delays_fifty_exports_of_two_hundred_fixtures(visit: A
     # machine. They are alike: what the page looks through it looks through once.
     with_script, without = (min(took(page) for _ in range(3)) for page in (file, still))
     assert with_script < 3 * without
-    assert visit(file).locator("#overview tbody").count() == 50
+    assert visit(file).locator("#overview tbody").count() == exports
 
 
 def test_on_paper_everything_is_open_and_the_tools_are_gone(visit: Any, pages: dict[str, Path]) -> None:
     page = visit(pages["several"])
     page.emulate_media(media="print")
     assert not page.locator("#filter").is_visible()
-    assert page.locator("#f1-1").is_visible()
-    assert page.locator("#r1 .figures-list").first.is_visible()
+    assert page.locator(f"[id='{anchor(BAD)}/fixture-1']").is_visible()
+    assert page.locator(f"[id='{anchor(BAD)}'] .figures-list").first.is_visible()
     assert (
         page.locator("text=reaches the outputs").count() == 0
         or page.locator("text=reaches").first.is_visible()

@@ -12,6 +12,7 @@ from typing import Final
 from pytest_reflex.report.html.svg import WIDTH, Picture, Plot, cross, percent, power
 from pytest_reflex.report.scale import Axis, axis
 from pytest_reflex.report.text.terminal import bound, figure
+from pytest_reflex.verdict.results import RunResult
 from pytest_reflex.verdict.summaries import ErrorGrid, StepDifference
 
 # Half decades below the largest error that get a shade of their own.
@@ -70,6 +71,33 @@ def strip(value: float | None, threshold: float, floor: float | None, along: Axi
     picture.put("line", (x, 1), (x, 19), kind="threshold")
     if value is not None:
         _mark(picture, along.place(value), 10, value < threshold)
+    return str(picture)
+
+
+def pair(before: RunResult | None, now: RunResult | None, along: Axis) -> str:
+    """A result in two runs, in one line of a table: faint where it was, whole where it is.
+
+    Args:
+        before: the earlier one; None where it is new.
+        now: the later one; None where it is gone.
+        along: the axis of both runs.
+    """
+    there = [(result, when) for result, when in ((before, "before"), (now, "now")) if result is not None]
+    said = ", ".join(f"{figure(*r.margin)} of {bound(r.margin[1])} {when}" for r, when in there)
+    picture = Picture("100%", 20, f"max_abs_diff {said}")
+    picture.put("line", ("0%", 10), ("100%", 10), kind="track")
+    for limit in dict.fromkeys(result.margin[1] for result, _ in there):
+        x = percent(along.place(limit))
+        picture.put("line", (x, 1), (x, 19), kind="threshold")
+    marks = [
+        (along.place(value), result.passed, when == "before")
+        for result, when in there
+        if (value := result.margin[0]) is not None
+    ]
+    if len(marks) == 2:
+        picture.put("line", (percent(marks[0][0]), 10), (percent(marks[1][0]), 10), kind="between")
+    for x, passed, faint in marks:
+        _mark(picture, x, 10, passed, faint=faint)
     return str(picture)
 
 
@@ -237,11 +265,12 @@ def _ends(cells: int, block: int, whole: int) -> list[tuple[int, str]]:
     return [(at, str(min(at * block, whole - 1))) for at in wanted]
 
 
-def _mark(picture: Picture, x: float, y: float, passed: bool) -> None:
-    """A circle for a pass, a cross for a fail."""
+def _mark(picture: Picture, x: float, y: float, passed: bool, *, faint: bool = False) -> None:
+    """A circle for a pass, a cross for a fail; faint ones are thinner and not filled."""
+    kind = "mark was-mark" if faint else f"mark {'pass' if passed else 'fail'}-mark"
     if passed:
-        picture.put("circle", (percent(x), y), 5.5, kind="mark pass-mark")
+        picture.put("circle", (percent(x), y), 4.5 if faint else 5.5, kind=kind)
     else:
         # In a box of its own, for no path can start at a percentage.
         box = picture.inside("svg", (percent(x), y), (1, 1), class_="mark-box")
-        box.put("path", "M-6 -6L6 6M-6 6L6 -6", kind="mark fail-mark")
+        box.put("path", "M-6 -6L6 6M-6 6L6 -6", kind=kind)

@@ -42,6 +42,8 @@ def result_view(
     openable: int = OPENABLE,
     input_cells: int = INPUT_CELLS,
     along: Any = None,
+    anchor: str = "result",
+    pictured: bool = True,
 ) -> dict[str, Any]:
     """Everything the page says of one result.
 
@@ -50,6 +52,8 @@ def result_view(
         openable: how many of its fixtures can be opened, the failing ones first.
         input_cells: how many cells its table of inputs may have, the failing fixtures' first.
         along: the axis of its distance; by default its own.
+        anchor: what a link to it leads to.
+        pictured: whether it has pictures beside that of its distance, and tables of their numbers.
     """
     largest, threshold = result.margin
     floor = scale.ulp_step(result)
@@ -59,6 +63,9 @@ def result_view(
     failing = sum(not f.passed for f in result.fixtures)
     return {
         "name": str(result.name),
+        "anchor": anchor,
+        "pictured": pictured,
+        "why": _why(result),
         "passed": result.passed,
         "against": result.against,
         "figure": figure(largest, threshold),
@@ -84,19 +91,27 @@ def result_view(
         "next": "" if result.passed else advice.next_steps(result, first_refusal(result)[1]),
         "fixtures": _fixtures(result, openable),
         "kept_back": max(len(result.fixtures) - openable, 0),
-        "heat_maps": _heat_maps(result),
-        "ulps": _ulps(result),
-        "growth": _growth(result),
+        "heat_maps": _heat_maps(result) if pictured else [],
+        "ulps": _ulps(result) if pictured else None,
+        "growth": _growth(result) if pictured else None,
         "rounding": floor_view(result),
         "where": where_view(result.located),
         "unseen": result.unseen or "nobody looked at the steps",
-        "inputs": _inputs(result, input_cells),
+        "inputs": _inputs(result, input_cells) if pictured else None,
         "facts": [
             ("Reference", _facts(result.reference)),
             ("Candidate", _facts(result.candidate)),
         ],
         "notes": [str(note) for note in result.notes],
     }
+
+
+def _why(result: RunResult) -> str:
+    """What refused it first, where that is no figure above its threshold, whole; else empty."""
+    idx, answer = first_refusal(result)
+    if result.passed or answer.gate == "threshold":
+        return ""
+    return f"{answer.gate}{'' if idx is None else f', fixture {idx}'}: {answer.said}"
 
 
 def _elements(result: RunResult) -> int:
@@ -153,6 +168,7 @@ def _more(fixture: FixtureResult) -> dict[str, Any]:
                 ("difference", str(plain(d.max_abs_diff))),
                 ("differing", f"{d.unequal} of {d.elements} elements"),
                 ("ULP p50, p99, max", f"{d.ulp_p50}, {d.ulp_p99}, {d.ulp_max}"),
+                ("mean_abs_diff", figure(d.mean_abs_diff)),
                 ("rmse", figure(d.rmse)),
                 ("max relative", figure(d.max_rel_diff)),
                 ("SQNR", f"{d.sqnr_db:.1f} dB"),

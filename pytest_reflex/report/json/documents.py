@@ -17,10 +17,11 @@ from pytest_reflex._version import __version__
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.report.json.results import ENTRY_KEYS, least_in, result_from_json, result_to_json
 from pytest_reflex.report.json.values import plain, shallow
+from pytest_reflex.report.session import Session
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.results import RunResult
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 TOOL: Final = "pytest-reflex"
 _HEAD: Final = {"schema_version": SCHEMA_VERSION, "tool": TOOL, "version": __version__}
 
@@ -67,6 +68,7 @@ class Run:
         problems: what went wrong with the run itself, one line each.
         error: ``type`` and ``message`` of what kept it from a verdict; None where it reached one.
         version: of the pytest-reflex that found this.
+        sessions: when it was made and of which source, of every process that had a part in it and said so.
     """
 
     results: tuple[Entry, ...] = ()
@@ -74,6 +76,7 @@ class Run:
     problems: tuple[str, ...] = ()
     error: Mapping[str, Any] | None = None
     version: str = __version__
+    sessions: tuple[Session, ...] = ()
 
     @property
     def called(self) -> str:
@@ -91,7 +94,9 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """Its document, where it reached a verdict."""
         entries = [entry.json for entry in self.results]
-        return document(entries, not_compared=self.not_compared, problems=self.problems)
+        return document(
+            entries, not_compared=self.not_compared, problems=self.problems, sessions=self.sessions
+        )
 
 
 def run_of(made: Run | Mapping[str, Any]) -> Run:
@@ -105,7 +110,14 @@ def run_of(made: Run | Mapping[str, Any]) -> Run:
     if "error" in made:
         return Run(error=made["error"], version=made["version"])
     results = tuple(map(Entry.of, made["results"]))
-    return Run(results, tuple(made["not_compared"]), tuple(made["problems"]), version=made["version"])
+    sessions = tuple(map(Session.from_json, made["sessions"]))
+    return Run(
+        results,
+        tuple(made["not_compared"]),
+        tuple(made["problems"]),
+        version=made["version"],
+        sessions=sessions,
+    )
 
 
 def _passed(
@@ -121,6 +133,7 @@ def document(
     not_compared: Sequence[Mapping[str, Any]] = (),
     problems: Sequence[str] = (),
     exit_code: int | None = None,
+    sessions: Sequence[Session] = (),
 ) -> dict[str, Any]:
     """The document of a whole run.
 
@@ -131,6 +144,7 @@ def document(
             skipped, failed, or expected of a fail that was) and ``reason``.
         problems: what went wrong with the run itself, one line each.
         exit_code: what the process exits with, when it is known.
+        sessions: when it was made and of which source, as far as that is known.
 
     Returns:
         Builtins. ``passed`` is true when there is at least one result, every result passed, no parity
@@ -143,6 +157,7 @@ def document(
         "results": entries,
         "not_compared": [plain(test) for test in not_compared],
         "problems": [plain(problem) for problem in problems],
+        "sessions": [plain(one.to_json()) for one in sessions],
     }
     return {**_HEAD, **found, **({} if exit_code is None else {"exit_code": int(exit_code)})}
 
@@ -191,6 +206,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
         raise ReflexError(f"{shown}: is no parity document; give a parity.json that pytest-reflex wrote")
     if made.get("schema_version") == 3:
         made = _from_version_3(made)
+    if made.get("schema_version") == 4:
+        # Nobody said then when a run was made.
+        made = {**made, **({} if "error" in made else {"sessions": []}), "schema_version": SCHEMA_VERSION}
     if made.get("schema_version") != SCHEMA_VERSION:
         raise ReflexError(
             f"{shown}: has schema_version {made.get('schema_version')!r}, expected {SCHEMA_VERSION}; "
@@ -215,7 +233,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
 
 
 def _from_version_3(made: dict[str, Any]) -> dict[str, Any]:
-    """A document from before precisions and rtol, whose candidates were all held to float32.
+    """A document from before precisions and rtol as one of version 4: its candidates were held to float32.
 
     What is wrong with it is said by whoever reads it as one of today's.
     """
@@ -224,7 +242,7 @@ def _from_version_3(made: dict[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError):
         return made
     results = {"results": entries} if "results" in made else {}
-    return {**made, **results, "schema_version": SCHEMA_VERSION}
+    return {**made, **results, "schema_version": 4}
 
 
 def _entry_from_version_3(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from pytest_reflex.report.text.terminal import WIDTH
 
-# Below this a verdict is cut; above that its lines are longer than an eye follows.
-NARROWEST: Final = 60
+# Below this a table of figures does not fit; above that lines are longer than an eye follows.
+NARROWEST: Final = 40
 WIDEST: Final = 100
 
 _RESET: Final = "\033[0m"
@@ -20,7 +20,7 @@ _BAD: Final = re.compile(r"(?m)^(?: +\d+  .*  NO  .*|  passed +NO)$")
 
 
 def columns() -> int:
-    """How many columns a report may take: the console's, from 60 to 100; 80 where there is none."""
+    """How many columns a report may take: the console's, from 40 to 100; 80 where there is none."""
     return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROWEST), WIDEST)
 
 

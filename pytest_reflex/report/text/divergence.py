@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Final
 
+from pytest_reflex.report.text.layout import NARROW, UNBROKEN, wrapped
 from pytest_reflex.verdict.divergence import Divergence, Growth
 
 ROWS: Final = 8
@@ -35,8 +36,11 @@ def place_lines(divergence: Divergence) -> list[str]:
     ]
 
 
-def growth_lines(divergence: Divergence, rows: int = ROWS) -> list[str]:
-    """Behind each layer, the worst of all steps; then after each step. The longest bar is the largest."""
+def growth_lines(divergence: Divergence, rows: int = ROWS, width: int = UNBROKEN) -> list[str]:
+    """Behind each layer, the worst of all steps; then after each step. The longest bar is the largest.
+
+    On fewer columns than :data:`~pytest_reflex.report.text.layout.NARROW` there are no bars.
+    """
     layers = by_layer(divergence.growth)
     steps = by_step(divergence.growth)
     if not layers:
@@ -44,16 +48,18 @@ def growth_lines(divergence: Divergence, rows: int = ROWS) -> list[str]:
     largest = max((g.propagated for g in (*layers, *steps)), default=0.0)
     shown = around(layers, divergence, rows)
     wide = max(len(g.module) for g in shown)
-    lines = ["Growth of the error, propagated and local (the worst of all steps)"]
+    narrow = width < NARROW
+    lines = wrapped("Growth of the error, propagated and local (the worst of all steps)", width)
     for growth in shown:
-        bar = _bar(growth.propagated, largest)
-        lines.append(
-            f"  {growth.module:<{wide}}  {growth.propagated:.1e}  {growth.local:.1e}  {bar}".rstrip()
-        )
+        bar = "" if narrow else _bar(growth.propagated, largest)
+        figures = f"{growth.propagated:.1e}  {growth.local:.1e}  {bar}".rstrip()
+        line = f"  {growth.module:<{wide}}  {figures}"
+        lines += [line] if len(line) <= width or not narrow else [f"  {growth.module}", f"    {figures}"]
     if len(shown) < len(layers):
         lines.append(f"  ... {len(layers) - len(shown)} more layers")
     if steps:
-        lines.append("  after steps " + " ".join(f"{g.propagated:.0e}" for g in steps[:16]))
+        after = "after steps " + " ".join(f"{g.propagated:.0e}" for g in steps[:16])
+        lines += wrapped(after, width, first="  ", rest="    ") if narrow else [f"  {after}"]
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pytest_reflex.report.text.layout import UNBROKEN, Form, table, wrapped
 from pytest_reflex.verdict.results import RunResult
 from pytest_reflex.verdict.rounding import WORDS, Floor, in_words
 
@@ -18,6 +19,13 @@ _NARROW: Final = {
     "bug": "the candidate is further from float64 than rounding to {} explains",
 }
 COLUMNS: Final = ("fixture_idx", "torch_error", "onnx_error", "ratio", "rms_ratio", "word")
+_SHORT: Final = ("idx", "torch", "onnx", "ratio", "rms", "word")
+_FORMS: Final = (
+    Form(COLUMNS, (0, 1, 2, 3, 4, 5)),
+    Form(_SHORT, (0, 1, 2, 3, 4, 5)),
+    Form(_SHORT, (0, 1, 2, 3, 5), gap=1),
+    Form(_SHORT, (0, 3, 5), gap=1),
+)
 # PyTorch itself is called far from the truth beyond so many times what the two sides differ by.
 _FAR: Final = 4.0
 
@@ -39,17 +47,13 @@ def word_line(result: RunResult) -> str:
     return f"Floor: {in_words(worst.word, name)}: {meaning} ({figures})"
 
 
-def floor_table(result: RunResult) -> list[str]:
+def floor_table(result: RunResult, width: int = UNBROKEN) -> list[str]:
     """A row per fixture that has a floor: the output that says most against it."""
     rows = [floor_cells(idx, floor) for idx, floor in fixture_floors(result)]
     if not rows:
         return []
-    wide = [max(len(row[i]) for row in (COLUMNS, *rows)) for i in range(len(COLUMNS) - 1)]
-    lines = ["Distance from float64"]
-    for row in (COLUMNS, *rows):
-        cells = [cell.rjust(width) for cell, width in zip(row, wide, strict=False)]
-        lines.append("  ".join([*cells, row[-1]]))
-    return lines + reference_far(result)
+    far = [line for said in reference_far(result) for line in wrapped(said, width)]
+    return ["Distance from float64", *table(rows, _FORMS, width), *far]
 
 
 def floor_cells(fixture_idx: int, floor: Floor) -> tuple[str, ...]:

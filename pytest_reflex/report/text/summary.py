@@ -6,24 +6,29 @@ from collections.abc import Sequence
 from typing import Final
 
 from pytest_reflex.report.json.documents import Entry, Run
-from pytest_reflex.report.text.terminal import figure, limit_text, printable
+from pytest_reflex.report.order import natural
+from pytest_reflex.report.text.layout import NARROW
+from pytest_reflex.report.text.terminal import WIDTH, figure, limit_text, printable
 
 # Passing results beyond this many are counted, not listed.
 LISTED: Final = 50
 
 
-def summary_lines(run: Run, written: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+def summary_lines(
+    run: Run, written: Sequence[tuple[str, str]] = (), width: int = WIDTH
+) -> list[tuple[str, str]]:
     """A run in lines, each with how it is meant: pass, fail, warning or plain.
 
     Args:
         run: the run.
         written: lines that stand before the errors: where the report is.
+        width: columns; on few of them a name stands below its figures.
     """
     lines: list[tuple[str, str]] = []
     if run.results:
         lines.append(("verdict  max_abs_diff  threshold  name", "plain"))
     passing = 0
-    for entry in run.results:
+    for entry in sorted(run.results, key=lambda one: natural(one.nodeid or one.result.name)):
         result = entry.result
         passed = result.passed
         passing += passed
@@ -31,8 +36,12 @@ def summary_lines(run: Run, written: Sequence[tuple[str, str]] = ()) -> list[tup
             continue
         seen, limit = result.margin
         shown = f"{figure(seen, limit):>12}  {limit_text(result, limit):>9}"
-        text = f"{'PASS' if passed else 'FAIL':7}  {shown}  {_label(entry)}"
-        lines.append((text, "pass" if passed else "fail"))
+        kind = "pass" if passed else "fail"
+        text = f"{'PASS' if passed else 'FAIL':7}  {shown}"
+        if width < NARROW:
+            lines += [(text, kind), (f"  {_label(entry)}", kind)]
+        else:
+            lines.append((f"{text}  {_label(entry)}", kind))
     if passing > LISTED:
         lines.append((f"... {passing - LISTED} more PASS", "plain"))
     for test in run.not_compared:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from pytest_reflex.report.text import advice
 from pytest_reflex.report.text.divergence import growth_lines, place_lines, where_line
+from pytest_reflex.report.text.layout import NARROW, Form, named_facts, table
+from pytest_reflex.report.text.layout import wrapped as _wrap
 from pytest_reflex.report.text.rounding import floor_table, word_line
 from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult, RunResult
 
@@ -20,8 +21,18 @@ MESSAGE_WIDTH: Final = WIDTH - PREFIX
 TABLE_ROWS: Final = 20
 
 _COLUMNS: Final = ("fixture_idx", "max_abs_diff", "mean_abs_diff", "      cos", "passed", "gate")
-# What fits into 60 columns.
+# What fits into 60 columns, and into 40.
 _SHORT_COLUMNS: Final = ("fixture", "max_abs", "mean_abs", "cos", "passed", "gate")
+_SHORTEST_COLUMNS: Final = ("idx", "max_abs", "mean_abs", "cos", "passed", "gate")
+# Shorter words first, then fewer columns; the verdict and the figure that it rests on stay.
+_FORMS: Final = (
+    Form(_COLUMNS, (0, 1, 2, 3, 4, 5)),
+    Form(_SHORT_COLUMNS, (0, 1, 2, 3, 4, 5)),
+    Form(_SHORT_COLUMNS, (0, 1, 3, 4, 5)),
+    Form(_SHORT_COLUMNS, (0, 1, 4, 5)),
+    Form(_SHORTEST_COLUMNS, (0, 1, 4, 5), gap=1),
+    Form(_SHORTEST_COLUMNS, (0, 1, 4), gap=1),
+)
 
 
 def figure(value: float | None, threshold: float | None = None) -> str:
@@ -131,7 +142,7 @@ def fixture_table(result: RunResult, width: int = WIDTH, rows: int = TABLE_ROWS)
     shown: Sequence[FixtureResult] = result.fixtures
     if len(shown) > rows:
         shown = sorted(shown, key=lambda f: f.passed)[:rows]
-    lines = ["Per-fixture results", *_table([_cells(f, result.threshold) for f in shown], width)]
+    lines = ["Per-fixture results", *table([_cells(f, result.threshold) for f in shown], _FORMS, width)]
     left_out = [f for f in result.fixtures if f not in shown] if len(shown) < len(result.fixtures) else []
     if left_out:
         failing = sum(not f.passed for f in left_out)
@@ -139,7 +150,7 @@ def fixture_table(result: RunResult, width: int = WIDTH, rows: int = TABLE_ROWS)
         largest = f", max_abs_diff at most {figure(worst[2])}" if worst else ""
         passing = len(left_out) - failing
         text = f"... {len(left_out)} more not shown: {failing} failing, {passing} passing{largest}"
-        lines += textwrap.wrap(text, width)
+        lines += _wrap(text, width)
     if not result.fixtures:
         lines.append("(none)")
     return printable("\n".join(lines))
@@ -157,43 +168,22 @@ def _cells(fixture: FixtureResult, threshold: float) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Rows under their header, as wide as there is room for: shorter words first, then fewer columns."""
-    kept = list(range(len(_COLUMNS)))
-    lines: list[str] = []
-    for header, dropped in (
-        (_COLUMNS, None),
-        (_SHORT_COLUMNS, None),
-        (_SHORT_COLUMNS, 2),
-        (_SHORT_COLUMNS, 3),
-    ):
-        kept = [column for column in kept if column != dropped]
-        wide = [max(len(header[c]), *(len(row[c]) for row in rows), 0) for c in kept[:-1]]
-        lines = [
-            "  ".join([*(row[c].rjust(w) for c, w in zip(kept, wide, strict=False)), row[kept[-1]]]).rstrip()
-            for row in (header, *rows)
-        ]
-        if max(map(len, lines)) <= width:
-            break
-    return lines
-
-
-def summary(result: RunResult) -> str:
+def summary(result: RunResult, width: int = WIDTH) -> str:
     """The ``Summary`` block."""
-    return "\n".join(
-        [
-            "Summary",
-            f"  max_abs_diff_across_all  {figure(result.max_abs_diff_across_all, result.threshold)}",
-            f"  threshold                {_threshold(result)}",
-            f"  passed                   {yes(result.passed)}",
-        ]
-    )
+    lines = [
+        "Summary",
+        f"  max_abs_diff_across_all  {figure(result.max_abs_diff_across_all, result.threshold)}",
+        f"  threshold                {_threshold(result)}",
+        f"  passed                   {yes(result.passed)}",
+    ]
+    return "\n".join(named_facts(lines, width))
 
 
-def _located(result: RunResult) -> str:
+def _located(result: RunResult, width: int) -> str:
     if result.located is None:
         return ""
-    return printable("\n".join([*place_lines(result.located), *growth_lines(result.located)]))
+    lines = [*named_facts(place_lines(result.located), width), *growth_lines(result.located, width=width)]
+    return printable("\n".join(lines))
 
 
 def _threshold(result: RunResult) -> str:
@@ -229,16 +219,21 @@ def worst_element(result: RunResult, width: int = WIDTH) -> str:
             width,
             rest="  ",
         ),
-        f"  reference     {d.worst_reference!r}",
-        f"  candidate     {d.worst_candidate!r}",
-        f"  difference    {float(d.max_abs_diff)!r}",
-        f"  differing     {d.unequal} of {d.elements} elements",
-        f"  ULP           p50 {d.ulp_p50}, p99 {d.ulp_p99}, max {d.ulp_max}",
+        *named_facts(
+            [
+                f"  reference     {d.worst_reference!r}",
+                f"  candidate     {d.worst_candidate!r}",
+                f"  difference    {float(d.max_abs_diff)!r}",
+                f"  differing     {d.unequal} of {d.elements} elements",
+                f"  ULP           p50 {d.ulp_p50}, p99 {d.ulp_p99}, max {d.ulp_max}",
+            ],
+            width,
+        ),
         *_wrap(
             f"rmse          {figure(d.rmse)}, max relative {figure(d.max_rel_diff)}, SQNR {d.sqnr_db:.1f} dB",
             width,
             first="  ",
-            rest=" " * 16,
+            rest=" " * (16 if width >= NARROW else 4),
             as_it_is=True,
         ),
     ]
@@ -312,8 +307,8 @@ def failure_message(
 def result_text(result: RunResult, width: int = WIDTH) -> str:
     """A result for a terminal or ``print``: the same evidence for a pass as for a fail."""
     if not result.passed:
-        return failure_message(result, width=width) + "\n\n" + summary(result)
-    return _evidence(result, width, summary(result))
+        return failure_message(result, width=width) + "\n\n" + summary(result, width)
+    return _evidence(result, width, summary(result, width))
 
 
 def _evidence(result: RunResult, width: int, last: str) -> str:
@@ -321,8 +316,8 @@ def _evidence(result: RunResult, width: int, last: str) -> str:
         verdict_lines(result),
         refusals(result, width),
         fixture_table(result, width),
-        "\n".join(floor_table(result)),
-        _located(result),
+        "\n".join(floor_table(result, width)),
+        _located(result, width),
         worst_element(result, width),
         least_lines(result, width),
         precision_lines(result, width),
@@ -393,18 +388,6 @@ def _indices(idxs: Sequence[int]) -> str:
 
 def _count(fixtures: int) -> str:
     return f"{fixtures} fixture" if fixtures == 1 else f"{fixtures} fixtures"
-
-
-def _wrap(text: str, width: int, *, first: str = "", rest: str = "", as_it_is: bool = False) -> list[str]:
-    # A path or a name is not broken: it is there to be copied.
-    return textwrap.wrap(
-        text if as_it_is else " ".join(text.split()),
-        width,
-        initial_indent=first,
-        subsequent_indent=rest,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def _line(text: str) -> str:

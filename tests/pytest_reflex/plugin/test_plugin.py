@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -274,9 +276,13 @@ def test_the_marker_and_the_options_are_documented(run: Run) -> None:
 
 
 def test_json_and_report(run: Run, pytester: pytest.Pytester) -> None:
+    before = int(time.time())
     found = run(PASSES + FAILS, "--reflex-json", "deep/out.json", "--reflex-report", "rep")
     assert found.ret == 1
     made = written("deep/out.json")
+    (session,) = made["sessions"]
+    assert session["seconds"] > 0
+    assert before <= datetime.fromisoformat(session["started"]).timestamp() <= time.time()
     assert [(e["nodeid"], e["call"], e["passed"]) for e in made["results"]] == [
         ("test_it.py::test_bad", 0, False),
         ("test_it.py::test_good", 0, True),
@@ -594,8 +600,11 @@ MIXED = (
 
 
 @pytest.mark.once
-def test_the_document_is_the_same_byte_for_byte_with_workers(run: Run) -> None:
+def test_the_document_is_the_same_byte_for_byte_with_workers(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("xdist")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1796031731")
     alone = run(MIXED, "--reflex-json", "alone.json", "--reflex-report", "alone")
     workers = run(MIXED, "--reflex-json", "workers.json", "--reflex-report", "workers", "-n2")
     assert alone.ret == workers.ret == 1

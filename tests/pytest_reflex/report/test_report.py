@@ -22,6 +22,8 @@ from report_cases import (
     PASSING,
     STRUCTURE,
     difference,
+    floored,
+    located,
     measured,
     refused,
     result,
@@ -31,6 +33,7 @@ from pytest_reflex.errors import ParityError, ReflexError
 from pytest_reflex.report import json as as_json
 from pytest_reflex.report.files import write_text
 from pytest_reflex.report.text import terminal
+from pytest_reflex.report.text.summary import summary_lines
 from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
 
@@ -218,19 +221,62 @@ def test_below_its_first_line_a_message_keeps_to_its_width(found: ParityResult) 
         assert all(len(line) <= width for line in text.splitlines()[1:])
 
 
-@pytest.mark.parametrize("width", [60, 66, 72, 80, 100])
-@pytest.mark.parametrize("found", ALL.values(), ids=ALL.keys())
-def test_any_width_down_to_sixty_columns(found: ParityResult, width: int) -> None:
+SHOWN = {**ALL, "floors": floored(FAILING, 8e-7, 9.46e-3, 7e-7)}
+SHOWN["where"] = dataclasses.replace(SHOWN["floors"], located=located(), strict=True)
+
+
+@pytest.mark.parametrize("width", [32, 40, 60, 66, 72, 80, 100])
+@pytest.mark.parametrize("found", SHOWN.values(), ids=SHOWN.keys())
+def test_any_width_down_to_forty_columns_and_pytest_s_margin(found: ParityResult, width: int) -> None:
     # A figure that rounding would move across its threshold is shown in full, and still fits.
     exact = dataclasses.replace(found, fixtures=(*found.fixtures, measured(99, 9.999999999999998e-6)))
     for said in (found, exact):
-        lines = terminal.result_text(said, width=width).splitlines()[1:]
-        assert [line for line in lines if len(line) > width] == []
+        # The verdict's own lines are whole at every width, for whoever looks for them; a terminal wraps them.
+        first = terminal.verdict_lines(said)
+        text = terminal.result_text(said, width=width)
+        assert text.startswith(f"{first}\n\n")
+        lines = text.removeprefix(first).splitlines()
+        # What does not fit is one word, such as a name; from 60 columns on a place's lines are not broken.
+        long = [line for line in lines if len(line) > width and len(line.split()) > 1]
+        assert long == [] or (width >= 60 and said.located is not None)
         rows = [
             line for line in terminal.fixture_table(said, width).splitlines()[2:] if line.split()[0].isdigit()
         ]
         assert len(rows) == len(said.fixtures)
         assert all((" yes" in row) != (" NO" in row) for row in rows)
+
+
+def test_forty_columns_say_the_same() -> None:
+    assert terminal.fixture_table(FAILING, 40) == (
+        "Per-fixture results\n"
+        "fixture    max_abs  passed  gate\n"
+        "      0  3.000e-07     yes\n"
+        "      1  9.461e-03      NO  threshold\n"
+        "      2  2.000e-07     yes"
+    )
+    wide, narrow = (terminal.result_text(SHOWN["where"], width) for width in (100, 40))
+    assert (
+        terminal.worst_element(FAILING, 40).splitlines()[1:4]
+        == (terminal.worst_element(FAILING, 100).splitlines()[1:4])
+    )
+    for word in ("9.461e-03", "0.5218066478118897", "[0, 3, 11]", "node", "1.0e-05", "159", "passed", "NO"):
+        assert word in wide, word
+        assert word in narrow, word
+
+
+def test_a_summary_puts_names_below_their_figures_on_few_columns() -> None:
+    run = as_json.run_of(as_json.document([{**PASSING.to_json(), "name": f"test_{i}"} for i in (10, 2)]))
+    assert [text for text, _ in summary_lines(run, width=40)] == [
+        "verdict  max_abs_diff  threshold  name",
+        "PASS        4.500e-07    1.0e-05",
+        "  test_2",
+        "PASS        4.500e-07    1.0e-05",
+        "  test_10",
+    ]
+    assert [text for text, _ in summary_lines(run)][1:] == [
+        "PASS        4.500e-07    1.0e-05  test_2",
+        "PASS        4.500e-07    1.0e-05  test_10",
+    ]
 
 
 def test_a_narrow_table_says_the_same_in_shorter_words() -> None:
@@ -451,8 +497,9 @@ def test_read(tmp_path: Path) -> None:
     [
         ("{", "is not JSON"),
         ("[]", "is no parity document; give a parity.json that pytest-reflex wrote"),
-        ('{"tool": "pytest-reflex", "schema_version": 2}', "has schema_version 2, expected 4"),
+        ('{"tool": "pytest-reflex", "schema_version": 2}', "has schema_version 2, expected 5"),
         ('{"tool": "pytest-reflex", "schema_version": 4}', "is no parity document"),
+        ('{"tool": "pytest-reflex", "schema_version": 5}', "is no parity document"),
     ],
 )
 def test_read_refuses(tmp_path: Path, text: str, said: str) -> None:

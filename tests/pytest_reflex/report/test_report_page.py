@@ -17,7 +17,10 @@ from pytest_reflex.report import html, scale
 from pytest_reflex.report import json as as_json
 from pytest_reflex.report.html import cause_pictures, pictures
 from pytest_reflex.report.html.causes import place_in
+from pytest_reflex.report.html.pages import PICTURED
 from pytest_reflex.report.html.view import input_words, result_view
+from pytest_reflex.report.order import natural
+from pytest_reflex.report.session import Session
 from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult
 from pytest_reflex.verdict.rounding import Floor
@@ -296,6 +299,139 @@ def test_a_result_of_many_fixtures_shows_the_failing_ones_in_a_notebook() -> Non
     fragment = found._repr_html_()
     assert "<td>150</td>" in fragment
     assert "180 more fixtures are not shown" in fragment
+
+
+# The order of a page, its links, two runs
+
+
+def named(*names: str) -> list[dict[str, Any]]:
+    """A passing and a failing result of each name, the passing ones first."""
+    return [
+        {**found.to_json(), "name": f"{name}-{i}"}
+        for i, found in enumerate((PASSING, FAILING))
+        for name in names
+    ]
+
+
+def test_what_fails_stands_first_and_names_count() -> None:
+    text = html.page(as_json.document(named("test_10", "Test_3", "test_2", "test_02")))
+    rows = re.findall(r'data-verdict="(\w+)" data-of="([^"]+)"', text)
+    assert rows == [
+        *(("fail", f"{name}-1") for name in ("test_02", "test_2", "Test_3", "test_10")),
+        *(("pass", f"{name}-0") for name in ("test_02", "test_2", "Test_3", "test_10")),
+    ]
+    assert re.findall(r'<details class="export" id="([^"]+)"', text) == [name for _, name in rows]
+
+
+def test_natural_order() -> None:
+    names = [
+        "t[10]",
+        "t[9]",
+        "t",
+        "T[2]",
+        "t[1" + "0" * 5000 + "]",
+        "t[1.5]",
+        "t[1.10]",
+        "t[007]",
+        "10",
+        "9",
+        "",
+    ]
+    assert sorted(names, key=natural) == [
+        "", "9", "10", "t", "t[1.5]", "t[1.10]", "T[2]", "t[007]", "t[9]", "t[10]", "t[1" + "0" * 5000 + "]",
+    ]  # fmt: skip
+
+
+def test_a_link_leads_to_a_result_by_its_name() -> None:
+    assert html.anchors(["tests/test_a.py::test_b[pi0-2]", "bundle p0, on CPU", "", "<>", "действия"]) == [
+        "tests-test_a.py-test_b-pi0-2", "bundle-p0-on-CPU", "result", "result.2", "result.3",
+    ]  # fmt: skip
+    assert html.anchors(["a", "a", "a.2", "a"]) == ["a", "a.2", "a.2.2", "a.3"]
+    # Two long names that differ in the middle, or are not of this alphabet, are told apart by their digests.
+    ends = "a" * 100, "b" * 100
+    links = html.anchors([f"{ends[0]}{middle}{ends[1]}" for middle in ("x", "y", "x")])
+    assert len(set(links)) == 3
+    assert all(len(link) < 80 and link.startswith("b") for link in links)
+    text = html.page(as_json.document([full("tests/test_a.py::test_b[2]"), PASSING]))
+    anchor = "tests-test_a.py-test_b-2"
+    for idx in (0, 1):
+        assert f'id="{anchor}/fixture-{idx}"' in text
+        assert f'href="#{anchor}/fixture-{idx}"' in text
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r' (?:href="#|aria-controls="|data-of=")([^"]+)', text)) <= set(ids)
+
+
+def test_what_a_result_is_refused_for_is_never_cut() -> None:
+    reason = "outputs differ: missing " + ", ".join(f"'output_{i}'" for i in range(60)) + "; and that is why"
+    refused = dataclasses.replace(ALL["structure"], answers=(Answer.no("compared", reason),), fixtures=())
+    located_so = dataclasses.replace(full("pi0"), located=dataclasses.replace(located(), said=reason))
+    made = as_json.document([refused, located_so], problems=[reason])
+    page = Page(html.page(made))
+    assert page.text.count("and that is why") == page.text.count("outputs differ: missing") >= 5
+    assert "[…]" not in page.text
+    # On the first screen, in the table of all results, and with the result itself.
+    first = page.text[: page.text.index("Reference, what is true")]
+    assert f"compared: {reason}" in first
+    assert Page(html.result_html(refused)).text.count("and that is why") == 1
+    # A name may be cut: whole it stands with the facts.
+    assert "[…]" in Page(html.page(as_json.document([full("n" * 500)]))).text
+
+
+def test_two_runs_stand_beside_each_other() -> None:
+    worse, better, same, gone, new = (f"test_{word}" for word in ("worse", "better", "same", "gone", "new"))
+    before, now = ({**found.to_json(), "name": ""} for found in (PASSING, FAILING))
+
+    def run(*entries: tuple[str, dict[str, Any]], branch: str) -> dict[str, Any]:
+        found = [{**entry, "name": name} for name, entry in entries]
+        return as_json.document(found, sessions=[Session("2026-11-30T09:02:11Z", 3.0, None, None, branch)])
+
+    earlier = run((worse, before), (better, now), (same, before), (gone, before), branch="main")
+    later = run((worse, now), (better, before), (same, before), (new, before), branch="faster")
+    text = html.page(later, earlier)
+    assert Page(text).open == []
+    part = text[text.index("Since the earlier run") :]
+    part = part[: part.index("</section>")]
+    said = " ".join(Page(re.sub("</(td|p|h3)>", r" </\1>", part)).text.split())
+    counts = "✕ parity FAIL 4 compared, 1 failing, 0 not compared"
+    when = "2026-11-30 09:02 UTC, took 3.0 s"
+    for words in (
+        f"Before: {counts} {when}, branch main",
+        f"Now: {counts} {when}, branch faster",
+        "worse test_worse passed before, fails now ✓ PASS 4.500e-07 of 1.0e-05 ✕ FAIL 9.461e-03 of 1.0e-05",
+        "gone test_gone gone, pass ✓ PASS 4.500e-07 of 1.0e-05 -",
+        "new test_new new, pass - ✓ PASS 4.500e-07 of 1.0e-05",
+        "1 the same",
+        "same test_same the same ✓ PASS 4.500e-07 of 1.0e-05 ✓ PASS 4.500e-07 of 1.0e-05",
+    ):
+        assert words in said, words
+    labels = re.findall(r'aria-label="(max_abs_diff [^"]+)"', part)
+    assert labels == [
+        "max_abs_diff 4.500e-07 of 1.0e-05 before, 9.461e-03 of 1.0e-05 now",
+        "max_abs_diff 4.500e-07 of 1.0e-05 before",
+        "max_abs_diff 4.500e-07 of 1.0e-05 now",
+        "max_abs_diff 9.461e-03 of 1.0e-05 before, 4.500e-07 of 1.0e-05 now",
+        "max_abs_diff 4.500e-07 of 1.0e-05 before, 4.500e-07 of 1.0e-05 now",
+    ]
+    # Whatever is in the later run leads there.
+    assert re.findall(r'<a href="#([^"]+)">', part) == [worse, new, better, same]
+
+
+def test_a_page_of_many_results_has_pictures_of_those_that_are_looked_at_first() -> None:
+    entry = full("x").to_json()
+    few, many = (
+        html.page(
+            as_json.document(
+                [{**entry, "name": "bad"}, *({**PASSING.to_json(), "name": f"t{i}"} for i in range(n))]
+            )
+        )
+        for n in (PICTURED - 1, PICTURED + 200)
+    )
+    said = "Its pictures and inputs are left out"
+    assert (few.count(said), many.count(said)) == (0, 201)
+    assert "Error of x in its worst fixture, 1" in Page(many).text
+    # Every one of them has its verdict, its figure and its fixtures.
+    assert many.count('class="sortable fixtures"') == PICTURED + 201
 
 
 # Pictures

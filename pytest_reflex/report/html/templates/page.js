@@ -25,11 +25,12 @@ if (filter) {
   apply();
 }
 
-// Sort: a figure by its value, what is no figure after all of them.
+// Sort: a figure by its value, what is no figure after all of them; a name with its numbers as numbers.
+const names = new Intl.Collator(undefined, { numeric: true });
 const value = (body, column) => {
-  const text = body.rows[0].cells[column].textContent.trim();
-  const number = parseFloat(text);
-  return [Number.isNaN(number) ? Infinity : number, text];
+  const cell = body.rows[0].cells[column];
+  const number = cell.matches(".text") ? NaN : parseFloat(cell.textContent);
+  return [Number.isNaN(number) ? Infinity : number, cell.textContent.trim()];
 };
 for (const table of all("table.sortable")) {
   all("thead th", table).forEach((head, column) => {
@@ -43,19 +44,20 @@ for (const table of all("table.sortable")) {
       all("thead th", table).forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       const keyed = [...table.tBodies].map((body) => [value(body, column), body]);
-      keyed.sort(([a], [b]) => (a[0] === b[0] ? a[1].localeCompare(b[1]) : a[0] - b[0]) * (down ? -1 : 1));
+      keyed.sort(([a], [b]) => (a[0] === b[0] ? names.compare(a[1], b[1]) : a[0] - b[0]) * (down ? -1 : 1));
       table.append(...keyed.map(([, body]) => body));
     });
   });
 }
 
 // Open a fixture, and show the failing ones alone.
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[aria-controls]");
-  if (!button) return;
-  const open = button.getAttribute("aria-expanded") !== "true";
+const show = (button, open) => {
   button.setAttribute("aria-expanded", String(open));
   document.getElementById(button.getAttribute("aria-controls")).classList.toggle("open", open);
+};
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[aria-controls]");
+  if (button) show(button, button.getAttribute("aria-expanded") !== "true");
 });
 document.addEventListener("change", (event) => {
   if (event.target.matches(".only-failing")) {
@@ -63,14 +65,32 @@ document.addEventListener("change", (event) => {
   }
 });
 
-// A link to an export opens it.
+// A link to an export opens it; one to a fixture opens that too, whatever is filtered.
 const follow = () => {
-  const target = location.hash && document.getElementById(location.hash.slice(1));
-  if (target && target.matches("details")) {
-    target.open = true;
-    target.querySelector("summary").focus();
-    target.scrollIntoView();
+  let [name, idx] = [location.hash.slice(1), null];
+  try {
+    [, name, idx] = decodeURIComponent(name).match(/^(.*?)(?:\/fixture-(\d+))?$/s);
+  } catch {
+    return; // no fragment of this page's
   }
+  const exported = name && document.getElementById(name);
+  if (!exported || !exported.matches("details.export")) return;
+  exported.hidden = false;
+  exported.open = true;
+  const body = idx && all("table.fixtures > tbody", exported).find((one) => one.rows[0].cells[0].textContent === idx);
+  if (!body) {
+    exported.querySelector("summary").focus();
+    exported.scrollIntoView();
+    return;
+  }
+  const only = exported.querySelector(".only-failing");
+  if (only && only.checked) only.click();
+  const button = body.querySelector("button[aria-controls]");
+  if (button) show(button, true);
+  all(".linked", exported).forEach((other) => other.classList.remove("linked"));
+  body.classList.add("linked");
+  (button || exported.querySelector("summary")).focus();
+  body.scrollIntoView({ block: "center" });
 };
 addEventListener("hashchange", follow);
 follow();

@@ -1,0 +1,23 @@
+"""What the build adds to the metadata: the README as an index shows it, with no other file beside it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+RELATIVE = re.compile(r"\]\((?!https?:|#|mailto:)([^)]+)\)")
+
+
+def readme(root: Path, source: str, version: str) -> str:
+    """The README with links into the repository at its version instead of to files beside it."""
+    text = (root / "README.md").read_text(encoding="utf-8")
+    return RELATIVE.sub(lambda link: f"]({source}/blob/v{version}/{link[1]})", text)
+
+
+class CustomMetadataHook(MetadataHookInterface):
+    def update(self, metadata: dict[str, Any]) -> None:
+        text = readme(Path(self.root), metadata["urls"]["Source"], metadata["version"])
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}
