@@ -159,12 +159,12 @@ def test_what_cannot_be_repaired_is_said_in_one_line(tmp_path: Path) -> None:
         {"actions": 1e-2},
     )
     for budget in absurd:
-        with pytest.raises(SettingsError, match="^budget: .* is no budget; give one finite number above 0"):
+        with pytest.raises(SettingsError, match=r"^budget: .* is no budget; give one finite number above 0"):
             repaired(half, budget=budget)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     # Said before anything is run, whatever the reference is.
-    with pytest.raises(ReflexError, match="exists and is no bundle: it will not be replaced"):
+    with pytest.raises(ReflexError, match=r"exists and is no bundle: it will not be replaced"):
         repair(half, None, budget=1e-3, out=tmp_path / "other")
     with pytest.raises(ReflexError, match="is no PyTorch policy, so it cannot be traced again"):
         repair(half, half.recording(), budget=1e-3)

@@ -1,4 +1,4 @@
-"""Whatever is asked of the outputs, on whatever way in: every face says it, and stored results are judged so."""
+"""Whatever is asked of the outputs, on whatever way in: each face says it, and stored results are judged."""
 
 from __future__ import annotations
 
