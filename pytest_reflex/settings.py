@@ -102,10 +102,23 @@ def budget(value: object, source: str = "budget") -> float:
     Raises:
         SettingsError: it is anything else, such as a multiple of a floor.
     """
-    told = threshold(value, source)
-    if not told.is_plain:
-        raise SettingsError(f"{source}: {told.text} is no budget; give one number, in the outputs' own unit")
-    return told.rest.number
+    number = _number(value)
+    if number is None or not math.isfinite(number) or number <= 0:
+        raise SettingsError(
+            f"{source}: {value!r} is no budget; give one finite number above 0, in the outputs' own unit, "
+            "such as 1e-2"
+        )
+    return number
+
+
+def over(stronger: Tolerances, weaker: Tolerances) -> Tolerances:
+    """What is asked where two places give thresholds: what the stronger does not name keeps its own.
+
+    A threshold without a name is for all outputs, and leaves nothing of the weaker.
+    """
+    if stronger.rest != UNSAID:
+        return stronger
+    return Tolerances(weaker.rest, {**weaker.outputs, **stronger.outputs}, stronger.rtol)
 
 
 def _named(text: object, source: str) -> dict[str, Amount]:
@@ -130,7 +143,7 @@ def _amount(value: object, source: str) -> Amount:
     number = _number(words[0][:-1] if in_floors else value)
     if number is None or not math.isfinite(number) or number <= 0:
         raise SettingsError(
-            f"{source}: {value!r} is not a threshold; give a finite number above 0, such as 1e-5"
+            f"{source}: {value!r} is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor"
         )
     if in_floors and number > MOST_FLOORS:
         raise SettingsError(
@@ -311,6 +324,7 @@ class Setting:
         ini: types of the ini value in a TOML file. Text stays text, for ``parse`` and its messages.
         otherwise: words for the default where its value says too little.
         repeated: whether a command line may give it several times; ``parse`` then gets a list.
+        over: what a stronger place's value leaves of a weaker one's; by default nothing.
     """
 
     parse: Callable[[object, str], Any]
@@ -320,6 +334,7 @@ class Setting:
     ini: Any = bool | str
     otherwise: str = ""
     repeated: bool = False
+    over: Callable[[Any, Any], Any] | None = None
 
     @property
     def switch(self) -> bool:
@@ -355,6 +370,7 @@ class ParityOptions(TypedDict, total=False):
             float | str,
             otherwise="1e-4; 2x floor where the candidate is not in float32",
             repeated=True,
+            over=over,
         ),
     ]
     """Pass is ``max_abs_diff`` strictly below it, in the outputs' own unit; or ``"2x floor"``, twice the
@@ -550,7 +566,7 @@ def marker(values: Mapping[str, object], positional: tuple[object, ...] = (), wh
 
 
 def resolve(*sources: Source) -> Settings:
-    """One :class:`Settings` from several sources, the first that gives a value winning.
+    """One :class:`Settings` from several sources, the first that gives a value winning, output by output.
 
     Every value that is given is checked, also one that a stronger source overrides, so a slip does
     not lie in wait until the stronger source is gone.
@@ -562,6 +578,11 @@ def resolve(*sources: Source) -> Settings:
     for source in sources:
         for name, setting in RUN.items():
             value = source.values.get(name)
-            if value is not None:
-                chosen.setdefault(name, setting.parse(value, source.named(name)))
+            if value is None:
+                continue
+            parsed = setting.parse(value, source.named(name))
+            if name not in chosen:
+                chosen[name] = parsed
+            elif setting.over is not None:
+                chosen[name] = setting.over(chosen[name], parsed)
     return Settings(**chosen)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from exporters.bundle.manifest import read_manifest
-from pytest_reflex.errors import BundleError
+from pytest_reflex.errors import BundleError, ReflexError
+from pytest_reflex.report.json.results import tolerances_from_json
 
 
 def replaced(directory: str | os.PathLike[str], manifest: Mapping[str, Any]) -> str:
@@ -38,7 +39,15 @@ def _terms(manifest: Mapping[str, Any]) -> dict[str, object]:
         "precision": precision.get("name") if isinstance(precision, Mapping) else "float32",
         "verdict": ("pass" if proof.get("passed") else "fail") if proof else "none",
         "fixtures": len(proof.get("fixtures", ())),
-        "threshold": f"{proof['threshold']:g}" if isinstance(proof.get("threshold"), float) else "none",
+        "threshold": _threshold(proof),
         "strict": proof.get("strict", False),
         "inputs": [f"{i.get('name')} {i.get('shape')}" for i in manifest.get("inputs", ())],
     }
+
+
+def _threshold(proof: Mapping[str, Any]) -> str:
+    """Every tolerance that a verdict was asked for; one of an older version has no more than a number."""
+    try:
+        return tolerances_from_json(proof.get("asked")).text
+    except ReflexError:
+        return f"{proof['threshold']:g}" if isinstance(proof.get("threshold"), float) else "none"

@@ -192,7 +192,7 @@ def staged(destination: str | os.PathLike[str]) -> Iterator[Path]:
         BundleError: the destination exists and is no bundle, or cannot be written.
     """
     target = Path(os.path.realpath(destination))
-    _require_replaceable(target, destination)
+    require_replaceable(destination)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target)
@@ -209,7 +209,7 @@ def staged(destination: str | os.PathLike[str]) -> Iterator[Path]:
         stage.chmod(0o777 & ~mask)
         _fsync(stage)
         # What came there while the export ran is nobody's to remove.
-        _require_replaceable(target, destination)
+        require_replaceable(destination)
         _exchange(stage, target)
     except OSError as error:
         if not target.parent.is_dir() or not stage.is_dir():
@@ -231,7 +231,13 @@ _UNWRITABLE = frozenset(
 )
 
 
-def _require_replaceable(target: Path, destination: str | os.PathLike[str]) -> None:
+def require_replaceable(destination: str | os.PathLike[str]) -> None:
+    """Refuse to put a bundle where something else is.
+
+    Raises:
+        BundleError: the destination exists and is no bundle, or cannot be looked into.
+    """
+    target = Path(os.path.realpath(destination))
     try:
         good = not target.exists() or (
             target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir()))

@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters.bundle import registry
-from exporters.bundle.store import staged
+from exporters.bundle.store import require_replaceable, staged
 from exporters.bundles import Bundle, Export
 from exporters.divergence.contributions import Unit, contributions
 from exporters.divergence.interpreter import Interpreter
@@ -95,7 +95,9 @@ class Repair:
     def text(self) -> str:
         """For people, a line for each fact."""
         if self.kept is None:
-            return f"Nothing to repair: {self.bundle.called} meets the budget as it is"
+            return (
+                f"Nothing to repair: {self.bundle.called} meets the budget as it is, and nothing was written"
+            )
         count = sum(map(len, self.kept.values()))
         share = f"{count} of {self.nodes} nodes ({count / self.nodes:.1%})"
         return f"Kept in float32: {share}\nNodes kept, and the error left: {_said(self.curve)}"
@@ -135,6 +137,8 @@ def repair(
     options: Any = {"fixtures": told.fixtures, "seed": told.seed, "threshold": bound}
     precision = _precision_of(bundle, calibration)
     report_progress = progress_callback(progress)
+    place = bundle.path if out is None else Path(out)
+    require_replaceable(place)  # before minutes are spent on it
     runner = reference if isinstance(reference, Runner) else bundle.reference_runner(reference)
     if not isinstance(runner, TorchRunner):
         raise ReflexError(
@@ -159,7 +163,6 @@ def repair(
         said = {"family": stated.family, "call": stated.call, "options": stated.options}
         trial = _Trial(plan, models, said, inputs, [runner.run(given) for given in inputs], narrowing)
         kept, curve = _searched(units, bound, trial.error, report_progress)
-        place = bundle.path if out is None else Path(out)
         with staged(place) as stage:
             draft = written(plan, _copied(models), narrowing(kept), stage, said, report_progress)
             made = Bundle(stage, draft.to_json(), shown=str(place))

@@ -40,7 +40,13 @@ class Served:
 
     def runner(self, provider: str = "cpu") -> ServedRunner:
         """The served policy as a runner, which must have run on ``provider`` and be the same bundle still."""
-        return ServedRunner(self.called, api_key=self.api_key, provider=provider, digest=self.digest)
+        return ServedRunner(
+            self.called,
+            api_key=self.api_key,
+            provider=provider,
+            digest=self.digest,
+            precision=self.stated.precision.partition("-")[0],
+        )
 
     def reference_runner(self, model: object, steps: int | None = None) -> Runner:
         """``model`` as the reference, called as for the bundle itself."""
@@ -75,5 +81,6 @@ def open_served(url: str, *, api_key: str | None = None) -> Served:
         raise RunnerError(f"{url} names no output, so there is nothing to judge")
     family, layout, call = manifest["family"], manifest["layout"], manifest["call"]
     options = manifest.get("options", {})
-    stated = Manifest(family, layout, inputs, outputs, call=call, options=options, steps=steps)
+    origin = {"precision": manifest["precision"]} if "precision" in manifest else {}
+    stated = Manifest(family, layout, inputs, outputs, call=call, options=options, steps=steps, origin=origin)
     return Served(url, stated, manifest["digest"], api_key)

@@ -21,20 +21,23 @@ import numpy as np
 from exporters.bundle.runner import BundleRunner
 from exporters.bundles import Bundle, open_bundle
 from exporters.serving.server import Server, bound
+from pytest_reflex import settings
 from pytest_reflex._version import __version__
 from pytest_reflex.errors import BundleError, InputError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress
+from pytest_reflex.report.json.results import tolerances_from_json
 from pytest_reflex.report.text.terminal import headline
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import wire
 from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.runners.served import SERVER, TIMING
 from pytest_reflex.verdict import machine
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
 # What of the manifest a client needs to make observations, or a judge to make the reference.
 _TOLD: Final = (
-    *("made_by", "family", "layout", "steps", "loop", "call", "options", "session"),
+    *("made_by", "family", "layout", "steps", "loop", "call", "options", "session", "precision"),
     *("inputs", "outputs", "source", "dtype", "versions"),
 )
 # A message may be this many times as large as its arrays: float64 in place of float32 is to be named
@@ -170,13 +173,13 @@ def prepared(
     report_progress("digests", 0, 1)
     bundle = open_bundle(directory)
     report_progress("digests", 1, 1)
-    threshold = _proven_threshold(bundle)
+    tolerances = _proven_tolerances(bundle)
     # Before the proof, which may take minutes: a port that is taken is said at once.
     listening = bound(host, port)
     policy = BundleRunner(bundle, provider=provider)
     try:
         service = Service(policy)
-        result = _proof(bundle, service, policy, threshold, report_progress)
+        result = _proof(bundle, service, policy, tolerances, report_progress)
         service.metadata = _metadata(bundle, policy, result)
     except BaseException:
         policy.close()
@@ -191,27 +194,51 @@ def prepared(
     )
 
 
-def _proven_threshold(bundle: Bundle) -> float:
+def _proven_tolerances(bundle: Bundle) -> Tolerances:
+    """What each output was held to at the export, in its own unit: a recording knows no floors."""
     verdict = bundle.proof
     if verdict is None:
         raise BundleError(
             f"{bundle.path} is not served: its manifest has no passed verdict; export it with its check"
         )
-    threshold = verdict.get("threshold")
-    if not isinstance(threshold, float) or not math.isfinite(threshold) or threshold <= 0:
-        raise BundleError(f"{bundle.path} has no threshold in its manifest; export the bundle again")
-    return threshold
+    try:
+        return _tolerances_of(verdict)
+    except (ReflexError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{bundle.path} has no threshold in its manifest; export the bundle again"
+        ) from error
+
+
+def _tolerances_of(verdict: Mapping[str, Any]) -> Tolerances:
+    largest = _bound_of(verdict["threshold"])
+    if "asked" not in verdict:  # of a version that had one threshold for all
+        return Tolerances(largest)
+    asked, own = tolerances_from_json(verdict["asked"]), dict[str, Amount]()
+    for fixture in verdict["fixtures"]:
+        for output in fixture["outputs"]:
+            if output["bound"] is not None:
+                bound = _bound_of(output["bound"])
+                own[output["name"]] = max(bound, own.get(output["name"], bound), key=lambda one: one.number)
+    rest = largest.number if asked.rest.in_floors else asked.plain(strict=verdict["strict"] is True)
+    return Tolerances(_bound_of(rest), own, settings.rtol(asked.rtol))
+
+
+def _bound_of(value: object) -> Amount:
+    if not isinstance(value, float) or not math.isfinite(value) or value <= 0:
+        raise TypeError(f"{value!r} is no bound")
+    return Amount(value)
 
 
 def _proof(
-    bundle: Bundle, service: Service, policy: BundleRunner, threshold: float, progress: Progress
+    bundle: Bundle, service: Service, policy: BundleRunner, tolerances: Tolerances, progress: Progress
 ) -> ParityResult:
     recording = bundle.recording()
     result = check(
         recording,
         _Answering(service, policy),
         inputs=recording.recorded(),
-        threshold=threshold,
+        threshold=tolerances,
+        rtol=tolerances.rtol,
         provider=policy.provider_asked,
         name=service.name,
         progress=progress,
@@ -219,7 +246,8 @@ def _proof(
     # The manifest gives its own threshold, which may be one that lets everything pass.
     weak = next((doubt.said for doubt in result.doubts if doubt.gate == "power"), None)
     if weak is not None:
-        raise BundleError(f"{bundle.path} is not served: {weak}; export it again")
+        narrow = "" if result.precision.name == "float32" else ", or bring it below that with reflex repair"
+        raise BundleError(f"{bundle.path} is not served: {weak}; export it again{narrow}")
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -27,11 +27,12 @@ from pytest_reflex.cli.options import (
     steps_option,
 )
 from pytest_reflex.cli.progress import Progress
-from pytest_reflex.cli.reference import is_own, named_reference, own_policy, require_draws
+from pytest_reflex.cli.reference import is_own, named_reference, own_policy, require_draws, require_one
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
 from pytest_reflex.errors import BundleError, RunnerError
 
 if TYPE_CHECKING:
+    from pytest_reflex.inputs import InputSpec
     from pytest_reflex.result import ParityResult
 
 # What a command gives back: the verdict, and what to say below it.
@@ -152,7 +153,7 @@ def validate() -> None:
 
 @validate.command("onnx", short_help="Judge a plain .onnx file.")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-@model_option
+@model_or_reference
 @click.option(
     "--inputs", metavar="NAME", help="What is drawn: a list of InputSpec, as module:name or file.py:name."
 )
@@ -160,13 +161,30 @@ def validate() -> None:
 @click.pass_context
 @to_a_verdict
 def validate_onnx(
-    context: click.Context, /, file: Path, model: str, inputs: str | None, **judging: Any
+    context: click.Context,
+    /,
+    file: Path,
+    model: str | None,
+    reference: Path | None,
+    inputs: str | None,
+    **judging: Any,
 ) -> Judged:
     """Judge a plain FILE.onnx against the PyTorch policy; `reflex validate FILE.onnx` does the same.
 
     MODEL is module:name or file.py:name. Without --inputs, floats and bools are drawn in the shapes that the
-    graph states.
+    graph states. With --reference another graph is the judge, and PyTorch is not asked.
     """
+    require_one(model, reference)
+    from pytest_reflex.cli.reference import script_inputs
+
+    if reference is not None:
+        return _agreement(file, reference, judging, None if inputs is None else script_inputs(inputs))
+    return _plain(context, file, str(model), inputs, judging)
+
+
+def _plain(
+    context: click.Context, file: Path, model: str, inputs: str | None, judging: dict[str, Any]
+) -> Judged:
     require_draws(context, model)
     from pytest_reflex.cli.reference import script_inputs, script_reference
     from pytest_reflex.judge.check import check
@@ -181,8 +199,7 @@ def validate_onnx(
             given = script_inputs(inputs)
         elif not isinstance(reference, RecordedRunner):
             given = graph_inputs(candidate)
-            drawn = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in given)
-            below = f"Inputs: {drawn}, as the graph states them; --inputs says what they stand for"
+            below = _as_stated(given, "--inputs says what they stand for")
         result = check(
             reference, candidate, inputs=given, name=str(file), progress=report_progress, **judging
         )
@@ -209,8 +226,7 @@ def validate_export(
 
     With --reference another graph is the judge, and DIR may be an .onnx file; PyTorch is not asked then.
     """
-    if (model is None) is (reference is None):
-        raise click.UsageError("give --model, the policy, or --reference, a graph that is to be the judge")
+    require_one(model, reference)
     if reference is not None:
         if steps is not None:
             raise click.UsageError("--steps was given, and a graph that is the judge takes its own")
@@ -218,22 +234,29 @@ def validate_export(
     return _parity(context, directory, str(model), steps, judging)
 
 
-def _agreement(candidate: Path, reference: Path, judging: dict[str, Any]) -> Judged:
+def _as_stated(specs: Sequence[InputSpec], advice: str) -> str:
+    drawn = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in specs)
+    return f"Inputs: {drawn}, as the graph states them; {advice}"
+
+
+def _agreement(candidate: Path, reference: Path, judging: dict[str, Any], inputs: Any = None) -> Judged:
     from exporters.bundles import open_bundle
     from pytest_reflex.judge.check import check
-    from pytest_reflex.runners import OnnxReference
+    from pytest_reflex.runners import OnnxReference, OnnxRunner
+    from pytest_reflex.runners.graph_inputs import graph_inputs
 
-    if not candidate.is_dir() and not reference.is_dir():
-        raise click.UsageError(
-            f"neither {candidate} nor {reference} is a bundle, which says what it reads; compare them from "
-            "Python, with check(OnnxReference(...), ..., inputs=...)"
-        )
+    below = ""
     with Progress() as report_progress:
         report_progress("digests", 0, 1)
         judge = OnnxReference(open_bundle(reference) if reference.is_dir() else reference)
-        judged = open_bundle(candidate, to_judge=True) if candidate.is_dir() else candidate
+        judged: Any = open_bundle(candidate, to_judge=True) if candidate.is_dir() else candidate
         report_progress("digests", 1, 1)
-        return check(judge, judged, name=str(candidate), progress=report_progress, **judging), ""
+        if inputs is None and not candidate.is_dir() and not reference.is_dir():
+            judged = OnnxRunner(candidate, provider=judging["provider"])
+            inputs = graph_inputs(judged)
+            below = _as_stated(inputs, "reflex validate FILE.onnx --inputs says what they stand for")
+        result = check(judge, judged, inputs=inputs, name=str(candidate), progress=report_progress, **judging)
+    return result, below
 
 
 def _parity(

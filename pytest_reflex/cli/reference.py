@@ -31,6 +31,12 @@ def require_draws(context: click.Context, model: str) -> None:
             raise click.UsageError(f"--{name} was given, and a recording brings its own {own}")
 
 
+def require_one(model: str | None, reference: Path | None) -> None:
+    """Refuse a candidate that is held against nothing, or against two things."""
+    if (model is None) is (reference is None):
+        raise click.UsageError("give --model, the policy, or --reference, a graph that is to be the judge")
+
+
 def named_reference(bundle: Bundle | Served, model: str, steps: int | None = None) -> tuple[Runner, Any]:
     """The reference that ``--model`` names, and its inputs where it brings its own.
 

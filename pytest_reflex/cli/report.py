@@ -35,7 +35,7 @@ def _again(name: str) -> Callable[[Callable[..., Reported]], Callable[..., Repor
 
     def parsed(context: click.Context, parameter: click.Parameter, value: object) -> object:
         given = list(value) if isinstance(value, tuple) else value
-        return setting.parse(given, f"--{name}") if given or given == 0 else None
+        return setting.parse(given, f"--{name}") if given is not None and given != [] else None
 
     return click.option(
         f"--{name}", metavar=setting.metavar, multiple=setting.repeated, callback=parsed,

@@ -162,7 +162,7 @@ class _Terms:
         by_default = given.rest == settings.UNSAID
         narrower = held.precision.name != "float32"
         rest = (Amount(FACTOR, True) if narrower else Amount(THRESHOLD)) if by_default else given.rest
-        asked = Tolerances(rest, given.outputs, told.rtol)
+        asked = Tolerances(rest, given.outputs, told.rtol or given.rtol)
         factor = FACTOR if isinstance(told.floor, bool) else told.floor
         return cls(
             asked,

@@ -83,6 +83,8 @@ def held_to(runner: Runner, told: str, provider: str) -> Held:
     stated = said_by(runner, "precision_stated", None)
     name = found.name if found is not None else "float32"
     graph = found.text if found is not None else why
+    if found is None and stated not in (None, "float32"):
+        graph = f"said to be {stated} ({why or 'not read'})"
     refused = ""
     if stated is not None and found is not None and stated != name and stated not in found.contains:
         refused = f"its manifest says {stated}, and its graph is {graph}; export it again"

@@ -191,13 +191,13 @@ def _begins(
     """The first step that is not within its bound, of any fixture, and the output."""
     first: tuple[int | None, str] = None, ""
     for fixture, expected, got in zip(result.fixtures, recorded, seen, strict=False):
-        bounds = {one.name: one.bound for one in fixture.outputs}
+        limits = {one.name: result.limit_of(one) for one in fixture.outputs}
         for name, array in expected.items():
             if name not in got or got[name].shape != array.shape:
                 continue
-            bound = bounds.get(name)
-            apart = np.abs(got[name].astype(np.float64) - array.astype(np.float64))
-            off = ~(apart < (result.threshold if bound is None else bound))
+            wide = array.astype(np.float64)
+            beyond = np.abs(got[name].astype(np.float64) - wide) - result.asked.rtol * np.abs(wide)
+            off = ~(beyond < limits.get(name, result.threshold))
             at = np.flatnonzero(off.reshape(len(off), -1).any(axis=1))
             if at.size and (first[0] is None or at[0] < first[0]):
                 first = int(at[0]), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,18 +56,28 @@ class Baseline:
         """How a passing result is worse than it was, in words; empty where it is not, or was never seen."""
         if self.path is None or self.update:
             return ""
-        now, earlier = result.max_abs_diff_across_all, self._figures().get(nodeid, [])
-        if now is None or call >= len(earlier):
+        earlier = self._figures().get(nodeid, [])
+        if call >= len(earlier):
             return ""
-        before = earlier[call].get("max_abs_diff")
-        if not isinstance(before, int | float) or not math.isfinite(before):
+        limits, known = _limits(result), earlier[call].get("outputs")
+        if isinstance(known, dict) and len(limits) > 1:
+            now = _of_outputs(result.to_json())
+            every = [(f" of {name}", now.get(name), known.get(name), limits[name]) for name in limits]
+        else:
+            every = [
+                ("", result.max_abs_diff_across_all, earlier[call].get("max_abs_diff"), result.threshold)
+            ]
+        return next(filter(None, (self._worse(*one) for one in every)), "")
+
+    def _worse(self, whose: str, now: float | None, before: object, limit: float) -> str:
+        if now is None or not isinstance(before, int | float) or not math.isfinite(before):
             return ""
-        if now <= self.factor * before or now <= SMALL * result.threshold:
+        if now <= self.factor * before or now <= SMALL * limit:
             return ""
         times = f"{now / before:.3g} times" if before else "no longer equal to"
         return (
-            f"max_abs_diff {now:.3e} is {times} the baseline's {before:.3e}, and may be {self.factor:g} "
-            "times; mend it, or take it with --reflex-baseline-update"
+            f"max_abs_diff {now:.3e}{whose} is {times} the baseline's {before:.3e}, and may be "
+            f"{self.factor:g} times; mend it, or take it with --reflex-baseline-update"
         )
 
     def write(self, run: Run) -> str:
@@ -82,11 +93,7 @@ class Baseline:
         found: dict[str, list[dict[str, Any]]] = {}
         for entry in run.results:
             if entry.nodeid is not None and entry.result.passed:
-                figures = {
-                    "max_abs_diff": entry.result.max_abs_diff_across_all,
-                    "threshold": entry.result.threshold,
-                }
-                found.setdefault(entry.nodeid, []).append(figures)
+                found.setdefault(entry.nodeid, []).append(_figures(entry.json))
         known = self._figures() if self.path.exists() else {}
         made = {"format": FORMAT, "version": VERSION, "results": dict(sorted({**known, **found}.items()))}
         try:
@@ -101,6 +108,31 @@ class Baseline:
         return self._known
 
 
+def _figures(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a result: beside one output with large values those of another show nothing."""
+    figures = {"max_abs_diff": entry["max_abs_diff_across_all"], "threshold": entry["threshold"]}
+    outputs = _of_outputs(entry)
+    return {**figures, "outputs": outputs} if len(outputs) > 1 else figures
+
+
+def _of_outputs(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The largest difference of each output of floats in any fixture, where all are finite."""
+    found: dict[str, list[Any]] = {}
+    for output in (output for fixture in entry["fixtures"] for output in fixture["outputs"]):
+        if output["difference"] is not None and "float" in output["dtype"]:
+            found.setdefault(output["name"], []).append(output["difference"]["max_abs_diff"])
+    return {name: max(far) for name, far in found.items() if all(isinstance(one, float) for one in far)}
+
+
+def _limits(result: ParityResult) -> dict[str, float]:
+    """The most that each output of floats may be off by anywhere."""
+    found: dict[str, float] = {}
+    for output in (output for fixture in result.fixtures for output in fixture.outputs):
+        if output.difference is not None and "float" in output.dtype:
+            found[output.name] = max(found.get(output.name, 0.0), result.most_of(output))
+    return found
+
+
 def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
     """By test, the figures of each of its calls."""
     try:
@@ -109,9 +141,8 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
         if isinstance(results, list):  # the document of a run
             found: dict[str, list[dict[str, Any]]] = {}
             for entry in results:
-                figures = {"max_abs_diff": entry["max_abs_diff_across_all"], "threshold": entry["threshold"]}
                 if entry.get("nodeid") is not None:
-                    found.setdefault(entry["nodeid"], []).append(figures)
+                    found.setdefault(entry["nodeid"], []).append(_figures(entry))
             return found
         if made["format"] != FORMAT or made["version"] != VERSION:
             raise ValueError(f"it is {made['format']!r}, version {made['version']!r}")

@@ -191,6 +191,8 @@ class Outcome:
             (f"reflex_max_abs_diff{suffix}", "not measured" if largest is None else largest),
             (f"reflex_threshold{suffix}", entry["threshold"]),
         ]
+        if not result.asked.is_plain:  # the threshold is the largest of several then, or not all
+            self._item.user_properties.append((f"reflex_asked{suffix}", result.asked.text))
         if result.precision.short:
             self._item.user_properties.append((f"reflex_precision{suffix}", result.precision.short))
 

@@ -41,7 +41,7 @@ class Change:
         was, now = self.before.result.passed, self.after.result.passed
         if was != now:
             return "passed before, fails now" if was else "failed before, passes now"
-        a, b = _largest(self.before), _largest(self.after)
+        a, b = _figures(self.before, self.after)
         if a == b:
             return "the same"
         if not (a and b and math.isfinite(a) and math.isfinite(b)):
@@ -71,8 +71,21 @@ def _kind(before: Entry | None, after: Entry | None) -> str:
         return "new" if before is None else "gone"
     if before.result.passed != after.result.passed:
         return "worse" if before.result.passed else "better"
-    a, b = _largest(before), _largest(after)
+    a, b = _figures(before, after)
     return "worse" if b > FACTOR * a else "better" if a > FACTOR * b else "same"
+
+
+def _figures(before: Entry, after: Entry) -> tuple[float, float]:
+    """Both results' figures; where outputs have tolerances of their own, the share of theirs that is used up.
+
+    Of outputs of different sizes the largest difference is always that of the largest output.
+    """
+    old, new = before.result, after.result
+    if old.asked == new.asked and old.strict == new.strict and not new.asked.is_plain:
+        shares = [value / limit for value, limit in (old.margin, new.margin) if value is not None and limit]
+        if len(shares) == 2 and all(math.isfinite(share) for share in shares):
+            return shares[0], shares[1]
+    return _largest(before), _largest(after)
 
 
 def _largest(entry: Entry) -> float:

@@ -55,6 +55,6 @@ def _rows(result: RunResult) -> Iterable[dict[str, Any]]:
                 "shape": output.shape,
                 "passed": fixture.passed,
                 "gate": None if refusal is None else refusal.gate,
-                "threshold": result.threshold if output.bound is None else output.bound,
+                "threshold": result.limit_of(output),
                 **{name: figures.get(name) for name in FIGURES},
             }

@@ -72,9 +72,8 @@ def _asked(result: RunResult, threshold: object, rtol: float | None) -> Toleranc
     asked = replace(result.asked, rtol=share)
     if threshold is not None:
         new = settings.threshold(threshold)
-        asked = Tolerances(new.rest, new.outputs, share)
-        if new.rest == settings.UNSAID:
-            asked = Tolerances(result.asked.rest, {**result.asked.outputs, **new.outputs}, share)
+        share = new.rtol or share if rtol is None else share
+        asked = replace(settings.over(new, result.asked), rtol=share)
     outputs = [output for fixture in result.fixtures for output in fixture.outputs]
     names = {output.name: None for output in outputs if "float" in output.dtype}
     if strange := [name for name in asked.outputs if name not in names and outputs]:

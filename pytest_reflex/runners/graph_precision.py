@@ -161,14 +161,8 @@ class _Found:
             if node.op_type in _TURN or node.op_type == "DynamicQuantizeLinear":
                 return
             kinds = {types.get(name, "") for name in node.input} & _INTEGERS
-            kind = (
-                "int4"
-                if node.op_type == "MatMulNBits"
-                else "int8"
-                if "int8" in kinds
-                else min(kinds, default="int8")
-            )
-            self._count(node.op_type, kind, product=True)
+            kind = "int8" if "int8" in kinds else min(kinds, default="int8")
+            self._count(node.op_type, _packed(node) or kind, product=True)
             return
         if node.op_type in _MOVES:
             return
@@ -225,6 +219,13 @@ def _sorted(counts: Counter[str]) -> dict[str, int]:
 
 def _quantises(op_type: str) -> bool:
     return op_type in _TURN or op_type in _DYNAMIC or op_type in _WHOLE or op_type.startswith("QLinear")
+
+
+def _packed(node: Any) -> str:
+    """The type of weights that are packed into bytes; empty for every other operator."""
+    if node.op_type != "MatMulNBits":
+        return ""
+    return f"int{next((attribute.i for attribute in node.attribute if attribute.name == 'bits'), 4)}"
 
 
 def _dequantised(node: Any, types: Mapping[str, str], makers: Mapping[str, Any]) -> str | None:

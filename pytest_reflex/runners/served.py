@@ -40,9 +40,11 @@ class ServedRunner(RunnerBase):
             one it did run on, the server says itself.
         digest: the digest of the manifest that must be served; by default any.
         name: for people; by default the url.
+        precision: in what its graphs are, as the server says, which shows none of them.
 
     Attributes:
         provider_asked: ONNX Runtime's full name of the provider asked for.
+        precision_stated: ``precision``.
         providers_used: what the server says of its sessions, empty before the first open.
         metadata: what the server said of itself when it was opened last.
 
@@ -59,11 +61,13 @@ class ServedRunner(RunnerBase):
         provider: str = "cpu",
         digest: str | None = None,
         name: str | None = None,
+        precision: str = "float32",
     ) -> None:
         if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):
             raise SettingsError(f"url is {url!r}; give ws://HOST:PORT or wss://HOST:PORT")
         self.name = name or url
         self.provider_asked = provider_name(provider)
+        self.precision_stated = precision
         self.providers_used: tuple[str, ...] = ()
         self.metadata: dict[str, Any] = {}
         self._url = url

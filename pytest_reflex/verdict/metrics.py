@@ -78,6 +78,16 @@ class Difference:
             return self.max_abs_diff
         return max(0.0, *(apart - rtol * size for size, apart in self.frontier))
 
+    def nearest(self, atol: float, rtol: float) -> tuple[float, float]:
+        """The difference and the bound, ``atol + rtol * |reference|``, of the element that uses most of it.
+
+        It is a corner of the frontier: all quotients are below a number where a straight line is above all.
+        """
+        if not rtol or not self.frontier or not atol > 0:
+            return self.max_abs_diff, atol
+        bounds = [(apart, atol + rtol * size) for size, apart in self.frontier]
+        return max(bounds, key=lambda pair: pair[0] / pair[1])
+
     def least_rtol(self, atol: float) -> float | None:
         """What rtol has to be above for every element to be below ``atol + rtol * |reference|``.
 

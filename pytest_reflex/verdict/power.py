@@ -29,7 +29,7 @@ class Power:
     """What the outputs' bounds can tell.
 
     Attributes:
-        refused: a reason for each output that its floors say nothing of.
+        refused: a reason for each output that its floors, or its threshold beside rtol, say nothing of.
         doubted: a reason for each output whose bound is large beside its swing.
     """
 
@@ -88,15 +88,19 @@ def judge_power(
         units = [o.floor.unit for o in outputs if o.floor is not None]
         unit = max((u for u in units if u is not None), default=0.0)
         does = f"{name} swings by {swing:.1e}"
-        if asked.of(name).in_floors and not max(bound, unit) < swing:
+        if asked.rtol and not asked.of(name).in_floors and not bound < swing:
+            # Who asks in shares of a value counts on its size; a threshold as large as that undoes it.
+            found.refused.append(
+                f"{does}, and the bound is {bound:.1e}, of which rtol adds {added:.1e}: a bound as large as "
+                f"what the output does tells nothing; {_smaller(swing, added, sizes)}"
+            )
+        elif asked.of(name).in_floors and not max(bound, unit) < swing:
             found.refused.append(
                 f"{does}, and one floor is {unit:.1e}, the bound {bound:.1e}: a bound as large as what the "
                 "output does tells nothing; give a number, or fewer floors"
             )
         elif not bound <= LARGEST_SHARE * swing:
-            advice = f"give a threshold of {LARGEST_SHARE * swing:.1e} or less" if swing else "scale it"
-            if added > LARGEST_SHARE * swing and swing:
-                advice = f"give an rtol of {LARGEST_SHARE * swing / max(sizes):.1e} or less"
+            advice = _smaller(swing, added, sizes)
             found.doubted.append(
                 f"{does}, and the bound is {bound:.1e}, above 1 % of that: a wrong value may pass; {advice}"
             )
@@ -110,6 +114,15 @@ def judge_power(
                 "the bound, so that whether it is used rightly was not judged; give a threshold below that"
             )
     return found
+
+
+def _smaller(swing: float, added: float, sizes: Sequence[float]) -> str:
+    """What to give in place of a bound that is large beside a swing, where rtol adds so much to it."""
+    if not swing:
+        return "scale it"
+    if added > LARGEST_SHARE * swing:
+        return f"give an rtol of {LARGEST_SHARE * swing / max(sizes):.1e} or less"
+    return f"give a threshold of {LARGEST_SHARE * swing:.1e} or less"
 
 
 def _swing(arrays: Iterable[Array]) -> float:

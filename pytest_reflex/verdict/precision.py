@@ -77,11 +77,14 @@ class GraphPrecision:
     def name(self) -> str:
         """The precision whose rounding it is held to: ``float32``, unless nearly all of it is narrower.
 
-        Of quantised ones the integer type of most products.
+        Of quantised ones the integer type of most products, or of nearly all weights where only they are.
         """
         whole = {name: count for name, count in self.products.items() if name not in FLOATS}
         if self.quantized and 2 * sum(whole.values()) > sum(self.products.values()):
             return max(sorted(whole), key=lambda name: whole[name])
+        stored = {name: count for name, count in self.weights.items() if name not in FLOATS}
+        if self.quantized == "weights" and sum(stored.values()) > NEARLY_ALL * sum(self.weights.values()):
+            return max(sorted(stored), key=lambda name: stored[name])
         narrow = self.narrow
         return narrow if narrow and self._nearly_all(narrow) else "float32"
 

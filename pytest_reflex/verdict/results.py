@@ -297,13 +297,18 @@ class RunResult:
         """The threshold that an output was held to, in its own unit."""
         return self.asked.plain(strict=self.strict) if output.bound is None else output.bound
 
+    def most_of(self, output: OutputResult) -> float:
+        """The most that any element of an output may be off by: with rtol, that of its largest value."""
+        scale = output.difference.scale if output.difference is not None else None
+        return self.limit_of(output) + self.asked.rtol * (scale or 0.0)
+
     @property
     def nearest(self) -> tuple[FixtureResult, OutputResult] | None:
         """What is nearest to its threshold, or furthest beyond; NaN is beyond everything."""
 
         def beyond(difference: Difference, limit: float) -> tuple[bool, float, float]:
-            apart = difference.excess(self.asked.rtol)
-            share = apart / limit if limit else math.inf if apart else 0.0
+            apart, bound = difference.nearest(limit, self.asked.rtol)
+            share = apart / bound if bound else math.inf if apart else 0.0
             return math.isnan(apart), 0.0 if math.isnan(share) else share, difference.max_abs_diff
 
         found = [
@@ -319,12 +324,12 @@ class RunResult:
     def margin(self) -> tuple[float | None, float]:
         """The figure and the threshold that say how near the run came: of the output that came nearest.
 
-        With rtol the figure is what is left of the largest difference beyond it.
+        With rtol they are those of the element that came nearest, what rtol adds to its threshold included.
         """
         nearest = self.nearest
         if self.asked.is_plain or nearest is None or nearest[1].difference is None:
             return self.max_abs_diff_across_all, self.threshold
-        return nearest[1].difference.excess(self.asked.rtol), self.limit_of(nearest[1])
+        return nearest[1].difference.nearest(self.limit_of(nearest[1]), self.asked.rtol)
 
     @property
     def least(self) -> tuple[Least, ...]:

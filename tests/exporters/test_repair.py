@@ -146,8 +146,26 @@ def test_what_cannot_be_repaired_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ReflexError, match="is in float32, where no precision is to be repaired"):
         repaired(made, budget=1e-3)
     half = exported(tmp_path / "h", "float16")
-    with pytest.raises(SettingsError, match="budget: -1 is not a threshold"):
-        repaired(half, budget=-1)
+    absurd = (
+        -1,
+        0,
+        float("nan"),
+        float("inf"),
+        True,
+        None,
+        "",
+        "2x floor",
+        "actions=1e-2",
+        {"actions": 1e-2},
+    )
+    for budget in absurd:
+        with pytest.raises(SettingsError, match=r"^budget: .* is no budget; give one finite number above 0"):
+            repaired(half, budget=budget)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    # Said before anything is run, whatever the reference is.
+    with pytest.raises(ReflexError, match=r"exists and is no bundle: it will not be replaced"):
+        repair(half, None, budget=1e-3, out=tmp_path / "other")
     with pytest.raises(ReflexError, match="is no PyTorch policy, so it cannot be traced again"):
         repair(half, half.recording(), budget=1e-3)
 
@@ -204,7 +222,7 @@ def test_on_the_command_line(tmp_path: Path, command: Callable[..., tuple[int, s
     assert "cannot be met: nodes in float32, and the error left: " in err
     code, _, err = command("repair", made.path, *model, "--budget", "nan")
     assert code == 2
-    assert "--budget: 'nan' is not a threshold" in err
+    assert "--budget: 'nan' is no budget; give one finite number above 0" in err
 
 
 def test_contributions_rank_nodes_as_rounding_each_alone_does(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def test_bad_threshold(value: object) -> None:
     with pytest.raises(SettingsError) as caught:
         settings.threshold(value, "--reflex-threshold")
     assert (
-        str(caught.value)
-        == f"--reflex-threshold: {value!r} is not a threshold; give a finite number above 0, such as 1e-5"
+        str(caught.value) == f"--reflex-threshold: {value!r} is not a threshold; "
+        "give a finite number above 0, such as 1e-5, or 2x floor"
     )
 
 
@@ -295,6 +295,18 @@ def test_the_first_source_that_gives_a_value_wins() -> None:
     assert settings.resolve(*sources[3:]).threshold == at(1e-5)
 
 
+def test_a_threshold_of_some_outputs_leaves_the_others_theirs() -> None:
+    ini = settings.ini_file({"threshold": "1e-5"})
+    marked = settings.marker({"threshold": {"actions": 1e-3, "logits": "3x floor"}})
+    named = settings.command_line({"threshold": ["actions=1e-6"]})
+    found = settings.resolve(named, marked, ini).threshold
+    assert found == Tolerances(Amount(1e-5), {"actions": Amount(1e-6), "logits": Amount(3.0, True)})
+    assert settings.resolve(named, marked).threshold.rest == settings.UNSAID
+    # One without a name is for all outputs.
+    assert settings.resolve(settings.command_line({"threshold": ["1e-3"]}), marked, ini).threshold == at(1e-3)
+    assert settings.resolve(settings.marker({"threshold": 1e-3}), ini).threshold == at(1e-3)
+
+
 def test_zero_is_a_value_and_none_is_not() -> None:
     marked = settings.marker({"seed": 7, "threshold": 1e-3})
     assert settings.resolve(settings.command_line({"seed": 0, "threshold": None}), marked) == Settings(
@@ -328,7 +340,7 @@ def test_bad_markers() -> None:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))
     assert str(caught.value) == (
         "parity marker on test_a.py::test_b[{x}]: threshold: 0 is not a threshold; "
-        "give a finite number above 0, such as 1e-5"
+        "give a finite number above 0, such as 1e-5, or 2x floor"
     )
 
 

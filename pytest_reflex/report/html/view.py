@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pytest_reflex.report import scale
@@ -25,7 +26,7 @@ from pytest_reflex.report.text.terminal import (
     precision_lines,
     side,
 )
-from pytest_reflex.verdict.results import FixtureResult, OutputResult, RunResult
+from pytest_reflex.verdict.results import Answer, FixtureResult, OutputResult, RunResult
 from pytest_reflex.verdict.summaries import InputSummary
 
 # A page breaks its lines itself.
@@ -57,7 +58,7 @@ def result_view(
     """
     largest, threshold = result.margin
     floor = scale.ulp_step(result)
-    each = [f.max_abs_diff for f in result.fixtures if f.max_abs_diff is not None]
+    each = _figures(result, threshold)
     least = floor[0] if floor else None
     along = along or scale.axis([largest, threshold, least, *each])
     failing = sum(not f.passed for f in result.fixtures)
@@ -71,6 +72,7 @@ def result_view(
         "figure": figure(largest, threshold),
         "threshold": limit_text(result, threshold),
         "asked": "" if result.asked.is_plain else result.asked.text,
+        "nearest": _nearest(result),
         "precision": precision_lines(result, _UNBROKEN).splitlines(),
         "least": least_lines(result, _UNBROKEN).splitlines()[1:],
         "distance": scale.distance(largest, threshold),
@@ -114,6 +116,20 @@ def _why(result: RunResult) -> str:
     return f"{answer.gate}{'' if idx is None else f', fixture {idx}'}: {answer.said}"
 
 
+def _figures(result: RunResult, threshold: float) -> list[float]:
+    """Each fixture's figure; where outputs have their own tolerances, as far along as it is in its own."""
+    if result.asked.is_plain:
+        return [f.max_abs_diff for f in result.fixtures if f.max_abs_diff is not None]
+    nearest = [replace(result, fixtures=(f,)).margin for f in result.fixtures if f.max_abs_diff is not None]
+    return [threshold * value / limit for value, limit in nearest if value is not None and limit]
+
+
+def _nearest(result: RunResult) -> str:
+    """Which output the result's figure is of, where each has its own threshold."""
+    nearest = None if result.asked.is_plain else result.nearest
+    return "" if nearest is None else nearest[1].name
+
+
 def _elements(result: RunResult) -> int:
     return sum(o.difference.elements for f in result.fixtures for o in f.outputs if o.difference)
 
@@ -124,7 +140,7 @@ def _refusals(result: RunResult) -> list[dict[str, str]]:
     for f in result.fixtures:
         if refusal := f.refusal:
             # The threshold's figures stand in the table; here it is said once.
-            reason = "max_abs_diff is not below it" if refusal.gate == "threshold" else refusal.said
+            reason = _beyond(f, refusal)
             grouped.setdefault((refusal.gate, reason), []).append(f.fixture_idx)
     found = [
         {"gate": gate, "reason": reason, "where": _few(idxs)} for (gate, reason), idxs in grouped.items()
@@ -133,6 +149,11 @@ def _refusals(result: RunResult) -> list[dict[str, str]]:
         if not answer.passed:
             found.append({"gate": answer.gate, "reason": answer.said, "where": "the whole run"})
     return found
+
+
+def _beyond(fixture: FixtureResult, refusal: Answer) -> str:
+    unheld = any(o.bound == 0 and o.floor is not None and o.floor.unknown for o in fixture.outputs)
+    return "max_abs_diff is not below it" if refusal.gate == "threshold" and not unheld else refusal.said
 
 
 def _few(idxs: Sequence[int]) -> str:
@@ -235,11 +256,12 @@ def _heat_maps(result: RunResult) -> list[dict[str, Any]]:
         {
             "output": output.name,
             "fixture": f.fixture_idx,
-            "svg": pictures.heat_map(grid, result.limit_of(output)),
+            "svg": pictures.heat_map(grid, result.most_of(output)),
+            "threshold": _most(result, output),
             "largest": _largest(flat := [v for row in grid.cells for v in row]),
             "cells": len(flat),
             "block": None if grid.block == (1, 1) else "x".join(map(str, grid.block)),
-            "over": sum(not v < result.limit_of(output) for v in flat),
+            "over": sum(not v < result.most_of(output) for v in flat),
             "lost": sum(not math.isfinite(v) for v in flat),
             "legend": _legend(pictures.shade_edges(grid.cells)),
             "by_row": [(at * grid.block[0], _largest(row)) for at, row in enumerate(grid.cells)],
@@ -252,6 +274,11 @@ def _heat_maps(result: RunResult) -> list[dict[str, Any]]:
         for output in f.outputs
         if (grid := output.grid) is not None
     ]
+
+
+def _most(result: RunResult, output: OutputResult) -> str:
+    text = limit_text(result, result.most_of(output))
+    return f"{text}, that of the largest value" if result.asked.rtol else text
 
 
 def _legend(edges: Sequence[float]) -> list[tuple[int, str]]:
@@ -287,11 +314,17 @@ def _growth(result: RunResult) -> dict[str, Any] | None:
         return None
     lost = [s.step for s in steps if not math.isfinite(s.max_abs_diff)]
     return {
-        "svg": pictures.growth(steps, result.threshold),
+        "svg": pictures.growth(steps, max([result.threshold, *_mosts(result)])),
         "of": result.steps_of,
         "lost": lost[0] if lost else None,
         "rows": [(s.step, figure(s.max_abs_diff), figure(s.mean_abs_diff)) for s in steps],
     }
+
+
+def _mosts(result: RunResult) -> list[float]:
+    """With rtol, the most that any element may be off by, of each output of floats."""
+    every = [result.most_of(o) for f in result.fixtures for o in f.outputs if "float" in o.dtype]
+    return [most for most in every if math.isfinite(most)] if result.asked.rtol else []
 
 
 def _facts(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:

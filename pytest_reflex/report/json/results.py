@@ -113,6 +113,21 @@ def read_result(data: Mapping[str, Any], kind: type[Result]) -> Result:
     return result
 
 
+def tolerances_from_json(data: object) -> Tolerances:
+    """What was asked of a run's outputs, from a result's ``asked``.
+
+    Raises:
+        ReflexError: it is no such thing.
+    """
+    try:
+        if not isinstance(data, Mapping):
+            raise ValueError(f"asked is {reprlib.repr(data)}")
+        made: Tolerances = _record(Tolerances, data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ReflexError(f"no tolerances can be read: {error}") from error
+    return made
+
+
 def least_in(data: Mapping[str, Any]) -> Any:
     """What a result's ``least`` has to be, by all else that it holds."""
     return _written(_record(RunResult, data).least)
@@ -171,13 +186,11 @@ def _read(kind: Any, value: Any, name: str) -> Any:
 
 def _read_any(form: Any, kinds: tuple[Any, ...], value: Any, name: str) -> Any:
     """The same of several kinds, or of a container."""
-    if form is Mapping and isinstance(value, dict) and kinds[1] not in (Any, object):
-        return {key: _read(kinds[1], item, f"{name}[{key!r}]") for key, item in value.items()}
     if form is tuple and isinstance(value, list):
         every = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
         return tuple(_read(kind, item, name) for kind, item in zip(every, value, strict=True))
     if form is Mapping and isinstance(value, dict) and kinds[-1] not in (Any, object):
-        return {key: _read(kinds[-1], held, name) for key, held in value.items()}
+        return {key: _read(kinds[-1], held, f"{name}[{key!r}]") for key, held in value.items()}
     if value is None and NoneType in kinds:
         return None
     some = [kind for kind in kinds if kind is not NoneType]

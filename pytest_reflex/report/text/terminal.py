@@ -114,10 +114,9 @@ def _headline(result: RunResult) -> str:
 
 
 def limit_text(result: RunResult, limit: float) -> str:
-    """An output's threshold for people, with what rtol adds."""
-    # What was counted in floors has digits that nobody gave.
-    text = figure(limit) if result.asked.needs_floors else bound(limit)
-    return text + _relative(result)
+    """A threshold of a result for people; what rtol adds to it is in it already, or said beside it."""
+    # What was counted in floors, or added to, has digits that nobody gave.
+    return figure(limit) if result.asked.needs_floors or result.asked.rtol else bound(limit)
 
 
 def _relative(result: RunResult) -> str:
@@ -189,7 +188,8 @@ def _located(result: RunResult, width: int) -> str:
 def _threshold(result: RunResult) -> str:
     asked = result.asked
     said = f"{asked.text}, at most " if asked.needs_floors or asked.outputs else ""
-    return f"{said}{limit_text(result, result.threshold)}{' (strict)' if result.strict else ''}"
+    limit = figure(result.threshold) if asked.needs_floors else bound(result.threshold)
+    return f"{said}{limit}{_relative(result)}{' (strict)' if result.strict else ''}"
 
 
 def least_lines(result: RunResult, width: int = WIDTH) -> str:

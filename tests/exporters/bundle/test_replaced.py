@@ -40,6 +40,14 @@ def test_fewer_fixtures_another_threshold_and_other_steps_are_said(tmp_path: Pat
     assert made(tmp_path / "reach", fixtures=3, threshold=1e-4, steps=2).replaced == ""
 
 
+def test_every_tolerance_is_said(tmp_path: Path) -> None:
+    made(tmp_path / "reach", fixtures=3, steps=2)
+    named = made(tmp_path / "reach", fixtures=3, steps=2, threshold={"actions": 1e-3}, rtol=1e-6)
+    assert named.replaced == (
+        "the earlier bundle is replaced: threshold 0.0001 -> 0.0001; actions 0.001; rtol 1e-06"
+    )
+
+
 def test_a_bundle_without_a_verdict_says_that_it_replaces_one(tmp_path: Path) -> None:
     made(tmp_path / "reach", fixtures=3, steps=2)
     unproven = made(tmp_path / "reach", steps=2, layout="loop", verify=False)

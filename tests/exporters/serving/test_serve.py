@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -26,11 +27,13 @@ from websockets.sync.client import connect
 from exporters import Policy, open_bundle
 from exporters.bundle.manifest import SEAL, seal
 from exporters.flow.schedule import LAYOUTS
+from exporters.serving.service import _proven_tolerances, prepared
 from pytest_reflex import __version__
+from pytest_reflex.errors import BundleError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners import wire
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.tolerances import THRESHOLD
+from pytest_reflex.verdict.tolerances import THRESHOLD, Amount, Tolerances
 
 Small = Callable[..., Path]
 FLOAT = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
@@ -339,11 +342,38 @@ def test_what_was_not_proven_is_not_served(
 
 
 def test_a_threshold_that_lets_everything_pass_proves_nothing(copy: Path, run: Reflex) -> None:
-    rewrite(copy, lambda manifest: manifest["check"].update(threshold=1e30))
+    rewrite(copy, lambda manifest: manifest["check"]["asked"]["rest"].update(number=1e30))
     refused(
         run("serve", copy, "--port", 0),
         f"{copy} is not served: .*1.*threshold.*; export it again",
     )
+
+
+def test_each_output_is_held_to_what_it_was_proven_with(copy: Path, small: Small) -> None:
+    """One number for all would be too much for a small output, or too little for a large one."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        check = manifest["check"]
+        check.update(threshold=1e4)
+        check["asked"].update(outputs={"logits": {"number": 1e4, "in_floors": False}}, rtol=1e-6)
+        for fixture in check["fixtures"]:
+            fixture["outputs"].append({"name": "logits", "bound": 1e4})
+            fixture["outputs"][0]["bound"] = 1e-5 * (1 + fixture["fixture_idx"])
+
+    rewrite(copy, change)
+    found = _proven_tolerances(open_bundle(copy))
+    assert found.outputs["logits"] == Amount(1e4)
+    assert found.outputs["actions"] == Amount(1e-5 * 3)  # of its fixtures the largest
+    assert (found.rest, found.rtol) == (Amount(1e-4), 1e-6)
+    rewrite(copy, lambda manifest: manifest["check"].pop("asked"))  # of an older version
+    assert _proven_tolerances(open_bundle(copy)) == Tolerances(Amount(1e4))
+
+
+def test_a_bundle_that_was_proven_with_rtol_or_in_floors_is_served(tmp_path: Path) -> None:
+    for number, options in enumerate(({"threshold": 1e-12, "rtol": 1e-3}, {"threshold": "3x floor"})):
+        server = prepared(made(tmp_path / str(number), **options), port=0)
+        server._socket.close()
+        assert "parity PASS" in server.proven
 
 
 def test_an_export_without_a_check_is_not_served(tmp_path: Path, run: Reflex) -> None:
@@ -351,9 +381,22 @@ def test_an_export_without_a_check_is_not_served(tmp_path: Path, run: Reflex) ->
 
 
 @pytest.mark.parametrize("threshold", [None, 0, float("inf"), "1e-4", -1.0])
-def test_without_a_threshold_it_is_not_served(threshold: object, copy: Path, run: Reflex) -> None:
-    rewrite(copy, lambda manifest: manifest["check"].update(threshold=threshold))
-    assert run("serve", copy, "--port", 0).code == 2
+def test_without_a_threshold_it_is_not_served(threshold: object, copy: Path) -> None:
+    def of_an_output(check: dict[str, Any]) -> None:
+        check["fixtures"][0]["outputs"][0]["bound"] = threshold if threshold is not None else "none"
+
+    for change in (
+        lambda check: check.update(threshold=threshold),
+        lambda check: check["asked"]["rest"].update(number=threshold),
+        lambda check: check.update(asked=threshold),
+        lambda check: check.update(fixtures=threshold),
+        of_an_output,
+    ):
+        proof = json.loads(json.dumps(open_bundle(copy).proof))
+        change(proof)
+        changed = SimpleNamespace(path=copy, proof=proof)
+        with pytest.raises(BundleError, match="has no threshold in its manifest; export it again"):
+            _proven_tolerances(changed)
 
 
 def test_what_gives_other_actions_here_is_not_served_and_the_verdict_is_shown(

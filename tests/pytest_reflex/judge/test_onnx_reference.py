@@ -219,6 +219,24 @@ def command(*arguments: object) -> int:
     return int(str(left.value.code))
 
 
+def test_two_plain_files_on_the_command_line(
+    bundles: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plain = ("--reference", bundles["float32"] / "model.onnx")
+    assert command("validate", bundles["newer"], *plain) == 0
+    out = capfd.readouterr().out
+    assert out.startswith("agreement PASS: PyTorch was not asked; max_abs_diff ")
+    assert "Inputs: prompt [1, " in out
+    (tmp_path / "own.py").write_text("import toy_transformer\n\nINPUTS = toy_transformer.inputs()\n")
+    assert command("validate", bundles["newer"], *plain, "--inputs", f"{tmp_path}/own.py:INPUTS") == 0
+    assert "Inputs: " not in capfd.readouterr().out
+    assert command("validate", bundles["int8"], "--reference", bundles["newer"], "--threshold", "0.1") == 0
+    assert command("validate", bundles["newer"]) == 2
+    assert "give --model, the policy, or --reference" in capfd.readouterr().err
+    assert command("validate", bundles["newer"], "--reference", tmp_path / "none.onnx") == 2
+    assert "none.onnx does not exist" in capfd.readouterr().err
+
+
 def test_on_the_command_line(bundles: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
     validate = ("validate", "export")
     assert command(*validate, bundles["stepwise"], "--reference", bundles["float32"]) == 0
@@ -227,8 +245,9 @@ def test_on_the_command_line(bundles: dict[str, Path], capfd: pytest.CaptureFixt
     assert json.loads(capfd.readouterr().out)["results"][0]["against"] == "onnx"
     assert command(*validate, bundles["int8"], "--reference", bundles["newer"], "--threshold", "1e-9") == 1
     assert capfd.readouterr().out.startswith("agreement FAIL: PyTorch was not asked; max_abs_diff ")
-    assert command(*validate, bundles["newer"], "--reference", bundles["newer"]) == 2
-    assert "is a bundle, which says what it reads" in capfd.readouterr().err
+    same = ("--reference", bundles["newer"], "--threshold", "1e-3")
+    assert command(*validate, bundles["newer"], *same) == 1
+    assert "reference: " in capfd.readouterr().out
     assert command(*validate, bundles["int8"]) == 2
     assert "give --model, the policy, or --reference" in capfd.readouterr().err
     both = ("--reference", bundles["float32"], "--model", "x.safetensors")

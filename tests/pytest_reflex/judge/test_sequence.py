@@ -180,6 +180,24 @@ def test_a_wrong_step_is_told_where_it_begins(made: tuple[Any, ...]) -> None:
         result.require()
 
 
+def test_where_it_begins_is_by_each_output_s_own_tolerance(made: tuple[Any, ...]) -> None:
+    policy, where, inputs, states = made
+    taken = {"n": 0}
+
+    def gave(_: Arrays, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        step, taken["n"] = taken["n"] % STEPS, taken["n"] + 1
+        return {**outputs, "action": outputs["action"] + np.float32(0.01 * (step >= BREAKS))}
+
+    new = next(iter(states.values()))
+    for tolerances in ({"threshold": {new: 1.0}}, {"threshold": {new: 1.0, "action": 1e-9}, "rtol": 1e-4}):
+        candidate = Wrong(open_bundle(where).runner("CPUExecutionProvider"), gave=gave)
+        result = check_sequence(
+            policy, candidate, states=states, steps=STEPS, inputs=inputs, fixtures=1, **tolerances
+        )
+        assert "'action'" in result.cause
+        assert result.begins == BREAKS
+
+
 def test_a_state_output_that_is_another_is_a_wrong_step(made: tuple[Any, ...]) -> None:
     policy, where, inputs, states = made
     new = next(iter(states.values()))

@@ -64,6 +64,33 @@ def test_the_document_of_a_run_is_a_baseline_too(run: Run) -> None:
     assert run(off(5e-5), *AT).ret == 1
 
 
+TWO = """
+class Two(Toy):
+    def __init__(self, off, large): self.off, self.large, self.name = off, large, "two"
+    def run(self, inputs):
+        made = {"actions": inputs["x"] + self.off, "logits": 1e6 * inputs["x"] + self.large}
+        return {name: array.astype(np.float32) for name, array in made.items()}
+
+def test_x(parity):
+    own = {"actions": 1e-3, "logits": 1e2}
+    parity.check(Two(0, 0), Two(OFF, LARGE), inputs=INPUTS, threshold=own)
+"""
+
+
+@pytest.mark.parametrize("kept", [UPDATE, ("--reflex-json", "main.json")], ids=["baseline", "document"])
+def test_each_output_has_its_own_figure(run: Run, kept: tuple[str, ...]) -> None:
+    def two(off: float, large: float) -> str:
+        return TWO.replace("OFF", str(off)).replace("LARGE", str(large))
+
+    assert run(two(1e-4, 10), *kept).ret == 0
+    assert run(two(1e-4, 10), *AT).ret == 0
+    found = run(two(9e-4, 10), *AT)  # the logits are off by as much as before
+    assert found.ret == 1
+    found.stdout.fnmatch_lines(["E*parity FAIL: max_abs_diff * of actions is * times the baseline's *"])
+    assert run(two(1e-4, 50), *AT).ret == 1
+    assert run(two(1e-7, 1e-1), *AT).ret == 0
+
+
 def test_a_baseline_from_the_ini_file(run: Run, pytester: pytest.Pytester) -> None:
     run(off(1e-5), *UPDATE)
     pytester.makeini("[pytest]\nreflex_baseline = main.json\nreflex_baseline_factor = 3\n")

@@ -12,6 +12,8 @@ import pytest
 from floors import ulps
 from plugin_cases import FAILS, PASSES, Run, written
 
+NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor"
+
 
 def lines_of(found: pytest.RunResult, first: str, count: int) -> list[str]:
     at = found.outlines.index(first)
@@ -59,7 +61,7 @@ def test_no_verdict_is_an_error_in_one_line_without_library_frames(run: Run) -> 
     found = run("def test_x(parity): judged(parity, threshold=-1)\n")
     assert found.ret == 1
     text = found.stdout.str()
-    message = "parity.check(threshold=...): -1 is not a threshold; give a finite number above 0, such as 1e-5"
+    message = f"parity.check(threshold=...): -1 {NO_THRESHOLD}"
     assert f"E       pytest_reflex.errors.SettingsError: {message}" in text
     assert "settings.py" not in text
     assert (
@@ -166,7 +168,7 @@ def test_native_toml_takes_numbers(run: Run, pytester: pytest.Pytester) -> None:
     [
         (
             ["--reflex-threshold=abc"],
-            "--reflex-threshold: 'abc' is not a threshold; give a finite number above 0, such as 1e-5",
+            f"--reflex-threshold: 'abc' {NO_THRESHOLD}",
         ),
         (
             ["--reflex-fixtures=0"],
@@ -188,7 +190,7 @@ def test_native_toml_takes_numbers(run: Run, pytester: pytest.Pytester) -> None:
         ),
         (
             ["-o", "reflex_threshold=0"],
-            "reflex_threshold (ini file): 0.0 is not a threshold; give a finite number above 0, such as 1e-5",
+            f"reflex_threshold (ini file): 0.0 {NO_THRESHOLD}",
         ),
         (
             ["-o", "reflex_fixtures=2.5"],

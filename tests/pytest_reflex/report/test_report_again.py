@@ -222,6 +222,27 @@ def test_what_got_worse_comes_first() -> None:
     assert {change.kind for change in compare(before, before)} == {"same"}
 
 
+def test_outputs_with_tolerances_of_their_own_are_compared_by_what_they_use_of_them() -> None:
+    """The largest difference is that of the largest output, whatever becomes of the others."""
+
+    def run_of(off: float) -> dict[str, Any]:
+        def wrong(inputs: Mapping[str, Any]) -> dict[str, Any]:
+            made = true(inputs)
+            return {**made, "actions": made["actions"] + np.float32(0.5), "grip": made["grip"] + off}
+
+        own = {"actions": 1e3, "grip": 1e-1}
+        found = check(Toy(true, "r"), Toy(wrong, "c"), inputs=INPUTS, threshold=own, rtol=1e-9, name="x")
+        return as_json.document([found])
+
+    before, after = run_of(np.float32(1e-3)), run_of(np.float32(1e-2))
+    largest = [found["results"][0]["max_abs_diff_across_all"] for found in (before, after)]
+    assert largest[0] == largest[1]
+    (change,) = compare(before, after)
+    assert change.kind == "worse"
+    assert change.words.endswith(" times larger, both pass")
+    assert compare(before, before)[0].kind == "same"
+
+
 def test_results_are_known_by_test_and_call() -> None:
     old = as_json.document([entry(PASSING, "a.py::t"), entry(FAILING, "a.py::t", 1)])
     new = as_json.document([entry(FAILING, "a.py::t", 1), entry(FAILING, "a.py::t")])
@@ -358,6 +379,10 @@ def test_report_judges_again(reflex: Callable[..., Any]) -> None:
     code, _, err = reflex("pass.json", "--threshold", "nan")
     assert code == 2
     assert err.startswith("reflex: error: --threshold: 'nan' is not a threshold")
+    for name in ("threshold", "rtol"):  # an empty word asks for something, too
+        code, _, err = reflex("pass.json", f"--{name}=")
+        assert code == 2
+        assert err.startswith(f"reflex: error: --{name}: '' is no")
 
 
 def test_report_against_an_earlier_run(reflex: Callable[..., Any]) -> None:

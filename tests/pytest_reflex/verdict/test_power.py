@@ -104,6 +104,18 @@ def test_a_floor_as_large_as_the_output_is_refused(unit, bound, verdict):
     assert (bool(found.refused), bool(found.doubted)) == (verdict == "refused", verdict == "doubted")
 
 
+@pytest.mark.parametrize(("scale", "refused"), [(1.0, False), (1e6, False), (1e-6, True), (0, True)])
+def test_a_threshold_beside_rtol_that_is_as_large_as_the_output_is_refused(scale, refused):
+    """Who gives rtol alone counts on the size of the values, which the default threshold does not know."""
+    found = judge_power(*judged(scale, 1e-9), 1e-4, {}, Tolerances(rtol=1e-5))
+    assert bool(found.refused) is refused
+    if refused:
+        assert "the bound is 1.0e-04, of which rtol adds " in found.refused[0]
+        assert found.doubted == []
+    small = Tolerances(Amount(1e-12), rtol=1e-5)
+    assert judge_power(*judged(scale, 1e-9), 1e-12, {}, small).refused == [] or scale == 0
+
+
 def test_each_output_is_asked_about_with_its_own_figures():
     small = (NORMAL * 1e-6).astype(np.float32)
     large = NORMAL.astype(np.float32)

@@ -86,6 +86,18 @@ def test_a_few_pairs_decide_for_every_rtol(values: list[tuple[float, float]], rt
             assert not beyond.any() or least > 0 or float(apart[beyond].max()) == atol
 
 
+@given(sizes, st.sampled_from([1e-7, 1e-3, 0.9]), st.sampled_from([1e-6, 1e-2]))
+def test_the_element_that_is_nearest_to_its_bound_is_in_the_frontier(
+    values: list[tuple[float, float]], rtol: float, atol: float
+) -> None:
+    reference = np.array([r for r, _ in values], np.float32)
+    candidate = (reference + np.array([d for _, d in values], np.float32)).astype(np.float32)
+    apart, bound = difference(reference, candidate).nearest(atol, rtol)
+    every = np.abs(candidate.astype(np.float64) - reference)
+    shares = every / (atol + rtol * np.abs(reference.astype(np.float64)))
+    assert apart / bound == pytest.approx(float(shares.max()), rel=1e-12, abs=1e-15)
+
+
 def test_the_frontier_of_a_large_output_is_small_and_right() -> None:
     rng = np.random.default_rng(0)
     reference = rng.standard_normal(300_000).astype(np.float32)
@@ -158,6 +170,7 @@ def test_thresholds_by_name(value: Any, rest: Amount | None, outputs: dict[str, 
         {"": 1e-5},
         {"a": 0},
         {"a": "5 %"},
+        {"a": "2x floors"},
         {"a": True},
         "a=",
         "a=nan",
@@ -187,6 +200,23 @@ def test_each_output_has_its_own_and_the_rest_the_default() -> None:
     first = str(found).splitlines()[0]
     assert "is not below 1.0e-09" in first
     assert "logits" in first
+
+
+def test_what_one_result_was_asked_for_can_be_asked_of_another() -> None:
+    first = judged(threshold={"actions": 1e-3, "logits": 1e-2}, rtol=1e-6)
+    again = check(
+        TorchRunner(Net()), TorchRunner(Net(other=True)), inputs=INPUTS, fixtures=3, threshold=first.asked
+    )
+    assert again.asked == first.asked
+    assert rejudge(judged(threshold=1e-9), threshold=first.asked).asked == first.asked
+
+
+def test_a_frame_has_the_threshold_of_each_output() -> None:
+    pytest.importorskip("pandas")
+    from pytest_reflex.report.frame import frame
+
+    rows = frame([judged(threshold={"logits": 1.0})])
+    assert dict(zip(rows["output"], rows["threshold"], strict=True)) == {"actions": 1e-4, "logits": 1.0}
 
 
 @pytest.mark.parametrize("name", ["action", "x"])
