@@ -240,7 +240,7 @@ def claim(value: object, source: str = "claim") -> Asked:
     """What the fixtures have to establish: a share of inputs, and at which confidence.
 
     Args:
-        value: the share, above 0 and below 1, at 95 %; or text such as ``1e-3@95%``, ``0.1%@99%``, ``0.01``.
+        value: the share, above 0 and up to a half, at 95 %; or text such as ``1e-3@95%``, ``0.1%@99%``.
         source: where the value came from, for the message.
 
     Raises:
@@ -254,8 +254,8 @@ def claim(value: object, source: str = "claim") -> Asked:
         with suppress(ValueError):
             return Asked(share, sure)
     raise SettingsError(
-        f"{source}: {value!r} is no claim; give a share of inputs below 1 and a confidence from 50% on, such "
-        "as 1e-3@95%"
+        f"{source}: {value!r} is no claim; give a share of inputs, at most 50%, and a confidence, at least "
+        "50%, such as 1e-3@95%"
     )
 
 

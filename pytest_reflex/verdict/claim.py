@@ -22,8 +22,10 @@ from typing import Final, Literal, Self
 __all__ = ["CONFIDENCE", "Asked", "Claim", "anytime", "clopper_pearson", "draws_for", "percent"]
 
 CONFIDENCE: Final = 0.95
-# Beyond these is no check that anybody waits for: 3 thousand million draws, and once in a million wrong.
+# Beyond these is no check that anybody waits for: 3 thousand million draws, and once in a million wrong. And
+# who asks for a share above a half has written the confidence in its place.
 LEAST_SHARE: Final = 1e-9
+MOST_SHARE: Final = 0.5
 LEAST_CONFIDENCE: Final = 0.5
 MOST_CONFIDENCE: Final = 1 - 1e-6
 Source = Literal["drawn", "recorded"]
@@ -106,7 +108,7 @@ class Asked:
     """A claim that is asked for: at most this share of inputs is refused, at this confidence.
 
     Attributes:
-        share: from :data:`LEAST_SHARE` to below 1.
+        share: from :data:`LEAST_SHARE` to :data:`MOST_SHARE`.
         confidence: from :data:`LEAST_CONFIDENCE` to :data:`MOST_CONFIDENCE`.
         budget: how many seconds the check may take for it; None where it may take what it needs.
 
@@ -119,7 +121,9 @@ class Asked:
     budget: float | None = None
 
     def __post_init__(self) -> None:
-        sound = LEAST_SHARE <= self.share < 1 and LEAST_CONFIDENCE <= self.confidence <= MOST_CONFIDENCE
+        sound = (
+            LEAST_SHARE <= self.share <= MOST_SHARE and LEAST_CONFIDENCE <= self.confidence <= MOST_CONFIDENCE
+        )
         if not sound or not (self.budget is None or 0 <= self.budget < math.inf):
             raise ValueError(f"a share of {self.share} at {self.confidence} in {self.budget} s is no claim")
 
