@@ -11,11 +11,13 @@ import math
 import numbers
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, make_dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypedDict, cast, get_type_hints
 
 from pytest_reflex.errors import SettingsError
+from pytest_reflex.verdict.claim import CONFIDENCE, Asked
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
 # Short names for ONNX Runtime's execution providers; the full names are accepted too.
@@ -247,6 +249,36 @@ def seed(value: object, source: str = "seed") -> int:
     return number
 
 
+def claim(value: object, source: str = "claim") -> Asked:
+    """What the fixtures have to establish: a share of inputs, and at which confidence.
+
+    Args:
+        value: the share, above 0 and up to a half, at 95 %; or text such as ``1e-3@95%``, ``0.1%@99%``.
+        source: where the value came from, for the message.
+
+    Raises:
+        SettingsError: it is anything else.
+    """
+    if isinstance(value, Asked):
+        return value
+    said = value.split("@") if isinstance(value, str) else [value]
+    share, sure = _share(said[0]), _share(said[1]) if len(said) == 2 else CONFIDENCE
+    if len(said) < 3 and share is not None and sure is not None:
+        with suppress(ValueError):
+            return Asked(share, sure)
+    raise SettingsError(
+        f"{source}: {value!r} is no claim; give a share of inputs, at most 50%, and a confidence, at least "
+        "50%, such as 1e-3@95%"
+    )
+
+
+def _share(value: object) -> float | None:
+    """A share of all: a number, or text of one that may be in percent."""
+    text = value.strip() if isinstance(value, str) else ""
+    number = _number(text[:-1]) if text.endswith("%") else _number(value)
+    return number / 100 if number is not None and text.endswith("%") else number
+
+
 def seconds(value: object, source: str = "locate") -> float:
     """How long something may take: a finite number of seconds, 0 or more.
 
@@ -391,6 +423,30 @@ class ParityOptions(TypedDict, total=False):
     """How many fixtures are drawn."""
     seed: Annotated[int | None, Setting(seed, 0, "what fixtures are drawn with", "N", int | str)]
     """What they are drawn with."""
+    claim: Annotated[
+        float | str | Asked | None,
+        Setting(
+            claim,
+            None,
+            "draw until at most this share of inputs can exceed the threshold, at a confidence: 1e-3@95%",
+            "SHARE",
+            float | str,
+        ),
+    ]
+    """Draw as many fixtures as it takes to establish that at most this share of inputs drawn like them
+    exceeds the threshold, at a confidence: ``"1e-3@95%"``. The first that does ends it, and so does
+    ``claim_budget``."""
+    claim_budget: Annotated[
+        float | None,
+        Setting(
+            seconds,
+            None,
+            "how long the check may take for its claim; when it ends first, the verdict is fail",
+            "SECONDS",
+            float | str,
+        ),
+    ]
+    """How many seconds the check may take for its claim; by default as many as it takes."""
     provider: Annotated[
         str | None, Setting(provider_name, "cpu", "ONNX Runtime's execution provider to run on", "NAME", str)
     ]

@@ -262,7 +262,7 @@ def _metadata(bundle: Bundle, policy: BundleRunner, result: ParityResult) -> dic
         "providers_used": list(policy.providers_used),
         "machine": machine.stated(result.candidate.get("machine")),
         "threshold": result.threshold,
-        "proven": {"fixtures": len(result.fixtures), "max_abs_diff": result.max_abs_diff_across_all},
+        "proven": {"fixtures": result.count, "max_abs_diff": result.max_abs_diff_across_all},
     }
 
 

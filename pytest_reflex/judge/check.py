@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
@@ -16,6 +18,7 @@ from pytest_reflex import settings
 from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
+from pytest_reflex.judge.claim import MEMORY, MOST, Worst, draw_on
 from pytest_reflex.judge.input_dependence import (
     Effect,
     Effects,
@@ -53,6 +56,7 @@ from pytest_reflex.runners.base import (
     trajectory_of,
 )
 from pytest_reflex.verdict import machine
+from pytest_reflex.verdict.claim import Asked, Claim
 from pytest_reflex.verdict.gates import (
     Evidence,
     judge_fixture,
@@ -117,6 +121,7 @@ def check(
         RunnerError: a side could not be opened or could not run a fixture.
         ReflexError: the reference or the candidate is nothing that can be judged.
     """
+    started = time.monotonic()
     told = settings.of_call(options, "check")
     sides = sides_of(reference, candidate, inputs, told.provider)
     held = held_to(sides.candidate, told.rounding, told.provider)
@@ -131,17 +136,29 @@ def check(
     run = _run_candidate(sides, drawn, truth, terms, report_progress)
     dependence = _input_dependence(sides.reference, drawn, run)
     called = name or sides.candidate.name
-    of_sides = {
-        "intact": [*changed(candidate, sides.candidate), *changed(sides.reference, sides.reference)],
-        "reference": one_model(sides.reference, sides.candidate),
-    }
-    result = _verdict(called, drawn, terms, truth, run, dependence, of_sides)
+
+    def judged_so_far(claim: Claim) -> ParityResult:
+        of_sides = {
+            "intact": [*changed(candidate, sides.candidate), *changed(sides.reference, sides.reference)],
+            "reference": one_model(sides.reference, sides.candidate),
+        }
+        return _verdict(called, drawn, terms, truth, run, dependence, of_sides, claim)
+
+    claim = Claim.of(
+        [result.passed for result in run.results],
+        recorded=drawn.seed is None,
+        distinct=drawn.distinct,
+        asked=told.claim and replace(told.claim, budget=told.claim_budget),
+    )
+    result = judged_so_far(claim)
+    if not claim.settled:
+        claim = _drawn_on(sides, drawn, truth, run, terms, report_progress, claim, result, started)
+        result = judged_so_far(claim)
     # After the verdict, which nothing of it can change.
     shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None
-    seen = trajectory_errors(
-        sides.reference, sides.candidate, drawn, result.fixtures, judged, report_progress
-    )
+    first = result.fixtures[: drawn.count]
+    seen = trajectory_errors(sides.reference, sides.candidate, drawn, first, judged, report_progress)
     return replace(result, steps=seen.steps, steps_of=seen.fixture_idx, unseen=seen.unseen)
 
 
@@ -180,10 +197,20 @@ class _Terms:
 
 
 @dataclass(frozen=True)
+class _Truth:
+    """What the reference gives in one fixture, in float64, and in the precision of the candidate."""
+
+    outputs: dict[str, Array]
+    exact: Outputs
+    rounded: Outputs
+
+
+@dataclass(frozen=True)
 class _ReferenceRun:
     """What is left of the reference when it is closed, a value for each fixture in the first four.
 
-    ``rounded`` is what it gives in the precision that the candidate is held to.
+    ``rounded`` is what it gives in the precision that the candidate is held to. ``inputs`` goes on with those
+    of a claim's draws that had shapes of their own.
     """
 
     outputs: list[dict[str, Array]]
@@ -197,10 +224,17 @@ class _ReferenceRun:
     categories: dict[str, set[int]]
     facts: dict[str, Any]
 
+    def of(self, fixture_idx: int) -> _Truth:
+        exact = self.exact[fixture_idx] if self.exact else {}
+        return _Truth(self.outputs[fixture_idx], exact, self.rounded[fixture_idx])
+
 
 @dataclass(frozen=True)
 class _CandidateRun:
-    """What is left of the candidate when it is closed; ``others`` are the values that were swapped in."""
+    """What is left of the candidate when it is closed; ``others`` are the values that were swapped in.
+
+    ``further`` is what is kept of a claim's draws.
+    """
 
     results: list[FixtureResult]
     outputs: list[dict[str, Array]]
@@ -208,6 +242,7 @@ class _CandidateRun:
     others: dict[int, dict[str, Array]]
     effects: Effects
     facts: dict[str, Any]
+    further: list[FixtureResult]
 
 
 def _run_reference(
@@ -229,8 +264,7 @@ def _run_reference(
         for fixture_idx in range(fixtures.count):
             inputs = fixtures.make(fixture_idx)
             fed.append(summaries(inputs))  # before the runner, which may write to them
-            for name, seen in drawn.items():
-                seen.update(inputs[name].reshape(-1).tolist() if name in inputs else ())
+            _note_categories(drawn, inputs)
             outputs.append(copied(watch.run(inputs)))
             if record is not None:
                 record(copied(fixtures.make(fixture_idx)), copied(outputs[-1]))
@@ -253,6 +287,11 @@ def _run_reference(
     rounding = rounding_of(exact, rounded) if exact else {}
     swings = swings_of(outputs)
     return _ReferenceRun(outputs, fed, exact, rounded, rounding, swings, steadiness, doubts, drawn, facts)
+
+
+def _note_categories(drawn: dict[str, set[int]], inputs: Mapping[str, Array]) -> None:
+    for name, seen in drawn.items():
+        seen.update(inputs[name].reshape(-1).tolist() if name in inputs else ())
 
 
 def _exact(runner: Runner, inputs: Mapping[str, Array]) -> Outputs:
@@ -282,7 +321,7 @@ def _run_candidate(
         for fixture_idx in range(fixtures.count):
             # Not copied: it is judged before the runner runs again.
             got = asked(runner, fixtures.make(fixture_idx))
-            results.append(_judged(fixture_idx, got, truth, terms, sides, fixtures))
+            results.append(_judged(fixture_idx, got, truth.of(fixture_idx), truth, terms, sides, fixtures))
             steps = trajectory_of(sides.candidate)
             kept = fixture_idx in fixtures.probed or bool(steps)
             got = copied(got) if kept else {}
@@ -306,13 +345,103 @@ def _run_candidate(
             for idx, values in others.items()
         }
         facts = {**_facts(sides.candidate), **runner.matched_facts}
-        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, facts)
+        return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, facts, [])
+
+
+def _drawn_on(
+    sides: Sides,
+    fixtures: Fixtures,
+    run_of_reference: _ReferenceRun,
+    run: _CandidateRun,
+    terms: _Terms,
+    report_progress: Progress,
+    claim: Claim,
+    result: ParityResult,
+    started: float,
+) -> Claim:
+    """The claim with more draws, and what is kept of them in both runs; none where the check fails anyway."""
+    asked = claim.asked
+    if asked is None or claim.source == "recorded":
+        return claim
+    if not all(answer.passed for answer in result.answers if answer.gate != "claim"):
+        return replace(claim, stopped="unfit")
+    so_far = time.monotonic() - started
+    rounds = _Rounds(sides, fixtures, run_of_reference, terms, report_progress, asked)
+    kept = [run_of_reference.outputs[0], *run_of_reference.exact[:1], *run_of_reference.rounded[:1]]
+    size = sum(array.nbytes for one in kept if not isinstance(one, str) for array in one.values())
+    worst = Worst(terms.asked.rtol, terms.bound)
+    found = draw_on(
+        claim,
+        rounds.judged,
+        worst,
+        each=so_far / fixtures.count,
+        most=max(1, min(MOST, MEMORY // max(1, size))),
+        until=math.inf if asked.budget is None else started + asked.budget,
+    )
+    run.further.extend(worst.kept)
+    return found
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """Judges fixtures beyond the first ones as those were judged, a range at a time."""
+
+    sides: Sides
+    fixtures: Fixtures
+    first: _ReferenceRun
+    terms: _Terms
+    report_progress: Progress
+    asked: Asked
+
+    def judged(self, fixture_idxs: range, until: float) -> Generator[FixtureResult, None, None]:
+        """Each fixture's verdict in order, as far as there is time until that moment."""
+        truths = self._truths(fixture_idxs, until)
+        if not truths:
+            return
+        runner = Named(self.sides.candidate, list(self.first.outputs[0]))
+        with _opened(runner):
+            for fixture_idx, truth in zip(fixture_idxs, truths, strict=False):
+                if time.monotonic() >= until:
+                    return
+                inputs = self.fixtures.make(fixture_idx)
+                fed = summaries(inputs)
+                got = asked(runner, inputs)
+                found = _judged(fixture_idx, got, truth, self.first, self.terms, self.sides, self.fixtures)
+                self._note(fed)
+                self.report_progress("claim", fixture_idx + 1, self.asked.draws)
+                yield replace(found, inputs=fed)
+
+    def _truths(self, fixture_idxs: range, until: float) -> list[_Truth]:
+        runner, precision, make = self.sides.reference, self.terms.held.precision.name, self.fixtures.make
+        half = is_half(self.first.facts)
+        outputs: list[dict[str, Array]] = []
+        exact: list[Outputs] = []
+        with _opened(runner):
+            for fixture_idx in fixture_idxs:
+                if time.monotonic() >= until:
+                    break
+                inputs = make(fixture_idx)
+                _note_categories(self.first.categories, inputs)
+                outputs.append(copied(asked(runner, inputs)))
+                exact.append(_exact(runner, make(fixture_idx)) if self.first.exact else {})
+            rounded: list[Outputs] = [*outputs]
+            if self.first.exact and precision != "float32" and not half:
+                start = fixture_idxs.start
+                rounded = [*predicted(runner, self.terms.held, lambda idx: make(start + idx), len(outputs))]
+        return [_Truth(*one) for one in zip(outputs, exact, rounded, strict=True)]
+
+    def _note(self, fed: tuple[InputSummary, ...]) -> None:
+        """Keep what was fed in where its shapes are new: the variation gate looks at nothing else."""
+        shapes = [given.shape for given in fed]
+        if all(shapes != [given.shape for given in before] for before in self.first.inputs):
+            self.first.inputs.append(fed)
 
 
 def _judged(
     fixture_idx: int,
     got: Mapping[str, Array],
-    truth: _ReferenceRun,
+    truth: _Truth,
+    first: _ReferenceRun,
     terms: _Terms,
     sides: Sides,
     fixtures: Fixtures,
@@ -320,23 +449,23 @@ def _judged(
     """The verdict on what the candidate has just given; nothing of it is held any longer."""
     runner = sides.candidate
     used = tuple(said_by(runner, "providers_used", ()))
-    evidence = _evidence(fixture_idx, truth, got, terms, sides, used)
+    evidence = _evidence(truth, first.rounding, got, terms, sides, used)
     if fixture_idx == 0 and evidence.floors:
-        found = distances_of(runner, terms.held, got, fixtures.make(0), truth.exact[0])
+        found = distances_of(runner, terms.held, got, fixtures.make(0), truth.exact)
         evidence = replace(evidence, quantised=found)
     return judge_fixture(fixture_idx, evidence)
 
 
 def _evidence(
-    fixture_idx: int,
-    truth: _ReferenceRun,
+    truth: _Truth,
+    rounding: Mapping[str, Rounding],
     got: Mapping[str, Array],
     terms: _Terms,
     sides: Sides,
     used: Sequence[str],
 ) -> Evidence:
     evidence = Evidence(
-        truth.outputs[fixture_idx],
+        truth.outputs,
         got,
         terms.bound,
         sides.provider,
@@ -350,11 +479,9 @@ def _evidence(
     found: dict[str, Floor] = {}
     if terms.factor is not None:
         candidate = {name: pair[1] for name, pair in evidence.pairs.items()}
-        exact, rounded = (
-            _without_infinities(side[fixture_idx], evidence) for side in (truth.exact, truth.rounded)
-        )
+        exact, rounded = (_without_infinities(side, evidence) for side in (truth.exact, truth.rounded))
         name = terms.held.precision.name
-        found = floors_of(exact, rounded, candidate, truth.rounding, terms.factor, name, terms.held.unsure)
+        found = floors_of(exact, rounded, candidate, rounding, terms.factor, name, terms.held.unsure)
     floats = [name for name, (r, _) in evidence.pairs.items() if r.dtype.kind not in "iub"]
     return replace(evidence, floors=found, bounds=terms.asked.bounds(found, floats, strict=terms.strict))
 
@@ -415,13 +542,16 @@ def _verdict(
     run: _CandidateRun,
     dependence: InputDependence,
     of_sides: Mapping[str, list[str]],
+    claim: Claim,
 ) -> ParityResult:
     """What the run's own gates answer, beside the fixtures that were judged as they ran.
 
     ``of_sides`` are reasons to refuse that no run shows, by gate.
     """
-    power = judge_power(run.results, truth.swings, terms.bound, dependence.effects, terms.asked)
-    loosest = _loosest(run.results, truth.swings, terms.bound)
+    first = [replace(f, inputs=i) for f, i in zip(run.results, truth.inputs, strict=False)]
+    results = keep_worst_grids([*first, *run.further])
+    power = judge_power(results, truth.swings, terms.bound, dependence.effects, terms.asked)
+    loosest = _loosest(results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
     doubts = {
         "compared": random_numbers(truth.steadiness, truth.facts),
@@ -438,19 +568,20 @@ def _verdict(
             *terms.held.changed(run.facts),
             *([terms.held.refused] if terms.held.refused else []),
         ],
-        "compared": [*_uncompared(run.results), *(_infinite(truth) if terms.infinities else ())],
+        "compared": [*_uncompared(results), *(_infinite(truth) if terms.infinities else ())],
         "reference": [*of_sides["reference"], *no_reference],
         "power": power.refused,
         "repeat": run.unrepeated,
         "inputs": dependence.dead,
+        "claim": claim.refusals,
     }
     found = tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, []))
     return ParityResult(
         name=name,
-        threshold=largest_bound(run.results, terms.asked, strict=terms.strict),
+        threshold=largest_bound(results, terms.asked, strict=terms.strict),
         strict=terms.strict,
         seed=fixtures.seed,
-        fixtures=tuple(replace(f, inputs=i) for f, i in zip(run.results, truth.inputs, strict=True)),
+        fixtures=tuple(results),
         answers=run_answers(reasons, doubts, strict=terms.strict),
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
@@ -466,6 +597,7 @@ def _verdict(
         precision=terms.held.precision,
         swings=truth.swings,
         effects=dependence.effects,
+        claim=claim,
     )
 
 

@@ -15,6 +15,7 @@ from pytest_reflex.report.origins import UNALIKE, made_on, unalike
 from pytest_reflex.report.scale import distance
 from pytest_reflex.report.text.divergence import around, by_layer, where_line
 from pytest_reflex.report.text.rounding import word_line
+from pytest_reflex.report.text.summary import claims
 from pytest_reflex.report.text.terminal import cosine, figure, limit_text
 from pytest_reflex.verdict.divergence import Divergence
 from pytest_reflex.verdict.results import RunResult
@@ -49,6 +50,7 @@ def markdown(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | N
         _bullets(run.problems),
         "" if against is None else _changes(compare(run_of(against), run)),
         _overview(results),
+        _bullets(f"claim: {line}" for line in claims(results)),
         _bullets(run.sessions[:_MACHINES]),
         _bullets(f"made on {line}" for line in made_on(results)[:_MACHINES]),
         *(_failure(result) for result in failing[:_FIXTURES]),
@@ -84,7 +86,7 @@ def _overview(results: Sequence[RunResult]) -> str:
             figure(*result.margin),
             limit_text(result, result.margin[1]),
             distance(*result.margin),
-            f"{sum(not f.passed for f in result.fixtures)} of {len(result.fixtures)}",
+            f"{sum(not f.passed for f in result.fixtures)} of {result.count}",
             result.word or "-",
         )[:width]
         for result in results

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pytest_reflex import settings
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.report.json.results import Result
+from pytest_reflex.verdict.claim import Claim
 from pytest_reflex.verdict.gates import below_threshold, run_answers
 from pytest_reflex.verdict.power import judge_power
 from pytest_reflex.verdict.results import (
@@ -45,12 +46,19 @@ def rejudge(
     """
     strictly = result.strict if strict is None else strict
     asked = _asked(result, threshold, rtol)
+    if result.left_out and (asked != result.asked or strictly != result.strict):
+        raise SettingsError(
+            f"threshold: {result.left_out:,} of {result.count:,} fixtures of {result.name} were drawn for a "
+            "claim and are not kept one by one; run it again with other tolerances"
+        )
     fixtures = tuple(_fixture(fixture, asked, strict=strictly) for fixture in result.fixtures)
     power = judge_power(fixtures, result.swings, asked.plain(strict=strictly), result.effects, asked)
     reasons = {answer.gate: _without_doubts(answer, result) for answer in result.answers}
     doubts = {**_by_gate(result.doubts), "power": power.doubted}
     given = {answer.gate for answer in result.answers}
-    answers = run_answers({**reasons, "power": power.refused}, doubts, strict=strictly)
+    claim = _claim(result, fixtures)
+    said = {"power": power.refused, "claim": [] if claim is None else claim.refusals}
+    answers = run_answers({**reasons, **said}, doubts, strict=strictly)
     doubted = tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, ()))
     # A plain run ends its notes with its doubts, in the order of the gates.
     notes = result.notes if result.strict else result.notes[: len(result.notes) - len(result.doubts)]
@@ -64,7 +72,18 @@ def rejudge(
         doubts=doubted,
         asked=asked,
         by_default=result.by_default and threshold is None,
+        claim=claim,
     )
+
+
+def _claim(result: RunResult, fixtures: Sequence[FixtureResult]) -> Claim | None:
+    """What the fixtures establish as they are judged now."""
+    if result.claim is None or result.left_out:
+        return result.claim
+    recorded, asked = result.claim.source == "recorded", result.claim.asked
+    passed = [fixture.passed for fixture in fixtures]
+    found = Claim.of(passed, recorded=recorded, distinct=result.claim.counted, asked=asked)
+    return replace(found, stopped=result.claim.stopped)
 
 
 def _asked(result: RunResult, threshold: object, rtol: float | None) -> Tolerances:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, Self
 
+from pytest_reflex.verdict.claim import Claim
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.rounding import in_words, worst_word
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, Least, Tolerances
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 FIXTURE_GATE_NAMES: Final = ("structure", "provider", "finite", "exact", "threshold")
 # intact: the files are those of the manifest; compared: something was; reference: it is one, and a function
 # of its inputs; power: the bounds could tell something; variation: the fixtures varied what can vary;
-# repeat: a repeated fixture gave the same bits; inputs: none is dead.
-RUN_GATE_NAMES: Final = ("intact", "compared", "reference", "power", "variation", "repeat", "inputs")
+# repeat: a repeated fixture gave the same bits; inputs: none is dead; claim: the fixtures establish what was
+# asked for.
+RUN_GATE_NAMES: Final = ("intact", "compared", "reference", "power", "variation", "repeat", "inputs", "claim")
 # The kind of a reference that is an ONNX graph because somebody said so.
 ONNX_REFERENCE: Final = "onnx reference"
 Against = Literal["policy", "onnx"]
@@ -187,7 +189,8 @@ class RunResult:
             have their own.
         strict: whether notes were turned into failures.
         seed: what the fixtures were drawn with, or None when they were recorded.
-        fixtures: one result per fixture.
+        fixtures: one result per fixture; of a claim's further draws those alone that were refused, or in
+            which some figure is the worst of all.
         answers: what each run gate said, all of them (they are independent of each other).
         reference: facts about the reference, builtins only.
         candidate: facts about the candidate, builtins only.
@@ -202,6 +205,7 @@ class RunResult:
         located: where the two sides part, when that was looked for.
         swings: how far most of what each output of floats gives lies from its middle, over the run.
         effects: for each live input, how far another value of it moved each of the candidate's outputs.
+        claim: what the fixtures establish of inputs that were not judged; None where nobody said.
     """
 
     name: str
@@ -223,11 +227,12 @@ class RunResult:
     located: Divergence | None = None
     swings: Mapping[str, float] = field(default_factory=dict)
     effects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    claim: Claim | None = None
 
     def __repr__(self) -> str:
         """One line; printed it is the whole text."""
         name = " ".join(self.name.split())
-        count = f"{len(self.fixtures)} fixture{'' if len(self.fixtures) == 1 else 's'}"
+        count = f"{self.count} fixture{'' if self.count == 1 else 's'}"
         figure = _figure(self.max_abs_diff_across_all)
         return (
             f"<{type(self).__name__} {_word(self.passed)}: {name}, {figure}, threshold "
@@ -237,6 +242,16 @@ class RunResult:
     def __eq__(self, other: object) -> bool:
         """Whether it says the same; how a result shows itself makes no difference."""
         return isinstance(other, RunResult) and vars(self) == vars(other)
+
+    @property
+    def count(self) -> int:
+        """How many fixtures were judged."""
+        return len(self.fixtures) if self.claim is None else max(self.claim.judged, len(self.fixtures))
+
+    @property
+    def left_out(self) -> int:
+        """How many of them passed and are kept nowhere but in the claim's numbers."""
+        return self.count - len(self.fixtures)
 
     @property
     def passed(self) -> bool:

@@ -243,9 +243,9 @@ class Case:
         """The options that say what ``judging`` says; fixtures are those of the recording."""
         options = ["--strict"] if self.strict else []
         options += ["--infinities"] if self.judging.get("infinities") else []
-        for name in ("provider", "threshold", "rtol"):
+        for name in ("provider", "threshold", "rtol", "claim", "claim_budget"):
             if name in self.judging:
-                options += [f"--{name}", str(self.judging[name])]
+                options += [f"--{name.replace('_', '-')}", str(self.judging[name])]
         return options
 
 
@@ -267,6 +267,18 @@ def with_faint_state(inputs: Arrays) -> Arrays:
 
 def plain_actions(fixture_idx: int = 0) -> np.ndarray:
     return honest(make_fixture(SPECS, 0, fixture_idx))["actions"]
+
+
+def honest_but_in(fixture_idx: int) -> Function:
+    """Right wherever a plain check looks."""
+    noise = make_fixture(SPECS, 0, fixture_idx)["noise"]
+
+    def function(inputs: Arrays) -> Arrays:
+        made = honest(inputs)
+        off = np.float32(0.5) if np.array_equal(inputs["noise"], noise) else np.float32(0)
+        return {**made, "actions": made["actions"] + off}
+
+    return function
 
 
 class Replay(RunnerBase):
@@ -886,6 +898,12 @@ CASES: Final = {
         Case("error_settings__an_rtol_of_all", model(), judging={"rtol": 1}),
         Case("error_settings__a_rounding_that_its_graph_has_not", candidate=lambda work: OnnxRunner(model()),
              judging={"rounding": "float16"}),
+        # more claimed than was shown
+        Case("fail_claim__five_fixtures_for_a_thousandth", model(),
+             judging={"claim": "1e-3@95%", "claim_budget": 0}),
+        Case("fail_threshold__wrong_in_one_fixture_that_a_plain_check_does_not_draw",
+             candidate=computed(honest_but_in(9)), judging={"claim": "10%@95%"}),
+        Case("error_settings__a_claim_without_doubt", model(), judging={"claim": "1e-3@100%"}),
         # no verdict at all
         Case("error_settings__zero_fixtures", model(), judging={"fixtures": 0}, recorded=0),
         Case("error_settings__strict_with_one_fixture", model(), judging={"fixtures": 1}, recorded=1,

@@ -15,6 +15,7 @@ import pytest_reflex as reflex
 from pytest_reflex import settings
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.settings import Settings
+from pytest_reflex.verdict.claim import Asked
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
 
@@ -62,6 +63,40 @@ def test_bad_fixtures(value: object) -> None:
     assert (
         str(caught.value)
         == f"--reflex-fixtures: {value!r} is not a number of fixtures; give a whole number, 1 or more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "share", "confidence"),
+    [
+        ("1e-3@95%", 1e-3, 0.95),
+        ("0.1%@99%", 0.1 / 100, 0.99),
+        (" 5 % @ 0.9 ", 5 / 100, 0.9),
+        ("1e-3", 1e-3, 0.95),
+        (0.01, 0.01, 0.95),
+        (Fraction(1, 2), 0.5, 0.95),
+    ],
+)
+def test_good_claim(value: object, share: float, confidence: float) -> None:
+    found = settings.claim(value)
+    assert found == Asked(share, confidence)
+    assert settings.claim(found) is found
+    assert settings.resolve(settings.call({"claim": value, "claim_budget": "60"})).claim_budget == 60.0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "@", "95%", "1e-3@", "@95%", "1@95%", "0@95%", "-1e-3", "nan@95%", "1e-3@100%", "1e-3@nan"),
+        *("1e-3@10%", "1e-3@95%@95%", "1e-12@95%", True, None, [1e-3], 1, 0, float("inf")),
+    ],
+)
+def test_bad_claim(value: object) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings.claim(value, "--reflex-claim")
+    assert str(caught.value) == (
+        f"--reflex-claim: {value!r} is no claim; give a share of inputs, at most 50%, and a confidence, at "
+        "least 50%, such as 1e-3@95%"
     )
 
 
@@ -117,7 +152,7 @@ def test_path() -> None:
 def test_defaults() -> None:
     defaults = Settings(
         threshold=None, fixtures=5, seed=0, provider="CPUExecutionProvider", floor=False, trajectory=None,
-        rtol=0.0, rounding="graph", infinities=False,
+        rtol=0.0, rounding="graph", infinities=False, claim=None, claim_budget=None,
         strict=False, locate=60.0, report=None, json=None,
         baseline=None, baseline_factor=2.0, baseline_update=False,
     )  # fmt: skip
@@ -136,7 +171,8 @@ def test_an_unknown_keyword_is_python_s_own_error() -> None:
 
 def test_none_is_no_value_where_no_weaker_place_is_asked() -> None:
     assert settings.of_call({"trajectory": None, "threshold": None}, "check") == Settings()
-    for name in settings.CHECK.keys() - {"trajectory", "threshold"}:
+    assert settings.of_call({"claim": None, "claim_budget": None}, "check") == Settings()
+    for name in settings.CHECK.keys() - {"trajectory", "threshold", "claim", "claim_budget"}:
         with pytest.raises(SettingsError, match=f"^{name}: None is n"):
             settings.of_call({name: None}, "check")
 

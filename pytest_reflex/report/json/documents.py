@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -205,10 +205,11 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
     if not isinstance(made, dict) or made.get("tool") != TOOL:
         raise ReflexError(f"{shown}: is no parity document; give a parity.json that pytest-reflex wrote")
     if made.get("schema_version") == 3:
-        made = _from_version_3(made)
+        made = _from_earlier(made, _entry_from_version_3, 4)
     if made.get("schema_version") == 4:
+        made = _from_earlier(made, _entry_from_version_4, 5)
         # Nobody said then when a run was made.
-        made = {**made, **({} if "error" in made else {"sessions": []}), "schema_version": SCHEMA_VERSION}
+        made = {**made, **({} if "error" in made else {"sessions": []})}
     if made.get("schema_version") != SCHEMA_VERSION:
         raise ReflexError(
             f"{shown}: has schema_version {made.get('schema_version')!r}, expected {SCHEMA_VERSION}; "
@@ -232,20 +233,29 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
     return made, run
 
 
-def _from_version_3(made: dict[str, Any]) -> dict[str, Any]:
-    """A document from before precisions and rtol as one of version 4: its candidates were held to float32.
+def _from_earlier(
+    made: dict[str, Any], entry_of: Callable[[Mapping[str, Any]], dict[str, Any]], version: int
+) -> dict[str, Any]:
+    """A document of an earlier version as one of the next.
 
     What is wrong with it is said by whoever reads it as one of today's.
     """
     try:
-        entries = [_entry_from_version_3(entry) for entry in made.get("results", [])]
+        entries = [entry_of(entry) for entry in made.get("results", [])]
     except (KeyError, TypeError, AttributeError):
         return made
     results = {"results": entries} if "results" in made else {}
-    return {**made, **results, "schema_version": 4}
+    return {**made, **results, "schema_version": version}
+
+
+def _entry_from_version_4(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A result from before claims: none was asked for, and what it establishes nobody counted."""
+    unasked = {"gate": "claim", "passed": True, "reason": None}
+    return {**entry, "gates": [*entry["gates"], unasked] if entry["gates"] else [], "claim": None}
 
 
 def _entry_from_version_3(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A result from before precisions and rtol, whose candidate was held to float32."""
     floors = entry["floors"]
     rest = {"number": entry["threshold"] if floors is None else floors, "in_floors": floors is not None}
     fixtures = [
@@ -259,7 +269,7 @@ def _entry_from_version_3(entry: Mapping[str, Any]) -> dict[str, Any]:
         "fixtures": fixtures,
     }
     kept = {key: value for key, value in entry.items() if key != "floors"}
-    return {**kept, **added, "least": least_in({**kept, **added})}
+    return {**kept, **added, "least": least_in({**kept, **added, "claim": None})}
 
 
 def _output_from_version_3(output: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_
 
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.report.json.values import NON_FINITE, number, plain
+from pytest_reflex.verdict.claim import Asked, Claim
 from pytest_reflex.verdict.divergence import Divergence
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.quantised import QuantisedDistances
@@ -64,6 +65,8 @@ def _held(record: object) -> Mapping[str, object]:
         first = _picked(record, "fixture_idx", "max_abs_diff", "mean_abs_diff", "cos", "passed")
         why = {"gate": refusal and refusal.gate, "reason": refusal and refusal.said}
         return {**first, **why, **fields}
+    if isinstance(record, Claim):
+        return {**_picked(record, "text", "bound", "confidence"), **fields}
     if isinstance(record, RunResult):
         return {
             **_picked(record, "name", "passed", "against", "max_abs_diff_across_all", "threshold", "asked"),
@@ -73,7 +76,7 @@ def _held(record: object) -> Mapping[str, object]:
             "doubts": [{"gate": doubt.gate, "said": doubt.said} for doubt in record.doubts],
             **_picked(record, "steps", "steps_of"),
             "unseen": record.unseen or None,
-            **_picked(record, "swings", "effects"),
+            **_picked(record, "swings", "effects", "claim"),
         }
     if "unequal" in fields:  # a Difference, whose own module imports numpy
         names = [name for name in fields if name != "unequal"]
@@ -100,10 +103,16 @@ def read_result(data: Mapping[str, Any], kind: type[Result]) -> Result:
     """The same as a ``kind`` of result."""
     try:
         result = _read_result(data, kind)
-        again = result_to_json(result)
+        miscounted = _miscounted(result)
+        again = {} if miscounted else result_to_json(result)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise ReflexError(f"not a parity result: {what}; expected what pytest-reflex wrote") from error
+    if miscounted:
+        raise ReflexError(
+            f"parity result {result.name!r} contradicts itself: {miscounted}; it was changed after it was "
+            "written"
+        )
     for key in {**again, **data}:
         if key not in ENTRY_KEYS and (key not in again or again[key] != data.get(key)):
             raise ReflexError(
@@ -126,6 +135,28 @@ def tolerances_from_json(data: object) -> Tolerances:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReflexError(f"no tolerances can be read: {error}") from error
     return made
+
+
+def _miscounted(result: RunResult) -> str:
+    """Where a claim does not count what the result holds; empty where it does.
+
+    Passing fixtures alone are left out, and only where draws were made for a claim.
+    """
+    claim = result.claim
+    if claim is None:
+        return ""
+    refused = [f.fixture_idx for f in result.fixtures if not f.passed]
+    more = claim.judged - len(result.fixtures)
+    answered = all(answer.passed for answer in result.answers if answer.gate == "claim")
+    sound = (
+        claim.refused == len(refused),
+        more == 0 or (more > 0 and claim.sequential),
+        claim.source == ("recorded" if result.seed is None else "drawn"),
+        not claim.sequential or claim.clean == (min(refused) if refused else claim.judged),
+    )
+    # Last, for what it takes hangs on numbers that are sound.
+    good = all(sound) and (claim.reached or not answered)
+    return "" if good else "its claim is not what its fixtures establish"
 
 
 def least_in(data: Mapping[str, Any]) -> Any:
@@ -163,8 +194,8 @@ def _hints(kind: type) -> dict[str, Any]:
     from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
     named = (
-        Difference, Divergence, ErrorGrid, Floor, InputSummary, Precision, QuantisedDistances, StepDifference,
-        Tolerances,
+        Asked, Claim, Difference, Divergence, ErrorGrid, Floor, InputSummary, Precision, QuantisedDistances,
+        StepDifference, Tolerances,
     )  # fmt: skip
     return get_type_hints(kind, localns={record.__name__: record for record in named})
 

@@ -9,9 +9,11 @@ from pytest_reflex.report.json.documents import Entry, Run
 from pytest_reflex.report.order import natural
 from pytest_reflex.report.text.layout import NARROW
 from pytest_reflex.report.text.terminal import WIDTH, figure, limit_text, printable
+from pytest_reflex.verdict.results import RunResult
 
-# Passing results beyond this many are counted, not listed.
+# Passing results beyond this many are counted, not listed; and so are claims.
 LISTED: Final = 50
+CLAIMS: Final = 5
 
 
 def summary_lines(
@@ -44,6 +46,7 @@ def summary_lines(
             lines.append((f"{text}  {_label(entry)}", kind))
     if passing > LISTED:
         lines.append((f"... {passing - LISTED} more PASS", "plain"))
+    lines += [(f"claim: {line}", "plain") for line in claims([entry.result for entry in run.results])]
     for test in run.not_compared:
         if test["outcome"] == "passed":
             lines.append((f"warning: {test['nodeid']}: {test['reason']}", "warning"))
@@ -54,6 +57,30 @@ def summary_lines(
     lines += [*written, *((f"error: {problem}", "fail") for problem in run.problems)]
     # One line each: nothing that a file holds may stand in the summary as a line of its own.
     return [(printable(text).replace("\n", "\\n"), kind) for text, kind in lines]
+
+
+def claims(results: Sequence[RunResult]) -> list[str]:
+    """What the fixtures of several results establish, the same of several in one line; the weakest first."""
+    found: dict[str, list[RunResult]] = {}
+    for result in results:
+        if result.claim is not None:
+            found.setdefault(result.claim.text, []).append(result)
+    weakest = sorted(found.items(), key=lambda it: -max(_bound(result) for result in it[1]))
+    said = [f"{text}{_of(named, len(results))}" for text, named in weakest[:CLAIMS]]
+    more = len(weakest) - CLAIMS
+    return [*said, f"... {more} other{'s' if more > 1 else ''}"] if more > 0 else said
+
+
+def _bound(result: RunResult) -> float:
+    return 1.0 if result.claim is None else result.claim.bound
+
+
+def _of(named: Sequence[RunResult], every: int) -> str:
+    """Of which results something is said; nothing where there is one only."""
+    if every == 1:
+        return ""
+    name = " ".join(named[0].name.split())
+    return f": {name}" if len(named) == 1 else f": each of {len(named)} results"
 
 
 def _label(entry: Entry) -> str:

@@ -88,7 +88,7 @@ def headline(result: RunResult) -> str:
 
 
 def _headline(result: RunResult) -> str:
-    count = len(result.fixtures)
+    count = result.count
     worst = _worst_of(result, result.fixtures)
     held = _held_to(result)
     if result.passed and worst is not None:
@@ -152,6 +152,9 @@ def fixture_table(result: RunResult, width: int = WIDTH, rows: int = TABLE_ROWS)
         lines += _wrap(text, width)
     if not result.fixtures:
         lines.append("(none)")
+    if result.left_out:
+        said = f"... {result.left_out:,} more were drawn and pass; those with the worst figures are kept"
+        lines += _wrap(said, width)
     return printable("\n".join(lines))
 
 
@@ -201,6 +204,13 @@ def least_lines(result: RunResult, width: int = WIDTH) -> str:
         ways += [f"rtol {figure(least.rtol)} beside its threshold"] if least.rtol else []
         lines += _wrap(f"{least.name}: above {', or '.join(ways)}", width, first="  ", rest="    ")
     return printable("\n".join(["Would pass with", *lines])) if lines else ""
+
+
+def claim_lines(result: RunResult, width: int = WIDTH) -> str:
+    """``Claim``: what the fixtures establish of other inputs; empty where nobody counted."""
+    if result.claim is None:
+        return ""
+    return printable("\n".join(_wrap(f"Claim: {result.claim.text}", width, rest="  ")))
 
 
 def worst_element(result: RunResult, width: int = WIDTH) -> str:
@@ -316,6 +326,7 @@ def _evidence(result: RunResult, width: int, last: str) -> str:
         verdict_lines(result),
         refusals(result, width),
         fixture_table(result, width),
+        claim_lines(result, width),
         "\n".join(floor_table(result, width)),
         _located(result, width),
         worst_element(result, width),
@@ -387,7 +398,7 @@ def _indices(idxs: Sequence[int]) -> str:
 
 
 def _count(fixtures: int) -> str:
-    return f"{fixtures} fixture" if fixtures == 1 else f"{fixtures} fixtures"
+    return f"{fixtures} fixture" if fixtures == 1 else f"{fixtures:,} fixtures"
 
 
 def _line(text: str) -> str:

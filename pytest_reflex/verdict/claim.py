@@ -1,0 +1,266 @@
+"""What the fixtures of a run establish of the inputs that nobody judged: a bound on how many are refused.
+
+Each fixture is refused or is not. Of ``n`` independent draws of which ``k`` were refused, Clopper and
+Pearson's upper bound is what the share of all such draws is below, at a confidence: 5 draws without a refusal
+say 45 %, 299 say 1 % and 2,995 say 0.1 %, at 95 %.
+
+Who draws until he likes what he sees has no fixed ``n``. What holds then, wherever one stops, is the bound of
+the draws before the first refusal: for a share ``p`` it is wrong only where more than
+``log(1 - confidence) / log(1 - p)`` draws in a row were not refused, and that is one event, of probability
+``1 - confidence`` at most, however often one looks.
+
+Fixtures need not be alike. Where each has a share of its own, no refusal in all of them is at most as likely
+as with their mean (a product is at most the mean's power), so that the bound holds for that mean.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Self
+
+__all__ = ["CONFIDENCE", "Asked", "Claim", "anytime", "clopper_pearson", "draws_for", "percent"]
+
+CONFIDENCE: Final = 0.95
+# Beyond these is no check that anybody waits for: 3 thousand million draws, and once in a million wrong. And
+# who asks for a share above a half has written the confidence in its place.
+LEAST_SHARE: Final = 1e-9
+MOST_SHARE: Final = 0.5
+LEAST_CONFIDENCE: Final = 0.5
+MOST_CONFIDENCE: Final = 1 - 1e-6
+Source = Literal["drawn", "recorded"]
+
+
+def clopper_pearson(refused: int, judged: int, confidence: float = CONFIDENCE) -> float:
+    """The upper bound on a share, of a number of draws that was fixed before.
+
+    It is the ``p`` at which ``refused`` of ``judged`` or fewer have a probability of ``1 - confidence``: the
+    quantile of the Beta distribution with ``refused + 1`` and ``judged - refused``, found by bisection over
+    the binomial's tail (Clopper and Pearson, Biometrika 26, 1934; one-sided).
+
+    Args:
+        refused: how many were refused, from 0 to ``judged``.
+        judged: how many were drawn.
+        confidence: above 0 and below 1.
+    """
+    if refused >= judged:
+        return 1.0
+    if refused == 0:
+        return anytime(judged, confidence)
+    wanted = math.log1p(-confidence) - _log_ways(judged, refused)
+    low, high = refused / judged, 1.0
+    while low < (middle := (low + high) / 2) < high:
+        if _log_tail(refused, judged, middle) > wanted:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _log_ways(judged: int, refused: int) -> float:
+    """The logarithm of the number of ways to choose; exact before it is rounded, where that is quick."""
+    if min(refused, judged - refused) <= 1000:
+        return math.log(math.comb(judged, refused))
+    return math.lgamma(judged + 1) - math.lgamma(refused + 1) - math.lgamma(judged - refused + 1)
+
+
+def _log_tail(refused: int, judged: int, share: float) -> float:
+    """The logarithm of the probability of ``refused`` or fewer, where ``share`` is at least their share.
+
+    Divided by the number of ways in which ``refused`` can be chosen.
+    """
+    largest = refused * math.log(share) + (judged - refused) * math.log1p(-share)
+    # From the largest term downwards each is a smaller part of the one before.
+    total = term = 1.0
+    for k in range(refused, 0, -1):
+        term *= k / (judged - k + 1) * (1 - share) / share
+        total += term
+        if term < total * 1e-18:
+            break
+    return largest + math.log(total)
+
+
+def anytime(clean: int, confidence: float = CONFIDENCE) -> float:
+    """The upper bound on a share by draws before the first refusal, wherever one stops: ``1 - a**(1/n)``."""
+    return -math.expm1(math.log1p(-confidence) / clean) if clean else 1.0
+
+
+def draws_for(share: float, confidence: float = CONFIDENCE) -> int:
+    """How many draws without a refusal establish that at most this share is refused."""
+    found = max(1, math.ceil(math.log1p(-confidence) / math.log1p(-share)))
+    while anytime(found, confidence) > share:
+        found += 1
+    while found > 1 and anytime(found - 1, confidence) <= share:
+        found -= 1
+    return found
+
+
+def percent(share: float) -> str:
+    """A share in percent with three digits, rounded up: what is said is never less than what holds."""
+    if share <= 0:
+        return "0 %"
+    scale = 10.0 ** (2 - math.floor(math.log10(100 * share)))
+    return f"{min(math.ceil(100 * share * scale * (1 - 1e-12)) / scale, 100):.10g} %"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A claim that is asked for: at most this share of inputs is refused, at this confidence.
+
+    Attributes:
+        share: from :data:`LEAST_SHARE` to :data:`MOST_SHARE`.
+        confidence: from :data:`LEAST_CONFIDENCE` to :data:`MOST_CONFIDENCE`.
+        budget: how many seconds the check may take for it; None where it may take what it needs.
+
+    Raises:
+        ValueError: a value is none of these.
+    """
+
+    share: float
+    confidence: float = CONFIDENCE
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        sound = (
+            LEAST_SHARE <= self.share <= MOST_SHARE and LEAST_CONFIDENCE <= self.confidence <= MOST_CONFIDENCE
+        )
+        if not sound or not (self.budget is None or 0 <= self.budget < math.inf):
+            raise ValueError(f"a share of {self.share} at {self.confidence} in {self.budget} s is no claim")
+
+    @property
+    def draws(self) -> int:
+        """How many draws without a refusal it takes."""
+        return draws_for(self.share, self.confidence)
+
+    def __str__(self) -> str:
+        return f"{self.share:g}@{100 * self.confidence:g}%"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the fixtures of a run establish.
+
+    Attributes:
+        source: whether fixtures were drawn, and the claim is of inputs that are drawn like them; or recorded,
+            and it is of what these frames were taken from.
+        judged: how many fixtures were judged.
+        counted: how many of them the claim rests on: recorded ones that are near copies count once.
+        refused: how many were refused.
+        clean: how many were judged before the first that was refused.
+        asked: what was asked for; None where nobody asked, and the fixtures establish what they do.
+        stopped: why drawing stopped though no fixture was refused: ``budget``, or ``unfit`` where another
+            gate had refused the run already. Empty where neither is so.
+
+    Raises:
+        ValueError: the numbers cannot be those of any run.
+    """
+
+    source: Source
+    judged: int
+    counted: int
+    refused: int
+    clean: int
+    asked: Asked | None = None
+    stopped: Literal["", "budget", "unfit"] = ""
+
+    def __post_init__(self) -> None:
+        counts = 0 <= self.counted <= self.judged and self.judged < 1 << 53
+        every = self.source == "recorded" or self.counted == self.judged
+        left = self.judged - self.clean
+        if (
+            not counts
+            or not every
+            or not 0 <= self.refused <= left <= self.judged
+            or (left and not self.refused)
+        ):
+            raise ValueError(
+                f"{self.judged} judged, {self.counted} counted and {self.refused} refused is no claim"
+            )
+
+    @classmethod
+    def of(cls, passed: list[bool], *, recorded: bool, distinct: int, asked: Asked | None = None) -> Self:
+        """What some fixtures establish, by whether each passed, in order."""
+        clean = passed.index(False) if False in passed else len(passed)
+        counted = distinct if recorded else len(passed)
+        return cls(
+            "recorded" if recorded else "drawn",
+            len(passed),
+            counted,
+            len(passed) - sum(passed),
+            clean,
+            asked,
+        )
+
+    def going_on(self, passed: bool) -> Self:
+        """With one more draw."""
+        clean = self.clean + (passed and not self.refused)
+        refused = self.refused + (not passed)
+        return replace(self, judged=self.judged + 1, counted=self.counted + 1, refused=refused, clean=clean)
+
+    @property
+    def confidence(self) -> float:
+        return CONFIDENCE if self.asked is None else self.asked.confidence
+
+    @property
+    def sequential(self) -> bool:
+        """Whether the draws might have ended anywhere, so that no fixed number may be counted on."""
+        return self.asked is not None and self.source == "drawn"
+
+    @property
+    def bound(self) -> float:
+        """At most this share of such inputs is refused; 1 where nothing is known of them."""
+        if self.sequential:
+            return anytime(min(self.clean, self.counted), self.confidence)
+        # Of near copies it is not known which were refused together: each counts as one that was.
+        return clopper_pearson(min(self.refused, self.counted), self.counted, self.confidence)
+
+    @property
+    def reached(self) -> bool:
+        """Whether what was asked for is established."""
+        return self.asked is None or self.bound <= self.asked.share
+
+    @property
+    def settled(self) -> bool:
+        """Whether no further draw can change the answer: it is reached, or one was refused."""
+        return self.reached or self.refused > 0
+
+    @property
+    def text(self) -> str:
+        """What is established, as a sentence without its full stop."""
+        if not self.counted:
+            return "nothing was judged, so nothing is claimed of any input"
+        did = f"{self.refused:,} of {self.judged:,} did"
+        if self.counted < self.judged:
+            did += f", of which {self.counted:,} differ"
+        if self.bound >= 1:
+            return f"nothing is claimed of other inputs ({self.refused:,} of {self.judged:,} fail)"
+        share, sure = percent(self.bound), f"{100 * self.confidence:g} %"
+        if self.source == "drawn":
+            return f"at most {share} of inputs drawn like these exceed the threshold, at {sure} ({did})"
+        return (
+            f"at most {share} of the frames that these were taken from exceed the threshold, at {sure}, "
+            f"if each was picked independently of the others ({did})"
+        )
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why what was asked for is not established; nothing where it is."""
+        if self.asked is None or self.reached:
+            return []
+        said = f"{percent(self.asked.share)} at {100 * self.confidence:g} % is asked for"
+        shown = percent(self.bound) if self.bound < 1 else "nothing"
+        if self.source == "recorded":
+            return [
+                f"{said}, and {self.counted:,} recorded fixtures that differ establish {shown}; record "
+                f"{self.asked.draws:,}, or give InputSpecs to draw from"
+            ]
+        if self.refused:
+            return [f"{said}, and of {self.clean + 1:,} draws the last exceeds the threshold"]
+        judged = f"{self.judged:,} of {self.asked.draws:,} fixtures were judged"
+        reached = f"which establish {shown}"
+        if self.stopped == "budget" and self.asked.budget is not None:
+            ended = f"when the budget of {self.asked.budget:g} s ended"
+            return [f"{said}; {judged} {ended}, {reached}; give it more time"]
+        if self.stopped == "unfit":
+            return [f"{said}; {judged}, {reached}: no more are drawn where another gate refuses"]
+        return [f"{said}; {judged}, {reached}"]

@@ -1,0 +1,247 @@
+"""Drawing on for a claim: until it is reached, until the first fixture that is refused, until time is up."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from policy_cases import SPECS, Function, Policy, candidate, honest, only_refusal, unmasked
+
+from pytest_reflex.errors import SettingsError
+from pytest_reflex.inputs import InputSpec, Integers, make_fixture
+from pytest_reflex.judge import claim as drawing
+from pytest_reflex.judge.check import check
+from pytest_reflex.report.rejudge import rejudge
+from pytest_reflex.result import ParityResult
+from pytest_reflex.runners import RecordedRunner, save_recording
+from pytest_reflex.verdict.claim import Asked, Claim
+from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult
+
+
+def nearly(x, mask):
+    """Off by rounding, and nowhere as much as in fixture 17."""
+    moved = honest(x, mask)["actions"]
+    seventeenth = np.array_equal(x, make_fixture(SPECS, 0, 17)["x"])
+    return {"actions": moved + np.float32(8e-6 if seventeenth else 1e-6)}
+
+
+def wrong_in(*fixture_idxs):
+    found = [make_fixture(SPECS, 0, idx)["x"].tobytes() for idx in fixture_idxs]
+
+    def run(x, mask):
+        off = np.float32(1) if x.tobytes() in found else np.float32(0)
+        return {"actions": honest(x, mask)["actions"] + off}
+
+    return run
+
+
+def judged(function=honest, **options) -> ParityResult:
+    return check(Function(honest, "reference", kind="torch"), Function(function), inputs=SPECS, **options)
+
+
+def test_it_draws_as_many_as_it_needs_and_keeps_few() -> None:
+    result = judged(nearly, claim="10%@95%")
+    assert result.passed
+    claim = result.claim
+    assert (claim.judged, claim.refused, claim.stopped) == (29, 0, "")
+    assert claim.text.startswith("at most 9.82 % of inputs drawn like these exceed the threshold, at 95 %")
+    assert result.count == 29
+    kept = [f.fixture_idx for f in result.fixtures]
+    assert kept[:5] == [0, 1, 2, 3, 4]
+    assert 17 in kept
+    assert len(kept) + result.left_out == 29
+    assert result.left_out > 15
+    assert all(f.inputs for f in result.fixtures)
+    assert ParityResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_what_is_kept_says_what_all_would() -> None:
+    few, all_of_them = judged(nearly, claim=0.1, rtol=1e-7), judged(nearly, fixtures=29, rtol=1e-7)
+    assert few.left_out
+    assert not all_of_them.left_out
+    for said in ("max_abs_diff_across_all", "least", "threshold", "doubts", "margin"):
+        assert getattr(few, said) == getattr(all_of_them, said)
+    assert few.nearest[0].fixture_idx == all_of_them.nearest[0].fixture_idx == 17
+    assert few.answers == all_of_them.answers
+    grids = [(f.fixture_idx, o.grid) for f in few.fixtures for o in f.outputs if o.grid is not None]
+    assert grids == [(f.fixture_idx, o.grid) for f in all_of_them.fixtures for o in f.outputs if o.grid]
+
+
+def test_floors_are_measured_in_every_draw() -> None:
+    result = check(Policy(), candidate(), inputs=SPECS, claim="10%", threshold="2x floor")
+    assert result.passed
+    assert all(o.floor is not None for f in result.fixtures for o in f.outputs)
+    assert result.word == "rounding"
+
+
+@pytest.mark.parametrize("wrong", [(5,), (12,), (28,), (12, 13, 20)])
+def test_the_first_that_is_refused_ends_it(wrong: tuple[int, ...]) -> None:
+    result = judged(wrong_in(*wrong), claim="10%@95%")
+    assert not result.passed
+    (idx, threshold), (run, own) = result.refusals
+    assert (idx, threshold.gate, run, own.gate) == (wrong[0], "threshold", None, "claim")
+    assert (result.count, result.claim.clean, result.claim.refused) == (wrong[0] + 1, wrong[0], 1)
+    assert f"1 of {wrong[0] + 1} fixtures fails" in str(result)
+
+
+def test_one_that_is_refused_among_the_first_needs_no_more() -> None:
+    result = judged(wrong_in(3), claim="10%@95%")
+    assert (result.count, [gate.gate for _, gate in result.refusals]) == (5, ["threshold", "claim"])
+
+
+def test_the_budget_refuses_and_says_what_was_reached() -> None:
+    said = only_refusal(judged(claim="1e-3@95%", claim_budget=0), "claim")
+    assert said == (
+        "0.1 % at 95 % is asked for; 5 of 2,995 fixtures were judged when the budget of 0 s ended, which "
+        "establish 45.1 %; give it more time"
+    )
+    assert judged(claim="50%", claim_budget=0).passed  # the first five are enough
+    some = judged(claim="1e-9@95%", claim_budget=0.3)
+    assert only_refusal(some, "claim")
+    assert some.count > 5
+
+
+def test_what_fails_anyway_draws_no_more() -> None:
+    result = judged(unmasked, claim="10%", threshold=100.0)
+    assert [answer.gate for _, answer in result.refusals] == ["inputs", "claim"]
+    assert result.count == 5
+    assert result.refusals[1][1].said.endswith("no more are drawn where another gate refuses")
+
+
+def test_recorded_fixtures_establish_what_they_do_and_no_more(tmp_path: Path) -> None:
+    given = [make_fixture(SPECS, 0, idx) for idx in (0, 0, 1, 2, 0)]
+    plain = check(Policy(), candidate(), inputs=given)
+    assert (plain.claim.source, plain.claim.judged, plain.claim.counted) == ("recorded", 5, 3)
+    assert plain.passed
+    said = only_refusal(check(Policy(), candidate(), inputs=given, claim="1%"), "claim")
+    assert said.startswith("1 % at 95 % is asked for, and 3 recorded fixtures that differ establish 63.2 %")
+    given = [make_fixture(SPECS, 0, idx) for idx in range(6)]
+    save_recording(tmp_path / "r.safetensors", [(one, honest(**one)) for one in given], ["x", "mask"])
+    recorded = check(RecordedRunner(tmp_path / "r.safetensors"), candidate(), claim="40%@95%")
+    assert recorded.passed
+    assert (recorded.count, recorded.claim.counted, recorded.left_out) == (6, 6, 0)
+
+
+def test_both_sides_are_never_open_at_once() -> None:
+    reference, tested = Function(honest, "reference", kind="torch"), Function(honest)
+    seen = []
+    for side, other in ((reference, tested), (tested, reference)):
+        opened = side.open
+
+        def watched(opened=opened, other=other):
+            seen.append(other.opened)
+            opened()
+
+        side.open = watched
+    assert check(reference, tested, inputs=SPECS, claim="5%").passed
+    assert len(seen) > 4
+    assert set(seen) == {0}
+    assert (reference.opened, tested.opened) == (0, 0)
+
+
+def test_the_result_does_not_hang_on_how_draws_were_put_into_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for fewest, most in ((8, 256), (2, 3), (40, 1)):
+        monkeypatch.setattr(drawing, "FEWEST", fewest)
+        monkeypatch.setattr("pytest_reflex.judge.check.MOST", most)
+        made.append(json.dumps([judged(f, claim="10%").to_json() for f in (nearly, wrong_in(11))]))
+    assert len(set(made)) == 1
+
+
+def test_draws_reach_sizes_and_categories_of_their_own() -> None:
+    specs = [
+        InputSpec("x", (2, 3), free=("batch", None)),
+        InputSpec("arm", (1,), "int64", Integers(0, 20)),
+    ]
+
+    def scaled(x, arm):
+        return {"actions": x * (1 + arm[0]).astype(np.float32)}
+
+    def sides():
+        return Function(scaled, "reference", kind="torch"), Function(scaled)
+
+    few = check(*sides(), inputs=specs)
+    assert [doubt.gate for doubt in few.doubts] == ["variation"]
+    assert check(*sides(), inputs=specs, claim="10%", strict=True).passed
+
+
+def test_memory_does_not_grow_with_the_draws() -> None:
+    def peak(claim: str) -> int:
+        tracemalloc.start()
+        try:
+            assert judged(nearly, claim=claim).passed
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak("10%")  # what is imported and cached once
+    # 373 draws are past the longest round; 1,497 are four times as many.
+    assert peak("0.2%") < 1.25 * peak("0.8%")
+
+
+def test_other_tolerances_need_what_was_not_kept() -> None:
+    result = judged(nearly, claim="10%@95%")
+    assert rejudge(result) == result
+    with pytest.raises(SettingsError, match="were drawn for a claim and are not kept one by one"):
+        rejudge(result, threshold=1e-7)
+    whole = judged(nearly, claim="50%@95%")
+    tighter = rejudge(whole, threshold=1e-9)
+    assert [answer.gate for _, answer in tighter.refusals] == ["threshold"] * 5 + ["claim"]
+    assert tighter == judged(nearly, claim="50%@95%", threshold=1e-9)
+
+
+# --- rounds, on a clock of their own ---------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that a fixture takes so many seconds of; rounds are written down."""
+
+    def __init__(self, each: float) -> None:
+        self.each, self.time = each, 0.0
+        self.rounds: list[range] = []
+
+    def judge(self, idxs: range, until: float) -> Generator[FixtureResult, None, None]:
+        self.rounds.append(idxs)
+        for idx in idxs:
+            if self.time >= until:
+                return
+            self.time += self.each
+            yield FixtureResult(idx, tuple(Answer.yes(gate) for gate in FIXTURE_GATE_NAMES))
+
+    def draw_on(self, asked: Asked, *, guessed: float, until: float, most: int = 256) -> Claim:
+        first = Claim.of([True] * 5, recorded=False, distinct=5, asked=asked)
+        worst = drawing.Worst(0.0, 1.0)
+        return drawing.draw_on(
+            first, self.judge, worst, each=guessed, most=most, until=until, now=lambda: self.time
+        )
+
+
+def test_rounds_grow_to_what_is_left() -> None:
+    clock = Clock(1.0)
+    claim = clock.draw_on(Asked(1e-2), guessed=1.0, until=float("inf"), most=64)
+    assert claim.reached
+    assert [len(one) for one in clock.rounds] == [8, 16, 32, 64, 64, 64, 46]
+    assert clock.rounds[-1].stop == claim.judged == 299
+
+
+@pytest.mark.parametrize("guessed", [0.01, 1.0, 50.0])
+def test_a_round_fits_into_the_time_that_is_left(guessed: float) -> None:
+    clock = Clock(1.0)
+    claim = clock.draw_on(Asked(1e-3), guessed=guessed, until=100.0)
+    assert claim.stopped == "budget"
+    assert clock.time == 100.0
+    assert claim.judged == 105
+
+
+def test_a_guess_of_more_than_the_budget_draws_nothing() -> None:
+    clock = Clock(1.0)
+    assert clock.draw_on(Asked(1e-3), guessed=200.0, until=100.0).stopped == "budget"
+    assert clock.rounds == []
+
+
+def test_a_module_and_a_graph_draw_on() -> None:
+    assert check(Policy(), candidate(), inputs=SPECS, claim="5%", strict=True).count == 59
