@@ -144,7 +144,7 @@ def scatter(policy: nn.Module, seed: int) -> None:
                 # A network that answers loudly would have its loop amplify every last bit.
                 gain = 0.3 if "final_conv.1" in name or "output_proj" in name else 1.0
                 # A table of whole matrices has rows that are far longer than what they are multiplied with.
-                gain = 4.0 if re.search(r"action_(en|de)coder\.fc", name) else gain
+                gain = 2.0 if re.search(r"action_(en|de)coder\.fc", name) else gain
                 weight.copy_(gain * drawn / math.sqrt(weight[0].numel()))
             else:
                 weight.copy_(0.1 * drawn + float(name.endswith("weight")))
