@@ -390,7 +390,7 @@ def test_two_runs_stand_beside_each_other() -> None:
     later = run((worse, now), (better, before), (same, before), (new, before), branch="faster")
     text = html.page(later, earlier)
     assert Page(text).open == []
-    part = text[text.index("Since the earlier run") :]
+    part = text[text.index("<h2>Since the earlier run") :]
     part = part[: part.index("</section>")]
     said = " ".join(Page(re.sub("</(td|p|h3)>", r" </\1>", part)).text.split())
     counts = "✕ parity FAIL 4 compared, 1 failing, 0 not compared"
