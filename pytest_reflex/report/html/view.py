@@ -78,8 +78,8 @@ def result_view(
         "floor_words": f"one {floor[1]} step at {floor[2]:.3g}, the reference's largest value"
         if floor
         else None,
-        "picture": pictures.distance(largest, threshold, least, along, each),
-        "strip": pictures.strip(largest, threshold, least, along),
+        "picture": pictures.distance(largest, threshold, least, along, each, passed=result.passed),
+        "strip": pictures.strip(largest, threshold, least, along, passed=result.passed),
         "reference": side(result.reference) or "not stated",
         "candidate": side(result.candidate) or "not stated",
         "drawn": "recorded" if result.seed is None else f"drawn with seed {result.seed}",
