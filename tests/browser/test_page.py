@@ -241,7 +241,7 @@ def test_a_link_to_a_fixture_opens_it(
     assert page.seen == []
     if not script:
         return
-    assert page.evaluate("document.activeElement.textContent") == "3"
+    page.wait_for_function("document.activeElement.textContent === '3'")
     assert page.locator("tbody.linked button").inner_text() == "3"
     # From there to one that is filtered out.
     page.get_by_label("failing", exact=True).check()
@@ -284,7 +284,7 @@ def test_sixty_tests_are_read_on_a_phone_without_going_sideways(visit: Any, axe:
             assert cell.evaluate("(cell) => cell.scrollWidth - cell.getBoundingClientRect().width") < 2
     heights = [row.bounding_box()["height"] for row in rows.all()]
     assert 900 / (sum(heights) / len(heights)) > 6, "so many on a screen"
-    assert "9.461e-03" in rows.first.inner_text()
+    assert "9.461e-03" in rows.nth(len(OTHERS)).inner_text()
     page.evaluate(axe)
     assert [found["id"] for found in page.evaluate("axe.run()")["violations"]] == []
     assert page.seen == []
@@ -334,16 +334,18 @@ def test_a_hostile_name_changes_nothing_but_text(visit: Any, tmp_path: Path, nam
     assert page.seen == []
 
 
-@pytest.mark.parametrize(("exports", "fixtures"), [(50, 200), (1000, 5)])
+@pytest.mark.parametrize(
+    ("exports", "fixtures", "most"), [(50, 200, 5_000_000), (1000, 5, 12_000_000)], ids=["50", "1000"]
+)
 def test_the_script_hardly_delays_many_exports_of_many_fixtures(
-    visit: Any, tmp_path: Path, exports: int, fixtures: int
+    visit: Any, tmp_path: Path, exports: int, fixtures: int, most: int
 ) -> None:
     made = rich("x", *[9.461e-3 if i % 3 else 3e-7 for i in range(fixtures)])
     entry = dataclasses.replace(made, located=report_cases.located(layers=30)).to_json()
     file, still = tmp_path / "page.html", tmp_path / "still.html"
     text = html.page(document([{**entry, "name": f"export {i}"} for i in range(exports)]))
     file.write_text(text, encoding="utf-8")
-    assert file.stat().st_size < 5_000_000
+    assert file.stat().st_size < most
     still.write_text(re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL), encoding="utf-8")
 
     def took(page: Path) -> float:

@@ -19,7 +19,7 @@ _ROWS: Final = 20
 _LAYERS: Final = 60
 
 
-def floor_view(result: RunResult) -> dict[str, Any] | None:
+def floor_view(result: RunResult, *, pictured: bool = True) -> dict[str, Any] | None:
     """Rounding or a bug: the word, and the fixtures that say most; None where nobody asked."""
     if result.word is None:
         return None
@@ -31,7 +31,9 @@ def floor_view(result: RunResult) -> dict[str, Any] | None:
         "word": result.word,
         "line": word_line(result),
         "far": " ".join(reference_far(result)),
-        "svg": cause_pictures.distances(sorted(drawn, key=lambda pair: pair[0])) if drawn else "",
+        "svg": cause_pictures.distances(sorted(drawn, key=lambda pair: pair[0]))
+        if drawn and pictured
+        else "",
         "bugs": bugs,
         "drawn": len(drawn),
         "of": len(found),
@@ -41,7 +43,7 @@ def floor_view(result: RunResult) -> dict[str, Any] | None:
     }
 
 
-def where_view(divergence: Divergence | None) -> dict[str, Any] | None:
+def where_view(divergence: Divergence | None, *, pictured: bool = True) -> dict[str, Any] | None:
     """Where the two sides part: the first wrong value, the error along the run; None where nobody looked."""
     if divergence is None:
         return None
@@ -56,7 +58,7 @@ def where_view(divergence: Divergence | None) -> dict[str, Any] | None:
         "facts": _facts(divergence),
         "compared": f"{divergence.values:,} values of fixture {divergence.fixture_idx} were compared in "
         f"{divergence.seconds:.1f} s; {divergence.unmatched:,} have no counterpart in PyTorch's program.",
-        "svg": cause_pictures.error_along_run(run, at) if run else "",
+        "svg": cause_pictures.error_along_run(run, at) if run and pictured else "",
         "marked": at is not None,
         "layers": [_row(g) for g in around(layers, divergence, _LAYERS)],
         "layers_left_out": max(len(layers) - _LAYERS, 0),

@@ -20,7 +20,13 @@ SHADES: Final = 7
 
 
 def distance(
-    value: float | None, threshold: float, floor: float | None, along: Axis, fixtures: Sequence[float] = ()
+    value: float | None,
+    threshold: float,
+    floor: float | None,
+    along: Axis,
+    fixtures: Sequence[float] = (),
+    *,
+    passed: bool,
 ) -> str:
     """How far a figure is from its threshold, on a logarithmic axis as wide as its place.
 
@@ -30,8 +36,8 @@ def distance(
         floor: the least difference that two floats of the reference's size can have.
         along: the axis.
         fixtures: each fixture's figure, as fine marks.
+        passed: the verdict, which is a circle or a cross: a figure below the threshold is not all of it.
     """
-    passed = value is not None and value < threshold
     said = f"max_abs_diff {figure(value, threshold)}, threshold {bound(threshold)}"
     said += f", float floor {floor:.1e}" if floor else ""
     picture = Picture("100%", 104, f"{said}, on a logarithmic axis")
@@ -59,7 +65,7 @@ def distance(
     return str(picture)
 
 
-def strip(value: float | None, threshold: float, floor: float | None, along: Axis) -> str:
+def strip(value: float | None, threshold: float, floor: float | None, along: Axis, *, passed: bool) -> str:
     """The same in one line of a table, without labels."""
     said = f"max_abs_diff {figure(value, threshold)} beside the threshold {bound(threshold)}"
     picture = Picture("100%", 20, said)
@@ -70,7 +76,7 @@ def strip(value: float | None, threshold: float, floor: float | None, along: Axi
     x = percent(along.place(threshold))
     picture.put("line", (x, 1), (x, 19), kind="threshold")
     if value is not None:
-        _mark(picture, along.place(value), 10, value < threshold)
+        _mark(picture, along.place(value), 10, passed)
     return str(picture)
 
 

@@ -62,6 +62,7 @@ def result_view(
     least = floor[0] if floor else None
     along = along or scale.axis([largest, threshold, least, *each])
     failing = sum(not f.passed for f in result.fixtures)
+    openable = openable if pictured else min(openable, failing)
     return {
         "name": str(result.name),
         "anchor": anchor,
@@ -80,8 +81,8 @@ def result_view(
         "floor_words": f"one {floor[1]} step at {floor[2]:.3g}, the reference's largest value"
         if floor
         else None,
-        "picture": pictures.distance(largest, threshold, least, along, each),
-        "strip": pictures.strip(largest, threshold, least, along),
+        "picture": pictures.distance(largest, threshold, least, along, each, passed=result.passed),
+        "strip": pictures.strip(largest, threshold, least, along, passed=result.passed),
         "reference": side(result.reference) or "not stated",
         "candidate": side(result.candidate) or "not stated",
         "drawn": "recorded" if result.seed is None else f"drawn with seed {result.seed}",
@@ -94,12 +95,12 @@ def result_view(
         "refusals": _refusals(result),
         "next": "" if result.passed else advice.next_steps(result, first_refusal(result)[1]),
         "fixtures": _fixtures(result, openable),
-        "kept_back": max(len(result.fixtures) - openable, 0),
+        "kept_back": len(result.fixtures) - min(openable, len(result.fixtures)),
         "heat_maps": _heat_maps(result) if pictured else [],
         "ulps": _ulps(result) if pictured else None,
         "growth": _growth(result) if pictured else None,
-        "rounding": floor_view(result),
-        "where": where_view(result.located),
+        "rounding": floor_view(result, pictured=pictured),
+        "where": where_view(result.located, pictured=pictured),
         "unseen": result.unseen or "nobody looked at the steps",
         "inputs": _inputs(result, input_cells) if pictured else None,
         "facts": [

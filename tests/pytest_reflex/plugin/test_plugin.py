@@ -606,7 +606,7 @@ def test_the_document_is_the_same_byte_for_byte_with_workers(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("xdist")
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1796031731")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1796029331")
     alone = run(MIXED, "--reflex-json", "alone.json", "--reflex-report", "alone")
     workers = run(MIXED, "--reflex-json", "workers.json", "--reflex-report", "workers", "-n2")
     assert alone.ret == workers.ret == 1

@@ -20,7 +20,7 @@ from pytest_reflex.report.merge import merge
 from pytest_reflex.report.session import Session, lasting, session
 
 NAMED = ("GITHUB_SHA", "GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_SHA", "CI_COMMIT_REF_NAME")
-MONDAY = 1_796_031_731.0  # 2026-11-30 09:02:11 UTC
+MONDAY = 1_796_029_331.0  # 2026-11-30 09:02:11 UTC
 WHOLE = Session("2026-11-30T09:02:11Z", 200.4, "3f2a1bc0d4e5f60718293a4b5c6d7e8f90a1b2c3", True, "main")
 
 
@@ -98,7 +98,7 @@ def test_nothing_that_a_repository_names_is_run(repository: Path, tmp_path: Path
 
 
 def test_source_date_epoch_takes_the_place_of_the_clock(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1796031731")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1796029331")
     assert session(alone, 5.0, 1.0) == Session("2026-11-30T09:02:11Z")
     for no_time in ("", "now", "-1", "9" * 30):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", no_time)

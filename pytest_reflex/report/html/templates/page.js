@@ -94,3 +94,5 @@ const follow = () => {
 };
 addEventListener("hashchange", follow);
 follow();
+// A browser that comes to a fragment by itself takes the focus away once more.
+addEventListener("load", follow);
