@@ -272,6 +272,18 @@ def claim(value: object, source: str = "claim") -> Asked:
     )
 
 
+def coverage(value: object, source: str = "coverage") -> float:
+    """The share of the graph's decisions that fixtures have to take both ways: from 0 to 1, or ``95%``.
+
+    Raises:
+        SettingsError: it is anything else.
+    """
+    share = _share(value)
+    if share is None or not 0 <= share <= 1:
+        raise SettingsError(f"{source}: {value!r} is no share of decisions; give one up to 100%, such as 95%")
+    return share
+
+
 def _share(value: object) -> float | None:
     """A share of all: a number, or text of one that may be in percent."""
     text = value.strip() if isinstance(value, str) else ""
@@ -428,7 +440,7 @@ class ParityOptions(TypedDict, total=False):
         Setting(
             claim,
             None,
-            "draw until at most this share of inputs can exceed the threshold, at a confidence: 1e-3@95%",
+            "draw until it is shown that at most this share of inputs exceeds the threshold, such as 1e-3",
             "SHARE",
             float | str,
         ),
@@ -447,6 +459,18 @@ class ParityOptions(TypedDict, total=False):
         ),
     ]
     """How many seconds the check may take for its claim; by default as many as it takes."""
+    coverage: Annotated[
+        float | str | None,
+        Setting(
+            coverage,
+            None,
+            "see which decisions of the graph went both ways, and fail where fewer did than this share",
+            "SHARE",
+            float | str,
+        ),
+    ]
+    """See which decisions of the candidate's graph the fixtures took both ways, choose further ones that take
+    more, and refuse where fewer than this share did: ``"95%"``; 0 looks and refuses nothing."""
     provider: Annotated[
         str | None, Setting(provider_name, "cpu", "ONNX Runtime's execution provider to run on", "NAME", str)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from exporters.bundle.store import StoredBundle
     from exporters.flow.schedule import Loop
     from pytest_reflex.runners.base import Trajectory
+    from pytest_reflex.verdict.coverage import Decision
 
 # ONNX Runtime packs a private copy of a weight for every node that multiplies by it, so that an unrolled
 # bundle holds one for each step. Beyond this many bytes the weights are mapped from the file instead:
@@ -221,6 +223,17 @@ class BundleRunner(RunnerBase):
         if self._bundle.layout == "loop":
             return np.stack([loop.finished(x) for x in outputs[names[0]]])
         return np.stack([*(loop.finished(outputs[name]) for name in names), outputs[loop.output]])
+
+    def watching(self) -> BundleRunner:
+        """A copy that notes the decisions of its graphs; see :class:`.base.HasDecisions`."""
+        watched = copy.copy(self)
+        watched.sessions = {role: session.watching() for role, session in self.sessions.items()}
+        return watched
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """The decisions of a copy that notes them, graph by graph."""
+        return [decision for session in self.sessions.values() for decision in session.decisions]
 
     def _fed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the one graph of a layout is given; a ``loop`` is told its number of steps where it asks."""

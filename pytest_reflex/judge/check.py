@@ -19,6 +19,7 @@ from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
 from pytest_reflex.judge.claim import MEMORY, MOST, Worst, draw_on
+from pytest_reflex.judge.coverage import covered
 from pytest_reflex.judge.input_dependence import (
     Effect,
     Effects,
@@ -56,7 +57,8 @@ from pytest_reflex.runners.base import (
     trajectory_of,
 )
 from pytest_reflex.verdict import machine
-from pytest_reflex.verdict.claim import Asked, Claim
+from pytest_reflex.verdict.claim import Claim
+from pytest_reflex.verdict.coverage import Coverage
 from pytest_reflex.verdict.gates import (
     Evidence,
     judge_fixture,
@@ -137,23 +139,29 @@ def check(
     dependence = _input_dependence(sides.reference, drawn, run)
     called = name or sides.candidate.name
 
-    def judged_so_far(claim: Claim) -> ParityResult:
+    rounds = _Rounds(sides, drawn, truth, terms, report_progress)
+    passed = [found.passed for found in run.results]
+    coverage = None
+    if told.coverage is not None:
+        coverage = covered(sides.candidate, drawn, told.coverage, report_progress, choose=all(passed))
+        run.further.extend(rounds.judged(coverage.chosen, math.inf))
+
+    def judged_so_far() -> ParityResult:
         of_sides = {
             "intact": [*changed(candidate, sides.candidate), *changed(sides.reference, sides.reference)],
             "reference": one_model(sides.reference, sides.candidate),
+            "coverage": coverage.refusals if coverage is not None else [],
         }
-        return _verdict(called, drawn, terms, truth, run, dependence, of_sides, claim)
+        return _verdict(called, drawn, terms, truth, run, dependence, of_sides, claim, coverage)
 
-    claim = Claim.of(
-        [result.passed for result in run.results],
-        recorded=drawn.seed is None,
-        distinct=drawn.distinct,
-        asked=told.claim and replace(told.claim, budget=told.claim_budget),
-    )
-    result = judged_so_far(claim)
-    if not claim.settled:
-        claim = _drawn_on(sides, drawn, truth, run, terms, report_progress, claim, result, started)
-        result = judged_so_far(claim)
+    asked_claim = told.claim and replace(told.claim, budget=told.claim_budget)
+    claim = Claim.of(passed, recorded=drawn.seed is None, distinct=drawn.distinct, asked=asked_claim)
+    result = judged_so_far()
+    if not claim.settled and claim.sequential:
+        claim = _drawn_on(rounds, run, claim, result, started)
+        if coverage is not None:  # what was drawn for the claim was drawn, and not chosen
+            coverage = replace(coverage, chosen=tuple(i for i in coverage.chosen if i >= claim.judged))
+        result = judged_so_far()
     # After the verdict, which nothing of it can change.
     shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None
@@ -349,53 +357,44 @@ def _run_candidate(
 
 
 def _drawn_on(
-    sides: Sides,
-    fixtures: Fixtures,
-    run_of_reference: _ReferenceRun,
-    run: _CandidateRun,
-    terms: _Terms,
-    report_progress: Progress,
-    claim: Claim,
-    result: ParityResult,
-    started: float,
+    rounds: _Rounds, run: _CandidateRun, claim: Claim, result: ParityResult, started: float
 ) -> Claim:
-    """The claim with more draws, and what is kept of them in both runs; none where the check fails anyway."""
-    asked = claim.asked
-    if asked is None or claim.source == "recorded":
-        return claim
-    if not all(answer.passed for answer in result.answers if answer.gate != "claim"):
+    """The claim with more draws, and what is kept of them in the run; none where the check fails anyway."""
+    # What was not varied yet may be varied by more draws.
+    unfit = any(not answer.passed for answer in result.answers if answer.gate not in ("variation", "claim"))
+    if unfit or not all(result.fixtures) or claim.asked is None:
         return replace(claim, stopped="unfit")
-    so_far = time.monotonic() - started
-    rounds = _Rounds(sides, fixtures, run_of_reference, terms, report_progress, asked)
-    kept = [run_of_reference.outputs[0], *run_of_reference.exact[:1], *run_of_reference.rounded[:1]]
-    size = sum(array.nbytes for one in kept if not isinstance(one, str) for array in one.values())
+    first, terms = rounds.first, rounds.terms
+    held = [first.outputs[0], *first.exact[:1], *first.rounded[:1]]
+    size = sum(array.nbytes for one in held if not isinstance(one, str) for array in one.values())
     worst = Worst(terms.asked.rtol, terms.bound)
     found = draw_on(
         claim,
-        rounds.judged,
+        replace(rounds, total=claim.asked.draws).judged,
         worst,
-        each=so_far / fixtures.count,
+        each=(time.monotonic() - started) / rounds.fixtures.count,
         most=max(1, min(MOST, MEMORY // max(1, size))),
-        until=math.inf if asked.budget is None else started + asked.budget,
+        until=math.inf if claim.asked.budget is None else started + claim.asked.budget,
     )
-    run.further.extend(worst.kept)
+    chosen = [result for result in run.further if result.fixture_idx >= found.judged]
+    run.further[:] = [*worst.kept, *chosen]
     return found
 
 
 @dataclass(frozen=True)
 class _Rounds:
-    """Judges fixtures beyond the first ones as those were judged, a range at a time."""
+    """Judges fixtures beyond the first ones as those were judged; ``total`` is how many there will be."""
 
     sides: Sides
     fixtures: Fixtures
     first: _ReferenceRun
     terms: _Terms
     report_progress: Progress
-    asked: Asked
+    total: int = 0
 
-    def judged(self, fixture_idxs: range, until: float) -> Generator[FixtureResult, None, None]:
+    def judged(self, fixture_idxs: Sequence[int], until: float) -> Generator[FixtureResult, None, None]:
         """Each fixture's verdict in order, as far as there is time until that moment."""
-        truths = self._truths(fixture_idxs, until)
+        truths = self._truths(fixture_idxs, until) if fixture_idxs else []
         if not truths:
             return
         runner = Named(self.sides.candidate, list(self.first.outputs[0]))
@@ -408,10 +407,11 @@ class _Rounds:
                 got = asked(runner, inputs)
                 found = _judged(fixture_idx, got, truth, self.first, self.terms, self.sides, self.fixtures)
                 self._note(fed)
-                self.report_progress("claim", fixture_idx + 1, self.asked.draws)
+                if self.total:
+                    self.report_progress("claim", fixture_idx + 1, self.total)
                 yield replace(found, inputs=fed)
 
-    def _truths(self, fixture_idxs: range, until: float) -> list[_Truth]:
+    def _truths(self, fixture_idxs: Sequence[int], until: float) -> list[_Truth]:
         runner, precision, make = self.sides.reference, self.terms.held.precision.name, self.fixtures.make
         half = is_half(self.first.facts)
         outputs: list[dict[str, Array]] = []
@@ -426,8 +426,7 @@ class _Rounds:
                 exact.append(_exact(runner, make(fixture_idx)) if self.first.exact else {})
             rounded: list[Outputs] = [*outputs]
             if self.first.exact and precision != "float32" and not half:
-                start = fixture_idxs.start
-                rounded = [*predicted(runner, self.terms.held, lambda idx: make(start + idx), len(outputs))]
+                rounded = [*predicted(runner, self.terms.held, lambda i: make(fixture_idxs[i]), len(outputs))]
         return [_Truth(*one) for one in zip(outputs, exact, rounded, strict=True)]
 
     def _note(self, fed: tuple[InputSummary, ...]) -> None:
@@ -543,10 +542,11 @@ def _verdict(
     dependence: InputDependence,
     of_sides: Mapping[str, list[str]],
     claim: Claim,
+    coverage: Coverage | None,
 ) -> ParityResult:
     """What the run's own gates answer, beside the fixtures that were judged as they ran.
 
-    ``of_sides`` are reasons to refuse that no run shows, by gate.
+    ``of_sides`` are reasons to refuse that no run shows, or another than these, by gate.
     """
     first = [replace(f, inputs=i) for f, i in zip(run.results, truth.inputs, strict=False)]
     results = keep_worst_grids([*first, *run.further])
@@ -561,6 +561,7 @@ def _verdict(
         if fixtures.seed is not None
         else judge_variation(fixtures.specs, truth.inputs),
         "inputs": dependence.unproven,
+        "coverage": coverage.doubts if coverage is not None else [],
     }
     reasons = {
         "intact": [
@@ -573,6 +574,7 @@ def _verdict(
         "power": power.refused,
         "repeat": run.unrepeated,
         "inputs": dependence.dead,
+        "coverage": of_sides["coverage"],
         "claim": claim.refusals,
     }
     found = tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, []))
@@ -598,6 +600,7 @@ def _verdict(
         swings=truth.swings,
         effects=dependence.effects,
         claim=claim,
+        coverage=coverage,
     )
 
 

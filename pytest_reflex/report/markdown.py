@@ -51,6 +51,7 @@ def markdown(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | N
         "" if against is None else _changes(compare(run_of(against), run)),
         _overview(results),
         _bullets(f"claim: {line}" for line in claims(results)),
+        _bullets(f"coverage: {r.coverage.text}: {r.name}" for r in results if r.coverage is not None),
         _bullets(run.sessions[:_MACHINES]),
         _bullets(f"made on {line}" for line in made_on(results)[:_MACHINES]),
         *(_failure(result) for result in failing[:_FIXTURES]),

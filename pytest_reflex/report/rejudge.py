@@ -56,7 +56,7 @@ def rejudge(
     reasons = {answer.gate: _without_doubts(answer, result) for answer in result.answers}
     doubts = {**_by_gate(result.doubts), "power": power.doubted}
     given = {answer.gate for answer in result.answers}
-    claim = _claim(result, fixtures)
+    claim = _claim(result, replace(result, fixtures=fixtures).drawn)
     said = {"power": power.refused, "claim": [] if claim is None else claim.refusals}
     answers = run_answers({**reasons, **said}, doubts, strict=strictly)
     doubted = tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, ()))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_reflex.inputs import InputSpec
+    from pytest_reflex.verdict.coverage import Decision
 
     Array = np.ndarray[Any, Any]
     # Named inputs -> what a loop holds after each of its steps, ``[steps, batch, chunk, dim]``.
@@ -28,9 +29,9 @@ class Runner(Protocol):
     """Maps named arrays to named arrays between :meth:`open` and :meth:`close`, as often as wanted.
 
     What else it can do it says by being an :class:`OnProvider`, a :class:`SaysProviders`, a
-    :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts`, a :class:`HasModel` or a
-    :class:`HasTrajectory` too. What a verdict hangs on is read by :func:`said_by`, from a ``__getattr__``
-    too; of the rest, what only that knows of is not seen.
+    :class:`HasFloat64`, a :class:`HasState`, a :class:`HasDoubts`, a :class:`HasModel`, a
+    :class:`HasDecisions` or a :class:`HasTrajectory` too. What a verdict hangs on is read by
+    :func:`said_by`, from a ``__getattr__`` too; of the rest, what only that knows of is not seen.
 
     Attributes:
         name: what the runner runs, for people.
@@ -149,6 +150,29 @@ class HasGraphs(Protocol):
     @property
     def graphs(self) -> Sequence[Path | bytes]:
         """The files of its graphs, or their bytes, known before it is open; of several, none is the whole."""
+        ...
+
+
+@runtime_checkable
+class HasDecisions(Protocol):
+    """A runner of ONNX graphs whose decisions can be watched."""
+
+    def watching(self) -> Watching:
+        """A copy of itself, closed, that notes the ways which the decisions of its graphs go.
+
+        Raises:
+            ReflexError: they cannot be watched; the message says why.
+        """
+        ...
+
+
+@runtime_checkable
+class Watching(Runner, Protocol):
+    """A runner that notes decisions."""
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """Each of them, with the ways that it went so far."""
         ...
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from pytest_reflex.runners.graph64 import Graph64Runner
+    from pytest_reflex.runners.graph_decisions import Decisions
+    from pytest_reflex.verdict.coverage import Decision
 
     Array = np.ndarray[Any, Any]
 
@@ -122,6 +124,7 @@ class OnnxRunner(RunnerBase):
         self._optional: dict[str, _Input] = {}
         self._files: OpenedFiles | None = None
         self._exact: Graph64Runner | None = None
+        self._decisions: Decisions | None = None
 
     @property
     def graphs(self) -> Sequence[Path | bytes]:
@@ -223,7 +226,36 @@ class OnnxRunner(RunnerBase):
         for name, value in made.items():
             if not isinstance(value, np.ndarray | np.generic):
                 raise RunnerError(f"{self.name}: output {name!r} is a {type(value).__name__}, not an array")
-        return {name: np.asarray(value) for name, value in made.items()}
+        made = {name: np.asarray(value) for name, value in made.items()}
+        return made if self._decisions is None else self._decisions.take(made)
+
+    def watching(self) -> OnnxRunner:
+        """A copy that notes the decisions of its graph; see :mod:`.graph_decisions`.
+
+        Raises:
+            RunnerError: onnx is not installed, or the graph cannot be read.
+        """
+        from pytest_reflex.runners.graph_decisions import decisions_of
+
+        found = decisions_of(self._model)
+        place = {} if isinstance(self._model, bytes) else {WEIGHTS_PLACE: str(self._model.parent)}
+        copy = OnnxRunner(
+            found.model,
+            provider=self.provider_asked,
+            threads=self._threads,
+            prepack=self._prepack,
+            optimization=self._optimization,
+            disabled_optimizers=self._disabled,
+            config={**place, **self._config},
+            name=self.name,
+        )
+        copy._decisions = found
+        return copy
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """The decisions of a copy that notes them, with the ways that they went so far."""
+        return [] if self._decisions is None else self._decisions.found
 
     def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What the graph says in float64, taken at its word; see :mod:`.graph64`.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from pytest_reflex.verdict.claim import Claim
+from pytest_reflex.verdict.coverage import Coverage
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.rounding import in_words, worst_word
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, Least, Tolerances
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 FIXTURE_GATE_NAMES: Final = ("structure", "provider", "finite", "exact", "threshold")
 # intact: the files are those of the manifest; compared: something was; reference: it is one, and a function
 # of its inputs; power: the bounds could tell something; variation: the fixtures varied what can vary;
-# repeat: a repeated fixture gave the same bits; inputs: none is dead; claim: the fixtures establish what was
-# asked for.
-RUN_GATE_NAMES: Final = ("intact", "compared", "reference", "power", "variation", "repeat", "inputs", "claim")
+# repeat: a repeated fixture gave the same bits; inputs: none is dead; coverage: as many of the graph's
+# decisions went both ways as were asked for; claim: the fixtures establish what was asked for.
+RUN_GATE_NAMES: Final = (
+    *("intact", "compared", "reference", "power", "variation", "repeat", "inputs"),
+    *("coverage", "claim"),
+)
 # The kind of a reference that is an ONNX graph because somebody said so.
 ONNX_REFERENCE: Final = "onnx reference"
 Against = Literal["policy", "onnx"]
@@ -206,6 +210,7 @@ class RunResult:
         swings: how far most of what each output of floats gives lies from its middle, over the run.
         effects: for each live input, how far another value of it moved each of the candidate's outputs.
         claim: what the fixtures establish of inputs that were not judged; None where nobody said.
+        coverage: which decisions of the candidate's graph went both ways; None where nobody asked.
     """
 
     name: str
@@ -228,6 +233,7 @@ class RunResult:
     swings: Mapping[str, float] = field(default_factory=dict)
     effects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     claim: Claim | None = None
+    coverage: Coverage | None = None
 
     def __repr__(self) -> str:
         """One line; printed it is the whole text."""
@@ -246,12 +252,18 @@ class RunResult:
     @property
     def count(self) -> int:
         """How many fixtures were judged."""
-        return len(self.fixtures) if self.claim is None else max(self.claim.judged, len(self.fixtures))
+        return len(self.fixtures) + self.left_out
 
     @property
     def left_out(self) -> int:
         """How many of them passed and are kept nowhere but in the claim's numbers."""
-        return self.count - len(self.fixtures)
+        return 0 if self.claim is None else self.claim.judged - len(self.drawn)
+
+    @property
+    def drawn(self) -> tuple[FixtureResult, ...]:
+        """The fixtures that the claim is made from: all but those that were chosen for what they ask."""
+        chosen = self.coverage.chosen if self.coverage is not None else ()
+        return tuple(fixture for fixture in self.fixtures if fixture.fixture_idx not in chosen)
 
     @property
     def passed(self) -> bool:

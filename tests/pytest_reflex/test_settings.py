@@ -100,6 +100,17 @@ def test_bad_claim(value: object) -> None:
     )
 
 
+def test_coverage() -> None:
+    for value, good in (("95%", 0.95), ("0.5", 0.5), (1, 1.0), (0, 0.0)):
+        assert settings.coverage(value) == good
+    for value in (-0.1, "101%", "most", None, True):
+        with pytest.raises(SettingsError) as caught:
+            settings.coverage(value, "--reflex-coverage")
+        assert str(caught.value) == (
+            f"--reflex-coverage: {value!r} is no share of decisions; give one up to 100%, such as 95%"
+        )
+
+
 def test_seed() -> None:
     assert settings.seed(0) == 0
     assert settings.seed("0") == 0
@@ -152,7 +163,7 @@ def test_path() -> None:
 def test_defaults() -> None:
     defaults = Settings(
         threshold=None, fixtures=5, seed=0, provider="CPUExecutionProvider", floor=False, trajectory=None,
-        rtol=0.0, rounding="graph", infinities=False, claim=None, claim_budget=None,
+        rtol=0.0, rounding="graph", infinities=False, claim=None, claim_budget=None, coverage=None,
         strict=False, locate=60.0, report=None, json=None,
         baseline=None, baseline_factor=2.0, baseline_update=False,
     )  # fmt: skip
@@ -171,8 +182,8 @@ def test_an_unknown_keyword_is_python_s_own_error() -> None:
 
 def test_none_is_no_value_where_no_weaker_place_is_asked() -> None:
     assert settings.of_call({"trajectory": None, "threshold": None}, "check") == Settings()
-    assert settings.of_call({"claim": None, "claim_budget": None}, "check") == Settings()
-    for name in settings.CHECK.keys() - {"trajectory", "threshold", "claim", "claim_budget"}:
+    assert settings.of_call({"claim": None, "claim_budget": None, "coverage": None}, "check") == Settings()
+    for name in settings.CHECK.keys() - {"trajectory", "threshold", "claim", "claim_budget", "coverage"}:
         with pytest.raises(SettingsError, match=f"^{name}: None is n"):
             settings.of_call({name: None}, "check")
 
@@ -363,7 +374,8 @@ def test_bad_markers() -> None:
         settings.marker({"treshold": 1}, (), "test_a.py::test_b[{x}]")
     assert str(caught.value) == (
         "parity marker on test_a.py::test_b[{x}]: unknown keyword 'treshold' (did you mean 'threshold'?); "
-        "the keywords are threshold, rtol, fixtures, seed, provider, floor, rounding, infinities, trajectory"
+        "the keywords are threshold, rtol, fixtures, seed, claim, claim_budget, coverage, provider, floor, "
+        "rounding, infinities, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
         settings.marker({}, (1e-5,))

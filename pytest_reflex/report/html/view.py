@@ -18,6 +18,7 @@ from pytest_reflex.report.json.values import plain
 from pytest_reflex.report.text import advice
 from pytest_reflex.report.text.terminal import (
     cosine,
+    coverage_lines,
     element,
     figure,
     first_refusal,
@@ -90,6 +91,7 @@ def result_view(
         "count": result.count,
         "left_out": result.left_out,
         "claim": "" if result.claim is None else result.claim.text,
+        "coverage": coverage_lines(result, _UNBROKEN).splitlines(),
         "failing": failing,
         "elements": f"{_elements(result):,}",
         "refusals": _refusals(result),

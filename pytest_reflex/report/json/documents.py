@@ -249,9 +249,10 @@ def _from_earlier(
 
 
 def _entry_from_version_4(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A result from before claims: none was asked for, and what it establishes nobody counted."""
-    unasked = {"gate": "claim", "passed": True, "reason": None}
-    return {**entry, "gates": [*entry["gates"], unasked] if entry["gates"] else [], "claim": None}
+    """A result from before claims and coverage: neither was asked for, and nobody counted."""
+    unasked = [{"gate": gate, "passed": True, "reason": None} for gate in ("coverage", "claim")]
+    gates = [*entry["gates"], *unasked] if entry["gates"] else []
+    return {**entry, "gates": gates, "claim": None, "coverage": None}
 
 
 def _entry_from_version_3(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,7 +270,7 @@ def _entry_from_version_3(entry: Mapping[str, Any]) -> dict[str, Any]:
         "fixtures": fixtures,
     }
     kept = {key: value for key, value in entry.items() if key != "floors"}
-    return {**kept, **added, "least": least_in({**kept, **added, "claim": None})}
+    return {**kept, **added, "least": least_in({**kept, **added, "claim": None, "coverage": None})}
 
 
 def _output_from_version_3(output: Mapping[str, Any]) -> dict[str, Any]:

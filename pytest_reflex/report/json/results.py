@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.report.json.values import NON_FINITE, number, plain
 from pytest_reflex.verdict.claim import Asked, Claim
+from pytest_reflex.verdict.coverage import Coverage, Decision, ModuleCoverage
 from pytest_reflex.verdict.divergence import Divergence
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.quantised import QuantisedDistances
@@ -67,6 +68,8 @@ def _held(record: object) -> Mapping[str, object]:
         return {**first, **why, **fields}
     if isinstance(record, Claim):
         return {**_picked(record, "text", "bound", "confidence"), **fields}
+    if isinstance(record, Coverage):
+        return {**_picked(record, "text", "share", "both", "reachable", "constant"), **fields}
     if isinstance(record, RunResult):
         return {
             **_picked(record, "name", "passed", "against", "max_abs_diff_across_all", "threshold", "asked"),
@@ -76,7 +79,7 @@ def _held(record: object) -> Mapping[str, object]:
             "doubts": [{"gate": doubt.gate, "said": doubt.said} for doubt in record.doubts],
             **_picked(record, "steps", "steps_of"),
             "unseen": record.unseen or None,
-            **_picked(record, "swings", "effects", "claim"),
+            **_picked(record, "swings", "effects", "claim", "coverage"),
         }
     if "unequal" in fields:  # a Difference, whose own module imports numpy
         names = [name for name in fields if name != "unequal"]
@@ -145,8 +148,8 @@ def _miscounted(result: RunResult) -> str:
     claim = result.claim
     if claim is None:
         return ""
-    refused = [f.fixture_idx for f in result.fixtures if not f.passed]
-    more = claim.judged - len(result.fixtures)
+    refused = [f.fixture_idx for f in result.drawn if not f.passed]
+    more = result.left_out
     answered = all(answer.passed for answer in result.answers if answer.gate == "claim")
     sound = (
         claim.refused == len(refused),
@@ -194,8 +197,8 @@ def _hints(kind: type) -> dict[str, Any]:
     from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
     named = (
-        Asked, Claim, Difference, Divergence, ErrorGrid, Floor, InputSummary, Precision, QuantisedDistances,
-        StepDifference, Tolerances,
+        Asked, Claim, Coverage, Decision, Difference, Divergence, ErrorGrid, Floor, InputSummary,
+        ModuleCoverage, Precision, QuantisedDistances, StepDifference, Tolerances,
     )  # fmt: skip
     return get_type_hints(kind, localns={record.__name__: record for record in named})
 

@@ -213,6 +213,21 @@ def claim_lines(result: RunResult, width: int = WIDTH) -> str:
     return printable("\n".join(_wrap(f"Claim: {result.claim.text}", width, rest="  ")))
 
 
+def coverage_lines(result: RunResult, width: int = WIDTH) -> str:
+    """``Coverage``: which decisions of the graph went both ways, by module where not all did."""
+    coverage = result.coverage
+    if coverage is None:
+        return ""
+    lines = _wrap(f"Coverage: {coverage.text}", width, rest="  ")
+    for module in [module for module in coverage.modules if module.one_way][:TABLE_ROWS]:
+        reachable = module.both + module.one_way
+        said = f"{module.module or '(no module)'}: {module.both} of {reachable}"
+        lines += _wrap(said, width, first="  ", rest="    ")
+    for decision in coverage.missed[:5]:
+        lines += _wrap(f"never asked: {decision.text}", width, first="  ", rest="    ")
+    return printable("\n".join(lines))
+
+
 def worst_element(result: RunResult, width: int = WIDTH) -> str:
     """Where the two sides differ most: index, both values exactly, the difference; empty without figures."""
     failing = [f for f in result.fixtures if not f.passed]
@@ -327,6 +342,7 @@ def _evidence(result: RunResult, width: int, last: str) -> str:
         refusals(result, width),
         fixture_table(result, width),
         claim_lines(result, width),
+        coverage_lines(result, width),
         "\n".join(floor_table(result, width)),
         _located(result, width),
         worst_element(result, width),

@@ -1,0 +1,153 @@
+"""Which decisions of a candidate's graph the fixtures took both ways, and which they never asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+__all__ = ["Coverage", "Decision", "ModuleCoverage"]
+
+# So many decisions that went one way alone are named; the rest are counted.
+NAMED: Final = 50
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One place of a graph where the values decide what is computed.
+
+    Attributes:
+        module: whose it is, as PyTorch names it; empty where the graph does not say.
+        node: the node's name.
+        op: its operator, such as ``Where``.
+        what: ``condition``, ``lower limit``, ``upper limit``, ``choice``, ``count`` or ``row``.
+        constant: whether constants alone decide it, so that no input can turn it round.
+        went: the ways that it went, of ``yes`` and ``no``; of counts and rows ``one`` and ``another``.
+    """
+
+    module: str
+    node: str
+    op: str
+    what: str
+    constant: bool = False
+    went: tuple[str, ...] = ()
+
+    @property
+    def both(self) -> bool:
+        return len(self.went) > 1
+
+    @property
+    def text(self) -> str:
+        """``embed_prefix: Where node_12, condition: only no``."""
+        went = f"only {self.went[0]}" if self.went else "never reached"
+        module = f"{self.module}: " if self.module else ""
+        return f"{module}{self.op} {self.node}, {self.what}: {went}"
+
+
+@dataclass(frozen=True)
+class ModuleCoverage:
+    """How many decisions of one module went both ways.
+
+    Attributes:
+        module: as PyTorch names it; empty where the graph does not say.
+        both: how many went both ways.
+        one_way: how many could, and went one way or none.
+        constant: how many constants decide.
+    """
+
+    module: str
+    both: int
+    one_way: int
+    constant: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The decisions of a run.
+
+    Attributes:
+        modules: by module, in the order of the graph.
+        missed: the first of those that could and did not go both ways.
+        fixtures: which fixtures were looked at.
+        chosen: those of them that were judged because they raised it.
+        asked: the share that was asked for.
+        unknown: why nothing is known, in words; else empty.
+    """
+
+    modules: tuple[ModuleCoverage, ...] = ()
+    missed: tuple[Decision, ...] = ()
+    fixtures: int = 0
+    chosen: tuple[int, ...] = ()
+    asked: float = 0.0
+    unknown: str = ""
+
+    @classmethod
+    def of(cls, decisions: Iterable[Decision], *, fixtures: int, chosen: Sequence[int], asked: float) -> Self:
+        """What decisions and how they went amount to."""
+        found: dict[str, list[Decision]] = {}
+        for decision in decisions:
+            found.setdefault(decision.module, []).append(decision)
+        modules = [
+            ModuleCoverage(
+                module,
+                sum(one.both for one in own if not one.constant),
+                sum(not one.both for one in own if not one.constant),
+                sum(one.constant for one in own),
+            )
+            for module, own in found.items()
+        ]
+        missed = [one for own in found.values() for one in own if not one.constant and not one.both]
+        return cls(tuple(modules), tuple(missed[:NAMED]), fixtures, tuple(chosen), asked)
+
+    @property
+    def both(self) -> int:
+        return sum(module.both for module in self.modules)
+
+    @property
+    def reachable(self) -> int:
+        return self.both + sum(module.one_way for module in self.modules)
+
+    @property
+    def constant(self) -> int:
+        return sum(module.constant for module in self.modules)
+
+    @property
+    def share(self) -> float:
+        """Of the decisions that inputs can turn round, those that went both ways; 1 where there is none."""
+        return self.both / self.reachable if self.reachable else 1.0
+
+    @property
+    def text(self) -> str:
+        """What was asked of the graph, as a sentence without its full stop."""
+        if self.unknown:
+            return f"not known: {self.unknown}"
+        told = f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways"
+        share = f"{100 * self.share:.1f} %"
+        return f"{told} in {self.fixtures:,} fixtures ({share}); constants decide {self.constant:,} more"
+
+    @property
+    def doubts(self) -> list[str]:
+        """What was never asked, where nobody said how much has to be."""
+        one_way = self.reachable - self.both
+        if self.asked or not one_way:
+            return []
+        return [f"{one_way:,} of {self.reachable:,} decisions of the graph went one way alone: {self._named}"]
+
+    @property
+    def _named(self) -> str:
+        more = self.reachable - self.both - min(3, len(self.missed))
+        named = "; ".join(decision.text for decision in self.missed[:3])
+        return named + (f"; and {more:,} more" if more else "")
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why what was asked for is not there; nothing where it is."""
+        if self.unknown:
+            return [f"the decisions of the graph are not known: {self.unknown}"] if self.asked else []
+        if not self.share < self.asked:
+            return []
+        share = f"{100 * self.share:.1f} %"
+        return [
+            f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways, {share}, and "
+            f"{100 * self.asked:g} % is asked for; never asked: {self._named}"
+        ]
