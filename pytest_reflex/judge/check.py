@@ -16,6 +16,7 @@ from pytest_reflex import settings
 from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
+from pytest_reflex.inputs.near_copies import distinct_count, thinned
 from pytest_reflex.judge.input_dependence import (
     Effect,
     Effects,
@@ -40,7 +41,7 @@ from pytest_reflex.judge.reference import (
 )
 from pytest_reflex.judge.sides import Candidate, Sides, changed, known_inputs, sides_of
 from pytest_reflex.judge.trajectory import trajectory_errors
-from pytest_reflex.judge.variation import judge_variation
+from pytest_reflex.judge.variation import judge_copies, judge_variation
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
@@ -183,7 +184,8 @@ class _Terms:
 class _ReferenceRun:
     """What is left of the reference when it is closed, a value for each fixture in the first four.
 
-    ``rounded`` is what it gives in the precision that the candidate is held to.
+    ``rounded`` is what it gives in the precision that the candidate is held to, ``distinct`` how many of
+    drawn fixtures differ by more than rounding.
     """
 
     outputs: list[dict[str, Array]]
@@ -195,6 +197,7 @@ class _ReferenceRun:
     steadiness: Steadiness
     doubts: Sequence[str]
     categories: dict[str, set[int]]
+    distinct: int
     facts: dict[str, Any]
 
 
@@ -218,7 +221,7 @@ def _run_reference(
     record: Recorder | None,
     stated: Sequence[InputSpec],
 ) -> _ReferenceRun:
-    outputs, fed = [], []
+    outputs, fed, thin = [], [], []
     exact: list[Outputs] = []
     rounded: list[Outputs] = []
     precision = terms.held.precision.name
@@ -229,6 +232,7 @@ def _run_reference(
         for fixture_idx in range(fixtures.count):
             inputs = fixtures.make(fixture_idx)
             fed.append(summaries(inputs))  # before the runner, which may write to them
+            thin.append(thinned(inputs))
             for name, seen in drawn.items():
                 seen.update(inputs[name].reshape(-1).tolist() if name in inputs else ())
             outputs.append(copied(watch.run(inputs)))
@@ -252,7 +256,10 @@ def _run_reference(
     rounded = rounded or [*outputs]
     rounding = rounding_of(exact, rounded) if exact else {}
     swings = swings_of(outputs)
-    return _ReferenceRun(outputs, fed, exact, rounded, rounding, swings, steadiness, doubts, drawn, facts)
+    distinct = distinct_count(thin) if all(thin) else len(thin)
+    return _ReferenceRun(
+        outputs, fed, exact, rounded, rounding, swings, steadiness, doubts, drawn, distinct, facts
+    )
 
 
 def _exact(runner: Runner, inputs: Mapping[str, Array]) -> Outputs:
@@ -423,13 +430,21 @@ def _verdict(
     power = judge_power(run.results, truth.swings, terms.bound, dependence.effects, terms.asked)
     loosest = _loosest(run.results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
+    of_copies = (
+        judge_copies(fixtures.count, fixtures.distinct, "given")
+        if fixtures.given
+        else judge_copies(fixtures.count, truth.distinct, "drawn")
+    )
     doubts = {
         "compared": random_numbers(truth.steadiness, truth.facts),
         "reference": [*doubtful, *truth.doubts],
         "power": power.doubted,
-        "variation": judge_variation(fixtures.specs, truth.inputs, truth.categories)
-        if fixtures.seed is not None
-        else judge_variation(fixtures.specs, truth.inputs),
+        "variation": [
+            *of_copies,
+            *judge_variation(
+                fixtures.specs, truth.inputs, *([truth.categories] if fixtures.seed is not None else [])
+            ),
+        ],
         "inputs": dependence.unproven,
     }
     reasons = {
@@ -455,7 +470,7 @@ def _verdict(
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
         notes=(
-            *_repeated(fixtures),
+            *(() if of_copies else _repeated(fixtures)),
             *side_notes(truth.facts, run.facts),
             *dependence.notes,
             *(() if terms.strict else (doubt.said for doubt in found)),
