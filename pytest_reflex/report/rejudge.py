@@ -45,7 +45,7 @@ def rejudge(
             too few fixtures for strict.
     """
     strictly = result.strict if strict is None else strict
-    if strictly and len(result.fixtures) < settings.FEWEST_STRICT:
+    if strictly and not result.strict and len(result.fixtures) < settings.FEWEST_STRICT:
         raise SettingsError(
             f"strict: {result.name} has {len(result.fixtures)} fixtures, too few for strict; run it again with "
             f"{settings.FEWEST_STRICT} or more"
