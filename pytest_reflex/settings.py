@@ -12,7 +12,7 @@ import numbers
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, make_dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypedDict, cast, get_type_hints
 
@@ -80,7 +80,10 @@ def threshold(value: object, source: str = "threshold") -> Tolerances:
         SettingsError: it is anything else (NaN, infinity, 0, a bool, text that is no number).
     """
     if isinstance(value, Tolerances):
-        return value
+        rest = value.rest if value.rest == UNSAID else _amount(value.rest, source)
+        return replace(
+            value, rest=rest, outputs={n: _amount(one, source) for n, one in value.outputs.items()}
+        )
     if isinstance(value, Mapping):
         pairs = list(value.items())
         if not pairs or not all(isinstance(name, str) and name for name, _ in pairs):
@@ -138,11 +141,12 @@ def _named(text: object, source: str) -> dict[str, Amount]:
 
 
 def _amount(value: object, source: str) -> Amount:
-    if isinstance(value, Amount):
-        return value
     words = value.lower().split() if isinstance(value, str) else []
     in_floors = len(words) == 2 and words[1] == "floor" and words[0].endswith("x")
-    number = _number(words[0][:-1] if in_floors else value)
+    given = words[0][:-1] if in_floors else value
+    if isinstance(value, Amount):
+        in_floors, given = value.in_floors, value.number
+    number = _number(given)
     if number is None or not math.isfinite(number) or number <= 0:
         raise SettingsError(
             f"{source}: {value!r} is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from typing import Final
 
@@ -166,7 +168,7 @@ def _of_a_checkpoint(model: str, out: Path) -> _Made:
         name,
         _OF_A_CHECKPOINT.format(
             family=family,
-            shown=place or model,
+            shown=_in_docstring(place or model),
             checkpoint=f"ROOT / {place!r}" if place is not None else repr(model),
             name=name,
         ),
@@ -182,6 +184,11 @@ def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
     source, _, name = model.rpartition(":")
     if not source.endswith(".py"):
         raise CheckpointError(f"MODEL is {model!r}; a test imports a file, so give file.py:name")
+    called = Path(source).stem
+    python_s = called in sys.stdlib_module_names
+    if python_s or not called.isidentifier() or iskeyword(called):
+        taken = "the name of a module of Python's own" if python_s else "no module's name"
+        raise CheckpointError(f"{source}: a test imports it, and {called!r} is {taken}; rename the file")
     held = named(model, "MODEL")
     TorchRunner(held)  # says what is no policy, and of a class why not
     try:
@@ -201,7 +208,7 @@ def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
     return _Made(
         _identifier(name),
         _OF_A_SCRIPT.format(
-            shown=f"{_from(out, file)}:{name}",
+            shown=_in_docstring(f"{_from(out, file)}:{name}"),
             folder=_from(out, file.parent),
             module=file.stem,
             policy=name if isinstance(held, nn.Module) else f"{name}()",
@@ -216,6 +223,10 @@ def _from(out: Path, path: Path) -> str:
     """A path as a test finds it from the repository's root; whole where it is not in it."""
     whole, root = path.resolve(), out.resolve()
     return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else str(whole)
+
+
+def _in_docstring(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _identifier(name: str) -> str:

@@ -33,7 +33,8 @@ LONGEST_REASON: Final = 4000
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code; an error is one line on stderr, and JSON where asked for."""
-    if "_REFLEX_COMPLETE" in os.environ:  # a shell asks what could stand here; it is no command
+    # A shell asks what could stand here; it is no command. Empty it would be one, that nobody looks after.
+    if os.environ.get("_REFLEX_COMPLETE"):
         app.main(prog_name="reflex")
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--output-json" in given

@@ -108,10 +108,41 @@ def _documents(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
     own = given / "parity.json"
-    found = [own] if own.is_file() else sorted(given.glob("*.json"))
+    found = sorted(given.glob("*.json"))
     if not found:
         raise ReflexError(f"{given}: holds no parity.json and no other .json; give the directory of a report")
-    return found
+    if own not in found:
+        return found
+    # It may be a report that was made of the others, and may be older than they are.
+    if beside := next((file for file in found if file != own and not _is_in(file, own)), None):
+        raise ReflexError(
+            f"{given}: its parity.json has not all that {beside.name} beside it has; name the files that are "
+            "meant, and write the report to another directory with --out"
+        )
+    return [own]
+
+
+def _is_in(file: Path, whole: Path) -> bool:
+    """Whether all that a document says is in another one; what is no document says nothing."""
+    import json
+
+    from pytest_reflex.report.json.documents import TOOL, read_run
+
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return True
+    if not isinstance(held, dict) or held.get("tool") != TOOL:
+        return True
+    part, run = read_run(file), read_run(whole)
+    if part.error is not None:
+        return run.error == part.error or any(part.error["message"] in problem for problem in run.problems)
+    known = [(entry.nodeid, entry.call, entry.json) for entry in run.results]
+    return (
+        all((entry.nodeid, entry.call, entry.json) in known for entry in part.results)
+        and all(test in run.not_compared for test in part.not_compared)
+        and set(part.problems) <= set(run.problems)
+    )
 
 
 def _said(run: Run, earlier: Run | None, page: Path) -> str:

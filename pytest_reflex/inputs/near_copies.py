@@ -10,7 +10,7 @@ import numpy as np
 
 from pytest_reflex.verdict.metrics import is_float, pieces, ulp_distance
 
-__all__ = ["NEAR", "distinct_count"]
+__all__ = ["NEAR", "distinct_count", "thinned"]
 
 Array = np.ndarray[Any, Any]
 
@@ -18,6 +18,8 @@ Array = np.ndarray[Any, Any]
 NEAR: Final = 1e-3
 # So many values of an input are looked at before all of them are; a half is more than any rounding.
 _SAMPLE: Final = 16
+# So many of drawn ones, which are alike throughout where they are alike.
+_THINNED: Final = 256
 _COARSE: Final = 0.5
 
 
@@ -33,6 +35,17 @@ def distinct_count(fixtures: Iterable[Mapping[str, Array]]) -> int:
         floats = {name: fixture[name] for name in sorted(fixture) if _has_ulps(fixture[name].dtype)}
         groups.setdefault(_exact_part(fixture), _Group()).add(list(floats.values()))
     return sum(len(group.kept) for group in groups.values())
+
+
+def thinned(fixture: Mapping[str, Array]) -> dict[str, Array]:
+    """A copy of some of each input's values, enough to tell drawn fixtures apart; nothing without a float.
+
+    What is made of integers and masks alone may have fewer values than fixtures, all of them judged.
+    """
+    if not any(_has_ulps(array.dtype) and array.size for array in fixture.values()):
+        return {}
+    flat = {name: array.reshape(-1) for name, array in fixture.items()}
+    return {name: array[:: max(1, array.size // _THINNED)][:_THINNED].copy() for name, array in flat.items()}
 
 
 class _Group:

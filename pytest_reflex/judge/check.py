@@ -18,6 +18,7 @@ from pytest_reflex import settings
 from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
+from pytest_reflex.inputs.near_copies import distinct_count, thinned
 from pytest_reflex.judge.claim import MEMORY, MOST, Worst, draw_on
 from pytest_reflex.judge.coverage import covered
 from pytest_reflex.judge.input_dependence import (
@@ -44,7 +45,7 @@ from pytest_reflex.judge.reference import (
 )
 from pytest_reflex.judge.sides import Candidate, Sides, changed, known_inputs, sides_of
 from pytest_reflex.judge.trajectory import trajectory_errors
-from pytest_reflex.judge.variation import judge_variation
+from pytest_reflex.judge.variation import judge_copies, judge_variation
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
@@ -217,8 +218,9 @@ class _Truth:
 class _ReferenceRun:
     """What is left of the reference when it is closed, a value for each fixture in the first four.
 
-    ``rounded`` is what it gives in the precision that the candidate is held to. ``inputs`` goes on with those
-    of a claim's draws that had shapes of their own.
+    ``rounded`` is what it gives in the precision that the candidate is held to, ``distinct`` how many of
+    drawn fixtures differ by more than rounding. ``inputs`` goes on with those of a claim's draws that had
+    shapes of their own.
     """
 
     outputs: list[dict[str, Array]]
@@ -230,6 +232,7 @@ class _ReferenceRun:
     steadiness: Steadiness
     doubts: Sequence[str]
     categories: dict[str, set[int]]
+    distinct: int
     facts: dict[str, Any]
 
     def of(self, fixture_idx: int) -> _Truth:
@@ -261,7 +264,7 @@ def _run_reference(
     record: Recorder | None,
     stated: Sequence[InputSpec],
 ) -> _ReferenceRun:
-    outputs, fed = [], []
+    outputs, fed, thin = [], [], []
     exact: list[Outputs] = []
     rounded: list[Outputs] = []
     precision = terms.held.precision.name
@@ -272,6 +275,7 @@ def _run_reference(
         for fixture_idx in range(fixtures.count):
             inputs = fixtures.make(fixture_idx)
             fed.append(summaries(inputs))  # before the runner, which may write to them
+            thin.append(thinned(inputs))
             _note_categories(drawn, inputs)
             outputs.append(copied(watch.run(inputs)))
             if record is not None:
@@ -294,7 +298,10 @@ def _run_reference(
     rounded = rounded or [*outputs]
     rounding = rounding_of(exact, rounded) if exact else {}
     swings = swings_of(outputs)
-    return _ReferenceRun(outputs, fed, exact, rounded, rounding, swings, steadiness, doubts, drawn, facts)
+    distinct = distinct_count(thin) if all(thin) else len(thin)
+    return _ReferenceRun(
+        outputs, fed, exact, rounded, rounding, swings, steadiness, doubts, drawn, distinct, facts
+    )
 
 
 def _note_categories(drawn: dict[str, set[int]], inputs: Mapping[str, Array]) -> None:
@@ -553,13 +560,21 @@ def _verdict(
     power = judge_power(results, truth.swings, terms.bound, dependence.effects, terms.asked)
     loosest = _loosest(results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
+    of_copies = (
+        judge_copies(fixtures.count, fixtures.distinct, "given")
+        if fixtures.given
+        else judge_copies(fixtures.count, truth.distinct, "drawn")
+    )
     doubts = {
         "compared": random_numbers(truth.steadiness, truth.facts),
         "reference": [*doubtful, *truth.doubts],
         "power": power.doubted,
-        "variation": judge_variation(fixtures.specs, truth.inputs, truth.categories)
-        if fixtures.seed is not None
-        else judge_variation(fixtures.specs, truth.inputs),
+        "variation": [
+            *of_copies,
+            *judge_variation(
+                fixtures.specs, truth.inputs, *([truth.categories] if fixtures.seed is not None else [])
+            ),
+        ],
         "inputs": dependence.unproven,
         "coverage": coverage.doubts if coverage is not None else [],
     }
@@ -588,7 +603,7 @@ def _verdict(
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
         notes=(
-            *_repeated(fixtures),
+            *(() if of_copies else _repeated(fixtures)),
             *side_notes(truth.facts, run.facts),
             *dependence.notes,
             *(() if terms.strict else (doubt.said for doubt in found)),

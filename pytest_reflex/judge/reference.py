@@ -108,9 +108,10 @@ def again_runs(runner: Runner) -> int:
 
 def one_model(reference: Runner, candidate: Runner) -> list[str]:
     """A reason to refuse where both sides compute with one model; asked once both have run."""
-    if not isinstance(reference, HasModel) or not reference.same_model(candidate):
+    sides = ((reference, candidate), (candidate, reference))
+    if not any(isinstance(one, HasModel) and one.same_model(other) for one, other in sides):
         return []
-    return [f"both sides are {reference.name}, in PyTorch, which is no comparison; give what was made of it"]
+    return [f"both sides are {reference.name}, which is no comparison; give what was made of it"]
 
 
 def judge_reference(

@@ -8,14 +8,14 @@ itself makes grow; the reference in float64, free-running too, tells one from th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
 
 from pytest_reflex import settings
-from pytest_reflex.errors import InputError, ParityError
+from pytest_reflex.errors import InputError, ParityError, ReflexError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.sides import candidate_runner, inputs_for, reference_runner
@@ -104,7 +104,7 @@ def check_sequence(
         The result; ``result.require()`` raises where it did not pass.
 
     Raises:
-        InputError: there are no inputs, no states, or the number of steps is none.
+        InputError: there are no inputs or no states, or too few steps for a state to be handed on.
         ReflexError: as for :func:`~pytest_reflex.check`.
     """
     if not states:
@@ -114,9 +114,14 @@ def check_sequence(
     told = settings.of_call(options, "check")
     tested = candidate_runner(candidate, told.provider)
     truth = reference_runner(reference, candidate, apart=True)
-    sequences = _sequences(inputs_for(inputs, truth, candidate), states, steps, told)
+    if truth is tested:  # each of its runs has a runner of its own around it
+        raise ReflexError(f"{truth.name} is given as both reference and candidate; give two runners")
+    read = _listed(inputs_for(inputs, truth, candidate))
+    sequences = _sequences(read, states, steps, told)
+    # What the caller says is meant; what the candidate alone says may be doubted.
+    stated = read if inputs is None and all(isinstance(spec, InputSpec) for spec in read) else ()
 
-    free_truth = Recurrent(truth, states)
+    free_truth = Recurrent(truth, states, stated=stated)
     free_tested = Recurrent(tested, states, candidate) if loop is None else Whole(loop)
     floored: settings.CheckOptions = {**options, "floor": told.floor or True}
     name = f"{tested.name}, free-running"
@@ -156,22 +161,47 @@ class Whole(Recurrent):
         return copied(self.seen[-1])
 
 
+def _listed(inputs: object) -> list[Any]:
+    if isinstance(inputs, str | Mapping | InputSpec) or not isinstance(inputs, Iterable):
+        kind = type(inputs).__name__
+        raise InputError(f"inputs is a {kind}; give a list of InputSpec, or of recorded sequences")
+    return list(inputs)
+
+
 def _sequences(
-    inputs: Any, states: Mapping[str, str], steps: int, told: settings.Settings
+    inputs: Sequence[Any], states: Mapping[str, str], steps: int, told: settings.Settings
 ) -> list[dict[str, Array]]:
     """Recorded sequences as they are; of specifications, one draw for each step, the states of the first."""
-    given = list(inputs)
-    if not given or not all(isinstance(spec, InputSpec) for spec in given):
-        return [dict(one) for one in given]
-    missing = [name for name in states if name not in {spec.name for spec in given}]
+    if not inputs or not all(isinstance(spec, InputSpec) for spec in inputs):
+        return [_recorded(number, one, states) for number, one in enumerate(inputs)]
+    missing = [name for name in states if name not in {spec.name for spec in inputs}]
     if missing:
         raise InputError(f"no input is named {missing[0]!r}, which is a state; add its InputSpec")
     found = []
     for number in range(told.fixtures):
-        drawn = [make_fixture(given, told.seed, number * steps + step) for step in range(steps)]
+        # A free axis has one size throughout a sequence.
+        drawn = [make_fixture(inputs, told.seed, number * steps + step, number) for step in range(steps)]
         over = {name: np.stack([one[name] for one in drawn]) for name in drawn[0] if name not in states}
         found.append({**over, **{name: drawn[0][name] for name in states}})
     return found
+
+
+def _recorded(number: int, one: object, states: Mapping[str, str]) -> dict[str, Array]:
+    """A recorded sequence, once it is sure to be one in which a state is handed on."""
+    if not isinstance(one, Mapping):
+        kind = type(one).__name__
+        raise InputError(
+            f"inputs[{number}] is a {kind}; give InputSpecs only, or sequences: mappings from name to array"
+        )
+    arrays = {name: np.asarray(value) for name, value in one.items()}
+    short = [name for name, a in arrays.items() if name not in states and (not a.ndim or len(a) < 2)]
+    if short:
+        shape = list(arrays[short[0]].shape)
+        raise InputError(
+            f"inputs[{number}][{short[0]!r}] has shape {shape}, steps first; give 2 steps or more, or no "
+            "state is handed on"
+        )
+    return arrays
 
 
 def _led(

@@ -7,10 +7,27 @@ from types import MappingProxyType
 from typing import Final
 
 from pytest_reflex.inputs import InputSpec, free_sizes
+from pytest_reflex.settings import FEWEST_STRICT
 from pytest_reflex.verdict.summaries import InputSummary
 
 # A free axis is judged in so many sizes at least, one of them beyond what it was traced with.
 FEWEST_SIZES: Final = 3
+
+
+def judge_copies(count: int, distinct: int, came: str) -> list[str]:
+    """A doubt where fewer fixtures differ by more than rounding than strict takes.
+
+    Args:
+        count: how many there are; a few that all differ are for the settings to refuse.
+        distinct: how many of them differ.
+        came: whether they were ``given`` or ``drawn``.
+    """
+    if distinct >= min(count, FEWEST_STRICT):
+        return []
+    return [
+        f"{count} fixtures were {came} and {distinct} differ by more than rounding; near copies count as one, "
+        f"and strict takes no fewer than {FEWEST_STRICT}"
+    ]
 
 
 def judge_variation(

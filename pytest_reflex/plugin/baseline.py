@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,8 @@ FORMAT: Final = "reflex-baseline"
 VERSION: Final = 1
 # Below this share of the threshold a figure is rounding, which another processor does otherwise.
 SMALL: Final = 0.01
+# What the name of a result of another attempt than the first ends with.
+_ATTEMPT: Final = re.compile(r" \(attempt (\d+)\)$")
 BASELINE: Final = pytest.StashKey["Baseline"]()
 
 
@@ -59,14 +62,17 @@ class Baseline:
         earlier = self._figures().get(nodeid, [])
         if call >= len(earlier):
             return ""
-        limits, known = _limits(result), earlier[call].get("outputs")
+        limits, known, before = _limits(result), earlier[call].get("outputs"), earlier[call]
         if isinstance(known, dict) and len(limits) > 1:
             now = _of_outputs(result.to_json())
-            every = [(f" of {name}", now.get(name), known.get(name), limits[name]) for name in limits]
-        else:
+            then = before.get("thresholds", {})
             every = [
-                ("", result.max_abs_diff_across_all, earlier[call].get("max_abs_diff"), result.threshold)
+                (f" of {name}", now.get(name), known.get(name), _lower(limits[name], then.get(name)))
+                for name in limits
             ]
+        else:
+            limit = _lower(result.threshold, before.get("threshold"))
+            every = [("", result.max_abs_diff_across_all, before.get("max_abs_diff"), limit)]
         return next(filter(None, (self._worse(*one) for one in every)), "")
 
     def _worse(self, whose: str, now: float | None, before: object, limit: float) -> str:
@@ -90,10 +96,7 @@ class Baseline:
 
         if self.path is None:
             return ""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for entry in run.results:
-            if entry.nodeid is not None and entry.result.passed:
-                found.setdefault(entry.nodeid, []).append(_figures(entry.json))
+        found = _by_test(entry.json for entry in run.results)
         known = self._figures() if self.path.exists() else {}
         made = {"format": FORMAT, "version": VERSION, "results": dict(sorted({**known, **found}.items()))}
         try:
@@ -108,11 +111,22 @@ class Baseline:
         return self._known
 
 
+def _lower(limit: float, then: object) -> float:
+    """A threshold that was raised since makes no figure small."""
+    return min(limit, then) if isinstance(then, int | float) else limit
+
+
 def _figures(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a result: beside one output with large values those of another show nothing."""
     figures = {"max_abs_diff": entry["max_abs_diff_across_all"], "threshold": entry["threshold"]}
     outputs = _of_outputs(entry)
-    return {**figures, "outputs": outputs} if len(outputs) > 1 else figures
+    if len(outputs) < 2:
+        return figures
+    bounds: dict[str, list[float]] = {name: [] for name in outputs}
+    for output in (output for fixture in entry["fixtures"] for output in fixture["outputs"]):
+        if output["name"] in bounds:
+            bounds[output["name"]].append(output["bound"] or entry["threshold"])
+    return {**figures, "outputs": outputs, "thresholds": {name: max(all_) for name, all_ in bounds.items()}}
 
 
 def _of_outputs(entry: Mapping[str, Any]) -> dict[str, float]:
@@ -139,11 +153,7 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
         made = json.loads(path.read_text(encoding="utf-8"))
         results = made["results"]
         if isinstance(results, list):  # the document of a run
-            found: dict[str, list[dict[str, Any]]] = {}
-            for entry in results:
-                if entry.get("nodeid") is not None:
-                    found.setdefault(entry["nodeid"], []).append(_figures(entry))
-            return found
+            return _by_test(results)
         if made["format"] != FORMAT or made["version"] != VERSION:
             raise ValueError(f"it is {made['format']!r}, version {made['version']!r}")
         return {str(test): [dict(call) for call in calls] for test, calls in results.items()}
@@ -152,3 +162,19 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
             f"{path}: is no baseline ({type(error).__name__}: {error}); write it with "
             "--reflex-baseline-update"
         ) from None
+
+
+def _by_test(results: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """By test, the figures of each call of its last attempt, where all of these passed."""
+    attempts: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
+    for entry in results:
+        if entry.get("nodeid") is not None:
+            again = _ATTEMPT.search(entry["name"])
+            number = int(again[1]) if again else 1
+            attempts.setdefault(entry["nodeid"], {}).setdefault(number, []).append(entry)
+    last = {nodeid: several[max(several)] for nodeid, several in attempts.items()}
+    return {
+        nodeid: [_figures(call) for call in calls]
+        for nodeid, calls in last.items()
+        if all(call["passed"] is True for call in calls)
+    }

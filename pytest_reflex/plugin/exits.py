@@ -37,8 +37,16 @@ class WatchedExits:
         self.held = False
         self._before = {name: getattr(os, name) for name in _ENDS if hasattr(os, name)}
         self._instead = {name: self._asking(name, before) for name, before in self._before.items()}
-        for name, instead in self._instead.items():
-            setattr(os, name, instead)
+        # os has them from a module of the system's own, where they can be had, too.
+        own = sys.modules.get(os.name)
+        self._places = [(os, self._before)]
+        if own is not None:
+            self._places.append(
+                (own, {name: getattr(own, name, before) for name, before in self._before.items()})
+            )
+        for place, _ in self._places:
+            for name, instead in self._instead.items():
+                setattr(place, name, instead)
 
     def ended(self, code: int) -> None:
         """The session has ended with this code. A fail stays one where the process ends with the session."""
@@ -48,9 +56,10 @@ class WatchedExits:
 
     def restore(self) -> None:
         """Have all as it was, unless it is held."""
-        for name, instead in self._instead.items():
-            if not self.held and getattr(os, name) is instead:
-                setattr(os, name, self._before[name])
+        for place, before in self._places:
+            for name, instead in self._instead.items():
+                if not self.held and getattr(place, name) is instead:
+                    setattr(place, name, before[name])
 
     def _asking(self, name: str, before: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(before)

@@ -123,9 +123,13 @@ def _begin(config: pytest.Config, option: Namespace) -> None:
     config.stash[_SOURCES] = (given, ini)
     config.stash[_SETTINGS] = chosen = settings.resolve(given, ini)
     places = {name: _place(config, name) for name in ("json", "report")}
-    config.stash[BASELINE] = Baseline(
-        _place(config, "baseline"), chosen.baseline_factor, chosen.baseline_update
-    )
+    baseline = _place(config, "baseline")
+    config.stash[BASELINE] = Baseline(baseline, chosen.baseline_factor, chosen.baseline_update)
+    written = [places["json"], places["report"] and places["report"] / "parity.json"]
+    if baseline is not None and baseline.resolve() in [path.resolve() for path in written if path]:
+        raise pytest.UsageError(
+            f"{given.named('baseline')}: {baseline.name!r} is where this run writes what it finds; give a copy"
+        )
     if not hasattr(config, "workerinput"):
         config.stash[_COLLECTOR] = Collector(strict=chosen.strict, root=config.rootpath, **places)
         if _runs_tests(option):
@@ -179,7 +183,12 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, int, int]:
         exits.held = True  # pytest tidies up before it has its code
     code: int = pytest.ExitCode.TESTS_FAILED
     try:
-        code = yield
+        try:
+            code = yield
+        except SystemExit as error:  # of a hook at the session's end
+            if error.code:
+                raise
+            code = pytest.ExitCode.OK
         if _EXITS in config.stash and (why := _why_not(config, code)):
             _cry(config, why)
             code = pytest.ExitCode.TESTS_FAILED

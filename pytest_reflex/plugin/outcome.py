@@ -44,6 +44,7 @@ class Attempt:
         called: whether its test's body was run.
     """
 
+    # Of its results, those that prove something are counted in _kept: they are what a baseline knows by number.
     def __init__(self, outcome: Outcome, number: int) -> None:
         self.number = number
         self.over = self.passed = self.called = False
@@ -57,6 +58,7 @@ class Attempt:
         self._begun: list[None] = []
         self._ended: list[None] = []
         self._judged: list[None] = []
+        self._kept: list[None] = []
 
     def __enter__(self) -> None:
         if os.getpid() != self._process:
@@ -116,9 +118,11 @@ class Attempt:
             How a result that passed is worse than the baseline, as a fail; empty where it is not.
         """
         self._judged.append(None)
-        worse = "" if expected or unmet or not result.passed else self._outcome.worse(result)
+        worse = "" if expected or unmet or not result.passed else self._outcome.worse(result, len(self._kept))
         if fail := unmet or worse or ("" if result.passed or expected else _headline(result)):
             self.fails.append(fail)
+        if not expected and not unmet:
+            self._kept.append(None)
         self._outcome.add(self, result, expected, unmet, worse)
         return worse
 
@@ -165,9 +169,9 @@ class Outcome:
                 self.told.notes.append(f"{self.nodeid}: {_again(self._attempts[-1])}")
         return self._attempts[-1]
 
-    def worse(self, result: ParityResult) -> str:
-        """How the next result is worse than the baseline, as a fail; empty where it is not."""
-        said = self._item.config.stash[BASELINE].worse(self.nodeid, len(self._results), result)
+    def worse(self, result: ParityResult, call: int) -> str:
+        """How a result, of a call of its attempt, is worse than the baseline, as a fail; empty if it is not."""
+        said = self._item.config.stash[BASELINE].worse(self.nodeid, call, result)
         return said and f"parity FAIL: {said}"
 
     def add(self, attempt: Attempt, result: ParityResult, expected: str, unmet: str, worse: str) -> None:

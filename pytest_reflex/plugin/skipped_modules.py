@@ -5,8 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Final
 
 import pytest
+
+# They give a module names that stand nowhere in its text.
+_WRITERS: Final = frozenset({"globals", "locals", "vars", "setattr", "exec"})
 
 
 def mentions_parity(module: pytest.Module) -> bool:
@@ -38,15 +42,11 @@ def _mentions(path: Path, module: pytest.Module, seen: set[Path]) -> bool:
 
 
 def _sources(tree: ast.Module, path: Path, module: pytest.Module) -> list[Path]:
-    """The files of the modules whose tests become the module's own: by import, by star or as a base class."""
-    bases = {
-        node.id
-        for owner in ast.walk(tree)
-        if isinstance(owner, ast.ClassDef)
-        for base in owner.bases
-        for node in ast.walk(base)
-        if isinstance(node, ast.Name)
-    }
+    """The files of the modules whose tests become the module's own.
+
+    By import, by star, as a base class, by an assignment to a test's name, or by whatever writes names.
+    """
+    bases = _taken(tree, module)
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -61,6 +61,25 @@ def _sources(tree: ast.Module, path: Path, module: pytest.Module) -> list[Path]:
                 if called in bases:
                     found.append(_file(f"{node.module or ''}.{alias.name}".lstrip("."), node.level, path))
     return [file for file in found if file is not None]
+
+
+def _taken(tree: ast.Module, module: pytest.Module) -> set[str]:
+    """The names in a module's text of which tests of its own are made."""
+    made: list[ast.AST] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            made += node.bases
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = {name for target in targets for name in _names(target)}
+            made += [node.value] * any(name in _WRITERS or _is_test(name, module) for name in names)
+        elif isinstance(node, ast.Call) and not _names(node.func).isdisjoint(_WRITERS):
+            made.append(node)
+    return {name for part in made for name in _names(part)}
+
+
+def _names(part: ast.AST) -> set[str]:
+    return {one.id for one in ast.walk(part) if isinstance(one, ast.Name)}
 
 
 def _is_test(name: str, module: pytest.Module) -> bool:

@@ -42,9 +42,15 @@ def rejudge(
 
     Raises:
         SettingsError: a value is bad, names an output that the result has not, or needs a figure that was not
-            kept: a floor that nobody asked for, or what rtol needs in documents older than that.
+            kept: a floor that nobody asked for, or what rtol needs in documents older than that; or there are
+            too few fixtures for strict.
     """
     strictly = result.strict if strict is None else strict
+    if strictly and not result.strict and len(result.fixtures) < settings.FEWEST_STRICT:
+        raise SettingsError(
+            f"strict: {result.name} has {len(result.fixtures)} fixtures, too few for strict; run it again with "
+            f"{settings.FEWEST_STRICT} or more"
+        )
     asked = _asked(result, threshold, rtol)
     if result.left_out and (asked != result.asked or strictly != result.strict):
         raise SettingsError(

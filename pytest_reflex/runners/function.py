@@ -14,6 +14,8 @@ from pytest_reflex.verdict import machine
 if TYPE_CHECKING:
     import numpy as np
 
+    from pytest_reflex.inputs import InputSpec
+
     Array = np.ndarray[Any, Any]
 
 
@@ -99,6 +101,21 @@ class FunctionRunner(RunnerBase):
 
         tensor: Any = value
         return array_of(self.name, name, tensor)
+
+    def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
+        """See :class:`~pytest_reflex.runners.base.HasDoubts`."""
+        from pytest_reflex.runners.sessions import session_doubt
+
+        return session_doubt(self.name, self._function)
+
+    def same_model(self, other: object) -> bool:
+        """See :class:`~pytest_reflex.runners.base.HasModel`; a module is its ``forward``."""
+        theirs = other._function if isinstance(other, FunctionRunner) else getattr(other, "asked_by", None)
+        if theirs is None or "torch" not in sys.modules:
+            return theirs is not None and bool(self._function == theirs)
+        from pytest_reflex.runners.one_model import forward_of, same_call
+
+        return same_call(forward_of(self._function), forward_of(theirs))
 
     def facts(self) -> dict[str, Any]:
         self._opened(self._open)

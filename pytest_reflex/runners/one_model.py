@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-__all__ = ["same_call", "same_module"]
+__all__ = ["forward_of", "same_call", "same_module"]
 
 _PLAIN: Final = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 _DEEP: Final = 6
@@ -36,6 +36,11 @@ def same_module(one: nn.Module, other: nn.Module) -> bool:
 def same_call(one: Callable[..., Any] | None, other: Callable[..., Any] | None) -> bool:
     """Whether two functions are one: the same code, over what is the same."""
     return _same(one, other, 0)
+
+
+def forward_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a call of it computes with: of a module its ``forward``."""
+    return function.forward if isinstance(function, nn.Module) else function
 
 
 def _same_parts(one: nn.Module, other: nn.Module) -> bool:

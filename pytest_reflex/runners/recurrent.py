@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.runners.base import HasDoubts, HasFloat64, HasState, Runner, RunnerBase, asked, said_by
+from pytest_reflex.runners.base import (
+    HasDoubts,
+    HasFloat64,
+    HasModel,
+    HasState,
+    Runner,
+    RunnerBase,
+    asked,
+    said_by,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,17 +36,26 @@ class Recurrent(RunnerBase):
         states: for each state, the input that it is, and the output that becomes it in the next step. Without
             any, every step is by itself, and whoever asks gives it all its inputs.
         sealed: what else knows whether the runner's files are as they were, such as its bundle.
+        stated: what one step reads, where the candidate alone says that; see :meth:`doubts`.
 
     Attributes:
-        seen: the outputs of every run since opening, in order.
+        seen: the outputs of every run since it was first opened, in order. A check opens its reference again
+            to ask what inputs do, after all else.
     """
 
-    def __init__(self, runner: Runner, states: Mapping[str, str], sealed: object = None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        states: Mapping[str, str],
+        sealed: object = None,
+        stated: Sequence[InputSpec] = (),
+    ) -> None:
         self.name = runner.name
         self.seen: list[dict[str, Array]] = []
         self._runner = runner
         self._states = dict(states)
         self._sealed = sealed
+        self._stated = tuple(stated)
 
     @property
     def provider_asked(self) -> str | None:
@@ -60,7 +78,6 @@ class Recurrent(RunnerBase):
 
     def open(self) -> None:
         self._runner.open()
-        self.seen = []
 
     def close(self) -> None:
         self._runner.close()
@@ -73,8 +90,13 @@ class Recurrent(RunnerBase):
         return self._runner.state() if isinstance(self._runner, HasState) else {}
 
     def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
-        """See :class:`~pytest_reflex.runners.base.HasDoubts`."""
-        return self._runner.doubts(specs) if isinstance(self._runner, HasDoubts) else ()
+        """See :class:`~pytest_reflex.runners.base.HasDoubts`; its sequences are given to a check as arrays."""
+        return self._runner.doubts(specs or self._stated) if isinstance(self._runner, HasDoubts) else ()
+
+    def same_model(self, other: object) -> bool:
+        """See :class:`~pytest_reflex.runners.base.HasModel`."""
+        inner = other._runner if isinstance(other, Recurrent) else other
+        return isinstance(self._runner, HasModel) and self._runner.same_model(inner)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         outputs = self._over_time(lambda step: asked(self._runner, step), inputs)
@@ -97,13 +119,13 @@ class Recurrent(RunnerBase):
             raise RunnerError(f"{self.name}: no input is named {missing[0]!r}, which is a state; give it")
         state = {name: inputs[name] for name in self._states}
         given = {name: array for name, array in inputs.items() if name not in state}
-        steps = {len(array) for array in given.values()}
-        if len(steps) != 1:
+        steps = sorted({array.shape[0] if array.ndim else 0 for array in given.values()})
+        if len(steps) != 1 or not steps[0]:
             raise RunnerError(
-                f"{self.name}: its inputs have {sorted(steps)} steps, the first axis; give all as many"
+                f"{self.name}: its inputs have {steps} steps, the first axis; give all as many, at least one"
             )
         found: list[Mapping[str, Array]] = []
-        for number in range(steps.pop()):
+        for number in range(steps[0]):
             outputs = step({**{name: array[number] for name, array in given.items()}, **state})
             lacking = [name for name in self._states.values() if name not in outputs]
             if lacking:

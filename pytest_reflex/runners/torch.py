@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import ReflexError, RunnerError
@@ -134,6 +134,13 @@ class TorchRunner(RunnerBase):
         if model is None:
             raise RunnerError(f"{self.name} has not been loaded; open it first")
         return self._asked(model, tensors)
+
+    @property
+    def asked_by(self) -> Callable[..., Any] | None:
+        """What is called with its inputs, a module or a function; None where that is still to be loaded."""
+        import torch
+
+        return (self._call or self._given) if isinstance(self._given, torch.nn.Module) else None
 
     @property
     def trajectory(self) -> Trajectory | None:
@@ -292,23 +299,10 @@ class TorchRunner(RunnerBase):
     def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
         """See :class:`~pytest_reflex.runners.base.HasDoubts`."""
         said = [] if self.doubted_by is None else [*self.doubted_by(self.model, specs)]
-        return [*said, *(self._session_doubts(self._model) if self._model is not None else ())]
+        from pytest_reflex.runners.sessions import session_doubt
 
-    def _session_doubts(self, model: torch.nn.Module) -> Iterator[str]:
-        """A module that runs an ONNX graph is PyTorch in name alone."""
-        import sys
-
-        runtime = sys.modules.get("onnxruntime")  # without it nobody has made a session
-        if runtime is None:
-            return
-        for path, module in model.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, runtime.InferenceSession):
-                    where = f"{path}.{name}".lstrip(".")
-                    yield (
-                        f"{self.name} holds an ONNX Runtime session, {where!r}, and may compute with that "
-                        "what PyTorch should; give the policy that the candidate was made from"
-                    )
+        # A module that runs an ONNX graph is PyTorch in name alone.
+        return [*said, *(session_doubt(self.name, self._model) or session_doubt(self.name, self._call))]
 
     def same_model(self, other: object) -> bool:
         """See :class:`~pytest_reflex.runners.base.HasModel`."""
@@ -483,14 +477,20 @@ def array_of(who: str, name: str, tensor: torch.Tensor) -> Array:
     """A tensor as an array of its own.
 
     Raises:
-        RunnerError: it is bfloat16, and ml_dtypes is not installed.
+        RunnerError: numpy has no array of it, such as a sparse one; or it is bfloat16, and ml_dtypes is not
+            installed.
     """
     import numpy as np
     import torch
 
-    tensor = tensor.detach().cpu()
-    if tensor.dtype != torch.bfloat16:
-        return np.array(tensor.numpy())
+    try:
+        # An imaginary part may be a view that says "times -1" and has not been computed.
+        tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+        if tensor.dtype != torch.bfloat16:
+            return np.array(tensor.numpy())
+    except (RuntimeError, TypeError) as error:
+        what = f"output {name!r} is a tensor of {tensor.dtype} in the layout {tensor.layout}"
+        raise RunnerError(f"{who}: {what}, of which there is no array ({first_line(error)})") from error
     try:
         import ml_dtypes
     except ImportError as error:

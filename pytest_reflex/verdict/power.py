@@ -49,7 +49,8 @@ def swings_of(outputs: Sequence[Mapping[str, Array]]) -> dict[str, float]:
 
     names = dict.fromkeys(name for fixture in outputs for name in fixture)
     arrays = {name: [fixture[name] for fixture in outputs if name in fixture] for name in names}
-    return {name: _swing(a) for name, a in arrays.items() if all(is_float(one.dtype) for one in a)}
+    # One that is of integers in some fixture is judged by its bound in the others.
+    return {name: _swing(a) for name, a in arrays.items() if any(is_float(one.dtype) for one in a)}
 
 
 def judge_power(

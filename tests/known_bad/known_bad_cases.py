@@ -11,7 +11,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import onnx
@@ -35,8 +36,10 @@ from pytest_reflex.inputs import (
     Uniform,
     make_fixture,
 )
+from pytest_reflex.inputs.spec import Distribution, Draw
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import (
+    FunctionRunner,
     OnnxReference,
     OnnxRunner,
     RecordedRunner,
@@ -46,6 +49,7 @@ from pytest_reflex.runners import (
 )
 from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
 Arrays = dict[str, np.ndarray]
 Function = Callable[[Arrays], Arrays]
@@ -331,8 +335,35 @@ class Sessioned(nn.Module):
         return {name: torch.from_numpy(array) for name, array in zip(OUTPUTS, made, strict=True)}
 
 
+def off_by_a_half() -> bytes:
+    return actions(*_STEP_TAIL, off=np.float32(0.5))
+
+
 def sessioned(work: Path) -> Runner:
-    return TorchRunner(Wrapped(Sessioned(actions(*_STEP_TAIL, off=np.float32(0.5)))), name="reference")
+    return TorchRunner(Wrapped(Sessioned(off_by_a_half())), name="reference")
+
+
+class Deep(nn.Module):
+    """The same, the graph a few steps further away: in an object, in a list, in a runner of one."""
+
+    def __init__(self, graph: bytes) -> None:
+        super().__init__()
+        self.engines = [SimpleNamespace(policy=OnnxRunner(graph))]
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        with self.engines[0].policy as session:
+            made = session.run({name: tensor.numpy() for name, tensor in inputs.items()})
+        return {name: torch.from_numpy(array) for name, array in made.items()}
+
+
+def enclosed(work: Path) -> Runner:
+    """A function that computes with a session that it encloses."""
+    session = onnxruntime.InferenceSession(off_by_a_half())
+
+    def policy(**inputs: np.ndarray) -> Arrays:
+        return dict(zip(OUTPUTS, session.run(None, dict(inputs)), strict=True))
+
+    return FunctionRunner(policy)
 
 
 def recorded_candidate(work: Path) -> RecordedRunner:
@@ -532,6 +563,32 @@ def wrapped(work: Path) -> Runner:
     return TorchRunner(Wrapped(WEIGHED))
 
 
+def a_function(**inputs: np.ndarray) -> Arrays:
+    return honest(inputs)
+
+
+def as_function(function: Callable[..., Any], **how: Any) -> Callable[[Path], Runner]:
+    return lambda work: FunctionRunner(function, **how)
+
+
+def some_integers(share: float) -> Function:
+    """A force that is a share of the actions, and in one fixture integers."""
+
+    def truth(inputs: Arrays) -> Arrays:
+        made = honest(inputs)
+        rest = (inputs["noise"] == make_fixture(SPECS, 0, 1)["noise"]).all()
+        force = np.float32(share) * made["actions"]
+        return {**made, "force": np.zeros_like(force, np.int32) if rest else force}
+
+    return truth
+
+
+def near_its_middle(inputs: Arrays) -> Arrays:
+    """Right where the noise is near 1, and nowhere else."""
+    apart = inputs["noise"] - np.float32(1)
+    return {**honest(inputs), "actions": honest(inputs)["actions"] + np.float32(100) * apart**3}
+
+
 def onnx_file(name: str, same: bool = True) -> Callable[[Path], Runner]:
     def made(work: Path) -> Runner:
         path = work / name
@@ -608,6 +665,16 @@ def flip_last_byte(path: Path) -> None:
     (path / FIXTURES).write_bytes(bytes(data))
 
 
+@dataclass(frozen=True)
+class Always(Distribution):
+    """Both cameras, but for the values that are swapped in."""
+
+    kind: ClassVar[str] = "known_bad_always"
+
+    def draw(self, draw: Draw, spec: InputSpec) -> np.ndarray:
+        return np.full(spec.shape, draw.fixture_idx < FIXTURE_COUNT)
+
+
 CPU_ONLY: Final = {"provider": "cuda"}
 FREE: Final = [
     InputSpec("cameras", (1, 2), "bool", CameraMask(), free=("batch", None)),
@@ -619,6 +686,11 @@ FREE_OF_FOUR: Final = [spec.sized({"batch": 4}) for spec in FREE]
 TOKEN: Final = [*SPECS, InputSpec("token", (1, 3), "int64", Tokens(1000))]
 TIME: Final = [*SPECS, InputSpec("time", (1,), meaning=Uniform(0.0, 1.0))]
 EMBODIMENT: Final = [*SPECS, InputSpec("embodiment", (1,), "int64", Integers(0, 32))]
+# All that is drawn is one fixture but for a thousandth.
+NARROW: Final = [
+    InputSpec("cameras", (1, 2), "bool", Always()),
+    *(InputSpec(spec.name, spec.shape, meaning=Gaussian(1.0, 2e-5)) for spec in SPECS[1:]),
+]
 _NAN = np.where(at((0, 7, 3), 1.0) > 0, np.float32("nan"), np.float32(0))
 _INF = np.where(at((0, 7, 3), 1.0) > 0, np.float32("inf"), np.float32(0))
 _PADDING = np.where(np.arange(JOINTS) >= 24, np.float32(0.5), np.float32(0))
@@ -772,6 +844,15 @@ CASES: Final = {
         Case("error_reflex__a_said_judge_as_the_candidate", candidate=said("m.onnx")),
         Case("fail_reference__a_module_around_a_session", strict=True, source=sessioned,
              candidate=lambda work: OnnxRunner(actions(*_STEP_TAIL, off=np.float32(0.5)))),
+        Case("fail_reference__a_module_around_a_runner_of_a_graph", strict=True,
+             source=lambda work: TorchRunner(Deep(off_by_a_half()), name="reference"),
+             candidate=lambda work: OnnxRunner(off_by_a_half())),
+        Case("fail_reference__a_function_around_a_session", strict=True, source=enclosed,
+             candidate=lambda work: OnnxRunner(off_by_a_half())),
+        Case("fail_reference__one_function_on_both_sides", source=as_function(a_function),
+             candidate=as_function(a_function)),
+        Case("fail_reference__a_module_judged_by_its_own_forward", source=in_torch(WEIGHED),
+             candidate=as_function(WEIGHED.forward, tensors=True)),
         Case("fail_reference__a_module_judged_by_itself", source=in_torch(WEIGHED),
              candidate=in_torch(WEIGHED)),
         Case("fail_reference__a_module_judged_by_what_loads_it", source=in_torch(WEIGHED),
@@ -792,6 +873,8 @@ CASES: Final = {
              candidate=computed(with_one_large(-1e-7))),
         Case("fail_power__a_second_output_that_is_tiny", strict=True, truth=with_force(1e-7),
              candidate=computed(with_force(-1e-7))),
+        Case("fail_power__a_second_output_that_is_tiny_and_once_of_integers", strict=True,
+             truth=some_integers(1e-7), candidate=computed(some_integers(-1e-7))),
         Case("fail_power__an_input_whose_whole_effect_is_below_the_threshold", strict=True,
              truth=with_faint_state, candidate=computed(faint_state_turned_round)),
         Case("fail_power__a_floor_as_large_as_the_output", judging={"threshold": "2x floor"},
@@ -807,6 +890,8 @@ CASES: Final = {
         Case("fail_variation__most_embodiments_never_drawn", strict=True,
              judging={"inputs": EMBODIMENT}, truth=wrong_where(lambda i: i["embodiment"][0] % 2),
              candidate=computed(wrong_where(lambda i: i["embodiment"][0] % 2 or i["embodiment"][0] == 16))),
+        Case("fail_variation__fixtures_drawn_within_a_thousandth", strict=True, judging={"inputs": NARROW},
+             candidate=computed(near_its_middle)),
         # repeat
         Case("fail_repeat__another_answer_to_the_same_question",
              actions(node("RandomUniformLike", ["true_actions"], "drawn"),
@@ -895,6 +980,8 @@ CASES: Final = {
              damage=steered.resealed(lambda said: {"precision": {"name": "float16"}})),
         Case("error_settings__a_threshold_of_no_output", model(), judging={"threshold": "action=1e-5"}),
         Case("error_settings__a_threshold_of_integers", model(), judging={"threshold": "ids=1e-5"}),
+        Case("error_settings__a_threshold_without_end", candidate=computed(honest),
+             judging={"threshold": Tolerances(Amount(float("inf")))}),
         Case("error_settings__an_rtol_of_all", model(), judging={"rtol": 1}),
         Case("error_settings__a_rounding_that_its_graph_has_not", candidate=lambda work: OnnxRunner(model()),
              judging={"rounding": "float16"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
@@ -386,8 +387,9 @@ SKIPS = "import pytest\npytest.skip('no GPU here', allow_module_level=True)\n"
         SKIPS + "from tests_of_it import test_good as test_renamed\n",
         SKIPS + "from between import *\n",
         SKIPS + "import tests_of_it\nclass TestX(tests_of_it.Base): pass\n",
+        SKIPS + "import tests_of_it\ntest_renamed = tests_of_it.test_good\n",
     ],
-    ids=["by_star", "by_name", "by_two_stars", "by_a_base"],
+    ids=["by_star", "by_name", "by_two_stars", "by_a_base", "by_an_assignment"],
 )
 def test_fail_session__a_skipped_module_takes_its_tests_from_another(module: str, run: Run) -> None:
     files = {
@@ -430,6 +432,8 @@ LEAVES = {
     "another_program": "def test_x(parity):\n"
     "    judged(parity, Toy(lambda x: os.execl('/bin/sh', 'sh', '-c', '')))\n",
     "a_child_that_goes_on_alone": "def test_x(parity):\n    if os.fork(): os._exit(0)\n",
+    "what_os_has_it_from": "import posix\n"
+    "def test_x(parity): judged(parity, Toy(lambda x: posix._exit(0)))\n",
     "a_fail_that_is_left_behind": f"def test_x(parity):\n    try: {BAD}\n    finally: os._exit(0)\n",
 }  # fmt: skip
 HIDES = "reflex: error: pytest was to exit with 0, and that would hide this: "
@@ -488,6 +492,16 @@ def test_a_session_that_a_conftest_ends_with_its_own_code_ends_with_that(run: Ru
     assert run(FAILS, cold=True, conftest=conftest.format(0)).ret == 1
 
 
+@pytest.mark.parametrize("hook", ["pytest_sessionfinish", "pytest_terminal_summary", "pytest_unconfigure"])
+def test_fail_session__a_hook_that_exits_at_the_end(hook: str, run: Run) -> None:
+    conftest = f"import sys\ndef {hook}(): sys.exit({{}})\n"
+    found = run(FAILS, apart=True, conftest=conftest.format(0))
+    assert found.ret == 1, found.stdout.str()
+    assert any(line.startswith(HIDES) for line in found.errlines)
+    assert run(PASSES, apart=True, conftest=conftest.format("")).ret == 0
+    assert run(PASSES, apart=True, conftest=conftest.format(7)).ret == 7
+
+
 CHILDREN = """
 import multiprocessing, os, subprocess, sys
 from concurrent.futures import ProcessPoolExecutor
@@ -520,11 +534,12 @@ def test_children_of_a_session_leave_as_they_always_did(run: Run) -> None:
 
 
 def test_the_ways_out_are_as_they_were_after_a_session_that_others_go_on_from(run: Run) -> None:
-    before = os._exit, os.execv, os.execve
+    own = sys.modules[os.name]
+    before = os._exit, os.execv, os.execve, own._exit, own.execv, own.execve
     assert run(PASSES, "--reflex-strict").ret == 0
     assert run(FAILS).ret == 1
     assert run(PASSES, "--reflex-threshold=-1").ret == 4
-    assert (os._exit, os.execv, os.execve) == before
+    assert (os._exit, os.execv, os.execve, own._exit, own.execv, own.execve) == before
 
 
 # --- what an earlier run left ----------------------------------------------------------------------------

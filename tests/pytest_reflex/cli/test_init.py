@@ -123,6 +123,7 @@ def test_a_checkpoint(
     [
         ("actor.py", INSTANCE, "actor", []),
         ("models/table.py", FUNCTION, "policy", ["--inputs", "SPECS"]),
+        ('of "the" \\N/actor.py', INSTANCE, "actor", []),
         ("src/own.py", (ROOT / "examples" / "own_policy.py").read_text(), "policy", []),
     ],
 )
@@ -178,6 +179,9 @@ def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
             "INPUTS = [InputSpec(...), ...] there, or name it by --inputs",
         ),
         ("odd.py:actor", "INPUTS in odd.py is no list of InputSpec; give the name of one by --inputs"),
+        ("my-actor.py:actor", "my-actor.py: a test imports it, and 'my-actor' is no module's name; rename"),
+        ("class.py:actor", "class.py: a test imports it, and 'class' is no module's name; rename the file"),
+        ("select.py:actor", "select.py: a test imports it, and 'select' is the name of a module of Python's"),
         ("nowhere", "no checkpoint directory 'nowhere'"),
     ],
 )

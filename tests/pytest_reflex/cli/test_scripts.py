@@ -184,6 +184,22 @@ def test_a_report_is_made_of_a_directory(place: Path, tmp_path: Path, here: Call
     assert ran.code == 0, ran.err
     assert ran.out.count("PASS  ") == 1  # one result, whoever tells it
     again = here("report", tmp_path / "out", "--out", tmp_path / "again")
+    # Written among the shards it is one of them, as long as it has what they have.
+    for _ in range(2):
+        assert here("report", tmp_path / "shards", "--out", tmp_path / "shards").code == 0
+    (tmp_path / "shards" / "notes.json").write_text('["no document"]')
+    assert here("report", tmp_path / "shards").code == 0
+    newer = here("validate", place / "actor.onnx", "--model", script, "--seed", "7", "--output-json")
+    (tmp_path / "shards" / "one.json").write_text(newer.out)
+    stale = here("report", tmp_path / "shards", "--out", tmp_path / "shards")
+    assert stale.code == 2
+    assert stale.err == (
+        f"reflex: error: {tmp_path / 'shards'}: its parity.json has not all that one.json beside it has; name "
+        "the files that are meant, and write the report to another directory with --out\n"
+    )
+    lost = here("validate", place / "nowhere.onnx", "--model", script, "--output-json")
+    (tmp_path / "shards" / "one.json").write_text(lost.out)
+    assert here("report", tmp_path / "shards").code == 2
     assert again.out == ran.out.replace(str(tmp_path / "out"), str(tmp_path / "again"))
     (tmp_path / "empty").mkdir()
     ran = here("report", tmp_path / "empty")

@@ -196,6 +196,32 @@ def test_state_is_what_can_be_compared():
     assert moved == ["attribute 'nested'", "parameter '0.weight'", "buffer '1.running_mean'"]
 
 
+class Remembers(Policy):
+    """Keeps its last activations, as some do for a picture of them."""
+
+    def forward(self, x, mask):
+        self.last = torch.outer(x.reshape(-1), torch.linspace(1, 2, 20_000)).contiguous()
+        return super().forward(x, mask)
+
+
+def test_what_is_made_anew_by_each_run_is_no_count():
+    """It is another tensor each time, and the same values, however many they are."""
+    result = check(TorchRunner(Remembers()), candidate(), inputs=SPECS, strict=True)
+    assert result.require().passed
+    module = Remembers().eval()
+    x, mask = torch.ones(1, 8), torch.ones(1, 8, dtype=torch.bool)
+    module(x, mask)
+    kept, before = module.last, state_of(module)
+    module(x, mask)
+    assert module.last.data_ptr() != kept.data_ptr()
+    assert state_of(module) == before
+    module(x + 1, mask)
+    other = state_of(module)
+    assert other != before
+    module.last.add_(1)
+    assert state_of(module) != other
+
+
 def test_a_free_axis_and_a_category_are_varied_or_doubted():
     free = [InputSpec("x", (1, 8), free=("n", None))]
     sides = [Function(lambda x: {"y": x}, name) for name in ("reference", "candidate")]

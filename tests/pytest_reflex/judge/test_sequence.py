@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from exporters import export, open_bundle
-from pytest_reflex.errors import InputError, ParityError, RunnerError
+from pytest_reflex.errors import InputError, ParityError, ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.sequence import SequenceResult, check_sequence
@@ -276,12 +276,88 @@ def test_rounding_that_grows_is_no_fault_of_the_hand_over(tmp_path: Path) -> Non
     assert result.cause.startswith("rounding that grows, from step ")
 
 
+class Idle(nn.Module):
+    """A step that has an input which it does not read."""
+
+    def __init__(self, cell: nn.Module, again: float) -> None:
+        super().__init__()
+        self.cell, self.again = cell, again
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor, idle: torch.Tensor) -> dict[str, torch.Tensor]:
+        new = self.cell(x, h)
+        return {"action": new.sum(-1) * self.again, "h": new * self.again}
+
+
+IDLE = [X, InputSpec("h", (1, 8)), InputSpec("idle", (1, 2))]
+
+
+def idle(again: float = 1.0) -> TorchRunner:
+    torch.manual_seed(0)
+    return TorchRunner(Idle(nn.GRUCell(5, 8), again).eval(), apart=True)
+
+
+def test_an_input_that_neither_side_reads_is_no_fault() -> None:
+    """The reference is opened again to ask it what the input does, after the sequences that are compared."""
+    result = check_sequence(idle(), idle(), states={"h": "h_out"}, steps=STEPS, inputs=IDLE)
+    assert result.require().passed
+    wrong = check_sequence(idle(), idle(1.01), states={"h": "h_out"}, steps=STEPS, inputs=IDLE)
+    assert (wrong.passed, wrong.begins) == (False, 0)
+
+
+def test_one_model_on_both_sides_is_no_comparison() -> None:
+    given: dict[str, Any] = {"states": {"h": "h_out"}, "steps": 3, "inputs": IDLE}
+    runner = idle()
+    with pytest.raises(ReflexError, match="is given as both reference and candidate"):
+        check_sequence(runner, runner, **given)
+    policy = runner.model
+    result = check_sequence(policy, TorchRunner(policy, apart=True), **given)
+    assert "both sides are Idle, which is no comparison" in result.cause
+
+
+def test_a_free_axis_has_one_size_throughout_a_sequence() -> None:
+    free = [InputSpec(s.name, (2, *s.shape[1:]), free=("batch", None)) for s in IDLE]
+    seen: list[tuple[int, ...]] = []
+
+    def heard(*sides: Any, **options: Any) -> Any:
+        seen.extend(sequence["x"].shape for sequence in options["inputs"])
+        return check(*sides, **options)
+
+    given: dict[str, Any] = {"states": {"h": "h_out"}, "steps": 3, "inputs": free, "check": heard}
+    assert check_sequence(idle(), idle(), **given)
+    assert seen == 2 * [(3, batch, 5) for batch in (2, 2, 4, 6, 1)]
+
+
+def test_what_the_candidate_alone_says_of_a_step_may_be_doubted() -> None:
+    """A narrower draw is doubted as in a check of single steps; what the caller gives is meant."""
+
+    class Narrow:
+        inputs = IDLE
+
+        def runner(self, provider: str) -> TorchRunner:
+            return idle()
+
+        def reference_runner(self, model: Any) -> Any:
+            return model
+
+    truth = idle()
+    truth.doubted_by = lambda _, specs: [f"{len(specs)} were stated"] if specs else []
+    given: dict[str, Any] = {"states": {"h": "h_out"}, "steps": 3}
+    result = check_sequence(truth, Narrow(), **given)
+    assert any("3 were stated" in note for note in result.free.notes)
+    result = check_sequence(truth, Narrow(), **given, inputs=IDLE)
+    assert not any("were stated" in note for note in result.free.notes)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"states": {}}, "states is empty; give the input and the output of each"),
         ({"steps": 1}, "steps is 1; give a whole number of at least 2"),
         ({"steps": 2.5}, r"steps is 2\.5; give a whole number"),
+        ({"inputs": X}, "inputs is a InputSpec; give a list of InputSpec, or of recorded sequences"),
+        ({"inputs": [X, {}]}, r"inputs\[0\] is a InputSpec; give InputSpecs only, or sequences"),
+        ({"inputs": [{"x": np.zeros((1, 1, 5), np.float32)}]}, r"inputs\[0\]\['x'\] has shape \[1, 1, 5\]"),
+        ({"inputs": [{"x": np.float32(1)}]}, r"inputs\[0\]\['x'\] has shape \[\], steps first; give 2 steps"),
         ({"states": {"h": "hidden_out"}}, "no input is named 'h', which is a state; add its InputSpec"),
     ],
 )
@@ -305,6 +381,9 @@ def test_a_runner_says_which_state_is_missing_or_how_many_steps_differ() -> None
     said = "no output is named 'next', which is the next state; its outputs are action, hidden_out"
     with Recurrent(step(), {"hidden": "next"}) as runner, pytest.raises(RunnerError, match=said):
         runner.run({"x": x, "hidden": h})
+    said = r"its inputs have \[0\] steps, the first axis; give all as many, at least one"
+    with Recurrent(step(), {"hidden": "hidden_out"}) as runner, pytest.raises(RunnerError, match=said):
+        runner.run({"x": x[:0], "hidden": h})
     said = r"its inputs have \[2, 3\] steps"
     with Recurrent(step(), {}) as runner, pytest.raises(RunnerError, match=said):
         runner.run({"x": x, "hidden": np.zeros((2, 1, 8), np.float32)})

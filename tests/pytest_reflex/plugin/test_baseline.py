@@ -35,6 +35,56 @@ def test_what_got_worse_than_a_factor_fails_and_a_flag_takes_it(run: Run) -> Non
     assert run(off(5e-5), *AT).ret == 0
 
 
+def test_a_threshold_that_was_raised_makes_no_figure_small(run: Run) -> None:
+    run(off(1e-6), *UPDATE)
+    looser = "def test_x(parity): judged(parity, off_by(9e-4), threshold=1.0)\n"
+    assert run(looser).ret == 0
+    assert run(looser, *AT).ret == 1
+
+
+TWICE = "def test_x(parity):\n    judged(parity, off_by({}))\n    judged(parity, off_by({}))\n"
+AGAIN = """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    for last in (False, True):
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        if last or not any(report.failed for report in reports):
+            for report in reports:
+                item.ihook.pytest_runtest_logreport(report=report)
+            return True
+"""
+
+
+def test_each_attempt_is_compared_with_the_figures_of_its_calls(run: Run) -> None:
+    run(TWICE.format(1e-5, 2e-5), *UPDATE)
+    before = Path("main.json").read_text()
+    assert run(TWICE.format(1e-5, 9e-5), *AT).ret == 1
+    # What a plugin runs again is no new test.
+    assert run(TWICE.format(5e-5, 2e-5), *AT, conftest=AGAIN).ret == 1
+    # An update takes the attempt that counted, and no test of which a call failed.
+    flaky = (
+        "N = []\ndef test_x(parity):\n    judged(parity, off_by(5e-5))\n    N.append(1)\n    assert N[1:]\n"
+    )
+    run(flaky, *UPDATE, conftest=AGAIN)
+    (calls,) = json.loads(Path("main.json").read_text())["results"].values()
+    assert len(calls) == 1
+    Path("main.json").write_text(before)
+    run("def test_x(parity):\n    with pytest.raises(AssertionError): judged(parity, off_by(1))\n"
+        "    judged(parity)\n", *UPDATE)  # fmt: skip
+    assert Path("main.json").read_text() == before
+
+
+def test_a_baseline_is_not_where_the_run_writes(run: Run) -> None:
+    run(off(1e-5), "--reflex-report", "rep")
+    before = Path("rep/parity.json").read_text()
+    found = run(off(5e-5), "--reflex-report", "rep", "--reflex-baseline", "rep/parity.json")
+    assert found.ret == 4
+    said = "ERROR: --reflex-baseline: 'parity.json' is where this run writes what it finds; give a copy"
+    assert said in found.errlines
+    assert Path("rep/parity.json").read_text() == before
+
+
 def test_a_fail_by_the_baseline_cannot_be_swallowed(run: Run) -> None:
     run(off(1e-5), *UPDATE)
     swallowed = "def test_x(parity):\n    try: judged(parity, off_by(5e-5))\n    except Exception: pass\n"

@@ -55,6 +55,12 @@ def module(place: Path, name: str, text: str) -> Any:
         "from pkg.cases import *",
         "from speaks import *",
         "if True:\n    from cases import *",
+        "import cases\ntest_y = cases.test_x",
+        "import cases as c\nTestY: type = c.Base",
+        "from cases import Base\nTestY, other = Base, 1",
+        "import cases\nglobals().update(vars(cases))",
+        "import sys, cases\nsetattr(sys.modules[__name__], 'test_y', cases.Base)",
+        "import cases\nfor name in dir(cases):\n    globals()[name] = getattr(cases, name)",
     ],
 )
 def test_a_module_takes_its_parity_tests_from_wherever_it_may(text: str, tmp_path: Path) -> None:
@@ -94,6 +100,9 @@ def test_a_module_of_a_package_may_take_them_from_above_it(text: str, tmp_path: 
         "from builtins import *",
         "from . import *",
         "def test_x(disparity): ...",
+        "import cases\nhelper = cases.test_x",
+        "import cases\ntest_y = quiet.test_x",
+        "import cases\nheld = vars(quiet)",
         "from cases import (",
     ],
 )

@@ -189,7 +189,8 @@ def test_a_shard_without_a_verdict_fails_the_whole() -> None:
 
 
 def test_strict_lets_no_skip_and_no_empty_run_by() -> None:
-    made = merge([as_json.document([PASSING], not_compared=SKIPPED[:1])], strict=True)
+    three = result(*PASSING.fixtures, measured(2, 1e-8))
+    made = merge([as_json.document([three], not_compared=SKIPPED[:1])], strict=True)
     assert (made["passed"], made["not_compared"][0]["outcome"]) == (False, "failed")
     assert merge([as_json.document([PASSING], not_compared=SKIPPED[:1])])["passed"] is True
     assert merge([as_json.document([])], strict=True)["problems"] == [
@@ -373,7 +374,15 @@ def test_report_judges_again(reflex: Callable[..., Any]) -> None:
     assert reflex("fail.json", "--threshold", "0.01")[0] == 0
     assert reflex("pass.json", "--threshold", "1e-9")[0] == 1
     assert json.loads(Path("parity_reports/parity.json").read_text())["results"][0]["threshold"] == 1e-9
-    code, out, err = reflex("pass.json", "--strict", "--output-json")
+    code, _, err = reflex("pass.json", "--strict")
+    assert code == 2
+    name = PASSING.name
+    assert err == (
+        f"reflex: error: strict: {name} has 2 fixtures, too few for strict; run it again with 3 or more\n"
+    )
+    three = result(*PASSING.fixtures, measured(2, 1e-8))
+    Path("three.json").write_text(as_json.dumps(as_json.document([three])))
+    code, out, err = reflex("three.json", "--strict", "--output-json")
     assert (code, err) == (0, "")
     assert json.loads(out)["results"][0]["strict"] is True
     code, _, err = reflex("pass.json", "--threshold", "nan")

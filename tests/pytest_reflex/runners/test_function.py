@@ -66,6 +66,24 @@ def test_it_cannot_write_to_the_inputs() -> None:
     assert not given.any()
 
 
+def test_one_function_or_module_on_both_sides_is_no_comparison() -> None:
+    policy = Policy()
+
+    def turned(**inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return honest(**inputs)
+
+    for one, other in (
+        (FunctionRunner(honest), FunctionRunner(honest)),
+        (policy, FunctionRunner(policy, tensors=True)),
+        (FunctionRunner(policy.forward, tensors=True), TorchRunner(policy)),
+        (TorchRunner(policy, policy.forward), FunctionRunner(policy.forward, tensors=True)),
+    ):
+        result = check(one, other, inputs=SPECS)
+        assert [a.gate for _, a in result.refusals] == ["reference"]
+        assert "which is no comparison; give what was made of it" in result.refusals[0][1].refusal
+    assert check(FunctionRunner(honest), FunctionRunner(turned), inputs=SPECS, strict=True).passed
+
+
 def test_random_numbers_are_seen() -> None:
     result = check(
         FunctionRunner(lambda x, mask: {"actions": x + torch.rand(1).numpy()}), candidate(), inputs=SPECS

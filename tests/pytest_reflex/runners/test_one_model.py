@@ -126,7 +126,7 @@ def test_a_function_that_holds_itself_is_looked_at_no_deeper_than_it_takes():
 def test_a_check_of_one_model_against_itself_is_refused():
     policy = Policy()
     said = only_refusal(check(policy, TorchRunner(policy, name="again"), inputs=SPECS), "reference")
-    assert said == "both sides are Policy, in PyTorch, which is no comparison; give what was made of it"
+    assert said == "both sides are Policy, which is no comparison; give what was made of it"
 
 
 def test_a_policy_is_judged_in_another_way_of_asking_it():
