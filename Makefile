@@ -13,7 +13,7 @@ OPENPI ?= .venv-openpi
 NODE_VENV ?= .venv-node
 BIN := $(VENV)/bin
 # Policies are small in tests; more workers than this only get in each other's way.
-PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadscope
+PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 # What neither torch, lerobot nor Python's version decides is marked so, and runs in the first environment alone.
 ONCE ?=
 
@@ -143,7 +143,7 @@ suite: $(VENV)/.ready extras
 COVERED ?= tests
 coverage: $(VENV)/.ready
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadscope $(COVERED)
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(COVERED)
 	-$(BIN)/python -m coverage combine --quiet # what was killed leaves files without data; it counts for nothing
 	$(BIN)/python -m coverage report
 

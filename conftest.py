@@ -35,6 +35,25 @@ LINUX_HAS = ("on Linux only", "/proc takes no directory from anyone")
 NARROWING = ("-k", "-m", "--deselect", "--ignore", "--ignore-glob", "--last-failed", "--stepwise")
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 SESSION = pytest.StashKey[pytest.Session]()
+# Files that take longest, in this order: they begin first, so that at the end no worker waits long for another.
+LONGEST = (
+    "tests/exporters/families/test_lerobot_faults.py",
+    "tests/exporters/families/test_lerobot_parity.py",
+    "tests/known_bad/test_known_bad.py",
+    "tests/exporters/families/test_pi0.py",
+    "tests/exporters/families/test_groot.py",
+    "tests/pytest_reflex/cli/test_cli.py",
+    "tests/test_docs.py",
+    "tests/exporters/divergence/test_locate_families.py",
+    "tests/exporters/divergence/test_locate.py",
+    "tests/exporters/families/test_lerobot_load.py",
+    "tests/exporters/caching/test_cached.py",
+    "tests/pytest_reflex/plugin/test_plugin.py",
+    "tests/exporters/families/test_groot_faults.py",
+    "tests/mutants/test_mutants.py",
+    "tests/exporters/serving/test_serve.py",
+    "tests/exporters/caching/test_cached_seen.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +65,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    place = {file: idx for idx, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
     if config.getoption("--once-elsewhere"):
         for item in items:
             if item.get_closest_marker("once"):

@@ -53,39 +53,42 @@ def external_places(graph: bytes) -> set[str]:
         ValueError: they are no protobuf message.
     """
     # As the names of files are, so that a place is the file that ONNX Runtime opens, whatever its bytes.
-    return {os.fsdecode(place) for place in _places(memoryview(graph), "model", 0)}
+    return {os.fsdecode(place) for place in _places(graph, 0, len(graph), "model", 0)}
 
 
-def _places(data: memoryview, message: str, depth: int) -> Iterator[bytes]:
+def _places(data: bytes, at: int, end: int, message: str, depth: int) -> Iterator[bytes]:
     if depth > _DEEPEST:
         raise ValueError("its graphs lie too deep in each other")
     paths = _PATHS[message]
-    for number, value in _fields(data):
+    for number, begin, stop in _fields(data, at, end):
         inner = paths.get(number)
-        if inner is None:
+        # Most messages are nodes, which name no place: those are not taken apart.
+        if inner is None or data.find(_LOCATION, begin, stop) < 0:
             continue
         if inner == "entry":
-            entry = dict(_fields(value))
-            if bytes(entry.get(_KEY, b"")) == _LOCATION:
-                yield bytes(entry.get(_VALUE, b""))
+            entry = {key: data[a:b] for key, a, b in _fields(data, begin, stop)}
+            if entry.get(_KEY) == _LOCATION:
+                yield entry.get(_VALUE, b"")
         else:
-            yield from _places(value, inner, depth + 1)
+            yield from _places(data, begin, stop, inner, depth + 1)
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The length-delimited fields of a protobuf message: number and content; the others are passed over."""
-    at, end = 0, len(data)
+def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The length-delimited fields of a protobuf message: number, and where in ``data`` its content lies.
+
+    The other fields are passed over.
+    """
     while at < end:
-        tag, at = _varint(data, at)
+        tag, at = _varint(data, at, end)
         kind = tag & 7
         if kind == 2:
-            size, at = _varint(data, at)
+            size, at = _varint(data, at, end)
             if size > end - at:
                 raise ValueError("a field is longer than what is there")
-            yield tag >> 3, data[at : at + size]
+            yield tag >> 3, at, at + size
             at += size
         elif kind == 0:
-            _, at = _varint(data, at)
+            _, at = _varint(data, at, end)
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
         else:
@@ -94,10 +97,10 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         raise ValueError("its last field is cut off")
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        if at >= len(data) or shift > 63:
+        if at >= end or shift > 63:
             raise ValueError("a number is cut off")
         byte = data[at]
         at += 1

@@ -5,6 +5,7 @@ Weights that lie beside the graph are not read. Needs onnx, which a robot may no
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,6 +48,12 @@ _MOVES: Final = frozenset(
     }
 )  # fmt: skip
 
+# What graphs were found to be, by their bytes: an export reads its own, and so does each check of it.
+_known: dict[bytes, GraphPrecision] = {}
+_KNOWN_MOST: Final = 64
+# What is larger holds its weights itself; to hash those takes as long as to read the graph.
+_KNOWN_BYTES: Final = 64 << 20
+
 
 def precision_of(model: onnx.ModelProto | str | Path | bytes) -> GraphPrecision:
     """The precision of a graph.
@@ -57,6 +64,23 @@ def precision_of(model: onnx.ModelProto | str | Path | bytes) -> GraphPrecision:
     Raises:
         RunnerError: onnx is not installed, or this is no ONNX model.
     """
+    try:
+        if isinstance(model, str | Path) and Path(model).stat().st_size <= _KNOWN_BYTES:
+            model = Path(model).read_bytes()
+    except OSError as error:
+        raise RunnerError(f"{model} cannot be read: {error.strerror or error}") from error
+    if not isinstance(model, bytes) or len(model) > _KNOWN_BYTES:
+        return _read(model)
+    digest = hashlib.sha256(model).digest()
+    if digest not in _known:
+        found = _read(model)
+        while len(_known) >= _KNOWN_MOST:
+            del _known[next(iter(_known))]
+        _known[digest] = found
+    return _known[digest]
+
+
+def _read(model: onnx.ModelProto | str | Path | bytes) -> GraphPrecision:
     try:
         import onnx
         from onnx import inliner, shape_inference
