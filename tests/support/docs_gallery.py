@@ -175,8 +175,8 @@ FAILURES = (
     Failure(
         "joint",
         "One joint's scale",
-        "One dark column in the heat map: the statistics of another robot for one joint. The cosine of such a "
-        "chunk is 0.99999.",
+        "One dark column in the heat map: the statistics of another robot for one joint. The cosine of such "
+        "a chunk is 0.99999.",
         OneJoint,
         "threshold",
     ),
@@ -192,8 +192,8 @@ FAILURES = (
     Failure(
         "clock",
         "Time in bfloat16",
-        "The whole policy was cast, its clock too: 0.9 became 0.8984, and the sine of a large multiple of that "
-        "is another sine. This is why an export in half precision keeps the clock as it is.",
+        "The whole policy was cast, its clock too: 0.9 became 0.8984, and the sine of a large multiple of "
+        "that is another sine. This is why an export in half precision keeps the clock as it is.",
         ShortClock,
         "threshold",
     ),
