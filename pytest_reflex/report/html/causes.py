@@ -26,14 +26,13 @@ def floor_view(result: RunResult, *, pictured: bool = True) -> dict[str, Any] | 
     found = fixture_floors(result)
     found.sort(key=lambda pair: (-WORDS.index(pair[1].word), -(pair[1].ratio or 0.0)))
     drawn = [(idx, floor) for idx, floor in found if floor.candidate_max is not None][:_DRAWN]
+    in_turn = sorted(drawn, key=lambda pair: pair[0])
     bugs = any(floor.word == "bug" for _, floor in drawn)
     return {
         "word": result.word,
         "line": word_line(result),
         "far": " ".join(reference_far(result)),
-        "svg": cause_pictures.distances(sorted(drawn, key=lambda pair: pair[0]))
-        if drawn and pictured
-        else "",
+        "svg": cause_pictures.distances(in_turn) if in_turn and pictured else "",
         "bugs": bugs,
         "drawn": len(drawn),
         "of": len(found),
