@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from exporters.bundle.said import Said
-from exporters.flow.schedule import LAYOUTS, SCHEDULES, Loop, TableSchedule, loop_from_json
+from exporters.flow.schedule import LAYOUTS, SCHEDULES, Loop, Schedule, TableSchedule, loop_from_json
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.spec import DTYPES
@@ -297,7 +297,9 @@ def _loop(
     kinds = {kind.kind: kind for kind in SCHEDULES}
     kind = kinds[schedule.at("kind").one_of(kinds)]
     for number in fields(kind) if kind is not TableSchedule else ():
-        if number.name == "buckets":
+        if number.name == "dtype":
+            schedule.at(number.name, Schedule.dtype).one_of(("float32", "float64"))
+        elif number.name == "buckets":
             schedule.at(number.name).whole(1, _MOST_BUCKETS)
         else:
             schedule.at(number.name).finite()

@@ -262,6 +262,11 @@ def _require_fit(spec: InputSpec, array: np.ndarray, sizes: dict[str, int]) -> N
         if got != want or got < 1:
             said = f" with {name} = {want}, as the inputs before it" if name is not None else ""
             raise InputError(f"input {spec.name!r} has shape {shape}; it takes {expected}{said}")
+    limits = spec.meaning.limits()
+    if limits is not None and array.size and not limits[0] <= array.min() <= array.max() <= limits[1]:
+        raise InputError(
+            f"input {spec.name!r} is {array.tolist()}; it takes whole numbers from {limits[0]} to {limits[1]}"
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InputError(f"input {spec.name!r} is {array[at]} at {list(at)}; every value must be finite")

@@ -351,10 +351,10 @@ def sealed(
 def _free_batch(inputs: Sequence[InputSpec]) -> list[InputSpec]:
     """The same inputs with the first axis of each left free, under one name."""
     for spec in inputs:
-        if not spec.shape:
+        if not spec.shape and not spec.meaning.shared:
             raise InputError(f"input {spec.name!r} is a scalar, which has no batch to leave free")
     rest = {spec.name: spec.free[1:] or (None,) * (len(spec.shape) - 1) for spec in inputs}
-    return [replace(spec, free=("batch", *rest[spec.name])) for spec in inputs]
+    return [replace(s, free=("batch", *rest[s.name])) if s.shape else s for s in inputs]
 
 
 def _version(package: str) -> str | None:

@@ -11,6 +11,12 @@ __all__ = ["GROOT", "LEROBOT", "Option"]
 LEROBOT: Final = (
     Option("cameras", "How many cameras the bundle reads."),
     Option("prompt_tokens", "Text length that prompts are padded to."),
+    Option(
+        "rtc",
+        "Guide each chunk by the one before: real-time chunking  [default: as the policy says]",
+        kept=True,
+        switch=True,
+    ),
 )
 GROOT: Final = (
     Option("tokens", "How many features GR00T reads  [default: free]"),

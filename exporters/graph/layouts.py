@@ -164,7 +164,8 @@ def _clock(
         dt64 = emit("Div", [constant("span", schedule.end - schedule.start), steps64], "dt64", double)
         elapsed = emit("Mul", [index, dt64], "elapsed", double)
         time = emit("Add", [constant("start", schedule.start), elapsed], "time64", double)
-    return {"dt": emit("Cast", [dt64], "dt", single)}, emit("Cast", [time], "time_scalar", single)
+    told = ir.DataType.from_numpy(np.dtype(schedule.dtype))
+    return {"dt": emit("Cast", [dt64], "dt", single)}, emit("Cast", [time], "time_scalar", told)
 
 
 def _noise_input(encoder: Encoder, loop: Loop, name: str) -> ir.Value:

@@ -1,5 +1,6 @@
 """What goes into a policy: each input's name, shape, dtype and meaning, and the fixtures drawn from them."""
 
+from pytest_reflex.inputs.chunks import Chain, Delay, Horizon, chain, left_over
 from pytest_reflex.inputs.distributions import (
     Bernoulli,
     Gaussian,
@@ -23,9 +24,12 @@ from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, check_specs
 __all__ = [
     "Bernoulli",
     "CameraMask",
+    "Chain",
+    "Delay",
     "Distribution",
     "Draw",
     "Gaussian",
+    "Horizon",
     "Image",
     "ImagePromptMask",
     "ImagePromptTokens",
@@ -39,8 +43,10 @@ __all__ = [
     "Tokens",
     "Uniform",
     "array_digest",
+    "chain",
     "check_specs",
     "free_sizes",
+    "left_over",
     "make_fixture",
 ]
 
