@@ -151,8 +151,12 @@ class Family(ABC):
             raise TypeError(f"reference() of {self.name} takes no {', '.join(sorted(unknown))}")
         if not isinstance(policy, torch.nn.Module):
             return TorchRunner(policy, call, outputs=["actions"], states=seen)
-        owner = self.owner(policy)
+        owner = self.held(policy, **kept)
         return TorchRunner(owner, functools.partial(call, owner), outputs=["actions"], states=seen)
+
+    def held(self, policy: torch.nn.Module, **kept: Any) -> torch.nn.Module:
+        """:meth:`owner` of a bundle with these options, where they decide how much of the policy it holds."""
+        return self.owner(policy)
 
     def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options as a bundle keeps them: with what the policy decides where nobody says it."""

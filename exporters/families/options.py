@@ -21,4 +21,5 @@ LEROBOT: Final = (
 GROOT: Final = (
     Option("tokens", "How many features GR00T reads  [default: free]"),
     Option("embodiment", "Bake this one of GR00T's embodiments in.", least=0, kept=True),
+    Option("images", "Take GR00T whole, of so many images  [default: the action head alone]", kept=True),
 )

@@ -20,6 +20,7 @@ from pytest_reflex.inputs.prompts import (
     Tokens,
 )
 from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, check_specs, free_sizes
+from pytest_reflex.inputs.vision_prompts import VisionPromptMask, VisionPromptTokens
 
 __all__ = [
     "Bernoulli",
@@ -42,6 +43,8 @@ __all__ = [
     "State",
     "Tokens",
     "Uniform",
+    "VisionPromptMask",
+    "VisionPromptTokens",
     "array_digest",
     "chain",
     "check_specs",
