@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from exporters.flow.schedule import Loop
     from pytest_reflex.runners.base import Trajectory
 
+# The role of the graph that runs before the others, where there is one.
+BACKBONE = "backbone"
 # ONNX Runtime packs a private copy of a weight for every node that multiplies by it, so that an unrolled
 # bundle holds one for each step. Beyond this many bytes the weights are mapped from the file instead:
 # slower to run, far less memory and time to open.
@@ -190,13 +192,13 @@ class BundleRunner(RunnerBase):
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._loop is None or self._bundle.layout != "stepwise":
-            return self.sessions["model"].run(self._fed(inputs))
+            return self.sessions["model"].run(self._fed(self._seen(inputs)))
         return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs)[-1])}
 
     def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the graphs say in float64, the loop included; see :meth:`OnnxRunner.exact`."""
         if self._loop is None or self._bundle.layout != "stepwise":
-            return self.sessions["model"].exact(self._fed(inputs))
+            return self.sessions["model"].exact(self._fed(self._seen(inputs, exact=True)))
         return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs, exact=True)[-1])}
 
     @property
@@ -217,10 +219,21 @@ class BundleRunner(RunnerBase):
         model, names = with_states(file, self._bundle.layout, loop)
         config = {**self._options["config"], WEIGHTS_PLACE: str(file.parent)}
         with OnnxRunner(model, name=self.name, **{**self._options, "config": config}) as session:
-            outputs = session.run(self._fed(inputs))
+            with self:
+                seen = self._seen(inputs)
+            outputs = session.run(self._fed(seen))
         if self._bundle.layout == "loop":
             return np.stack([loop.finished(x) for x in outputs[names[0]]])
         return np.stack([*(loop.finished(outputs[name]) for name in names), outputs[loop.output]])
+
+    def _seen(self, inputs: Mapping[str, np.ndarray], *, exact: bool = False) -> Mapping[str, np.ndarray]:
+        """What the graphs behind a backbone read: its features in place of what it alone reads."""
+        backbone = self.sessions.get(BACKBONE)
+        if backbone is None:
+            return inputs
+        ask = backbone.exact if exact else backbone.run
+        features = ask({name: inputs[name] for name in backbone.inputs})
+        return {n: a for n, a in inputs.items() if n not in backbone.inputs} | features
 
     def _fed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the one graph of a layout is given; a ``loop`` is told its number of steps where it asks."""
@@ -232,7 +245,8 @@ class BundleRunner(RunnerBase):
     ) -> list[np.ndarray]:
         """Encode the observation once, then walk the schedule; every ``x``."""
         ask = {role: session.exact if exact else session.run for role, session in self.sessions.items()}
-        observation = {name: array for name, array in inputs.items() if name not in loop.noises}
+        seen = self._seen(inputs, exact=exact)
+        observation = {name: array for name, array in seen.items() if name not in loop.noises}
         context = ask["encoder"](observation)
         times, x, *noises = np.asarray(loop.times, loop.schedule.dtype), *(inputs[n] for n in loop.noises)
 

@@ -27,7 +27,7 @@ from exporters.graph.graph_passes import write_graph
 from exporters.graph.layouts import compose
 from exporters.graph.narrowing import narrowed
 from exporters.graph.precisions import PRECISIONS, Kept, Precision
-from exporters.graph.traced_halves import Example, example_of, require_float32, trace_halves
+from exporters.graph.traced_halves import CONTEXT, Example, example_of, require_float32, trace_halves
 from exporters.graph.tracing import converted, trace, uncollected
 from pytest_reflex.errors import InputError, SettingsError
 from pytest_reflex.inputs import InputSpec, make_fixture
@@ -296,7 +296,8 @@ def _composed(
         report_progress(f"trace {half}", 1, 1)
     report_progress("compose", 0, 1)
     with uncollected():
-        composed = compose(models[0], models[1], loop, layout)
+        features = {CONTEXT + name: name for name in flow.features}
+        composed = compose(models[0], models[1], loop, layout, features)
     report_progress("compose", 1, 1)
     return composed
 
