@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from pytest_reflex import ParityResult, check, check_sequence
 from pytest_reflex.errors import InputError, ParityError
 from pytest_reflex.inputs import Chain, chain, left_over, make_fixture
-from pytest_reflex.runners import RunnerBase, ServedRunner, TorchRunner
+from pytest_reflex.runners import ServedRunner, TorchRunner
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
@@ -25,6 +25,7 @@ from floors import Remembered, multiples, require_rounding  # noqa: E402
 from lerobot.configs import RTCAttentionSchedule  # noqa: E402
 from lerobot.policies.rtc.action_queue import ActionQueue  # noqa: E402
 from lerobot.policies.rtc.configuration_rtc import RTCConfig  # noqa: E402
+from robots import FAULTS, Robot, honest  # noqa: E402
 from serve_cases import same_bits, serving  # noqa: E402
 from tiny_lerobot import FAMILIES, SHALLOW, save_checkpoint, tiny_policy  # noqa: E402
 
@@ -36,7 +37,6 @@ from exporters.flow.schedule import LAYOUTS, EulerSchedule  # noqa: E402
 
 STEPS, HORIZON, CHUNKS, BREAKS = 4, 4, 30, 17
 SMALL = {"cameras": 1, "prompt_tokens": 4}
-Arrays = Mapping[str, np.ndarray]
 
 
 def module(family: str) -> Any:
@@ -208,49 +208,6 @@ def test_chunks_in_a_chain(
     assert multiples(result.free)["actions"] < 2
 
 
-class Robot(RunnerBase):
-    """A robot's own loop over the chunks, with its own idea of one of the three numbers."""
-
-    def __init__(self, runner: Any, drawn: Chain, fault: Callable[[int, dict[str, Any], list[Any]], Any]):
-        self.name, self.runner, self.drawn, self.fault = "robot", runner, drawn, fault
-
-    def open(self) -> None:
-        self.runner.open()
-
-    def close(self) -> None:
-        self.runner.close()
-
-    def facts(self) -> dict[str, Any]:
-        return {"kind": "robot"}
-
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        planned, left = [], [inputs["prev_chunk"]]
-        for step, used in enumerate(self.drawn.used):
-            if step:
-                left.append(left_over(planned[-1], used))
-            told = {name: array[step] for name, array in inputs.items() if name != "prev_chunk"}
-            told["prev_chunk"] = left[-1]
-            planned.append(self.runner.run({**told, **self.fault(step, told, left)})["actions"])
-        return {"actions": np.stack(planned)}
-
-
-def at_once(name: str, change: Callable[[int], int]) -> Callable[[int, dict[str, Any], list[Any]], Any]:
-    """From one chunk on one of the numbers is another."""
-    return lambda step, told, left: (
-        {name: np.asarray(change(int(told[name])))} if step >= BREAKS and told["execution_horizon"] > 1 else {}
-    )
-
-
-FAULTS: dict[str, Callable[[int, dict[str, Any], list[Any]], Any]] = {
-    "a wrong delay": at_once("inference_delay", lambda delay: delay + 1 if delay < HORIZON else 0),
-    "a shifted horizon": at_once("execution_horizon", lambda horizon: horizon - 1),
-    "a stale previous chunk": lambda step, told, left: {"prev_chunk": left[-2]} if step == BREAKS else {},
-    "a chunk that is not moved up": lambda step, told, left: (
-        {"prev_chunk": np.roll(told["prev_chunk"], 1, axis=1)} if step == BREAKS else {}
-    ),
-}
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_robot_that_tells_something_else_is_refused_where_it_begins(
     fault: str,
@@ -259,16 +216,14 @@ def test_a_robot_that_tells_something_else_is_refused_where_it_begins(
     chains: Callable[[str], Chain],
 ) -> None:
     drawn = chains("pi0")
-    robot = Robot(Policy(bundles("pi0", "unrolled")), drawn, FAULTS[fault])
+    robot = Robot(Policy(bundles("pi0", "unrolled")), drawn, FAULTS[fault](BREAKS))
     result = judged(truths("pi0"), bundles("pi0", "unrolled"), drawn, loop=robot)
     assert result.forced.passed
     assert not result
-    first = next(
-        n for n in range(BREAKS, CHUNKS)
-        if "previous" in fault or "moved" in fault or drawn.sequences[0]["execution_horizon"][n] > 1
-    )  # fmt: skip
-    assert result.begins == first
-    assert result.cause.startswith(f"the hand-over of the state is wrong, from step {first} on, in 'actions'")
+    assert result.begins == BREAKS
+    assert result.cause.startswith(
+        f"the hand-over of the state is wrong, from step {BREAKS} on, in 'actions'"
+    )
 
 
 def test_a_robot_that_tells_the_truth_passes(
@@ -277,7 +232,7 @@ def test_a_robot_that_tells_the_truth_passes(
     chains: Callable[[str], Chain],
 ) -> None:
     drawn = chains("pi0")
-    robot = Robot(Policy(bundles("pi0", "unrolled")), drawn, lambda *_: {})
+    robot = Robot(Policy(bundles("pi0", "unrolled")), drawn, honest)
     assert judged(truths("pi0"), bundles("pi0", "unrolled"), drawn, loop=robot, strict=True)
 
 
