@@ -2,10 +2,11 @@
 
     .venv-lerobot/bin/python benchmarks/real_time.py --json parity_reports/real_time.json
 
-lerobot's own policy with its own ``RTCProcessor`` against its bundle, in the process and served over a socket: the
-tiny policies of the tests, of which each chunk takes 10 steps. The delays go from 0 to the horizon, over and over,
-and after each round comes a chunk that is asked for late. Strict, in floors of PyTorch's own rounding along the same
-chain; and three robots that tell a wrong delay, a stale chunk and a shifted horizon from chunk 700 on.
+lerobot's own policy with its own ``RTCProcessor`` against its bundle, in the process and served over a
+socket: the tiny policies of the tests, of which each chunk takes 10 steps. The delays go from 0 to the
+horizon, over and over, and after each round comes a chunk that is asked for late. Strict, in floors of
+PyTorch's own rounding along the same chain; and three robots that tell a wrong delay, a stale chunk and a
+shifted horizon from chunk 700 on.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def rows(family: str, chunks: int, horizon: int, breaks: int) -> list[dict[str, 
         )
         drawn = chain(made.inputs, chunks, horizon=horizon, sequences=1)
         given: dict[str, Any] = {
-            "inputs": drawn.sequences, "states": drawn.states, "hand_over": drawn.hand_over, "threshold": 1e-5,
+            "inputs": drawn.sequences, "states": drawn.states, "hand_over": drawn.hand_over,
+            "threshold": 1e-5,
         }  # fmt: skip
 
         def judge(name: str, candidate: Any, **more: Any) -> None:

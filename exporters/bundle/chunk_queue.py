@@ -1,4 +1,4 @@
-"""A robot's side of real-time chunking: the actions that are carried out, and what is left for the next chunk.
+"""A robot's side of real-time chunking: the actions to carry out, and what is left for the next chunk.
 
 It does what lerobot's ``ActionQueue`` does, with numpy alone.
 """
@@ -72,8 +72,8 @@ class ChunkQueue:
 
         Args:
             actions: as the policy gave them, [batch, rows, dim].
-            delay: how many of the old chunk's actions were carried out since :meth:`inputs` was asked; the new
-                chunk's first ones are too late by so many.
+            delay: how many of the old chunk's actions were carried out since :meth:`inputs` was asked; the
+                new chunk's first ones are too late by so many.
 
         Raises:
             InputError: the chunk is of another shape, or the delay is no number of its rows.

@@ -233,9 +233,9 @@ class Groot(Family):
         and for those that stand for an image; ``state`` [batch, history, max_state_dim]; ``embodiment_id``
         [batch]; ``noise`` [batch, horizon, max_action_dim].
 
-        The whole model has what its processor gives in place of the first three: ``pixel_values``
-        [batch * images * patches, values of a patch], ``attention_mask`` and ``input_ids`` [batch, tokens], padded
-        on the left.
+        The whole model has what its processor gives in place of the first three: ``pixel_values`` [batch *
+        images * patches, values of a patch], ``attention_mask`` and ``input_ids`` [batch, tokens], padded on
+        the left.
 
         Args:
             policy: a live policy, model or action head.
@@ -247,12 +247,14 @@ class Groot(Family):
             images: how many a prompt has, for the whole model; by default the action head alone is taken.
 
         Raises:
-            InputError: a size is no whole number of at least 1, there is no such embodiment, or the prompt has
-                no room for the images.
+            InputError: a size is no whole number of at least 1, there is no such embodiment, or the prompt
+                has no room for the images.
             ReflexError: the images of an action head without a backbone are asked for.
         """
         if images is not None:
-            return self._whole_inputs(policy, tokens=tokens, batch=batch, embodiment=embodiment, images=images)
+            return self._whole_inputs(
+                policy, tokens=tokens, batch=batch, embodiment=embodiment, images=images
+            )
         head = head_of(policy)
         config = head.config
         require_counts(tokens=tokens if tokens is not None else TOKENS, batch=batch)
@@ -298,14 +300,16 @@ class Groot(Family):
     ) -> torch.Tensor:
         """``get_action`` of the head, whole, with its noise and its number of steps as asked for.
 
-        With ``images`` on what the backbone's own ``forward`` gives, as in the model's own ``get_action``, which
-        asks for a package besides to move its inputs to their device.
+        With ``images`` on what the backbone's own ``forward`` gives, as in the model's own ``get_action``,
+        which asks for a package besides to move its inputs to their device.
         """
         head = head_of(policy)
         batch = named["noise"].shape[0]
         ids = named["embodiment_id"] if embodiment is None else torch.full((batch,), embodiment)
         with set_to(head, "num_inference_timesteps", steps):
-            seen = _seen(policy, named, images) if images is not None else _batch(**{n: named[n] for n in _SEEN})
+            seen = (
+                _seen(policy, named, images) if images is not None else _batch(**{n: named[n] for n in _SEEN})
+            )
             with given_draws(named["noise"]):
                 action = head.get_action(seen, _batch(state=named["state"], embodiment_id=ids))
         actions: torch.Tensor = action["action_pred"]

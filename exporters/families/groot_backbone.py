@@ -1,9 +1,9 @@
-"""GR00T N1.7's vision-language backbone, as lerobot has it: Qwen3-VL up to the layer that the action head reads.
+"""GR00T N1.7's vision-language backbone, as lerobot has it: Qwen3-VL up to the layer that the head reads.
 
-lerobot's ``Qwen3Backbone`` decides by the values of its inputs how large its images are and where they stand in
-the prompt, which no graph can. How large they are is fixed by an export; where they stand is counted from the
-mask of image tokens. All that computes with weights are the model's own submodules, in the order in which
-its own ``forward`` calls them, and the whole is judged against that.
+lerobot's ``Qwen3Backbone`` decides by the values of its inputs how large its images are and where they stand
+in the prompt, which no graph can. How large they are is fixed by an export; where they stand is counted from
+the mask of image tokens. All that computes with weights are the model's own submodules, in the order in
+which its own ``forward`` calls them, and the whole is judged against that.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def backbone_of(policy: Any) -> Any:
     backbone = getattr(model_of(policy), "backbone", None)
     if backbone is None or not hasattr(backbone, "language_model"):
         raise ReflexError(
-            f"a {type(policy).__name__} has no vision-language backbone; give lerobot's GrootPolicy or GR00TN17, "
-            "or leave the images out and export the action head alone"
+            f"a {type(policy).__name__} has no vision-language backbone; give lerobot's GrootPolicy or "
+            "GR00TN17, or leave the images out and export the action head alone"
         )
     return backbone
 
@@ -106,7 +106,9 @@ class GrootBackbone(nn.Module):
         rank = image.flatten().long().cumsum(0).reshape(image.shape) - 1
         rank = rank.clamp(min=0)
         hidden = torch.where(image[..., None], merged[rank], model.get_input_embeddings()(input_ids))
-        hidden = self._read(hidden, attention_mask, self.positions(image, seen), image, [d[rank] for d in deep])
+        hidden = self._read(
+            hidden, attention_mask, self.positions(image, seen), image, [d[rank] for d in deep]
+        )
         return {"backbone_features": hidden, "backbone_attention_mask": seen, "image_mask": image}
 
     def _pictures(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -135,7 +135,8 @@ class LerobotFamily(LerobotPolicy):
     def flow(self, policy: Any, *, rtc: bool | None = None) -> FlowPolicy:
         """The policy's two halves; with ``rtc`` each chunk is guided by the one before.
 
-        See :mod:`exporters.families.real_time`. By default it is where the policy's ``rtc_config`` is enabled.
+        See :mod:`exporters.families.real_time`. By default it is where the policy's ``rtc_config`` is
+        enabled.
         """
         model, made = self.inner(policy), self.halves(policy)
         return RealTimeFlow(made, model, model.config.chunk_size) if guides(model.config, rtc) else made
@@ -184,8 +185,9 @@ class LerobotFamily(LerobotPolicy):
 
         ``image_0 ..`` [batch, 3, H, W] in [-1, 1] and ``image_mask_0 ..`` [batch]; ``lang_masks`` and
         ``lang_tokens`` [batch, prompt_tokens], padded on the right; ``state`` [batch, max_state_dim] where
-        the policy reads one; ``noise`` [batch, chunk, max_action_dim]. With real-time chunking the chunk before,
-        ``prev_chunk``, shaped as the noise, and the whole numbers ``execution_horizon`` and ``inference_delay``.
+        the policy reads one; ``noise`` [batch, chunk, max_action_dim]. With real-time chunking the chunk
+        before, ``prev_chunk``, shaped as the noise, and the whole numbers ``execution_horizon`` and
+        ``inference_delay``.
 
         Args:
             policy: a live policy.
@@ -193,7 +195,8 @@ class LerobotFamily(LerobotPolicy):
             prompt_tokens: the length that prompts are padded to; by default the configuration's: in
                 published checkpoints 200 for pi0.5, else 48.
             batch: the batch size.
-            rtc: whether each chunk is guided by the one before; by default as the policy's ``rtc_config`` says.
+            rtc: whether each chunk is guided by the one before; by default as the policy's ``rtc_config``
+                says.
 
         Raises:
             InputError: a size is no whole number of at least 1.

@@ -1,15 +1,15 @@
 """Real-time chunking: lerobot's guidance of a new chunk by what is left of the one before, as a plain graph.
 
-lerobot's ``RTCProcessor`` corrects the velocity of each denoising step. Its correction is written as a gradient
-of ``x_t - time * v_t`` by ``x_t``, with ``v_t`` computed before ``x_t`` asks for one: the Jacobian is the
-identity and the correction the error itself, so that a step is arithmetic and nothing else::
+lerobot's ``RTCProcessor`` corrects the velocity of each denoising step. Its correction is written as a
+gradient of ``x_t - time * v_t`` by ``x_t``, with ``v_t`` computed before ``x_t`` asks for one: the Jacobian
+is the identity and the correction the error itself, so that a step is arithmetic and nothing else::
 
     error = (previous chunk - (x_t - time * v_t)) * prefix weights
     guided = v_t - guidance weight * error
 
-The prefix weights of every horizon and delay are lerobot's own numbers, looked up; the guidance weight is counted
-from the time as lerobot counts it, in float64 and then in float32. The reference stays the policy's own
-``sample_actions`` with the policy's own processor.
+The prefix weights of every horizon and delay are lerobot's own numbers, looked up; the guidance weight is
+counted from the time as lerobot counts it, in float64 and then in float32. The reference stays the policy's
+own ``sample_actions`` with the policy's own processor.
 
 Black, Galliker and Levine, Real-Time Execution of Action Chunking Flow Policies, 2025.
 """
@@ -67,7 +67,7 @@ def real_time_inputs(chunk: Sequence[int]) -> list[InputSpec]:
 
 @contextlib.contextmanager
 def told(model: Any, named: Mapping[str, torch.Tensor]) -> Iterator[dict[str, Any]]:
-    """What lerobot's ``sample_actions`` is told of the chunk before, by keyword; nothing where no input says it.
+    """What lerobot's ``sample_actions`` is told of the chunk before, by keyword; nothing where no input does.
 
     Within, the model guides its chunks: by its own processor where it has one that is enabled, else by one
     of its own configuration, or lerobot's defaults where it has none.

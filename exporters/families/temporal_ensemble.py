@@ -1,9 +1,9 @@
 """ACT's temporal ensemble: one step of ``select_action``, what it remembers handed in and out as state.
 
-With ``temporal_ensemble_coeff`` ACT plans a whole chunk at every step and carries out a running mean of all that
-were planned for this moment. lerobot's ``ACTTemporalEnsembler`` keeps the mean, and of each row how many chunks
-are in it. Here both are inputs and outputs, so that a graph needs no memory and :func:`pytest_reflex.check_sequence`
-can hand them on::
+With ``temporal_ensemble_coeff`` ACT plans a whole chunk at every step and carries out a running mean of all
+that were planned for this moment. lerobot's ``ACTTemporalEnsembler`` keeps the mean, and of each row how
+many chunks are in it. Here both are inputs and outputs, so that a graph needs no memory and
+:func:`pytest_reflex.check_sequence` can hand them on::
 
     from exporters.families import temporal_ensemble
 

@@ -93,9 +93,7 @@ class EulerSchedule(_Counted):
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float64"):
-            raise SettingsError(
-                f"an Euler schedule tells its time as float32 or float64, not {self.dtype!r}"
-            )
+            raise SettingsError(f"an Euler schedule tells its time as float32 or float64, not {self.dtype!r}")
 
     def dt(self, steps: int) -> float:
         return (self.end - self.start) / steps

@@ -41,7 +41,7 @@ def cut(prefix: ir.Model, features: Mapping[str, str]) -> tuple[ir.Model, ir.Mod
 def _part(
     model: ir.Model, begins: Mapping[ir.Value, str], ends: Mapping[ir.Value, str], title: str
 ) -> ir.Model:
-    """What leads from the graph's inputs, and the values that it begins with, to the values that it ends in."""
+    """What leads from the graph's inputs, and from the values that it begins with, to those it ends in."""
     graph = model.graph
     nodes, read = _leading(graph, set(begins), [value for value in ends if value not in begins])
     here: dict[ir.Value, ir.Value] = {}

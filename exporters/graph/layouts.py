@@ -28,7 +28,11 @@ LAST_X = "loop/x"
 
 
 def compose(
-    prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout, features: Mapping[str, str] = MappingProxyType({})
+    prefix: ir.Model,
+    step: ir.Model,
+    loop: Loop,
+    layout: Layout,
+    features: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, ir.Model]:
     """Join the two halves; both models are consumed.
 

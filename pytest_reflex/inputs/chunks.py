@@ -132,8 +132,8 @@ def chain(
 ) -> Chain:
     """Draw sequences of chunks with every delay from 0 to the horizon, over and over.
 
-    The first chunk has none before it. After each round of delays comes one that is asked for late, when fewer
-    rows are left than the horizon: it is held to those that are.
+    The first chunk has none before it. After each round of delays comes one that is asked for late, when
+    fewer rows are left than the horizon: it is held to those that are.
 
     Args:
         specs: what a policy reads, a :class:`Horizon` and a :class:`Delay` among it.

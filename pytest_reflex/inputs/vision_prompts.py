@@ -21,7 +21,8 @@ Array = np.ndarray[Any, Any]
 class VisionPromptMask(Distribution):
     """True for the images and n tokens of text, the last of the prompt, [B, L].
 
-    n is most of what there is room for in fixture 0, as little as can be in fixture 1, all of it in fixture 2.
+    n is most of what there is room for in fixture 0, as little as can be in fixture 1, all of it in fixture
+    2.
     """
 
     kind: ClassVar[str] = "vision_prompt_mask"
@@ -39,7 +40,9 @@ class VisionPromptMask(Distribution):
             value = getattr(self, name)
             require(type(value) is int and value > 0, spec, name, value, "a whole number above 0")
         good = len(spec.shape) == 2 and spec.shape[1] >= self.least
-        require(good, spec, "shape", list(spec.shape), f"[batch, length] with a length of {self.least} or more")
+        require(
+            good, spec, "shape", list(spec.shape), f"[batch, length] with a length of {self.least} or more"
+        )
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
         batch, length = spec.shape

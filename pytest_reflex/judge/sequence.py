@@ -98,9 +98,9 @@ def check_sequence(
             arrays ``[steps, ...]`` and each state as it is before the first. By default the candidate's own.
         loop: what hands the candidate's state on, where the robot has code of its own for that: a runner of
             whole sequences, inputs and outputs as the recorded ones. By default the state is handed on here.
-        hand_over: what becomes of the states between two steps, where they are not handed on as they are: called
-            with the number of the step that reads them and the states by the names of their inputs, such as
-            a chunk whose first rows were carried out meanwhile. What it gives is read by that step.
+        hand_over: what becomes of the states between two steps, where they are not handed on as they are:
+            called with the number of the step that reads them and the states by the names of their inputs,
+            such as a chunk whose first rows were carried out meanwhile. What it gives is read by that step.
         check: what judges each of the two runs, such as the ``parity`` fixture's ``check``.
         **options: ``threshold``, ``fixtures`` (the number of sequences) and so on.
 

@@ -55,7 +55,7 @@ def test_from_patches_and_tokens_to_actions(
     assert (made.manifest["call"]["images"], made.manifest["options"]["images"]) == (IMAGES, IMAGES)
     # The backbone is a graph of its own: tokens in, features out.
     bundle = open_bundle(made.path)
-    assert list(bundle.stated.graphs)[0] == "backbone"
+    assert next(iter(bundle.stated.graphs)) == "backbone"
     with bundle.runner() as runner:
         backbone = runner.sessions["backbone"]
         assert sorted(backbone.inputs) == sorted(names[:3])
@@ -105,7 +105,9 @@ def test_the_head_alone_stays(live: Callable[[str], Any], tmp_path: Path) -> Non
 
 
 def test_what_has_no_room_or_no_backbone_is_said(live: Callable[[str], Any]) -> None:
-    with pytest.raises(ReflexError, match="GR00TN17ActionHead has no vision-language backbone; give lerobot's"):
+    with pytest.raises(
+        ReflexError, match="GR00TN17ActionHead has no vision-language backbone; give lerobot's"
+    ):
         groot.inputs(groot.load(GOLDEN), images=1)
     with pytest.raises(InputError, match=r"shape is \[1, 10\]; give \[batch, length\] with a length of 11"):
         groot.inputs(live("N1.7"), images=2, tokens=10)

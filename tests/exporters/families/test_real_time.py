@@ -371,7 +371,9 @@ def test_a_free_batch_has_one_delay(golden: Callable[[str], Any], tmp_path: Path
 def test_what_cannot_be_guided_is_said(golden: Callable[[str], Any]) -> None:
     from examples.tiny_pi0 import tiny_pi0
 
-    with pytest.raises(InputError, match=r"rtc is True, and transformers' PI0For.* has no real-time chunking"):
+    with pytest.raises(
+        InputError, match=r"rtc is True, and transformers' PI0For.* has no real-time chunking"
+    ):
         pi0.inputs(tiny_pi0(), rtc=True)
     with pytest.raises(InputError, match="rtc is 'yes', expected True, False, or None"):
         pi0.inputs(golden("pi0"), rtc="yes")
@@ -383,7 +385,9 @@ def test_the_robot_is_told_which_numbers_there_are(bundles: Callable[[str, str],
     with Policy(made) as policy:
         assert policy.infer(given)["actions"].shape == given["noise"].shape
         for name, value in (("inference_delay", -1), ("execution_horizon", 7)):
-            with pytest.raises(InputError, match=f"input '{name}' is {value}; it takes whole numbers from 0 to 6"):
+            with pytest.raises(
+                InputError, match=f"input '{name}' is {value}; it takes whole numbers from 0 to 6"
+            ):
                 policy.infer({**given, name: np.asarray(value)})
 
 
