@@ -18,7 +18,15 @@ from typing import Any, Final, cast
 import numpy as np
 
 from exporters.bundle.said import Said
-from exporters.flow.schedule import LAYOUTS, SCHEDULES, Loop, Schedule, TableSchedule, loop_from_json
+from exporters.flow.schedule import (
+    BACKBONE,
+    LAYOUTS,
+    SCHEDULES,
+    Loop,
+    Schedule,
+    TableSchedule,
+    loop_from_json,
+)
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.spec import DTYPES
@@ -267,7 +275,7 @@ def _graphs(said: Said, layout: str, files: Mapping[str, FileFacts]) -> dict[str
     roles = _GRAPHS.get(layout, {"model"})
     # One whose policy has a loop may begin with a backbone.
     more = found.keys() - roles
-    good = roles <= found.keys() and more <= (set() if layout == "single" else {"backbone"})
+    good = roles <= found.keys() and more <= (set() if layout == "single" else {BACKBONE})
     said.such(good, f"the graphs of the layout {layout}: {', '.join(sorted(roles))}")
     for name in found.values():
         name.such(name.text() in files, "a name that files has a digest for")

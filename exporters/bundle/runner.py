@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.flow.schedule import BACKBONE
 from pytest_reflex.errors import InputError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from exporters.flow.schedule import Loop
     from pytest_reflex.runners.base import Trajectory
 
-# The role of the graph that runs before the others, where there is one.
-BACKBONE = "backbone"
 # ONNX Runtime packs a private copy of a weight for every node that multiplies by it, so that an unrolled
 # bundle holds one for each step. Beyond this many bytes the weights are mapped from the file instead:
 # slower to run, far less memory and time to open.

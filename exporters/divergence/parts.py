@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters.divergence.interpreter import END, Key
+from exporters.flow.schedule import BACKBONE
 from exporters.graph.layouts import LAST_X
 from exporters.graph.loop_invariant import holds_graph
 from pytest_reflex.errors import BundleError, ReflexError
@@ -77,7 +78,7 @@ def open_graphs(bundle: StoredBundle, models: Mapping[str, ir.Model] | None = No
         ReflexError: a graph holds control flow that this package did not write.
     """
     models = dict(models or {role: _loaded(bundle.path / f) for role, f in bundle.stated.graphs.items()})
-    backbone = models.pop("backbone", None)
+    backbone = models.pop(BACKBONE, None)
     behind = _behind(bundle, models)
     if backbone is None:
         return behind

@@ -17,6 +17,8 @@ from pytest_reflex.errors import BundleError, SettingsError
 # How a bundle carries the loop: N steps in one graph, an ONNX Loop, or a step graph that the host calls.
 Layout = Literal["unrolled", "loop", "stepwise"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+# The role of a graph that runs before those of a layout, where there is one.
+BACKBONE: Final = "backbone"
 
 
 class Schedule:

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from exporters.flow.schedule import BACKBONE
 from exporters.graph.loop_invariant import clone, twin
 from pytest_reflex.errors import TracingError
-
-BACKBONE = "backbone"
 
 
 def cut(prefix: ir.Model, features: Mapping[str, str]) -> tuple[ir.Model, ir.Model]:

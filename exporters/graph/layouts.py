@@ -15,9 +15,9 @@ from types import MappingProxyType
 import numpy as np
 import onnx_ir as ir
 
-from exporters.flow.schedule import BucketedSchedule, EulerSchedule, Layout, Loop
+from exporters.flow.schedule import BACKBONE, BucketedSchedule, EulerSchedule, Layout, Loop
 from exporters.flow.update import EARLIER, MODEL, NOISE, X_NEXT, X
-from exporters.graph.backbone_cut import BACKBONE, cut
+from exporters.graph.backbone_cut import cut
 from exporters.graph.loop_invariant import HALF_KEY, Encoder, check_fit, dims, qualify
 from exporters.graph.update_nodes import Scope, emitted, typed
 

@@ -14,7 +14,7 @@ from pytest_reflex import check
 from pytest_reflex.errors import InputError, ReflexError
 from pytest_reflex.inputs import make_fixture
 
-pytest.importorskip("lerobot", reason="GR00T's backbone needs lerobot (Python 3.12 or later)")
+pytest.importorskip("lerobot", reason="GR00T's action head needs lerobot (Python 3.12 or later)")
 pytestmark = pytest.mark.lerobot
 
 from floors import require_rounding  # noqa: E402
