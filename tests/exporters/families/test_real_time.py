@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pytest_reflex import ParityResult, check, check_sequence
-from pytest_reflex.errors import InputError, ParityError
+from pytest_reflex.errors import InputError
 from pytest_reflex.inputs import Chain, chain, left_over, make_fixture
 from pytest_reflex.runners import ServedRunner, TorchRunner
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
@@ -27,16 +27,16 @@ from lerobot.policies.rtc.action_queue import ActionQueue  # noqa: E402
 from lerobot.policies.rtc.configuration_rtc import RTCConfig  # noqa: E402
 from robots import FAULTS, Robot, honest  # noqa: E402
 from serve_cases import same_bits, serving  # noqa: E402
-from tiny_lerobot import FAMILIES, SHALLOW, save_checkpoint, tiny_policy  # noqa: E402
+from tiny_lerobot import SHALLOW, tiny_policy  # noqa: E402
 
-from exporters import Policy, export, open_bundle, pi0  # noqa: E402
+from exporters import Policy, open_bundle, pi0  # noqa: E402
 from exporters.bundle.chunk_queue import ChunkQueue  # noqa: E402
 from exporters.families.base import set_to  # noqa: E402
 from exporters.families.real_time import RealTimeFlow  # noqa: E402
 from exporters.flow.schedule import LAYOUTS, EulerSchedule  # noqa: E402
 
-STEPS, HORIZON, CHUNKS, BREAKS = 4, 4, 30, 17
-SMALL = {"cameras": 1, "prompt_tokens": 4}
+STEPS, HORIZON, CHUNKS, BREAKS = 2, 4, 24, 17
+SMALL = {"cameras": 2, "prompt_tokens": 4}
 
 
 def module(family: str) -> Any:
@@ -67,7 +67,7 @@ def bundles(
         if (family, layout) not in made:
             place = tmp_path_factory.mktemp(f"{family}-{layout}") / "p"
             made[family, layout] = module(family).export(
-                golden(family), place, steps=STEPS, layout=layout, rtc=True, verify=False, **SMALL
+                golden(family), place, steps=STEPS, layout=layout, rtc=True, fixtures=1, **SMALL
             )
         return made[family, layout]
 
@@ -78,36 +78,40 @@ def inputs_of(family: str, policy: Any) -> Any:
     return module(family).inputs(policy, rtc=True, **SMALL)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("family", FAMILIES)
+# What decides the layouts is the halves: of the other two families one is enough.
+EXPORTS = [*(("pi0", layout) for layout in LAYOUTS), ("pi05", "loop"), ("smolvla", "stepwise")]
+
+
+@pytest.mark.parametrize(("family", "layout"), EXPORTS)
 def test_parity_with_lerobot_s_own_processor(
     family: str, layout: str, truths: Callable[..., Remembered], bundles: Callable[[str, str], Any]
 ) -> None:
     made = bundles(family, layout)
-    result = check(truths(family), made, fixtures=8, strict=True, floor=True)
+    result = check(truths(family), made, fixtures=5, strict=True, floor=True)
     require_rounding(result)
     assert result.candidate["live_inputs"] == [spec.name for spec in made.inputs]
     assert {"prev_chunk", "execution_horizon", "inference_delay"} <= set(result.candidate["live_inputs"])
-    if layout != "unrolled":
-        other = Policy(made, steps=7)
-        require_rounding(
-            check(truths(family, 7), other, inputs=made.inputs, fixtures=3, strict=True, floor=True)
-        )
+    if (family, layout) == ("pi0", "loop"):
+        other = Policy(made, steps=5)
+        more = check(truths(family, 5), other, inputs=made.inputs, fixtures=3, strict=True, floor=True)
+        require_rounding(more)
 
 
-@pytest.mark.parametrize("schedule", RTCAttentionSchedule)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "schedule"),
+    [*(("pi0", schedule) for schedule in RTCAttentionSchedule), ("pi05", "LINEAR"), ("smolvla", "EXP")],
+)
 def test_the_halves_compute_lerobot_s_bits_by_every_schedule(
-    family: str, schedule: RTCAttentionSchedule, golden: Callable[[str], Any]
+    family: str, schedule: str, golden: Callable[[str], Any]
 ) -> None:
     policy = golden(family)
-    config = RTCConfig(prefix_attention_schedule=schedule, max_guidance_weight=3.5)
+    config = RTCConfig(prefix_attention_schedule=RTCAttentionSchedule(schedule), max_guidance_weight=3.5)
     with set_to(policy.config, "rtc_config", config):
         found = module(family)
         truth = found.reference(policy, steps=10, rtc=True)
         flow = found.flow(policy, rtc=True)
         flow.steps = 10
-        result = check(truth, TorchRunner(flow), inputs=inputs_of(family, policy), fixtures=8)
+        result = check(truth, TorchRunner(flow), inputs=inputs_of(family, policy), fixtures=5)
     assert result.passed, str(result)
     assert result.max_abs_diff_across_all == 0.0
     assert policy.config.rtc_config is None
@@ -152,7 +156,8 @@ def test_what_lerobot_is_given_ragged_is_the_same_padded(
     ):
         policy.init_rtc_processor()
         ragged = policy.model.sample_actions(
-            [t["image_0"]], [t["image_mask_0"]], t["lang_tokens"], t["lang_masks"], t["state"],
+            [t["image_0"], t["image_1"]], [t["image_mask_0"], t["image_mask_1"]],
+            t["lang_tokens"], t["lang_masks"], t["state"],
             noise=t["noise"], num_steps=STEPS,
             prev_chunk_left_over=t["prev_chunk"][:, used:], inference_delay=2,
         ).numpy()  # fmt: skip
@@ -170,7 +175,8 @@ def chains(golden: Callable[[str], Any]) -> Callable[[str], Chain]:
 
     def of(family: str) -> Chain:
         if family not in made:
-            made[family] = chain(inputs_of(family, golden(family)), CHUNKS, horizon=HORIZON)
+            specs = inputs_of(family, golden(family))
+            made[family] = chain(specs, CHUNKS, horizon=HORIZON, sequences=1)
         return made[family]
 
     return of
@@ -178,7 +184,7 @@ def chains(golden: Callable[[str], Any]) -> Callable[[str], Chain]:
 
 def judged(truth: Any, candidate: Any, drawn: Chain, **more: Any) -> Any:
     given = {"inputs": drawn.sequences, "states": drawn.states, "hand_over": drawn.hand_over}
-    return check_sequence(truth, candidate, **{**given, **more})
+    return check_sequence(truth, candidate, threshold=STRICT_THRESHOLD, **{**given, **more})
 
 
 def test_a_chain_has_every_delay_and_late_chunks(chains: Callable[[str], Chain]) -> None:
@@ -191,9 +197,7 @@ def test_a_chain_has_every_delay_and_late_chunks(chains: Callable[[str], Chain])
     assert all(h <= rows - used for h, used in zip(first["execution_horizon"], drawn.used, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("family", "layout"), [("pi0", "unrolled"), ("pi05", "loop"), ("smolvla", "stepwise")]
-)
+@pytest.mark.parametrize(("family", "layout"), [("pi0", "unrolled")])
 def test_chunks_in_a_chain(
     family: str,
     layout: str,
@@ -202,7 +206,7 @@ def test_chunks_in_a_chain(
     chains: Callable[[str], Chain],
 ) -> None:
     """Each side plans upon what it planned itself, with every delay from 0 to the horizon."""
-    result = judged(truths(family), bundles(family, layout), chains(family), strict=True)
+    result = judged(truths(family), bundles(family, layout), chains(family))
     assert result.require() is result
     assert (result.steps, result.begins, result.cause) == (CHUNKS, None, "")
     assert multiples(result.free)["actions"] < 2
@@ -233,23 +237,20 @@ def test_a_robot_that_tells_the_truth_passes(
 ) -> None:
     drawn = chains("pi0")
     robot = Robot(Policy(bundles("pi0", "unrolled")), drawn, honest)
-    assert judged(truths("pi0"), bundles("pi0", "unrolled"), drawn, loop=robot, strict=True)
+    assert judged(truths("pi0"), bundles("pi0", "unrolled"), drawn, loop=robot)
 
 
 def test_a_chain_over_the_wire(
-    golden: Callable[[str], Any],
     truths: Callable[..., Remembered],
+    bundles: Callable[[str, str], Any],
     chains: Callable[[str], Chain],
-    tmp_path: Path,
 ) -> None:
-    made = pi0.export(golden("pi0"), tmp_path / "p", steps=STEPS, rtc=True, strict=True, floor=True, **SMALL)
-    require_rounding(made.result)
-    drawn = chains("pi0")
+    made, drawn = bundles("pi0", "unrolled"), chains("pi0")
     with serving(made.path) as running:
-        assert judged(truths("pi0"), ServedRunner(running.url), drawn, strict=True).require()
+        assert judged(truths("pi0"), ServedRunner(running.url), drawn).require()
         with ServedRunner(running.url) as served, Policy(made) as local:
             step = {n: a[3] for n, a in drawn.sequences[0].items() if n != "prev_chunk"}
-            step["prev_chunk"] = drawn.sequences[1]["noise"][4]
+            step["prev_chunk"] = drawn.sequences[0]["noise"][4]
             assert same_bits(served.run(step)["actions"], local.run(step)["actions"])
 
 
@@ -260,7 +261,7 @@ class _Other(RealTimeFlow):
     """The halves with one thing done otherwise."""
 
     def __init__(self, policy: Any, **done: Any) -> None:
-        plain = module("pi0").flow(policy)
+        plain = module("pi0").flow(policy, rtc=False)
         super().__init__(plain, policy.model, policy.config.chunk_size)
         self.done = done
 
@@ -311,7 +312,7 @@ def test_an_export_with_a_fault_is_refused(
     flow = fault(policy)
     flow.steps = STEPS
     result: ParityResult = check(
-        truths("pi0"), TorchRunner(flow), inputs=inputs_of("pi0", policy), fixtures=8, strict=True
+        truths("pi0"), TorchRunner(flow), inputs=inputs_of("pi0", policy), fixtures=4, strict=True
     )
     assert not result.passed
     assert result.max_abs_diff_across_all is not None
@@ -319,53 +320,36 @@ def test_an_export_with_a_fault_is_refused(
     assert {answer.gate for _, answer in result.refusals} <= {"threshold", "inputs"}
 
 
-def test_a_bundle_with_a_fault_is_not_written(golden: Callable[[str], Any], tmp_path: Path) -> None:
-    policy = golden("pi0")
-    truth = module("pi0").reference(policy, steps=STEPS, rtc=True)
-    with pytest.raises(ParityError):
-        export(
-            truth, tmp_path / "p", inputs=inputs_of("pi0", policy), flow=_horizon_one_less(policy),
-            steps=STEPS, family="pi0", layout="loop",
-        )  # fmt: skip
-    assert not (tmp_path / "p").exists()
-
-
 # --- the ways in --------------------------------------------------------------------------------------
 
 
-def test_a_policy_that_is_configured_so_is_exported_so(tmp_path: Path) -> None:
+def test_a_policy_that_is_configured_so_is_exported_so_with_one_delay_for_a_free_batch(
+    tmp_path: Path,
+) -> None:
     policy = tiny_policy("pi0", tmp_path, **SHALLOW["pi0"])
     policy.config.rtc_config = RTCConfig(enabled=True, max_guidance_weight=5.0)
-    made = pi0.export(policy, tmp_path / "p", steps=2, strict=True, floor=True, layout="loop", **SMALL)
+    policy.config.num_inference_steps = 2
+    made = pi0.export(
+        policy, tmp_path / "p", layout="loop", dynamic_batch=True, strict=True, floor=True, **SMALL
+    )
+    assert {spec.name: spec.shape for spec in made.inputs}["inference_delay"] == ()
     require_rounding(made.result)
     assert [spec.name for spec in made.inputs if spec.name in RTC] == list(RTC)
     assert (made.manifest["call"], made.manifest["options"]["rtc"]) == ({"rtc": 1}, 1)
     assert made.manifest["loop"]["schedule"] == {
         "kind": "euler", "start": 1.0, "end": 0.0, "dtype": "float64",
     }  # fmt: skip
-    assert check(policy, open_bundle(made.path), strict=True).passed
+    reference = open_bundle(made.path).reference_runner(policy)
+    assert not reference.doubts(made.inputs)
     plain = pi0.inputs(policy, rtc=False, **SMALL)
     assert not [spec.name for spec in plain if spec.name in RTC]
 
 
-def test_the_command_takes_a_switch(reflex: Any, tmp_path: Path) -> None:
-    save_checkpoint("pi0", tmp_path / "c", tmp_path, cameras=1)
-    ran = reflex(
-        "export", tmp_path / "c", tmp_path / "p", "--rtc", "--prompt-tokens", 4, "--steps", 2, "--strict"
-    )
-    assert ran.code == 0, ran.err
-    assert {*RTC} < {spec.name for spec in open_bundle(tmp_path / "p").inputs}
-    ran = reflex("validate", "export", tmp_path / "p", "--model", tmp_path / "c", "--steps", 2)
-    assert ran.code == 0, ran.err
+def test_the_command_takes_a_switch() -> None:
+    from pytest_reflex.cli.commands import export as command
 
-
-def test_a_free_batch_has_one_delay(golden: Callable[[str], Any], tmp_path: Path) -> None:
-    made = pi0.export(
-        golden("pi0"), tmp_path / "p", steps=STEPS, rtc=True, dynamic_batch=True, strict=True, floor=True,
-        layout="stepwise", **SMALL,
-    )  # fmt: skip
-    require_rounding(made.result)
-    assert {spec.name: spec.shape for spec in made.inputs}["inference_delay"] == ()
+    for words, meant in ([], None), (["--rtc"], True):
+        assert command.make_context("export", ["checkpoint", "p", *words]).params["rtc"] is meant
 
 
 def test_what_cannot_be_guided_is_said(golden: Callable[[str], Any]) -> None:
