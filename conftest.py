@@ -35,7 +35,7 @@ LINUX_HAS = ("on Linux only", "/proc takes no directory from anyone")
 NARROWING = ("-k", "-m", "--deselect", "--ignore", "--ignore-glob", "--last-failed", "--stepwise")
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 SESSION = pytest.StashKey[pytest.Session]()
-# Files that take longest, in this order: they begin first, so that at the end no worker waits long for another.
+# Files that take longest, in this order: they begin first, so that at the end no worker waits long for one.
 LONGEST = (
     "tests/exporters/families/test_lerobot_faults.py",
     "tests/exporters/families/test_lerobot_parity.py",

@@ -18,7 +18,15 @@ from typing import Any, Final, cast
 import numpy as np
 
 from exporters.bundle.said import Said
-from exporters.flow.schedule import LAYOUTS, SCHEDULES, Loop, TableSchedule, loop_from_json
+from exporters.flow.schedule import (
+    BACKBONE,
+    LAYOUTS,
+    SCHEDULES,
+    Loop,
+    Schedule,
+    TableSchedule,
+    loop_from_json,
+)
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.spec import DTYPES
@@ -265,7 +273,10 @@ def _files(said: Said) -> dict[str, FileFacts]:
 def _graphs(said: Said, layout: str, files: Mapping[str, FileFacts]) -> dict[str, str]:
     found = said.fields()
     roles = _GRAPHS.get(layout, {"model"})
-    said.such(roles == found.keys(), f"the graphs of the layout {layout}: {', '.join(sorted(roles))}")
+    # One whose policy has a loop may begin with a backbone.
+    more = found.keys() - roles
+    good = roles <= found.keys() and more <= (set() if layout == "single" else {BACKBONE})
+    said.such(good, f"the graphs of the layout {layout}: {', '.join(sorted(roles))}")
     for name in found.values():
         name.such(name.text() in files, "a name that files has a digest for")
     return {role: name.text() for role, name in found.items()}
@@ -297,7 +308,9 @@ def _loop(
     kinds = {kind.kind: kind for kind in SCHEDULES}
     kind = kinds[schedule.at("kind").one_of(kinds)]
     for number in fields(kind) if kind is not TableSchedule else ():
-        if number.name == "buckets":
+        if number.name == "dtype":
+            schedule.at(number.name, Schedule.dtype).one_of(("float32", "float64"))
+        elif number.name == "buckets":
             schedule.at(number.name).whole(1, _MOST_BUCKETS)
         else:
             schedule.at(number.name).finite()

@@ -18,7 +18,7 @@ from pytest_reflex.settings import CHECK
 
 @dataclass(frozen=True)
 class Option:
-    """A whole number that a family's ``inputs`` and ``export`` take by this name.
+    """A whole number, or a switch, that a family's ``inputs`` and ``export`` take by this name.
 
     Families that share a name share the whole option; ``reflex export`` refuses two that differ.
 
@@ -29,12 +29,14 @@ class Option:
         least: the smallest that it may be.
         kept: whether ``reference`` and ``flow`` take it too. The manifest then keeps it, for whoever judges
             the bundle again.
+        switch: whether it is True or nothing, and no number; manifests say 1 and null.
     """
 
     name: str
     help: str
     least: int = 1
     kept: bool = False
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -43,7 +45,7 @@ class Option:
 
 # What is the same keyword in Python, and the same name for click, as its flag says.
 _WORD: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_KINDS: Final = {"name": str, "help": str, "least": int, "kept": bool}
+_KINDS: Final = {"name": str, "help": str, "least": int, "kept": bool, "switch": bool}
 
 
 def words_of(*functions: Callable[..., Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.flow.schedule import BACKBONE
 from pytest_reflex.errors import InputError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
@@ -192,13 +193,13 @@ class BundleRunner(RunnerBase):
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._loop is None or self._bundle.layout != "stepwise":
-            return self.sessions["model"].run(self._fed(inputs))
+            return self.sessions["model"].run(self._fed(self._seen(inputs)))
         return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs)[-1])}
 
     def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the graphs say in float64, the loop included; see :meth:`OnnxRunner.exact`."""
         if self._loop is None or self._bundle.layout != "stepwise":
-            return self.sessions["model"].exact(self._fed(inputs))
+            return self.sessions["model"].exact(self._fed(self._seen(inputs, exact=True)))
         return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs, exact=True)[-1])}
 
     @property
@@ -219,7 +220,9 @@ class BundleRunner(RunnerBase):
         model, names = with_states(file, self._bundle.layout, loop)
         config = {**self._options["config"], WEIGHTS_PLACE: str(file.parent)}
         with OnnxRunner(model, name=self.name, **{**self._options, "config": config}) as session:
-            outputs = session.run(self._fed(inputs))
+            with self:
+                seen = self._seen(inputs)
+            outputs = session.run(self._fed(seen))
         if self._bundle.layout == "loop":
             return np.stack([loop.finished(x) for x in outputs[names[0]]])
         return np.stack([*(loop.finished(outputs[name]) for name in names), outputs[loop.output]])
@@ -235,6 +238,15 @@ class BundleRunner(RunnerBase):
         """The decisions of a copy that notes them, graph by graph."""
         return [decision for session in self.sessions.values() for decision in session.decisions]
 
+    def _seen(self, inputs: Mapping[str, np.ndarray], *, exact: bool = False) -> Mapping[str, np.ndarray]:
+        """What the graphs behind a backbone read: its features in place of what it alone reads."""
+        backbone = self.sessions.get(BACKBONE)
+        if backbone is None:
+            return inputs
+        ask = backbone.exact if exact else backbone.run
+        features = ask({name: inputs[name] for name in backbone.inputs})
+        return {n: a for n, a in inputs.items() if n not in backbone.inputs} | features
+
     def _fed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the one graph of a layout is given; a ``loop`` is told its number of steps where it asks."""
         asked = self._bundle.layout == "loop" and self._loop is not None and not self._loop.schedule.fixed
@@ -245,7 +257,8 @@ class BundleRunner(RunnerBase):
     ) -> list[np.ndarray]:
         """Encode the observation once, then walk the schedule; every ``x``."""
         ask = {role: session.exact if exact else session.run for role, session in self.sessions.items()}
-        observation = {name: array for name, array in inputs.items() if name not in loop.noises}
+        seen = self._seen(inputs, exact=exact)
+        observation = {name: array for name, array in seen.items() if name not in loop.noises}
         context = ask["encoder"](observation)
         times, x, *noises = np.asarray(loop.times, loop.schedule.dtype), *(inputs[n] for n in loop.noises)
 
@@ -275,6 +288,11 @@ def _require_fit(spec: InputSpec, array: np.ndarray, sizes: dict[str, int]) -> N
         if got != want or got < 1:
             said = f" with {name} = {want}, as the inputs before it" if name is not None else ""
             raise InputError(f"input {spec.name!r} has shape {shape}; it takes {expected}{said}")
+    limits = spec.meaning.limits()
+    if limits is not None and array.size and not limits[0] <= array.min() <= array.max() <= limits[1]:
+        raise InputError(
+            f"input {spec.name!r} is {array.tolist()}; it takes whole numbers from {limits[0]} to {limits[1]}"
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InputError(f"input {spec.name!r} is {array[at]} at {list(at)}; every value must be finite")

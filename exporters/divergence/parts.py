@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters.divergence.interpreter import END, Key
+from exporters.flow.schedule import BACKBONE
 from exporters.graph.layouts import LAST_X
 from exporters.graph.loop_invariant import holds_graph
 from pytest_reflex.errors import BundleError, ReflexError
@@ -76,7 +77,21 @@ def open_graphs(bundle: StoredBundle, models: Mapping[str, ir.Model] | None = No
     Raises:
         ReflexError: a graph holds control flow that this package did not write.
     """
-    models = models or {role: _loaded(bundle.path / f) for role, f in bundle.stated.graphs.items()}
+    models = dict(models or {role: _loaded(bundle.path / f) for role, f in bundle.stated.graphs.items()})
+    backbone = models.pop(BACKBONE, None)
+    behind = _behind(bundle, models)
+    if backbone is None:
+        return behind
+    given = {str(value.name): value for value in backbone.graph.outputs}
+    for name in given.keys() & behind.inputs.keys():
+        ir.convenience.replace_all_uses_with(behind.inputs[name], given[name])
+    inputs = {n: v for n, v in behind.inputs.items() if n not in given}
+    inputs |= {str(value.name): value for value in backbone.graph.inputs}
+    return replace(behind, parts=[Part(_flat(backbone.graph)), *behind.parts], inputs=inputs)
+
+
+def _behind(bundle: StoredBundle, models: Mapping[str, ir.Model]) -> Graphs:
+    """The graphs of a bundle but for its backbone."""
     steps = bundle.stated.steps or 0
     first = next(iter(models.values())).graph
     opsets = dict(first.opset_imports)

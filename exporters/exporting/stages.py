@@ -29,7 +29,7 @@ from exporters.graph.graph_passes import write_graph
 from exporters.graph.layouts import compose
 from exporters.graph.narrowing import narrowed
 from exporters.graph.precisions import PRECISIONS, Kept, Precision
-from exporters.graph.traced_halves import Example, example_of, require_float32, trace_halves
+from exporters.graph.traced_halves import CONTEXT, Example, example_of, require_float32, trace_halves
 from exporters.graph.tracing import converted, trace, uncollected
 from pytest_reflex.errors import InputError, SettingsError
 from pytest_reflex.inputs import InputSpec, make_fixture
@@ -302,7 +302,8 @@ def _composed(
         report_progress(f"trace {half}", 1, 1)
     report_progress("compose", 0, 1)
     with uncollected():
-        composed = compose(models[0], models[1], loop, layout)
+        features = {CONTEXT + name: name for name in flow.features}
+        composed = compose(models[0], models[1], loop, layout, features)
     report_progress("compose", 1, 1)
     return composed
 
@@ -357,10 +358,10 @@ def sealed(
 def _free_batch(inputs: Sequence[InputSpec]) -> list[InputSpec]:
     """The same inputs with the first axis of each left free, under one name."""
     for spec in inputs:
-        if not spec.shape:
+        if not spec.shape and not spec.meaning.shared:
             raise InputError(f"input {spec.name!r} is a scalar, which has no batch to leave free")
     rest = {spec.name: spec.free[1:] or (None,) * (len(spec.shape) - 1) for spec in inputs}
-    return [replace(spec, free=("batch", *rest[spec.name])) for spec in inputs]
+    return [replace(s, free=("batch", *rest[s.name])) if s.shape else s for s in inputs]
 
 
 def _version(package: str) -> str | None:

@@ -2,7 +2,7 @@
 
 The reference is the policy's own ``predict_action_chunk``, whole, and that is what is traced: in eval mode
 its latent is zeros, and nothing is drawn. Its chunk is what ``select_action`` takes ``n_action_steps`` of,
-one after the other; averaging over chunks in time is left to whoever runs it.
+one after the other; averaging over chunks in time is :mod:`exporters.families.temporal_ensemble`.
 """
 
 from __future__ import annotations

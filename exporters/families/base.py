@@ -172,8 +172,16 @@ class Family(ABC):
             raise TypeError(f"reference() of {self.name} takes no {', '.join(sorted(unknown))}")
         if not isinstance(policy, torch.nn.Module):
             return TorchRunner(policy, call, outputs=[self.output], states=seen)
-        owner = self.owner(policy)
+        owner = self.held(policy, **kept)
         return TorchRunner(owner, functools.partial(call, owner), outputs=[self.output], states=seen)
+
+    def held(self, policy: torch.nn.Module, **kept: Any) -> torch.nn.Module:
+        """:meth:`owner` of a bundle with these options, where they decide how much of the policy it holds."""
+        return self.owner(policy)
+
+    def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options as a bundle keeps them: with what the policy decides where nobody says it."""
+        return dict(options)
 
     def asked(
         self, policy: Any, *, steps: int | None = None, batch: int = 1, **options: Any
@@ -224,7 +232,9 @@ class Family(ABC):
         from exporters.exporting import export
 
         reference, inputs = self.asked(policy, steps=steps, batch=batch, **options)
-        own = {option.name: options.pop(option.name, None) for option in self.options}
+        own = self.own_call(policy, {option.name: options.pop(option.name, None) for option in self.options})
+        # A manifest holds numbers: of a switch 1 or 0.
+        own = {name: int(value) if isinstance(value, bool) else value for name, value in own.items()}
         kept = {option.name: own[option.name] for option in self.options if option.kept}
         if layout is not None and not self.looped:
             raise SettingsError(f"layout is {layout!r}, and {self.name} has no loop; leave it out")

@@ -22,6 +22,8 @@ import torch
 from exporters.families.base import Family, require_counts
 from exporters.families.observations import observation_inputs
 from exporters.families.options import LEROBOT
+from exporters.families.real_time import RealTimeFlow, guides, real_time_inputs
+from exporters.flow.policy import FlowPolicy
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs import CameraMask, Gaussian, Image, InputSpec, PromptMask, State, Tokens
 
@@ -127,6 +129,25 @@ class LerobotFamily(LerobotPolicy):
     options = LEROBOT
 
     @abstractmethod
+    def halves(self, policy: Any) -> FlowPolicy:
+        """The policy's two halves, without guidance."""
+
+    def flow(self, policy: Any, *, rtc: bool | None = None) -> FlowPolicy:
+        """The policy's two halves; with ``rtc`` each chunk is guided by the one before.
+
+        See :mod:`exporters.families.real_time`. By default it is where the policy's ``rtc_config`` is
+        enabled.
+        """
+        model, made = self.inner(policy), self.halves(policy)
+        return RealTimeFlow(made, model, model.config.chunk_size) if guides(model.config, rtc) else made
+
+    def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        # Said in the bundle, should somebody load the policy again with another configuration.
+        config = self.inner(policy).config
+        guided = guides(config, options.get("rtc"))
+        return {**options, "rtc": guided if guided or guides(config) else None}
+
+    @abstractmethod
     def image_size(self, config: Any) -> tuple[int, int]:
         """(height, width) of its images, by its configuration."""
 
@@ -152,13 +173,21 @@ class LerobotFamily(LerobotPolicy):
         return reader
 
     def inputs(
-        self, policy: Any, *, cameras: int | None = None, prompt_tokens: int | None = None, batch: int = 1
+        self,
+        policy: Any,
+        *,
+        cameras: int | None = None,
+        prompt_tokens: int | None = None,
+        batch: int = 1,
+        rtc: bool | None = None,
     ) -> list[InputSpec]:
         """What ``sample_actions`` reads, as lerobot's preprocessing gives it.
 
         ``image_0 ..`` [batch, 3, H, W] in [-1, 1] and ``image_mask_0 ..`` [batch]; ``lang_masks`` and
         ``lang_tokens`` [batch, prompt_tokens], padded on the right; ``state`` [batch, max_state_dim] where
-        the policy reads one; ``noise`` [batch, chunk, max_action_dim].
+        the policy reads one; ``noise`` [batch, chunk, max_action_dim]. With real-time chunking the chunk
+        before, ``prev_chunk``, shaped as the noise, and the whole numbers ``execution_horizon`` and
+        ``inference_delay``.
 
         Args:
             policy: a live policy.
@@ -166,6 +195,8 @@ class LerobotFamily(LerobotPolicy):
             prompt_tokens: the length that prompts are padded to; by default the configuration's: in
                 published checkpoints 200 for pi0.5, else 48.
             batch: the batch size.
+            rtc: whether each chunk is guided by the one before; by default as the policy's ``rtc_config``
+                says.
 
         Raises:
             InputError: a size is no whole number of at least 1.
@@ -192,7 +223,8 @@ class LerobotFamily(LerobotPolicy):
         if self.state:
             specs.append(InputSpec("state", (batch, config.max_state_dim), "float32", State()))
         noise = (batch, config.chunk_size, config.max_action_dim)
-        return [*specs, InputSpec("noise", noise, "float32", Gaussian())]
+        guided = real_time_inputs(noise) if guides(config, rtc) else []
+        return [*specs, *guided, InputSpec("noise", noise, "float32", Gaussian())]
 
 
 def cameras_of(named: Mapping[str, torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -11,9 +11,16 @@ __all__ = ["GROOT", "LEROBOT", "XVLA", "Option"]
 LEROBOT: Final = (
     Option("cameras", "How many cameras the bundle reads."),
     Option("prompt_tokens", "Text length that prompts are padded to."),
+    Option(
+        "rtc",
+        "Guide each chunk by the one before: real-time chunking  [default: as the policy says]",
+        kept=True,
+        switch=True,
+    ),
 )
 GROOT: Final = (
     Option("tokens", "How many features GR00T reads  [default: free]"),
     Option("embodiment", "Bake this one of GR00T's embodiments in.", least=0, kept=True),
+    Option("images", "Take GR00T whole, of so many images  [default: the action head alone]", kept=True),
 )
 XVLA: Final = (Option("domain", "Bake this one of X-VLA's domains in.", least=0, kept=True),)

@@ -47,7 +47,13 @@ class PI0(Family):
         return (self.lerobot if theirs else self.transformers).load(checkpoint, revision=revision)
 
     def inputs(
-        self, policy: Any, *, cameras: int | None = None, prompt_tokens: int | None = None, batch: int = 1
+        self,
+        policy: Any,
+        *,
+        cameras: int | None = None,
+        prompt_tokens: int | None = None,
+        batch: int = 1,
+        rtc: bool | None = None,
     ) -> list[InputSpec]:
         """What ``sample_actions`` reads, under the names of the policy's own code.
 
@@ -57,17 +63,25 @@ class PI0(Family):
             prompt_tokens: the text length that prompts are padded to; by default the configuration's,
                 else 48.
             batch: the batch size.
+            rtc: whether each chunk is guided by the one before; by default as lerobot's ``rtc_config`` says.
 
         Raises:
-            InputError: a size is no whole number of at least 1.
+            InputError: a size is no whole number of at least 1, or transformers' policy is to be guided.
         """
-        return self._of(policy).inputs(policy, cameras=cameras, prompt_tokens=prompt_tokens, batch=batch)
+        return self._of(policy).inputs(
+            policy, cameras=cameras, prompt_tokens=prompt_tokens, batch=batch, rtc=rtc
+        )
 
-    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
-        return self._of(policy).sample(policy, named, steps)
+    def sample(
+        self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None, *, rtc: bool | None = None
+    ) -> torch.Tensor:
+        return self._of(policy).sample(policy, named, steps, rtc=rtc)
 
-    def flow(self, policy: Any) -> FlowPolicy:
-        return self._of(policy).flow(policy)
+    def flow(self, policy: Any, *, rtc: bool | None = None) -> FlowPolicy:
+        return self._of(policy).flow(policy, rtc=rtc)
+
+    def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        return self._of(policy).own_call(policy, options)
 
     def steps(self, policy: Any) -> int:
         return self._of(policy).steps(policy)

@@ -13,6 +13,7 @@ import torch
 
 from exporters.families.lerobot import LerobotFamily, cameras_of
 from exporters.families.lerobot_flow import LerobotFlow
+from exporters.families.real_time import told
 from exporters.flow.policy import Context, FlowPolicy
 
 
@@ -43,15 +44,18 @@ class OpenPIFamily(LerobotFamily):
     counted = "num_inference_steps"
     embedding = "paligemma_with_expert.paligemma.model.language_model.embed_tokens"
 
-    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
-        state = [named["state"]] if "state" in named else []
-        actions: torch.Tensor = self.inner(policy).sample_actions(
-            *cameras_of(named), named["lang_tokens"], named["lang_masks"], *state,
-            noise=named["noise"], num_steps=steps,
-        )  # fmt: skip
+    def sample(
+        self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None, *, rtc: bool | None = None
+    ) -> torch.Tensor:
+        model, state = self.inner(policy), [named["state"]] if "state" in named else []
+        with told(model, named) as before:
+            actions: torch.Tensor = model.sample_actions(
+                *cameras_of(named), named["lang_tokens"], named["lang_masks"], *state,
+                noise=named["noise"], num_steps=steps, **before,
+            )  # fmt: skip
         return actions
 
-    def flow(self, policy: Any) -> FlowPolicy:
+    def halves(self, policy: Any) -> FlowPolicy:
         return OpenPIFlow(policy)
 
     def image_size(self, config: Any) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from exporters.families.base import Family, require_counts
 from exporters.families.kv_cache import cache_tensors, prefix_cache
 from exporters.families.options import LEROBOT
 from exporters.flow.policy import Context, FlowPolicy
-from pytest_reflex.errors import CheckpointError
+from pytest_reflex.errors import CheckpointError, InputError
 from pytest_reflex.inputs import (
     CameraMask,
     Gaussian,
@@ -120,13 +120,20 @@ class TransformersPI0(Family):
         return policy
 
     def inputs(
-        self, policy: Any, *, cameras: int | None = None, prompt_tokens: int | None = None, batch: int = 1
+        self,
+        policy: Any,
+        *,
+        cameras: int | None = None,
+        prompt_tokens: int | None = None,
+        batch: int = 1,
+        rtc: bool | None = None,
     ) -> list[InputSpec]:
         """What ``sample_actions`` reads, under its own names, as transformers' processor prepares it.
 
         The prompt is one sequence ``[batch, cameras * tokens_per_image + prompt_tokens]``: image tokens of
         the cameras that are present, then text, then padding that ``attention_mask`` leaves out.
         """
+        _require_unguided(rtc)
         cameras = cameras if cameras is not None else CAMERAS
         prompt_tokens = prompt_tokens if prompt_tokens is not None else PROMPT_TOKENS
         require_counts(cameras=cameras, prompt_tokens=prompt_tokens, batch=batch)
@@ -160,12 +167,16 @@ class TransformersPI0(Family):
             InputSpec("noise", (batch, config.chunk_size, config.max_action_dim), "float32", Gaussian()),
         ]
 
-    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
+    def sample(
+        self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None, *, rtc: bool | None = None
+    ) -> torch.Tensor:
+        _require_unguided(rtc)
         with checkpoints.quiet_upstream():
             actions: torch.Tensor = policy.sample_actions(**named, num_steps=steps)
         return actions
 
-    def flow(self, policy: Any) -> FlowPolicy:
+    def flow(self, policy: Any, *, rtc: bool | None = None) -> FlowPolicy:
+        _require_unguided(rtc)
         return PI0Flow(policy)
 
     def steps(self, policy: Any) -> int:
@@ -174,3 +185,16 @@ class TransformersPI0(Family):
     def reader(self, policy: Any) -> torch.nn.Module:
         reader: torch.nn.Module = policy.embed_action_time.action_in_proj
         return reader
+
+
+def _require_unguided(rtc: object) -> None:
+    """Refuse to guide a chunk by the one before, which transformers' policy does not.
+
+    Raises:
+        InputError: it is asked for.
+    """
+    if rtc:
+        raise InputError(
+            f"rtc is {rtc!r}, and transformers' PI0ForConditionalGeneration has no real-time chunking; "
+            "give lerobot's PI0Policy, or leave it out"
+        )

@@ -15,6 +15,7 @@ import torch
 from exporters.families.base import set_to
 from exporters.families.lerobot import LerobotFamily, cameras_of
 from exporters.families.lerobot_flow import LerobotFlow
+from exporters.families.real_time import told
 from exporters.flow.policy import Context, FlowPolicy
 from pytest_reflex.errors import InputError
 
@@ -52,17 +53,19 @@ class SmolVLA(LerobotFamily):
     embedding = "vlm_with_expert.vlm.model.text_model.embed_tokens"
     state = True
 
-    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
+    def sample(
+        self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None, *, rtc: bool | None = None
+    ) -> torch.Tensor:
         model = self.inner(policy)
         # It takes the number of steps from its configuration alone.
-        with set_to(model.config, self.counted, steps):
+        with set_to(model.config, self.counted, steps), told(model, named) as before:
             actions: torch.Tensor = model.sample_actions(
                 *cameras_of(named), named["lang_tokens"], named["lang_masks"], named["state"],
-                noise=named["noise"],
+                noise=named["noise"], **before,
             )  # fmt: skip
             return actions
 
-    def flow(self, policy: Any) -> FlowPolicy:
+    def halves(self, policy: Any) -> FlowPolicy:
         return SmolVLAFlow(policy)
 
     def image_size(self, config: Any) -> tuple[int, int]:

@@ -48,6 +48,8 @@ class FlowPolicy(nn.Module, ABC):
             where the schedule reads one.
         output: name of what the loop gives.
         epilogue: what is made of the last ``x``: a slice of its actions, a clip.
+        features: what of the context a backbone gives, which is then a graph of its own: all that leads from
+            the observation to it.
     """
 
     steps: int = 10
@@ -56,6 +58,7 @@ class FlowPolicy(nn.Module, ABC):
     step_noise: str = "step_noise"
     output: str = "actions"
     epilogue: Update = ()
+    features: tuple[str, ...] = ()
 
     @abstractmethod
     def prefix(self, **observation: torch.Tensor) -> Context:

@@ -17,6 +17,8 @@ from pytest_reflex.errors import BundleError, SettingsError
 # How a bundle carries the loop: N steps in one graph, an ONNX Loop, or a step graph that the host calls.
 Layout = Literal["unrolled", "loop", "stepwise"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+# The role of a graph that runs before those of a layout, where there is one.
+BACKBONE: Final = "backbone"
 
 
 class Schedule:
@@ -25,7 +27,7 @@ class Schedule:
     Attributes:
         kind: its name in manifests.
         update: what a step does to ``x``.
-        dtype: what the policy is told the time as: ``float32`` or ``int64``.
+        dtype: what the policy is told the time as: ``float32``, ``float64`` or ``int64``.
         earlier: which of the update's values, or ``velocity``, the next step reads as ``earlier``: for a
             solver of several steps.
         draws: how many noises the loop reads, one a step from the first on.
@@ -82,12 +84,18 @@ class EulerSchedule(_Counted):
     Attributes:
         start: time of the first step, where ``x`` is noise.
         end: time after the last step, where ``x`` is actions.
+        dtype: ``float64`` where the policy computes with the time as it was counted, and rounds later.
     """
 
     start: float = 1.0
     end: float = 0.0
+    dtype: str = "float32"
 
     kind = "euler"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float64"):
+            raise SettingsError(f"an Euler schedule tells its time as float32 or float64, not {self.dtype!r}")
 
     def dt(self, steps: int) -> float:
         return (self.end - self.start) / steps
@@ -96,7 +104,8 @@ class EulerSchedule(_Counted):
         return self.start + index * self.dt(steps)
 
     def to_json(self) -> dict[str, object]:
-        return {"kind": self.kind, "start": self.start, "end": self.end}
+        told = {} if self.dtype == Schedule.dtype else {"dtype": self.dtype}
+        return {"kind": self.kind, "start": self.start, "end": self.end, **told}
 
 
 @dataclass(frozen=True)
@@ -314,7 +323,8 @@ def schedule_from_json(stored: Mapping[str, Any]) -> Schedule:
     """
     kind = stored.get("kind")
     if kind == EulerSchedule.kind:
-        return EulerSchedule(start=float(stored["start"]), end=float(stored["end"]))
+        told = str(stored.get("dtype", Schedule.dtype))
+        return EulerSchedule(start=float(stored["start"]), end=float(stored["end"]), dtype=told)
     if kind == BucketedSchedule.kind:
         return BucketedSchedule(buckets=int(stored["buckets"]))
     if kind == TableSchedule.kind:

@@ -9,13 +9,15 @@ The cost of tracing does not depend on N in any of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
 
-from exporters.flow.schedule import BucketedSchedule, EulerSchedule, Layout, Loop
+from exporters.flow.schedule import BACKBONE, BucketedSchedule, EulerSchedule, Layout, Loop
 from exporters.flow.update import EARLIER, MODEL, NOISE, START, X_NEXT, X
+from exporters.graph.backbone_cut import cut
 from exporters.graph.loop_invariant import HALF_KEY, Encoder, check_fit, dims, qualify
 from exporters.graph.update_nodes import Scope, emitted, typed
 
@@ -25,7 +27,13 @@ STEPS = "num_steps"
 LAST_X = "loop/x"
 
 
-def compose(prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout) -> dict[str, ir.Model]:
+def compose(
+    prefix: ir.Model,
+    step: ir.Model,
+    loop: Loop,
+    layout: Layout,
+    features: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, ir.Model]:
     """Join the two halves; both models are consumed.
 
     Args:
@@ -33,9 +41,11 @@ def compose(prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout) -> dic
         step: ``x_t``, ``time``, context -> ``velocity``, traced once.
         loop: the schedule, the number of steps, and the names of noise and output.
         layout: see the module's docstring.
+        features: where the prefix is cut; see :func:`exporters.graph.backbone_cut.cut`.
 
     Returns:
-        Models by file stem: ``{"model": ...}``, or ``{"encoder": ..., "step": ...}`` for ``stepwise``.
+        Models by file stem: ``{"model": ...}``, or ``{"encoder": ..., "step": ...}`` for ``stepwise``. Before
+        them ``backbone``, where the prefix was cut.
 
     Raises:
         TracingError: the halves do not fit each other.
@@ -43,12 +53,15 @@ def compose(prefix: ir.Model, step: ir.Model, loop: Loop, layout: Layout) -> dic
     check_fit(prefix, step)
     qualify(prefix, "prefix")
     qualify(step, "step")
+    first: dict[str, ir.Model] = {}
+    if features:
+        first[BACKBONE], prefix = cut(prefix, features)
     encoder = Encoder(prefix, step)
     if layout == "stepwise":
-        return {"encoder": encoder.finish(), "step": encoder.step_model()}
+        return {**first, "encoder": encoder.finish(), "step": encoder.step_model()}
     if layout == "unrolled":
-        return {"model": _unrolled(encoder, loop)}
-    return {"model": _looped(encoder, loop)}
+        return {**first, "model": _unrolled(encoder, loop)}
+    return {**first, "model": _looped(encoder, loop)}
 
 
 def _unrolled(encoder: Encoder, loop: Loop) -> ir.Model:
@@ -165,7 +178,8 @@ def _clock(
         dt64 = emit("Div", [constant("span", schedule.end - schedule.start), steps64], "dt64", double)
         elapsed = emit("Mul", [index, dt64], "elapsed", double)
         time = emit("Add", [constant("start", schedule.start), elapsed], "time64", double)
-    return {"dt": emit("Cast", [dt64], "dt", single)}, emit("Cast", [time], "time_scalar", single)
+    told = ir.DataType.from_numpy(np.dtype(schedule.dtype))
+    return {"dt": emit("Cast", [dt64], "dt", single)}, emit("Cast", [time], "time_scalar", told)
 
 
 def _noise_input(encoder: Encoder, loop: Loop, name: str) -> ir.Value:

@@ -78,6 +78,9 @@ def _require_equal(
 
 
 def _declared(option: Option) -> dict[str, Any]:
+    if option.switch:
+        # Not given it is None, as a number that is not given: the family then decides.
+        return {"is_flag": True, "flag_value": True, "default": None, "help": option.help}
     return {"type": click.IntRange(min=option.least), "help": option.help}
 
 

@@ -1,5 +1,6 @@
 """What goes into a policy: each input's name, shape, dtype and meaning, and the fixtures drawn from them."""
 
+from pytest_reflex.inputs.chunks import Chain, Delay, Horizon, chain, left_over
 from pytest_reflex.inputs.distributions import (
     Bernoulli,
     Gaussian,
@@ -19,13 +20,17 @@ from pytest_reflex.inputs.prompts import (
     Tokens,
 )
 from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, check_specs, free_sizes
+from pytest_reflex.inputs.vision_prompts import VisionPromptMask, VisionPromptTokens
 
 __all__ = [
     "Bernoulli",
     "CameraMask",
+    "Chain",
+    "Delay",
     "Distribution",
     "Draw",
     "Gaussian",
+    "Horizon",
     "Image",
     "ImagePromptMask",
     "ImagePromptTokens",
@@ -38,9 +43,13 @@ __all__ = [
     "State",
     "Tokens",
     "Uniform",
+    "VisionPromptMask",
+    "VisionPromptTokens",
     "array_digest",
+    "chain",
     "check_specs",
     "free_sizes",
+    "left_over",
     "make_fixture",
 ]
 

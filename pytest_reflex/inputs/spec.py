@@ -45,9 +45,13 @@ class Distribution:
     """What an input's values stand for. Subclasses are frozen dataclasses and are known by their ``kind``.
 
     A meaning of one's own needs a ``kind`` and :meth:`draw`; the JSON form follows from its fields.
+
+    Attributes:
+        shared: whether one value stands for the whole batch, so that a free batch leaves its shape as it is.
     """
 
     kind: ClassVar[str] = ""
+    shared: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         known = DISTRIBUTIONS.setdefault(cls.kind, cls)
@@ -72,6 +76,10 @@ class Distribution:
     def categories(self) -> range:
         """The values that each mean something, where they are few; by default there are none."""
         return range(0)
+
+    def limits(self) -> tuple[int, int] | None:
+        """The smallest and the largest value that mean something; by default none is known."""
+        return None
 
 
 DISTRIBUTIONS: Final[dict[str, type[Distribution]]] = {}

@@ -22,7 +22,7 @@ from pytest_reflex.judge.sides import candidate_runner, inputs_for, reference_ru
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.base import asked, copied
-from pytest_reflex.runners.recurrent import Recurrent
+from pytest_reflex.runners.recurrent import HandOver, Recurrent, as_given
 
 Array = np.ndarray[Any, Any]
 
@@ -82,6 +82,7 @@ def check_sequence(
     steps: int = 500,
     inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | None = None,
     loop: Runner | None = None,
+    hand_over: HandOver = as_given,
     check: Callable[..., ParityResult] = check,
     **options: Unpack[settings.CheckOptions],
 ) -> SequenceResult:
@@ -97,6 +98,9 @@ def check_sequence(
             arrays ``[steps, ...]`` and each state as it is before the first. By default the candidate's own.
         loop: what hands the candidate's state on, where the robot has code of its own for that: a runner of
             whole sequences, inputs and outputs as the recorded ones. By default the state is handed on here.
+        hand_over: what becomes of the states between two steps, where they are not handed on as they are:
+            called with the number of the step that reads them and the states by the names of their inputs,
+            such as a chunk whose first rows were carried out meanwhile. What it gives is read by that step.
         check: what judges each of the two runs, such as the ``parity`` fixture's ``check``.
         **options: ``threshold``, ``fixtures`` (the number of sequences) and so on.
 
@@ -121,15 +125,16 @@ def check_sequence(
     # What the caller says is meant; what the candidate alone says may be doubted.
     stated = read if inputs is None and all(isinstance(spec, InputSpec) for spec in read) else ()
 
-    free_truth = Recurrent(truth, states, stated=stated)
-    free_tested = Recurrent(tested, states, candidate) if loop is None else Whole(loop)
+    free_truth = Recurrent(truth, states, stated=stated, hand_over=hand_over)
+    alone = Recurrent(tested, states, candidate, hand_over=hand_over)
+    free_tested = alone if loop is None else Whole(loop)
     floored: settings.CheckOptions = {**options, "floor": told.floor or True}
     name = f"{tested.name}, free-running"
     free = _told(check, free_truth, free_tested, inputs=sequences, name=name, **floored)
     recorded = free_truth.seen[: len(sequences)]
 
     forced_truth, forced_tested = Recurrent(truth, {}), Recurrent(tested, {}, candidate)
-    led = [_led(given, gave, states) for given, gave in zip(sequences, recorded, strict=True)]
+    led = [_led(given, gave, states, hand_over) for given, gave in zip(sequences, recorded, strict=True)]
     name = f"{tested.name}, forced"
     forced = _told(check, forced_truth, forced_tested, inputs=led, name=name, **options)
 
@@ -205,13 +210,16 @@ def _recorded(number: int, one: object, states: Mapping[str, str]) -> dict[str, 
 
 
 def _led(
-    given: Mapping[str, Array], gave: Mapping[str, Array], states: Mapping[str, str]
+    given: Mapping[str, Array],
+    gave: Mapping[str, Array],
+    states: Mapping[str, str],
+    hand_over: HandOver,
 ) -> dict[str, Array]:
     """The same sequence with the reference's states as inputs of every step."""
-    before = {
-        name: np.concatenate([given[name][None], gave[output][:-1]]).astype(given[name].dtype)
-        for name, output in states.items()
-    }
+    read = [{name: given[name] for name in states}]
+    for step in range(1, len(gave[next(iter(states.values()))])):
+        read.append(dict(hand_over(step, {name: gave[output][step - 1] for name, output in states.items()})))
+    before = {name: np.stack([one[name] for one in read]).astype(given[name].dtype) for name in states}
     return {**given, **before}
 
 

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+# What becomes of the states between two steps: the number of the step that reads them, and each state by the
+# name of its input, as the step before gave it.
+HandOver = Callable[[int, "dict[str, Array]"], "Mapping[str, Array]"]
+
+
+def as_given(step: int, states: dict[str, Array]) -> Mapping[str, Array]:
+    """Every state goes into the next step as the step before gave it."""
+    return states
+
 
 class Recurrent(RunnerBase):
     """Runs another runner once for each step of a sequence.
@@ -37,6 +46,7 @@ class Recurrent(RunnerBase):
             any, every step is by itself, and whoever asks gives it all its inputs.
         sealed: what else knows whether the runner's files are as they were, such as its bundle.
         stated: what one step reads, where the candidate alone says that; see :meth:`doubts`.
+        hand_over: what becomes of the states between two steps; by default nothing.
 
     Attributes:
         seen: the outputs of every run since it was first opened, in order. A check opens its reference again
@@ -49,6 +59,7 @@ class Recurrent(RunnerBase):
         states: Mapping[str, str],
         sealed: object = None,
         stated: Sequence[InputSpec] = (),
+        hand_over: HandOver = as_given,
     ) -> None:
         self.name = runner.name
         self.seen: list[dict[str, Array]] = []
@@ -56,6 +67,7 @@ class Recurrent(RunnerBase):
         self._states = dict(states)
         self._sealed = sealed
         self._stated = tuple(stated)
+        self._hand_over = hand_over
 
     @property
     def provider_asked(self) -> str | None:
@@ -126,6 +138,8 @@ class Recurrent(RunnerBase):
             )
         found: list[Mapping[str, Array]] = []
         for number in range(steps[0]):
+            if number and state:
+                state = dict(self._hand_over(number, state))
             outputs = step({**{name: array[number] for name, array in given.items()}, **state})
             lacking = [name for name in self._states.values() if name not in outputs]
             if lacking:

@@ -57,3 +57,58 @@ def cases() -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
         )
         for n in range(4)
     ]
+
+
+def whole_policy(work: Path, *, n16: bool = False, seed: int = 0) -> Any:
+    """lerobot's ``GR00TN17`` with a Qwen3-VL of its own kind, tiny: real classes, seeded weights.
+
+    The action head is that of the golden cases, or for N1.6 the one without self-attention.
+    """
+    from lerobot.policies.groot.groot_n1_7 import GR00TN17, GR00TN17Config
+
+    fields = config(
+        model_name=str(qwen_directory(work)), select_layer=4, image_target_size=[16, 16],
+        backbone_trainable_params_fp32=False, load_bf16=False,
+        **({"vl_self_attention_cfg": {"num_layers": 0}} if n16 else {}),
+    )  # fmt: skip
+    del fields["model_type"]
+    model = GR00TN17(GR00TN17Config(**fields), load_backbone_weights=False).float().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in sorted(model.backbone.named_parameters()):
+            drawn = torch.randn(weight.shape, generator=generator)
+            norm = weight.ndim == 1 and name.endswith("weight")
+            scale = 0.1 if weight.ndim == 1 else weight[0].numel() ** -0.5
+            weight.copy_(scale * drawn + float(norm))
+    stored = {k.removeprefix("action_head."): v for k, v in weights().items()}
+    own = model.action_head.state_dict()
+    model.action_head.load_state_dict({name: stored[name] for name in own})
+    return model
+
+
+def qwen_directory(work: Path) -> Path:
+    """The configuration of a small Qwen3-VL, as ``AutoConfig`` reads it."""
+    from transformers import Qwen3VLConfig
+
+    directory = work / "tiny-qwen3-vl"
+    if (directory / "config.json").is_file():
+        return directory
+    text = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 5, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 80, "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 256,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 5000000, "mrope_interleaved": True,
+            "mrope_section": [4, 2, 2],
+        },
+    }  # fmt: skip
+    vision = {
+        "depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "patch_size": 4,
+        "temporal_patch_size": 2, "spatial_merge_size": 2, "in_channels": 3, "out_hidden_size": 32,
+        "num_position_embeddings": 25, "deepstack_visual_indexes": [0, 1, 2],
+    }  # fmt: skip
+    special = {
+        "image_token_id": 70, "video_token_id": 71, "vision_start_token_id": 72, "vision_end_token_id": 73,
+    }  # fmt: skip
+    Qwen3VLConfig(text_config=text, vision_config=vision, **special).save_pretrained(directory)
+    return directory

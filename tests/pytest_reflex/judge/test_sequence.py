@@ -22,6 +22,8 @@ from pytest_reflex.runners.recurrent import Recurrent
 
 Arrays = Mapping[str, np.ndarray]
 STEPS, BREAKS = 40, 23
+# As long as an episode, with what is wrong late in it.
+LONG, LATE = 500, 417
 
 
 class Policy(nn.Module):
@@ -145,6 +147,26 @@ def test_an_honest_export_passes_forced_and_free(made: tuple[Any, ...]) -> None:
     assert str(result).startswith(f"PASS over {STEPS} steps\n")
 
 
+def test_five_hundred_steps_and_a_hand_over_that_is_wrong_late(made: tuple[Any, ...]) -> None:
+    """Rounding alone passes; a state that is stale once, or handed on in half precision, is no rounding."""
+    _, where, _, states = made
+    assert judged(made, steps=LONG, fixtures=3, strict=True).require().steps == LONG
+
+    def stale(step: int, was: list[Arrays]) -> Arrays:
+        return was[-2] if step == LATE else was[-1]
+
+    def narrowed(step: int, was: list[Arrays]) -> Arrays:
+        return {n: a.astype("f2").astype("f4") if step >= LATE else a for n, a in was[-1].items()}
+
+    for wrong in (stale, narrowed):
+        loop = HandsOver(open_bundle(where).runner("CPUExecutionProvider"), states, wrong)
+        result = judged(made, steps=LONG, fixtures=1, threshold="4x floor", loop=loop)
+        assert result.forced.passed
+        assert not result
+        assert result.begins == LATE
+        assert result.cause.startswith(f"the hand-over of the state is wrong, from step {LATE} on, in ")
+
+
 def test_recorded_sequences_are_taken_as_they_are(made: tuple[Any, ...]) -> None:
     _, _, inputs, states = made
     rng = np.random.default_rng(0)
@@ -248,6 +270,21 @@ def test_the_robot_s_own_loop_passes_where_it_is_right(made: tuple[Any, ...]) ->
     _, where, _, states = made
     right = HandsOver(open_bundle(where).runner("CPUExecutionProvider"), states, lambda _, was: was[-1])
     assert judged(made, loop=right)
+
+
+def test_a_state_may_become_something_else_between_two_steps(made: tuple[Any, ...]) -> None:
+    """A hand-over of one's own is the reference's too; what a loop does otherwise is wrong."""
+    _, where, _, states = made
+
+    def halved(step: int, state: dict[str, np.ndarray]) -> Arrays:
+        return {n: a * np.float32(0.5 if step % 3 == 0 else 1) for n, a in state.items()}
+
+    assert judged(made, hand_over=halved, strict=True)
+    runner = open_bundle(where).runner("CPUExecutionProvider")
+    result = judged(made, hand_over=halved, loop=HandsOver(runner, states, lambda _, was: was[-1]))
+    assert (result.forced.passed, result.begins) == (True, 3)
+    right = HandsOver(runner, states, lambda step, was: halved(step, dict(was[-1])) if step else was[-1])
+    assert judged(made, hand_over=halved, loop=right)
 
 
 class Chaos(nn.Module):
