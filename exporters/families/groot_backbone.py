@@ -113,7 +113,7 @@ class GrootBackbone(nn.Module):
 
     def _pictures(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """``Qwen3VLVisionModel.forward``: the merged patches, and those that deeper layers add."""
-        visual = self.backbone.visual
+        visual: Any = self.backbone.visual
         images = pixel_values.shape[0] // self.grid.patches
         places, *angles = (table.repeat(images, 1) for table in (self.places, self.cos, self.sin))
         # numpy's integers: the blocks split by them, so that they have to be known while they are traced.

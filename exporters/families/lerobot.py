@@ -21,7 +21,7 @@ import torch
 
 from exporters.families.base import Family, require_counts
 from exporters.families.observations import observation_inputs
-from exporters.families.options import LEROBOT
+from exporters.families.options import LEROBOT, PROMPTED, Option
 from exporters.families.real_time import RealTimeFlow, guides, real_time_inputs
 from exporters.flow.policy import FlowPolicy
 from pytest_reflex.errors import ReflexError
@@ -126,26 +126,7 @@ class LerobotFamily(LerobotPolicy):
     counted: ClassVar[str]
     embedding: ClassVar[str]
     state: ClassVar[bool]
-    options = LEROBOT
-
-    @abstractmethod
-    def halves(self, policy: Any) -> FlowPolicy:
-        """The policy's two halves, without guidance."""
-
-    def flow(self, policy: Any, *, rtc: bool | None = None) -> FlowPolicy:
-        """The policy's two halves; with ``rtc`` each chunk is guided by the one before.
-
-        See :mod:`exporters.families.real_time`. By default it is where the policy's ``rtc_config`` is
-        enabled.
-        """
-        model, made = self.inner(policy), self.halves(policy)
-        return RealTimeFlow(made, model, model.config.chunk_size) if guides(model.config, rtc) else made
-
-    def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        # Said in the bundle, should somebody load the policy again with another configuration.
-        config = self.inner(policy).config
-        guided = guides(config, options.get("rtc"))
-        return {**options, "rtc": guided if guided or guides(config) else None}
+    options: ClassVar[tuple[Option, ...]] = PROMPTED
 
     @abstractmethod
     def image_size(self, config: Any) -> tuple[int, int]:
@@ -179,15 +160,12 @@ class LerobotFamily(LerobotPolicy):
         cameras: int | None = None,
         prompt_tokens: int | None = None,
         batch: int = 1,
-        rtc: bool | None = None,
     ) -> list[InputSpec]:
         """What ``sample_actions`` reads, as lerobot's preprocessing gives it.
 
         ``image_0 ..`` [batch, 3, H, W] in [-1, 1] and ``image_mask_0 ..`` [batch]; ``lang_masks`` and
         ``lang_tokens`` [batch, prompt_tokens], padded on the right; ``state`` [batch, max_state_dim] where
-        the policy reads one; ``noise`` [batch, chunk, max_action_dim]. With real-time chunking the chunk
-        before, ``prev_chunk``, shaped as the noise, and the whole numbers ``execution_horizon`` and
-        ``inference_delay``.
+        the policy reads one; ``noise`` [batch, chunk, max_action_dim].
 
         Args:
             policy: a live policy.
@@ -195,8 +173,6 @@ class LerobotFamily(LerobotPolicy):
             prompt_tokens: the length that prompts are padded to; by default the configuration's: in
                 published checkpoints 200 for pi0.5, else 48.
             batch: the batch size.
-            rtc: whether each chunk is guided by the one before; by default as the policy's ``rtc_config``
-                says.
 
         Raises:
             InputError: a size is no whole number of at least 1.
@@ -223,8 +199,58 @@ class LerobotFamily(LerobotPolicy):
         if self.state:
             specs.append(InputSpec("state", (batch, config.max_state_dim), "float32", State()))
         noise = (batch, config.chunk_size, config.max_action_dim)
-        guided = real_time_inputs(noise) if guides(config, rtc) else []
-        return [*specs, *guided, InputSpec("noise", noise, "float32", Gaussian())]
+        return [*specs, InputSpec("noise", noise, "float32", Gaussian())]
+
+
+class GuidedFamily(LerobotFamily):
+    """One whose chunks can be guided by the one before, in real time."""
+
+    options = LEROBOT
+
+    @abstractmethod
+    def halves(self, policy: Any) -> FlowPolicy:
+        """The policy's two halves, without guidance."""
+
+    def flow(self, policy: Any, *, rtc: bool | None = None) -> FlowPolicy:
+        """The policy's two halves; with ``rtc`` each chunk is guided by the one before.
+
+        See :mod:`exporters.families.real_time`. By default it is where the policy's ``rtc_config`` is
+        enabled.
+        """
+        model, made = self.inner(policy), self.halves(policy)
+        return RealTimeFlow(made, model, model.config.chunk_size) if guides(model.config, rtc) else made
+
+    def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        # Said in the bundle, should somebody load the policy again with another configuration.
+        config = self.inner(policy).config
+        guided = guides(config, options.get("rtc"))
+        return {**options, "rtc": guided if guided or guides(config) else None}
+
+    def inputs(
+        self,
+        policy: Any,
+        *,
+        cameras: int | None = None,
+        prompt_tokens: int | None = None,
+        batch: int = 1,
+        rtc: bool | None = None,
+    ) -> list[InputSpec]:
+        """What :meth:`LerobotFamily.inputs` says, and with real-time chunking what guides a chunk.
+
+        That is the chunk before, ``prev_chunk``, shaped as the noise, and the whole numbers
+        ``execution_horizon`` and ``inference_delay``.
+
+        Args:
+            policy: a live policy.
+            cameras: see there.
+            prompt_tokens: see there.
+            batch: the batch size.
+            rtc: whether each chunk is guided by the one before; by default as the policy's ``rtc_config``
+                says.
+        """
+        *seen, noise = super().inputs(policy, cameras=cameras, prompt_tokens=prompt_tokens, batch=batch)
+        guided = real_time_inputs(noise.shape) if guides(self.inner(policy).config, rtc) else []
+        return [*seen, *guided, noise]
 
 
 def cameras_of(named: Mapping[str, torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -6,11 +6,14 @@ from typing import Final
 
 from exporters.bundle.options import Option
 
-__all__ = ["GROOT", "LEROBOT", "XVLA", "Option"]
+__all__ = ["GROOT", "LEROBOT", "PROMPTED", "XVLA", "Option"]
 
-LEROBOT: Final = (
+PROMPTED: Final = (
     Option("cameras", "How many cameras the bundle reads."),
     Option("prompt_tokens", "Text length that prompts are padded to."),
+)
+LEROBOT: Final = (
+    *PROMPTED,
     Option(
         "rtc",
         "Guide each chunk by the one before: real-time chunking  [default: as the policy says]",

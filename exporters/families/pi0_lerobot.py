@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from exporters.families.lerobot import LerobotFamily, cameras_of
+from exporters.families.lerobot import GuidedFamily, cameras_of
 from exporters.families.lerobot_flow import LerobotFlow
 from exporters.families.real_time import told
 from exporters.flow.policy import Context, FlowPolicy
@@ -38,7 +38,7 @@ class OpenPIFlow(LerobotFlow):
         return {**context, "state": observation["state"]} if "state" in observation else context
 
 
-class OpenPIFamily(LerobotFamily):
+class OpenPIFamily(GuidedFamily):
     """What lerobot's pi0 and pi0.5 share: their samplers take the number of steps."""
 
     counted = "num_inference_steps"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from exporters.families.base import set_to
-from exporters.families.lerobot import LerobotFamily, cameras_of
+from exporters.families.lerobot import GuidedFamily, cameras_of
 from exporters.families.lerobot_flow import LerobotFlow
 from exporters.families.real_time import told
 from exporters.flow.policy import Context, FlowPolicy
@@ -42,7 +42,7 @@ class SmolVLAFlow(LerobotFlow):
         return self.encoded(model.vlm_with_expert, embeds, pad_masks, attention_mask, use_cache=use_cache)
 
 
-class SmolVLA(LerobotFamily):
+class SmolVLA(GuidedFamily):
     """SmolVLA as lerobot has it."""
 
     name = "smolvla"

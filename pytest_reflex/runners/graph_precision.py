@@ -64,11 +64,12 @@ def precision_of(model: onnx.ModelProto | str | Path | bytes) -> GraphPrecision:
     Raises:
         RunnerError: onnx is not installed, or this is no ONNX model.
     """
-    try:
-        if isinstance(model, str | Path) and Path(model).stat().st_size <= _KNOWN_BYTES:
-            model = Path(model).read_bytes()
-    except OSError as error:
-        raise RunnerError(f"{model} cannot be read: {error.strerror or error}") from error
+    if isinstance(model, str | Path):
+        try:
+            if Path(model).stat().st_size <= _KNOWN_BYTES:
+                model = Path(model).read_bytes()
+        except OSError as error:
+            raise RunnerError(f"{model!s} cannot be read: {error.strerror or error}") from error
     if not isinstance(model, bytes) or len(model) > _KNOWN_BYTES:
         return _read(model)
     digest = hashlib.sha256(model).digest()

@@ -93,8 +93,8 @@ def pair(before: RunResult | None, now: RunResult | None, along: Axis) -> str:
     picture = Picture("100%", 20, f"max_abs_diff {said}")
     picture.put("line", ("0%", 10), ("100%", 10), kind="track")
     for limit in dict.fromkeys(result.margin[1] for result, _ in there):
-        x = percent(along.place(limit))
-        picture.put("line", (x, 1), (x, 19), kind="threshold")
+        at = percent(along.place(limit))
+        picture.put("line", (at, 1), (at, 19), kind="threshold")
     marks = [
         (along.place(value), result.passed, when == "before")
         for result, when in there
