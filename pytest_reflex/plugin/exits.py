@@ -41,7 +41,9 @@ class WatchedExits:
         own = sys.modules.get(os.name)
         self._places = [(os, self._before)]
         if own is not None:
-            self._places.append((own, {name: getattr(own, name, before) for name, before in self._before.items()}))
+            self._places.append(
+                (own, {name: getattr(own, name, before) for name, before in self._before.items()})
+            )
         for place, _ in self._places:
             for name, instead in self._instead.items():
                 setattr(place, name, instead)

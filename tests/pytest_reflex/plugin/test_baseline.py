@@ -63,7 +63,9 @@ def test_each_attempt_is_compared_with_the_figures_of_its_calls(run: Run) -> Non
     # What a plugin runs again is no new test.
     assert run(TWICE.format(5e-5, 2e-5), *AT, conftest=AGAIN).ret == 1
     # An update takes the attempt that counted, and no test of which a call failed.
-    flaky = "N = []\ndef test_x(parity):\n    judged(parity, off_by(5e-5))\n    N.append(1)\n    assert N[1:]\n"
+    flaky = (
+        "N = []\ndef test_x(parity):\n    judged(parity, off_by(5e-5))\n    N.append(1)\n    assert N[1:]\n"
+    )
     run(flaky, *UPDATE, conftest=AGAIN)
     (calls,) = json.loads(Path("main.json").read_text())["results"].values()
     assert len(calls) == 1
