@@ -25,8 +25,8 @@ def judge_copies(count: int, distinct: int, came: str) -> list[str]:
     if distinct >= min(count, FEWEST_STRICT):
         return []
     return [
-        f"{count} fixtures were {came} and {distinct} differ by more than rounding; near copies count as one, "
-        f"and strict takes no fewer than {FEWEST_STRICT}"
+        f"{count} fixtures were {came} and {distinct} differ by more than rounding; near copies count as "
+        f"one, and strict takes no fewer than {FEWEST_STRICT}"
     ]
 
 

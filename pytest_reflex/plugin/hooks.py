@@ -128,7 +128,8 @@ def _begin(config: pytest.Config, option: Namespace) -> None:
     written = [places["json"], places["report"] and places["report"] / "parity.json"]
     if baseline is not None and baseline.resolve() in [path.resolve() for path in written if path]:
         raise pytest.UsageError(
-            f"{given.named('baseline')}: {baseline.name!r} is where this run writes what it finds; give a copy"
+            f"{given.named('baseline')}: {baseline.name!r} is where this run writes what it finds; give a "
+            "copy"
         )
     if not hasattr(config, "workerinput"):
         config.stash[_COLLECTOR] = Collector(strict=chosen.strict, root=config.rootpath, **places)

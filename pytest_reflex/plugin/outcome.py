@@ -44,7 +44,6 @@ class Attempt:
         called: whether its test's body was run.
     """
 
-    # Of its results, those that prove something are counted in _kept: they are what a baseline knows by number.
     def __init__(self, outcome: Outcome, number: int) -> None:
         self.number = number
         self.over = self.passed = self.called = False
@@ -58,6 +57,7 @@ class Attempt:
         self._begun: list[None] = []
         self._ended: list[None] = []
         self._judged: list[None] = []
+        # Those that prove something, which a baseline knows by their number.
         self._kept: list[None] = []
 
     def __enter__(self) -> None:
@@ -170,7 +170,7 @@ class Outcome:
         return self._attempts[-1]
 
     def worse(self, result: ParityResult, call: int) -> str:
-        """How a result, of a call of its attempt, is worse than the baseline, as a fail; empty if it is not."""
+        """How a call's result is worse than the baseline, as a fail; empty where it is not."""
         said = self._item.config.stash[BASELINE].worse(self.nodeid, call, result)
         return said and f"parity FAIL: {said}"
 

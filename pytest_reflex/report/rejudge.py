@@ -48,8 +48,8 @@ def rejudge(
     strictly = result.strict if strict is None else strict
     if strictly and not result.strict and len(result.fixtures) < settings.FEWEST_STRICT:
         raise SettingsError(
-            f"strict: {result.name} has {len(result.fixtures)} fixtures, too few for strict; run it again with "
-            f"{settings.FEWEST_STRICT} or more"
+            f"strict: {result.name} has {len(result.fixtures)} fixtures, too few for strict; run it again "
+            f"with {settings.FEWEST_STRICT} or more"
         )
     asked = _asked(result, threshold, rtol)
     if result.left_out and (asked != result.asked or strictly != result.strict):

@@ -102,7 +102,7 @@ class Recurrent(RunnerBase):
         return self._runner.state() if isinstance(self._runner, HasState) else {}
 
     def doubts(self, specs: Sequence[InputSpec]) -> Sequence[str]:
-        """See :class:`~pytest_reflex.runners.base.HasDoubts`; its sequences are given to a check as arrays."""
+        """See :class:`~pytest_reflex.runners.base.HasDoubts`; a check is given sequences as arrays."""
         return self._runner.doubts(specs or self._stated) if isinstance(self._runner, HasDoubts) else ()
 
     def same_model(self, other: object) -> bool:

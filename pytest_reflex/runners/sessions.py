@@ -26,8 +26,8 @@ _TENSORS: Final = frozenset({"_parameters", "_buffers"})
 def session_doubt(name: str, held: object) -> list[str]:
     """A doubt where ``held``, a module or a function, reaches a session; nothing where none is found.
 
-    Looked at are attributes of modules, of their classes and of objects that they hold, containers, and what a
-    function of someone's own encloses or names of its module.
+    Looked at are attributes of modules, of their classes and of objects that they hold, containers, and what
+    a function of someone's own encloses or names of its module.
     """
     where = _session_in(held)
     if where is None:
@@ -76,9 +76,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any, int]]:
     elif isinstance(value, types.MethodType):
         yield from (("", value.__self__, 0), ("", value.__func__, 0))
     elif isinstance(value, functools.partial):
-        yield from (
-            (name, part, 1) for name, part in (("", value.func), ("", value.args), ("", value.keywords))
-        )
+        yield from (("", part, 1) for part in (value.func, value.args, value.keywords))
     elif isinstance(value, types.FunctionType):
         yield from _of_function(value)
     elif not isinstance(value, type) and not _installed(type(value).__module__):

@@ -86,8 +86,8 @@ def _items(value: Any, depth: int) -> Iterator[object]:
 class _Large:
     """A tensor of which some values are known, where it lies, and how often it was written to.
 
-    One that is made anew by each run, such as the last activations, is the same while its values are; one that
-    was written to where it lies is another.
+    One that is made anew by each run, such as the last activations, is the same while its values are; one
+    that was written to where it lies is another.
     """
 
     written: object

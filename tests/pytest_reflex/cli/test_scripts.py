@@ -194,8 +194,8 @@ def test_a_report_is_made_of_a_directory(place: Path, tmp_path: Path, here: Call
     stale = here("report", tmp_path / "shards", "--out", tmp_path / "shards")
     assert stale.code == 2
     assert stale.err == (
-        f"reflex: error: {tmp_path / 'shards'}: its parity.json has not all that one.json beside it has; name "
-        "the files that are meant, and write the report to another directory with --out\n"
+        f"reflex: error: {tmp_path / 'shards'}: its parity.json has not all that one.json beside it has; "
+        "name the files that are meant, and write the report to another directory with --out\n"
     )
     lost = here("validate", place / "nowhere.onnx", "--model", script, "--output-json")
     (tmp_path / "shards" / "one.json").write_text(lost.out)
