@@ -108,6 +108,11 @@ def _noting(cls: Any, fit: dict[str, Any]) -> Any:
             given = {own[key].data_ptr(): key for key in own if key in state_dict}
             tied = {k: given.get(own[k].data_ptr()) for k in own if k not in state_dict}
             fit["missing"] = [key for key, source in tied.items() if source is None]
+            # A loader may give both of them what the file stores once.
+            stored: dict[int, str] = {}
+            for key, value in state_dict.items():
+                if key in own and value.numel() and (source := stored.setdefault(value.data_ptr(), key)) != key:
+                    tied[key] = source
             fit["unexpected"] = [key for key in state_dict if key not in own]
             both = ((key, value.shape, own[key].shape) for key, value in state_dict.items() if key in own)
             fit["shapes"] = [(key, there, here) for key, there, here in both if there != here]
