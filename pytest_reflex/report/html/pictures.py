@@ -102,8 +102,8 @@ def pair(before: RunResult | None, now: RunResult | None, along: Axis) -> str:
     ]
     if len(marks) == 2:
         picture.put("line", (percent(marks[0][0]), 10), (percent(marks[1][0]), 10), kind="between")
-    for x, passed, faint in marks:
-        _mark(picture, x, 10, passed, faint=faint)
+    for place, passed, faint in marks:
+        _mark(picture, place, 10, passed, faint=faint)
     return str(picture)
 
 
