@@ -190,8 +190,45 @@ def make_xvla(work: Path) -> None:
     write_checkpoint(work / "checkpoint", None, own_shapes(policy))
 
 
+def make_act(work: Path) -> None:
+    """ACT's published sizes, lerobot's defaults, as ALOHA has it: one camera and fourteen joints."""
+    from lerobot.policies.act.configuration_act import ACTConfig
+    from lerobot.policies.act.modeling_act import ACTPolicy
+
+    config = ACTConfig(**_seen((480, 640), 14), pretrained_backbone_weights=None, device="cpu")
+    _save_seeded(lambda: ACTPolicy(config), work)
+
+
+def make_diffusion(work: Path) -> None:
+    """Diffusion Policy's published sizes, lerobot's defaults, as PushT has it: a hundred steps of DDPM."""
+    from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+    from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+
+    config = DiffusionConfig(**_seen((96, 96), 2), device="cpu")
+    _save_seeded(lambda: DiffusionPolicy(config), work)
+
+
+def _seen(size: tuple[int, int], joints: int) -> dict[str, Any]:
+    """The features of a policy that sees one camera and its joints, and moves these."""
+    from lerobot.configs import FeatureType, PolicyFeature
+
+    image = PolicyFeature(FeatureType.VISUAL, (3, *size))
+    state = PolicyFeature(FeatureType.STATE, (joints,))
+    action = PolicyFeature(FeatureType.ACTION, (joints,))
+    seen = {"observation.images.top": image, "observation.state": state}
+    return {"input_features": seen, "output_features": {"action": action}}
+
+
+def _save_seeded(make: Callable[[], Any], work: Path) -> None:
+    """A policy as its own constructor draws it, with norms that hold statistics; small enough to be held."""
+    torch.manual_seed(0)
+    make().eval().save_pretrained(work / "checkpoint")
+
+
 # What a run is called -> the family that exports it, and who makes its checkpoint.
 MAKERS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "act": ("act", make_act),
+    "diffusion": ("diffusion", make_diffusion),
     "groot": ("groot", make_groot),
     "pi0": ("pi0", make_pi0),
     "pi0-lerobot": ("pi0", make_pi0_lerobot),

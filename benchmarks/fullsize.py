@@ -1,6 +1,6 @@
 """A policy of the published size on this machine: made, exported, proven, then proven by a fresh process.
 
-    make fullsize FAMILY=pi0            (groot, pi0, pi0-lerobot, pi05, smolvla, xvla)
+    make fullsize FAMILY=pi0            (act, diffusion, groot, pi0, pi0-lerobot, pi05, smolvla, xvla)
     python benchmarks/fullsize.py pi0 --work WORK --evidence parity_reports/fullsize
 
 Each phase runs in a process of its own and is watched from outside: wall time, the most it had resident,
