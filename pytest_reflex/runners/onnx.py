@@ -355,13 +355,21 @@ class OnnxRunner(RunnerBase):
             array = inputs[expected.name]
             if array.dtype.name != expected.dtype:
                 wrong = f"input {expected.name!r} is {array.dtype.name}"
-                raise RunnerError(f"{self.name}: {wrong}; it takes {expected.dtype}")
+                narrow = expected.dtype in ("float16", "bfloat16") and array.dtype.name == "float32"
+                raise RunnerError(f"{self.name}: {wrong}; it takes {expected.dtype}{_WIDE if narrow else ''}")
             # A dimension with a name, or none, takes any length.
             same_rank = len(array.shape) == len(expected.shape)
             sizes = zip(array.shape, expected.shape, strict=False)
             if not same_rank or any(isinstance(want, int) and got != want for got, want in sizes):
                 wrong = f"input {expected.name!r} has shape {list(array.shape)}"
                 raise RunnerError(f"{self.name}: {wrong}; it takes {list(expected.shape)}")
+
+
+# What to do about a graph whose inputs and outputs were converted with it.
+_WIDE: Final = (
+    ", and is judged with inputs and outputs in float32: convert it so (keep_io_types=True of onnxruntime's "
+    "converter), or export the policy in float32 and convert that"
+)
 
 
 def _build(onnxruntime: Any) -> str:

@@ -128,6 +128,7 @@ class GraphPrecision:
             name = f"weights in {self.stored}, results in {self.computed}"
         else:
             name = self.narrow or "float32"
+            name = name if name in ("float32", self.name) else f"partly {name}"
         narrowing = {pair: count for pair, count in self.casts.items() if _narrows(pair)}
         if name == "float32" and narrowing:
             name += " with " + ", ".join(f"{n} cast{'s' * (n > 1)} {pair}" for pair, n in narrowing.items())

@@ -82,9 +82,14 @@ class Tolerances:
 
     @property
     def text(self) -> str:
-        """As it was asked: ``1e-05``, or ``2x floor; logits 0.001; rtol 1e-06``."""
-        parts = [f"{name} {amount}" for name, amount in self.outputs.items()]
-        return "; ".join([str(self.rest), *parts, *([f"rtol {self.rtol:g}"] if self.rtol else [])])
+        """As it was asked: ``1e-05``, or ``logits 0.001, others 2x floor; rtol 1e-06``."""
+        return self.said(by_default=False)
+
+    def said(self, *, by_default: bool) -> str:
+        """The same, and that nobody gave the threshold where nobody did."""
+        named = [f"{name} {amount}" for name, amount in self.outputs.items()]
+        rest = f"others {self.rest}" if named else f"{self.rest}{' by default' if by_default else ''}"
+        return "; ".join([", ".join([*named, rest]), *([f"rtol {self.rtol:g}"] if self.rtol else [])])
 
 
 @dataclass(frozen=True)

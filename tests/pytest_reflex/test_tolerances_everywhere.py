@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from xml.etree import ElementTree
 import pytest
 from plugin_cases import Run, written
 
+from pytest_reflex import ParityResult
 from pytest_reflex.cli import main
-from pytest_reflex.report.json import results as as_results
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 pytestmark = pytest.mark.once
@@ -44,54 +43,76 @@ COMBINATIONS: dict[str, dict[str, str]] = {
 }
 
 
-def entry(name: str, **changes: Any) -> dict[str, Any]:
-    (found,) = written(name)["results"]
-    return {**found, "name": "", "nodeid": "", **changes}
+def entries(name: str) -> dict[str, dict[str, Any]]:
+    """By test, what a document says of its result but for its name."""
+    found = written(name)["results"]
+    return {one["nodeid"].partition("::")[2]: {**one, "name": "", "nodeid": ""} for one in found}
 
 
 def flags(asked: Mapping[str, str], before: str = "--reflex-") -> list[str]:
     return [f"{before}{name}={value}" for name, value in asked.items()]
 
 
+PLAIN = TWO + "def test_plain(parity): two(parity)\n"
+ALSO = ("--reflex-floor", "--reflex-locate=0")
+
+
+def source() -> str:
+    """Each combination in the call and on the marker."""
+    made = PLAIN
+    for at, asked in enumerate(COMBINATIONS.values()):
+        keywords = ", ".join(f"{name}={value!r}" for name, value in asked.items())
+        made += f"def test_call{at}(parity): two(parity, {keywords})\n"
+        made += f"@reflex.parity({keywords})\ndef test_marker{at}(parity): two(parity)\n"
+    return made
+
+
 @pytest.mark.parametrize("strict", [False, True], ids=["plain", "strict"])
-@pytest.mark.parametrize("asked", COMBINATIONS.values(), ids=COMBINATIONS)
-def test_every_way_in_and_every_face(asked: dict[str, str], strict: bool, run: Run) -> None:
-    also = ["--reflex-floor", "--reflex-locate=0", *(["--reflex-strict"] if strict else [])]
-    keywords = ", ".join(f"{name}={value!r}" for name, value in asked.items())
-    plain = TWO + "def test_it(parity): two(parity)\n"
-    ways = {
-        "call": (TWO + f"def test_it(parity): two(parity, {keywords})\n", []),
-        "marker": (TWO + f"@reflex.parity({keywords})\ndef test_it(parity): two(parity)\n", []),
-        "line": (plain, flags(asked)),
-        "ini": (plain, [f"-oreflex_{name}={value}" for name, value in asked.items()]),
-    }
-    found = {}
-    for name, (source, more) in ways.items():
-        run(source, *also, *more, f"--reflex-report={name}", f"--junitxml={name}.xml")
-        found[name] = entry(f"{name}/parity.json")
-    first = found["call"]
-    assert all(one == first for one in found.values())
+def test_every_face_says_it_and_what_is_stored_is_judged_so(strict: bool, run: Run) -> None:
+    stricter, stricter_again = (["--reflex-strict"], ["--strict"]) if strict else ([], [])
+    run(source(), *ALSO, *stricter, "--reflex-report=all", "--junitxml=all.xml")
+    run(PLAIN, *ALSO, "--reflex-json=stored.json")
+    found, page = entries("all/parity.json"), Path("all/index.html").read_text(encoding="utf-8")
+    cases = {case.get("name"): case for case in ElementTree.parse("all.xml").iter("testcase")}
+    for at, asked in enumerate(COMBINATIONS.values()):
+        made = found[f"test_call{at}"]
+        assert found[f"test_marker{at}"] == made
+        result = ParityResult.from_json({**made, "name": "x"})
+        bounds = [result.limit_of(output) for fixture in result.fixtures for output in fixture.outputs]
+        assert not strict or max(bounds) <= STRICT_THRESHOLD
+        properties = {p.get("name"): p.get("value") for p in cases[f"test_call{at}"].iter("property")}
+        if result.asked.is_plain:
+            assert "reflex_asked" not in properties
+        else:
+            assert result.asked.text in page
+            assert properties["reflex_asked"] == result.asked.text
+            said = result.asked.said(by_default=result.by_default)
+            assert f"asked: {said}" in str(result).splitlines()[0]
+        # A result that was asked for something else, judged again from its file.
+        again = [
+            "report",
+            "stored.json",
+            "-o",
+            "again",
+            *flags(asked, "--"),
+            *(["--strict"] if strict else []),
+        ]
+        with pytest.raises(SystemExit) as left:
+            main(again)
+        assert left.value.code == int(not result.passed)
+        (judged,) = entries("again/parity.json").values()
+        assert {**judged, "by_default": made["by_default"], "unseen": made["unseen"]} == made
 
-    result = as_results.result_from_json({**first, "name": "x"})
-    bounds = {o.name: result.limit_of(o) for f in result.fixtures for o in f.outputs}
-    assert not strict or max(bounds.values()) <= STRICT_THRESHOLD
-    text = result.asked.text
-    page = Path("call/index.html").read_text(encoding="utf-8")
-    properties = {p.get("name"): p.get("value") for p in ElementTree.parse("call.xml").iter("property")}
-    if not result.asked.is_plain:
-        assert text in page
-        assert properties["reflex_asked"] == text
-        assert f"asked: {text}" in str(result).splitlines()[0]
-    assert "reflex_asked" in properties or result.asked.is_plain
 
-    # A result that was asked for something else, judged again from its file.
-    run(plain, "--reflex-floor", "--reflex-locate=0", "--reflex-json=stored.json")
-    again = ["report", "stored.json", "-o", "again", *flags(asked, "--"), *(["--strict"] if strict else [])]
-    with pytest.raises(SystemExit) as left:
-        main(again)
-    assert left.value.code == int(not result.passed)
-    same = {"by_default": first["by_default"], "unseen": first["unseen"]}
-    assert entry("again/parity.json", **same) == first
+@pytest.mark.parametrize("name", ["by name, and another for the rest", "all of it"])
+def test_the_command_line_and_the_ini_file_ask_the_same(name: str, run: Run) -> None:
+    asked = COMBINATIONS[name]
+    at = list(COMBINATIONS).index(name)
+    run(source(), *ALSO, "--reflex-json=call.json", "-k", f"call{at}")
+    run(PLAIN, *ALSO, "--reflex-json=line.json", *flags(asked))
+    run(PLAIN, *ALSO, "--reflex-json=ini.json", *[f"-oreflex_{key}={value}" for key, value in asked.items()])
+    call, line, ini = (next(iter(entries(f"{way}.json").values())) for way in ("call", "line", "ini"))
+    assert call == line == ini
 
 
 def test_the_nearest_output_is_named_and_nothing_is_called_equal(run: Run) -> None:
@@ -101,7 +122,7 @@ def test_the_nearest_output_is_named_and_nothing_is_called_equal(run: Run) -> No
         "--reflex-report=out",
     )
     assert found.ret == 0
-    result = as_results.result_from_json(json.loads(Path("out/parity.json").read_text())["results"][0])
+    result = ParityResult.from_json(written("out/parity.json")["results"][0])
     seen, limit = result.margin
     assert seen is not None
     assert 0 < seen < limit

@@ -61,11 +61,8 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
 
 def _beyond(result: RunResult) -> str:
     """What an error looks like, by how much of the worst output it takes and how large it is there."""
-    if result.word == "rounding":
-        return (
-            "it is rounding, and no bug: the threshold asks for more than float32 gives here. Say it in "
-            "units of PyTorch's own error, threshold='2x floor'."
-        )
+    if advised := _of_precision(result):
+        return advised
     worst = result.worst_fixture
     output = worst.worst if worst is not None else None
     d = output.difference if output is not None else None
@@ -101,6 +98,39 @@ def _beyond(result: RunResult) -> str:
         "every fixture fails, by much, so look at what all of them pass through: the weights, the number of "
         "steps and their times, an attention mask, a normalisation."
     )
+
+
+def _of_precision(result: RunResult) -> str:
+    """What follows from the precision that the candidate was held to; empty where nothing does."""
+    name, short = result.precision.name, result.precision.short
+    if any(o.quantised is not None and o.quantised.word == "bug" for f in result.fixtures for o in f.outputs):
+        return (
+            "the runtime computes something else than its own graph says: try another optimization level, "
+            "version or provider of ONNX Runtime before the graph itself is doubted."
+        )
+    unheld = [o.floor for f in result.fixtures for o in f.outputs if o.bound == 0 and o.floor is not None]
+    if any(floor.unknown for floor in unheld):
+        return (
+            "nothing says here what rounding costs, so give a number that your arm allows, --threshold 1e-2; "
+            "a bundle's reflex.json has the one that it was proven with, under check, threshold."
+        )
+    if result.word is not None and result.word.startswith("rounding"):
+        more = "" if name == "float32" else ", or keep in float32 what costs most: reflex repair --budget"
+        return (
+            f"it is rounding, and no bug: the threshold asks for more than {name} gives here. Say it in "
+            f"units of PyTorch's own error, threshold='2x floor'{more}."
+        )
+    if name == "float32" and short and not result.precision.told:
+        return (
+            f"the candidate is {short.removesuffix(', judged as float32')} and was held to float32; where a "
+            "narrower precision is meant say which, --rounding float16 or rounding='float16'."
+        )
+    if name != "float32" and result.word is None:
+        return (
+            f"{name} costs much by itself: --floor or floor=True says whether this is more, threshold='2x "
+            "floor' asks for no more, and reflex repair --budget keeps in float32 what costs most."
+        )
+    return ""
 
 
 def _located(result: RunResult, place: Location) -> str:

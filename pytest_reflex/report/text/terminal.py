@@ -94,7 +94,10 @@ def _headline(result: RunResult) -> str:
     if result.passed and worst is not None:
         seen, shown = told_apart(worst[2], result.limit_of(worst[1]))
         below = f"{shown}{_relative(result)}"
-        return _line(f"parity PASS: max_abs_diff {seen} is below {below} ({_count(count)}{held})")
+        # With thresholds of their own it is not the one with the largest figure.
+        own = not result.asked.is_plain and sum("float" in o.dtype for o in worst[0].outputs) > 1
+        nearest = f"; nearest: {worst[1].name}" if own else ""
+        return _line(f"parity PASS: max_abs_diff {seen} is below {below} ({_count(count)}{nearest}{held})")
     failing = [f for f in result.fixtures if not f.passed]
     idx, answer = first_refusal(result)
     if idx is None:
@@ -126,7 +129,7 @@ def _relative(result: RunResult) -> str:
 def _held_to(result: RunResult) -> str:
     """What else the first line has to say: another precision than float32, another bound than a number."""
     short, asked = result.precision.short, result.asked
-    said = "" if asked.is_plain else f"; asked: {asked.text}{' by default' if result.by_default else ''}"
+    said = "" if asked.is_plain else f"; asked: {asked.said(by_default=result.by_default)}"
     return (f"; candidate: {short}" if short else "") + said
 
 

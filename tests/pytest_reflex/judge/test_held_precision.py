@@ -17,7 +17,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import nn
 
 from pytest_reflex import InputSpec, OnnxRunner, ParityResult, TorchRunner, check
-from pytest_reflex.errors import SettingsError
+from pytest_reflex.errors import RunnerError, SettingsError
 from pytest_reflex.inputs import Gaussian, make_fixture
 from pytest_reflex.report.json import document, schema
 from pytest_reflex.report.text.terminal import result_text
@@ -76,7 +76,10 @@ def half(model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
 
 
 def judged(model: onnx.ModelProto, **options: Any) -> ParityResult:
-    runner = OnnxRunner(model.SerializeToString(), optimization="basic", name="m.onnx")
+    return judged_of(OnnxRunner(model.SerializeToString(), optimization="basic", name="m.onnx"), **options)
+
+
+def judged_of(runner: OnnxRunner, **options: Any) -> ParityResult:
     return check(TorchRunner(Net()), runner, inputs=INPUTS, **options)
 
 
@@ -253,6 +256,52 @@ def test_a_fault_in_an_int8_graph_does_not_pass(kind: str, word: str, tmp_path: 
     result = judged(quantised(tmp_path, kind, fault=0.05))
     assert (result.passed, result.word) == (False, word), str(result)
     assert {answer.gate for _, answer in result.refusals} == {"threshold"}
+
+
+def weights_of_8_bits(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Its matrices in int8, each widened before its product."""
+    widening = []
+    for tensor in list(model.graph.initializer):
+        values = numpy_helper.to_array(tensor)
+        if values.ndim < 2:
+            continue
+        scale = np.float32(np.abs(values).max() / 127)
+        stored = np.rint(values / scale).astype(np.int8)
+        wide, name = tensor.name, f"{tensor.name}/int8"
+        tensor.CopyFrom(numpy_helper.from_array(stored, name))
+        model.graph.initializer.append(numpy_helper.from_array(scale, f"{wide}/scale"))
+        widening.append(helper.make_node("DequantizeLinear", [name, f"{wide}/scale"], [wide]))
+    nodes = [*widening, *model.graph.node]
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return model
+
+
+@pytest.mark.parametrize(("fault", "word"), [(0.0, "rounding in int8"), (0.2, "bug")])
+def test_weights_of_8_bits_alone_are_held_to_that(fault: float, word: str) -> None:
+    result = judged(weights_of_8_bits(graph(fault=fault)))
+    assert (result.word, result.passed) == (word, not fault), str(result)
+    assert "candidate: int8 (weights alone); asked: 2x floor by default" in first_line(result)
+
+
+def test_a_graph_that_nobody_can_read_says_what_it_is_said_to_be() -> None:
+    class Unread(OnnxRunner):
+        precision_stated = "float16"
+        graphs = ()  # type: ignore[assignment]
+
+    result = judged_of(Unread(half(graph()).SerializeToString()))
+    assert not result.passed
+    assert "candidate: said to be float16 (not read), judged as float32" in first_line(result)
+    assert judged_of(Unread(half(graph()).SerializeToString()), rounding="float16").passed
+
+
+def test_inputs_that_were_converted_too_are_named() -> None:
+    whole = convert_float_to_float16(graph())
+    with pytest.raises(
+        RunnerError, match=r"input 'x' is float32; it takes float16, and is judged with inputs"
+    ):
+        judged(whole)
 
 
 def test_a_recorded_reference_has_no_other_precision() -> None:

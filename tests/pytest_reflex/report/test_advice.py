@@ -14,6 +14,9 @@ from pytest_reflex.report.text.advice import next_steps
 from pytest_reflex.report.text.terminal import bound, failure_message, first_refusal, headline, told_apart
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import FunctionRunner
+from pytest_reflex.verdict.precision import Precision
+from pytest_reflex.verdict.quantised import QuantisedDistances
+from pytest_reflex.verdict.rounding import Floor
 
 SPECS = [InputSpec("x", (1, 64))]
 
@@ -61,6 +64,49 @@ def test_rounding_is_called_so() -> None:
     made = floored(result(measured(0, 2e-5)), 9e-7)
     assert made.word == "rounding"
     assert "'2x floor'" in advised(made)
+
+
+@pytest.mark.parametrize(
+    ("precision", "floor", "said"),
+    [
+        (Precision("float16", "float16"), None, "float16 costs much by itself: --floor or floor=True says"),
+        (Precision("float16", "float16"), 9e-7, "asks for more than float16 gives here. Say it in units"),
+        (Precision("float16", "float16"), 1e-2, "every fixture fails, by "),
+        (
+            Precision("float32", "partly float16"),
+            None,
+            "the candidate is partly float16 and was held",
+        ),
+        (
+            Precision("float32", "partly float16"),
+            9e-7,
+            "asks for more than float32 gives here. Say it in units",
+        ),
+        (Precision("float32", "partly float16", None, True), None, "every fixture fails, by "),
+        (
+            Precision("float32", "said to be int8 (not read)"),
+            None,
+            "the candidate is said to be int8 (not read)",
+        ),
+    ],
+)
+def test_what_a_precision_explains_is_said(precision: Precision, floor: float | None, said: str) -> None:
+    made = dataclasses.replace(result(measured(0, 2e-5)), precision=precision)
+    made = made if floor is None else floored(made, floor)
+    assert said in advised(made)
+
+
+def test_what_nobody_can_say_is_to_be_given_as_a_number() -> None:
+    made = floored(result(measured(0, 2e-5)), 9e-7)
+    (fixture,) = made.fixtures
+    (output,) = fixture.outputs
+    unheld = dataclasses.replace(output, bound=0.0, floor=Floor(2.0, unknown="a recording"))
+    made = dataclasses.replace(made, fixtures=(dataclasses.replace(fixture, outputs=(unheld,)),))
+    assert "give a number that your arm allows" in advised(made)
+    runtime = QuantisedDistances(runtime=1.0, floor=1e-9, cost=None, scale=1.0)
+    wrong = dataclasses.replace(unheld, quantised=runtime)
+    made = dataclasses.replace(made, fixtures=(dataclasses.replace(fixture, outputs=(wrong,)),))
+    assert "the runtime computes something else than its own graph says" in advised(made)
 
 
 def test_next_prints_the_real_paths() -> None:

@@ -232,7 +232,7 @@ def test_outputs_with_tolerances_of_their_own_are_compared_by_what_they_use_of_t
             return {**made, "actions": made["actions"] + np.float32(0.5), "grip": made["grip"] + off}
 
         own = {"actions": 1e3, "grip": 1e-1}
-        found = check(Toy(true, "r"), Toy(wrong, "c"), inputs=INPUTS, threshold=own, rtol=1e-9, name="x")
+        found = check(Toy(true, "r"), Toy(wrong, "c"), inputs=INPUTS, threshold=own, name="x")
         return as_json.document([found])
 
     before, after = run_of(np.float32(1e-3)), run_of(np.float32(1e-2))
