@@ -560,21 +560,12 @@ def _verdict(
     power = judge_power(results, truth.swings, terms.bound, dependence.effects, terms.asked)
     loosest = _loosest(results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
-    of_copies = (
-        judge_copies(fixtures.count, fixtures.distinct, "given")
-        if fixtures.given
-        else judge_copies(fixtures.count, truth.distinct, "drawn")
-    )
+    copies = _copies(fixtures, truth)
     doubts = {
         "compared": random_numbers(truth.steadiness, truth.facts),
         "reference": [*doubtful, *truth.doubts],
         "power": power.doubted,
-        "variation": [
-            *of_copies,
-            *judge_variation(
-                fixtures.specs, truth.inputs, *([truth.categories] if fixtures.seed is not None else [])
-            ),
-        ],
+        "variation": [*copies, *_variation(fixtures, truth)],
         "inputs": dependence.unproven,
         "coverage": coverage.doubts if coverage is not None else [],
     }
@@ -603,7 +594,7 @@ def _verdict(
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
         notes=(
-            *(() if of_copies else _repeated(fixtures)),
+            *(() if copies else _repeated(fixtures)),
             *side_notes(truth.facts, run.facts),
             *dependence.notes,
             *(() if terms.strict else (doubt.said for doubt in found)),
@@ -617,6 +608,19 @@ def _verdict(
         claim=claim,
         coverage=coverage,
     )
+
+
+def _copies(fixtures: Fixtures, truth: _ReferenceRun) -> list[str]:
+    """A doubt where too few fixtures differ by more than rounding."""
+    if fixtures.given:
+        return judge_copies(fixtures.count, fixtures.distinct, "given")
+    return judge_copies(fixtures.count, truth.distinct, "drawn")
+
+
+def _variation(fixtures: Fixtures, truth: _ReferenceRun) -> list[str]:
+    if fixtures.seed is None:  # what recorded categories there are is not known
+        return judge_variation(fixtures.specs, truth.inputs)
+    return judge_variation(fixtures.specs, truth.inputs, truth.categories)
 
 
 def _repeated(fixtures: Fixtures) -> list[str]:

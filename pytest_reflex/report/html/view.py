@@ -84,14 +84,7 @@ def result_view(
         else None,
         "picture": pictures.distance(largest, threshold, least, along, each, passed=result.passed),
         "strip": pictures.strip(largest, threshold, least, along, passed=result.passed),
-        "reference": side(result.reference) or "not stated",
-        "candidate": side(result.candidate) or "not stated",
-        "drawn": "recorded" if result.seed is None else f"drawn with seed {result.seed}",
-        "strict": result.strict,
-        "count": result.count,
-        "left_out": result.left_out,
-        "claim": "" if result.claim is None else result.claim.text,
-        "coverage": coverage_lines(result, _UNBROKEN).splitlines(),
+        **_established(result),
         "failing": failing,
         "elements": f"{_elements(result):,}",
         "refusals": _refusals(result),
@@ -105,11 +98,22 @@ def result_view(
         "where": where_view(result.located, pictured=pictured),
         "unseen": result.unseen or "nobody looked at the steps",
         "inputs": _inputs(result, input_cells) if pictured else None,
-        "facts": [
-            ("Reference", _facts(result.reference)),
-            ("Candidate", _facts(result.candidate)),
-        ],
+        "facts": [("Reference", _facts(result.reference)), ("Candidate", _facts(result.candidate))],
         "notes": [str(note) for note in result.notes],
+    }
+
+
+def _established(result: RunResult) -> dict[str, Any]:
+    """The two sides, over which fixtures they were compared, and what that establishes."""
+    return {
+        "reference": side(result.reference) or "not stated",
+        "candidate": side(result.candidate) or "not stated",
+        "drawn": "recorded" if result.seed is None else f"drawn with seed {result.seed}",
+        "strict": result.strict,
+        "count": result.count,
+        "left_out": result.left_out,
+        "claim": "" if result.claim is None else result.claim.text,
+        "coverage": coverage_lines(result, _UNBROKEN).splitlines(),
     }
 
 
