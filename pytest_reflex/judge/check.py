@@ -570,11 +570,7 @@ def _verdict(
         "coverage": coverage.doubts if coverage is not None else [],
     }
     reasons = {
-        "intact": [
-            *of_sides["intact"],
-            *terms.held.changed(run.facts),
-            *([terms.held.refused] if terms.held.refused else []),
-        ],
+        "intact": [*of_sides["intact"], *terms.held.reasons(run.facts)],
         "compared": [*_uncompared(results), *(_infinite(truth) if terms.infinities else ())],
         "reference": [*of_sides["reference"], *no_reference],
         "power": power.refused,

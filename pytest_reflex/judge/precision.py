@@ -59,13 +59,14 @@ class Held:
         fixed = self.graph is None or self.graph.quantized == "static"
         return _UNSURE if self.precision.name in _EIGHT_BITS and fixed else ""
 
-    def changed(self, facts: Mapping[str, Any]) -> list[str]:
-        """Why what ran is not what was read, by the runner's facts; nothing where it is."""
+    def reasons(self, facts: Mapping[str, Any]) -> list[str]:
+        """Why what ran is not what was read, by the runner's facts, or not what it is said to be."""
+        refused = [self.refused] if self.refused else []
         said = facts.get("sha256")
         ran = set(said.values() if isinstance(said, dict) else [said])
         if not self.digests or said is None or ran.issuperset(self.digests):
-            return []
-        return ["a graph was written to between being read and being opened; export it again"]
+            return refused
+        return ["a graph was written to between being read and being opened; export it again", *refused]
 
 
 def held_to(runner: Runner, told: str, provider: str) -> Held:
