@@ -80,7 +80,7 @@ def test_the_actions_are_the_policys_own(exported: Any, policy: Any) -> None:
     batch = {key: images[index] for index, key in enumerate(keys)}
     batch |= {"observation.language.tokens": tokens, "observation.language.attention_mask": masks}
     expected = policy.predict_action_chunk(batch)
-    assert expected.abs().max() > 0.1
+    assert expected.any(), "what FAST cannot read would be zeros on both sides"
     named = {f"image_{index}": image.numpy() * 2 - 1 for index, image in enumerate(images)}
     named |= {f"image_mask_{index}": np.ones(2, bool) for index in range(2)}
     with exported.runner() as runner:
