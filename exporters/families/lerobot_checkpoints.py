@@ -111,8 +111,9 @@ def _noting(cls: Any, fit: dict[str, Any]) -> Any:
             # A loader may give both of them what the file stores once.
             stored: dict[int, str] = {}
             for key, value in state_dict.items():
-                if key in own and value.numel() and (source := stored.setdefault(value.data_ptr(), key)) != key:
-                    tied[key] = source
+                first = stored.setdefault(value.data_ptr(), key)
+                if key in own and value.numel() and first != key:
+                    tied[key] = first
             fit["unexpected"] = [key for key in state_dict if key not in own]
             both = ((key, value.shape, own[key].shape) for key, value in state_dict.items() if key in own)
             fit["shapes"] = [(key, there, here) for key, there, here in both if there != here]

@@ -145,8 +145,8 @@ class XVLA(FeatureFamily):
         def shown(given: Mapping[str, torch.Tensor], x: torch.Tensor) -> bool:
             return torch.equal(space.preprocess(given["proprio"], x)[1], given["action_with_noise"])
 
-        network, done = policy.model.transformer, cast(XVLAFlow, flow).done
-        return answered_states(network, run, named["noise"], flow.loop, done, shown)
+        done = cast("XVLAFlow", flow).done
+        return answered_states(policy.model.transformer, run, named["noise"], flow.loop, done, shown)
 
 
 FAMILY = XVLA()

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
 
-import torch
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.pi0_fast import modeling_pi0_fast
 from lerobot.policies.pi0_fast.configuration_pi0_fast import PI0FastConfig
@@ -25,13 +24,14 @@ from tiny_lerobot import scatter
 from torch import nn
 from transformers import CONFIG_MAPPING
 
-# Few enough that an end of action comes up among the tokens of a handful of fixtures.
 VOCABULARY: Final = 24
 COUNT: Final = 6
+# With these weights the end of an action comes up among the tokens of a handful of fixtures.
+SEED: Final = 4
 _SPECIAL: Final = ("<pad>", "<eos>", "<bos>", "<unk>", "Action", ":", "|")
 
 
-def tiny_policy(*, seed: int = 0, cameras: int = 2, **overrides: Any) -> Any:
+def tiny_policy(*, seed: int = SEED, cameras: int = 2, **overrides: Any) -> Any:
     """A policy with seeded weights; ``overrides`` are fields of its configuration."""
     images = {
         f"observation.images.camera_{index}": PolicyFeature(FeatureType.VISUAL, (3, 28, 28))
@@ -124,12 +124,3 @@ def _paligemma() -> Any:
     config.text_config.use_adarms = False
     config.text_config.adarms_cond_dim = None
     return config
-
-
-@torch.no_grad()
-def ended(policy: Any, named: dict[str, torch.Tensor]) -> bool:
-    """Whether the policy says the end of the action before its tokens are over."""
-    from exporters.families.pi0_fast import FAMILY
-
-    end = policy._paligemma_tokenizer.convert_tokens_to_ids("|")
-    return bool((FAMILY.sample(policy, named, None)[:, :-1] == end).any())

