@@ -81,9 +81,9 @@ def threshold(value: object, source: str = "threshold") -> Tolerances:
     """
     if isinstance(value, Tolerances):
         rest = value.rest if value.rest == UNSAID else _amount(value.rest, source)
-        return replace(
-            value, rest=rest, outputs={n: _amount(one, source) for n, one in value.outputs.items()}
-        )
+        outputs = {name: _amount(one, source) for name, one in value.outputs.items()}
+        found = replace(value, rest=rest, outputs=outputs)
+        return value if found == value else found
     if isinstance(value, Mapping):
         pairs = list(value.items())
         if not pairs or not all(isinstance(name, str) and name for name, _ in pairs):

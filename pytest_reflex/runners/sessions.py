@@ -69,8 +69,9 @@ def _parts(value: Any) -> Iterator[tuple[str, Any, int]]:
             yield name, part, 0
         yield from ((name, part, 1) for name, part in vars(value).items() if name not in _TENSORS)
         yield from _of_class(type(value))
-    elif isinstance(value, Mapping):
-        yield from ((str(name), part, 1) for name, part in list(value.items()))
+    elif isinstance(value, Mapping | types.SimpleNamespace):
+        held = value if isinstance(value, Mapping) else vars(value)
+        yield from ((str(name), part, 1) for name, part in list(held.items()))
     elif isinstance(value, list | tuple | set | frozenset | deque):
         yield from ((str(place), part, 1) for place, part in enumerate(list(value)))
     elif isinstance(value, types.MethodType):
