@@ -13,6 +13,7 @@ from pytest_reflex._version import __version__
 if TYPE_CHECKING:
     from pytest_reflex.errors import ParityError, ReflexError
     from pytest_reflex.inputs import InputSpec
+    from pytest_reflex.inputs.strategies import observations
     from pytest_reflex.judge.check import check
     from pytest_reflex.judge.sequence import check_sequence
     from pytest_reflex.result import ParityResult
@@ -40,6 +41,7 @@ __all__ = [
     "__version__",
     "check",
     "check_sequence",
+    "observations",
     "parity",
 ]
 
@@ -55,6 +57,7 @@ _HOMES: Final = {
     "TorchRunner": "pytest_reflex.runners",
     "check": "pytest_reflex.judge.check",
     "check_sequence": "pytest_reflex.judge.sequence",
+    "observations": "pytest_reflex.inputs.strategies",
 }
 
 

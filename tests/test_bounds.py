@@ -65,6 +65,8 @@ LET_BE = {
         "pytest.approx(max(expected, 0.0), rel=1e-09, abs=1e-18)",
     },
     "tests/support/absolute_bounds.py": {"UNREACHED < value < SMALL"},
+    # How many simulated sessions are wrong, beside one in twenty of them.
+    "benchmarks/claims.py": {"row[key] * sessions > most", "row['times_the_claim'] > 1"},
 }  # fmt: skip
 
 

@@ -227,10 +227,10 @@ class BundleRunner(RunnerBase):
             return np.stack([loop.finished(x) for x in outputs[names[0]]])
         return np.stack([*(loop.finished(outputs[name]) for name in names), outputs[loop.output]])
 
-    def watching(self) -> BundleRunner:
+    def watching(self, inputs: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None) -> BundleRunner:
         """A copy that notes the decisions of its graphs; see :class:`.base.HasDecisions`."""
         watched = copy.copy(self)
-        watched.sessions = {role: session.watching() for role, session in self.sessions.items()}
+        watched.sessions = {role: session.watching(inputs) for role, session in self.sessions.items()}
         return watched
 
     @property

@@ -6,7 +6,9 @@ add to that: they are judged like all others, and count for no claim, as they we
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs.fixtures import Fixtures
@@ -20,6 +22,10 @@ __all__ = ["MOST", "POOL", "covered"]
 # So many fixtures are judged at most to reach what was asked for, chosen among the first so many.
 MOST: Final = 32
 POOL: Final = 256
+# What so many draws of an input never are, it is taken not to be able to be.
+DRAWS: Final = 64
+
+Array = np.ndarray[Any, Any]
 
 
 def covered(
@@ -37,7 +43,7 @@ def covered(
     if not isinstance(candidate, HasDecisions):
         return Coverage(asked=share, unknown=f"{candidate.name} shows no graph")
     try:
-        watched = candidate.watching()
+        watched = candidate.watching(_ranges(fixtures))
         watched.open()
     except ReflexError as error:
         return Coverage(asked=share, unknown=str(error))
@@ -69,9 +75,24 @@ def _looked(
     return found
 
 
+def _ranges(fixtures: Fixtures) -> dict[str, tuple[Array, Array]]:
+    """What inputs of whole numbers and booleans can be: as they are drawn; of recorded booleans, both."""
+    found: dict[str, tuple[Array, Array]] = {}
+    if any(spec.free for spec in fixtures.specs):
+        return found
+    for idx in range(DRAWS if fixtures.seed is not None else 1):
+        for name, array in fixtures.make(idx).items():
+            if fixtures.seed is None and array.dtype.kind == "b":
+                found[name] = np.zeros_like(array), np.ones_like(array)
+            elif fixtures.seed is not None and array.dtype.kind in "biu":
+                low, high = found.get(name, (array, array))
+                found[name] = np.minimum(low, array), np.maximum(high, array)
+    return found
+
+
 def _ways(watched: Watching) -> int:
-    """How many ways decisions went that no constant decides."""
-    return sum(len(decision.went) for decision in watched.decisions if not decision.constant)
+    """How many ways decisions went that inputs can turn round."""
+    return sum(len(decision.went) for decision in watched.decisions if decision.reachable)
 
 
 def _found(watched: Watching, judged: int, chosen: list[int], share: float) -> Coverage:

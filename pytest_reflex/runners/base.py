@@ -157,8 +157,11 @@ class HasGraphs(Protocol):
 class HasDecisions(Protocol):
     """A runner of ONNX graphs whose decisions can be watched."""
 
-    def watching(self) -> Watching:
+    def watching(self, inputs: Mapping[str, tuple[Array, Array]] | None = None) -> Watching:
         """A copy of itself, closed, that notes the ways which the decisions of its graphs go.
+
+        Args:
+            inputs: of inputs of whole numbers and booleans the least and the largest value of each element.
 
         Raises:
             ReflexError: they cannot be watched; the message says why.

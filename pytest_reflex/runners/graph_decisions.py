@@ -9,8 +9,9 @@ A copy of the graph is opened that counts beside what it computes. What a decisi
 - a count: ``Loop`` runs so many times, and another time as many others;
 - a row: ``Gather`` reads one row of a table of weights, and another time another.
 
-A decision that hangs on constants alone is decided when the graph is written: no input can turn it round, and
-it is told apart. Needs onnx.
+Two kinds are told apart. A decision that constants take, or what the inputs can be at all
+(:mod:`.graph_ranges`), no input can turn round. And a guard looks for NaN or infinity, or acts where one was
+found: nothing that is finite turns it round. Needs onnx.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import first_line
+from pytest_reflex.runners.graph_ranges import Range, ranges_of
 from pytest_reflex.verdict.coverage import Decision
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ _CONDITIONS: Final = frozenset(
         *("Not", "And", "Or", "Xor"),
     }
 )
+_GUARDS: Final = frozenset({"IsNaN", "IsInf"})
 _RANDOM: Final = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
@@ -96,11 +99,12 @@ class Decisions:
         return every
 
 
-def decisions_of(model: Path | bytes) -> Decisions:
+def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None) -> Decisions:
     """The decisions of a graph.
 
     Args:
         model: the path of its file, or its bytes.
+        inputs: of inputs of whole numbers and booleans the least and the largest value of each element.
 
     Raises:
         RunnerError: onnx is not installed, or the graph cannot be read.
@@ -124,7 +128,11 @@ def decisions_of(model: Path | bytes) -> Decisions:
         raise RunnerError(f"decisions are watched from opset {_OPSET} on, and this graph has {opset}")
     outputs = tuple(value.name for value in made.graph.output)
     sized = all(d.HasField("dim_value") for i in made.graph.input for d in i.type.tensor_type.shape.dim)
-    watcher = _Watcher(sized)
+    names = {value.name for value in made.graph.input}
+    given = {name: one for name, one in (inputs or {}).items() if name in names} if sized else {}
+    ranges = ranges_of(made.graph, given, None if isinstance(model, bytes) else model.parent)
+    settled = {name for name, (low, high) in ranges.items() if (low == high).all()}
+    watcher = _Watcher(sized, frozenset(settled))
     counted, conditions = watcher.graph(made.graph, None)
     if counted:
         made.graph.output.append(onnx.helper.make_tensor_value_info(counted, _INT64, None))
@@ -138,10 +146,11 @@ class _Watcher:
 
     Args:
         sized: whether the graph's inputs have one size each.
+        settled: values of the outermost graph that no input changes.
     """
 
-    def __init__(self, sized: bool) -> None:
-        self._sized = sized
+    def __init__(self, sized: bool, settled: frozenset[str]) -> None:
+        self._sized, self._settled = sized, settled
         self._numbers = itertools.count()
         # Of the outermost graph: whole numbers of which one and another are two ways.
         self.values: dict[str, Decision] = {}
@@ -155,7 +164,8 @@ class _Watcher:
         """
         given = {value.name for value in graph.input}
         tables = {value.name for value in graph.initializer} - given
-        fixed = (set(outer or ()) | tables) - given
+        fixed = (set(outer or self._settled) | tables) - given
+        guards: set[str] = set()
         added = _Added(self._numbers)
         parts: list[str] = []
         found: list[Decision] = []
@@ -163,7 +173,10 @@ class _Watcher:
             if self._constant(node, fixed):
                 fixed.update(node.output)
             for what, condition, tested in _conditions(node, added):
-                found.append(_decision(node, what, constant=fixed.issuperset(tested)))
+                guard = node.op_type in _GUARDS or condition in guards
+                guards.update([condition] if guard else [])
+                constant = condition in fixed or fixed.issuperset(tested)
+                found.append(_decision(node, "guard" if guard else what, constant=constant))
                 parts.append(added.counted(condition))
             part, inner = self._inner(node, frozenset(fixed), added)
             parts += [part] if part else []

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_reflex.runners.graph64 import Graph64Runner
     from pytest_reflex.runners.graph_decisions import Decisions
+    from pytest_reflex.runners.graph_ranges import Range
     from pytest_reflex.verdict.coverage import Decision
 
     Array = np.ndarray[Any, Any]
@@ -229,15 +230,18 @@ class OnnxRunner(RunnerBase):
         made = {name: np.asarray(value) for name, value in made.items()}
         return made if self._decisions is None else self._decisions.take(made)
 
-    def watching(self) -> OnnxRunner:
+    def watching(self, inputs: Mapping[str, Range] | None = None) -> OnnxRunner:
         """A copy that notes the decisions of its graph; see :mod:`.graph_decisions`.
+
+        Args:
+            inputs: of inputs of whole numbers and booleans the least and the largest value of each element.
 
         Raises:
             RunnerError: onnx is not installed, or the graph cannot be read.
         """
         from pytest_reflex.runners.graph_decisions import decisions_of
 
-        found = decisions_of(self._model)
+        found = decisions_of(self._model, inputs)
         place = {} if isinstance(self._model, bytes) else {WEIGHTS_PLACE: str(self._model.parent)}
         copy = OnnxRunner(
             found.model,

@@ -20,8 +20,9 @@ class Decision:
         module: whose it is, as PyTorch names it; empty where the graph does not say.
         node: the node's name.
         op: its operator, such as ``Where``.
-        what: ``condition``, ``lower limit``, ``upper limit``, ``choice``, ``count`` or ``row``.
-        constant: whether constants alone decide it, so that no input can turn it round.
+        what: ``condition``, ``lower limit``, ``upper limit``, ``choice``, ``count``, ``row``, or ``guard`` of
+            one that looks for NaN or infinity, or acts on it.
+        constant: whether constants decide it, or what the inputs can be: no input can turn it round.
         went: the ways that it went, of ``yes`` and ``no``; of counts and rows ``one`` and ``another``.
     """
 
@@ -35,6 +36,11 @@ class Decision:
     @property
     def both(self) -> bool:
         return len(self.went) > 1
+
+    @property
+    def reachable(self) -> bool:
+        """Whether some input could turn it round, and a finite one."""
+        return not self.constant and (self.what != "guard" or self.both)
 
     @property
     def text(self) -> str:
@@ -52,13 +58,15 @@ class ModuleCoverage:
         module: as PyTorch names it; empty where the graph does not say.
         both: how many went both ways.
         one_way: how many could, and went one way or none.
-        constant: how many constants decide.
+        constant: how many constants decide, or what the inputs can be.
+        guards: how many look for NaN or infinity, and found none.
     """
 
     module: str
     both: int
     one_way: int
     constant: int
+    guards: int
 
 
 @dataclass(frozen=True)
@@ -90,13 +98,14 @@ class Coverage:
         modules = [
             ModuleCoverage(
                 module,
-                sum(one.both for one in own if not one.constant),
-                sum(not one.both for one in own if not one.constant),
+                sum(one.both for one in own if one.reachable),
+                sum(not one.both for one in own if one.reachable),
                 sum(one.constant for one in own),
+                sum(not one.constant and not one.reachable for one in own),
             )
             for module, own in found.items()
         ]
-        missed = [one for own in found.values() for one in own if not one.constant and not one.both]
+        missed = [one for own in found.values() for one in own if one.reachable and not one.both]
         return cls(tuple(modules), tuple(missed[:NAMED]), fixtures, tuple(chosen), asked)
 
     @property
@@ -112,6 +121,10 @@ class Coverage:
         return sum(module.constant for module in self.modules)
 
     @property
+    def guards(self) -> int:
+        return sum(module.guards for module in self.modules)
+
+    @property
     def share(self) -> float:
         """Of the decisions that inputs can turn round, those that went both ways; 1 where there is none."""
         return self.both / self.reachable if self.reachable else 1.0
@@ -123,7 +136,10 @@ class Coverage:
             return f"not known: {self.unknown}"
         told = f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways"
         share = f"{100 * self.share:.1f} %"
-        return f"{told} in {self.fixtures:,} fixtures ({share}); constants decide {self.constant:,} more"
+        rest = (
+            f"{self.constant:,} more are decided by constants, {self.guards:,} guard against NaN and infinity"
+        )
+        return f"{told} in {self.fixtures:,} fixtures ({share}); {rest}"
 
     @property
     def doubts(self) -> list[str]:

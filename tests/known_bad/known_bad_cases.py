@@ -247,7 +247,7 @@ class Case:
         """The options that say what ``judging`` says; fixtures are those of the recording."""
         options = ["--strict"] if self.strict else []
         options += ["--infinities"] if self.judging.get("infinities") else []
-        for name in ("provider", "threshold", "rtol", "claim", "claim_budget"):
+        for name in ("provider", "threshold", "rtol", "claim", "claim_budget", "coverage"):
             if name in self.judging:
                 options += [f"--{name.replace('_', '-')}", str(self.judging[name])]
         return options
@@ -988,6 +988,9 @@ CASES: Final = {
         # more claimed than was shown
         Case("fail_claim__five_fixtures_for_a_thousandth", model(),
              judging={"claim": "1e-3@95%", "claim_budget": 0}),
+        Case("fail_coverage__a_limit_that_no_fixture_reaches",
+             actions(node("Min", ["true_actions", "limit"], "actions"), limit=np.float32(1e6)),
+             judging={"coverage": "95%"}),
         Case("fail_threshold__wrong_in_one_fixture_that_a_plain_check_does_not_draw",
              candidate=computed(honest_but_in(9)), judging={"claim": "10%@95%"}),
         Case("error_settings__a_claim_without_doubt", model(), judging={"claim": "1e-3@100%"}),

@@ -382,7 +382,7 @@ def test_bad_markers() -> None:
     assert (
         str(caught.value)
         == "parity marker: 1e-05 has no keyword; the keywords are threshold, rtol, fixtures, seed, "
-        "provider, floor, rounding, infinities, trajectory"
+        "claim, claim_budget, coverage, provider, floor, rounding, infinities, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))

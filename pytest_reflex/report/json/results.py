@@ -69,7 +69,7 @@ def _held(record: object) -> Mapping[str, object]:
     if isinstance(record, Claim):
         return {**_picked(record, "text", "bound", "confidence"), **fields}
     if isinstance(record, Coverage):
-        return {**_picked(record, "text", "share", "both", "reachable", "constant"), **fields}
+        return {**_picked(record, "text", "share", "both", "reachable", "constant", "guards"), **fields}
     if isinstance(record, RunResult):
         return {
             **_picked(record, "name", "passed", "against", "max_abs_diff_across_all", "threshold", "asked"),

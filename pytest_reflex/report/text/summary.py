@@ -46,7 +46,7 @@ def summary_lines(
             lines.append((f"{text}  {_label(entry)}", kind))
     if passing > LISTED:
         lines.append((f"... {passing - LISTED} more PASS", "plain"))
-    lines += [(f"claim: {line}", "plain") for line in claims([entry.result for entry in run.results])]
+    lines += [(f"claim: {': '.join(parts)}", "plain") for parts in claims([e.result for e in run.results])]
     for test in run.not_compared:
         if test["outcome"] == "passed":
             lines.append((f"warning: {test['nodeid']}: {test['reason']}", "warning"))
@@ -59,28 +59,26 @@ def summary_lines(
     return [(printable(text).replace("\n", "\\n"), kind) for text, kind in lines]
 
 
-def claims(results: Sequence[RunResult]) -> list[str]:
-    """What the fixtures of several results establish, the same of several in one line; the weakest first."""
+def claims(results: Sequence[RunResult]) -> list[tuple[str, ...]]:
+    """What the fixtures of results establish, and whose it is where there are several; the weakest first."""
     found: dict[str, list[RunResult]] = {}
     for result in results:
         if result.claim is not None:
             found.setdefault(result.claim.text, []).append(result)
     weakest = sorted(found.items(), key=lambda it: -max(_bound(result) for result in it[1]))
-    said = [f"{text}{_of(named, len(results))}" for text, named in weakest[:CLAIMS]]
+    said: list[tuple[str, ...]] = [(text, *_whose(own, len(results))) for text, own in weakest[:CLAIMS]]
     more = len(weakest) - CLAIMS
-    return [*said, f"... {more} other{'s' if more > 1 else ''}"] if more > 0 else said
+    return [*said, (f"... {more} other{'s' if more > 1 else ''}",)] if more > 0 else said
 
 
 def _bound(result: RunResult) -> float:
     return 1.0 if result.claim is None else result.claim.bound
 
 
-def _of(named: Sequence[RunResult], every: int) -> str:
-    """Of which results something is said; nothing where there is one only."""
+def _whose(own: Sequence[RunResult], every: int) -> list[str]:
     if every == 1:
-        return ""
-    name = " ".join(named[0].name.split())
-    return f": {name}" if len(named) == 1 else f": each of {len(named)} results"
+        return []
+    return [" ".join(own[0].name.split()) if len(own) == 1 else f"each of {len(own)} results"]
 
 
 def _label(entry: Entry) -> str:

@@ -395,7 +395,7 @@ def test_without_a_threshold_it_is_not_served(threshold: object, copy: Path) -> 
         proof = json.loads(json.dumps(open_bundle(copy).proof))
         change(proof)
         changed = SimpleNamespace(path=copy, proof=proof)
-        with pytest.raises(BundleError, match="has no threshold in its manifest; export it again"):
+        with pytest.raises(BundleError, match="has no threshold in its manifest; export the bundle again"):
             _proven_tolerances(changed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 from typing import Any
 
@@ -41,7 +42,7 @@ of_each = pytest.mark.parametrize("found", EVERY.values(), ids=EVERY.keys())
 
 
 def plainly(text: str) -> str:
-    return " ".join(text.replace("&#37;", "%").split())
+    return " ".join(html.unescape(text).split())
 
 
 @of_each

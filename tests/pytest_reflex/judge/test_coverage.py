@@ -1,0 +1,153 @@
+"""What the fixtures asked of the candidate's graph: said, chosen for, refused where it is too little."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from policy_cases import SPECS, Function, candidate, honest, only_refusal
+
+from pytest_reflex.errors import ReflexError
+from pytest_reflex.inputs import Gaussian, InputSpec, make_fixture
+from pytest_reflex.judge.check import check
+from pytest_reflex.report import json as as_json
+from pytest_reflex.report.html.pages import page
+from pytest_reflex.report.json.documents import Entry, Run
+from pytest_reflex.report.markdown import markdown
+from pytest_reflex.result import ParityResult
+from pytest_reflex.runners import OnnxRunner
+
+INPUTS = [InputSpec("x", (1, 1), meaning=Gaussian())]
+
+
+def clipped(limit: float, beyond: float = 0.0) -> OnnxRunner:
+    """Holds its input at a limit, and is off by as much as is said where it does."""
+    nodes = [
+        helper.make_node("Clip", ["x", "", "limit"], ["held"], name="clip"),
+        helper.make_node("Greater", ["x", "limit"], ["is_held"], name="greater"),
+        helper.make_node("Add", ["held", "beyond"], ["off"]),
+        helper.make_node("Where", ["is_held", "off", "held"], ["actions"], name="where"),
+    ]
+    for node in nodes:
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value="['', 'owner.limits', 'op']")
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1])]
+    made = [helper.make_tensor_value_info("actions", TensorProto.FLOAT, [1, 1])]
+    constants = {"limit": np.float32(limit), "beyond": np.float32(beyond)}
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "clip", given, made, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return OnnxRunner(model.SerializeToString(), name="clipped")
+
+
+def judged(limit: float, beyond: float = 0.0, **options) -> ParityResult:
+    truth = Function(lambda x: {"actions": np.minimum(x, np.float32(limit))}, "reference", kind="torch")
+    return check(truth, clipped(limit, beyond), inputs=options.pop("inputs", INPUTS), **options)
+
+
+def first_above(limit: float) -> int:
+    return next(i for i in range(256) if make_fixture(INPUTS, 0, i)["x"].item() > limit)
+
+
+# Some draws are above it, and none of the first five.
+LIMIT = max(make_fixture(INPUTS, 0, i)["x"].item() for i in range(5)) + 0.1
+
+
+def test_nobody_asked_and_nobody_looked() -> None:
+    assert judged(LIMIT).coverage is None
+
+
+def test_looking_refuses_nothing_and_is_a_doubt() -> None:
+    seen = judged(LIMIT, coverage=0)
+    assert seen.passed
+    assert (seen.coverage.both, seen.coverage.reachable, seen.coverage.chosen) == (0, 3, ())
+    assert [(doubt.gate, doubt.said.partition(":")[0]) for doubt in seen.doubts] == [
+        ("coverage", "3 of 3 decisions of the graph went one way alone")
+    ]
+    assert only_refusal(judged(LIMIT, coverage=0, strict=True), "coverage")
+
+
+def test_fixtures_are_chosen_that_ask_what_was_not_asked() -> None:
+    found = judged(LIMIT, coverage="95%")
+    assert found.passed
+    assert found.coverage.chosen == (first_above(LIMIT),)
+    assert [f.fixture_idx for f in found.fixtures] == [0, 1, 2, 3, 4, first_above(LIMIT)]
+    assert found.coverage.share == 1.0
+    # It was not drawn at random, so the claim is that of five.
+    assert (found.claim.judged, found.count, found.left_out) == (5, 6, 0)
+    assert found.coverage.text.startswith(
+        "3 of 3 decisions of the graph went both ways in 6 fixtures (100.0 %)"
+    )
+
+
+def test_a_fault_that_five_fixtures_never_asked_for_is_found() -> None:
+    assert judged(LIMIT, beyond=0.5).passed
+    found = judged(LIMIT, beyond=0.5, coverage="95%")
+    assert [(idx, answer.gate) for idx, answer in found.refusals] == [(first_above(LIMIT), "threshold")]
+    assert ParityResult.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_what_is_never_drawn_is_refused_by_name() -> None:
+    said = only_refusal(judged(100.0, coverage="95%"), "coverage")
+    assert said == (
+        "0 of 3 decisions of the graph went both ways, 0.0 %, and 95 % is asked for; never asked: limits: "
+        "Clip clip, upper limit: only no; limits: Greater greater, condition: only no; limits: Where where, "
+        "condition: only no"
+    )
+
+
+def test_recorded_fixtures_are_all_there_are() -> None:
+    given = [make_fixture(INPUTS, 0, idx) for idx in (0, 1, 2)]
+    assert only_refusal(judged(LIMIT, coverage="95%", inputs=given), "coverage")
+    given.append(make_fixture(INPUTS, 0, first_above(LIMIT)))
+    assert judged(LIMIT, coverage="95%", inputs=given).passed
+
+
+def test_a_claim_draws_what_was_chosen_and_counts_it() -> None:
+    found = judged(LIMIT, coverage="95%", claim="5%")
+    assert found.passed
+    assert first_above(LIMIT) < 59
+    assert (found.claim.judged, found.count, found.coverage.chosen) == (59, 59, ())
+    assert ParityResult.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_what_shows_no_graph_is_not_known() -> None:
+    sides = Function(honest, "reference", kind="torch"), Function(honest)
+    said = only_refusal(check(*sides, inputs=SPECS, coverage=0.5), "coverage")
+    assert said == "the decisions of the graph are not known: function shows no graph"
+    assert check(*sides, inputs=SPECS, coverage=0).passed
+
+
+def test_a_mask_goes_both_ways() -> None:
+    sides = Function(honest, "reference", kind="torch"), candidate()
+    assert check(*sides, inputs=SPECS, coverage=1.0, strict=True).coverage.both == 1
+
+
+def test_every_face_says_it() -> None:
+    found = judged(LIMIT, coverage=0)
+    run = Run((Entry(found),))
+    text = " ".join(str(found).split())
+    assert f"Coverage: {found.coverage.text}" in text
+    assert "limits: 0 of 3" in text
+    assert "never asked: limits: Where where, condition: only no" in text
+    for shown in (page(run), markdown(run)):
+        assert found.coverage.text in " ".join(html.unescape(shown).split())
+    document = as_json.document([found])
+    jsonschema.validate(document, as_json.schema())
+    for key, value in (("share", 1.0), ("both", 3), ("text", "all"), ("fixtures", "5")):
+        data = json.loads(json.dumps(found.to_json()))
+        data["coverage"][key] = value
+        with pytest.raises(ReflexError, match=r"contradicts itself|not a parity result"):
+            as_json.result_from_json(data)
+
+
+def test_a_chosen_fixture_is_left_out_of_no_count() -> None:
+    found = judged(LIMIT, coverage="95%")
+    assert found.passed
+    lost = dataclasses.replace(found, coverage=None)
+    with pytest.raises(ReflexError, match="its claim is not what its fixtures establish"):
+        as_json.result_from_json(json.loads(json.dumps(lost.to_json())))
