@@ -29,6 +29,7 @@ class PI0FastDecoding(DecodingPolicy):
     def __init__(self, policy: Any) -> None:
         super().__init__()
         self.policy, self.count = policy, int(policy.config.max_decoding_steps)
+        self.steps = self.count - 1
         self.end = policy._paligemma_tokenizer.convert_tokens_to_ids("|")
 
     def prefill(  # type: ignore[override]
@@ -89,8 +90,8 @@ class PI0FastDecoding(DecodingPolicy):
         self, place: torch.Tensor, token: torch.Tensor, tokens: torch.Tensor, finished: torch.Tensor
     ) -> Context:
         finished = finished | (token == self.end)
-        going = ~finished.all() & (place < self.count)
-        return {"place": place, "token": token, "tokens": tokens, "finished": finished, GOING: going}
+        said = {"place": place, "token": token, "tokens": tokens, "finished": finished}
+        return {**said, GOING: ~finished.all()}
 
 
 class PI0Fast(LerobotFamily):

@@ -24,9 +24,11 @@ class DecodingPolicy(nn.Module, ABC):
 
     Attributes:
         output: name of the state that is what the policy says.
+        steps: how many steps there are at most, whatever ``going`` says: no wrong graph goes on for ever.
     """
 
     output: str = "tokens"
+    steps: int
 
     @abstractmethod
     def prefill(self, **inputs: torch.Tensor) -> Context:
@@ -43,6 +45,8 @@ class DecodingPolicy(nn.Module, ABC):
     def forward(self, **inputs: torch.Tensor) -> Context:
         """The whole policy in PyTorch: ``{output: tokens}`` for the named inputs."""
         held = self.prefill(**inputs)
-        while bool(held.pop(GOING)):
+        for _ in range(self.steps):
+            if not bool(held.pop(GOING)):
+                break
             held |= self.step(**held)
         return {self.output: held[self.output]}

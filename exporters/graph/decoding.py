@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from exporters.flow.decoding import GOING, DecodingPolicy
@@ -26,7 +27,7 @@ def traced_decoding(policy: DecodingPolicy, example: Example) -> ir.Model:
     blanks, axes = context_of(prefill, example.sizes)
     blanks.pop(CONTEXT + GOING)
     step = trace_program(policy, _named(policy.step, NEXT), blanks, free=axes)
-    return joined(converted(prefill), converted(step), policy.output)
+    return joined(converted(prefill), converted(step), policy.output, policy.steps)
 
 
 def _named(half: Callable[..., Named], gives: str) -> Callable[..., Named]:
@@ -42,13 +43,14 @@ def _named(half: Callable[..., Named], gives: str) -> Callable[..., Named]:
     return call
 
 
-def joined(prefill: ir.Model, step: ir.Model, output: str) -> ir.Model:
+def joined(prefill: ir.Model, step: ir.Model, output: str, steps: int) -> ir.Model:
     """The prefill, and an ONNX ``Loop`` around the step while ``going`` is true; both models are consumed.
 
     Args:
         prefill: inputs -> ``context.*``: states as they begin, and what else the step reads.
         step: ``context.*`` -> ``next.*``: the states after it.
         output: the state that the graph gives.
+        steps: how many there are at most.
 
     Raises:
         TracingError: the halves do not fit each other.
@@ -77,7 +79,8 @@ def joined(prefill: ir.Model, step: ir.Model, output: str) -> ir.Model:
     inner = ir.Graph([counter, going, *held.values()], ends, nodes=body, name="decoding_step")
 
     last = {n: ir.Value(name=f"loop/last_{n}", shape=v.shape, type=v.type) for n, v in first.items()}
-    feed = [None, encoder.given[CONTEXT + GOING], *first.values()]
+    most = encoder.constant("loop/most", np.asarray(steps, np.int64))
+    feed = [most, encoder.given[CONTEXT + GOING], *first.values()]
     node = ir.node("Loop", feed, {"body": inner}, name="decode", outputs=list(last.values()))
     node.metadata_props.update(scope.metadata)
     encoder.graph.append(node)

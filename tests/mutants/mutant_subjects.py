@@ -13,6 +13,8 @@ from mutant_judge import Remembered, Subject
 FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
 # lerobot's policies that read features, each in the layout that its family takes.
 FEATURES: Final = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet", "xvla")
+# What says tokens, in one graph.
+DECODING: Final = ("pi0_fast",)
 # Enough for a first, a middle and a last one.
 STEPS: Final = 3
 SMALL: Final = {"cameras": 2, "prompt_tokens": 12}
@@ -20,7 +22,7 @@ SMALL: Final = {"cameras": 2, "prompt_tokens": 12}
 
 def families() -> tuple[str, ...]:
     """Those that can be made here: without lerobot, transformers' pi0."""
-    return (*FAMILIES, *FEATURES) if find_spec("lerobot") else ("pi0",)
+    return (*FAMILIES, *FEATURES, *DECODING) if find_spec("lerobot") else ("pi0",)
 
 
 def layouts_of(family: str) -> tuple[Any, ...]:
@@ -47,6 +49,11 @@ def _policy(family: str, work: Path) -> tuple[Any, dict[str, Any], Remembered]:
         policy = tiny_policy(family)
         reference = module.reference(policy, **({"steps": STEPS} if module.FAMILY.looped else {}))
         return policy, {"batch": 8} if family == "tdmpc" else {}, Remembered(reference)
+    if family in DECODING:
+        from tiny_pi0_fast import tiny_policy as tiny_pi0_fast
+
+        policy = tiny_pi0_fast()
+        return policy, {"batch": 2}, Remembered(module.reference(policy))
     sizes: dict[str, Any] = {} if family == "groot" else dict(SMALL)
     if family == "groot":
         from tiny_groot import GOLDEN

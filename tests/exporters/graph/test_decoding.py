@@ -25,6 +25,8 @@ INPUTS = [InputSpec("state", (2, 4), meaning=State())]
 class Talker(DecodingPolicy):
     """Says up to six of five words, and remembers them all in a table of fixed size."""
 
+    steps = COUNT - 1
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(3)
@@ -55,7 +57,7 @@ class Talker(DecodingPolicy):
             "tokens": torch.where(here, token, tokens),
             "said": torch.where(here[:, None], self.word(token), said),
             "finished": finished,
-            "going": ~finished.all() & (place + 1 < COUNT),
+            "going": ~finished.all(),
         }
 
 
