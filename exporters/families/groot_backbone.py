@@ -115,7 +115,8 @@ class GrootBackbone(nn.Module):
         """``Qwen3VLVisionModel.forward``: the merged patches, and those that deeper layers add."""
         visual: Any = self.backbone.visual
         images = pixel_values.shape[0] // self.grid.patches
-        places, *angles = (table.repeat(images, 1) for table in (self.places, self.cos, self.sin))
+        tables: tuple[torch.Tensor, ...] = (self.places, self.cos, self.sin)  # type: ignore[assignment]
+        places, *angles = (table.repeat(images, 1) for table in tables)
         # numpy's integers: the blocks split by them, so that they have to be known while they are traced.
         ends = np.arange(images + 1, dtype=np.int32) * self.grid.patches
         hidden = visual.patch_embed(pixel_values) + places

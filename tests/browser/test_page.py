@@ -267,6 +267,16 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+LAID_OUT = """() => {
+  const rows = [...document.querySelectorAll("#overview > tbody")];
+  const cells = rows.flatMap((row) => [...row.querySelectorAll("td")]).map((cell) => {
+    const { left, right, width } = cell.getBoundingClientRect();
+    return { text: cell.textContent, left, right, hidden: cell.scrollWidth - width };
+  });
+  return { cells, heights: rows.map((row) => row.getBoundingClientRect().height) };
+}"""
+
+
 def test_sixty_tests_are_read_on_a_phone_without_going_sideways(visit: Any, axe: str, sixty: Path) -> None:
     page = visit(sixty, width=400)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
@@ -274,16 +284,13 @@ def test_sixty_tests_are_read_on_a_phone_without_going_sideways(visit: Any, axe:
         assert table.evaluate("(table) => table.parentElement.scrollWidth <= table.parentElement.clientWidth")
     rows = page.locator("#overview > tbody")
     assert rows.count() == 63
-    for row in rows.all():
-        for cell in row.locator("td").all():
-            box = cell.bounding_box()
-            assert box is not None
-            assert box["x"] >= 0
-            assert box["x"] + box["width"] <= 400
-            # Nothing is hidden in its cell either.
-            assert cell.evaluate("(cell) => cell.scrollWidth - cell.getBoundingClientRect().width") < 2
-    heights = [row.bounding_box()["height"] for row in rows.all()]
-    assert 900 / (sum(heights) / len(heights)) > 6, "so many on a screen"
+    seen = page.evaluate(LAID_OUT)
+    # No cell is beside the screen, and nothing is hidden in one.
+    assert len(seen["cells"]) == 6 * 63
+    assert [
+        cell for cell in seen["cells"] if cell["left"] < 0 or cell["right"] > 400 or cell["hidden"] > 1
+    ] == []
+    assert 900 / (sum(seen["heights"]) / 63) > 6, "so many on a screen"
     assert "9.461e-03" in rows.nth(len(OTHERS)).inner_text()
     page.evaluate(axe)
     assert [found["id"] for found in page.evaluate("axe.run()")["violations"]] == []
@@ -335,13 +342,15 @@ def test_a_hostile_name_changes_nothing_but_text(visit: Any, tmp_path: Path, nam
 
 
 @pytest.mark.parametrize(
-    ("exports", "fixtures", "most"), [(50, 200, 5_000_000), (1000, 5, 14_000_000)], ids=["50", "1000"]
+    ("exports", "fixtures", "most"), [(50, 200, 5_000_000), (1000, 5, 12_000_000)], ids=["50", "1000"]
 )
 def test_the_script_hardly_delays_many_exports_of_many_fixtures(
     visit: Any, tmp_path: Path, exports: int, fixtures: int, most: int
 ) -> None:
     made = rich("x", *[9.461e-3 if i % 3 else 3e-7 for i in range(fixtures)])
-    entry = dataclasses.replace(made, located=report_cases.located(layers=30)).to_json()
+    # All that a page has where it has pictures of everything; else what the least of its results has.
+    found = report_cases.located(layers=30) if exports < 100 else None
+    entry = dataclasses.replace(made, located=found).to_json()
     file, still = tmp_path / "page.html", tmp_path / "still.html"
     text = html.page(document([{**entry, "name": f"export {i}"} for i in range(exports)]))
     file.write_text(text, encoding="utf-8")

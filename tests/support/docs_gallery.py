@@ -176,7 +176,7 @@ FAILURES = (
         "joint",
         "One joint's scale",
         "One dark column in the heat map: the statistics of another robot for one joint. The cosine of such "
-        "a chunk is 0.99999.",
+        "a chunk is 1.000000 to six digits.",
         OneJoint,
         "threshold",
     ),

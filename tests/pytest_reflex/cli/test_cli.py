@@ -78,6 +78,9 @@ def test_export_writes_a_bundle_and_gives_its_verdict_as_json_alone(exported: Ex
     document = parsed(exported.ran)
     assert (exported.ran.code, exported.ran.err) == (0, "")
     assert (document["passed"], document["exit_code"]) == (True, 0)
+    (session,) = document["sessions"]
+    assert session["started"].endswith("Z")
+    assert session["seconds"] > 0
     (result,) = document["results"]
     assert result["name"] == str(bundle)
     assert [f["fixture_idx"] for f in result["fixtures"]] == [0, 1, 2]
