@@ -91,7 +91,7 @@ def export(
         dynamic_batch: leave the batch, the first dimension of every input, free; fixtures then come in
             batches of several sizes.
         precision: ``float32``, ``float16``, ``bfloat16`` (the weights alone), ``int8`` or ``int8-dynamic``;
-            inputs and outputs stay float32. The threshold is not moved for it.
+            inputs and outputs stay float32. Where no threshold is given it is ``2x floor`` of that precision.
         calibration: recorded inputs that the scales of ``int8`` are taken from; by default the fixtures as
             they are drawn, which the manifest then says.
         keep: names of the nodes that stay in float32, by graph, and no others; the manifest lists them. By

@@ -89,14 +89,8 @@ def test_every_face_says_it_and_what_is_stored_is_judged_so(strict: bool, run: R
             said = result.asked.said(by_default=result.by_default)
             assert f"asked: {said}" in str(result).splitlines()[0]
         # A result that was asked for something else, judged again from its file.
-        again = [
-            "report",
-            "stored.json",
-            "-o",
-            "again",
-            *flags(asked, "--"),
-            *(["--strict"] if strict else []),
-        ]
+        again = ["report", "stored.json", "-o", "again", *flags(asked, "--")]
+        again += ["--strict"] if strict else []
         with pytest.raises(SystemExit) as left:
             main(again)
         assert left.value.code == int(not result.passed)
