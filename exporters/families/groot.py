@@ -125,6 +125,8 @@ class WholeGrootFlow(GrootFlow):
         embodiment: the one to bake in; by default it is an input.
     """
 
+    features = _SEEN
+
     def __init__(self, policy: Any, images: int, *, embodiment: int | None = None) -> None:
         super().__init__(policy, embodiment=embodiment)
         model = model_of(policy)
@@ -140,7 +142,12 @@ class WholeGrootFlow(GrootFlow):
         embodiment_id: torch.Tensor | None = None,  # [B] int64
     ) -> Context:
         features = self.backbone(input_ids, attention_mask, pixel_values)
-        return super().prefix(**features, state=state, embodiment_id=embodiment_id)
+        context = super().prefix(**features, state=state, embodiment_id=embodiment_id)
+        return {**features, **context}
+
+    def velocity(self, *step: torch.Tensor, backbone_features: torch.Tensor, **context: torch.Tensor) -> Any:
+        # Where the backbone ends; the head has made its own of them.
+        return super().velocity(*step, **context)
 
 
 def _batch(**fields: Any) -> Any:
