@@ -145,9 +145,14 @@ class WholeGrootFlow(GrootFlow):
         context = super().prefix(**features, state=state, embodiment_id=embodiment_id)
         return {**features, **context}
 
-    def velocity(self, *step: torch.Tensor, backbone_features: torch.Tensor, **context: torch.Tensor) -> Any:
-        # Where the backbone ends; the head has made its own of them.
-        return super().velocity(*step, **context)
+    def velocity(  # type: ignore[override]
+        self,
+        x_t: torch.Tensor,
+        time: torch.Tensor,
+        backbone_features: torch.Tensor,  # where the backbone ends; the head has made its own of them
+        **context: torch.Tensor,
+    ) -> torch.Tensor:
+        return super().velocity(x_t, time, **context)
 
 
 def _batch(**fields: Any) -> Any:
@@ -203,7 +208,7 @@ class Groot(Family):
     name = "groot"
     options = GROOT
     policies = ("GrootPolicy", "GR00TN17", "GR00TN17ActionHead")
-    about = "the action head of lerobot's `GrootPolicy`, N1.7 and N1.6"
+    about = "the action head of lerobot's `GrootPolicy`, N1.7 and N1.6, or with `images` N1.7 whole"
     judged_by = "its `get_action`"
     layout = "stepwise"
 
@@ -327,6 +332,10 @@ class Groot(Family):
         if images is not None:
             return WholeGrootFlow(policy, images, embodiment=embodiment)
         return GrootFlow(policy, embodiment=embodiment)
+
+    def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        whole = options.get("images") is not None
+        return {name: value for name, value in options.items() if whole or name != "images"}
 
     def held(self, policy: torch.nn.Module, **kept: Any) -> torch.nn.Module:
         if kept.get("images") is None:

@@ -46,7 +46,7 @@ def test_from_patches_and_tokens_to_actions(
     kind: str, layout: Any, live: Callable[[str], Any], tmp_path: Path
 ) -> None:
     made = groot.export(
-        live(kind), tmp_path / "p", images=IMAGES, layout=layout, fixtures=4, strict=True, floor=True
+        live(kind), tmp_path / "p", images=IMAGES, layout=layout, fixtures=5, strict=True, floor=True
     )
     require_rounding(made.result)
     names = ["pixel_values", "attention_mask", "input_ids", "state", "embodiment_id", "noise"]
