@@ -25,7 +25,7 @@ from exporters.families.given_draws import given_draws
 from exporters.families.groot_backbone import Grid, GrootBackbone, backbone_of, model_of
 from exporters.families.groot_checkpoints import head_of
 from exporters.families.groot_embodiment import one_embodiment
-from exporters.families.options import GROOT
+from exporters.families.options import GROOT, GROOT_WHOLE
 from exporters.flow.policy import Context, FlowPolicy
 from exporters.flow.schedule import BucketedSchedule
 from pytest_reflex.errors import InputError
@@ -206,7 +206,7 @@ class Groot(Family):
     """GR00T's action head."""
 
     name = "groot"
-    options = GROOT
+    options = (*GROOT, *GROOT_WHOLE)
     policies = ("GrootPolicy", "GR00TN17", "GR00TN17ActionHead")
     about = "the action head of lerobot's `GrootPolicy`, N1.7 and N1.6, or with `images` N1.7 whole"
     judged_by = "its `get_action`"
