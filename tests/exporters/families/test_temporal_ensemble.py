@@ -13,6 +13,7 @@ from pytest_reflex import check_sequence
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.inputs import make_fixture
 from pytest_reflex.runners import RunnerBase
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
 pytestmark = pytest.mark.lerobot
@@ -82,7 +83,7 @@ def truth(policy: Any) -> Remembered:
 
 
 def test_five_hundred_steps(truth: Remembered, made: Any, sequence: Arrays) -> None:
-    result = check_sequence(truth, made, states=STATES, inputs=[sequence], threshold=1e-5)
+    result = check_sequence(truth, made, states=STATES, inputs=[sequence], threshold=STRICT_THRESHOLD)
     assert result.require().steps == STEPS
     assert result.free.word == "rounding"
 

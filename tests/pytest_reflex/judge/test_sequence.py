@@ -20,6 +20,7 @@ from pytest_reflex.judge.sequence import SequenceResult, check_sequence
 from pytest_reflex.runners import TorchRunner
 from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.runners.recurrent import Recurrent
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 Arrays = Mapping[str, np.ndarray]
 STEPS, BREAKS = 40, 23
@@ -154,7 +155,7 @@ def test_five_hundred_steps_and_a_hand_over_that_is_wrong_late(made: tuple[Any, 
     policy, _, inputs, _ = made
     truth = Remembered(TorchRunner(policy, apart=True))
     given: dict[str, Any] = {"states": states, "steps": LONG, "inputs": inputs, "fixtures": 1}
-    result = check_sequence(truth, open_bundle(where), threshold=1e-5, **given)
+    result = check_sequence(truth, open_bundle(where), threshold=STRICT_THRESHOLD, **given)
     assert result.require().steps == LONG
     assert result.free.word == "rounding"
 
