@@ -132,7 +132,12 @@ NEWEST = (
 )
 LEROBOT = (
     *("tests/exporters/families/test_golden.py", "tests/exporters/families/test_lerobot_parity.py"),
-    *("tests/exporters/families/test_groot.py", "tests/exporters/flow/test_loop_states.py", "tests/parity"),
+    *("tests/exporters/families/test_groot.py", "tests/exporters/families/test_groot_whole.py"),
+    *(
+        "tests/exporters/families/test_real_time.py",
+        "tests/exporters/flow/test_loop_states.py",
+        "tests/parity",
+    ),
 )
 SLICE = ("oldest", "avx2-2-threads")
 NEWEST_SLICE = (

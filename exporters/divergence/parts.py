@@ -77,9 +77,9 @@ def open_graphs(bundle: StoredBundle, models: Mapping[str, ir.Model] | None = No
     Raises:
         ReflexError: a graph holds control flow that this package did not write.
     """
-    models = dict(models or {role: _loaded(bundle.path / f) for role, f in bundle.stated.graphs.items()})
-    backbone = models.pop(BACKBONE, None)
-    behind = _behind(bundle, models)
+    read = dict(models or {role: _loaded(bundle.path / f) for role, f in bundle.stated.graphs.items()})
+    backbone = read.pop(BACKBONE, None)
+    behind = _behind(bundle, read)
     if backbone is None:
         return behind
     given = {str(value.name): value for value in backbone.graph.outputs}

@@ -180,7 +180,10 @@ class Family(ABC):
         return self.owner(policy)
 
     def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options as a bundle keeps them: with what the policy decides where nobody says it."""
+        """The options as a bundle keeps them: with what the policy decides where nobody says it.
+
+        One that is left out is not kept, and means nothing.
+        """
         return dict(options)
 
     def asked(
@@ -235,7 +238,9 @@ class Family(ABC):
         own = self.own_call(policy, {option.name: options.pop(option.name, None) for option in self.options})
         # A manifest holds numbers: of a switch 1 or 0.
         own = {name: int(value) if isinstance(value, bool) else value for name, value in own.items()}
-        kept = {option.name: own[option.name] for option in self.options if option.kept}
+        kept = {
+            option.name: own[option.name] for option in self.options if option.kept and option.name in own
+        }
         if layout is not None and not self.looped:
             raise SettingsError(f"layout is {layout!r}, and {self.name} has no loop; leave it out")
         return export(

@@ -25,7 +25,7 @@ from exporters.families.given_draws import given_draws
 from exporters.families.groot_backbone import Grid, GrootBackbone, backbone_of, model_of
 from exporters.families.groot_checkpoints import head_of
 from exporters.families.groot_embodiment import one_embodiment
-from exporters.families.options import GROOT
+from exporters.families.options import GROOT, GROOT_WHOLE
 from exporters.flow.policy import Context, FlowPolicy
 from exporters.flow.schedule import BucketedSchedule
 from pytest_reflex.inputs import (
@@ -124,6 +124,8 @@ class WholeGrootFlow(GrootFlow):
         embodiment: the one to bake in; by default it is an input.
     """
 
+    features = _SEEN
+
     def __init__(self, policy: Any, images: int, *, embodiment: int | None = None) -> None:
         super().__init__(policy, embodiment=embodiment)
         model = model_of(policy)
@@ -139,7 +141,17 @@ class WholeGrootFlow(GrootFlow):
         embodiment_id: torch.Tensor | None = None,  # [B] int64
     ) -> Context:
         features = self.backbone(input_ids, attention_mask, pixel_values)
-        return super().prefix(**features, state=state, embodiment_id=embodiment_id)
+        context = super().prefix(**features, state=state, embodiment_id=embodiment_id)
+        return {**features, **context}
+
+    def velocity(  # type: ignore[override]
+        self,
+        x_t: torch.Tensor,
+        time: torch.Tensor,
+        backbone_features: torch.Tensor,  # where the backbone ends; the head has made its own of them
+        **context: torch.Tensor,
+    ) -> torch.Tensor:
+        return super().velocity(x_t, time, **context)
 
 
 def _batch(**fields: Any) -> Any:
@@ -180,9 +192,9 @@ class Groot(Family):
     """GR00T's action head."""
 
     name = "groot"
-    options = GROOT
+    options = (*GROOT, *GROOT_WHOLE)
     policies = ("GrootPolicy", "GR00TN17", "GR00TN17ActionHead")
-    about = "the action head of lerobot's `GrootPolicy`, N1.7 and N1.6"
+    about = "the action head of lerobot's `GrootPolicy`, N1.7 and N1.6, or with `images` N1.7 whole"
     judged_by = "its `get_action`"
     layout = "stepwise"
 
@@ -307,6 +319,10 @@ class Groot(Family):
         if images is not None:
             return WholeGrootFlow(policy, images, embodiment=embodiment)
         return GrootFlow(policy, embodiment=embodiment)
+
+    def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        whole = options.get("images") is not None
+        return {name: value for name, value in options.items() if whole or name != "images"}
 
     def held(self, policy: torch.nn.Module, **kept: Any) -> torch.nn.Module:
         if kept.get("images") is None:

@@ -78,6 +78,10 @@ class GrootBackbone(nn.Module):
         grid: how its images are cut.
     """
 
+    places: torch.Tensor
+    cos: torch.Tensor
+    sin: torch.Tensor
+
     def __init__(self, backbone: Any, grid: Grid) -> None:
         super().__init__()
         self.backbone = backbone

@@ -221,10 +221,11 @@ class GuidedFamily(LerobotFamily):
         return RealTimeFlow(made, model, model.config.chunk_size) if guides(model.config, rtc) else made
 
     def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        # Said in the bundle, should somebody load the policy again with another configuration.
         config = self.inner(policy).config
-        guided = guides(config, options.get("rtc"))
-        return {**options, "rtc": guided if guided or guides(config) else None}
+        own, guided = guides(config), guides(config, options.get("rtc"))
+        plain = {name: value for name, value in options.items() if name != "rtc"}
+        # Said in the bundle, should somebody load the policy again with another configuration.
+        return {**plain, "rtc": guided} if guided or own else plain
 
     def inputs(
         self,

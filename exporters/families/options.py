@@ -6,7 +6,7 @@ from typing import Final
 
 from exporters.bundle.options import Option
 
-__all__ = ["GROOT", "LEROBOT", "PROMPTED", "XVLA", "Option"]
+__all__ = ["GROOT", "GROOT_WHOLE", "LEROBOT", "PROMPTED", "XVLA", "Option"]
 
 PROMPTED: Final = (
     Option("cameras", "How many cameras the bundle reads."),
@@ -24,6 +24,9 @@ LEROBOT: Final = (
 GROOT: Final = (
     Option("tokens", "How many features GR00T reads  [default: free]"),
     Option("embodiment", "Bake this one of GR00T's embodiments in.", least=0, kept=True),
+)
+# From Python alone: a checkpoint is loaded as its head.
+GROOT_WHOLE: Final = (
     Option("images", "Take GR00T whole, of so many images  [default: the action head alone]", kept=True),
 )
 XVLA: Final = (Option("domain", "Bake this one of X-VLA's domains in.", least=0, kept=True),)

@@ -179,6 +179,9 @@ class TransformersPI0(Family):
         _require_unguided(rtc)
         return PI0Flow(policy)
 
+    def own_call(self, policy: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if name != "rtc"}
+
     def steps(self, policy: Any) -> int:
         return int(policy.config.num_inference_steps)
 

@@ -156,6 +156,8 @@ class _Guidance(nn.Module):
         most: the largest guidance weight.
     """
 
+    weights: torch.Tensor
+
     def __init__(self, rows: int, schedule: Any, most: float) -> None:
         super().__init__()
         self.rows, self.most = rows, float(most)
@@ -166,8 +168,7 @@ class _Guidance(nn.Module):
         """The weight of each row, [1, rows, 1]."""
         # Beyond the chunk lerobot means all of it too.
         place = horizon.clamp(0, self.rows) * (self.rows + 1) + delay.clamp(0, self.rows)
-        table: torch.Tensor = self.weights  # type: ignore[assignment]
-        return table.index_select(0, place.reshape(1)).unsqueeze(-1)
+        return self.weights.index_select(0, place.reshape(1)).unsqueeze(-1)
 
     def weight(self, time: torch.Tensor) -> torch.Tensor:
         """The guidance weight at a time, [B] float64 -> [B] float32; 1 at noise, 0 at actions."""

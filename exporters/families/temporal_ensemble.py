@@ -89,7 +89,7 @@ def reference(policy: Any) -> TorchRunner:
         SettingsError: it has no ``temporal_ensemble_coeff``.
     """
     _ensembler(policy)
-    return TorchRunner(policy, functools.partial(_selected, policy), apart=True)
+    return TorchRunner(policy, functools.partial(_selected, policy))
 
 
 def _selected(policy: Any, /, **named: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -106,7 +106,8 @@ def _selected(policy: Any, /, **named: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _given(ensembler: Any, action: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"action": action, MEAN: ensembler.ensembled_actions, COUNT: ensembler.ensembled_actions_count}
+    mean, count = ensembler.ensembled_actions, ensembler.ensembled_actions_count
+    return {"action": action, STATES[MEAN]: mean, STATES[COUNT]: count}
 
 
 def _ensembler(policy: Any) -> Any:

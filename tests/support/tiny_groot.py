@@ -62,7 +62,8 @@ def cases() -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
 def whole_policy(work: Path, *, n16: bool = False, seed: int = 0) -> Any:
     """lerobot's ``GR00TN17`` with a Qwen3-VL of its own kind, tiny: real classes, seeded weights.
 
-    The action head is that of the golden cases, or for N1.6 the one without self-attention.
+    The action head is that of the golden cases, or with ``n16`` that of N1.6, without self-attention.
+    N1.6's own backbone is in no package.
     """
     from lerobot.policies.groot.groot_n1_7 import GR00TN17, GR00TN17Config
 

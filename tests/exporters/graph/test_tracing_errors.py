@@ -244,6 +244,7 @@ def message(
 def test_the_cause_the_line_and_the_way_out(forward: Forward, capfd: pytest.CaptureFixture[str]) -> None:
     cause, source, way_out = CASES[forward]
     told = message(forward)
+    assert len(told) <= 3
     where = told.pop(1)
     assert told == [cause, *([f"  {way_out}"] if way_out else [])]
     assert where.startswith(f"  at {__file__}:")

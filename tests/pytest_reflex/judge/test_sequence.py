@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from floors import Remembered
 from torch import nn
 
 from exporters import export, open_bundle
@@ -19,6 +20,7 @@ from pytest_reflex.judge.sequence import SequenceResult, check_sequence
 from pytest_reflex.runners import TorchRunner
 from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.runners.recurrent import Recurrent
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 Arrays = Mapping[str, np.ndarray]
 STEPS, BREAKS = 40, 23
@@ -150,7 +152,12 @@ def test_an_honest_export_passes_forced_and_free(made: tuple[Any, ...]) -> None:
 def test_five_hundred_steps_and_a_hand_over_that_is_wrong_late(made: tuple[Any, ...]) -> None:
     """Rounding alone passes; a state that is stale once, or handed on in half precision, is no rounding."""
     _, where, _, states = made
-    assert judged(made, steps=LONG, fixtures=3, strict=True).require().steps == LONG
+    policy, _, inputs, _ = made
+    truth = Remembered(TorchRunner(policy, apart=True))
+    given: dict[str, Any] = {"states": states, "steps": LONG, "inputs": inputs, "fixtures": 1}
+    result = check_sequence(truth, open_bundle(where), threshold=STRICT_THRESHOLD, **given)
+    assert result.require().steps == LONG
+    assert result.free.word == "rounding"
 
     def stale(step: int, was: list[Arrays]) -> Arrays:
         return was[-2] if step == LATE else was[-1]
@@ -160,7 +167,7 @@ def test_five_hundred_steps_and_a_hand_over_that_is_wrong_late(made: tuple[Any, 
 
     for wrong in (stale, narrowed):
         loop = HandsOver(open_bundle(where).runner("CPUExecutionProvider"), states, wrong)
-        result = judged(made, steps=LONG, fixtures=1, threshold="4x floor", loop=loop)
+        result = check_sequence(truth, open_bundle(where), threshold="4x floor", loop=loop, **given)
         assert result.forced.passed
         assert not result
         assert result.begins == LATE
