@@ -95,7 +95,8 @@ def rest(spec: InputSpec) -> float | int | bool | None:
         return None
     if isinstance(spec.meaning, Gaussian):
         return spec.meaning.mean
-    return type(ends[0])(min(max(0, ends[0]), ends[1]))
+    nearest: float | int | bool = type(ends[0])(min(max(0, ends[0]), ends[1]))
+    return nearest
 
 
 def _groups(inputs: Sequence[InputSpec]) -> list[list[InputSpec]]:

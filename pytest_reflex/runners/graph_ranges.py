@@ -152,5 +152,5 @@ def _evaluated(node: onnx.NodeProto, given: list[Array]) -> Array:
     from onnx.reference import ReferenceEvaluator
 
     names = [name for name in node.input if name]
-    made = ReferenceEvaluator(node).run(None, dict(zip(names, given, strict=True)))
+    made: Any = ReferenceEvaluator(node).run(None, dict(zip(names, given, strict=True)))
     return np.asarray(made[0])
