@@ -95,8 +95,8 @@ def rest(spec: InputSpec) -> float | int | bool | None:
         return None
     if isinstance(spec.meaning, Gaussian):
         return spec.meaning.mean
-    found: float | int | bool = type(ends[0])(min(max(0, ends[0]), ends[1]))
-    return found
+    nearest: float | int | bool = type(ends[0])(min(max(0, ends[0]), ends[1]))
+    return nearest
 
 
 def _groups(inputs: Sequence[InputSpec]) -> list[list[InputSpec]]:
