@@ -430,21 +430,12 @@ def _verdict(
     power = judge_power(run.results, truth.swings, terms.bound, dependence.effects, terms.asked)
     loosest = _loosest(run.results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
-    of_copies = (
-        judge_copies(fixtures.count, fixtures.distinct, "given")
-        if fixtures.given
-        else judge_copies(fixtures.count, truth.distinct, "drawn")
-    )
+    doubted, noted = _of_variation(fixtures, truth)
     doubts = {
         "compared": random_numbers(truth.steadiness, truth.facts),
         "reference": [*doubtful, *truth.doubts],
         "power": power.doubted,
-        "variation": [
-            *of_copies,
-            *judge_variation(
-                fixtures.specs, truth.inputs, *([truth.categories] if fixtures.seed is not None else [])
-            ),
-        ],
+        "variation": doubted,
         "inputs": dependence.unproven,
     }
     reasons = {
@@ -470,7 +461,7 @@ def _verdict(
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
         notes=(
-            *(() if of_copies else _repeated(fixtures)),
+            *noted,
             *side_notes(truth.facts, run.facts),
             *dependence.notes,
             *(() if terms.strict else (doubt.said for doubt in found)),
@@ -484,11 +475,15 @@ def _verdict(
     )
 
 
-def _repeated(fixtures: Fixtures) -> list[str]:
-    """A note where given fixtures are the same but for rounding, and so count as one."""
-    if fixtures.distinct == fixtures.count:
-        return []
-    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; near copies count as one"]
+def _of_variation(fixtures: Fixtures, truth: _ReferenceRun) -> tuple[list[str], list[str]]:
+    """What is doubted of the fixtures; and a note where given ones are the same but for rounding."""
+    drawn = fixtures.seed is not None
+    distinct = truth.distinct if drawn else fixtures.distinct
+    copies = judge_copies(fixtures.count, distinct, "drawn" if drawn else "given")
+    doubted = [*copies, *judge_variation(fixtures.specs, truth.inputs, *([truth.categories] * drawn))]
+    if copies or drawn or distinct == fixtures.count:
+        return doubted, []
+    return doubted, [f"{fixtures.count} fixtures were given and {distinct} differ; near copies count as one"]
 
 
 def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:
