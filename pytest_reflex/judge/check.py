@@ -560,12 +560,12 @@ def _verdict(
     power = judge_power(results, truth.swings, terms.bound, dependence.effects, terms.asked)
     loosest = _loosest(results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
-    copies = _copies(fixtures, truth)
+    doubted, noted = _of_variation(fixtures, truth)
     doubts = {
         "compared": random_numbers(truth.steadiness, truth.facts),
         "reference": [*doubtful, *truth.doubts],
         "power": power.doubted,
-        "variation": [*copies, *_variation(fixtures, truth)],
+        "variation": doubted,
         "inputs": dependence.unproven,
         "coverage": coverage.doubts if coverage is not None else [],
     }
@@ -590,7 +590,7 @@ def _verdict(
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
         notes=(
-            *(() if copies else _repeated(fixtures)),
+            *noted,
             *side_notes(truth.facts, run.facts),
             *dependence.notes,
             *(() if terms.strict else (doubt.said for doubt in found)),
@@ -606,24 +606,15 @@ def _verdict(
     )
 
 
-def _copies(fixtures: Fixtures, truth: _ReferenceRun) -> list[str]:
-    """A doubt where too few fixtures differ by more than rounding."""
-    if fixtures.given:
-        return judge_copies(fixtures.count, fixtures.distinct, "given")
-    return judge_copies(fixtures.count, truth.distinct, "drawn")
-
-
-def _variation(fixtures: Fixtures, truth: _ReferenceRun) -> list[str]:
-    if fixtures.seed is None:  # what recorded categories there are is not known
-        return judge_variation(fixtures.specs, truth.inputs)
-    return judge_variation(fixtures.specs, truth.inputs, truth.categories)
-
-
-def _repeated(fixtures: Fixtures) -> list[str]:
-    """A note where given fixtures are the same but for rounding, and so count as one."""
-    if fixtures.distinct == fixtures.count:
-        return []
-    return [f"{fixtures.count} fixtures were given and {fixtures.distinct} differ; near copies count as one"]
+def _of_variation(fixtures: Fixtures, truth: _ReferenceRun) -> tuple[list[str], list[str]]:
+    """What is doubted of the fixtures; and a note where given ones are the same but for rounding."""
+    drawn = fixtures.seed is not None
+    distinct = truth.distinct if drawn else fixtures.distinct
+    copies = judge_copies(fixtures.count, distinct, "drawn" if drawn else "given")
+    doubted = [*copies, *judge_variation(fixtures.specs, truth.inputs, *([truth.categories] * drawn))]
+    if copies or drawn or distinct == fixtures.count:
+        return doubted, []
+    return doubted, [f"{fixtures.count} fixtures were given and {distinct} differ; near copies count as one"]
 
 
 def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:

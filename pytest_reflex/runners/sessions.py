@@ -80,6 +80,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any, int]]:
         yield from (("", part, 1) for part in (value.func, value.args, value.keywords))
     elif isinstance(value, types.FunctionType):
         yield from _of_function(value)
+    elif isinstance(value, types.SimpleNamespace):
+        yield from ((name, part, 1) for name, part in _own(value).items())
     elif not isinstance(value, type) and not _installed(type(value).__module__):
         yield from ((name, part, 1) for name, part in _own(value).items())
         yield from _of_class(type(value))

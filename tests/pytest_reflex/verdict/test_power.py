@@ -151,7 +151,8 @@ def test_an_input_that_moves_nothing_by_the_bound_is_doubted(changes, doubted):
 
 
 def test_power_is_asked_again_at_another_threshold():
-    fixtures, swings = judged(1e-4, 1e-9, 1e-4)
+    (fixture,), swings = judged(1e-4, 1e-9, 1e-4)
+    fixtures = [fixture] * 3
     doubt = judge_power(fixtures, swings, 1e-4, {}).doubted
     answers = tuple(Answer.yes(gate) for gate in RUN_GATE_NAMES)
     result = ParityResult(
