@@ -119,7 +119,7 @@ class GrootBackbone(nn.Module):
         """``Qwen3VLVisionModel.forward``: the merged patches, and those that deeper layers add."""
         visual: Any = self.backbone.visual
         images = pixel_values.shape[0] // self.grid.patches
-        tables: tuple[torch.Tensor, ...] = (self.places, self.cos, self.sin)  # type: ignore[assignment]
+        tables: tuple[torch.Tensor, ...] = (self.places, self.cos, self.sin)
         places, *angles = (table.repeat(images, 1) for table in tables)
         # numpy's integers: the blocks split by them, so that they have to be known while they are traced.
         ends = np.arange(images + 1, dtype=np.int32) * self.grid.patches

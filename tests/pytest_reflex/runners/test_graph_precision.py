@@ -58,7 +58,9 @@ def test_a_block_that_was_kept_in_float32_is_counted() -> None:
     found = precision_of(convert_float_to_float16(model(), keep_io_types=True, node_block_list=["first"]))
     assert found.narrow == "float16"
     assert found.nodes == {"float16": 3, "float32": 1}
-    assert found.text.startswith("partly float16; 3 of 4 operators in float16, 1 in float32; 72 of 136 weights in ")
+    assert found.text.startswith(
+        "partly float16; 3 of 4 operators in float16, 1 in float32; 72 of 136 weights "
+    )
 
 
 def test_casts_there_and_back_are_the_arithmetic_of_what_they_are_around() -> None:
