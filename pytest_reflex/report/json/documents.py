@@ -207,9 +207,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
     if made.get("schema_version") == 3:
         made = _from_earlier(made, _entry_from_version_3, 4)
     if made.get("schema_version") == 4:
-        made = _from_earlier(made, _entry_from_version_4, 5)
-        # Nobody said then when a run was made.
-        made = {**made, **({} if "error" in made else {"sessions": []})}
+        made = _from_version_4(made)
     if made.get("schema_version") != SCHEMA_VERSION:
         raise ReflexError(
             f"{shown}: has schema_version {made.get('schema_version')!r}, expected {SCHEMA_VERSION}; "
@@ -246,6 +244,12 @@ def _from_earlier(
         return made
     results = {"results": entries} if "results" in made else {}
     return {**made, **results, "schema_version": version}
+
+
+def _from_version_4(made: dict[str, Any]) -> dict[str, Any]:
+    """A document from before claims, when nobody said either when a run was made."""
+    found = _from_earlier(made, _entry_from_version_4, 5)
+    return found if "error" in found else {**found, "sessions": []}
 
 
 def _entry_from_version_4(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,8 +125,8 @@ def test_a_schedule_and_names_of_a_loop_are_doubted(policy: Arm, arm: Path) -> N
     told(arm, loop={**loop, "schedule": {**loop["schedule"], "end": 0.5}})
     (said,) = doubts(policy, arm)
     assert (
-        "schedule EulerSchedule(start=1.0, end=0.5) and the policy's EulerSchedule(start=1.0, end=0.0)"
-        in said
+        "schedule EulerSchedule(start=1.0, end=0.5, dtype='float32') and the policy's "
+        "EulerSchedule(start=1.0, end=0.0, dtype='float32')" in said
     )
     told(arm, loop={**loop, "noise": "joints"})
     assert "noise 'joints' and the policy's 'noise'" in doubts(policy, arm)[0]

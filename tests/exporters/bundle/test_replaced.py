@@ -42,9 +42,9 @@ def test_fewer_fixtures_another_threshold_and_other_steps_are_said(tmp_path: Pat
 
 def test_every_tolerance_is_said(tmp_path: Path) -> None:
     made(tmp_path / "reach", fixtures=3, steps=2)
-    named = made(tmp_path / "reach", fixtures=3, steps=2, threshold={"actions": 1e-3}, rtol=1e-6)
+    named = made(tmp_path / "reach", fixtures=3, steps=2, threshold={"actions": 1e-5}, rtol=1e-5)
     assert named.replaced == (
-        "the earlier bundle is replaced: threshold 0.0001 -> actions 0.001, others 0.0001; rtol 1e-06"
+        "the earlier bundle is replaced: threshold 0.0001 -> actions 1e-05, others 0.0001; rtol 1e-05"
     )
 
 

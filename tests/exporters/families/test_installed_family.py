@@ -19,6 +19,7 @@ from bundle_cases import Reflex
 from exporters import FAMILIES, family_of, open_bundle
 from exporters.bundle.installed import GROUP
 from exporters.bundle.registry import distribution_of, family_named, known_families
+from exporters.families.options import GROOT_WHOLE
 from pytest_reflex import check
 from pytest_reflex.cli.commands import export
 from pytest_reflex.cli.families import offered
@@ -269,7 +270,7 @@ def test_what_is_no_option_is_refused(options: str, said: str, site: Path) -> No
     [
         (
             "options = Option('reach', 'x')",
-            "has the options Option(name='reach', help='x', least=1, kept=False),",
+            "has the options Option(name='reach', help='x', least=1, kept=False, switch=False),",
         ),
         ("options = None", "has the options None, expected a tuple of Option; write one in Hand.options"),
         ("options = {Option('reach', 'x')}", "expected a tuple of Option"),
@@ -417,7 +418,7 @@ def test_metadata_that_cannot_be_read_is_no_version(site: Path) -> None:
 
 
 def test_the_words_of_the_command_line_are_those_of_our_families() -> None:
-    theirs = {option for name in FAMILIES for option in family_named(name).options}
+    theirs = {option for name in FAMILIES for option in family_named(name).options} - {*GROOT_WHOLE}
     assert set(offered(export).options.values()) == theirs
     flags = {option.flag: option for option in theirs}
     assert len(flags) == len(theirs)

@@ -232,7 +232,7 @@ def test_fixtures_that_are_alike_count_as_one_and_that_is_said():
     one, other = (make_fixture(SPECS, 0, idx) for idx in (0, 3))
     result = check(Policy(), candidate(), inputs=[one, one, other])
     assert result.passed
-    assert result.notes[0].startswith("3 fixtures were given and 2 differ; ")
+    assert result.notes[0].startswith("3 fixtures were given and 2 differ by more than rounding; ")
     assert not any("differ" in note for note in check(Policy(), candidate(), inputs=[one, other]).notes)
     with pytest.raises(SettingsError, match="fixtures"):
         check(Policy(), candidate(), inputs=[one] * 5, strict=True)

@@ -98,7 +98,7 @@ def test_another_verdict_than_the_expected_one_is_recorded_and_raised(off: float
 
 def test_a_gate_that_there_is_not_is_said_before_anything_runs() -> None:
     kept = Kept()
-    with pytest.raises(SettingsError, match=r"'treshold' is no gate; give one of structure, .*, inputs$"):
+    with pytest.raises(SettingsError, match=r"'treshold' is no gate; give one of structure, .*, claim$"):
         kept.parity.expect_fail(TWICE, Bundle(0.5), gate="treshold")
     assert (kept.records, kept.parity.results, kept.running) == ([], [], 0)
 

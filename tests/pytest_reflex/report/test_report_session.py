@@ -137,8 +137,11 @@ def test_json_there_and_back(tmp_path: Path) -> None:
 
 
 def test_a_document_of_version_4_has_none(tmp_path: Path) -> None:
-    made = as_json.document([PASSING])
+    made = json.loads(as_json.dumps(as_json.document([PASSING])))
     del made["sessions"]
+    for entry in made["results"]:  # nor had it claims
+        del entry["claim"], entry["coverage"]
+        entry["gates"] = [gate for gate in entry["gates"] if gate["gate"] not in ("coverage", "claim")]
     path = tmp_path / "parity.json"
     path.write_text(as_json.dumps({**made, "schema_version": 4}), encoding="utf-8")
     assert as_json.read(path) == as_json.document([PASSING])
