@@ -67,7 +67,10 @@ LET_BE = {
     },
     "tests/support/absolute_bounds.py": {"UNREACHED < value < SMALL"},
     # How many simulated sessions are wrong, beside one in twenty of them.
-    "benchmarks/claims.py": {"row[key] * sessions > most", "row['times_the_claim'] > 1"},
+    "benchmarks/claims.py": {"row[key] * sessions > most", "row['times_the_claim'] > 1",
+        # Whether a simulated bound is below the share that the session was made with.
+        "claim.bound < share",
+    },
 }  # fmt: skip
 
 
