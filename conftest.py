@@ -37,22 +37,29 @@ OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 SESSION = pytest.StashKey[pytest.Session]()
 # Files that take longest, in this order: they begin first, so that at the end no worker waits long for one.
 LONGEST = (
-    "tests/exporters/families/test_lerobot_faults.py",
     "tests/exporters/families/test_lerobot_parity.py",
+    "tests/exporters/test_repair.py",
+    "tests/exporters/families/test_lerobot_faults.py",
     "tests/known_bad/test_known_bad.py",
+    "tests/exporters/families/test_feature_families.py",
     "tests/exporters/families/test_pi0.py",
+    "tests/mutants/test_mutants.py",
+    "tests/exporters/families/test_real_time.py",
     "tests/exporters/families/test_groot.py",
     "tests/pytest_reflex/cli/test_cli.py",
-    "tests/test_docs.py",
     "tests/exporters/divergence/test_locate_families.py",
-    "tests/exporters/divergence/test_locate.py",
+    "tests/test_docs.py",
+    "tests/exporters/flow/test_diffusion.py",
     "tests/exporters/families/test_lerobot_load.py",
-    "tests/exporters/caching/test_cached.py",
-    "tests/pytest_reflex/plugin/test_plugin.py",
+    "tests/test_traced_once.py",
+    "tests/known_bad/test_ways_past_pytest.py",
     "tests/exporters/families/test_groot_faults.py",
-    "tests/mutants/test_mutants.py",
+    "tests/pytest_reflex/judge/test_sequence.py",
+    "tests/exporters/families/test_groot_whole.py",
+    "tests/exporters/divergence/test_locate.py",
+    "tests/pytest_reflex/plugin/test_plugin.py",
+    "tests/exporters/caching/test_cached.py",
     "tests/exporters/serving/test_serve.py",
-    "tests/exporters/caching/test_cached_seen.py",
 )
 
 
