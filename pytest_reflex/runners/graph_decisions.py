@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import first_line
+from pytest_reflex.runners.graph_file import inlined
 from pytest_reflex.runners.graph_ranges import Range, ranges_of
 from pytest_reflex.verdict.coverage import Decision
 
@@ -111,16 +112,10 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     """
     try:
         import onnx
-        from onnx import inliner
     except ImportError as error:
         raise RunnerError("the decisions of a graph need onnx; pip install onnx") from error
     try:
-        if isinstance(model, bytes):
-            made = onnx.load_model_from_string(model)
-        else:
-            made = onnx.load(model, load_external_data=False)
-        if made.functions:
-            made = inliner.inline_local_functions(made)
+        made = inlined(model)
     except Exception as error:
         raise RunnerError(f"this is no ONNX model that can be read: {first_line(error)}") from error
     opset = next((o.version for o in made.opset_import if o.domain in ("", "ai.onnx")), 0)

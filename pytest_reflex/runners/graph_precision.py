@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import first_line
+from pytest_reflex.runners.graph_file import inlined
 from pytest_reflex.verdict.precision import FLOATS, GraphPrecision, Quantized
 
 if TYPE_CHECKING:
@@ -83,18 +84,11 @@ def precision_of(model: onnx.ModelProto | str | Path | bytes) -> GraphPrecision:
 
 def _read(model: onnx.ModelProto | str | Path | bytes) -> GraphPrecision:
     try:
-        import onnx
-        from onnx import inliner, shape_inference
+        from onnx import shape_inference
     except ImportError as error:
         raise RunnerError("reading a graph's precision needs onnx; pip install onnx") from error
     try:
-        if isinstance(model, bytes):
-            model = onnx.load_model_from_string(model)
-        elif not isinstance(model, onnx.ModelProto):
-            model = onnx.load(model, load_external_data=False)
-        if model.functions:
-            model = inliner.inline_local_functions(model)
-        typed = _typed(model, shape_inference.infer_shapes)
+        typed = _typed(inlined(model), shape_inference.infer_shapes)
     except Exception as error:
         raise RunnerError(f"this is no ONNX model whose types can be read: {first_line(error)}") from error
     found = _Found()
