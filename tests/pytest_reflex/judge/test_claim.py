@@ -148,7 +148,7 @@ def test_the_result_does_not_hang_on_how_draws_were_put_into_rounds(monkeypatch:
     made = []
     for fewest, most in ((8, 256), (2, 3), (40, 1)):
         monkeypatch.setattr(drawing, "FEWEST", fewest)
-        monkeypatch.setattr("pytest_reflex.judge.check.MOST", most)
+        monkeypatch.setattr("pytest_reflex.judge.rounds.MOST", most)
         made.append(json.dumps([judged(f, claim="10%").to_json() for f in (nearly, wrong_in(11))]))
     assert len(set(made)) == 1
 
@@ -171,7 +171,7 @@ def test_draws_reach_sizes_and_categories_of_their_own() -> None:
 
 
 def test_memory_does_not_grow_with_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_reflex.judge.check.MOST", 16)
+    monkeypatch.setattr("pytest_reflex.judge.rounds.MOST", 16)
     specs = [InputSpec("x", (1, 1024))]
 
     def doubled(x):

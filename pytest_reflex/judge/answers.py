@@ -1,0 +1,130 @@
+"""What the gates of the whole run answer, beside the fixtures that were judged as they ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pytest_reflex.inputs.fixtures import Fixtures
+from pytest_reflex.judge.input_dependence import InputDependence
+from pytest_reflex.judge.naming import side_notes
+from pytest_reflex.judge.reference import judge_reference, random_numbers
+from pytest_reflex.judge.runs import CandidateRun, ReferenceRun
+from pytest_reflex.judge.terms import Terms
+from pytest_reflex.judge.variation import judge_copies, judge_variation
+from pytest_reflex.result import ParityResult
+from pytest_reflex.verdict.claim import Claim
+from pytest_reflex.verdict.coverage import Coverage
+from pytest_reflex.verdict.gates import run_answers
+from pytest_reflex.verdict.power import judge_power
+from pytest_reflex.verdict.results import (
+    RUN_GATE_NAMES,
+    Answer,
+    FixtureResult,
+    keep_worst_grids,
+    largest_bound,
+)
+
+__all__ = ["verdict_of"]
+
+
+def verdict_of(
+    name: str,
+    fixtures: Fixtures,
+    terms: Terms,
+    truth: ReferenceRun,
+    run: CandidateRun,
+    dependence: InputDependence,
+    of_sides: Mapping[str, list[str]],
+    claim: Claim,
+    coverage: Coverage | None,
+) -> ParityResult:
+    """What the run's own gates answer, beside the fixtures that were judged as they ran.
+
+    ``of_sides`` are reasons to refuse that no run shows, or another than these, by gate.
+    """
+    first = [replace(f, inputs=i) for f, i in zip(run.results, truth.inputs, strict=False)]
+    results = keep_worst_grids([*first, *run.further])
+    power = judge_power(results, truth.swings, terms.bound, dependence.effects, terms.asked)
+    loosest = _loosest(results, truth.swings, terms.bound)
+    no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
+    doubted, noted = _of_variation(fixtures, truth)
+    doubts = {
+        "compared": random_numbers(truth.steadiness, truth.facts),
+        "reference": [*doubtful, *truth.doubts],
+        "power": power.doubted,
+        "variation": doubted,
+        "inputs": dependence.unproven,
+        "coverage": coverage.doubts if coverage is not None else [],
+    }
+    reasons = {
+        "intact": [*of_sides["intact"], *terms.held.reasons(run.facts)],
+        "compared": [*_uncompared(results), *(_infinite(truth) if terms.infinities else ())],
+        "reference": [*of_sides["reference"], *no_reference],
+        "power": power.refused,
+        "repeat": run.unrepeated,
+        "inputs": dependence.dead,
+        "coverage": of_sides["coverage"],
+        "claim": claim.refusals,
+    }
+    found = tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, []))
+    return ParityResult(
+        name=name,
+        threshold=largest_bound(results, terms.asked, strict=terms.strict),
+        strict=terms.strict,
+        seed=fixtures.seed,
+        fixtures=tuple(results),
+        answers=run_answers(reasons, doubts, strict=terms.strict),
+        reference=truth.facts,
+        candidate={**run.facts, "live_inputs": dependence.live},
+        notes=(
+            *noted,
+            *side_notes(truth.facts, run.facts),
+            *dependence.notes,
+            *(() if terms.strict else (doubt.said for doubt in found)),
+        ),
+        doubts=found,
+        asked=terms.asked,
+        by_default=terms.by_default,
+        precision=terms.held.precision,
+        swings=truth.swings,
+        effects=dependence.effects,
+        claim=claim,
+        coverage=coverage,
+    )
+
+
+def _of_variation(fixtures: Fixtures, truth: ReferenceRun) -> tuple[list[str], list[str]]:
+    """What is doubted of the fixtures; and a note where given ones are the same but for rounding."""
+    drawn = fixtures.seed is not None
+    distinct = truth.distinct if drawn else fixtures.distinct
+    copies = judge_copies(fixtures.count, distinct, "drawn" if drawn else "given")
+    doubted = [*copies, *judge_variation(fixtures.specs, truth.inputs, *([truth.categories] * drawn))]
+    if copies or drawn or distinct == fixtures.count:
+        return doubted, []
+    return doubted, [f"{fixtures.count} fixtures were given and {distinct} differ; near copies count as one"]
+
+
+def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:
+    """The bound that each output of floats was held to, the largest of any fixture."""
+    own = [(o.name, o.bound) for result in results for o in result.outputs if o.bound is not None]
+    return {name: max((b for n, b in own if n == name), default=threshold) for name in names}
+
+
+def _uncompared(results: Sequence[FixtureResult]) -> list[str]:
+    compared = sum(o.difference.elements for f in results for o in f.outputs if o.difference is not None)
+    if compared > 0:
+        return []
+    return [f"no element was compared in {len(results)} fixtures"]
+
+
+def _infinite(truth: ReferenceRun) -> list[str]:
+    """A reason for each output of floats of which nothing is left once what is infinite is equal."""
+    found = []
+    for name in truth.swings:
+        given = [fixture[name] for fixture in truth.outputs if name in fixture]
+        if any(array.size for array in given) and all(np.isinf(array).all() for array in given):
+            found.append(f"{name} is infinite throughout every fixture, so that nothing of it was compared")
+    return found
