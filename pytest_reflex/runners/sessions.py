@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,18 +18,23 @@ __all__ = ["session_doubt"]
 _DEEP: Final = 4
 _MANY: Final = 20_000
 _ATOMS: Final = (str, bytes, int, float, complex, type(None), types.ModuleType, types.BuiltinFunctionType)
+_PLAIN: Final = frozenset({str, bytes, bool, int, float, type(None)})
+_TABLES: Final = frozenset({dict, OrderedDict, list, tuple, set})
 _INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 # What torch keeps of a module beside its parts: tensors and hooks.
 _TENSORS: Final = frozenset({"_parameters", "_buffers"})
 
 
-def session_doubt(name: str, held: object) -> list[str]:
-    """A doubt where ``held``, a module or a function, reaches a session; nothing where none is found.
+def session_doubt(name: str, *held: object) -> list[str]:
+    """A doubt where one of ``held``, modules or functions, reaches a session; nothing where none is found.
 
     Looked at are attributes of modules, of their classes and of objects that they hold, containers, and what
     a function of someone's own encloses or names of its module.
     """
-    where = _session_in(held)
+    where = None
+    for place, one in enumerate(held):
+        # What is reached by way of one that was walked already was reached then, from nearer by.
+        where = where or _session_in(one, held[:place])
     if where is None:
         return []
     return [
@@ -38,12 +43,12 @@ def session_doubt(name: str, held: object) -> list[str]:
     ]
 
 
-def _session_in(held: object) -> str | None:
+def _session_in(held: object, walked: Sequence[object]) -> str | None:
     runtime = sys.modules.get("onnxruntime")  # without it nobody has made a session
     if runtime is None:
         return None
     kinds = (runtime.InferenceSession, OnnxRunner)
-    seen: dict[int, object] = {}
+    seen: dict[int, object] = {id(one): one for one in walked}
     waiting = deque([("", held, 0)])
     while waiting and len(seen) < _MANY:
         path, value, depth = waiting.popleft()
@@ -54,9 +59,17 @@ def _session_in(held: object) -> str | None:
             return path or type(value).__name__
         if depth < _DEEP:
             waiting += [
-                (f"{path}.{name}".strip("."), part, depth + step) for name, part, step in _parts(value)
+                (f"{path}.{name}".strip("."), part, depth + step)
+                for name, part, step in _parts(value)
+                if not _holds_nothing(part) and id(part) not in seen
             ]
     return None
+
+
+def _holds_nothing(value: Any) -> bool:
+    """Whether no session can be in it, seen at once: torch keeps a dozen empty tables of each module."""
+    kind = type(value)
+    return kind in _PLAIN or (kind in _TABLES and not value)
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import types
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _SMALL: Final = 1 << 16
 _SOME: Final = 1 << 12
 _DEEP: Final = 6
 _MANY: Final = 256
+# What a class is made of, of which no more than its kind could be said.
+_CODE: Final = (types.FunctionType, property, classmethod, staticmethod)
 _TORCHS_OWN: Final = frozenset(vars(torch.nn.Module()))
 
 
@@ -33,18 +36,29 @@ def state_of(model: torch.nn.Module) -> dict[str, object]:
     """
     found: dict[str, object] = {}
     classes: dict[type, None] = {}
+    seen: dict[int, object] = {}  # one configuration is an attribute of many modules
+
+    def known(value: object) -> object:
+        if id(value) not in seen:
+            seen[id(value)] = _known(value)
+        return seen[id(value)]
+
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         found |= {f"buffer {prefix + name!r}": _known(tensor) for name, tensor in module._buffers.items()}
         for name, weight in module._parameters.items():
             found[f"parameter {prefix + name!r}"] = None if weight is None else _written(weight)
         own = {name: value for name, value in vars(module).items() if name not in _TORCHS_OWN}
-        found |= {f"attribute {prefix + name!r}": _known(value) for name, value in own.items()}
+        found |= {f"attribute {prefix + name!r}": known(value) for name, value in own.items()}
         classes |= dict.fromkeys(type(module).__mro__)
     for kind in classes:
         # torch's own hold no state of a policy, and what every class has is no state either.
         if kind.__module__.partition(".")[0] not in ("torch", "builtins"):
-            own = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+            own = {
+                name: value
+                for name, value in vars(kind).items()
+                if not name.startswith("__") and type(value) not in _CODE
+            }
             found |= {
                 f"attribute {f'{kind.__qualname__}.{name}'!r}": _known(value) for name, value in own.items()
             }

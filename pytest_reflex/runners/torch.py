@@ -302,7 +302,7 @@ class TorchRunner(RunnerBase):
         from pytest_reflex.runners.sessions import session_doubt
 
         # A module that runs an ONNX graph is PyTorch in name alone.
-        return [*said, *(session_doubt(self.name, self._model) or session_doubt(self.name, self._call))]
+        return [*said, *session_doubt(self.name, self._model, self._call)]
 
     def same_model(self, other: object) -> bool:
         """See :class:`~pytest_reflex.runners.base.HasModel`."""
