@@ -16,13 +16,13 @@ from exporters.flow.loop_states import watched_states
 from exporters.flow.policy import FlowPolicy
 from exporters.flow.schedule import Layout
 from pytest_reflex.errors import InputError, ReflexError, SettingsError
-from pytest_reflex.inputs import InputSpec
+from pytest_reflex.inputs import InputSpec, Integers
 from pytest_reflex.runners import TorchRunner
 
 if TYPE_CHECKING:
     from exporters.bundles import Export
 
-__all__ = ["Family", "require_below", "require_counts", "set_to"]
+__all__ = ["Family", "embodiment_specs", "require_counts", "require_set", "set_to"]
 
 
 class Family(ABC):
@@ -269,16 +269,30 @@ def require_counts(**values: object) -> None:
             raise InputError(f"{name} is {value!r}, expected a whole number of at least 1")
 
 
-def require_below(count: int, **values: object) -> None:
-    """Refuse what is neither None nor a whole number from 0 to below ``count``.
+def embodiment_specs(name: str, batch: int, count: int, **baked: object) -> list[InputSpec]:
+    """An embodiment as an input, [batch] int64 below ``count``; none where ``baked`` has the one to bake in.
 
     Raises:
-        InputError: naming the value.
+        InputError: that is no whole number from 0 to below ``count``.
     """
-    for name, value in values.items():
+    for option, value in baked.items():
         whole = isinstance(value, int) and not isinstance(value, bool)
         if value is not None and not (whole and 0 <= value < count):  # type: ignore[operator]
-            raise InputError(f"{name} is {value!r}, expected a whole number from 0 to {count - 1}")
+            raise InputError(f"{option} is {value!r}, expected a whole number from 0 to {count - 1}")
+        if value is not None:
+            return []
+    return [InputSpec(name, (batch,), "int64", Integers(0, count))]
+
+
+def require_set(config: Any, name: str, wanted: object, why: str) -> None:
+    """Refuse a configuration that has another value than one which can be exported.
+
+    Raises:
+        SettingsError: naming both, why, and how to set it.
+    """
+    value = getattr(config, name)
+    if value != wanted:
+        raise SettingsError(f"{name} is {value!r}, {why}; set policy.config.{name} = {wanted!r}")
 
 
 @contextlib.contextmanager

@@ -12,13 +12,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from exporters.families.base import set_to
-from exporters.families.given_draws import given_draws
-from exporters.families.lerobot_features import FeatureFamily
+from exporters.families.lerobot_features import FeatureFamily, noise_spec
 from exporters.flow.diffusion import DiffusionSchedule
 from exporters.flow.policy import Context, FlowPolicy
 from exporters.flow.update import Operation, X
-from pytest_reflex.inputs import Gaussian, InputSpec
+from pytest_reflex.inputs import InputSpec
 
 __all__ = ["FAMILY", "DiffusionFlow", "export", "flow", "inputs", "load", "reference"]
 
@@ -63,7 +61,7 @@ class Diffusion(FeatureFamily):
         loop, config = self.flow(policy).loop(steps), policy.config
         shape = (int(config.horizon), int(config.action_feature.shape[0]))
         drawn = {loop.noise: (batch, *shape), loop.step_noise: (batch, loop.schedule.draws, *shape)}
-        return specs + [InputSpec(name, drawn[name], meaning=Gaussian()) for name in loop.noises]
+        return specs + [noise_spec(*drawn[name], name=name) for name in loop.noises]
 
     def observation(self, policy: Any, batch: int) -> list[InputSpec]:
         """What the policy sees."""
@@ -71,20 +69,11 @@ class Diffusion(FeatureFamily):
 
     def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
         drawn = named["step_noise"].unbind(1) if "step_noise" in named else ()
-        with self.seen(policy, named) as batch, set_to(*self.counted(policy), steps):
-            with given_draws(*drawn):
-                actions: torch.Tensor = policy.predict_action_chunk(batch, noise=named["noise"])
-            return actions
-
-    def flow(self, policy: Any) -> FlowPolicy:
-        return self.halves(policy)
+        with self.seen(policy, named) as batch:
+            return self.chunk(policy, batch, steps, *drawn, noise=named["noise"])
 
     def counted(self, policy: Any) -> tuple[Any, str]:
-        """What holds the number of steps, and by which name."""
         return policy.diffusion, "num_inference_steps"
-
-    def steps(self, policy: Any) -> int:
-        return int(getattr(*self.counted(policy)))
 
     def reader(self, policy: Any) -> torch.nn.Module:
         reader: torch.nn.Module = policy.diffusion.unet

@@ -20,7 +20,7 @@ from typing import Any, Final
 import torch
 
 from exporters.families import groot_checkpoints
-from exporters.families.base import Family, require_below, require_counts, set_to
+from exporters.families.base import Family, embodiment_specs, require_counts, set_to
 from exporters.families.given_draws import given_draws
 from exporters.families.groot_backbone import Grid, GrootBackbone, backbone_of, model_of
 from exporters.families.groot_checkpoints import head_of
@@ -33,7 +33,6 @@ from pytest_reflex.inputs import (
     Image,
     ImageTokenMask,
     InputSpec,
-    Integers,
     PromptMask,
     State,
     VisionPromptMask,
@@ -181,9 +180,8 @@ def _action_inputs(head: Any, batch: int, embodiment: int | None) -> list[InputS
     config = head.config
     state = (batch, int(config.state_history_length), int(config.max_state_dim))
     specs = [InputSpec("state", state, "float32", State())]
-    if embodiment is None:
-        ids = Integers(0, int(config.max_num_embodiments))
-        specs.append(InputSpec("embodiment_id", (batch,), "int64", ids))
+    count = int(config.max_num_embodiments)
+    specs += embodiment_specs("embodiment_id", batch, count, embodiment=embodiment)
     noise = (batch, int(head.action_horizon), int(head.action_dim))
     return [*specs, InputSpec("noise", noise, "float32", Gaussian())]
 
@@ -256,8 +254,6 @@ class Groot(Family):
         head = head_of(policy)
         config = head.config
         require_counts(tokens=tokens if tokens is not None else TOKENS, batch=batch)
-        embodiments = int(config.max_num_embodiments)
-        require_below(embodiments, embodiment=embodiment)
         free = (None, "tokens") if tokens is None else ()
         prompt = (batch, tokens if tokens is not None else TOKENS)
         features = (*prompt, int(config.backbone_embedding_dim))
@@ -273,7 +269,6 @@ class Groot(Family):
     ) -> list[InputSpec]:
         require_counts(images=images, batch=batch)
         model, head = model_of(policy), head_of(policy)
-        require_below(int(head.config.max_num_embodiments), embodiment=embodiment)
         grid, ids = Grid(model, images), backbone_of(model).model.config
         seen = VisionPromptMask(images, grid.tokens)
         tokens = tokens if tokens is not None else seen.least + TEXT

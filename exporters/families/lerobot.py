@@ -121,16 +121,19 @@ class LerobotFamily(LerobotPolicy):
         counted: the field of the configuration that holds the number of denoising steps.
         embedding: its embedding of token ids, as a dotted name in the inner model.
         state: whether it reads the robot's state as an input of its own.
+        noised: whether it starts from noise.
     """
 
     counted: ClassVar[str]
     embedding: ClassVar[str]
     state: ClassVar[bool]
+    noised: ClassVar[bool] = True
     options: ClassVar[tuple[Option, ...]] = PROMPTED
 
-    @abstractmethod
     def image_size(self, config: Any) -> tuple[int, int]:
         """(height, width) of its images, by its configuration."""
+        height, width = config.image_resolution
+        return int(height), int(width)
 
     def inner(self, policy: Any) -> Any:
         """The model that has ``sample_actions``: inside of a lerobot policy, or given bare.
@@ -165,7 +168,7 @@ class LerobotFamily(LerobotPolicy):
 
         ``image_0 ..`` [batch, 3, H, W] in [-1, 1] and ``image_mask_0 ..`` [batch]; ``lang_masks`` and
         ``lang_tokens`` [batch, prompt_tokens], padded on the right; ``state`` [batch, max_state_dim] where
-        the policy reads one; ``noise`` [batch, chunk, max_action_dim].
+        the policy reads one; ``noise`` [batch, chunk, max_action_dim] where it starts from some.
 
         Args:
             policy: a live policy.
@@ -198,8 +201,8 @@ class LerobotFamily(LerobotPolicy):
         ]
         if self.state:
             specs.append(InputSpec("state", (batch, config.max_state_dim), "float32", State()))
-        noise = (batch, config.chunk_size, config.max_action_dim)
-        return [*specs, InputSpec("noise", noise, "float32", Gaussian())]
+        noise = InputSpec("noise", (batch, config.chunk_size, config.max_action_dim), meaning=Gaussian())
+        return [*specs, noise] if self.noised else specs
 
 
 class GuidedFamily(LerobotFamily):

@@ -1,4 +1,4 @@
-"""What lerobot's policies have in common that read the features of their configuration, and no prompt.
+"""What lerobot's policies have in common that read the features of their configuration.
 
 Their inputs are what lerobot's preprocessing leaves: normalised images, the robot's and the environment's
 state, of as many observations as the policy looks back on. The reference is the policy's own
@@ -14,10 +14,21 @@ from typing import Any, ClassVar, Final
 
 import torch
 
-from exporters.families.base import require_counts
+from exporters.families.base import require_counts, set_to
+from exporters.families.given_draws import given_draws
 from exporters.families.lerobot import LerobotPolicy
+from exporters.flow.policy import FlowPolicy
 from pytest_reflex.errors import InputError
-from pytest_reflex.inputs import Distribution, Image, InputSpec, ScaledImage, State
+from pytest_reflex.inputs import (
+    Distribution,
+    Gaussian,
+    Image,
+    InputSpec,
+    PromptMask,
+    ScaledImage,
+    State,
+    Tokens,
+)
 
 Named = Mapping[str, torch.Tensor]
 
@@ -29,7 +40,18 @@ _PIXELS: Final[Mapping[str, Distribution]] = {
     "MIN_MAX": Image(),
 }
 _STATES: Final = {"state": "observation.state", "environment_state": "observation.environment_state"}
+_PROMPT: Final = {
+    "lang_masks": "observation.language.attention_mask",
+    "lang_tokens": "observation.language.tokens",
+}
 _IMAGES: Final = "observation.images"
+# A camera that a configuration adds, for a checkpoint that has more of them than the robot.
+_EMPTY: Final = "observation.images.empty_camera_"
+
+
+def noise_spec(*shape: int, name: str = "noise") -> InputSpec:
+    """What a loop starts from, or draws."""
+    return InputSpec(name, tuple(map(int, shape)), meaning=Gaussian())
 
 
 class FeatureFamily(LerobotPolicy):
@@ -37,11 +59,15 @@ class FeatureFamily(LerobotPolicy):
 
     Attributes:
         queued: whether it reads its last observations, ``[batch, n_obs_steps, ...]``, from its queues.
+        stacked: whether it reads its cameras as one besides.
+        halves: its two halves, of a live policy and the family's own options; none of one without a loop.
         pixels: what its images are, by how its configuration has them normalised.
     """
 
     judged_by = "its `predict_action_chunk`"
     queued: ClassVar[bool] = True
+    stacked: ClassVar[bool] = True
+    halves: ClassVar[type[FlowPolicy]]
     pixels: ClassVar[Mapping[str, Distribution]] = _PIXELS
 
     def owner(self, policy: torch.nn.Module) -> torch.nn.Module:
@@ -49,9 +75,10 @@ class FeatureFamily(LerobotPolicy):
         return policy
 
     def keys(self, policy: Any) -> dict[str, str]:
-        """The inputs' names, each with lerobot's key of what it holds."""
+        """The inputs' names, each with lerobot's key of what it holds, without cameras that stay empty."""
         config = policy.config
-        images = {f"image_{index}": key for index, key in enumerate(config.image_features)}
+        cameras = [key for key in config.image_features if not key.startswith(_EMPTY)]
+        images = {f"image_{index}": key for index, key in enumerate(cameras)}
         return images | {name: key for name, key in _STATES.items() if key in config.input_features}
 
     def inputs(self, policy: Any, *, batch: int = 1) -> list[InputSpec]:
@@ -83,10 +110,36 @@ class FeatureFamily(LerobotPolicy):
             for name, key in self.keys(policy).items()
         ]
 
+    def prompt(self, policy: Any, batch: int, words: Any, *, masked: bool = False) -> list[InputSpec]:
+        """``lang_tokens`` [batch, length], which ``words`` embeds; ``lang_masks`` where it reads them."""
+        shape, mask = (batch, int(policy.config.tokenizer_max_length)), "lang_masks" if masked else None
+        tokens = Tokens(vocab=int(words.num_embeddings), mask=mask)
+        specs = [InputSpec("lang_masks", shape, "bool", PromptMask())] if masked else []
+        return [*specs, InputSpec("lang_tokens", shape, "int64", tokens)]
+
+    def flow(self, policy: Any, **kept: Any) -> FlowPolicy:
+        return self.halves(policy, **kept)
+
+    def counted(self, policy: Any) -> tuple[Any, str]:
+        """What holds the number of denoising steps, and by which name."""
+        raise NotImplementedError(f"{self.name} has no loop")
+
+    def steps(self, policy: Any) -> int:
+        return int(getattr(*self.counted(policy)))
+
+    def chunk(
+        self, policy: Any, batch: Any, steps: int | None, *draws: torch.Tensor, **told: Any
+    ) -> torch.Tensor:
+        """The policy's own ``predict_action_chunk`` in so many steps, with what it draws given."""
+        with set_to(*self.counted(policy), steps), given_draws(*draws):
+            actions: torch.Tensor = policy.predict_action_chunk(batch, **told)
+            return actions
+
     def batch(self, policy: Any, named: Named) -> dict[str, torch.Tensor]:
-        """The observation under lerobot's keys, all cameras as one besides."""
-        batch = {key: named[name] for name, key in self.keys(policy).items()}
-        if images := list(policy.config.image_features):
+        """The observation under lerobot's keys."""
+        keys = self.keys(policy) | {name: key for name, key in _PROMPT.items() if name in named}
+        batch = {key: named[name] for name, key in keys.items()}
+        if self.stacked and (images := list(policy.config.image_features)):
             batch[_IMAGES] = torch.stack([batch[key] for key in images], dim=-4)
         return batch
 

@@ -12,20 +12,13 @@ from typing import Any
 
 import torch
 
-from exporters.families.base import set_to
+from exporters.families.base import require_set
 from exporters.families.diffusion import Diffusion, kept_actions
-from exporters.families.given_draws import given_draws
 from exporters.flow.diffusion import DiffusionSchedule, GridSchedule
 from exporters.flow.policy import Context, FlowPolicy
-from pytest_reflex.errors import SettingsError
-from pytest_reflex.inputs import InputSpec, PromptMask, Tokens
+from pytest_reflex.inputs import InputSpec
 
 __all__ = ["FAMILY", "MultiTaskDiTFlow", "export", "flow", "inputs", "load", "reference"]
-
-_PROMPT = {
-    "lang_masks": "observation.language.attention_mask",
-    "lang_tokens": "observation.language.tokens",
-}
 
 
 class MultiTaskDiTFlow(FlowPolicy):
@@ -41,13 +34,10 @@ class MultiTaskDiTFlow(FlowPolicy):
         self.policy, self.steps = policy, FAMILY.steps(policy)
         if config.is_diffusion:
             self.schedule = DiffusionSchedule(policy.objective.noise_scheduler)
-        elif config.integration_method == "euler":
-            self.schedule = GridSchedule()
         else:
-            raise SettingsError(
-                f"integration_method is {config.integration_method!r}, which asks the network several times "
-                "a step; set policy.config.integration_method to 'euler'"
-            )
+            why = "which asks the network several times a step"
+            require_set(config, "integration_method", "euler", why)
+            self.schedule = GridSchedule()
         self.epilogue = kept_actions(config)
 
     def prefix(self, **observation: torch.Tensor) -> Context:
@@ -72,26 +62,14 @@ class MultiTaskDiT(Diffusion):
 
     def observation(self, policy: Any, batch: int) -> list[InputSpec]:
         """And the prompt, as ``lang_masks`` and ``lang_tokens`` [batch, length]."""
-        text, prompt = (
-            policy.observation_encoder.text_encoder,
-            (batch, int(policy.config.tokenizer_max_length)),
-        )
-        vocabulary = int(text.text_encoder.get_input_embeddings().num_embeddings)
-        return [
-            *super().observation(policy, batch),
-            InputSpec("lang_masks", prompt, "bool", PromptMask()),
-            InputSpec("lang_tokens", prompt, "int64", Tokens(vocab=vocabulary, mask="lang_masks")),
-        ]
-
-    def batch(self, policy: Any, named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return super().batch(policy, named) | {key: named[name] for name, key in _PROMPT.items()}
+        text = policy.observation_encoder.text_encoder.text_encoder
+        prompt = self.prompt(policy, batch, text.get_input_embeddings(), masked=True)
+        return [*super().observation(policy, batch), *prompt]
 
     def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
-        counted = self.counted(policy)
         drawn = (named["noise"], *(named["step_noise"].unbind(1) if "step_noise" in named else ()))
-        with self.seen(policy, named) as batch, set_to(*counted, steps), given_draws(*drawn):
-            actions: torch.Tensor = policy.predict_action_chunk(batch)
-            return actions
+        with self.seen(policy, named) as batch:
+            return self.chunk(policy, batch, steps, *drawn)
 
     def counted(self, policy: Any) -> tuple[Any, str]:
         if policy.config.is_diffusion:

@@ -13,17 +13,16 @@ from typing import Any
 
 import torch
 
+from exporters.families.base import require_set
 from exporters.families.kv_cache import cache_tensors, prefix_cache
 from exporters.families.lerobot import LerobotFamily, cameras_of
-from exporters.flow.decoding import GOING, DecodingPolicy
+from exporters.flow.decoding import CachedDecoding
 from exporters.flow.policy import Context
-from pytest_reflex.errors import SettingsError
-from pytest_reflex.inputs import InputSpec
 
 __all__ = ["FAMILY", "PI0FastDecoding", "actions", "export", "inputs", "load", "reference"]
 
 
-class PI0FastDecoding(DecodingPolicy):
+class PI0FastDecoding(CachedDecoding):
     """The two halves of lerobot's pi0-FAST."""
 
     def __init__(self, policy: Any) -> None:
@@ -32,66 +31,37 @@ class PI0FastDecoding(DecodingPolicy):
         self.steps = self.count - 1
         self.end = policy._paligemma_tokenizer.convert_tokens_to_ids("|")
 
-    def prefill(  # type: ignore[override]
-        self,
-        *,
-        lang_tokens: torch.Tensor,  # [B, L]
-        lang_masks: torch.Tensor,  # [B, L] bool
-        **cameras: torch.Tensor,  # image_i [B, 3, H, W], image_mask_i [B] bool
-    ) -> Context:
-        first = (lang_tokens.shape[0], 1)
-        begin = torch.full(first, self.policy._paligemma_tokenizer.bos_token_id, dtype=torch.long)
-        tokens, masks = torch.cat([lang_tokens, begin], 1), torch.cat([lang_masks, begin >= 0], 1)
-        embeds, pad_masks, seen, *_ = self.policy.model.embed_prefix_fast(*cameras_of(cameras), tokens, masks)
-        token, cache = self._said(embeds, seen, torch.cumsum(pad_masks, dim=1) - 1, None)
-        room = (0, 0, 0, self.count - 1)
-        held = {name: torch.nn.functional.pad(value, room) for name, value in cache.items()}
-        tokens = torch.nn.functional.pad(token, (0, self.count - 1))
-        place = torch.ones((), dtype=torch.long)
-        return {**held, "pad_masks": pad_masks, **self._held(place, token, tokens, token < 0)}
+    def prompt(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        tokens, masks = inputs["lang_tokens"], inputs["lang_masks"]
+        begin = torch.full_like(tokens[:, :1], self.policy._paligemma_tokenizer.bos_token_id)
+        tokens, masks = torch.cat([tokens, begin], 1), torch.cat([masks, begin >= 0], 1)
+        embeds, there, seen, *_ = self.policy.model.embed_prefix_fast(*cameras_of(inputs), tokens, masks)
+        return embeds, seen, there
 
-    def step(  # type: ignore[override]
-        self,
-        *,
-        place: torch.Tensor,  # [] how many tokens there are
-        token: torch.Tensor,  # [B, 1] the last of them
-        tokens: torch.Tensor,  # [B, T]
-        finished: torch.Tensor,  # [B, 1] bool
-        pad_masks: torch.Tensor,  # [B, S] bool
-        **held: torch.Tensor,  # keys.i and values.i [B, heads, S + T - 1, D]
-    ) -> Context:
-        embeds = self.policy.model.paligemma_with_expert.embed_language_tokens(token)
-        said = torch.arange(self.count - 1) < place  # the last one's keys are about to be
-        seen = torch.cat([pad_masks, said.expand(pad_masks.shape[0], -1)], dim=1)
-        here = torch.arange(seen.shape[1]) == pad_masks.shape[1] + place - 1
-        positions = torch.sum(seen, dim=1, keepdim=True) - 1
-        token, cache = self._said(embeds, seen[:, None], positions, prefix_cache(held, here[:, None]))
-        tokens = torch.where(torch.arange(self.count) == place, token, tokens)
-        return {**cache, **self._held(place + 1, token, tokens, finished)}
+    def embedded(self, token: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.policy.model.paligemma_with_expert.embed_language_tokens(token)
+        return made
 
-    def _said(
-        self, embeds: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor, cache: Any
+    def said(
+        self,
+        embeds: torch.Tensor,
+        seen: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Context,
+        here: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Context]:
-        """The token after these, and the keys and values of all before it."""
         from lerobot.policies.common.vla_utils import prepare_attention_masks_4d
 
         both = self.policy.model.paligemma_with_expert
-        (out, _), cache = both.forward(
+        (out, _), made = both.forward(
             attention_mask=prepare_attention_masks_4d(seen, dtype=embeds.dtype),
             position_ids=positions,
-            past_key_values=cache,
+            past_key_values=prefix_cache(cache, here) if cache else None,
             inputs_embeds=[embeds, None],
             use_cache=True,
         )
         logits = both.paligemma.lm_head(out[:, -1:])
-        return torch.argmax(logits[:, -1], dim=-1, keepdim=True), cache_tensors(cache)
-
-    def _held(
-        self, place: torch.Tensor, token: torch.Tensor, tokens: torch.Tensor, finished: torch.Tensor
-    ) -> Context:
-        finished = finished | (token == self.end)
-        said = {"place": place, "token": token, "tokens": tokens, "finished": finished}
-        return {**said, GOING: ~finished.all()}
+        return torch.argmax(logits[:, -1], dim=-1, keepdim=True), cache_tensors(made)
 
 
 class PI0Fast(LerobotFamily):
@@ -106,36 +76,21 @@ class PI0Fast(LerobotFamily):
     looped = False
     output = "tokens"
     state = False
+    noised = False
 
     def inner(self, policy: Any) -> Any:
-        model = getattr(policy, "model", None)
-        self.require(policy, model, ("config", *self.parts))
-        return model
-
-    def image_size(self, config: Any) -> tuple[int, int]:
-        height, width = config.image_resolution
-        return int(height), int(width)
-
-    def inputs(
-        self, policy: Any, *, cameras: int | None = None, prompt_tokens: int | None = None, batch: int = 1
-    ) -> list[InputSpec]:
-        """What :meth:`LerobotFamily.inputs` says, without noise; the state is in the prompt.
+        """Its model.
 
         Raises:
             SettingsError: the policy draws its tokens, or goes on when it has said the last one.
         """
-        config = self.inner(policy).config
-        if config.temperature > 0:
-            raise SettingsError(
-                f"temperature is {config.temperature}, and each token is drawn; a bundle decodes greedily: "
-                "set policy.config.temperature = 0.0"
-            )
-        if not config.use_kv_cache:
-            raise SettingsError(
-                "use_kv_cache is False, and that sampler goes on after the end of the action; "
-                "set policy.config.use_kv_cache = True"
-            )
-        return super().inputs(policy, cameras=cameras, prompt_tokens=prompt_tokens, batch=batch)[:-1]
+        model: Any = getattr(policy, "model", None)
+        self.require(policy, model, ("config", *self.parts))
+        why = "and each token is drawn; a bundle decodes greedily"
+        require_set(model.config, "temperature", 0.0, why)
+        why = "and that sampler goes on after the end of the action"
+        require_set(model.config, "use_kv_cache", True, why)
+        return model
 
     def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
         model = self.inner(policy)

@@ -58,10 +58,6 @@ class OpenPIFamily(GuidedFamily):
     def halves(self, policy: Any) -> FlowPolicy:
         return OpenPIFlow(policy)
 
-    def image_size(self, config: Any) -> tuple[int, int]:
-        height, width = config.image_resolution
-        return int(height), int(width)
-
 
 class LerobotPI0(OpenPIFamily):
     """pi0 as lerobot has it."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from exporters.families.base import require_set
 from exporters.families.lerobot_features import FeatureFamily
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.inputs import InputSpec
@@ -39,11 +40,8 @@ class TDMPC(FeatureFamily):
                 f"its camera is {wrong[0]!r}, and lerobot's TDMPCPolicy reads its queue by {_IMAGE!r} and "
                 "its encoder by the camera's name: it runs with that name alone"
             )
-        if policy.config.use_mpc:
-            raise SettingsError(
-                "use_mpc is True, and a plan starts from the plan before it, which is no function of what "
-                "the policy sees; set policy.config.use_mpc = False to export its policy head alone"
-            )
+        why = "and a plan starts from the plan before it, which is no function of what the policy sees"
+        require_set(policy.config, "use_mpc", False, f"{why} (its policy head alone is one)")
         return specs
 
     def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:

@@ -13,19 +13,16 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from exporters.families.base import require_below, set_to
-from exporters.families.given_draws import given_draws
-from exporters.families.lerobot_features import FeatureFamily
+from exporters.families.base import embodiment_specs
+from exporters.families.lerobot_features import FeatureFamily, Named, noise_spec
 from exporters.families.options import XVLA as OPTIONS
 from exporters.flow.diffusion import InterpolationSchedule
 from exporters.flow.loop_states import answered_states
 from exporters.flow.policy import Context, FlowPolicy
 from exporters.flow.update import Operation, X
-from pytest_reflex.inputs import Distribution, Gaussian, InputSpec, Integers, ScaledImage, Tokens
+from pytest_reflex.inputs import Distribution, InputSpec, ScaledImage
 
 __all__ = ["FAMILY", "XVLAFlow", "export", "flow", "inputs", "load", "reference"]
-
-_EMPTY = "observation.images.empty_camera_"
 
 
 class XVLAFlow(FlowPolicy):
@@ -42,7 +39,7 @@ class XVLAFlow(FlowPolicy):
 
     def prefix(self, **observation: torch.Tensor) -> Context:
         vlm = self.policy.model.vlm
-        given = self.policy._build_model_inputs(FAMILY.batch(self.policy, observation, self.domain))
+        given = self.policy._build_model_inputs(FAMILY.given(self.policy, observation, self.domain))
         images = given["image_input"]  # [B, V, 3, H, W]
         (batch, views), there = images.shape[:2], sum(name.startswith("image_") for name in observation)
         seen = vlm.get_image_features(images[:, :there].flatten(0, 1)).pooler_output
@@ -50,12 +47,9 @@ class XVLAFlow(FlowPolicy):
         seen = torch.nn.functional.pad(seen, (0, 0, 0, 0, 0, views - there))  # [B, V, P, E]
         embeds = torch.cat([seen[:, 0], vlm.get_input_embeddings()(given["input_ids"])], dim=1)
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)
-        return {
-            "vlm_features": vlm.language_model.encoder(attention_mask=mask, inputs_embeds=embeds)[0],
-            "aux_visual_inputs": seen[:, 1:].flatten(1, 2),
-            "domain_id": given["domain_id"],
-            "proprio": given["proprio"],
-        }
+        features = vlm.language_model.encoder(attention_mask=mask, inputs_embeds=embeds)[0]
+        held = {name: given[name] for name in ("domain_id", "proprio")}
+        return {"vlm_features": features, "aux_visual_inputs": seen[:, 1:].flatten(1, 2), **held}
 
     def velocity(  # type: ignore[override]
         self, x_t: torch.Tensor, time: torch.Tensor, proprio: torch.Tensor, **context: torch.Tensor
@@ -81,63 +75,38 @@ class XVLA(FeatureFamily):
     module = "lerobot.policies.xvla.modeling_xvla"
     policy = "XVLAPolicy"
     parts = ("model.vlm.language_model.encoder", "model.transformer", "model.action_space")
-    options = OPTIONS
-    queued = False
+    options, halves = OPTIONS, XVLAFlow
+    queued = stacked = False
     # lerobot's preprocessing of X-VLA takes ImageNet's statistics, before and besides what this says.
     pixels: ClassVar[Mapping[str, Distribution]] = {"IDENTITY": ScaledImage(-2.118, 2.64)}
 
     def keys(self, policy: Any) -> dict[str, str]:
-        """Without the cameras that are there to be empty."""
-        cameras = [key for key in policy.config.image_features if not key.startswith(_EMPTY)]
-        state = {"state": "observation.state"} if policy.config.use_proprio else {}
-        return {f"image_{index}": key for index, key in enumerate(cameras)} | state
+        keys = super().keys(policy)
+        return {n: key for n, key in keys.items() if n != "state" or policy.config.use_proprio}
 
     def inputs(self, policy: Any, *, batch: int = 1, domain: int | None = None) -> list[InputSpec]:
         """What :meth:`FeatureFamily.inputs` says, then ``lang_tokens`` [batch, length], padding included;
         ``domain_id`` [batch], unless ``domain`` bakes one in; ``noise`` [batch, chunk, dim]."""
         specs, config, model = super().inputs(policy, batch=batch), policy.config, policy.model
-        require_below(config.num_domains, domain=domain)
-        vocabulary = int(model.vlm.get_input_embeddings().num_embeddings)
-        prompt = (batch, int(config.tokenizer_max_length))
-        specs.append(InputSpec("lang_tokens", prompt, "int64", Tokens(vocab=vocabulary)))
-        if domain is None:
-            specs.append(InputSpec("domain_id", (batch,), "int64", Integers(0, int(config.num_domains))))
-        noise = (batch, int(config.chunk_size), int(model.dim_action))
-        return [*specs, InputSpec("noise", noise, meaning=Gaussian())]
+        specs += self.prompt(policy, batch, model.vlm.get_input_embeddings())
+        specs += embodiment_specs("domain_id", batch, int(config.num_domains), domain=domain)
+        return [*specs, noise_spec(batch, config.chunk_size, model.dim_action)]
 
-    def batch(
-        self, policy: Any, named: Mapping[str, torch.Tensor], domain: int | None = None
-    ) -> dict[str, torch.Tensor]:
-        seen = {key: named[name] for name, key in self.keys(policy).items()}
-        tokens = named["lang_tokens"]
-        ids = named["domain_id"] if domain is None else torch.full(tokens.shape[:1], domain)
-        place = policy.config.domain_feature_key or "domain_id"
-        return {**seen, "observation.language.tokens": tokens, place: ids}
+    def given(self, policy: Any, named: Named, domain: int | None) -> dict[str, torch.Tensor]:
+        """The observation, and which embodiment it is of."""
+        ids = named["domain_id"] if domain is None else torch.full(named["lang_tokens"].shape[:1], domain)
+        return self.batch(policy, named) | {policy.config.domain_feature_key or "domain_id": ids}
 
     def sample(
-        self,
-        policy: Any,
-        named: Mapping[str, torch.Tensor],
-        steps: int | None,
-        *,
-        domain: int | None = None,
+        self, policy: Any, named: Named, steps: int | None, *, domain: int | None = None
     ) -> torch.Tensor:
-        with set_to(policy.config, "num_denoising_steps", steps), given_draws(named["noise"]):
-            actions: torch.Tensor = policy.predict_action_chunk(self.batch(policy, named, domain))
-            return actions
+        return self.chunk(policy, self.given(policy, named, domain), steps, named["noise"])
 
-    def flow(self, policy: Any, *, domain: int | None = None) -> FlowPolicy:
-        return XVLAFlow(policy, domain=domain)
-
-    def steps(self, policy: Any) -> int:
-        return int(policy.config.num_denoising_steps)
+    def counted(self, policy: Any) -> tuple[Any, str]:
+        return policy.config, "num_denoising_steps"
 
     def states(
-        self,
-        policy: Any,
-        named: Mapping[str, torch.Tensor],
-        run: Callable[[], torch.Tensor],
-        flow: FlowPolicy,
+        self, policy: Any, named: Named, run: Callable[[], torch.Tensor], flow: FlowPolicy
     ) -> list[torch.Tensor]:
         """Made of what its network says: that is shown ``x`` without the grippers, padded to its own size."""
         space = policy.model.action_space

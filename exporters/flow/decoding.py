@@ -50,3 +50,77 @@ class DecodingPolicy(nn.Module, ABC):
                 break
             held |= self.step(**held)
         return {self.output: held[self.output]}
+
+
+class CachedDecoding(DecodingPolicy):
+    """One that decodes greedily, with a cache of keys and values which has room for all tokens.
+
+    Attributes:
+        count: how many tokens there are room for.
+        end: the token after which a row has no more to say.
+    """
+
+    count: int
+    end: int
+
+    @abstractmethod
+    def prompt(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The observation embedded, [B, S, E]; what of it sees what, [B, S, S] bool; what of it is there and
+        no padding, [B, S] bool."""
+
+    @abstractmethod
+    def embedded(self, token: torch.Tensor) -> torch.Tensor:
+        """A token, [B, 1], as it is read: [B, 1, E]."""
+
+    @abstractmethod
+    def said(
+        self,
+        embeds: torch.Tensor,
+        seen: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Context,
+        here: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, Context]:
+        """The token after these, [B, 1], and the cache of all before it.
+
+        Args:
+            embeds: [B, N, E].
+            seen: what each of them sees, [B, N, S + count - 1] bool; of a prompt [B, S, S].
+            positions: [B, N].
+            cache: keys and values by name, each [B, heads, S + count - 1, D]; none before the prompt.
+            here: which place of the cache is the token's, [S + count - 1, 1] bool; none of a prompt.
+        """
+
+    def prefill(self, **inputs: torch.Tensor) -> Context:
+        embeds, seen, pad_masks = self.prompt(**inputs)
+        token, cache = self.said(embeds, seen, torch.cumsum(pad_masks, dim=1) - 1, {})
+        room = (0, 0, 0, self.count - 1)
+        held = {name: torch.nn.functional.pad(value, room) for name, value in cache.items()}
+        tokens = torch.nn.functional.pad(token, (0, self.count - 1))
+        place = torch.ones((), dtype=torch.long)
+        return {**held, "pad_masks": pad_masks, **self._states(place, token, tokens, token < 0)}
+
+    def step(  # type: ignore[override]
+        self,
+        *,
+        place: torch.Tensor,  # [] how many tokens there are
+        token: torch.Tensor,  # [B, 1] the last of them
+        tokens: torch.Tensor,  # [B, T]
+        finished: torch.Tensor,  # [B, 1] bool
+        pad_masks: torch.Tensor,  # [B, S] bool
+        **cache: torch.Tensor,
+    ) -> Context:
+        there = torch.arange(self.count - 1) < place  # the last one's keys are about to be
+        seen = torch.cat([pad_masks, there.expand(pad_masks.shape[0], -1)], dim=1)
+        here = torch.arange(seen.shape[1]) == pad_masks.shape[1] + place - 1
+        positions = torch.sum(seen, dim=1, keepdim=True) - 1
+        token, cache = self.said(self.embedded(token), seen[:, None], positions, cache, here[:, None])
+        tokens = torch.where(torch.arange(self.count) == place, token, tokens)
+        return {**cache, **self._states(place + 1, token, tokens, finished)}
+
+    def _states(
+        self, place: torch.Tensor, token: torch.Tensor, tokens: torch.Tensor, finished: torch.Tensor
+    ) -> Context:
+        finished = finished | (token == self.end)
+        held = {"place": place, "token": token, "tokens": tokens, "finished": finished}
+        return {**held, GOING: ~finished.all()}

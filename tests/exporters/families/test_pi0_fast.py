@@ -157,11 +157,9 @@ def the_place_after(policy: Any) -> Any:
     """Keys written one place late: over the next token's, and the mask hides them from the step itself."""
 
     class Late(Decoding):
-        def _said(self, *given: Any) -> Any:
-            *rest, cache = given
-            for layer in cache.layers if cache is not None else ():
-                layer._here = torch.roll(layer._here, 1, 0)
-            return super()._said(*rest, cache)
+        def said(self, *given: Any) -> Any:
+            *rest, cache, here = given if len(given) == 5 else (*given, None)
+            return super().said(*rest, cache, None if here is None else torch.roll(here, 1, 0))
 
     return Late(policy)
 
@@ -192,8 +190,8 @@ def the_end_not_heeded(policy: Any) -> Any:
 
 def the_first_to_end_ends_all(policy: Any) -> Any:
     class Hasty(Decoding):
-        def _held(self, *given: Any) -> Any:
-            held = super()._held(*given)
+        def _states(self, *given: Any) -> Any:
+            held = super()._states(*given)
             return {**held, "going": held["going"] & ~held["finished"].any()}
 
     return Hasty(policy)
