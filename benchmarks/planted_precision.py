@@ -44,7 +44,7 @@ from pytest_reflex.inputs import make_fixture
 from pytest_reflex.judge.precision import held_to, predicted
 from pytest_reflex.verdict.rounding import Floor, floors_of, rounding_of, worst_word
 
-FIXTURES = 2
+FIXTURES = 8
 SIZES = (0.01, 0.05, 0.25, 1.0)
 PRECISIONS = ("float16", "bfloat16", "int8", "int8-dynamic")
 SMALL: dict[str, Any] = {"cameras": 2, "prompt_tokens": 8}
