@@ -204,7 +204,7 @@ def make_diffusion(work: Path) -> None:
     from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
     from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 
-    config = DiffusionConfig(**_seen((96, 96), 2), device="cpu")
+    config = DiffusionConfig(**_seen((96, 96), 2), pretrained_backbone_weights=None, device="cpu")
     _save_seeded(lambda: DiffusionPolicy(config), work)
 
 

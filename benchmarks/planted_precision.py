@@ -18,7 +18,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,9 +229,12 @@ def ran(model: onnx.ModelProto, fixtures: list[dict[str, Array]]) -> list[dict[s
         return [runner.run(inputs) for inputs in fixtures]
 
 
-def measured(name: str, policy: Any, export: Callable[..., Any], work: Path) -> Iterator[dict[str, Any]]:
-    for precision in PRECISIONS:
-        made = export(work / f"{name}-{precision}", precision=precision, verify=False)
+def measured(
+    name: str, policy: Any, export: Callable[..., Any], work: Path, precisions: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    for precision in precisions:
+        # Calibrated with what it is judged by.
+        made = export(work / f"{name}-{precision}", precision=precision, verify=False, fixtures=FIXTURES)
         judge = Judge.of(made, policy)
         model = onnx.load(made.path / "model.onnx")
         typed = onnx.shape_inference.infer_shapes(model)
@@ -357,12 +360,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     every = ["own", *tiny_lerobot.FAMILIES, "groot"]
     parser.add_argument("--only", nargs="+", choices=every, default=every, help="some policies")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--evidence", type=Path, help="write planted_precision.json and .md here")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, policy, export in policies(Path(folder), args.only):
-            for row in measured(name, policy, export, Path(folder)):
+            for row in measured(name, policy, export, Path(folder), args.precisions):
                 rows.append(row)
                 if row["fault"] == "none":
                     print(json.dumps(row), file=sys.stderr, flush=True)

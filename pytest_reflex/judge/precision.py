@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from pytest_reflex.runners import Runner
 from pytest_reflex.runners.base import HasGraphs, HasNarrower, copied, said_by
 from pytest_reflex.settings import PROVIDERS
 from pytest_reflex.verdict.precision import FLOATS, GraphPrecision, Precision, merged
-from pytest_reflex.verdict.quantised import QuantisedDistances
+from pytest_reflex.verdict.quantised import QuantisedDistances, same_scales
 
 __all__ = ["Held", "distances_of", "held_to", "predicted"]
 
@@ -45,6 +45,7 @@ class Held:
         digests: SHA-256, in hex, of each graph as it was read.
         provider: the execution provider that was asked for, by its full name.
         refused: why the graphs are not what is said of them; empty where they are.
+        seen: the scales that activations have over this check's own fixtures, once a prediction has run.
     """
 
     precision: Precision
@@ -52,12 +53,15 @@ class Held:
     digests: tuple[str, ...]
     provider: str
     refused: str
+    seen: list[float] = field(default_factory=list)
 
     @property
     def unsure(self) -> str:
         """What the prediction does not know of; see :class:`~pytest_reflex.verdict.rounding.Floor`."""
         fixed = self.graph is None or self.graph.quantized == "static"
-        return _UNSURE if self.precision.name in _EIGHT_BITS and fixed else ""
+        if self.precision.name not in _EIGHT_BITS or not fixed:
+            return ""
+        return "" if self.graph is not None and same_scales(self.graph.scales, self.seen) else _UNSURE
 
     def reasons(self, facts: Mapping[str, Any]) -> list[str]:
         """Why what ran is not what was read, by the runner's facts, or not what it is said to be."""
@@ -128,20 +132,23 @@ def predicted(
         for idx in range(count):
             yield _asked(lambda idx=idx: runner.rounded(make(idx), name, **ways))  # type: ignore[misc]
     elif name in _EIGHT_BITS:
-        yield from _quantised(runner, held.graph, make, count)
+        yield from _quantised(runner, held, make, count)
     else:
         yield from [f"what rounding to {name} must cost is not predicted"] * count
 
 
 def _quantised(
-    runner: HasNarrower, graph: GraphPrecision | None, make: Callable[[int], dict[str, Array]], count: int
+    runner: HasNarrower, held: Held, make: Callable[[int], dict[str, Array]], count: int
 ) -> Iterator[Outputs]:
-    how, ranges = (graph.quantized if graph is not None else "") or "static", {}  # type: ignore[var-annotated]
+    how = (held.graph.quantized if held.graph is not None else "") or "static"
+    ranges: dict[Any, tuple[float, float]] = {}
     for idx in range(count) if how == "static" else ():
         learned = _asked(lambda idx=idx: runner.quantised(make(idx), how, ranges, learning=True))  # type: ignore[misc]
         if isinstance(learned, str):
             yield from [learned] * count
             return
+    # Of the first fixtures, which a claim's further draws are judged beside.
+    held.seen[:] = held.seen or [(max(high, 0.0) - min(low, 0.0)) / 255 for low, high in ranges.values()]
     for idx in range(count):
         yield _asked(lambda idx=idx: runner.quantised(make(idx), how, ranges))  # type: ignore[misc]
 

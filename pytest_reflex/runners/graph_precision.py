@@ -120,6 +120,8 @@ class _Found:
         self.unread: Counter[str] = Counter()
         self.quantizing = 0
         self.dynamic = self.activations = False
+        self.scales: list[float] = []
+        self.held: dict[str, float] = {}  # numbers that may be scales, by name
 
     def described(self) -> GraphPrecision:
         quantized: Quantized = ""
@@ -134,12 +136,14 @@ class _Found:
             casts=_sorted(self.casts),
             quantizing=self.quantizing,
             quantized=quantized,
+            scales=tuple(self.scales),
             unread=_sorted(self.unread),
         )
 
     def graph(self, graph: Any, outer: Mapping[str, str]) -> None:
         types = {**outer, **_types(graph)}
         stored = {tensor.name for tensor in graph.initializer}
+        self.held |= {tensor.name: scale for tensor in graph.initializer for scale in _scalar(tensor)}
         nodes, read = _used(graph)
         makers = {name: node for node in nodes for name in node.output if name}
         readers: dict[str, list[Any]] = {}
@@ -160,6 +164,20 @@ class _Found:
             for inner in _graphs(node):
                 self.graph(inner, types)
             self._node(node, types, makers, stored)
+            if node.op_type == "QuantizeLinear" and node.input[0] not in stored:
+                self._activation(node, makers, readers)
+
+    def _activation(self, node: Any, makers: Mapping[str, Any], readers: Mapping[str, list[Any]]) -> None:
+        """The scale of what is quantised, unless that is a product's result and goes into none.
+
+        Whether a bias is added before or after that is not the same in every conversion.
+        """
+        turned = readers.get(node.output[0], ())
+        after = [reader for one in turned for reader in readers.get(one.output[0], ())]
+        maker = makers.get(node.input[0])
+        result = maker is not None and maker.op_type in _PRODUCTS
+        if node.input[1] in self.held and not (result and all(r.op_type not in _PRODUCTS for r in after)):
+            self.scales.append(self.held[node.input[1]])
 
     def _weight(self, tensor: Any, readers: Any) -> None:
         name = _NAMES.get(tensor.data_type)
@@ -280,6 +298,14 @@ def _graphs(node: Any) -> Iterator[Any]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def _scalar(tensor: Any) -> Iterator[float]:
+    """The one number of a tensor of floats that has one."""
+    from onnx import numpy_helper
+
+    if _NAMES.get(tensor.data_type) == "float32" and _size(tensor) == 1 and not tensor.external_data:
+        yield float(numpy_helper.to_array(tensor).reshape(-1)[0])
 
 
 def _size(tensor: Any) -> int:

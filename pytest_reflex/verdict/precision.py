@@ -38,6 +38,8 @@ class GraphPrecision:
         quantizing: how many nodes quantise or dequantise, or do it on their way.
         quantized: ``weights`` where only weights are, ``dynamic`` where a run takes its own scales of
             activations, ``static`` where they are fixed; empty where nothing is quantised.
+        scales: the scales that activations are quantised with for a product, or for what is none, where
+            they are fixed and of a whole tensor.
         unread: operators whose types nobody knows, by name.
     """
 
@@ -49,6 +51,7 @@ class GraphPrecision:
     casts: Mapping[str, int] = field(default_factory=dict)
     quantizing: int = 0
     quantized: Quantized = ""
+    scales: tuple[float, ...] = ()
     unread: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -196,6 +199,7 @@ def merged(parts: Iterable[GraphPrecision]) -> GraphPrecision:
         casts=added(p.casts for p in every),
         quantizing=sum(p.quantizing for p in every),
         quantized=next((kind for kind in kinds if any(p.quantized == kind for p in every)), ""),
+        scales=tuple(scale for p in every for scale in p.scales),
         unread=added(p.unread for p in every),
     )
 

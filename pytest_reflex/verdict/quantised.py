@@ -5,11 +5,19 @@ The first is judged by rounding; the second is a budget that only whoever knows 
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pytest_reflex.verdict.rounding import ABSOLUTE_ULPS, FACTOR, Word
 
-__all__ = ["QuantisedDistances"]
+__all__ = ["QuantisedDistances", "same_scales"]
+
+# Two scales are of the same values where they differ by no more than rounding in what made those.
+_ALIKE: Final = 1e-4
+# So many of a graph's scales are those of a program, and the few others are what is wrong with it.
+_NEARLY_ALL: Final = 0.9
 
 
 @dataclass(frozen=True)
@@ -46,3 +54,21 @@ class QuantisedDistances:
         runtime = f"the runtime is {self.runtime:.1e} from its own graph"
         said = f"{self.word}: {runtime}, where float32 rounding explains {self.allowed:.1e}"
         return said if self.cost is None else f"{said}; quantising cost {self.cost:.1e}"
+
+
+def same_scales(graph: Sequence[float], seen: Sequence[float]) -> bool:
+    """Whether a graph was calibrated with what was seen: nearly all its scales are among those of that.
+
+    Then no other data explains an error, and neither do operators that are quantised beside the products.
+
+    Args:
+        graph: the scales of a graph's activations.
+        seen: the scales that operands and results of the reference's products have over its fixtures.
+    """
+    known = sorted(seen)
+
+    def there(scale: float) -> bool:
+        at = bisect.bisect_left(known, scale)
+        return any(abs(scale - near) <= _ALIKE * scale for near in known[max(at - 1, 0) : at + 1])
+
+    return bool(graph) and sum(map(there, graph)) >= _NEARLY_ALL * len(graph)

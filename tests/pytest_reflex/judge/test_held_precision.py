@@ -21,6 +21,7 @@ from pytest_reflex.errors import RunnerError, SettingsError
 from pytest_reflex.inputs import Gaussian, make_fixture
 from pytest_reflex.report.json import document, schema
 from pytest_reflex.report.text.terminal import result_text
+from pytest_reflex.verdict.quantised import same_scales
 from pytest_reflex.verdict.tolerances import Amount
 
 INPUTS = [InputSpec("x", (4, 64), "float32", Gaussian())]
@@ -217,17 +218,17 @@ def test_a_precision_that_the_manifest_does_not_say_is_refused() -> None:
 
 
 class Feed(CalibrationDataReader):
-    def __init__(self) -> None:
-        self._left = [make_fixture(INPUTS, 0, idx) for idx in range(5)]
+    def __init__(self, seed: int = 0) -> None:
+        self._left = [make_fixture(INPUTS, seed, idx) for idx in range(5)]
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return dict(self._left.pop()) if self._left else None
 
 
-def quantised(work: Path, kind: str, **options: Any) -> onnx.ModelProto:
+def quantised(work: Path, kind: str, *, seed: int = 0, **options: Any) -> onnx.ModelProto:
     onnx.save(graph(**options), work / "m.onnx")
     if kind == "static":
-        quantize_static(work / "m.onnx", work / "q.onnx", Feed(), op_types_to_quantize=["MatMul"])
+        quantize_static(work / "m.onnx", work / "q.onnx", Feed(seed), op_types_to_quantize=["MatMul"])
     else:
         quantize_dynamic(work / "m.onnx", work / "q.onnx", op_types_to_quantize=["MatMul"])
     return onnx.load(work / "q.onnx")
@@ -252,10 +253,35 @@ def test_an_honest_int8_is_rounding_in_int8_and_says_both_numbers(kind: str, tmp
 
 @pytest.mark.parametrize(("kind", "word"), [("static", "undecided"), ("dynamic", "bug")])
 def test_a_fault_in_an_int8_graph_does_not_pass(kind: str, word: str, tmp_path: Path) -> None:
-    """Of fixed scales nobody knows what they were taken from, which would explain as much."""
+    """Scales that were taken with the fault in place are others, and other data would explain as much."""
     result = judged(quantised(tmp_path, kind, fault=0.05))
     assert (result.passed, result.word) == (False, word), str(result)
     assert {answer.gate for _, answer in result.refusals} == {"threshold"}
+
+
+@pytest.mark.parametrize(("seed", "word"), [(0, "bug"), (1, "undecided")])
+def test_fixed_scales_that_are_known_explain_nothing(seed: int, word: str, tmp_path: Path) -> None:
+    """Where the fixtures have the very scales of a graph, nothing but a fault is left behind an error."""
+    made = quantised(tmp_path, "static", seed=seed)
+    assert judged(made).word in ("rounding in int8", "undecided")
+    (weight,) = (tensor for tensor in made.graph.initializer if tensor.name == "w2_quantized")
+    values = numpy_helper.to_array(weight).copy()
+    values[5] = -values[5]
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    result = judged(made)
+    assert (result.passed, result.word) == (False, word), str(result)
+
+
+def test_scales_are_the_same_where_nearly_all_of_them_are() -> None:
+    seen = [0.5, 1.0, 2.0, 4.0]
+    assert same_scales([1.0, 2.0], seen)
+    assert same_scales([np.nextafter(np.float32(4), np.float32(5))], seen)
+    assert not same_scales([], seen)
+    assert not same_scales([1.0], [])
+    assert not same_scales([4.1], seen)
+    # One of ten may be what is wrong; of two, the whole is.
+    assert same_scales([0.5] * 9 + [3.0], seen)
+    assert not same_scales([0.5, 3.0], seen)
 
 
 def weights_of_8_bits(model: onnx.ModelProto) -> onnx.ModelProto:
