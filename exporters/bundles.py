@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from exporters.bundle import registry
 from exporters.bundle.runner import BundleRunner
 from exporters.bundle.store import StoredBundle, verified
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.runners import Runner
+from pytest_reflex.runners.runtimes import DEFAULT, full_name, runtime_named
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,7 +36,10 @@ class Bundle(StoredBundle):
         shown: what reports call it; by default its path.
         changed: what was changed since its check, in words; empty when every digest holds. A verdict
             refuses a bundle with anything here, whatever its figures.
+        runtime: what opens its graphs.
     """
+
+    runtime: str = field(default=DEFAULT, kw_only=True)
 
     def __repr__(self) -> str:
         """One line; the manifest is long."""
@@ -61,9 +65,18 @@ class Bundle(StoredBundle):
         changed = ", changed since" if self.changed else ""
         return f"{' '.join(self.called.split())}: {self.family}, {self.layout}{steps}, {checked}{changed}"
 
+    def on(self, runtime: str) -> Self:
+        """The same bundle on another runtime, such as ``openvino``, to be judged there.
+
+        Raises:
+            RunnerError: nobody knows the runtime.
+        """
+        runtime_named(runtime)
+        return replace(self, runtime=full_name(runtime))
+
     def runner(self, provider: str = "cpu") -> BundleRunner:
         """The bundle as a runner, whatever its layout."""
-        return BundleRunner(self, provider=provider)
+        return BundleRunner(self, provider=provider, runtime=self.runtime)
 
     def reference_runner(self, model: Any, steps: int | None = None) -> Runner:
         """``model``, a policy of this bundle's family or a function that loads one, as the reference.

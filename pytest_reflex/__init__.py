@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.inputs.strategies import observations
     from pytest_reflex.judge.check import check
+    from pytest_reflex.judge.matrix import matrix
     from pytest_reflex.judge.sequence import check_sequence
     from pytest_reflex.result import ParityResult
     from pytest_reflex.runners import (
@@ -41,6 +42,7 @@ __all__ = [
     "__version__",
     "check",
     "check_sequence",
+    "matrix",
     "observations",
     "parity",
 ]
@@ -57,6 +59,7 @@ _HOMES: Final = {
     "TorchRunner": "pytest_reflex.runners",
     "check": "pytest_reflex.judge.check",
     "check_sequence": "pytest_reflex.judge.sequence",
+    "matrix": "pytest_reflex.judge.matrix",
     "observations": "pytest_reflex.inputs.strategies",
 }
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.flow.schedule import BACKBONE
-from pytest_reflex.errors import InputError
+from pytest_reflex.errors import InputError, RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
-from pytest_reflex.runners.base import RunnerBase
+from pytest_reflex.runners.base import RunnerBase, said_by
 from pytest_reflex.runners.onnx import WEIGHTS_PLACE, Optimization
+from pytest_reflex.runners.runtimes import DEFAULT, full_name, runtime_named
+from pytest_reflex.settings import PROVIDERS, provider_name
 
 if TYPE_CHECKING:
     from exporters.bundle.store import StoredBundle
@@ -47,6 +49,11 @@ class BundleRunner(RunnerBase):
         optimization: how far ONNX Runtime may rewrite the graphs; by default as the manifest says.
         disabled_optimizers: names of ONNX Runtime's graph transformers that are left out.
         config: session configuration entries; by default the manifest's.
+        runtime: what opens the graphs, by a name of :mod:`pytest_reflex.runners.runtimes`. Another one than
+            ONNX Runtime takes of all these ``threads`` alone.
+
+    Raises:
+        RunnerError: nobody knows the runtime, or a provider is asked of another than ONNX Runtime.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class BundleRunner(RunnerBase):
         optimization: Optimization | None = None,
         disabled_optimizers: Sequence[str] = (),
         config: Mapping[str, str] | None = None,
+        runtime: str = DEFAULT,
     ) -> None:
         stated = bundle.stated
         self.name = bundle.called
@@ -86,8 +94,18 @@ class BundleRunner(RunnerBase):
             "config": stated.config if config is None else config,
         }
         self._unlike = ""
-        self.sessions = {
-            role: OnnxRunner(bundle.path / file, **self._options) for role, file in stated.graphs.items()
+        self.runtime = full_name(runtime)
+        opener, told = (
+            runtime_named(runtime),
+            self._options if self.runtime == DEFAULT else {"threads": threads},
+        )
+        if self.runtime != DEFAULT and provider_name(provider) != PROVIDERS["cpu"]:
+            raise RunnerError(
+                f"provider is {provider!r}, which is one of ONNX Runtime's, and the runtime is {runtime!r}; "
+                "leave one out"
+            )
+        self.sessions: dict[str, Any] = {
+            role: opener(bundle.path / file, **told) for role, file in stated.graphs.items()
         }
 
     def open(self) -> None:
@@ -99,19 +117,20 @@ class BundleRunner(RunnerBase):
             session.close()
 
     @property
-    def provider_asked(self) -> str:
-        return next(iter(self.sessions.values())).provider_asked
+    def provider_asked(self) -> str | None:
+        asked: str | None = said_by(next(iter(self.sessions.values())), "provider_asked", None)
+        return asked
 
     @property
     def providers_used(self) -> Sequence[str]:
         """What the sessions ran on; of several, the first that is not on the provider asked for."""
-        used = [session.providers_used for session in self.sessions.values()]
+        used = [tuple(said_by(session, "providers_used", ())) for session in self.sessions.values()]
         return next((u for u in used if not u or u[0] != self.provider_asked), used[0])
 
     @property
     def graphs(self) -> Sequence[Path | bytes]:
         """Its graphs; see :class:`~pytest_reflex.runners.base.HasGraphs`."""
-        return [graph for session in self.sessions.values() for graph in session.graphs]
+        return [self._bundle.path / file for file in self._bundle.stated.graphs.values()]
 
     @property
     def precision_stated(self) -> str:
@@ -125,13 +144,15 @@ class BundleRunner(RunnerBase):
 
         Known as far as :meth:`facts` was asked and the sessions were closed; no verdict passes that.
         """
-        found = (self._unlike, *(session.changed for session in self.sessions.values()))
+        found = (self._unlike, *(said_by(session, "changed", "") for session in self.sessions.values()))
         return "; ".join(dict.fromkeys(filter(None, found)))
 
     def facts(self) -> dict[str, Any]:
         first = next(iter(self.sessions.values()))
         stated = {name: file["sha256"] for name, file in self._bundle.stated.files.items()}
-        ran = {name: found for s in self.sessions.values() for name, found in s.digests().items()}
+        # A runtime that somebody else brings need not say what it read: then what was opened is said.
+        told = [s.digests() if hasattr(s, "digests") else {} for s in self.sessions.values()]
+        ran = {name: found for one in told for name, found in one.items()}
         unlike = sorted(name for name, found in ran.items() if found != stated.get(name))
         if unlike and not self._bundle.changed:
             self._unlike = f"{self._bundle.path / unlike[0]} was changed after the bundle was opened"
@@ -193,22 +214,28 @@ class BundleRunner(RunnerBase):
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._loop is None or self._bundle.layout != "stepwise":
-            return self.sessions["model"].run(self._fed(self._seen(inputs)))
+            made: dict[str, np.ndarray] = self.sessions["model"].run(self._fed(self._seen(inputs)))
+            return made
         return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs)[-1])}
 
     def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the graphs say in float64, the loop included; see :meth:`OnnxRunner.exact`."""
         if self._loop is None or self._bundle.layout != "stepwise":
-            return self.sessions["model"].exact(self._fed(self._seen(inputs, exact=True)))
+            made: dict[str, np.ndarray] = self.sessions["model"].exact(
+                self._fed(self._seen(inputs, exact=True))
+            )
+            return made
         return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs, exact=True)[-1])}
 
     @property
     def trajectory(self) -> Trajectory | None:
         """What the loop holds after each step; see :class:`~pytest_reflex.runners.Runner`.
 
-        None where there is no loop. Where it is inside of the graph, a copy of that is opened which shows it.
+        None where there is no loop. Where it is inside of the graph, a copy of that is opened which shows it,
+        by ONNX Runtime alone.
         """
-        return None if self._loop is None else functools.partial(self._trajectory, self._loop)
+        inside = self._bundle.layout != "stepwise" and self.runtime != DEFAULT
+        return None if self._loop is None or inside else functools.partial(self._trajectory, self._loop)
 
     def _trajectory(self, loop: Loop, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         if self._bundle.layout == "stepwise":
@@ -244,7 +271,7 @@ class BundleRunner(RunnerBase):
         if backbone is None:
             return inputs
         ask = backbone.exact if exact else backbone.run
-        features = ask({name: inputs[name] for name in backbone.inputs})
+        features: dict[str, np.ndarray] = ask({name: inputs[name] for name in backbone.inputs})
         return {n: a for n, a in inputs.items() if n not in backbone.inputs} | features
 
     def _fed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -264,7 +291,13 @@ class BundleRunner(RunnerBase):
 
         def velocity(index: int, x: np.ndarray) -> np.ndarray:
             time = np.full(x.shape[:1], times[index])
-            return ask["step"]({"x_t": x, "time": time, **context})["velocity"]
+            velocity: np.ndarray = ask["step"]({"x_t": x, "time": time, **context})["velocity"]
+            if velocity.shape != x.shape:
+                raise RunnerError(
+                    f"{self._bundle.stated.graphs['step']} gives velocity {list(velocity.shape)} for x_t "
+                    f"{list(x.shape)}, expected the same shape; export the bundle again"
+                )
+            return velocity
 
         return list(loop.states(x, velocity, *noises))
 

@@ -110,7 +110,7 @@ class _Answering(RunnerBase):
         self._policy = policy
 
     @property
-    def provider_asked(self) -> str:
+    def provider_asked(self) -> str | None:
         return self._policy.provider_asked
 
     @property

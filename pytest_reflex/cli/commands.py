@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -18,6 +15,7 @@ from pytest_reflex._version import __version__
 from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
 from pytest_reflex.cli.init import init
+from pytest_reflex.cli.matrix import matrix
 from pytest_reflex.cli.options import (
     api_key_option,
     judging_options,
@@ -29,7 +27,8 @@ from pytest_reflex.cli.options import (
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import is_own, named_reference, own_policy, require_draws, require_one
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
-from pytest_reflex.errors import BundleError, RunnerError
+from pytest_reflex.cli.to_a_verdict import to_a_verdict
+from pytest_reflex.errors import BundleError
 
 if TYPE_CHECKING:
     from pytest_reflex.inputs import InputSpec
@@ -37,32 +36,6 @@ if TYPE_CHECKING:
 
 # What a command gives back: the verdict, and what to say below it.
 Judged = tuple["ParityResult", str]
-_Made = TypeVar("_Made")
-
-
-def to_a_verdict(command: Callable[..., _Made]) -> Callable[..., _Made]:
-    """Have a command that runs a model end by itself: the model's exit is an error, and stdout is not its.
-
-    Without this an ``Exit`` of click, which its ``--help`` ends with, would be a good end from anywhere.
-    """
-
-    @functools.wraps(command)
-    def run(*arguments: Any, **options: Any) -> _Made:
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                return command(*arguments, **options)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            if isinstance(error, Exception) and not isinstance(error, click.exceptions.Exit):
-                raise
-            said = error.exit_code if isinstance(error, click.exceptions.Exit) else error
-            raise RunnerError(
-                f"the model, or what loads it, raised {type(error).__name__}({said}) before there was a "
-                "verdict; have it return, nothing is proven"
-            ) from error
-
-    return run
 
 
 _BUDGET: Final = "What max_abs_diff has to be below, in the outputs' own unit."
@@ -400,4 +373,5 @@ def repair(directory: Path, model: str, **options: Any) -> Judged:
 
 app.add_command(doctor)
 app.add_command(init)
+app.add_command(matrix)
 app.add_command(report)

@@ -70,6 +70,11 @@ def judging_options(command: Callable[..., Any]) -> Callable[..., Any]:
     output_json = click.option(
         "--output-json", is_flag=True, expose_value=False, help="Print JSON to stdout and nothing else."
     )
-    for option in reversed((*map(setting_option, settings.CHECK), output_json)):
+    return check_options(output_json(command))
+
+
+def check_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a check alone."""
+    for option in reversed([*map(setting_option, settings.CHECK)]):
         command = option(command)
     return command

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from pytest_reflex import settings
 from pytest_reflex.errors import InputError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxReference, OnnxRunner, RecordedRunner, Runner
 from pytest_reflex.runners.base import said_by
 from pytest_reflex.runners.torch import forward_runner
+from pytest_reflex.settings import PROVIDERS
 from pytest_reflex.verdict.naming import near_path
 
 
@@ -158,7 +158,9 @@ def provider_asked(runner: Runner, provider: str) -> str:
     made_for = said_by(runner, "provider_asked", None)
     if made_for is None:
         # No ONNX Runtime session, so nothing to fall back from; but what was asked for must still be met.
-        return "" if provider == settings.PROVIDERS["cpu"] else provider
+        return "" if provider == PROVIDERS["cpu"] else provider
+    if made_for not in PROVIDERS.values() and provider == PROVIDERS["cpu"]:
+        return str(made_for)  # another runtime's, on what it was made for
     if made_for != provider:
         raise SettingsError(
             f"provider: {provider} is asked for and {runner.name} was made for {made_for}; give one"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
-from pytest_reflex.runners.external_data import external_places
+from pytest_reflex.runners.model_files import files_of, which_model
 from pytest_reflex.runners.opened_files import OpenedFiles
 from pytest_reflex.settings import PROVIDERS, provider_name
 from pytest_reflex.verdict import machine
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 # The session configuration entry that says where ONNX Runtime finds the weights beside a graph.
 WEIGHTS_PLACE: Final = "session.model_external_initializers_file_folder_path"
-# What a graph in ONNX Runtime's own format has at its fifth byte; its weights are inside.
-_ORT_FORMAT: Final = b"ORTM"
 
 # How far ONNX Runtime may rewrite a graph, by its own words. Above "basic" it fuses operators, and a
 # fused operator rounds otherwise than the operators it replaces.
@@ -156,7 +153,8 @@ class OnnxRunner(RunnerBase):
         there = self.provider_asked in onnxruntime.get_available_providers()
         provider = self.provider_asked if there else PROVIDERS["cpu"]
         model = self._model if isinstance(self._model, bytes) else str(self._model)
-        files, unseen = self._read_files()
+        # ONNX Runtime looks for the weights of bare bytes where the process is.
+        files, unseen = files_of(self._model, self.name, self._config.get(WEIGHTS_PLACE))
         try:
             # What fails would else be tried again on another provider, at the opening with a print to stdout
             # and at a run after this one was reported.
@@ -312,35 +310,7 @@ class OnnxRunner(RunnerBase):
 
     def _sha256(self) -> str | dict[str, str]:
         """Which model it is: the digest of its one file, or one for each."""
-        # A name that is no UTF-8 must not be what a report cannot be written for.
-        found = {machine.as_text(name): digest for name, digest in self.digests().items()}
-        if isinstance(self._model, bytes):
-            found = {"": hashlib.sha256(self._model).hexdigest(), **found}
-        return found if len(found) > 1 else next(iter(found.values()))
-
-    def _read_files(self) -> tuple[OpenedFiles, str]:
-        """The files that a session is about to read; why they may not be all, empty if they are."""
-        own = {} if isinstance(self._model, bytes) else {self._model.name: self._model}
-        # ONNX Runtime looks for the weights of bare bytes where the process is.
-        home = Path() if isinstance(self._model, bytes) else self._model.parent
-        home = Path(self._config.get(WEIGHTS_PLACE) or home)
-        try:
-            graph = self._model if isinstance(self._model, bytes) else self._model.read_bytes()
-            places = set() if graph[4:8] == _ORT_FORMAT else external_places(graph)
-            beside = {place: home / place for place in sorted(places)}
-            lost = [place for place, path in beside.items() if not path.is_file()]
-            # A path that leads elsewhere is for ONNX Runtime to refuse.
-            if lost and not beside[lost[0]].exists() and ".." not in Path(lost[0]).parts:
-                raise RunnerError(
-                    f"{beside[lost[0]]} does not exist, and {self.name} takes its weights from it; put it "
-                    "there, where the export wrote it"
-                )
-            files = OpenedFiles({**{name: beside[name] for name in beside if name not in lost}, **own})
-        except ValueError as error:
-            return OpenedFiles(own), f"where its weights are cannot be read ({error})"
-        except OSError as error:
-            raise RunnerError(f"{self.name} cannot be read: {error.strerror or error}") from error
-        return files, f"it takes weights from {lost[0]!r}, which is no file" if lost else ""
+        return which_model(self._model, self.digests())
 
     def _require_inputs(self, inputs: Mapping[str, Array]) -> None:
         missing = [name for name in self.inputs if name not in inputs]

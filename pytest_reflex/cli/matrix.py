@@ -1,0 +1,114 @@
+"""``reflex matrix``: one bundle on several runtimes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pytest_reflex.cli.options import check_options, model_option, steps_option
+from pytest_reflex.cli.progress import Progress
+from pytest_reflex.cli.reference import named_reference, require_draws
+from pytest_reflex.cli.report import Reported
+from pytest_reflex.cli.to_a_verdict import to_a_verdict
+
+if TYPE_CHECKING:
+    from pytest_reflex.verdict.matrix import Matrix
+
+__all__ = ["matrix"]
+
+
+def _names(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    from pytest_reflex.runners.runtimes import full_name
+
+    names = [full_name(name.strip()) for name in value.split(",") if name.strip()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not names or twice:
+        wrong = f"{twice[0]} is named twice" if twice else "none is named"
+        raise click.BadParameter(f"{wrong}; give names with commas between them, such as ort,openvino")
+    return names
+
+
+@click.command(short_help="Judge a bundle on several runtimes, and name the odd one out.")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@model_option
+@click.option(
+    "--runtimes",
+    metavar="NAMES",
+    default="ort,openvino",
+    show_default=True,
+    callback=_names,
+    help="What opens the graphs: ort, openvino, evaluator, or what another distribution brings.",
+)
+@click.option(
+    "--report", metavar="DIR", type=click.Path(path_type=Path), help="Write index.html and parity.json there."
+)
+@steps_option
+@check_options
+@click.option("--output-json", "as_json", is_flag=True, help="Print JSON to stdout and nothing else.")
+@click.pass_context
+@to_a_verdict
+def matrix(
+    context: click.Context,
+    /,
+    directory: Path,
+    model: str,
+    runtimes: list[str],
+    report: Path | None,
+    steps: int | None,
+    as_json: bool,
+    **judging: Any,
+) -> Reported:
+    """Judge the bundle DIR on several runtimes against the policy it was made from, which runs once.
+
+    Exits with the worst: 2 where a runtime reached no verdict, 1 where one failed, 0 where all passed.
+    """
+    require_draws(context, model)
+    from exporters.bundles import open_bundle
+    from pytest_reflex.judge.matrix import matrix as judged
+    from pytest_reflex.report.json.matrix import matrix_to_json
+    from pytest_reflex.report.json.values import dumps
+    from pytest_reflex.report.text.console import columns
+    from pytest_reflex.report.text.matrix import matrix_text
+
+    began = time.time()
+    with Progress() as report_progress:
+        report_progress("digests", 0, 1)
+        bundle = open_bundle(directory, to_judge=True)
+        report_progress("digests", 1, 1)
+        reference, inputs = named_reference(bundle, model, steps)
+        candidates = {runtime: bundle.on(runtime) for runtime in runtimes}
+        made = judged(
+            reference, candidates, inputs=inputs, name=str(directory), progress=report_progress, **judging
+        )
+    if report is not None:
+        _write(report, made, began)
+    text = dumps(matrix_to_json(made)) if as_json else matrix_text(made, columns())
+    return Reported(made.exit_code, text)
+
+
+def _write(place: Path, made: Matrix, began: float) -> None:
+    """The runtimes as the results of one run: its page, and its JSON, as of a session of tests."""
+    from pytest_reflex.errors import ReflexError
+    from pytest_reflex.report.files import write_text
+    from pytest_reflex.report.html.pages import page
+    from pytest_reflex.report.json.documents import Entry, Run
+    from pytest_reflex.report.json.values import dumps
+    from pytest_reflex.report.session import session
+
+    absent = tuple(
+        {"nodeid": f"{made.name} [{column.runtime}]", "outcome": "failed", "reason": column.error}
+        for column in made.columns
+        if column.result is None
+    )
+    results = tuple(Entry(column.result) for column in made.columns if column.result is not None)
+    run = Run(results, absent, sessions=(session(Path(), began, max(time.time() - began, 0.0)),))
+    for path, text in {place / "parity.json": dumps(run.to_json()), place / "index.html": page(run)}.items():
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise ReflexError(
+                f"{path}: cannot be written ({error.strerror or error}); give another place"
+            ) from error

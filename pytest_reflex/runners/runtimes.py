@@ -1,0 +1,64 @@
+"""What opens a graph: the runtimes by name, this package's own and those that other distributions bring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.runners.base import Runner
+from pytest_reflex.verdict.naming import did_you_mean
+
+__all__ = ["DEFAULT", "GROUP", "full_name", "runtime_named", "runtimes"]
+
+# Where another distribution names what opens a graph, as ``name = module:callable``.
+GROUP: Final = "pytest_reflex.runners"
+DEFAULT: Final = "onnxruntime"
+_OWN: Final = {
+    "onnxruntime": "pytest_reflex.runners.onnx:OnnxRunner",
+    "openvino": "pytest_reflex.runners.openvino:OpenVinoRunner",
+    "evaluator": "pytest_reflex.runners.evaluator:EvaluatorRunner",
+}
+_SHORT: Final = {"ort": "onnxruntime"}
+
+
+def runtimes() -> tuple[str, ...]:
+    """The names of all of them; whether one can run here is known when it opens a graph."""
+    return (*_OWN, *sorted({entry.name for entry in entry_points(group=GROUP)} - _OWN.keys()))
+
+
+def full_name(name: str) -> str:
+    """The name of a runtime in full: ``ort`` is ``onnxruntime``."""
+    return _SHORT.get(name, name)
+
+
+def runtime_named(name: str) -> Callable[..., Runner]:
+    """What makes a runner of the path of a graph, with the keywords ``name`` and ``threads``.
+
+    Raises:
+        RunnerError: nobody has that name, more than one has, or what has it cannot be imported.
+    """
+    full = full_name(name)
+    found = [entry for entry in entry_points(group=GROUP) if entry.name == full and full not in _OWN]
+    if full not in _OWN and not found:
+        there = ", ".join(runtimes())
+        raise RunnerError(f"no runtime is named {name!r}{did_you_mean(name, runtimes())}; there is {there}")
+    if len({entry.value for entry in found}) > 1:
+        raise RunnerError(
+            f"the runtime {name!r} is installed twice, {' and '.join(sorted(e.value for e in found))}; "
+            "uninstall one"
+        )
+    where = _OWN[full] if full in _OWN else found[0].value
+    module, _, attribute = where.partition(":")
+    try:
+        made: Any = getattr(import_module(module), attribute)
+    except Exception as error:
+        raise RunnerError(
+            f"the runtime {name!r} is {where}, which cannot be imported ({type(error).__name__}: {error})"
+        ) from error
+    if not callable(made):
+        raise RunnerError(f"the runtime {name!r} is {where}, which cannot be called with the path of a graph")
+    opener: Callable[..., Runner] = made
+    return opener

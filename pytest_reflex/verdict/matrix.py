@@ -1,0 +1,105 @@
+"""Many runtimes of one policy beside each other: their verdicts, all distances, and the odd one out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
+
+from pytest_reflex.verdict.results import RunResult
+
+__all__ = ["REFERENCE", "Column", "Matrix"]
+
+# What the reference is called among the runtimes.
+REFERENCE: Final = "reference"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One runtime.
+
+    Attributes:
+        runtime: its name.
+        result: its verdict; None where none was reached.
+        error: why there is none, in one line; else empty.
+        opened_s: seconds that opening it took.
+        run_s: seconds of one run, the median over the fixtures.
+    """
+
+    runtime: str
+    result: RunResult | None
+    error: str = ""
+    opened_s: float | None = None
+    run_s: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.result is not None and self.result.passed
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The verdict on all of them.
+
+    Attributes:
+        name: what was run.
+        columns: the runtimes, in the order in which they were given.
+        apart: the largest difference of any output between two of them, or one and the ``reference``, over
+            the fixtures; infinite where their outputs cannot be laid side by side.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    apart: Mapping[tuple[str, str], float]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every runtime has a verdict, and every verdict is a pass."""
+        return bool(self.columns) and all(column.passed for column in self.columns)
+
+    def __bool__(self) -> bool:
+        """The verdict."""
+        return self.passed
+
+    @property
+    def exit_code(self) -> int:
+        """The worst: 2 where a runtime reached no verdict, 1 where one failed, else 0."""
+        if not self.columns or any(column.result is None for column in self.columns):
+            return 2
+        return 0 if self.passed else 1
+
+    def distance(self, one: str, other: str) -> float | None:
+        """How far two are apart; None where one of them gave nothing."""
+        return self.apart.get((one, other), self.apart.get((other, one)))
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The reference and each runtime that answered."""
+        ran = [column.runtime for column in self.columns if (REFERENCE, column.runtime) in self.apart]
+        return (REFERENCE, *ran)
+
+    @property
+    def odd(self) -> tuple[str, ...]:
+        """Those that do not agree with the others, where most agree with each other.
+
+        Where it is the reference, the runtimes agree: they run one graph, and the graph is wrong.
+        """
+        members = self.members
+        if len(members) < 3:
+            return ()
+        # The largest group in which everyone is near to everyone, where that is most of them.
+        groups = [
+            group
+            for size in range(len(members), len(members) // 2, -1)
+            for group in combinations(members, size)
+            if all((self.distance(a, b) or 0.0) < self.bound for a, b in combinations(group, 2))
+        ]
+        return tuple(member for member in members if member not in groups[0]) if groups else ()
+
+    @property
+    def bound(self) -> float:
+        """How near two are who agree: what the verdicts ask for, and where outputs must be equal, any bit."""
+        told = [column.result.threshold for column in self.columns if column.result is not None]
+        return max(told, default=0.0) or sys.float_info.min
