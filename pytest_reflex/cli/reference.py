@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,7 +90,7 @@ def script_reference(model: str) -> Runner:
     made = named(model)
     if isinstance(made, Runner) and not isinstance(made, type):
         return made
-    if inspect.isfunction(made) and _has_to_be_given(made):
+    if inspect.isfunction(made) and has_to_be_given(made):
         return FunctionRunner(made, name=model)
     return TorchRunner(made, name=model)
 
@@ -100,7 +101,8 @@ def script_inputs(inputs: str) -> Any:
     return made() if callable(made) else made
 
 
-def _has_to_be_given(function: Any) -> bool:
+def has_to_be_given(function: Any) -> bool:
+    """Whether a function cannot be called with nothing."""
     given = inspect.signature(function).parameters.values()
     return any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in given)
 
@@ -124,16 +126,7 @@ def named(model: str, option: str = "--model") -> Any:
         raise CheckpointError(nameless(model, option))
     try:
         if source.endswith(".py"):
-            if not Path(source).is_file():
-                raise CheckpointError(f"{option} is {model!r}, and there is no file {source}")
-            # As Python itself does with a script: what lies beside it can be imported.
-            sys.path.insert(0, str(Path(source).resolve().parent))
-            spec = importlib.util.spec_from_file_location(Path(source).stem, source)
-            if spec is None or spec.loader is None:
-                raise CheckpointError(f"{option} is {model!r}, and {source} cannot be imported")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            spec.loader.exec_module(module)
+            module = _of_a_file(source, f"{option} is {model!r}")
         else:
             # The script's own directory comes first on the path; a user means the current one.
             sys.path.insert(0, "")
@@ -141,8 +134,14 @@ def named(model: str, option: str = "--model") -> Any:
     except ReflexError:
         raise
     except Exception as error:
+        rootless = "no known parent package" in str(error)
+        out = (
+            "; a file that imports from its package by dots needs an __init__.py beside it"
+            if rootless
+            else ""
+        )
         raise CheckpointError(
-            f"{option} is {model!r}, and {source} cannot be imported: {type(error).__name__}: {error}"
+            f"{option} is {model!r}, and {source} cannot be imported: {type(error).__name__}: {error}{out}"
         ) from error
     if not hasattr(module, name):
         own = [each for each in vars(module) if not each.startswith("_")]
@@ -151,9 +150,53 @@ def named(model: str, option: str = "--model") -> Any:
     return getattr(module, name)
 
 
+def importable(source: str | Path) -> tuple[Path, str]:
+    """Where a file is imported from and by what name: that of a package with its package's."""
+    file = Path(source).resolve()
+    folder, parts = file.parent, [] if file.stem == "__init__" else [file.stem]
+    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+        folder, parts = folder.parent, [folder.name, *parts]
+    return folder, ".".join(parts) or file.stem
+
+
+def _of_a_file(source: str, asked: str) -> ModuleType:
+    if not Path(source).is_file():
+        raise CheckpointError(f"{asked}, and there is no file {source}")
+    root, name = importable(source)
+    # As Python itself does with a script: what lies beside it can be imported.
+    sys.path.insert(0, str(root))
+    if name != Path(source).stem:
+        # Of a package's file what lies beside it comes last, for it may be called as anything.
+        sys.path.append(str(Path(source).resolve().parent))
+        module = importlib.import_module(name)
+        found = getattr(module, "__file__", None)
+        if found is None or not Path(found).samefile(source):
+            raise CheckpointError(f"{asked}, and {name} is {found} here; give it another name")
+        return module
+    spec = importlib.util.spec_from_file_location(name, source)
+    if spec is None or spec.loader is None:
+        raise CheckpointError(f"{asked}, and {source} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 def is_own(model: str) -> bool:
     """Whether ``model`` names a module of someone's own, and no checkpoint: ``file.py:name``."""
     return ".py:" in model and not Path(model).exists()
+
+
+def made_by(function: Any, model: str) -> Any:
+    """What a function gives that is to give a policy.
+
+    Raises:
+        CheckpointError: it raises, or is no function.
+    """
+    try:
+        return function()
+    except Exception as error:
+        raise CheckpointError(f"{model} could not be loaded: {type(error).__name__}: {error}") from error
 
 
 def own_policy(model: str) -> tuple[Any, Any]:
@@ -163,13 +206,10 @@ def own_policy(model: str) -> tuple[Any, Any]:
         CheckpointError: there is none, or nobody says what it reads.
     """
     found = named(model, "MODEL")
-    place = sys.modules[Path(model.rpartition(":")[0]).stem]
+    place = sys.modules[importable(model.rpartition(":")[0])[1]]
     from torch import nn
 
-    try:
-        policy = found if isinstance(found, nn.Module) else found()
-    except Exception as error:
-        raise CheckpointError(f"{model} could not be loaded: {type(error).__name__}: {error}") from error
+    policy = found if isinstance(found, nn.Module) else made_by(found, model)
     if not isinstance(policy, nn.Module):
         raise CheckpointError(f"{model} gives a {type(policy).__name__}, expected an nn.Module")
     from exporters.families.one_call import family_of_policy
