@@ -52,12 +52,12 @@ from exporters import {export}
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [{folders}]
 
-import {module}  # noqa: E402
+import {module} as script  # noqa: E402
 
 
 @reflex.parity(threshold=1e-4)
 def test_{name}(parity, tmp_path):
-    policy = {module}.{policy}
+    policy = script.{policy}
     bundle = {export}(policy, tmp_path / "{name}", {reads}verify=False)
     parity.check(policy, bundle)
 '''
@@ -221,11 +221,7 @@ def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
     if not source.endswith(".py"):
         raise CheckpointError(f"MODEL is {model!r}; a test imports a file, so give file.py:name")
     root, called = importable(source)
-    for part in called.split("."):
-        python_s = part in sys.stdlib_module_names and part == called
-        if python_s or not part.isidentifier() or iskeyword(part):
-            taken = "the name of a module of Python's own" if python_s else "no module's name"
-            raise CheckpointError(f"{source}: a test imports it, and {part!r} is {taken}; rename the file")
+    _require_free_name(source, called)
     held = named(model, "MODEL")
     TorchRunner(held)  # says what is no policy, and of a class why not
     if inspect.isfunction(held) and has_to_be_given(held):
@@ -249,10 +245,31 @@ def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
             module=called,
             policy=name if isinstance(held, nn.Module) else f"{name}()",
             export="export" if reads else "export_policy",
-            reads=f"inputs={called}.{inputs}, " if reads else "",
+            reads=f"inputs=script.{inputs}, " if reads else "",
         ),
         "export" if reads else "lerobot",
     )
+
+
+def _require_free_name(source: str, called: str) -> None:
+    """Refuse a file that a test could not import, or would import another in place of."""
+    top, *_ = parts = called.split(".")
+    taken = ""
+    for part in parts:
+        if not part.isidentifier() or iskeyword(part):
+            taken = f"{part!r} is no module's name"
+    if top in sys.stdlib_module_names:
+        taken = f"{top!r} is the name of a module of Python's own"
+    elif not taken and getattr(sys.modules.get(top), "__file__", None) not in (None, _entry(source, parts)):
+        taken = f"{top!r} is the name of a package that it imports before"
+    if taken:
+        raise CheckpointError(f"{source}: a test imports it, and {taken}; rename the file")
+
+
+def _entry(source: str, parts: list[str]) -> str:
+    """The file that the first part of a module's name stands for."""
+    file = Path(source).resolve()
+    return str(file if len(parts) == 1 else file.parents[len(parts) - 2] / "__init__.py")
 
 
 def _beside(source: str) -> bool:

@@ -144,7 +144,9 @@ def test_a_checkpoint(
         ("actor.py", INSTANCE, "actor", []),
         ("models/table.py", FUNCTION, "policy", ["--inputs", "SPECS"]),
         ('of "the" \\N/actor.py', INSTANCE, "actor", []),
-        ("src/own.py", (ROOT / "examples" / "own_policy.py").read_text(), "policy", []),
+        # The name that the documentation gives both, and one that the test itself might use.
+        ("policy.py", (ROOT / "examples" / "own_policy.py").read_text(), "policy", []),
+        ("src/reflex.py", INSTANCE.replace("actor", "export"), "export", []),
     ],
 )
 def test_a_script(
@@ -177,7 +179,7 @@ def test_a_file_of_a_package(
     (tmp_path / "src" / "arms" / "left" / "torch.py").write_text("raise ImportError('another torch')\n")
     ran = here("init", "src/arms/left/actor.py:policy")
     assert (ran.code, ran.err) == (0, "")
-    assert "\nimport arms.left.actor  # noqa" in (tmp_path / TESTS / "test_policy.py").read_text()
+    assert "\nimport arms.left.actor as script  # noqa" in (tmp_path / TESTS / "test_policy.py").read_text()
     passes(tmp_path, python, plugin_args, "--reflex-strict")
     assert here("export", "src/arms/left/actor.py:policy", "out", "--fixtures", "3").code == 0
     assert here("validate", "export", "out", "--model", "src/arms/left/actor.py:policy").code == 0
@@ -258,8 +260,12 @@ def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
         ("select.py:actor", "select.py: a test imports it, and 'select' is the name of a module of Python's"),
         (
             "actor.py:sized",
-            "actor.py:sized has to be given something, sized(width, *, depth=2), and a test gives it nothing; write "
-            "a function without arguments beside it",
+            "actor.py:sized has to be given something, sized(width, *, depth=2), and a test gives it "
+            "nothing; write a function without",
+        ),
+        (
+            "exporters.py:actor",
+            "exporters.py: a test imports it, and 'exporters' is the name of a package that ",
         ),
         ("nowhere", "no checkpoint directory 'nowhere'"),
     ],
