@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import shlex
 import sys
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,15 @@ from typing import Any, Final
 
 import click
 
-from pytest_reflex.cli.reference import has_to_be_given, importable, is_script, made_by, named, nameless
+from pytest_reflex.cli.reference import (
+    importable,
+    inputs_of,
+    is_script,
+    made_by,
+    named,
+    nameless,
+    require_policy,
+)
 from pytest_reflex.cli.report import PASS, Reported
 from pytest_reflex.errors import CheckpointError, ReflexError
 
@@ -215,20 +223,13 @@ def _names(short: str, longer: str = "") -> tuple[str, ...]:
 
 
 def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
-    from pytest_reflex.runners import TorchRunner
-
     source, _, name = model.rpartition(":")
     if not source.endswith(".py"):
         raise CheckpointError(f"MODEL is {model!r}; a test imports a file, so give file.py:name")
     root, called = importable(source)
     _require_free_name(source, called)
     held = named(model, "MODEL")
-    TorchRunner(held)  # says what is no policy, and of a class why not
-    if inspect.isfunction(held) and has_to_be_given(held):
-        raise CheckpointError(
-            f"{model} has to be given something, {name}{inspect.signature(held)}, and a test gives it "
-            "nothing; write a function without arguments beside it that gives the policy"
-        )
+    require_policy(held, model)
     from torch import nn
 
     reads = _reads(source, held, inputs)
@@ -253,23 +254,25 @@ def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
 
 def _require_free_name(source: str, called: str) -> None:
     """Refuse a file that a test could not import, or would import another in place of."""
-    top, *_ = parts = called.split(".")
+    parts = called.split(".")
+    top = parts[0]
     taken = ""
     for part in parts:
         if not part.isidentifier() or iskeyword(part):
             taken = f"{part!r} is no module's name"
     if top in sys.stdlib_module_names:
         taken = f"{top!r} is the name of a module of Python's own"
-    elif not taken and getattr(sys.modules.get(top), "__file__", None) not in (None, _entry(source, parts)):
+    elif not taken and _is_imported_before(top):
         taken = f"{top!r} is the name of a package that it imports before"
     if taken:
         raise CheckpointError(f"{source}: a test imports it, and {taken}; rename the file")
 
 
-def _entry(source: str, parts: list[str]) -> str:
-    """The file that the first part of a module's name stands for."""
-    file = Path(source).resolve()
-    return str(file if len(parts) == 1 else file.parents[len(parts) - 2] / "__init__.py")
+def _is_imported_before(name: str) -> bool:
+    """Whether what judges has imported an installed package of this name, which is then what a test gets."""
+    found = getattr(sys.modules.get(name), "__file__", None)
+    places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(__file__).parents[2])]
+    return found is not None and any(Path(found).is_relative_to(place) for place in places)
 
 
 def _beside(source: str) -> bool:
@@ -296,11 +299,12 @@ def _reads(source: str, held: Any, inputs: str) -> bool:
     try:
         specs = named(f"{source}:{inputs}", "--inputs")
     except CheckpointError:
-        if family_of_policy(held if isinstance(held, nn.Module) else made_by(held, source)) is not None:
+        policy = held if isinstance(held, nn.Module) else made_by(held, source)
+        if family_of_policy(policy) is not None:
             return False
         raise CheckpointError(
-            f"{source} has no {inputs!r}, and a test has to know what the policy reads: write "
-            f"{inputs} = [InputSpec(...), ...] there, or name it by --inputs"
+            f"{source} has no {inputs!r}, and a test has to know what the policy reads; write there: "
+            f"{inputs_of(policy)}; or name what is there by --inputs"
         ) from None
     if not isinstance(specs, list | tuple) or not all(isinstance(spec, InputSpec) for spec in specs):
         raise CheckpointError(

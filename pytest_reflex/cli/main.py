@@ -122,9 +122,13 @@ def _usage(error: click.ClickException) -> str:
     said = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "reflex"
-    if isinstance(error, click.NoSuchOption) and context is not None:
-        from pytest_reflex.verdict.naming import did_you_mean
+    from pytest_reflex.verdict.naming import did_you_mean
 
+    # click's own guesses come in the order of the alphabet.
+    command = getattr(error, "command_name", None)
+    if command is not None and context is not None and isinstance(context.command, click.Group):
+        said = f"no such command {command!r}{did_you_mean(command, context.command.list_commands(context))}"
+    if isinstance(error, click.NoSuchOption) and context is not None:
         known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         nearest = did_you_mean(error.option_name, [name for name in known if name.startswith("--")])
         said = f"no such option {error.option_name!r}{nearest}"

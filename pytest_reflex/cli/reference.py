@@ -95,10 +95,24 @@ def script_reference(model: str) -> Runner:
     return TorchRunner(made, name=model)
 
 
-def script_inputs(inputs: str) -> Any:
-    """What ``--inputs`` names: a list of ``InputSpec``, or of recorded inputs; a function may give it."""
+def script_inputs(inputs: str, model: str | None = None) -> Any:
+    """What ``--inputs`` names: a list of ``InputSpec``, or of recorded inputs; a function may give it.
+
+    ``model``, what ``--model`` names, is for the message where the file is left out.
+    """
+    if inputs.isidentifier() and model is not None and is_script(model):
+        raise CheckpointError(
+            f"--inputs is {inputs!r}; say of which file: --inputs {model.rpartition(':')[0]}:{inputs}"
+        )
     made = named(inputs, "--inputs")
     return made() if callable(made) else made
+
+
+def said_beside(model: str) -> str:
+    """``file.py:INPUTS`` where the file of ``file.py:name`` has such a name, else how it may be named."""
+    source = model.rpartition(":")[0]
+    there = is_own(model) and hasattr(sys.modules.get(importable(source)[1]), "INPUTS")
+    return f"{source}:INPUTS" if there else "file.py:NAME"
 
 
 def has_to_be_given(function: Any) -> bool:
@@ -114,6 +128,10 @@ def is_script(model: str) -> bool:
 
 def nameless(model: str, option: str = "--model") -> str:
     """What to say of a name that names nothing in a file; the names that are there are shown."""
+    if model.endswith(".onnx"):
+        return (
+            f"{option} is {model!r}, a graph; give the policy, or --reference {model} where it is the judge"
+        )
     if not model.endswith(".py") or not Path(model).is_file():
         return f"{option} is {model!r}; give module:name or file.py:name"
     return f"{option} is {model!r}, a Python file; say what in it: {model}:NAME"
@@ -206,9 +224,11 @@ def own_policy(model: str) -> tuple[Any, Any]:
         CheckpointError: there is none, or nobody says what it reads.
     """
     found = named(model, "MODEL")
-    place = sys.modules[importable(model.rpartition(":")[0])[1]]
+    source = model.rpartition(":")[0]
+    place = sys.modules[importable(source)[1]]
     from torch import nn
 
+    require_policy(found, model)
     policy = found if isinstance(found, nn.Module) else made_by(found, model)
     if not isinstance(policy, nn.Module):
         raise CheckpointError(f"{model} gives a {type(policy).__name__}, expected an nn.Module")
@@ -218,5 +238,41 @@ def own_policy(model: str) -> tuple[Any, Any]:
         return policy, None
     inputs = getattr(place, "INPUTS", None)
     if not isinstance(inputs, (list, tuple)):
-        raise CheckpointError(f"{model} has no INPUTS beside it; give the list of InputSpec that it reads")
+        raise CheckpointError(f"{model} has no INPUTS beside it; write in {source}: {inputs_of(policy)}")
     return policy, inputs
+
+
+def require_policy(found: Any, model: str) -> None:
+    """Refuse what neither is a policy nor can give one.
+
+    Raises:
+        CheckpointError: saying what it is; of a class why not, of a function what it has to be given.
+    """
+    from pytest_reflex.runners import TorchRunner
+
+    try:
+        TorchRunner(found)
+    except ReflexError as error:
+        raise CheckpointError(f"{model}{str(error).removeprefix('model')}") from None
+    if inspect.isfunction(found) and has_to_be_given(found):
+        raise CheckpointError(
+            f"{model} has to be given something, {found.__name__}{inspect.signature(found)}, and is given "
+            "nothing; write a function without arguments beside it that gives the policy"
+        )
+
+
+def inputs_of(policy: Any) -> str:
+    """The lines that say what a policy reads, but for shapes and meanings, which nothing else tells."""
+    from torch import nn
+
+    from exporters.flow.policy import FlowPolicy
+
+    names: list[str] = []
+    if isinstance(policy, nn.Module):
+        flow = isinstance(policy, FlowPolicy)
+        given = inspect.signature(policy.prefix if flow else policy.forward).parameters.values()
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        names = [p.name for p in given if p.kind in kinds and p.default is p.empty]
+        names += [policy.noise] if flow else []
+    specs = ", ".join(f'InputSpec("{name}", (1, ...))' for name in names) or "InputSpec(...), ..."
+    return f"from pytest_reflex import InputSpec; INPUTS = [{specs}], each with its shape"

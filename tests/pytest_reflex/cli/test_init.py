@@ -248,11 +248,15 @@ def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
         ("actor.py", "MODEL is 'actor.py', a Python file; say what in it: actor.py:NAME"),
         ("math:pi", "MODEL is 'math:pi'; a test imports a file, so give file.py:name"),
         ("actor.py:akt", "MODEL is 'actor.py:akt', and actor.py has no 'akt'"),
-        ("actor.py:Table", "model is the class Table, which would have other weights each time it is opened"),
+        (
+            "actor.py:Table",
+            "actor.py:Table is the class Table, which would have other weights each time it is opened",
+        ),
         (
             "bare.py:actor",
-            "bare.py has no 'INPUTS', and a test has to know what the policy reads: write "
-            "INPUTS = [InputSpec(...), ...] there, or name it by --inputs",
+            "bare.py has no 'INPUTS', and a test has to know what the policy reads; write there: "
+            "from pytest_reflex import InputSpec; "
+            'INPUTS = [InputSpec("input", (1, ...))], each with its shape; or name what is there by --inputs',
         ),
         ("odd.py:actor", "INPUTS in odd.py is no list of InputSpec; give the name of one by --inputs"),
         ("my-actor.py:actor", "my-actor.py: a test imports it, and 'my-actor' is no module's name; rename"),
@@ -260,7 +264,7 @@ def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
         ("select.py:actor", "select.py: a test imports it, and 'select' is the name of a module of Python's"),
         (
             "actor.py:sized",
-            "actor.py:sized has to be given something, sized(width, *, depth=2), and a test gives it "
+            "actor.py:sized has to be given something, sized(width, *, depth=2), and is given "
             "nothing; write a function without",
         ),
         (
