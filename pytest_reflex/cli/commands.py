@@ -389,7 +389,7 @@ def locate_place(
     if directory.suffix.lower() == ".onnx" and directory.is_file():
         raise BundleError(
             f"{directory} is a plain file, and only a bundle says what line of the policy its values are of; "
-            f"`reflex export {model} DIR` makes one, and tells whether exporting is wrong or what was exported"
+            f"`reflex export {model} DIR` makes one, and shows whether exporting is wrong or the file"
         )
     bundle = open_bundle(directory, to_judge=True)
     reference, _ = named_reference(bundle, model)

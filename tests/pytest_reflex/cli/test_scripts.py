@@ -127,8 +127,8 @@ def test_the_place_in_a_plain_file_is_not_to_be_had(place: Path, here: Callable[
     assert (ran.code, ran.err) == (
         2,
         f"reflex: error: {place / 'actor.onnx'} is a plain file, and only a bundle says what line of the "
-        "policy its values are of; `reflex export policy.py:actor DIR` makes one, and tells whether exporting "
-        "is wrong or what was exported\n",
+        "policy its values are of; `reflex export policy.py:actor DIR` makes one, and shows whether "
+        "exporting is wrong or the file\n",
     )
 
 
