@@ -113,8 +113,8 @@ def export(
 ) -> Judged:
     """Export the policy MODEL to the bundle OUT, proven before it is written.
 
-    MODEL is a checkpoint directory, a training of lerobot's, a hub id, or file.py:name: a module of one's
-    own, or a function that gives one, with its INPUTS in the same file.
+    MODEL is a checkpoint directory, a training of lerobot's, a hub id, or file.py:name or module:name: a
+    module of one's own, or a function that gives one, with its INPUTS in the same file.
     """
     from exporters.bundle import registry
     from exporters.families.one_call import export_policy

@@ -294,7 +294,6 @@ def _reads(source: str, held: Any, inputs: str) -> bool:
     from torch import nn
 
     from exporters.families.one_call import family_of_policy
-    from pytest_reflex.inputs import InputSpec
 
     try:
         specs = named(f"{source}:{inputs}", "--inputs")
@@ -302,15 +301,28 @@ def _reads(source: str, held: Any, inputs: str) -> bool:
         policy = held if isinstance(held, nn.Module) else made_by(held, source)
         if family_of_policy(policy) is not None:
             return False
+        there = [
+            name for name, value in vars(sys.modules[importable(source)[1]]).items() if _are_specs(value)
+        ]
         raise CheckpointError(
-            f"{source} has no {inputs!r}, and a test has to know what the policy reads; write there: "
-            f"{inputs_of(policy)}; or name what is there by --inputs"
+            f"{source} has no {inputs!r}, and a test has to know what the policy reads; "
+            + (
+                f"give --inputs {there[0]}"
+                if there
+                else f"write there: {inputs_of(policy)}; or name what is there by --inputs"
+            )
         ) from None
-    if not isinstance(specs, list | tuple) or not all(isinstance(spec, InputSpec) for spec in specs):
+    if not _are_specs(specs):
         raise CheckpointError(
             f"{inputs} in {source} is no list of InputSpec; give the name of one by --inputs"
         )
     return True
+
+
+def _are_specs(value: Any) -> bool:
+    from pytest_reflex.inputs import InputSpec
+
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, InputSpec) for v in value)
 
 
 def _from(out: Path, path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -111,7 +112,7 @@ def script_inputs(inputs: str, model: str | None = None) -> Any:
 def said_beside(model: str) -> str:
     """``file.py:INPUTS`` where the file of ``file.py:name`` has such a name, else how it may be named."""
     source = model.rpartition(":")[0]
-    there = is_own(model) and hasattr(sys.modules.get(importable(source)[1]), "INPUTS")
+    there = is_own(model) and hasattr(_module_of(source), "INPUTS")
     return f"{source}:INPUTS" if there else "file.py:NAME"
 
 
@@ -201,8 +202,14 @@ def _of_a_file(source: str, asked: str) -> ModuleType:
 
 
 def is_own(model: str) -> bool:
-    """Whether ``model`` names a module of someone's own, and no checkpoint: ``file.py:name``."""
-    return ".py:" in model and not Path(model).exists()
+    """Whether ``model`` names a policy of one's own, and no checkpoint: ``file.py:name``, ``module:name``."""
+    named_so = ".py:" in model or re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", model)
+    return bool(named_so) and not Path(model).exists()
+
+
+def _module_of(source: str) -> ModuleType:
+    """What was imported for a name in it."""
+    return sys.modules[importable(source)[1] if source.endswith(".py") else source]
 
 
 def made_by(function: Any, model: str) -> Any:
@@ -218,14 +225,14 @@ def made_by(function: Any, model: str) -> Any:
 
 
 def own_policy(model: str) -> tuple[Any, Any]:
-    """The policy that ``file.py:name`` names, and the inputs that its file says it reads.
+    """The policy that ``file.py:name`` or ``module:name`` names, and the inputs that its file says it reads.
 
     Raises:
         CheckpointError: there is none, or nobody says what it reads.
     """
     found = named(model, "MODEL")
     source = model.rpartition(":")[0]
-    place = sys.modules[importable(source)[1]]
+    place = _module_of(source)
     from torch import nn
 
     require_policy(found, model)
@@ -269,10 +276,10 @@ def inputs_of(policy: Any) -> str:
 
     names: list[str] = []
     if isinstance(policy, nn.Module):
-        flow = isinstance(policy, FlowPolicy)
-        given = inspect.signature(policy.prefix if flow else policy.forward).parameters.values()
+        called: Any = policy.prefix if isinstance(policy, FlowPolicy) else policy.forward
+        given = inspect.signature(called).parameters.values()
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         names = [p.name for p in given if p.kind in kinds and p.default is p.empty]
-        names += [policy.noise] if flow else []
+        names += [policy.noise] if isinstance(policy, FlowPolicy) else []
     specs = ", ".join(f'InputSpec("{name}", (1, ...))' for name in names) or "InputSpec(...), ..."
     return f"from pytest_reflex import InputSpec; INPUTS = [{specs}], each with its shape"

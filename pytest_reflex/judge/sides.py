@@ -197,7 +197,7 @@ def _stated(candidate: str | os.PathLike[str]) -> str:
 
     specs = ", ".join(
         f"InputSpec({spec.name!r}, {spec.shape}{'' if spec.dtype == 'float32' else f', {spec.dtype!r}'})"
-        for spec in graph_inputs(OnnxRunner(candidate))
+        for spec in graph_inputs(OnnxRunner(os.fspath(candidate)))
     )
     return f"inputs=[{specs}]"
 

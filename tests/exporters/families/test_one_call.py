@@ -46,6 +46,15 @@ def test_the_command_exports_what_a_file_names(reflex: Reflex, tmp_path: Path) -
     assert open_bundle(tmp_path / "b").stated.steps == 2
 
 
+def test_the_command_exports_what_a_module_names(reflex: Reflex, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN.read_text())
+    done = reflex("export", "mine:policy", "b", "--steps", 2, "--fixtures", 2, cwd=tmp_path)
+    assert done.code == 0, done.out + done.err
+    assert reflex("validate", "b", "--model", "mine:policy", cwd=tmp_path).code == 0
+    done = reflex("export", "mine:polcy", "b", cwd=tmp_path)
+    assert "MODEL is 'mine:polcy', and mine has no 'polcy' (did you mean 'policy'?)" in done.err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

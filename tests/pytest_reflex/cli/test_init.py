@@ -258,6 +258,11 @@ def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
             "from pytest_reflex import InputSpec; "
             'INPUTS = [InputSpec("input", (1, ...))], each with its shape; or name what is there by --inputs',
         ),
+        (
+            "models/table.py:policy",
+            "models/table.py has no 'INPUTS', and a test has to know what the policy reads; "
+            "give --inputs SPECS",
+        ),
         ("odd.py:actor", "INPUTS in odd.py is no list of InputSpec; give the name of one by --inputs"),
         ("my-actor.py:actor", "my-actor.py: a test imports it, and 'my-actor' is no module's name; rename"),
         ("class.py:actor", "class.py: a test imports it, and 'class' is no module's name; rename the file"),
@@ -281,6 +286,9 @@ def test_what_cannot_be_had_is_one_line(
         INSTANCE + "class Table(torch.nn.Module): pass\n" + "def sized(width, *, depth=2): pass\n"
     )
     (tmp_path / "bare.py").write_text(re.sub("INPUTS = .*", "", INSTANCE))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "sizes.py").write_text("SIZE = 5\n")
+    (tmp_path / "models" / "table.py").write_text(FUNCTION)
     (tmp_path / "odd.py").write_text(INSTANCE + "INPUTS = {'x': (1, 4)}\n")
     ran = here("init", model)
     assert ran.code == 2
