@@ -77,10 +77,15 @@ class MultiTaskDiT(Diffusion):
             (batch, int(policy.config.tokenizer_max_length)),
         )
         vocabulary = int(text.text_encoder.get_input_embeddings().num_embeddings)
+        # CLIP reads its prompt where the first end stands, which its tokenizer pads with. One without an end is
+        # read at its first token, and then neither the others nor the mask say anything. Older configurations
+        # say 2, and there the largest id is the end.
+        end = text.text_encoder.config.eos_token_id
+        end = vocabulary - 1 if end in (None, 2) else int(end)
         return [
             *super().observation(policy, batch),
             InputSpec("lang_masks", prompt, "bool", PromptMask()),
-            InputSpec("lang_tokens", prompt, "int64", Tokens(vocab=vocabulary, mask="lang_masks")),
+            InputSpec("lang_tokens", prompt, "int64", Tokens(vocab=vocabulary, mask="lang_masks", pad=end)),
         ]
 
     def batch(self, policy: Any, named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -109,6 +109,7 @@ def test_a_training_is_called_by_its_own_name(
     with tiny_checkpoint("gaussian_actor", tmp_path / "made", tmp_path):
         for training in ("outputs/train/sac_arm", "outputs/again/sac_arm"):
             shutil.copytree(tmp_path / "made", repository / training / inside)
+            (repository / training / "checkpoints" / "last").symlink_to("020000")
         ran = run(capfd, "init", f"outputs/train/sac_arm/{inside}", "--ci", "none")
         assert ran.out.startswith(f"written     {TESTS}/test_sac_arm.py\n")
         ran = run(capfd, "init", "outputs/again/sac_arm", "--ci", "none")
