@@ -77,8 +77,8 @@ class MultiTaskDiT(Diffusion):
             (batch, int(policy.config.tokenizer_max_length)),
         )
         vocabulary = int(text.text_encoder.get_input_embeddings().num_embeddings)
-        # CLIP reads its prompt where the first end stands, which its tokenizer pads with. One without an end is
-        # read at its first token, and then neither the others nor the mask say anything. Older configurations
+        # CLIP reads its prompt where the first end stands, which its tokenizer pads with. A prompt without
+        # one is read at its first token, where neither the others nor the mask say anything. Older configurations
         # say 2, and there the largest id is the end.
         end = text.text_encoder.config.eos_token_id
         end = vocabulary - 1 if end in (None, 2) else int(end)
