@@ -78,8 +78,8 @@ class MultiTaskDiT(Diffusion):
         )
         vocabulary = int(text.text_encoder.get_input_embeddings().num_embeddings)
         # CLIP reads its prompt where the first end stands, which its tokenizer pads with. A prompt without
-        # one is read at its first token, where neither the others nor the mask say anything. Older configurations
-        # say 2, and there the largest id is the end.
+        # one is read at its first token, where neither the others nor the mask say anything. Configurations
+        # of old say 2, and there the largest id is the end.
         end = text.text_encoder.config.eos_token_id
         end = vocabulary - 1 if end in (None, 2) else int(end)
         return [

@@ -90,8 +90,8 @@ def test_a_training_is_its_last_checkpoint_or_says_which_there_are(tmp_path: Pat
     with pytest.raises(CheckpointError) as refused:
         checkpoints.resolve(tmp_path / "run")
     assert str(refused.value) == (
-        f"{tmp_path / 'run'} is a training of lerobot's without a last checkpoint; give one of 000010, 000020, "
-        f"such as {steps / '000020' / 'pretrained_model'}"
+        f"{tmp_path / 'run'} is a training of lerobot's without a last checkpoint; give one of 000010, "
+        f"000020, such as {steps / '000020' / 'pretrained_model'}"
     )
     (steps / "last").symlink_to("000020")
     assert checkpoints.resolve(tmp_path / "run") == steps / "last" / "pretrained_model"
