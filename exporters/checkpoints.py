@@ -116,6 +116,10 @@ def read_config(directory: Path) -> dict[str, Any]:
         _require_no_pointer(file)
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if (directory / "reflex.json").is_file():
+            raise CheckpointError(
+                f"{directory} is a bundle, and no checkpoint directory; give the policy that it was made from"
+            ) from None
         raise CheckpointError(f"no config.json in {directory}: it is no checkpoint directory") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error

@@ -110,10 +110,15 @@ class FeatureFamily(LerobotPolicy):
             for name, key in self.keys(policy).items()
         ]
 
-    def prompt(self, policy: Any, batch: int, words: Any, *, masked: bool = False) -> list[InputSpec]:
-        """``lang_tokens`` [batch, length], which ``words`` embeds; ``lang_masks`` where it reads them."""
+    def prompt(
+        self, policy: Any, batch: int, words: Any, *, masked: bool = False, pad: int = 0
+    ) -> list[InputSpec]:
+        """``lang_tokens`` [batch, length], which ``words`` embeds; ``lang_masks`` where it reads them.
+
+        ``pad`` is what its tokenizer ends and pads a prompt with, where it reads that.
+        """
         shape, mask = (batch, int(policy.config.tokenizer_max_length)), "lang_masks" if masked else None
-        tokens = Tokens(vocab=int(words.num_embeddings), mask=mask)
+        tokens = Tokens(vocab=int(words.num_embeddings), mask=mask, pad=pad)
         specs = [InputSpec("lang_masks", shape, "bool", PromptMask())] if masked else []
         return [*specs, InputSpec("lang_tokens", shape, "int64", tokens)]
 

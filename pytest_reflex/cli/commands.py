@@ -25,10 +25,17 @@ from pytest_reflex.cli.options import (
     steps_option,
 )
 from pytest_reflex.cli.progress import Progress
-from pytest_reflex.cli.reference import is_own, named_reference, own_policy, require_draws, require_one
+from pytest_reflex.cli.reference import (
+    is_own,
+    named_reference,
+    nameless,
+    own_policy,
+    require_draws,
+    require_one,
+)
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
 from pytest_reflex.cli.to_a_verdict import to_a_verdict
-from pytest_reflex.errors import BundleError
+from pytest_reflex.errors import BundleError, CheckpointError
 
 if TYPE_CHECKING:
     from pytest_reflex.inputs import InputSpec
@@ -79,12 +86,14 @@ def export(
 ) -> Judged:
     """Export the policy MODEL to the bundle OUT, proven before it is written.
 
-    MODEL is a checkpoint directory, a training of lerobot's, a hub id, or file.py:name: a module of one's
-    own, or a function that gives one, with its INPUTS in the same file.
+    MODEL is a checkpoint directory, a training of lerobot's, a hub id, or file.py:name or module:name: a
+    module of one's own, or a function that gives one, with its INPUTS in the same file.
     """
     from exporters.bundle import registry
     from exporters.families.one_call import export_policy
 
+    if model.endswith(".py"):
+        raise CheckpointError(nameless(model, "MODEL"))
     own = is_own(model)
     family = None if own else registry.family_named(registry.family_of(model))
     offer = offered(context.command)
@@ -111,17 +120,37 @@ def export(
 
 
 class _Validate(click.Group):
-    """``reflex validate model.onnx`` is short for ``reflex validate onnx model.onnx``."""
+    """What is judged says by itself which command it is for: a plain file, a bundle, a server."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not set(args) & set(self.commands) and any(given.lower().endswith(".onnx") for given in args):
-            args = ["onnx", *args]
+        if not set(args) & set(self.commands):
+            if any(given.lower().endswith(".onnx") for given in args):
+                args = ["onnx", *args]
+            elif any((Path(given) / "reflex.json").is_file() for given in args):
+                args = ["export", *args]
+            elif any(given.startswith(("ws://", "wss://")) for given in args):
+                args = ["serve", *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands:
+            from pytest_reflex.verdict.naming import did_you_mean
+
+            nearest = did_you_mean(args[0], self.commands)
+            raise click.UsageError(
+                f"{args[0]!r} is no command{nearest}, no .onnx file and no directory of a bundle", ctx
+            )
+        return super().resolve_command(ctx, args)
 
 
 @app.group(cls=_Validate)
 def validate() -> None:
-    """Judge a candidate against the PyTorch policy."""
+    """Judge a candidate against the PyTorch policy.
+
+    `reflex validate FILE.onnx`, DIR of a bundle and ws://HOST:PORT need no command's name.
+    """
 
 
 @validate.command("onnx", short_help="Judge a plain .onnx file.")
@@ -159,7 +188,7 @@ def _plain(
     context: click.Context, file: Path, model: str, inputs: str | None, judging: dict[str, Any]
 ) -> Judged:
     require_draws(context, model)
-    from pytest_reflex.cli.reference import script_inputs, script_reference
+    from pytest_reflex.cli.reference import said_beside, script_inputs, script_reference
     from pytest_reflex.judge.check import check
     from pytest_reflex.runners import OnnxRunner, RecordedRunner
     from pytest_reflex.runners.graph_inputs import graph_inputs
@@ -169,10 +198,10 @@ def _plain(
         candidate = OnnxRunner(file, provider=judging["provider"])
         below, given = "", None
         if inputs is not None:
-            given = script_inputs(inputs)
+            given = script_inputs(inputs, model)
         elif not isinstance(reference, RecordedRunner):
             given = graph_inputs(candidate)
-            below = _as_stated(given, "--inputs says what they stand for")
+            below = _as_stated(given, f"--inputs {said_beside(model)} says what they stand for")
         result = check(
             reference, candidate, inputs=given, name=str(file), progress=report_progress, **judging
         )
@@ -330,6 +359,11 @@ def locate_place(
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.divergence import divergence_text
 
+    if directory.suffix.lower() == ".onnx" and directory.is_file():
+        raise BundleError(
+            f"{directory} is a plain file, and only a bundle says what line of the policy its values are of; "
+            f"`reflex export {model} DIR` makes one, and shows whether exporting is wrong or the file"
+        )
     bundle = open_bundle(directory, to_judge=True)
     reference, _ = named_reference(bundle, model)
     with Progress() as report_progress:

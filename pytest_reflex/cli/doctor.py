@@ -58,6 +58,14 @@ def examined() -> dict[str, Any]:
     }
 
 
+def extra_of(module: str | None) -> str | None:
+    """The extra that brings a module which is not installed; None where none does."""
+    top = (module or "").partition(".")[0].replace("_", "-")
+    return next(
+        (extra for wanted, extra in _needed() if extra and wanted.name.replace("_", "-") == top), None
+    )
+
+
 def page(found: Mapping[str, Any]) -> str:
     """The same for people: plain text, which Markdown leaves as it is inside a fence."""
     here = found["machine"]

@@ -107,4 +107,6 @@ class OfFamilies(click.Command):
             missing = "".join(
                 f" (the family {name!r} was left out: {why})" for name, why in offered(self).left_out.items()
             )
+            if not missing:
+                raise
             raise click.UsageError(error.format_message() + missing, ctx) from error

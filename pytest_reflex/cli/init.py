@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
+import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from keyword import iskeyword
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from pytest_reflex.cli.reference import is_script, named, nameless
+from pytest_reflex.cli.reference import (
+    importable,
+    inputs_of,
+    is_script,
+    made_by,
+    named,
+    nameless,
+    require_policy,
+)
 from pytest_reflex.cli.report import PASS, Reported
 from pytest_reflex.errors import CheckpointError, ReflexError
 
@@ -43,18 +55,18 @@ import sys
 from pathlib import Path
 
 import pytest_reflex as reflex
-from exporters import export
+from exporters import {export}
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / {folder!r}))
+sys.path[:0] = [{folders}]
 
-import {module}  # noqa: E402
+import {module} as script  # noqa: E402
 
 
 @reflex.parity(threshold=1e-4)
 def test_{name}(parity, tmp_path):
-    policy = {module}.{policy}
-    bundle = export(policy, tmp_path / "{name}", inputs={module}.{inputs}, verify=False)
+    policy = script.{policy}
+    bundle = {export}(policy, tmp_path / "{name}", {reads}verify=False)
     parity.check(policy, bundle)
 '''
 
@@ -109,12 +121,16 @@ parity:
 """
 
 
+# Where trainings keep their checkpoints; which policy it is says what is above.
+_ANY_S: Final = re.compile(r"pretrained_model|last|checkpoints?|\d+")
+
+
 @dataclass(frozen=True)
 class _Made:
-    """A test, what it is called, and the extra that it needs."""
+    """A test but for its name, what it may be called, and the extra that it needs."""
 
-    name: str
-    text: str
+    names: tuple[str, ...]
+    text: Callable[..., str]
     extra: str
 
 
@@ -138,13 +154,35 @@ def init(model: str, ci: str, inputs: str, out: Path) -> Reported:
     MODEL is a checkpoint directory or a hub id, or file.py:name. What is there already is left as it is.
     """
     made = _of_a_script(model, inputs, out) if is_script(model) else _of_a_checkpoint(model, out)
-    wanted = {f"{TESTS}/test_{made.name}.py": made.text}
+    name = next((name for name in made.names if _is_free(out, name, made)), made.names[-1])
+    wanted = {f"{TESTS}/test_{name}.py": made.text(name=name)}
     texts = {"github": _GITHUB, "gitlab": _GITLAB}
     for host, place in _PLACES.items():
         if ci in (host, "both"):
             wanted[place] = texts[host].format(extra=made.extra, tests=TESTS)
     lines = [_written(out, place, text) for place, text in wanted.items()]
-    return Reported(PASS, "\n".join([*lines, "", f"Next: python -m pytest {TESTS}"]) + "\n")
+    return Reported(PASS, "\n".join([*lines, "", f"Next: {_next(out)}"]) + "\n")
+
+
+def _next(out: Path) -> str:
+    there = "" if out.resolve() == Path.cwd() else f"cd {shlex.quote(str(out))} && "
+    return f"{there}python -m pytest {TESTS}"
+
+
+def _is_free(out: Path, name: str, made: _Made) -> bool:
+    """Whether no test of another model has the name; of the same one, it may have been changed since.
+
+    Two files of one name in two directories without an ``__init__.py`` are an error of pytest's.
+    """
+    path = out / TESTS / f"test_{name}.py"
+    others = [each for each in (out / "tests").rglob(path.name) if each != path]
+    if others and not (path.parent / "__init__.py").exists():
+        return False
+    try:
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, ValueError):
+        return not path.exists()
+    return first == made.text(name="").partition("\n")[0]
 
 
 def _of_a_checkpoint(model: str, out: Path) -> _Made:
@@ -162,61 +200,129 @@ def _of_a_checkpoint(model: str, out: Path) -> _Made:
     directory = checkpoints.resolve(model)
     local = Path(model).is_dir()
     place = _from(out, Path(model)) if local else None
-    name = _identifier(Path(model).resolve().name if local else model.rpartition("/")[2])
+    steps = [part for part in Path(model).resolve().parts if local and not _ANY_S.fullmatch(part)]
+    short, *longer = [*steps[:-3:-1]] if local else [*model.split("/")[::-1]]
     config = checkpoints.read_config(directory)
     return _Made(
-        name,
-        _OF_A_CHECKPOINT.format(
+        _names(short, *longer),
+        partial(
+            _OF_A_CHECKPOINT.format,
             family=family,
             shown=_in_docstring(place or model),
             checkpoint=f"ROOT / {place!r}" if place is not None else repr(model),
-            name=name,
         ),
         # transformers has a pi0 of its own; every other policy is lerobot's.
         "export" if family == "pi0" and "model_type" in config else "lerobot",
     )
 
 
-def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
-    from pytest_reflex.inputs import InputSpec
-    from pytest_reflex.runners import TorchRunner
+def _names(short: str, longer: str = "") -> tuple[str, ...]:
+    """What a test may be called: as the policy is, then with what that belongs to, then by what it asks."""
+    name, more = _identifier(short), _identifier(f"{longer}_{short}")
+    return (name, *([more] if longer and longer != short else []), f"{more}_parity")
 
+
+def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
     source, _, name = model.rpartition(":")
     if not source.endswith(".py"):
         raise CheckpointError(f"MODEL is {model!r}; a test imports a file, so give file.py:name")
-    called = Path(source).stem
-    python_s = called in sys.stdlib_module_names
-    if python_s or not called.isidentifier() or iskeyword(called):
-        taken = "the name of a module of Python's own" if python_s else "no module's name"
-        raise CheckpointError(f"{source}: a test imports it, and {called!r} is {taken}; rename the file")
+    root, called = importable(source)
+    _require_free_name(source, called)
     held = named(model, "MODEL")
-    TorchRunner(held)  # says what is no policy, and of a class why not
+    require_policy(held, model)
+    from torch import nn
+
+    reads = _reads(source, held, inputs)
+    folders = [
+        root,
+        *([Path(source).parent] if root != Path(source).resolve().parent and _beside(source) else []),
+    ]
+    return _Made(
+        _names(name, called.rpartition(".")[2]),
+        partial(
+            _OF_A_SCRIPT.format,
+            shown=_in_docstring(f"{_from(out, Path(source))}:{name}"),
+            folders=", ".join(f"str(ROOT / {_from(out, folder)!r})" for folder in folders),
+            module=called,
+            policy=name if isinstance(held, nn.Module) else f"{name}()",
+            export="export" if reads else "export_policy",
+            reads=f"inputs=script.{inputs}, " if reads else "",
+        ),
+        "export" if reads else "lerobot",
+    )
+
+
+def _require_free_name(source: str, called: str) -> None:
+    """Refuse a file that a test could not import, or would import another in place of."""
+    parts = called.split(".")
+    top = parts[0]
+    taken = ""
+    for part in parts:
+        if not part.isidentifier() or iskeyword(part):
+            taken = f"{part!r} is no module's name"
+    if top in sys.stdlib_module_names:
+        taken = f"{top!r} is the name of a module of Python's own"
+    elif not taken and _is_imported_before(top):
+        taken = f"{top!r} is the name of a package that it imports before"
+    if taken:
+        raise CheckpointError(f"{source}: a test imports it, and {taken}; rename the file")
+
+
+def _is_imported_before(name: str) -> bool:
+    """Whether what judges has imported an installed package of this name, which is then what a test gets."""
+    found = getattr(sys.modules.get(name), "__file__", None)
+    places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(__file__).parents[2])]
+    return found is not None and any(Path(found).is_relative_to(place) for place in places)
+
+
+def _beside(source: str) -> bool:
+    """Whether a file of a package has imported what lies beside it by its bare name."""
+    folder = Path(source).resolve().parent
+    return any(
+        Path(file).parent == folder
+        for name, module in list(sys.modules.items())
+        if "." not in name and (file := getattr(module, "__file__", None))
+    )
+
+
+def _reads(source: str, held: Any, inputs: str) -> bool:
+    """Whether the file says what its policy reads; one of a family says that itself.
+
+    Raises:
+        CheckpointError: nobody says it.
+    """
+    from torch import nn
+
+    from exporters.families.one_call import family_of_policy
+
     try:
         specs = named(f"{source}:{inputs}", "--inputs")
     except CheckpointError:
+        policy = held if isinstance(held, nn.Module) else made_by(held, source)
+        if family_of_policy(policy) is not None:
+            return False
+        there = [
+            name for name, value in vars(sys.modules[importable(source)[1]]).items() if _are_specs(value)
+        ]
         raise CheckpointError(
-            f"{source} has no {inputs!r}, and a test has to know what the policy reads: write "
-            f"{inputs} = [InputSpec(...), ...] there, or name it by --inputs"
+            f"{source} has no {inputs!r}, and a test has to know what the policy reads; "
+            + (
+                f"give --inputs {there[0]}"
+                if there
+                else f"write there: {inputs_of(policy)}; or name what is there by --inputs"
+            )
         ) from None
-    if not isinstance(specs, list | tuple) or not all(isinstance(spec, InputSpec) for spec in specs):
+    if not _are_specs(specs):
         raise CheckpointError(
             f"{inputs} in {source} is no list of InputSpec; give the name of one by --inputs"
         )
-    from torch import nn
+    return True
 
-    file = Path(source)
-    return _Made(
-        _identifier(name),
-        _OF_A_SCRIPT.format(
-            shown=_in_docstring(f"{_from(out, file)}:{name}"),
-            folder=_from(out, file.parent),
-            module=file.stem,
-            policy=name if isinstance(held, nn.Module) else f"{name}()",
-            inputs=inputs,
-            name=_identifier(name),
-        ),
-        "export",
-    )
+
+def _are_specs(value: Any) -> bool:
+    from pytest_reflex.inputs import InputSpec
+
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, InputSpec) for v in value)
 
 
 def _from(out: Path, path: Path) -> str:

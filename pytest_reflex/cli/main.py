@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from pytest_reflex.cli.commands import app
+from pytest_reflex.cli.doctor import extra_of
 from pytest_reflex.cli.report import ERROR, FAIL, PASS, Reported
 from pytest_reflex.cli.supervise import Handover, death, supervised
 from pytest_reflex.errors import ParityError, ReflexError, RunnerError
@@ -76,6 +77,12 @@ def _run(given: list[str], as_json: bool) -> Reported:
         return _fail(error, _usage(error), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         return _fail(error, "interrupted; nothing was written", as_json)
+    except ModuleNotFoundError as error:
+        if (extra := extra_of(error.name)) is None:
+            traceback.print_exc()
+            return _fail(error, f"internal error: {type(error).__name__}: {error}", as_json)
+        said = f"this needs {error.name}, which is not installed; pip install 'pytest-reflex[{extra}]'"
+        return _fail(error, said, as_json)
     except BaseException as error:
         # A fault of this program is no verdict either; its traceback is what a report of it needs.
         traceback.print_exc()
@@ -122,9 +129,13 @@ def _usage(error: click.ClickException) -> str:
     said = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "reflex"
-    if isinstance(error, click.NoSuchOption) and context is not None:
-        from pytest_reflex.verdict.naming import did_you_mean
+    from pytest_reflex.verdict.naming import did_you_mean
 
+    # click's own guesses come in the order of the alphabet.
+    command = getattr(error, "command_name", None)
+    if command is not None and context is not None and isinstance(context.command, click.Group):
+        said = f"no such command {command!r}{did_you_mean(command, context.command.list_commands(context))}"
+    if isinstance(error, click.NoSuchOption) and context is not None:
         known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         nearest = did_you_mean(error.option_name, [name for name in known if name.startswith("--")])
         said = f"no such option {error.option_name!r}{nearest}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,18 +91,33 @@ def script_reference(model: str) -> Runner:
     made = named(model)
     if isinstance(made, Runner) and not isinstance(made, type):
         return made
-    if inspect.isfunction(made) and _has_to_be_given(made):
+    if inspect.isfunction(made) and has_to_be_given(made):
         return FunctionRunner(made, name=model)
     return TorchRunner(made, name=model)
 
 
-def script_inputs(inputs: str) -> Any:
-    """What ``--inputs`` names: a list of ``InputSpec``, or of recorded inputs; a function may give it."""
+def script_inputs(inputs: str, model: str | None = None) -> Any:
+    """What ``--inputs`` names: a list of ``InputSpec``, or of recorded inputs; a function may give it.
+
+    ``model``, what ``--model`` names, is for the message where the file is left out.
+    """
+    if inputs.isidentifier() and model is not None and is_script(model):
+        raise CheckpointError(
+            f"--inputs is {inputs!r}; say of which file: --inputs {model.rpartition(':')[0]}:{inputs}"
+        )
     made = named(inputs, "--inputs")
     return made() if callable(made) else made
 
 
-def _has_to_be_given(function: Any) -> bool:
+def said_beside(model: str) -> str:
+    """``file.py:INPUTS`` where the file of ``file.py:name`` has such a name, else how it may be named."""
+    source = model.rpartition(":")[0]
+    there = is_own(model) and hasattr(_module_of(source), "INPUTS")
+    return f"{source}:INPUTS" if there else "file.py:NAME"
+
+
+def has_to_be_given(function: Any) -> bool:
+    """Whether a function cannot be called with nothing."""
     given = inspect.signature(function).parameters.values()
     return any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in given)
 
@@ -112,6 +129,10 @@ def is_script(model: str) -> bool:
 
 def nameless(model: str, option: str = "--model") -> str:
     """What to say of a name that names nothing in a file; the names that are there are shown."""
+    if model.endswith(".onnx"):
+        return (
+            f"{option} is {model!r}, a graph; give the policy, or --reference {model} where it is the judge"
+        )
     if not model.endswith(".py") or not Path(model).is_file():
         return f"{option} is {model!r}; give module:name or file.py:name"
     return f"{option} is {model!r}, a Python file; say what in it: {model}:NAME"
@@ -124,16 +145,7 @@ def named(model: str, option: str = "--model") -> Any:
         raise CheckpointError(nameless(model, option))
     try:
         if source.endswith(".py"):
-            if not Path(source).is_file():
-                raise CheckpointError(f"{option} is {model!r}, and there is no file {source}")
-            # As Python itself does with a script: what lies beside it can be imported.
-            sys.path.insert(0, str(Path(source).resolve().parent))
-            spec = importlib.util.spec_from_file_location(Path(source).stem, source)
-            if spec is None or spec.loader is None:
-                raise CheckpointError(f"{option} is {model!r}, and {source} cannot be imported")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            spec.loader.exec_module(module)
+            module = _of_a_file(source, f"{option} is {model!r}")
         else:
             # The script's own directory comes first on the path; a user means the current one.
             sys.path.insert(0, "")
@@ -141,8 +153,14 @@ def named(model: str, option: str = "--model") -> Any:
     except ReflexError:
         raise
     except Exception as error:
+        rootless = "no known parent package" in str(error)
+        out = (
+            "; a file that imports from its package by dots needs an __init__.py beside it"
+            if rootless
+            else ""
+        )
         raise CheckpointError(
-            f"{option} is {model!r}, and {source} cannot be imported: {type(error).__name__}: {error}"
+            f"{option} is {model!r}, and {source} cannot be imported: {type(error).__name__}: {error}{out}"
         ) from error
     if not hasattr(module, name):
         own = [each for each in vars(module) if not each.startswith("_")]
@@ -151,25 +169,74 @@ def named(model: str, option: str = "--model") -> Any:
     return getattr(module, name)
 
 
+def importable(source: str | Path) -> tuple[Path, str]:
+    """Where a file is imported from and by what name: that of a package with its package's."""
+    file = Path(source).resolve()
+    folder, parts = file.parent, [] if file.stem == "__init__" else [file.stem]
+    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+        folder, parts = folder.parent, [folder.name, *parts]
+    return folder, ".".join(parts) or file.stem
+
+
+def _of_a_file(source: str, asked: str) -> ModuleType:
+    if not Path(source).is_file():
+        raise CheckpointError(f"{asked}, and there is no file {source}")
+    root, name = importable(source)
+    # As Python itself does with a script: what lies beside it can be imported.
+    sys.path.insert(0, str(root))
+    if name != Path(source).stem:
+        # Of a package's file what lies beside it comes last, for it may be called as anything.
+        sys.path.append(str(Path(source).resolve().parent))
+        module = importlib.import_module(name)
+        found = getattr(module, "__file__", None)
+        if found is None or not Path(found).samefile(source):
+            raise CheckpointError(f"{asked}, and {name} is {found} here; give it another name")
+        return module
+    spec = importlib.util.spec_from_file_location(name, source)
+    if spec is None or spec.loader is None:
+        raise CheckpointError(f"{asked}, and {source} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 def is_own(model: str) -> bool:
-    """Whether ``model`` names a module of someone's own, and no checkpoint: ``file.py:name``."""
-    return ".py:" in model and not Path(model).exists()
+    """Whether ``model`` names a policy of one's own, and no checkpoint: ``file.py:name``, ``module:name``."""
+    named_so = ".py:" in model or re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", model)
+    return bool(named_so) and not Path(model).exists()
+
+
+def _module_of(source: str) -> ModuleType:
+    """What was imported for a name in it."""
+    return sys.modules[importable(source)[1] if source.endswith(".py") else source]
+
+
+def made_by(function: Any, model: str) -> Any:
+    """What a function gives that is to give a policy.
+
+    Raises:
+        CheckpointError: it raises, or is no function.
+    """
+    try:
+        return function()
+    except Exception as error:
+        raise CheckpointError(f"{model} could not be loaded: {type(error).__name__}: {error}") from error
 
 
 def own_policy(model: str) -> tuple[Any, Any]:
-    """The policy that ``file.py:name`` names, and the inputs that its file says it reads.
+    """The policy that ``file.py:name`` or ``module:name`` names, and the inputs that its file says it reads.
 
     Raises:
         CheckpointError: there is none, or nobody says what it reads.
     """
     found = named(model, "MODEL")
-    place = sys.modules[Path(model.rpartition(":")[0]).stem]
+    source = model.rpartition(":")[0]
+    place = _module_of(source)
     from torch import nn
 
-    try:
-        policy = found if isinstance(found, nn.Module) else found()
-    except Exception as error:
-        raise CheckpointError(f"{model} could not be loaded: {type(error).__name__}: {error}") from error
+    require_policy(found, model)
+    policy = found if isinstance(found, nn.Module) else made_by(found, model)
     if not isinstance(policy, nn.Module):
         raise CheckpointError(f"{model} gives a {type(policy).__name__}, expected an nn.Module")
     from exporters.families.one_call import family_of_policy
@@ -178,5 +245,41 @@ def own_policy(model: str) -> tuple[Any, Any]:
         return policy, None
     inputs = getattr(place, "INPUTS", None)
     if not isinstance(inputs, (list, tuple)):
-        raise CheckpointError(f"{model} has no INPUTS beside it; give the list of InputSpec that it reads")
+        raise CheckpointError(f"{model} has no INPUTS beside it; write in {source}: {inputs_of(policy)}")
     return policy, inputs
+
+
+def require_policy(found: Any, model: str) -> None:
+    """Refuse what neither is a policy nor can give one.
+
+    Raises:
+        CheckpointError: saying what it is; of a class why not, of a function what it has to be given.
+    """
+    from pytest_reflex.runners import TorchRunner
+
+    try:
+        TorchRunner(found)
+    except ReflexError as error:
+        raise CheckpointError(f"{model}{str(error).removeprefix('model')}") from None
+    if inspect.isfunction(found) and has_to_be_given(found):
+        raise CheckpointError(
+            f"{model} has to be given something, {found.__name__}{inspect.signature(found)}, and is given "
+            "nothing; write a function without arguments beside it that gives the policy"
+        )
+
+
+def inputs_of(policy: Any) -> str:
+    """The lines that say what a policy reads, but for shapes and meanings, which nothing else tells."""
+    from torch import nn
+
+    from exporters.flow.policy import FlowPolicy
+
+    names: list[str] = []
+    if isinstance(policy, nn.Module):
+        called: Any = policy.prefix if isinstance(policy, FlowPolicy) else policy.forward
+        given = inspect.signature(called).parameters.values()
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        names = [p.name for p in given if p.kind in kinds and p.default is p.empty]
+        names += [policy.noise] if isinstance(policy, FlowPolicy) else []
+    specs = ", ".join(f'InputSpec("{name}", (1, ...))' for name in names) or "InputSpec(...), ..."
+    return f"from pytest_reflex import InputSpec; INPUTS = [{specs}], each with its shape"

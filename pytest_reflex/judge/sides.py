@@ -86,6 +86,12 @@ def sides_of(reference: Any, candidate: Any, inputs: object, provider: str) -> S
         SettingsError: the candidate was made for another provider.
         InputError: nobody knows the inputs.
     """
+    torch = sys.modules.get("torch")
+    if isinstance(reference, str | os.PathLike) and torch and isinstance(candidate, torch.nn.Module):
+        raise ReflexError(
+            f"candidate is {_said(candidate)} and reference the path {os.fspath(reference)}; the reference, "
+            "the policy, comes first"
+        )
     tested = candidate_runner(candidate, provider)
     truth = reference_runner(reference, candidate)
     if truth is tested:
@@ -179,7 +185,23 @@ def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:
         return candidate.inputs
     if isinstance(reference, OnnxReference) and reference.inputs is not None:
         return reference.inputs
+    if isinstance(candidate, str | os.PathLike):
+        raise InputError(
+            f"inputs is None, and {os.fspath(candidate)} says only this of them: {_stated(candidate)}; give "
+            "that, with what each stands for"
+        )
     raise InputError("inputs is None and the candidate does not know its own; give a list of InputSpec")
+
+
+def _stated(candidate: str | os.PathLike[str]) -> str:
+    """The argument to write for a plain file, by what its graph states."""
+    from pytest_reflex.runners.graph_inputs import graph_inputs
+
+    specs = ", ".join(
+        f"InputSpec({spec.name!r}, {spec.shape}{'' if spec.dtype == 'float32' else f', {spec.dtype!r}'})"
+        for spec in graph_inputs(OnnxRunner(os.fspath(candidate)))
+    )
+    return f"inputs=[{specs}]"
 
 
 def known_inputs(candidate: Any) -> Sequence[InputSpec]:

@@ -327,6 +327,7 @@ class _Controller:
         self._config = config
         self._collector = collector
         self._commands: list[str] = []
+        self._kept = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._collector.saw(report)
@@ -354,8 +355,11 @@ class _Controller:
         self._collector.hear(told_by(self._config))
         self._collector.close()
         baseline = self._config.stash[BASELINE]
-        if baseline.update and (problem := baseline.write(self._collector.run())):
-            self._collector.problem(problem)
+        if baseline.update:
+            if problem := baseline.write(self._collector.run()):
+                self._collector.problem(problem)
+            else:
+                self._kept = f"baseline: {baseline.path} is written; commit it"
         self._commands = self._collector.tell_github()
         if not self._collector.problems:
             return
@@ -376,5 +380,7 @@ class _Controller:
         width = self._config.get_terminal_writer().fullwidth
         for text, kind in self._collector.summary(width):
             terminalreporter.write_line(text, **markup[kind])
+        if self._kept:
+            terminalreporter.write_line(self._kept)
         for command in self._commands:
             terminalreporter.write_line(command)

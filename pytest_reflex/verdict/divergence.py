@@ -74,7 +74,7 @@ class Growth:
     scale: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Divergence:
     """What the search found.
 
@@ -97,3 +97,6 @@ class Divergence:
     values: int
     unmatched: int
     seconds: float
+
+    def __repr__(self) -> str:
+        return f"<Divergence of fixture {self.fixture_idx}, {self.cause}: {self.said}>"

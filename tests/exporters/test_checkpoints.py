@@ -82,6 +82,22 @@ def test_what_is_neither_is_named(
         checkpoints.resolve(name)
 
 
+def test_a_training_is_its_last_checkpoint_or_says_which_there_are(tmp_path: Path) -> None:
+    steps = tmp_path / "run" / "checkpoints"
+    for step in ("000010", "000020"):
+        (steps / step / "pretrained_model").mkdir(parents=True)
+        (steps / step / "pretrained_model" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError) as refused:
+        checkpoints.resolve(tmp_path / "run")
+    assert str(refused.value) == (
+        f"{tmp_path / 'run'} is a training of lerobot's without a last checkpoint; give one of 000010, "
+        f"000020, such as {steps / '000020' / 'pretrained_model'}"
+    )
+    (steps / "last").symlink_to("000020")
+    assert checkpoints.resolve(tmp_path / "run") == steps / "last" / "pretrained_model"
+    assert checkpoints.resolve(steps / "000010") == steps / "000010" / "pretrained_model"
+
+
 def test_configurations_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.json in .*: it is no checkpoint directory"):
         checkpoints.read_config(tmp_path)

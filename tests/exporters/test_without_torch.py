@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,18 @@ def test_bundles_and_schedules_need_none_of_it() -> None:
     code = "from exporters import Bundle, EulerSchedule, Policy, open_bundle; print(EulerSchedule().dt(4))"
     done = without("torch", "transformers", "onnx", "onnx_ir", "onnxscript", "huggingface_hub", code=code)
     assert done.stdout == "-0.25\n", done.stderr
+
+
+@pytest.mark.parametrize("command", ["locate", "repair"])
+def test_a_command_that_a_robot_lacks_something_for_gives_one_line(command: str, tmp_path: Path) -> None:
+    # Any bundle will do: this is said before it is opened.
+    more = ["--budget", "1e-3"] if command == "repair" else []
+    code = f"from pytest_reflex.cli import main; main({[command, str(tmp_path), '--model', 'x', *more]!r})"
+    done = without("torch", "onnx", "onnx_ir", code=code)
+    assert done.returncode == 2
+    assert done.stderr.startswith("reflex: error: this needs "), done.stderr
+    assert done.stderr.endswith(", which is not installed; pip install 'pytest-reflex[export]'\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_command_gives_one_line() -> None:

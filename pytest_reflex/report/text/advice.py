@@ -121,9 +121,16 @@ def _of_precision(result: RunResult) -> str:
             f"units of PyTorch's own error, threshold='2x floor'{more}."
         )
     if name == "float32" and short and not result.precision.told:
+        held = f"the candidate is {short.removesuffix(', judged as float32')} and was held to float32"
+        if result.reference.get("kind") == "recorded":
+            return (
+                f"{held}: a recording does not say what rounding costs, so give the number that it was "
+                "proven with, --threshold; a bundle's reflex.json has it under check, threshold."
+            )
+        meant = result.precision.stated or "float16"
         return (
-            f"the candidate is {short.removesuffix(', judged as float32')} and was held to float32; where a "
-            "narrower precision is meant say which, --rounding float16 or rounding='float16'."
+            f"{held}; where a narrower precision is meant say which, --rounding {meant} or "
+            f"rounding={meant!r}."
         )
     if name != "float32" and result.word is None:
         return (

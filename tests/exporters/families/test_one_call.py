@@ -46,18 +46,34 @@ def test_the_command_exports_what_a_file_names(reflex: Reflex, tmp_path: Path) -
     assert open_bundle(tmp_path / "b").stated.steps == 2
 
 
+def test_the_command_exports_what_a_module_names(reflex: Reflex, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN.read_text())
+    done = reflex("export", "mine:policy", "b", "--steps", 2, "--fixtures", 2, cwd=tmp_path)
+    assert done.code == 0, done.out + done.err
+    assert reflex("validate", "b", "--model", "mine:policy", cwd=tmp_path).code == 0
+    done = reflex("export", "mine:polcy", "b", cwd=tmp_path)
+    assert "MODEL is 'mine:polcy', and mine has no 'polcy' (did you mean 'policy'?)" in done.err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "has no 'policy'"),
-        ("policy = 3", "could not be loaded: TypeError"),
+        ("policy = 3", "own.py:policy is a int; give an nn.Module or a function that returns one"),
+        ("def policy(): return 1 / 0", "own.py:policy could not be loaded: ZeroDivisionError"),
+        ("def policy(width): pass", "has to be given something, policy(width), and is given nothing; write"),
         ("def policy(): return 3", "gives a int, expected an nn.Module"),
-        ("from torch.nn import Identity as policy", "has no INPUTS beside it; give the list of InputSpec"),
+        ("from torch.nn import Identity as policy", "own.py:policy is the class Identity, which would have"),
+        (
+            "from torch.nn import Bilinear\npolicy = Bilinear(2, 2, 2)",
+            "has no INPUTS beside it; write in {own}: from pytest_reflex import InputSpec; "
+            'INPUTS = [InputSpec("input1", (1, ...)), InputSpec("input2", (1, ...))], each with its shape',
+        ),
     ],
 )
 def test_a_file_that_names_no_policy_is_told_so(text: str, said: str, reflex: Reflex, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(text)
     done = reflex("export", f"{tmp_path / 'own.py'}:policy", tmp_path / "b")
     assert done.code == 2
-    assert said in " ".join(done.err.split())
+    assert said.format(own=tmp_path / "own.py") in " ".join(done.err.split())
     assert not (tmp_path / "b").exists()

@@ -277,6 +277,19 @@ NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5, 
 
 MISTAKES = {
     "unknown command": (["judge"], "no such command 'judge'; see `reflex -h`"),
+    "near command": (["exprt"], "no such command 'exprt' (did you mean 'export'?); see `reflex -h`"),
+    "no candidate": (
+        ["validate", "outt", *VALIDATE[3:]],
+        "'outt' is no command, no .onnx file and no directory of a bundle; see `reflex validate -h`",
+    ),
+    "near option of export": (
+        ["export", "a", "b", "--treshold", "1"],
+        "no such option '--treshold' (did you mean '--threshold'?); see `reflex export -h`",
+    ),
+    "a script without a name": (
+        ["export", "conftest.py", "b"],
+        "MODEL is 'conftest.py'; give module:name or file.py:name",
+    ),
     "near option": (
         [*VALIDATE, "--treshold"],
         "no such option '--treshold' (did you mean '--threshold'?); see `reflex validate export -h`",
@@ -331,7 +344,10 @@ MISTAKES = {
         ["export", "none", "out"],
         "no checkpoint directory 'none', and it is no hub id (owner/name)",
     ),
-    "export of a bundle": (["export", "p0", "out"], "no config.json in p0: it is no checkpoint directory"),
+    "export of a bundle": (
+        ["export", "p0", "out"],
+        "p0 is a bundle, and no checkpoint directory; give the policy that it was made from",
+    ),
 }
 
 

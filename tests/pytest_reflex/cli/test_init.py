@@ -15,7 +15,7 @@ import yaml
 from bundle_cases import Ran
 
 from pytest_reflex.cli import main
-from pytest_reflex.cli.init import TESTS
+from pytest_reflex.cli.init import _GITHUB, _GITLAB, TESTS
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKFLOW, GITLAB = ".github/workflows/parity.yml", ".gitlab-ci.yml"
@@ -51,6 +51,26 @@ def policy():
     return Table()
 """
 
+PACKAGE = {
+    "arms/__init__.py": "",
+    "arms/layers.py": "import torch\n\n\ndef layer():\n    return torch.nn.Linear(4, 2)\n",
+    "arms/sizes.py": "SIZE = 4\n",
+    "arms/left/__init__.py": "from ..layers import layer\n",
+    "arms/left/actor.py": """
+import torch
+from pytest_reflex import InputSpec
+from . import layer
+from ..sizes import SIZE
+
+INPUTS = [InputSpec("x", (1, SIZE))]
+
+
+def policy():
+    torch.manual_seed(0)
+    return layer()
+""",
+}
+
 
 @pytest.fixture
 def here(
@@ -69,10 +89,10 @@ def here(
     return run
 
 
-def passes(place: Path, python: list[str], plugin_args: list[str]) -> None:
+def passes(place: Path, python: list[str], plugin_args: list[str], *options: str) -> None:
     """The command that ``init`` ends with, in its repository."""
     done = subprocess.run(
-        [*python, "-m", "pytest", *plugin_args, TESTS, "-q"],
+        [*python, "-m", "pytest", *plugin_args, TESTS, "-q", *options],
         cwd=place,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -124,7 +144,9 @@ def test_a_checkpoint(
         ("actor.py", INSTANCE, "actor", []),
         ("models/table.py", FUNCTION, "policy", ["--inputs", "SPECS"]),
         ('of "the" \\N/actor.py', INSTANCE, "actor", []),
-        ("src/own.py", (ROOT / "examples" / "own_policy.py").read_text(), "policy", []),
+        # The name that the documentation gives both, and one that the test itself might use.
+        ("policy.py", (ROOT / "examples" / "own_policy.py").read_text(), "policy", []),
+        ("src/reflex.py", INSTANCE.replace("actor", "export"), "export", []),
     ],
 )
 def test_a_script(
@@ -143,7 +165,61 @@ def test_a_script(
     ran = here("init", f"{file}:{name}", *more)
     assert (ran.code, ran.err) == (0, "")
     assert str(tmp_path) not in (tmp_path / TESTS / f"test_{name}.py").read_text()
-    passes(tmp_path, python, plugin_args)
+    passes(tmp_path, python, plugin_args, "--reflex-strict")
+    fits(tmp_path)
+
+
+def test_a_file_of_a_package(
+    tmp_path: Path, here: Callable[..., Ran], python: list[str], plugin_args: list[str]
+) -> None:
+    for file, text in PACKAGE.items():
+        (tmp_path / "src" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "src" / file).write_text(text)
+    # What lies beside it is no name of a module of its own, as in a run of Python's.
+    (tmp_path / "src" / "arms" / "left" / "torch.py").write_text("raise ImportError('another torch')\n")
+    ran = here("init", "src/arms/left/actor.py:policy")
+    assert (ran.code, ran.err) == (0, "")
+    assert "\nimport arms.left.actor as script  # noqa" in (tmp_path / TESTS / "test_policy.py").read_text()
+    passes(tmp_path, python, plugin_args, "--reflex-strict")
+    assert here("export", "src/arms/left/actor.py:policy", "out", "--fixtures", "3").code == 0
+    assert here("validate", "export", "out", "--model", "src/arms/left/actor.py:policy").code == 0
+    (tmp_path / "src" / "arms" / "left" / "__init__.py").unlink()
+    ran = here("init", "src/arms/left/actor.py:policy")
+    assert ran.err.endswith("a file that imports from its package by dots needs an __init__.py beside it\n")
+
+
+def test_each_model_has_a_test_of_its_own(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    for file in ("reach.py", "grasp.py", "lift.py"):
+        (tmp_path / file).write_text(FUNCTION.replace("SPECS", "INPUTS").replace("from sizes import", "#"))
+        (tmp_path / file).write_text((tmp_path / file).read_text().replace("SIZE", "5"))
+    assert "test_policy.py\n" in here("init", "reach.py:policy", "--ci", "none").out
+    (tmp_path / TESTS / "test_policy.py").write_text(
+        (tmp_path / TESTS / "test_policy.py").read_text().replace("1e-4", "1e-5")
+    )
+    assert here("init", "reach.py:policy", "--ci", "none").out.startswith(
+        f"left alone  {TESTS}/test_policy.py, which is another\n"
+    )
+    assert here("init", "grasp.py:policy", "--ci", "none").out.startswith(
+        f"written     {TESTS}/test_grasp_policy.py\n"
+    )
+    # pytest takes no two files of one name from directories that are no packages.
+    (tmp_path / "tests" / "test_lift_policy.py").write_text("def test_lifts(): pass\n")
+    assert here("init", "lift.py:policy", "--ci", "none").out.startswith(
+        f"written     {TESTS}/test_lift_policy_parity.py\n"
+    )
+
+
+def test_what_comes_next_can_be_pasted(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    (tmp_path / "actor.py").write_text(INSTANCE)
+    ran = here("init", "actor.py:actor", "-o", tmp_path / "my arm")
+    assert ran.out.endswith(f"\nNext: cd '{tmp_path}/my arm' && python -m pytest {TESTS}\n")
+
+
+@pytest.mark.once
+def test_the_jobs_of_lerobot_s_policies(tmp_path: Path) -> None:
+    for file, text in ((WORKFLOW, _GITHUB), (GITLAB, _GITLAB)):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text.format(extra="lerobot", tests=TESTS))
     fits(tmp_path)
 
 
@@ -172,24 +248,47 @@ def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
         ("actor.py", "MODEL is 'actor.py', a Python file; say what in it: actor.py:NAME"),
         ("math:pi", "MODEL is 'math:pi'; a test imports a file, so give file.py:name"),
         ("actor.py:akt", "MODEL is 'actor.py:akt', and actor.py has no 'akt'"),
-        ("actor.py:Table", "model is the class Table, which would have other weights each time it is opened"),
+        (
+            "actor.py:Table",
+            "actor.py:Table is the class Table, which would have other weights each time it is opened",
+        ),
         (
             "bare.py:actor",
-            "bare.py has no 'INPUTS', and a test has to know what the policy reads: write "
-            "INPUTS = [InputSpec(...), ...] there, or name it by --inputs",
+            "bare.py has no 'INPUTS', and a test has to know what the policy reads; write there: "
+            "from pytest_reflex import InputSpec; "
+            'INPUTS = [InputSpec("input", (1, ...))], each with its shape; or name what is there by --inputs',
+        ),
+        (
+            "models/table.py:policy",
+            "models/table.py has no 'INPUTS', and a test has to know what the policy reads; "
+            "give --inputs SPECS",
         ),
         ("odd.py:actor", "INPUTS in odd.py is no list of InputSpec; give the name of one by --inputs"),
         ("my-actor.py:actor", "my-actor.py: a test imports it, and 'my-actor' is no module's name; rename"),
         ("class.py:actor", "class.py: a test imports it, and 'class' is no module's name; rename the file"),
         ("select.py:actor", "select.py: a test imports it, and 'select' is the name of a module of Python's"),
+        (
+            "actor.py:sized",
+            "actor.py:sized has to be given something, sized(width, *, depth=2), and is given "
+            "nothing; write a function without",
+        ),
+        (
+            "exporters.py:actor",
+            "exporters.py: a test imports it, and 'exporters' is the name of a package that ",
+        ),
         ("nowhere", "no checkpoint directory 'nowhere'"),
     ],
 )
 def test_what_cannot_be_had_is_one_line(
     model: str, said: str, tmp_path: Path, here: Callable[..., Ran]
 ) -> None:
-    (tmp_path / "actor.py").write_text(INSTANCE + "class Table(torch.nn.Module): pass\n")
+    (tmp_path / "actor.py").write_text(
+        INSTANCE + "class Table(torch.nn.Module): pass\n" + "def sized(width, *, depth=2): pass\n"
+    )
     (tmp_path / "bare.py").write_text(re.sub("INPUTS = .*", "", INSTANCE))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "sizes.py").write_text("SIZE = 5\n")
+    (tmp_path / "models" / "table.py").write_text(FUNCTION)
     (tmp_path / "odd.py").write_text(INSTANCE + "INPUTS = {'x': (1, 4)}\n")
     ran = here("init", model)
     assert ran.code == 2

@@ -101,7 +101,8 @@ def test_an_onnx_file_is_judged_against_a_script(name: str, place: Path, here: C
     assert ran.code == 0, ran.err
     assert ran.out.startswith("parity PASS: max_abs_diff 0.000e+00 is below 1.0e-05 (5 fixtures)\n")
     assert ran.out.endswith(
-        "Inputs: x [1, 4] float32, as the graph states them; --inputs says what they stand for\n"
+        "Inputs: x [1, 4] float32, as the graph states them; "
+        f"--inputs {place / 'policy.py'}:INPUTS says what they stand for\n"
     )
 
 
@@ -112,6 +113,23 @@ def test_the_options_may_come_first_and_the_inputs_may_be_named(
     ran = here("validate", "--model", f"{script}:actor", "--inputs", f"{script}:INPUTS", place / "actor.onnx")
     assert ran.code == 0, ran.err
     assert "Inputs:" not in ran.out
+
+
+def test_a_name_without_its_file_is_told_the_file(place: Path, here: Callable[..., Ran]) -> None:
+    script = place / "policy.py"
+    ran = here("validate", place / "actor.onnx", "--model", f"{script}:actor", "--inputs", "INPUTS")
+    said = f"--inputs is 'INPUTS'; say of which file: --inputs {script}:INPUTS"
+    assert (ran.code, ran.err) == (2, f"reflex: error: {said}\n")
+
+
+def test_the_place_in_a_plain_file_is_not_to_be_had(place: Path, here: Callable[..., Ran]) -> None:
+    ran = here("locate", place / "actor.onnx", "--model", "policy.py:actor")
+    assert (ran.code, ran.err) == (
+        2,
+        f"reflex: error: {place / 'actor.onnx'} is a plain file, and only a bundle says what line of the "
+        "policy its values are of; `reflex export policy.py:actor DIR` makes one, and shows whether "
+        "exporting is wrong or the file\n",
+    )
 
 
 def test_a_free_axis_is_judged_in_several_sizes(place: Path, here: Callable[..., Ran]) -> None:
@@ -137,6 +155,11 @@ def test_a_wrong_file_fails(place: Path, here: Callable[..., Ran]) -> None:
         ("{}", "--model is '{}', a Python file; say what in it: {}:NAME"),
         ("{}:number", "model is a int; give an nn.Module or a function that returns one"),
         ("checkpoints/pi0", "--model is 'checkpoints/pi0'; give module:name or file.py:name"),
+        (
+            "actor.onnx",
+            "--model is 'actor.onnx', a graph; give the policy, or --reference actor.onnx where it is the "
+            "judge",
+        ),
     ],
 )
 def test_what_a_name_is_that_cannot_be_taken(

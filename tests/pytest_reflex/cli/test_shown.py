@@ -18,6 +18,7 @@ import exporters
 from exporters import open_bundle
 from pytest_reflex import FunctionRunner, TorchRunner, check
 from pytest_reflex.cli.commands import app
+from pytest_reflex.verdict.divergence import Divergence
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -77,6 +78,9 @@ def test_objects_show_themselves_in_one_line(bundle: Path) -> None:
             "<ParityResult pass: test_pi0.py::test_pi0, max_abs_diff 4.500e-07, threshold 1e-05, 2 fixtures>"
         ),
         repr(FAILING.fixtures[1]): "<fixture 1: fail (threshold), max_abs_diff 9.461e-03>",
+        repr(
+            Divergence(2, "graph", "see.1 (arm.py:29): Gelu is 2.3e-04 off by itself", None, (), 7, 0, 0.5)
+        ): ("<Divergence of fixture 2, graph: see.1 (arm.py:29): Gelu is 2.3e-04 off by itself>"),
         repr(TorchRunner(Policy())): "<TorchRunner Policy>",
         repr(candidate()): "<OnnxRunner candidate>",
         repr(FunctionRunner(len, name="f")): "<FunctionRunner f>",

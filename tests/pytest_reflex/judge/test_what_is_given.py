@@ -74,6 +74,22 @@ def test_inputs_that_are_no_list(inputs: object, said: str) -> None:
     assert str(refused.value) == said
 
 
+def test_sides_that_are_swapped_or_say_nothing_of_inputs(tmp_path: Path) -> None:
+    model, file = nn.Linear(8, 4).eval(), tmp_path / "actor.onnx"
+    torch.onnx.export(model, (torch.zeros(1, 8),), file, dynamo=True, input_names=["x"], verbose=False)
+    with pytest.raises(InputError) as refused:
+        check(model, file)
+    assert str(refused.value) == (
+        f"inputs is None, and {file} says only this of them: inputs=[InputSpec('x', (1, 8))]; give that, "
+        "with what each stands for"
+    )
+    with pytest.raises(ReflexError) as swapped:
+        check(file, model, inputs=SPECS)
+    assert str(swapped.value) == (
+        f"candidate is a Linear and reference the path {file}; the reference, the policy, comes first"
+    )
+
+
 def test_weights_that_are_missing_are_named_by_their_path_first(tmp_path: Path) -> None:
     model = nn.Linear(64, 64).eval()
     file = tmp_path / "actor.onnx"

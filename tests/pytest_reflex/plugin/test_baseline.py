@@ -17,7 +17,9 @@ def off(amount: float, name: str = "test_x") -> str:
 
 
 def test_what_got_worse_than_a_factor_fails_and_a_flag_takes_it(run: Run) -> None:
-    assert run(off(1e-5), *UPDATE).ret == 0
+    found = run(off(1e-5), *UPDATE)
+    assert found.ret == 0
+    found.stdout.fnmatch_lines(["baseline: *main.json is written; commit it"])
     assert json.loads(Path("main.json").read_text())["format"] == "reflex-baseline"
     assert run(off(1e-5), *AT).ret == 0
     assert run(off(1.5e-5), *AT).ret == 0

@@ -96,6 +96,14 @@ def test_what_a_precision_explains_is_said(precision: Precision, floor: float | 
     assert said in advised(made)
 
 
+def test_who_holds_a_recording_alone_is_told_which_number_to_give() -> None:
+    said = Precision("float32", "said to be int8 (not read)", "int8")
+    made = dataclasses.replace(result(measured(0, 2e-5)), precision=said)
+    assert "which, --rounding int8 or rounding='int8'" in advised(made)
+    recorded = dataclasses.replace(made, reference={**made.reference, "kind": "recorded"})
+    assert "the number that it was proven with, --threshold; a bundle's reflex.json has" in advised(recorded)
+
+
 def test_what_nobody_can_say_is_to_be_given_as_a_number() -> None:
     made = floored(result(measured(0, 2e-5)), 9e-7)
     (fixture,) = made.fixtures
