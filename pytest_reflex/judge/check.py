@@ -19,6 +19,7 @@ from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
 from pytest_reflex.inputs.near_copies import distinct_count, thinned
+from pytest_reflex.inputs.ranges import corners
 from pytest_reflex.judge.claim import MEMORY, MOST, Worst, draw_on
 from pytest_reflex.judge.coverage import covered
 from pytest_reflex.judge.input_dependence import (
@@ -158,6 +159,11 @@ def check(
     asked_claim = told.claim and replace(told.claim, budget=told.claim_budget)
     claim = Claim.of(passed, recorded=drawn.seed is None, distinct=drawn.distinct, asked=asked_claim)
     result = judged_so_far()
+    if claim.sequential and _fit(result):  # corners make no claim, and may refuse one
+        known = coverage.chosen if coverage is not None else ()
+        ends = [idx for idx in corners(drawn.specs) if idx not in known]
+        run.further.extend(rounds.judged(ends, math.inf))
+        result = judged_so_far()
     if not claim.settled and claim.sequential:
         claim = _drawn_on(rounds, run, claim, result, started)
         if coverage is not None:  # what was drawn for the claim was drawn, and not chosen
@@ -363,13 +369,17 @@ def _run_candidate(
         return _CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, facts, [])
 
 
+def _fit(result: ParityResult) -> bool:
+    """Whether nothing refuses yet but what more fixtures may mend: what was not varied, and the claim."""
+    mended = ("variation", "claim")
+    return all(result.fixtures) and all(a.passed for a in result.answers if a.gate not in mended)
+
+
 def _drawn_on(
     rounds: _Rounds, run: _CandidateRun, claim: Claim, result: ParityResult, started: float
 ) -> Claim:
     """The claim with more draws, and what is kept of them in the run; none where the check fails anyway."""
-    # What was not varied yet may be varied by more draws.
-    unfit = any(not answer.passed for answer in result.answers if answer.gate not in ("variation", "claim"))
-    if unfit or not all(result.fixtures) or claim.asked is None:
+    if not _fit(result) or claim.asked is None:
         return replace(claim, stopped="unfit")
     first, terms = rounds.first, rounds.terms
     held = [first.outputs[0], *first.exact[:1], *first.rounded[:1]]
@@ -379,7 +389,7 @@ def _drawn_on(
         claim,
         replace(rounds, total=claim.asked.draws).judged,
         worst,
-        each=(time.monotonic() - started) / rounds.fixtures.count,
+        each=(time.monotonic() - started) / len(result.fixtures),
         most=max(1, min(MOST, MEMORY // max(1, size))),
         until=math.inf if claim.asked.budget is None else started + claim.asked.budget,
     )
