@@ -29,6 +29,10 @@ class BundleError(ReflexError):
     """A bundle is missing, incomplete, or is not what its manifest says."""
 
 
+class CertificateError(ReflexError):
+    """A certificate does not hold: of these files, by one of these keys, or on this machine."""
+
+
 class CheckpointError(ReflexError):
     """A checkpoint could not be found, read, or fitted to its model class."""
 

@@ -526,6 +526,18 @@ class RunOptions(CheckOptions, total=False):
         ),
     ]
     """How many seconds a failing test may take to find out where the two sides part; 0 is never."""
+    simplest: Annotated[
+        float | None,
+        Setting(
+            seconds,
+            3,
+            "how long a failing test may look for the simplest input that fails; 0 is never",
+            "SECONDS",
+            float | str,
+        ),
+    ]
+    """How many seconds a failing test may take to find the simplest input that fails as its worst fixture
+    does, which is stored with the report; 0 is never."""
     report: Annotated[str | None, Setting(path, None, "write DIR/index.html and DIR/parity.json", "DIR", str)]
     """Directory that ``parity.json`` and ``index.html`` are written to."""
     json: Annotated[str | None, Setting(path, None, "write the results to PATH as JSON", "PATH", str)]

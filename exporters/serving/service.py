@@ -13,11 +13,12 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
+from exporters.bundle.certificate import certified
 from exporters.bundle.runner import BundleRunner
 from exporters.bundles import Bundle, open_bundle
 from exporters.serving.server import Server, bound
@@ -146,6 +147,7 @@ def prepared(
     provider: str = "cpu",
     api_key: str | None = None,
     max_size: int | None = None,
+    trusted: Sequence[str | os.PathLike[str]] = (),
     progress: Progress | None = None,
 ) -> Server:
     """A server of the bundle, its port taken and its policy proven; it serves when its ``run`` is called.
@@ -157,10 +159,12 @@ def prepared(
         provider: the execution provider, by short or by full name.
         api_key: what clients must send as ``Authorization: Api-Key ...``; by default nothing.
         max_size: the largest message in bytes; by default what the bundle's inputs need, and then some.
+        trusted: the files of public keys; with any, only what one of them has certified is served.
         progress: called with (stage, done, total).
 
     Raises:
         BundleError: a digest does not hold, or the bundle was never proven.
+        CertificateError: a certificate is required, and there is none that holds here.
         SettingsError: the address cannot be listened on, or the API key cannot be sent in a header.
         MissingPackageError: websockets or msgpack is not installed.
         ParityError: what would be served does not give the recorded actions on this machine.
@@ -173,6 +177,8 @@ def prepared(
     report_progress("digests", 0, 1)
     bundle = open_bundle(directory)
     report_progress("digests", 1, 1)
+    if trusted:
+        certified(bundle, trusted, provider=settings.provider_name(provider))
     tolerances = _proven_tolerances(bundle)
     # Before the proof, which may take minutes: a port that is taken is said at once.
     listening = bound(host, port)

@@ -12,6 +12,7 @@ from exporters.flow.schedule import LAYOUTS
 from exporters.graph.precisions import PRECISIONS
 from pytest_reflex import settings
 from pytest_reflex._version import __version__
+from pytest_reflex.cli.certify import certify
 from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
 from pytest_reflex.cli.init import init
@@ -320,6 +321,14 @@ def validate_serve(
 @setting_option("provider")
 @api_key_option
 @click.option("--max-size", type=click.IntRange(min=1), metavar="BYTES", help="The largest message taken.")
+@click.option(
+    "--require-certificate",
+    "trusted",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PEM",
+    help="Serve only what this public key, or one of several, has certified.",
+)
 def serve(directory: Path, **options: Any) -> int:
     """Serve the bundle DIR to openpi's clients, once its recorded fixtures have passed here.
 
@@ -405,6 +414,7 @@ def repair(directory: Path, model: str, **options: Any) -> Judged:
     return made.bundle.result, f"Bundle: {made.bundle.called}\n{made.text}"
 
 
+app.add_command(certify)
 app.add_command(doctor)
 app.add_command(init)
 app.add_command(matrix)

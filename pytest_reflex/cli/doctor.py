@@ -22,6 +22,7 @@ _WORDS: Final = {
     "export": "makes bundles",
     "lerobot": "lerobot's policies, live (Python 3.12 or later)",
     "serve": "serves bundles to robots",
+    "certify": "signs and verifies certificates",
 }
 
 

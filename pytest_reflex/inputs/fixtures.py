@@ -19,7 +19,9 @@ import numpy as np
 
 from pytest_reflex.errors import InputError
 from pytest_reflex.inputs.near_copies import distinct_count
+from pytest_reflex.inputs.ranges import made
 from pytest_reflex.inputs.spec import Draw, InputSpec, check_specs, free_sizes
+from pytest_reflex.verdict.results import FIRST_MADE
 from pytest_reflex.verdict.summaries import summary_of
 
 Array = np.ndarray[Any, Any]
@@ -199,6 +201,8 @@ def make_fixture(
 ) -> dict[str, Array]:
     """Draw one fixture. Free axes have other sizes from fixture 2 on.
 
+    From :data:`~pytest_reflex.verdict.results.FIRST_MADE` on they are corners and swaps, which nobody draws.
+
     Args:
         specs: the inputs, in the order in which they are drawn.
         seed: 0 or more.
@@ -211,6 +215,8 @@ def make_fixture(
     Raises:
         InputError: the specs are bad, or a meaning drew an array of another shape.
     """
+    if fixture_idx >= FIRST_MADE:
+        return made(specs, seed, fixture_idx, lambda idx: make_fixture(specs, seed, idx, sizes_of or 0))
     check_specs(specs)
     sizes = _sizes(specs, fixture_idx if sizes_of is None else sizes_of)
     specs = [spec.sized(sizes) for spec in specs] if sizes else specs

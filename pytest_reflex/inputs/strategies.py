@@ -14,16 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pytest_reflex.errors import MissingPackageError
-from pytest_reflex.inputs.distributions import (
-    Bernoulli,
-    Gaussian,
-    Image,
-    Integers,
-    ScaledImage,
-    State,
-    Uniform,
-)
 from pytest_reflex.inputs.fixtures import make_fixture
+from pytest_reflex.inputs.ranges import far_ends, groups, rest
 from pytest_reflex.inputs.spec import InputSpec, check_specs
 
 if TYPE_CHECKING:
@@ -33,8 +25,6 @@ Array = np.ndarray[Any, Any]
 
 __all__ = ["observations", "rest"]
 
-# So many standard deviations from its mean a normal value is looked for.
-_FAR: Final = 6.0
 # The fixtures that values are taken from.
 _FIXTURES: Final = 256
 
@@ -65,14 +55,14 @@ def observations(inputs: Sequence[InputSpec], *, seed: int = 0) -> SearchStrateg
 
     plain = fixture(0)
     parts: dict[str, SearchStrategy[Any]] = {}
-    for group in _groups(inputs):
+    for group in groups(inputs):
         names = [spec.name for spec in group]
 
         def taken(idx: int, names: Sequence[str] = names) -> dict[str, Array]:
             return {name: fixture(idx)[name].copy() for name in names}
 
         drawn = st.integers(0, _FIXTURES - 1).map(taken)
-        ends = _ends(group[0]) if len(group) == 1 else None
+        ends = far_ends(group[0]) if len(group) == 1 else None
         if ends is None:
             parts[names[0]] = drawn
             continue
@@ -86,42 +76,6 @@ def observations(inputs: Sequence[InputSpec], *, seed: int = 0) -> SearchStrateg
         return {name: merged[name] for name in order}
 
     return st.fixed_dictionaries(parts).map(together)
-
-
-def rest(spec: InputSpec) -> float | int | bool | None:
-    """What an input is at rest: 0, or what of its range is nearest to it; None where no one value says so."""
-    ends = _ends(spec)
-    if ends is None:
-        return None
-    if isinstance(spec.meaning, Gaussian):
-        return spec.meaning.mean
-    nearest: float | int | bool = type(ends[0])(min(max(0, ends[0]), ends[1]))
-    return nearest
-
-
-def _groups(inputs: Sequence[InputSpec]) -> list[list[InputSpec]]:
-    """The inputs, those that hang on each other together."""
-    groups: list[list[InputSpec]] = []
-    for spec in inputs:
-        needed = set(spec.meaning.needs())
-        near = [group for group in groups if needed & {other.name for other in group}]
-        groups = [group for group in groups if group not in near]
-        groups.append([*(other for group in near for other in group), spec])
-    return groups
-
-
-def _ends(spec: InputSpec) -> tuple[Any, Any] | None:
-    """The ends of an input's range; None where its values are no range."""
-    meaning = spec.meaning
-    if isinstance(meaning, Gaussian):
-        return meaning.mean - _FAR * meaning.std, meaning.mean + _FAR * meaning.std
-    if isinstance(meaning, Uniform | ScaledImage):
-        return float(meaning.low), float(meaning.high)
-    if isinstance(meaning, Image | State):
-        return -1.0, 1.0
-    if isinstance(meaning, Integers):
-        return meaning.low, meaning.high - 1
-    return (False, True) if isinstance(meaning, Bernoulli) else None
 
 
 def _alone(spec: InputSpec, low: Any, high: Any, drawn: SearchStrategy[Array]) -> SearchStrategy[Array]:

@@ -13,12 +13,13 @@ import numpy as np
 from pytest_reflex import settings
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
+from pytest_reflex.inputs.ranges import corners
 from pytest_reflex.judge.answers import verdict_of
 from pytest_reflex.judge.coverage import covered
 from pytest_reflex.judge.input_dependence import InputDependence, judge_input_dependence, questions
 from pytest_reflex.judge.precision import held_to
 from pytest_reflex.judge.reference import one_model
-from pytest_reflex.judge.rounds import Rounds, drawn_on
+from pytest_reflex.judge.rounds import Rounds, drawn_on, fit
 from pytest_reflex.judge.runs import CandidateRun, Recorder, reference_effects, run_candidate, run_reference
 from pytest_reflex.judge.sides import Candidate, changed, known_inputs, sides_of
 from pytest_reflex.judge.terms import Terms
@@ -105,6 +106,11 @@ def check(
     asked_claim = told.claim and replace(told.claim, budget=told.claim_budget)
     claim = Claim.of(passed, recorded=drawn.seed is None, distinct=drawn.distinct, asked=asked_claim)
     result = judged_so_far()
+    if claim.sequential and fit(result):  # corners make no claim, and may refuse one
+        known = coverage.chosen if coverage is not None else ()
+        ends = [idx for idx in corners(drawn.specs) if idx not in known]
+        run.further.extend(rounds.judged(ends, math.inf))
+        result = judged_so_far()
     if not claim.settled and claim.sequential:
         claim = drawn_on(rounds, run, claim, result, started)
         if coverage is not None:  # what was drawn for the claim was drawn, and not chosen

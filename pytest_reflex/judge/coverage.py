@@ -1,17 +1,21 @@
 """Which decisions of the candidate's graph the fixtures took both ways, and further fixtures that take more.
 
 The candidate runs once more, in a copy that counts its decisions. Further fixtures are chosen by what they
-add to that: they are judged like all others, and count for no claim, as they were not drawn at random.
+add to that, among corners of the inputs' ranges, draws, and the plain fixture with one input of another: they
+are judged like all others, and count for no claim, as they were not drawn at random.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs.fixtures import Fixtures
+from pytest_reflex.inputs.ranges import corners, swaps
 from pytest_reflex.progress import Progress
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.base import HasDecisions, Watching, asked
@@ -19,9 +23,11 @@ from pytest_reflex.verdict.coverage import Coverage
 
 __all__ = ["MOST", "POOL", "covered"]
 
-# So many fixtures are judged at most to reach what was asked for, chosen among the first so many.
+# So many fixtures are judged at most to reach what was asked for, chosen among the first so many draws and
+# so many swaps of each input.
 MOST: Final = 32
 POOL: Final = 256
+SWAPS: Final = 16
 # What so many draws of an input never are, it is taken not to be able to be.
 DRAWS: Final = 64
 
@@ -43,12 +49,14 @@ def covered(
     if not isinstance(candidate, HasDecisions):
         return Coverage(asked=share, unknown=f"{candidate.name} shows no graph")
     try:
-        watched = candidate.watching(_ranges(fixtures))
+        ranges = _ranges(fixtures)
+        watched = candidate.watching(ranges)
         watched.open()
     except ReflexError as error:
         return Coverage(asked=share, unknown=str(error))
     try:
-        return _looked(watched, fixtures, share, report_progress, choose)
+        watch = functools.partial(candidate.watching, ranges)
+        return _looked(watched, watch, fixtures, share, report_progress, choose)
     except ReflexError as error:
         return Coverage(asked=share, unknown=str(error))
     finally:
@@ -56,22 +64,58 @@ def covered(
 
 
 def _looked(
-    watched: Watching, fixtures: Fixtures, share: float, report_progress: Progress, choose: bool
+    watched: Watching,
+    watch: Callable[[], Watching],
+    fixtures: Fixtures,
+    share: float,
+    report_progress: Progress,
+    choose: bool,
 ) -> Coverage:
     chosen: list[int] = []
     for idx in range(fixtures.count):
         asked(watched, fixtures.make(idx))
         report_progress("coverage", idx + 1, fixtures.count)
     found = _found(watched, fixtures.count, chosen, share)
-    for idx in range(fixtures.count, POOL if choose and fixtures.seed is not None else 0):
-        if not found.share < share or fixtures.count + len(chosen) >= MOST:
+    pool = _pool(fixtures) if choose and fixtures.seed is not None else []
+    for done, idx in enumerate(pool, 1):
+        if not found.share < share:
             break
         ways = _ways(watched)
         asked(watched, fixtures.make(idx))
-        report_progress("coverage", idx + 1, POOL)
+        report_progress("coverage", done, len(pool))
         if _ways(watched) > ways:
             chosen.append(idx)
             found = _found(watched, fixtures.count, chosen, share)
+    if not chosen:
+        return found
+    return _fewer(watch, fixtures, chosen, share)
+
+
+def _pool(fixtures: Fixtures) -> list[int]:
+    """What further fixtures are chosen from, what reaches furthest first."""
+    return [*corners(fixtures.specs), *range(fixtures.count, POOL), *swaps(fixtures.specs, SWAPS)]
+
+
+def _fewer(watch: Callable[[], Watching], fixtures: Fixtures, chosen: list[int], share: float) -> Coverage:
+    """The same ways with fewer fixtures, the last first: what came early is often in what came late.
+
+    Where they are too many still, those that came last are left out, which took the least.
+    """
+    kept: list[int] = []
+    watched = watch()
+    watched.open()
+    try:
+        for idx in range(fixtures.count):
+            asked(watched, fixtures.make(idx))
+        found = _found(watched, fixtures.count, kept, share)
+        for idx in reversed(chosen):
+            ways = _ways(watched)
+            asked(watched, fixtures.make(idx))
+            if _ways(watched) > ways and fixtures.count + len(kept) < MOST:
+                kept.append(idx)
+                found = _found(watched, fixtures.count, sorted(kept), share)
+    finally:
+        watched.close()
     return found
 
 

@@ -25,7 +25,7 @@ from pytest_reflex.verdict.claim import Claim
 from pytest_reflex.verdict.results import FixtureResult
 from pytest_reflex.verdict.summaries import InputSummary, summaries
 
-__all__ = ["Rounds", "drawn_on"]
+__all__ = ["Rounds", "drawn_on", "fit"]
 
 Array = np.ndarray[Any, Any]
 
@@ -86,11 +86,15 @@ class Rounds:
             self.first.inputs.append(fed)
 
 
+def fit(result: ParityResult) -> bool:
+    """Whether nothing refuses yet but what more fixtures may mend: what was not varied, and the claim."""
+    mended = ("variation", "claim")
+    return all(result.fixtures) and all(a.passed for a in result.answers if a.gate not in mended)
+
+
 def drawn_on(rounds: Rounds, run: CandidateRun, claim: Claim, result: ParityResult, started: float) -> Claim:
     """The claim with more draws, and what is kept of them in the run; none where the check fails anyway."""
-    # What was not varied yet may be varied by more draws.
-    unfit = any(not answer.passed for answer in result.answers if answer.gate not in ("variation", "claim"))
-    if unfit or not all(result.fixtures) or claim.asked is None:
+    if not fit(result) or claim.asked is None:
         return replace(claim, stopped="unfit")
     first, terms = rounds.first, rounds.terms
     held = [first.outputs[0], *first.exact[:1], *first.rounded[:1]]
@@ -100,7 +104,7 @@ def drawn_on(rounds: Rounds, run: CandidateRun, claim: Claim, result: ParityResu
         claim,
         replace(rounds, total=claim.asked.draws).judged,
         worst,
-        each=(time.monotonic() - started) / rounds.fixtures.count,
+        each=(time.monotonic() - started) / len(result.fixtures),
         most=max(1, min(MOST, MEMORY // max(1, size))),
         until=math.inf if claim.asked.budget is None else started + claim.asked.budget,
     )

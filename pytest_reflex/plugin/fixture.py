@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from pytest_reflex.errors import ParityError, ReflexError, SettingsError
@@ -33,6 +34,7 @@ class Parity:
         rerun: str | None = None,
         during: AbstractContextManager[object] | None = None,
         suffix: str = "",
+        store: Callable[[str], Path | None] | None = None,
     ) -> None:
         """
         Args:
@@ -45,6 +47,7 @@ class Parity:
             rerun: the command that runs this test again and keeps a report, for the message.
             during: entered while something is compared; it raises where nothing may be any more.
             suffix: what every result's name ends with.
+            store: where the simplest failing input of a result goes, by its name; None keeps none.
         """
         self.results: list[ParityResult] = []
         self._name = name
@@ -54,6 +57,7 @@ class Parity:
         self._rerun = rerun
         self._during = during or nullcontext()
         self._suffix = suffix
+        self._store = store
 
     def __repr__(self) -> str:
         return f"<parity of {self._name}>"
@@ -174,8 +178,13 @@ class Parity:
             result = check(reference, candidate, inputs=inputs, name=called, **told)
             if diagnose and not result.passed:
                 from pytest_reflex.judge.diagnose import diagnosed
+                from pytest_reflex.judge.simplest import simplified
 
                 result = diagnosed(result, reference, candidate, inputs=inputs, seconds=settings.locate)
+                place = self._store(called) if self._store is not None else None
+                result = simplified(
+                    result, reference, candidate, inputs=inputs, seconds=settings.simplest, place=place
+                )
         except ReflexError as error:
             # The message says it all; the way it took through the library helps nobody. Its cause stays.
             raise error.with_traceback(None)  # noqa: B904

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
+import re
 import shlex
 import sys
 from argparse import Namespace
@@ -250,7 +253,19 @@ def parity(request: pytest.FixtureRequest) -> Parity:
         rerun=rerun,
         during=attempt,
         suffix=attempt.suffix,
+        store=functools.partial(_simplest_place, request.config),
     )
+
+
+def _simplest_place(config: pytest.Config, name: str) -> Path | None:
+    """Where a result's simplest failing input goes: to the report, or into pytest's cache; else nowhere."""
+    home, cache = _place(config, "report"), getattr(config, "cache", None)
+    if home is None and cache is not None:
+        home = Path(cache.mkdir("reflex"))
+    if home is None:
+        return None
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[-60:]
+    return home / "simplest" / f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.safetensors"
 
 
 def _from_here(item: pytest.Item) -> str:

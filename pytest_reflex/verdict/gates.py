@@ -190,16 +190,18 @@ def below_threshold(
     Args:
         differences: the figures, by output.
         threshold: the bound of outputs that have none of their own.
-        bounds: those of outputs that have; 0 where it is in floors and there is none.
+        bounds: those of outputs that have; 0 where it is in floors and there is none, or nothing is rounded.
         rtol: the share of the reference's value that is added to a bound; integers have none.
         floors: the outputs' floors, which say why there is none.
     """
     for name, d in differences.items():
         bound = (bounds or {}).get(name, threshold)
-        # Asked this way round, a NaN is a refusal.
-        if d.excess(rtol) < bound:
-            continue
         floor = (floors or {}).get(name)
+        # Where nothing is rounded, as in an output that is 0 throughout, equal is as near as anything can be.
+        none = bound == 0 and floor is not None and not floor.unknown
+        # Asked this way round, a NaN is a refusal.
+        if d.excess(rtol) < bound or (none and d.max_abs_diff == 0):
+            continue
         said = f"{name}: max_abs_diff {d.max_abs_diff:.3e}"
         if bound == 0 and floor is not None and floor.unknown:
             why = f"has no floor to be held to ({floor.unknown}); give the threshold as a number"

@@ -76,6 +76,28 @@ def stated(told: object) -> dict[str, Any]:
     return found
 
 
+# Products of bytes that are summed in 32 bits at once; without them x86 sums two in 16, which saturates.
+_WHOLE_SUMS: Final = frozenset(
+    {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "neon", "asimd", "asimddp", "i8mm"}
+)
+_HALF_SUMS: Final = frozenset({"sse4_1", "sse4_2", "avx", "avx2", "avx512f", "avx512bw"})
+
+
+def integer_sums(told: object) -> str:
+    """How a machine sums products of bytes: ``whole``, in 32 bits; ``saturating``, in 16; or ``unknown``.
+
+    An x86 without VNNI multiplies with ``vpmaddubsw``, which saturates: the same quantised graph then gives
+    other numbers there, by far more than rounding (Intel's manual, volume 2).
+
+    Args:
+        told: what :func:`here` or :func:`stated` gives.
+    """
+    said = stated(told).get("instructions", ())
+    if _WHOLE_SUMS.intersection(said):
+        return "whole"
+    return "saturating" if _HALF_SUMS.intersection(said) else UNKNOWN
+
+
 def as_text(value: str) -> str:
     """A value as a report can write it, also where it is no UTF-8."""
     return value.encode("utf-8", "backslashreplace").decode()

@@ -164,7 +164,7 @@ def test_defaults() -> None:
     defaults = Settings(
         threshold=None, fixtures=5, seed=0, provider="CPUExecutionProvider", floor=False, trajectory=None,
         rtol=0.0, rounding="graph", infinities=False, claim=None, claim_budget=None, coverage=None,
-        strict=False, locate=60.0, report=None, json=None,
+        strict=False, locate=60.0, simplest=3.0, report=None, json=None,
         baseline=None, baseline_factor=2.0, baseline_update=False,
     )  # fmt: skip
     assert settings.resolve() == defaults

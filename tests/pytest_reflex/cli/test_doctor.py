@@ -35,7 +35,7 @@ def test_the_json_says_the_same(reflex: Reflex) -> None:
     assert {p["name"] for p in found["packages"]} == {
         *("click", "jinja2", "numpy", "onnxruntime", "pytest", "rich", "safetensors", "svgwrite"),
     }
-    assert list(found["extras"]) == ["export", "lerobot", "serve"]
+    assert list(found["extras"]) == ["export", "lerobot", "serve", "certify"]
     assert {"name", "version", "needed", "tested", "enough", "possible"} == set(found["packages"][0])
 
 

@@ -13,6 +13,7 @@ from policy_cases import SPECS, Function, Policy, candidate, honest, only_refusa
 
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.inputs import InputSpec, Integers, make_fixture
+from pytest_reflex.inputs.ranges import CORNERS, corners
 from pytest_reflex.judge import claim as drawing
 from pytest_reflex.judge.check import check
 from pytest_reflex.report.rejudge import rejudge
@@ -49,11 +50,12 @@ def test_it_draws_as_many_as_it_needs_and_keeps_few() -> None:
     claim = result.claim
     assert (claim.judged, claim.refused, claim.stopped) == (29, 0, "")
     assert claim.text.startswith("at most 9.82 % of inputs drawn like these exceed the threshold, at 95 %")
-    assert result.count == 29
+    assert result.count == 29 + CORNERS
     kept = [f.fixture_idx for f in result.fixtures]
     assert kept[:5] == [0, 1, 2, 3, 4]
     assert 17 in kept
-    assert len(kept) + result.left_out == 29
+    assert kept[-CORNERS:] == corners(SPECS)
+    assert len(kept) + result.left_out == 29 + CORNERS
     assert result.left_out > 15
     assert all(f.inputs for f in result.fixtures)
     assert ParityResult.from_json(json.loads(json.dumps(result.to_json()))) == result
@@ -73,7 +75,7 @@ def test_what_is_kept_says_what_all_would() -> None:
 
 def test_floors_are_measured_in_every_draw() -> None:
     result = check(Policy(), candidate(), inputs=SPECS, claim="30%", threshold="2x floor")
-    assert result.count == 9
+    assert result.count == 9 + CORNERS
     assert result.passed
     assert all(o.floor is not None for f in result.fixtures for o in f.outputs)
     assert result.word == "rounding"
@@ -85,8 +87,8 @@ def test_the_first_that_is_refused_ends_it(wrong: tuple[int, ...]) -> None:
     assert not result.passed
     (idx, threshold), (run, own) = result.refusals
     assert (idx, threshold.gate, run, own.gate) == (wrong[0], "threshold", None, "claim")
-    assert (result.count, result.claim.clean, result.claim.refused) == (wrong[0] + 1, wrong[0], 1)
-    assert f"1 of {wrong[0] + 1} fixtures fails" in str(result)
+    assert (result.claim.judged, result.claim.clean, result.claim.refused) == (wrong[0] + 1, wrong[0], 1)
+    assert f"1 of {wrong[0] + 1 + CORNERS} fixtures fails" in str(result)
 
 
 def test_one_that_is_refused_among_the_first_needs_no_more() -> None:
@@ -101,9 +103,9 @@ def test_the_budget_refuses_and_says_what_was_reached() -> None:
         "establish 45.1 %; give it more time"
     )
     assert judged(claim="50%", claim_budget=0).passed  # the first five are enough
-    some = judged(claim="1e-9@95%", claim_budget=0.3)
+    some = judged(claim="1e-9@95%", claim_budget=2)
     assert only_refusal(some, "claim")
-    assert some.count > 5
+    assert some.claim.judged > 5
 
 
 def test_what_fails_anyway_draws_no_more() -> None:
@@ -125,6 +127,39 @@ def test_recorded_fixtures_establish_what_they_do_and_no_more(tmp_path: Path) ->
     recorded = check(RecordedRunner(tmp_path / "r.safetensors"), candidate(), claim="40%@95%")
     assert recorded.passed
     assert (recorded.count, recorded.claim.counted, recorded.left_out) == (6, 6, 0)
+
+
+@pytest.mark.parametrize("end", [False, True])
+def test_a_corner_makes_no_claim_and_can_refuse_one(end: bool) -> None:
+    """No draw has a mask of one kind alone, for it is of eight; a corner has."""
+
+    def wrong_at_the_end(x, mask):
+        right = honest(x, mask)
+        return {"actions": right["actions"] + 1} if (mask == end).all() else right
+
+    result = judged(wrong_at_the_end, claim="40%@95%")
+    corner = corners(SPECS)[end]
+    assert make_fixture(SPECS, 0, corner)["mask"].tolist() == [[end] * 8]
+    refused = [(idx, answer.gate) for idx, answer in result.refusals]
+    assert (corner, "threshold") in refused
+    assert (result.claim.judged, result.claim.refused, result.claim.stopped) == (5, 0, "unfit")
+    assert ParityResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+    # Who asks for no claim has no corners judged.
+    assert judged(wrong_at_the_end).passed
+
+
+def test_an_output_that_is_zero_throughout_a_corner_is_held_to_no_floor() -> None:
+    """Nothing is rounded where the mask is false; what is not equal there is refused all the same."""
+    given = [make_fixture(SPECS, 0, idx) for idx in (0, 1, 2, corners(SPECS)[0])]
+    options = {"inputs": given, "threshold": "2x floor"}
+    assert check(Policy(), candidate(), **options).passed
+    off = check(Policy(), candidate(masked=False), **options)
+    assert (3, "threshold") in [(idx, answer.gate) for idx, answer in off.refusals]
+
+
+def test_a_policy_of_noise_alone_has_no_corners() -> None:
+    noise = [InputSpec("x", (1, 8)), InputSpec("mask", (1, 8))]
+    assert corners(noise) == []
 
 
 def test_both_sides_are_never_open_at_once() -> None:
@@ -198,8 +233,11 @@ def test_other_tolerances_need_what_was_not_kept() -> None:
         rejudge(result, threshold=1e-7)
     whole = judged(nearly, claim="50%@95%")
     tighter = rejudge(whole, threshold=1e-9)
-    assert [answer.gate for _, answer in tighter.refusals] == ["threshold"] * 5 + ["claim"]
-    assert tighter == judged(nearly, claim="50%@95%", threshold=1e-9)
+    fresh = judged(nearly, claim="50%@95%", threshold=1e-9)
+    assert [answer.gate for _, answer in fresh.refusals] == ["threshold"] * 5 + ["claim"]
+    # Which had its corners judged, for nothing had refused it yet.
+    assert tighter.fixtures == (*fresh.fixtures, *tighter.fixtures[5:])
+    assert (tighter.drawn, tighter.claim, tighter.answers) == (fresh.drawn, fresh.claim, fresh.answers)
 
 
 # --- rounds, on a clock of their own ---------------------------------------------------------------------
@@ -252,4 +290,4 @@ def test_a_guess_of_more_than_the_budget_draws_nothing() -> None:
 
 
 def test_a_module_and_a_graph_draw_on() -> None:
-    assert check(Policy(), candidate(), inputs=SPECS, claim="5%", strict=True).count == 59
+    assert check(Policy(), candidate(), inputs=SPECS, claim="5%", strict=True).count == 59 + CORNERS

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from policy_cases import SPECS, Function, candidate, honest, only_refusal
 
 from pytest_reflex.errors import ReflexError
-from pytest_reflex.inputs import Gaussian, InputSpec, make_fixture
+from pytest_reflex.inputs import Bernoulli, Gaussian, InputSpec, make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.report import json as as_json
 from pytest_reflex.report.html.pages import page
@@ -88,6 +88,72 @@ def test_a_fault_that_five_fixtures_never_asked_for_is_found() -> None:
     assert judged(LIMIT, beyond=0.5).passed
     found = judged(LIMIT, beyond=0.5, coverage="95%")
     assert [(idx, answer.gate) for idx, answer in found.refusals] == [(first_above(LIMIT), "threshold")]
+    assert ParityResult.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def ladder(limits: list[float]) -> OnnxRunner:
+    """One condition for each limit: whether the input's sum is above it."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["numbers"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "limits"], ["above"], name="above"),
+    ]
+    nodes += [
+        helper.make_node("Slice", ["above", f"from{i}", f"to{i}"], [f"above{i}"]) for i in range(len(limits))
+    ]
+    nodes += [
+        helper.make_node("Where", [f"above{i}", "one", "zero"], [f"part{i}"], name=f"where{i}")
+        for i in range(len(limits))
+    ]
+    nodes.append(helper.make_node("Sum", [f"part{i}" for i in range(len(limits))], ["actions"]))
+    given = [helper.make_tensor_value_info("x", TensorProto.BOOL, [1, 16])]
+    made = [helper.make_tensor_value_info("actions", TensorProto.FLOAT, [1])]
+    constants = {"limits": np.float32(limits), "one": np.float32([1]), "zero": np.float32([0])}
+    for i in range(len(limits)):
+        constants |= {f"from{i}": np.int64([i]), f"to{i}": np.int64([i + 1])}
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "ladder", given, made, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return OnnxRunner(model.SerializeToString(), name="ladder")
+
+
+def climbed(limits: list[float], **options) -> ParityResult:
+    truth = Function(
+        lambda x: {"actions": np.float32([np.sum(np.float32(x.sum()) > np.float32(limits))])},
+        "reference",
+        kind="torch",
+    )
+    switches = [InputSpec("x", (1, 16), "bool", Bernoulli())]
+    return check(truth, ladder(limits), inputs=switches, coverage=1.0, **options)
+
+
+def test_what_no_draw_is_a_corner_is() -> None:
+    """Sixteen booleans are all true once in 65,536 draws."""
+    found = climbed([15.5])
+    assert found.passed
+    (corner,) = found.coverage.chosen
+    assert make_fixture([InputSpec("x", (1, 16), "bool", Bernoulli())], 0, corner)["x"].all()
+    assert found.count == 6
+    assert ParityResult.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_no_more_are_chosen_than_it_takes() -> None:
+    """Each draw beyond another limit asks something new; the last of them asks it all."""
+    sums = [
+        int(make_fixture([InputSpec("x", (1, 16), "bool", Bernoulli())], 0, i)["x"].sum()) for i in range(5)
+    ]
+    found = climbed([limit + 0.5 for limit in range(min(sums) - 1, 16)])
+    assert found.passed
+    assert len(found.coverage.chosen) <= 2
+    assert found.coverage.share == 1.0
+
+
+def test_a_corner_that_both_a_claim_and_coverage_ask_for_is_judged_once() -> None:
+    found = climbed([15.5], claim="40%@95%")
+    assert found.passed
+    idxs = [f.fixture_idx for f in found.fixtures]
+    assert len({*idxs}) == len(idxs)
+    assert {*found.coverage.chosen} < {*idxs}
     assert ParityResult.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 

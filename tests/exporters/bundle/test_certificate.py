@@ -1,0 +1,332 @@
+"""What is certified, what is not, and what a certificate that holds says."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from bundle_cases import Reflex
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from serve_cases import ROOT, made, policy
+from torch import nn
+
+from exporters import export, open_bundle
+from exporters.bundle.certificate import CERTIFICATE, certified, certify
+from exporters.bundle.envelope import PASSWORD, canonical, key_id, private_key
+from exporters.bundle.manifest import seal
+from exporters.serving.service import prepared
+from pytest_reflex import InputSpec, check
+from pytest_reflex.errors import CertificateError, ReflexError, SettingsError
+from pytest_reflex.inputs import State
+from pytest_reflex.report.json import document
+from pytest_reflex.verdict import machine
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
+
+pytestmark = pytest.mark.once
+PEM = serialization.Encoding.PEM
+
+
+@dataclass(frozen=True)
+class Keys:
+    secret: Path
+    public: Path
+
+
+def keys_in(place: Path, password: bytes | None = None) -> Keys:
+    made, forms = ed25519.Ed25519PrivateKey.generate(), serialization
+    hidden = forms.BestAvailableEncryption(password) if password else forms.NoEncryption()
+    found = Keys(place / "key.pem", place / "key.pub")
+    found.secret.write_bytes(made.private_bytes(PEM, forms.PrivateFormat.PKCS8, hidden))
+    public = made.public_key().public_bytes(PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+    found.public.write_bytes(public)
+    return found
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that passed strictly; not to be changed."""
+    return made(tmp_path_factory.mktemp("strict") / "p0", strict=True)
+
+
+@pytest.fixture(scope="module")
+def lax(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, judged as by default; not to be changed."""
+    return made(tmp_path_factory.mktemp("lax") / "p0")
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return keys_in(tmp_path)
+
+
+@pytest.fixture
+def copied(strict: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(strict, tmp_path / "p0"))
+
+
+def statement_in(certificate: Path) -> dict[str, Any]:
+    return dict(json.loads(base64.b64decode(json.loads(certificate.read_bytes())["payload"])))
+
+
+def test_the_command_signs_and_verifies_without_torch(copied: Path, keys: Keys, reflex: Reflex) -> None:
+    signed = reflex("certify", copied, "--key", keys.secret)
+    assert (signed.code, signed.out) == (0, f"Certificate: {copied / CERTIFICATE}\n"), signed.err
+    heavy = ("torch", "onnx", "onnxruntime", "onnx_ir", "transformers", "rich")
+    code = "\n".join(
+        [
+            "import sys",
+            *(f"sys.modules[{name!r}] = None" for name in heavy),
+            f"sys.argv[1:] = ['certify', {str(copied)!r}, '--verify', '--key', {str(keys.public)!r}]",
+            "from pytest_reflex.cli import main",
+            "main()",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("certificate HOLDS\ncertified by key ")
+    assert "at most 63.2 % of inputs drawn like these exceed the threshold" in done.stdout
+
+
+def test_what_no_longer_holds_is_a_fail(copied: Path, keys: Keys, reflex: Reflex, tmp_path: Path) -> None:
+    (tmp_path / "else").mkdir()
+    stranger = keys_in(tmp_path / "else")
+    missing = reflex("certify", copied, "--verify", "--key", keys.public)
+    why = f"{copied / CERTIFICATE} cannot be read (No such file or directory); make it with reflex certify"
+    assert (missing.code, missing.out) == (1, f"certificate REFUSED: {why}\n")
+    reflex("certify", copied, "--key", keys.secret)
+    foreign = reflex("certify", copied, "--verify", "--key", stranger.public)
+    assert foreign.code == 1
+    assert "which is none that is trusted here" in foreign.out
+    several = reflex("certify", copied, "--verify", "--key", stranger.public, "--key", keys.public)
+    assert several.code == 0
+    no_key = reflex("certify", copied, "--verify", "--key", tmp_path / "none.pub")
+    assert no_key.code == 2
+    assert no_key.err.startswith("reflex: error: key: ")
+    fixtures = copied / "fixtures.safetensors"
+    fixtures.write_bytes(fixtures.read_bytes()[:-1] + b"\x7f")
+    damaged = reflex("certify", copied, "--verify", "--key", keys.public)
+    assert damaged.code == 1
+    assert damaged.out.startswith(f"certificate REFUSED: {fixtures} ")
+
+
+def test_it_is_an_in_toto_statement_in_a_dsse_envelope(copied: Path, keys: Keys) -> None:
+    certificate = certify(open_bundle(copied), keys.secret)
+    text = certificate.read_bytes()
+    envelope = json.loads(text)
+    payload = base64.b64decode(envelope["payload"])
+    # As the specification of DSSE writes it down: lengths in decimal, single blanks.
+    signed = b"DSSEv1 28 application/vnd.in-toto+json " + str(len(payload)).encode() + b" " + payload
+    (signature,) = envelope["signatures"]
+    public = serialization.load_pem_public_key(keys.public.read_bytes())
+    assert isinstance(public, ed25519.Ed25519PublicKey)
+    public.verify(base64.b64decode(signature["sig"]), signed)
+    assert signature["keyid"] == key_id(public)
+    said = json.loads(payload)
+    assert (said["_type"], said["predicateType"]) == (
+        "https://in-toto.io/Statement/v1",
+        "https://in-toto.io/attestation/test-result/v0.1",
+    )
+    assert {one["name"]: one["digest"]["sha256"] for one in said["subject"]} == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in copied.iterdir()
+        if path != certificate
+    }
+    assert said["predicate"]["result"] == "PASSED"
+    terms = said["predicate"]["configuration"][0]["annotations"]
+    verdict = json.loads((copied / "reflex.json").read_text())["check"]
+    assert terms["machine"] == verdict["candidate"]["machine"]
+    assert terms["claim"] == verdict["claim"]
+    assert (terms["strict"], terms["provider"], terms["fixtures"]) == (True, "CPUExecutionProvider", 3)
+    # The same key says the same of the same bundle.
+    assert certify(open_bundle(copied), keys.secret).read_bytes() == text
+
+
+def test_what_was_not_strict_is_not_certified(lax: Path, keys: Keys, tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match="was not judged strictly; judge it with --strict"):
+        certify(open_bundle(lax), keys.secret)
+    assert not (lax / CERTIFICATE).exists()
+    # A later strict run of it is as good; of another bundle it is not.
+    result = check(policy(), open_bundle(lax), strict=True, claim="20%")
+    assert result.passed
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(document([result])))
+    place = certify(open_bundle(lax), keys.secret, verdict=file, place=tmp_path / "c.json")
+    held = certified(open_bundle(lax), [keys.public], place=place)
+    assert held.terms["claim"]["asked"]["share"] == 1 / 5
+    assert held.terms["fixtures"] == result.count
+    other = made(tmp_path / "other", seed=1)
+    with pytest.raises(CertificateError, match=r"is not the file that was judged; judge the bundle again"):
+        certify(open_bundle(other), keys.secret, verdict=file)
+
+
+def test_nothing_else_is_certified(strict: Path, keys: Keys, tmp_path: Path) -> None:
+    bundle = open_bundle(strict)
+    against = check(policy(1), bundle, strict=True)
+    file = tmp_path / "run.json"
+
+    def refusal(*results: Any) -> str:
+        file.write_text(json.dumps(document(results)))
+        with pytest.raises(CertificateError) as error:
+            certify(bundle, keys.secret, verdict=file, place=tmp_path / "c.json")
+        return str(error.value)
+
+    assert "holds no pass" in refusal(against)
+    good = check(policy(), bundle, strict=True)
+    assert "holds 2 results" in refusal(good, good)
+    unproven = made(tmp_path / "unproven", verify=False)
+    with pytest.raises(CertificateError, match="was never proven"):
+        certify(open_bundle(unproven), keys.secret)
+
+
+@pytest.mark.parametrize("lie", ["passed", "figure"])
+def test_a_verdict_that_was_written_by_hand_is_not_certified(
+    lie: str, lax: Path, keys: Keys, tmp_path: Path
+) -> None:
+    lied = Path(shutil.copytree(lax, tmp_path / "lied"))
+    manifest = lied / "reflex.json"
+    said = json.loads(manifest.read_text())
+    check = said["check"]
+    check["strict"] = True
+    if lie == "passed":
+        check["passed"] = False
+    if lie == "figure":
+        check["max_abs_diff_across_all"] = 0.0
+    said["sha256"] = seal(said)
+    manifest.write_text(json.dumps(said))
+    with pytest.raises(ReflexError, match=r"contradicts itself|does not pass so|no parity result"):
+        certify(open_bundle(lied), keys.secret)
+    assert not (lied / CERTIFICATE).exists()
+
+
+def test_a_certificate_says_what_its_figures_pass_strictly(lax: Path, keys: Keys, tmp_path: Path) -> None:
+    """Of a verdict that somebody calls strict it says no threshold that strict does not have."""
+    called = Path(shutil.copytree(lax, tmp_path / "called"))
+    manifest = called / "reflex.json"
+    said = json.loads(manifest.read_text())
+    said["check"]["strict"] = True
+    said["sha256"] = seal(said)
+    manifest.write_text(json.dumps(said))
+    certify(open_bundle(called), keys.secret)
+    assert certified(open_bundle(called), [keys.public]).terms["threshold"] == STRICT_THRESHOLD
+
+
+class Faint(nn.Module):
+    """What int8 is used for is so small beside the rest that it passes strictly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 8))
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        return state[:, :8] + self.layers(state) * 1e-3
+
+
+def on(*instructions: str) -> Mapping[str, Any]:
+    return {**machine.here(), "instructions": list(instructions)}
+
+
+def test_integers_are_certified_for_processors_that_sum_them_alike(tmp_path: Path, keys: Keys) -> None:
+    inputs = [InputSpec("state", (1, 16), meaning=State())]
+    place = tmp_path / "int8"
+    export(Faint().eval(), place, inputs=inputs, precision="int8-dynamic", strict=True)
+    bundle = open_bundle(place)
+    said = statement_in(certify(bundle, keys.secret))["predicate"]["configuration"][0]["annotations"]
+    own = machine.integer_sums(machine.here())
+    assert said["integers"] == own
+    alike, unlike = {
+        "whole": (on("avx2", "avx512f", "avx512bw", "avx512_vnni"), on("avx2", "avx512f", "avx512bw")),
+        "saturating": (on("avx2"), on("avx2", "avx_vnni")),
+    }[own]
+    assert certified(bundle, [keys.public], here=alike).provider == "CPUExecutionProvider"
+    for elsewhere in (unlike, on("unheard-of"), {}):
+        with pytest.raises(
+            CertificateError, match="a quantised graph gives other numbers on such a processor"
+        ):
+            certified(bundle, [keys.public], here=elsewhere)
+
+
+def test_floats_are_certified_for_any_processor(copied: Path, keys: Keys) -> None:
+    certify(open_bundle(copied), keys.secret)
+    for elsewhere in (on("avx2"), on("asimd"), {}):
+        assert certified(open_bundle(copied), [keys.public], here=elsewhere).terms["integers"] == "none"
+
+
+def test_how_integers_are_summed() -> None:
+    def sums(*instructions: str) -> str:
+        return machine.integer_sums({"instructions": list(instructions)})
+
+    assert sums("sse4_1", "avx2", "avx512f", "avx512bw") == "saturating"
+    assert sums("avx2", "avx_vnni") == sums("avx512bw", "avx512_vnni") == sums("asimd", "asimddp") == "whole"
+    assert sums() == sums("sve9") == machine.integer_sums(None) == machine.UNKNOWN
+
+
+def test_a_server_asks_for_it(copied: Path, keys: Keys, tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match="make it with reflex certify"):
+        prepared(copied, port=0, trusted=[keys.public])
+    certify(open_bundle(copied), keys.secret)
+    prepared(copied, port=0, trusted=[keys.public])
+    with pytest.raises(
+        CertificateError, match="it is for CPUExecutionProvider, and CUDAExecutionProvider is"
+    ):
+        prepared(copied, port=0, trusted=[keys.public], provider="cuda")
+    (tmp_path / "else").mkdir()
+    with pytest.raises(CertificateError, match="which is none that is trusted here"):
+        prepared(copied, port=0, trusted=[keys_in(tmp_path / "else").public])
+
+
+def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: Path) -> None:
+    hidden = keys_in(tmp_path, b"word")
+    with pytest.raises(
+        SettingsError, match=f"its password goes into {PASSWORD}; make one with `openssl genpkey"
+    ):
+        private_key(hidden.secret)
+    monkeypatch.setenv(PASSWORD, "word")
+    certify(open_bundle(copied), hidden.secret)
+    assert certified(open_bundle(copied), [hidden.public])
+    with pytest.raises(SettingsError, match="is a private key, which is not to lie here"):
+        certified(open_bundle(copied), [hidden.secret])
+    curve, forms = ec.generate_private_key(ec.SECP256R1()), serialization
+    other = tmp_path / "ec.pem"
+    other.write_bytes(curve.private_bytes(PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()))
+    monkeypatch.delenv(PASSWORD)
+    with pytest.raises(SettingsError, match="expected Ed25519"):
+        private_key(other)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        private_key(tmp_path / "none.pem")
+
+
+def test_json_has_one_spelling() -> None:
+    assert canonical({"b": [1, 0.5, None], "a": "é"}) == b'{"a":"\\u00e9","b":[1,0.5,null]}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical(float("nan"))
+
+
+def test_what_is_missing_is_named(copied: Path, keys: Keys) -> None:
+    code = f"""
+import sys
+sys.modules["cryptography"] = None
+sys.argv[1:] = ["certify", {str(copied)!r}, "--key", {str(keys.secret)!r}]
+from pytest_reflex.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "reflex: error: certificates need cryptography, which is not installed; "
+        "pip install 'pytest-reflex[certify]'\n"
+    )
