@@ -13,6 +13,7 @@ from pytest_reflex._version import __version__
 if TYPE_CHECKING:
     from pytest_reflex.errors import ParityError, ReflexError
     from pytest_reflex.inputs import InputSpec
+    from pytest_reflex.inputs.episodes import episodes
     from pytest_reflex.inputs.strategies import observations
     from pytest_reflex.judge.check import check
     from pytest_reflex.judge.sequence import check_sequence
@@ -41,6 +42,7 @@ __all__ = [
     "__version__",
     "check",
     "check_sequence",
+    "episodes",
     "observations",
     "parity",
 ]
@@ -57,6 +59,7 @@ _HOMES: Final = {
     "TorchRunner": "pytest_reflex.runners",
     "check": "pytest_reflex.judge.check",
     "check_sequence": "pytest_reflex.judge.sequence",
+    "episodes": "pytest_reflex.inputs.episodes",
     "observations": "pytest_reflex.inputs.strategies",
 }
 

@@ -17,6 +17,7 @@ import numpy as np
 from pytest_reflex import settings
 from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
+from pytest_reflex.inputs.episodes import Episodes
 from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
 from pytest_reflex.inputs.near_copies import distinct_count, thinned
 from pytest_reflex.judge.claim import MEMORY, MOST, Worst, draw_on
@@ -82,6 +83,8 @@ from pytest_reflex.verdict.tolerances import THRESHOLD, Amount, Tolerances
 __all__ = ["Candidate", "Progress", "check"]
 
 Array = np.ndarray[Any, Any]
+# Of so many refused fixtures it is said what they are.
+_LABELLED = 3
 # What the reference was given in one fixture, and what it gave.
 Recorder = Callable[[dict[str, Array], dict[str, Array]], object]
 
@@ -90,7 +93,7 @@ def check(
     reference: Any,
     candidate: Any,
     *,
-    inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | None = None,
+    inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | Episodes | None = None,
     name: str | None = None,
     progress: Progress | None = None,
     record: Recorder | None = None,
@@ -105,8 +108,9 @@ def check(
         reference: a runner; an ``nn.Module``; or whatever the candidate's ``reference_runner`` takes. An
             :class:`~pytest_reflex.runners.OnnxReference` where a graph is to be the judge, and PyTorch not.
         candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate` such as a bundle.
-        inputs: the inputs to draw fixtures from, or recorded inputs, one mapping per fixture. By default
-            those of a recorded reference, else the candidate's own.
+        inputs: the inputs to draw fixtures from; recorded inputs, one mapping per fixture; or
+            :func:`~pytest_reflex.inputs.episodes.episodes` of a recording. By default those of a recorded
+            reference, else the candidate's own.
         name: what the result is called; by default the candidate's name.
         progress: called as ``progress(side, runs done, runs in all)``; by default pytest's line of progress
             is told, where there is one.
@@ -275,7 +279,8 @@ def _run_reference(
         for fixture_idx in range(fixtures.count):
             inputs = fixtures.make(fixture_idx)
             fed.append(summaries(inputs))  # before the runner, which may write to them
-            thin.append(thinned(inputs))
+            if fixtures.seed is not None:  # of given ones it is known, and there may be very many
+                thin.append(thinned(inputs))
             _note_categories(drawn, inputs)
             outputs.append(copied(watch.run(inputs)))
             if record is not None:
@@ -299,6 +304,7 @@ def _run_reference(
     rounding = rounding_of(exact, rounded) if exact else {}
     swings = swings_of(outputs)
     distinct = distinct_count(thin) if all(thin) else len(thin)
+    distinct = distinct if fixtures.seed is not None else fixtures.distinct
     return _ReferenceRun(
         outputs, fed, exact, rounded, rounding, swings, steadiness, doubts, drawn, distinct, facts
     )
@@ -560,7 +566,7 @@ def _verdict(
     power = judge_power(results, truth.swings, terms.bound, dependence.effects, terms.asked)
     loosest = _loosest(results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
-    doubted, noted = _of_variation(fixtures, truth)
+    doubted, noted = _of_variation(fixtures, truth, results)
     doubts = {
         "compared": random_numbers(truth.steadiness, truth.facts),
         "reference": [*doubtful, *truth.doubts],
@@ -606,15 +612,29 @@ def _verdict(
     )
 
 
-def _of_variation(fixtures: Fixtures, truth: _ReferenceRun) -> tuple[list[str], list[str]]:
-    """What is doubted of the fixtures; and a note where given ones are the same but for rounding."""
+def _said_of(fixtures: Fixtures, results: Sequence[FixtureResult]) -> list[str]:
+    """What is said of the fixtures, and what the first that were refused are called where they have names."""
+    label = fixtures.label
+    if label is None:
+        return list(fixtures.notes)
+    refused = [f.fixture_idx for f in results if not f.passed and f.fixture_idx < fixtures.count]
+    return [*fixtures.notes, *(f"fixture {idx} is {label(idx)}" for idx in refused[:_LABELLED])]
+
+
+def _of_variation(
+    fixtures: Fixtures, truth: _ReferenceRun, results: Sequence[FixtureResult]
+) -> tuple[list[str], list[str]]:
+    """What is doubted of the fixtures; and what is noted of them, such as that some are the same but for
+    rounding."""
+    said = _said_of(fixtures, results)
     drawn = fixtures.seed is not None
     distinct = truth.distinct if drawn else fixtures.distinct
     copies = judge_copies(fixtures.count, distinct, "drawn" if drawn else "given")
     doubted = [*copies, *judge_variation(fixtures.specs, truth.inputs, *([truth.categories] * drawn))]
     if copies or drawn or distinct == fixtures.count:
-        return doubted, []
-    return doubted, [f"{fixtures.count} fixtures were given and {distinct} differ; near copies count as one"]
+        return doubted, said
+    near = f"{fixtures.count} fixtures were given and {distinct} differ; near copies count as one"
+    return doubted, [*said, near]
 
 
 def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:
