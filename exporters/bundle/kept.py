@@ -40,14 +40,14 @@ def keep_episodes(bundle: StoredBundle, seen: Sequence[Seen], live_inputs: Seque
     with staged(bundle.path) as stage:
         for name in bundle.stated.files:
             if name != EPISODES:
-                _linked(bundle.path / name, stage / name)
+                linked(bundle.path / name, stage / name)
         save_recording(stage / EPISODES, seen, live_inputs)
         files = {**bundle.stated.files, **file_facts(stage, [EPISODES])}
         write_manifest(stage, replace(bundle.stated, files=files))
     return bundle.path / EPISODES
 
 
-def _linked(file: Path, to: Path) -> None:
+def linked(file: Path, to: Path) -> None:
     """The same file under another name, or a copy where the file system has no second names."""
     try:
         os.link(file.resolve(), to)

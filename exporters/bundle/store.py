@@ -132,7 +132,8 @@ def verified(
     if not os.path.isdir(path):
         raise BundleError(f"no bundle at {path}: expected a directory that holds {MANIFEST}")
     manifest, stated = read_manifest(path)
-    graphs = set(stated.graphs.values())
+    around = stated.processors
+    graphs = {*stated.graphs.values(), *(around.graphs.values() if around is not None else ())}
     changed = []
     for name, facts in stated.files.items():
         said = _check_file(path, name, facts)

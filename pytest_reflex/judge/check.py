@@ -17,8 +17,7 @@ import numpy as np
 from pytest_reflex import settings
 from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec
-from pytest_reflex.inputs.episodes import Episodes
-from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
+from pytest_reflex.inputs.fixtures import Fixtures, MakesFixtures, fixtures_from
 from pytest_reflex.inputs.near_copies import distinct_count, thinned
 from pytest_reflex.judge.claim import MEMORY, MOST, Worst, draw_on
 from pytest_reflex.judge.coverage import covered
@@ -93,7 +92,7 @@ def check(
     reference: Any,
     candidate: Any,
     *,
-    inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | Episodes | None = None,
+    inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | MakesFixtures | None = None,
     name: str | None = None,
     progress: Progress | None = None,
     record: Recorder | None = None,

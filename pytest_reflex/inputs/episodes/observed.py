@@ -15,6 +15,7 @@ import numpy as np
 from pytest_reflex.errors import InputError
 from pytest_reflex.inputs.distributions import Gaussian, Image, ScaledImage
 from pytest_reflex.inputs.episodes.recording import PLACES, Feature, Recording, Value
+from pytest_reflex.inputs.prompts import Text
 from pytest_reflex.inputs.spec import InputSpec
 from pytest_reflex.verdict.naming import did_you_mean
 
@@ -95,6 +96,8 @@ def as_read(spec: InputSpec, key: str, value: Value, where: str) -> Array:
     Raises:
         InputError: it does not fit; the message begins with ``where``.
     """
+    if isinstance(value, str) and isinstance(spec.meaning, Text):
+        return np.frombuffer(value.encode(), np.uint8).copy()
     if isinstance(value, str):
         raise InputError(
             f"{where}: {key} is text, and the policy's {spec.name!r} is {spec.dtype}; tokenise it"
