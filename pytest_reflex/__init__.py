@@ -13,6 +13,7 @@ from pytest_reflex._version import __version__
 if TYPE_CHECKING:
     from pytest_reflex.errors import ParityError, ReflexError
     from pytest_reflex.inputs import InputSpec
+    from pytest_reflex.inputs.episodes import episodes
     from pytest_reflex.inputs.strategies import observations
     from pytest_reflex.judge.check import check
     from pytest_reflex.judge.matrix import matrix
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "check",
     "check_sequence",
+    "episodes",
     "matrix",
     "observations",
     "parity",
@@ -60,6 +62,7 @@ _HOMES: Final = {
     "check": "pytest_reflex.judge.check",
     "check_sequence": "pytest_reflex.judge.sequence",
     "matrix": "pytest_reflex.judge.matrix",
+    "episodes": "pytest_reflex.inputs.episodes",
     "observations": "pytest_reflex.inputs.strategies",
 }
 

@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from exporters.bundle.processors import Processors
 from exporters.bundle.said import Said
 from exporters.flow.schedule import (
     BACKBONE,
@@ -94,6 +95,7 @@ class Manifest:
         files: size and digest of each file but the manifest, by name.
         optimization: how far ONNX Runtime may rewrite the graphs.
         config: session configuration entries of ONNX Runtime.
+        processors: what stands around the policy, from the camera to the joint; None where nothing does.
         check: the verdict that it was made under, as JSON; None without one.
         origin: who made it, of what, in which precision, with which versions and on which machine, as JSON.
     """
@@ -110,6 +112,7 @@ class Manifest:
     files: Mapping[str, FileFacts] = field(default_factory=dict)
     optimization: Optimization = OPTIMIZATION
     config: Mapping[str, str] = field(default_factory=dict)
+    processors: Processors | None = None
     check: Mapping[str, Any] | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
 
@@ -142,7 +145,7 @@ class Manifest:
         loop = _loop(whole, layout, inputs, outputs)
         optimization, config = _session(whole.at("session", {}))
         options = whole.at("options", {}).fields()
-        check = said.get("check")
+        around, check = whole.at("processors", None), said.get("check")
         return cls(
             family=whole.at("family").text(),
             layout=layout,
@@ -156,6 +159,7 @@ class Manifest:
             files=files,
             optimization=optimization,
             config=config,
+            processors=None if around.value is None else Processors.from_json(around, files),
             check=check if isinstance(check, dict) else None,
             origin=_origin(whole),
         )
@@ -163,8 +167,10 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """What :func:`write_manifest` writes."""
         config = {"config": dict(self.config)} if self.config else {}
+        around = {} if self.processors is None else {"processors": self.processors.to_json()}
         return {
             **self.origin,
+            **around,
             "family": self.family,
             "layout": self.layout,
             "steps": self.steps,

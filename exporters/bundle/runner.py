@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.bundle.processors import OpenProcessors
 from exporters.flow.schedule import BACKBONE
 from pytest_reflex.errors import InputError, RunnerError
 from pytest_reflex.inputs import InputSpec
@@ -95,15 +96,16 @@ class BundleRunner(RunnerBase):
         }
         self._unlike = ""
         self.runtime = full_name(runtime)
-        opener, told = (
-            runtime_named(runtime),
-            self._options if self.runtime == DEFAULT else {"threads": threads},
-        )
         if self.runtime != DEFAULT and provider_name(provider) != PROVIDERS["cpu"]:
             raise RunnerError(
                 f"provider is {provider!r}, which is one of ONNX Runtime's, and the runtime is {runtime!r}; "
                 "leave one out"
             )
+        opener = runtime_named(runtime)
+        told = self._options if self.runtime == DEFAULT else {"threads": threads}
+        around = stated.processors
+        self._around = None if around is None else OpenProcessors(bundle.path, around, provider)
+        self._looked_back: dict[str, list[np.ndarray]] = {}
         self.sessions: dict[str, Any] = {
             role: opener(bundle.path / file, **told) for role, file in stated.graphs.items()
         }
@@ -115,6 +117,9 @@ class BundleRunner(RunnerBase):
     def close(self) -> None:
         for session in self.sessions.values():
             session.close()
+        if self._around is not None:
+            self._around.close()
+        self.reset()
 
     @property
     def provider_asked(self) -> str | None:
@@ -197,6 +202,41 @@ class BundleRunner(RunnerBase):
                 with self._rng_lock:
                     given[name] = self._rng.standard_normal(spec.shape, np.float32)
         return self.run({name: given[name] for name in self._inputs})
+
+    def act(self, raw: Mapping[str, Any], *, noise: np.ndarray | None = None) -> np.ndarray:
+        """Actions in the robot's units for what it sees, where the bundle has processors.
+
+        A policy that looks back on several observations is given the last ones of these calls, the first as
+        often as there are too few; :meth:`reset` forgets them. One robot at a time may call it then.
+
+        Args:
+            raw: by the policy's own feature names: cameras uint8 [height, width, 3], joints float32 [dim] in
+                the robot's units, ``task`` as text.
+            noise: as for :meth:`infer`.
+
+        Returns:
+            [batch, chunk, dim].
+
+        Raises:
+            InputError: the bundle has no processors, or something is missing, unknown, of another dtype or
+                shape, or not finite.
+            RunnerError: the policy is not open, or ONNX Runtime failed.
+        """
+        if self._around is None:
+            raise InputError(f"{self.name} has no processors: give infer() the policy's own inputs")
+        self._around.open()
+        read, history = self._around.preprocess(raw), self._around.said.history
+        if history:
+            for name, array in read.items():
+                seen = self._looked_back.setdefault(name, [array[:, -1]] * (history - 1))
+                self._looked_back[name] = seen = [*seen, array[:, -1]][-history:]
+                read[name] = np.stack(seen, axis=1)
+        gave = self.infer(read, noise=noise)
+        return self._around.postprocess(gave[self._around.said.actions], raw)
+
+    def reset(self) -> None:
+        """Forget the observations that :meth:`act` looks back on."""
+        self._looked_back = {}
 
     def _fitting(self, given: Mapping[str, np.ndarray]) -> dict[str, int]:
         """Refuse what the graphs would refuse less clearly, or would take for what it is not; free sizes."""

@@ -5,6 +5,7 @@ A bundle is a directory::
     model.onnx  model.onnx.data      unrolled and loop
     encoder.onnx[.data] step.onnx[.data]      stepwise
     fixtures.safetensors             the fixtures of its check: inputs and reference outputs
+    episodes.safetensors             the same of frames that a robot recorded, where they are kept
     reflex.json                      the manifest
 
 This file needs neither torch nor onnx to open a bundle; a robot that only runs one has neither.
@@ -34,6 +35,7 @@ from pytest_reflex.runners.external_data import FileFacts, external_files
 from pytest_reflex.runners.opened_files import file_digest
 
 FIXTURES = "fixtures.safetensors"
+EPISODES = "episodes.safetensors"
 # What the earlier bundle is called while it changes places where two names cannot change hands at once.
 _ASIDE = "-old"
 
@@ -92,14 +94,18 @@ class StoredBundle:
         """The names of what it gives."""
         return self.stated.output_names
 
-    def recording(self) -> RecordedRunner:
-        """The recorded fixtures of its check, as a reference that needs no torch."""
+    def recording(self, file: str = FIXTURES) -> RecordedRunner:
+        """The recorded fixtures of its check, as a reference that needs no torch.
+
+        Args:
+            file: another recording of the bundle, such as :data:`EPISODES`, the frames that are kept in it.
+        """
         # Made on the machine of the reference in its check; without a check, on that of the export.
         reference = (self.stated.check or {}).get("reference")
         recorded_on = (reference if isinstance(reference, dict) else self.stated.origin).get("machine")
-        facts = None if self.changed else self.stated.files.get(FIXTURES)
+        facts = None if self.changed else self.stated.files.get(file)
         digest = None if facts is None else facts["sha256"]
-        return RecordedRunner(self.path / FIXTURES, recorded_on=recorded_on, digest=digest)
+        return RecordedRunner(self.path / file, recorded_on=recorded_on, digest=digest)
 
 
 def verified(
@@ -126,7 +132,8 @@ def verified(
     if not os.path.isdir(path):
         raise BundleError(f"no bundle at {path}: expected a directory that holds {MANIFEST}")
     manifest, stated = read_manifest(path)
-    graphs = set(stated.graphs.values())
+    around = stated.processors
+    graphs = {*stated.graphs.values(), *(around.graphs.values() if around is not None else ())}
     changed = []
     for name, facts in stated.files.items():
         said = _check_file(path, name, facts)

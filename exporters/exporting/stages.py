@@ -19,7 +19,7 @@ from exporters import checkpoints
 from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.registry import distribution_of
 from exporters.bundle.replaced import replaced
-from exporters.bundle.store import FIXTURES, file_facts, staged
+from exporters.bundle.store import EPISODES, FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
 from exporters.flow.decoding import DecodingPolicy
 from exporters.flow.policy import FlowPolicy, flow_runner, own_sampler
@@ -33,6 +33,7 @@ from exporters.graph.traced_halves import CONTEXT, Example, example_of, require_
 from exporters.graph.tracing import converted, trace, uncollected
 from pytest_reflex.errors import InputError, SettingsError
 from pytest_reflex.inputs import InputSpec, make_fixture
+from pytest_reflex.inputs.episodes import Episodes
 from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
@@ -68,6 +69,8 @@ def export(
     call: Mapping[str, Any] | None = None,
     sizes: Mapping[str, int | None] | None = None,
     verify: bool = True,
+    episodes: Episodes | None = None,
+    save_fixtures: bool = False,
     progress: Progress | None = None,
     **options: Unpack[CheckOptions],
 ) -> Export:
@@ -99,6 +102,8 @@ def export(
         call: what the family's ``reference`` takes besides the steps, for whoever judges the bundle again.
         sizes: what the family's ``inputs`` was told besides the batch, for the same.
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
+        episodes: frames of a recording that it has to pass as well, once it has passed what is drawn.
+        save_fixtures: keep those frames in the bundle, so that a robot without torch is judged on them.
         progress: called with (stage, done, total); by default pytest's line of progress is told, where
             there is one.
         **options: ``threshold``, ``fixtures`` and so on, the keywords of
@@ -109,6 +114,8 @@ def export(
         ReflexError: it could not be made, run or written. Nothing is written.
     """
     told = of_call(options, "export")
+    if (episodes is None and save_fixtures) or (episodes is not None and not verify):
+        raise SettingsError("save_fixtures keeps what episodes= was judged on; give both, and verify")
     report_progress = progress_callback(progress)
     plan = planned(reference, inputs, flow, layout, steps, outputs, dynamic_batch, told.seed)
     plan = replace(plan, whole=whole)
@@ -122,6 +129,8 @@ def export(
         if verify:
             bundle = Bundle(stage, draft.to_json(), shown=str(out_dir))
             seen, result = proven(plan, bundle, report_progress, options)
+            if episodes is not None and result is not None:
+                result = shown_on(plan, bundle, episodes, save_fixtures, result, report_progress, options)
         else:
             with plan.runner:
                 seen, result = [(plan.example.arrays, plan.runner.run(plan.example.arrays))], None
@@ -340,6 +349,35 @@ def proven(
     return seen, result.require()
 
 
+def shown_on(
+    plan: Plan,
+    bundle: Bundle,
+    episodes: Episodes,
+    keep: bool,
+    result: ParityResult,
+    report_progress: Progress,
+    options: CheckOptions,
+) -> ParityResult:
+    """The verdict with a note of what was recorded, which passed too, and is written where it is kept."""
+    seen: list[_Seen] = []
+    found = check(
+        plan.runner,
+        bundle,
+        inputs=episodes,
+        name=bundle.called,
+        progress=report_progress,
+        record=(lambda given, gave: seen.append((given, gave))) if keep else None,
+        **options,
+    ).require()
+    if keep:
+        live = found.candidate.get("live_inputs")
+        save_recording(
+            bundle.path / EPISODES, seen, live_inputs=live if isinstance(live, (list, tuple)) else []
+        )
+    said = f"it passed {found.notes[0]}: max_abs_diff {found.max_abs_diff_across_all:.3e}"
+    return replace(result, notes=(*result.notes, said))
+
+
 def sealed(
     draft: Manifest, seen: Sequence[_Seen], result: ParityResult | None, stage: Path
 ) -> dict[str, Any]:
@@ -351,7 +389,8 @@ def sealed(
         for name, array in seen[0][1].items()
     ]
     proof = result.to_json() if result is not None else None
-    files = {**draft.files, **file_facts(stage, [FIXTURES])}
+    kept = [name for name in (FIXTURES, EPISODES) if (stage / name).is_file()]
+    files = {**draft.files, **file_facts(stage, kept)}
     return write_manifest(stage, replace(draft, outputs=outputs, check=proof, files=files))
 
 

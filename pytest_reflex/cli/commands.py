@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,9 +20,11 @@ from pytest_reflex.cli.init import init
 from pytest_reflex.cli.matrix import matrix
 from pytest_reflex.cli.options import (
     api_key_option,
+    episodes_option,
     judging_options,
     model_option,
     model_or_reference,
+    save_fixtures_option,
     setting_option,
     steps_option,
 )
@@ -74,6 +77,8 @@ def app() -> None:
     help="What the graphs store and compute in  [default: float32]",
 )
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
+@episodes_option
+@save_fixtures_option
 @judging_options
 @click.pass_context
 @to_a_verdict
@@ -83,6 +88,8 @@ def export(
     model: str,
     out: Path,
     dynamic_batch: bool,
+    episodes: str | None,
+    save_fixtures: bool,
     **options: Any,
 ) -> Judged:
     """Export the policy MODEL to the bundle OUT, proven before it is written.
@@ -111,6 +118,8 @@ def export(
         policy, inputs = own_policy(model) if family is None else (family.load(model), None)
         report_progress("load", 1, 1)
         given |= {"dynamic_batch": dynamic_batch, "progress": report_progress}
+        if (seen := _seen(episodes, save_fixtures)) is not None:
+            given |= {"episodes": seen, "save_fixtures": save_fixtures}
         if family is not None:
             made = family.export(policy, out, **given)
         else:
@@ -118,6 +127,19 @@ def export(
     if made.result is None:
         raise BundleError(f"{out} was written without a verdict")
     return made.result, f"Bundle: {out}"
+
+
+def _seen(episodes: str | None, save_fixtures: bool = False, *, model: str = "") -> Any:
+    """The recording that --episodes names, or None."""
+    if episodes is None:
+        if save_fixtures:
+            raise click.UsageError("--save-fixtures was given, and no --episodes whose frames it would keep")
+        return None
+    if model.endswith(".safetensors"):
+        raise click.UsageError("--episodes was given, and a recording brings its own fixtures")
+    from pytest_reflex.inputs.episodes import episodes as opened
+
+    return opened(episodes)
 
 
 class _Validate(click.Group):
@@ -160,6 +182,7 @@ def validate() -> None:
 @click.option(
     "--inputs", metavar="NAME", help="What is drawn: a list of InputSpec, as module:name or file.py:name."
 )
+@episodes_option
 @judging_options
 @click.pass_context
 @to_a_verdict
@@ -170,6 +193,7 @@ def validate_onnx(
     model: str | None,
     reference: Path | None,
     inputs: str | None,
+    episodes: str | None,
     **judging: Any,
 ) -> Judged:
     """Judge a plain FILE.onnx against the PyTorch policy; `reflex validate FILE.onnx` does the same.
@@ -181,12 +205,14 @@ def validate_onnx(
     from pytest_reflex.cli.reference import script_inputs
 
     if reference is not None:
+        if episodes is not None:
+            raise click.UsageError("--episodes was given, and with --reference fixtures are drawn")
         return _agreement(file, reference, judging, None if inputs is None else script_inputs(inputs))
-    return _plain(context, file, str(model), inputs, judging)
+    return _plain(context, file, str(model), inputs, _seen(episodes, model=str(model)), judging)
 
 
 def _plain(
-    context: click.Context, file: Path, model: str, inputs: str | None, judging: dict[str, Any]
+    context: click.Context, file: Path, model: str, inputs: str | None, seen: Any, judging: dict[str, Any]
 ) -> Judged:
     require_draws(context, model)
     from pytest_reflex.cli.reference import said_beside, script_inputs, script_reference
@@ -203,6 +229,8 @@ def _plain(
         elif not isinstance(reference, RecordedRunner):
             given = graph_inputs(candidate)
             below = _as_stated(given, f"--inputs {said_beside(model)} says what they stand for")
+        if seen is not None:
+            given = replace(seen, inputs=tuple(given or ()))
         result = check(
             reference, candidate, inputs=given, name=str(file), progress=report_progress, **judging
         )
@@ -213,6 +241,8 @@ def _plain(
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_or_reference
 @steps_option
+@episodes_option
+@save_fixtures_option
 @judging_options
 @click.pass_context
 @to_a_verdict
@@ -223,6 +253,8 @@ def validate_export(
     model: str | None,
     reference: Path | None,
     steps: int | None,
+    episodes: str | None,
+    save_fixtures: bool,
     **judging: Any,
 ) -> Judged:
     """Judge the bundle DIR against the policy it was made from.
@@ -233,8 +265,11 @@ def validate_export(
     if reference is not None:
         if steps is not None:
             raise click.UsageError("--steps was given, and a graph that is the judge takes its own")
+        if episodes is not None or save_fixtures:
+            raise click.UsageError("--episodes was given, and with --reference fixtures are drawn")
         return _agreement(directory, reference, judging)
-    return _parity(context, directory, str(model), steps, judging)
+    seen = _seen(episodes, save_fixtures, model=str(model))
+    return _parity(context, directory, str(model), steps, judging, seen, keep=save_fixtures)
 
 
 def _as_stated(specs: Sequence[InputSpec], advice: str) -> str:
@@ -263,21 +298,40 @@ def _agreement(candidate: Path, reference: Path, judging: dict[str, Any], inputs
 
 
 def _parity(
-    context: click.Context, directory: Path, model: str, steps: int | None, judging: dict[str, Any]
+    context: click.Context,
+    directory: Path,
+    model: str,
+    steps: int | None,
+    judging: dict[str, Any],
+    seen: Any = None,
+    *,
+    keep: bool = False,
 ) -> Judged:
     require_draws(context, model)
     from exporters.bundles import open_bundle
     from pytest_reflex.judge.check import check
 
+    fixtures: list[Any] = []
     with Progress() as report_progress:
         report_progress("digests", 0, 1)
         bundle = open_bundle(directory, to_judge=True)
         report_progress("digests", 1, 1)
         reference, inputs = named_reference(bundle, model, steps)
         result = check(
-            reference, bundle, inputs=inputs, name=str(directory), progress=report_progress, **judging
+            reference,
+            bundle,
+            inputs=inputs if seen is None else seen,
+            name=str(directory),
+            progress=report_progress,
+            record=(lambda given, gave: fixtures.append((given, gave))) if keep else None,
+            **judging,
         )
-    return result, ""
+    if not keep or not result.passed:
+        return result, ""
+    from exporters.bundle.kept import keep_episodes
+
+    live = result.candidate.get("live_inputs")
+    return result, f"Kept: {keep_episodes(bundle, fixtures, live if isinstance(live, (list, tuple)) else [])}"
 
 
 @validate.command("serve", short_help="Judge a policy that is served.")
@@ -285,6 +339,7 @@ def _parity(
 @model_option
 @steps_option
 @api_key_option
+@episodes_option
 @judging_options
 @click.pass_context
 @to_a_verdict
@@ -295,6 +350,7 @@ def validate_serve(
     model: str,
     steps: int | None,
     api_key: str | None,
+    episodes: str | None,
     **judging: Any,
 ) -> Judged:
     """Judge the policy served at URL, ws://HOST:PORT, against the policy it was made from.
@@ -305,8 +361,10 @@ def validate_serve(
     from exporters.serving.candidate import open_served
     from pytest_reflex.judge.check import check
 
+    seen = _seen(episodes, model=model)
     served = open_served(url, api_key=api_key)
     reference, inputs = named_reference(served, model, steps)
+    inputs = inputs if seen is None else seen
     with Progress() as report_progress:
         result = check(reference, served, inputs=inputs, name=url, progress=report_progress, **judging)
     return result, ""

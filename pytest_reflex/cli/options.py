@@ -78,3 +78,21 @@ def check_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed([*map(setting_option, settings.CHECK)]):
         command = option(command)
     return command
+
+
+def episodes_option(command: _Command) -> _Command:
+    """What a robot recorded, in place of drawn fixtures; --fixtures says how many frames of it."""
+    option = click.option(
+        "--episodes",
+        metavar="DIR",
+        help="Judge frames of a recording: a LeRobotDataset, .npz or .safetensors files, or a dataset's id; "
+        "--fixtures says how many, --seed which.",
+    )
+    return option(command)
+
+
+save_fixtures_option = click.option(
+    "--save-fixtures",
+    is_flag=True,
+    help="Keep the frames of --episodes in the bundle, episodes.safetensors, to be judged without torch.",
+)

@@ -17,6 +17,7 @@ from pytest_reflex.inputs.prompts import (
     ImagePromptTokens,
     ImageTokenMask,
     PromptMask,
+    Text,
     Tokens,
 )
 from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, check_specs, free_sizes
@@ -41,6 +42,7 @@ __all__ = [
     "PromptMask",
     "ScaledImage",
     "State",
+    "Text",
     "Tokens",
     "Uniform",
     "VisionPromptMask",

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,6 +32,23 @@ _SPARE: Final = 32
 _FEW: Final = 4
 
 
+class Made(Sequence[dict[str, Array]]):
+    """Fixtures as a sequence, each made when it is looked at."""
+
+    def __init__(self, fixtures: Fixtures) -> None:
+        self._fixtures = fixtures
+
+    def __len__(self) -> int:
+        return self._fixtures.count
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        if not -len(self) <= at < len(self):
+            raise IndexError(at)
+        return self._fixtures.make(at % len(self))
+
+
 @dataclass(frozen=True)
 class Fixtures:
     """The fixtures of one check.
@@ -44,6 +61,9 @@ class Fixtures:
         spares: fixture_idx to arrays in the sizes of that fixture that inputs can be swapped for, one set
             after the other, whether they were judged or not.
         given: the arrays of given ones, which nobody may write to; nothing where they are drawn.
+        known_distinct: how many differ, where that was found without :attr:`given`.
+        notes: what a report says of them.
+        label: what a fixture is called besides its number, such as the frame that it was.
     """
 
     count: int
@@ -52,6 +72,9 @@ class Fixtures:
     specs: Sequence[InputSpec]
     spares: Callable[[int], Iterator[Mapping[str, Array]]]
     given: Sequence[Mapping[str, Array]] = ()
+    known_distinct: int | None = None
+    notes: tuple[str, ...] = ()
+    label: Callable[[int], str] | None = None
 
     @property
     def probed(self) -> tuple[int, ...]:
@@ -61,6 +84,8 @@ class Fixtures:
     @cached_property
     def distinct(self) -> int:
         """How many differ from each other by more than rounding."""
+        if self.known_distinct is not None:
+            return self.known_distinct
         return distinct_count(self.given) or self.count
 
     def others(self, fixture_idx: int, judged: Mapping[str, Collection[str]]) -> dict[str, Array]:
@@ -87,6 +112,19 @@ class Fixtures:
         return {name: (known | found)[name] for name in plain if name in found or name in known}
 
 
+@runtime_checkable
+class MakesFixtures(Protocol):
+    """Inputs that are read when they are judged, as :class:`~pytest_reflex.inputs.episodes.Episodes` are."""
+
+    def fixtures(self, specs: Sequence[InputSpec], count: int, seed: int) -> Fixtures:
+        """The fixtures of a check, by what the policy reads, how many are asked for and the seed."""
+        ...
+
+    def told(self, count: int, seed: int) -> MakesFixtures:
+        """The same with how many and the seed said already, where it did not say them itself."""
+        ...
+
+
 def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSpec] = ()) -> Fixtures:
     """Fixtures drawn from input specs, or given as recorded inputs.
 
@@ -99,6 +137,8 @@ def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSp
     Raises:
         InputError: it is neither, it is empty, or its parts do not fit together.
     """
+    if isinstance(inputs, MakesFixtures):
+        return inputs.fixtures(known, count, seed)
     if isinstance(inputs, Mapping):
         raise InputError(f"inputs is a {type(inputs).__name__}; {_instead_of(inputs)}")
     if isinstance(inputs, str | InputSpec) or not hasattr(inputs, "__iter__"):
@@ -123,7 +163,7 @@ def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSp
         None,
         lambda idx: {n: a.copy() for n, a in given[idx].items()},
         known,
-        lambda idx: _mixtures(given, idx),
+        lambda idx: mixtures(given[idx], lambda: (f for i, f in enumerate(given) if i != idx)),
         given,
     )
 
@@ -138,14 +178,19 @@ def _instead_of(inputs: Mapping[Any, object]) -> str:
     return "one recorded fixture is a list of one, inputs=[inputs]; else give a list of InputSpec"
 
 
-def _mixtures(given: Sequence[dict[str, Array]], fixture_idx: int) -> Iterator[Mapping[str, Array]]:
-    """Values between those that were given, which nobody judged; then its own turned round; then theirs."""
-    plain = given[fixture_idx]
-    others = [fixture for i, fixture in enumerate(given) if i != fixture_idx]
-    for other in others:
+def mixtures(
+    plain: Mapping[str, Array], others: Callable[[], Iterator[Mapping[str, Array]]]
+) -> Iterator[Mapping[str, Array]]:
+    """Values between those that were given, which nobody judged; then its own turned round; then theirs.
+
+    Args:
+        plain: one fixture.
+        others: gives the others, as often as it is called.
+    """
+    for other in others():
         yield {n: _between(a, other[n]) for n, a in plain.items() if _same_form(a, other[n])}
     yield {name: _other(array) for name, array in plain.items()}
-    yield from others
+    yield from others()
 
 
 def _between(a: Array, b: Array) -> Array:

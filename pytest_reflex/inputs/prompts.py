@@ -257,3 +257,19 @@ def _require_camera_mask(spec: InputSpec, cameras: InputSpec) -> None:
     good = len(cameras.shape) == 2 and cameras.shape[0] == spec.shape[0]
     form = f"[{spec.shape[0]}, cameras]"
     require(good, spec, f"shape of {cameras.name!r}", list(cameras.shape), form)
+
+
+@dataclass(frozen=True)
+class Text(Distribution):
+    """Words as the bytes of their UTF-8, for whoever tokenises them: a task."""
+
+    kind: ClassVar[str] = "text"
+
+    def check(self, spec: InputSpec) -> None:
+        require(
+            spec.dtype == "uint8" and len(spec.shape) == 1, spec, "the input", spec.dtype, "uint8 [bytes]"
+        )
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz  ", np.uint8)
+        return letters[draw.rng.integers(0, len(letters), spec.shape)]

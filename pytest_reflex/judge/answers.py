@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from pytest_reflex.verdict.results import (
 
 __all__ = ["verdict_of"]
 
+# Of so many refused fixtures it is said what they are.
+_LABELLED: Final = 3
+
 
 def verdict_of(
     name: str,
@@ -50,7 +54,7 @@ def verdict_of(
     power = judge_power(results, truth.swings, terms.bound, dependence.effects, terms.asked)
     loosest = _loosest(results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
-    doubted, noted = _of_variation(fixtures, truth)
+    doubted, noted = _of_variation(fixtures, truth, results)
     doubts = {
         "compared": random_numbers(truth.steadiness, truth.facts),
         "reference": [*doubtful, *truth.doubts],
@@ -96,15 +100,29 @@ def verdict_of(
     )
 
 
-def _of_variation(fixtures: Fixtures, truth: ReferenceRun) -> tuple[list[str], list[str]]:
-    """What is doubted of the fixtures; and a note where given ones are the same but for rounding."""
+def _said_of(fixtures: Fixtures, results: Sequence[FixtureResult]) -> list[str]:
+    """What is said of the fixtures, and what the first that were refused are called where they have names."""
+    label = fixtures.label
+    if label is None:
+        return list(fixtures.notes)
+    refused = [f.fixture_idx for f in results if not f.passed and f.fixture_idx < fixtures.count]
+    return [*fixtures.notes, *(f"fixture {idx} is {label(idx)}" for idx in refused[:_LABELLED])]
+
+
+def _of_variation(
+    fixtures: Fixtures, truth: ReferenceRun, results: Sequence[FixtureResult]
+) -> tuple[list[str], list[str]]:
+    """What is doubted of the fixtures; and what is noted of them, such as that some are the same but for
+    rounding."""
+    said = _said_of(fixtures, results)
     drawn = fixtures.seed is not None
     distinct = truth.distinct if drawn else fixtures.distinct
     copies = judge_copies(fixtures.count, distinct, "drawn" if drawn else "given")
     doubted = [*copies, *judge_variation(fixtures.specs, truth.inputs, *([truth.categories] * drawn))]
     if copies or drawn or distinct == fixtures.count:
-        return doubted, []
-    return doubted, [f"{fixtures.count} fixtures were given and {distinct} differ; near copies count as one"]
+        return doubted, said
+    near = f"{fixtures.count} fixtures were given and {distinct} differ; near copies count as one"
+    return doubted, [*said, near]
 
 
 def _loosest(results: Sequence[FixtureResult], names: Iterable[str], threshold: float) -> dict[str, float]:

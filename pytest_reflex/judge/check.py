@@ -12,7 +12,7 @@ import numpy as np
 
 from pytest_reflex import settings
 from pytest_reflex.inputs import InputSpec
-from pytest_reflex.inputs.fixtures import Fixtures, fixtures_from
+from pytest_reflex.inputs.fixtures import Fixtures, MakesFixtures, fixtures_from
 from pytest_reflex.inputs.ranges import corners
 from pytest_reflex.judge.answers import verdict_of
 from pytest_reflex.judge.coverage import covered
@@ -38,7 +38,7 @@ def check(
     reference: Any,
     candidate: Any,
     *,
-    inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | None = None,
+    inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | MakesFixtures | None = None,
     name: str | None = None,
     progress: Progress | None = None,
     record: Recorder | None = None,
@@ -53,8 +53,9 @@ def check(
         reference: a runner; an ``nn.Module``; or whatever the candidate's ``reference_runner`` takes. An
             :class:`~pytest_reflex.runners.OnnxReference` where a graph is to be the judge, and PyTorch not.
         candidate: a runner, the path of an ``.onnx`` file, or a :class:`Candidate` such as a bundle.
-        inputs: the inputs to draw fixtures from, or recorded inputs, one mapping per fixture. By default
-            those of a recorded reference, else the candidate's own.
+        inputs: the inputs to draw fixtures from; recorded inputs, one mapping per fixture; or
+            :func:`~pytest_reflex.inputs.episodes.episodes` of a recording. By default those of a recorded
+            reference, else the candidate's own.
         name: what the result is called; by default the candidate's name.
         progress: called as ``progress(side, runs done, runs in all)``; by default pytest's line of progress
             is told, where there is one.

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_reflex.errors import ReflexError
+from pytest_reflex.inputs.fixtures import Made, MakesFixtures
+from pytest_reflex.judge.sides import known_inputs
 from pytest_reflex.runners.base import first_line
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def diagnosed(
         return result
     if not isinstance(candidate, Locatable):
         return result
-    recorded = _recorded(inputs)
+    recorded = _recorded(inputs, candidate)
     if result.seed is None and recorded is None:
         return result
     try:
@@ -74,8 +76,10 @@ def diagnosed(
     return replace(result, located=divergence)
 
 
-def _recorded(inputs: object) -> list[Mapping[str, Any]] | None:
+def _recorded(inputs: object, candidate: object) -> Sequence[Mapping[str, Any]] | None:
     """Recorded inputs, where they were given; None where they were drawn."""
+    if isinstance(inputs, MakesFixtures):
+        return Made(inputs.fixtures(known_inputs(candidate), 0, 0))
     if not isinstance(inputs, Sequence):
         return None
     found = [one for one in inputs if isinstance(one, Mapping)]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_reflex.inputs import InputSpec
+    from pytest_reflex.inputs.episodes import Episodes
     from pytest_reflex.result import ParityResult
 
 
@@ -67,7 +68,7 @@ class Parity:
         reference: Any,
         candidate: Any,
         *,
-        inputs: Sequence[InputSpec] | Sequence[Mapping[str, np.ndarray]] | None = None,
+        inputs: Sequence[InputSpec] | Sequence[Mapping[str, np.ndarray]] | Episodes | None = None,
         name: str | None = None,
         **options: Unpack[ParityOptions],
     ) -> ParityResult:
@@ -79,7 +80,8 @@ class Parity:
         Args:
             reference: the PyTorch policy, an ``nn.Module`` or a runner.
             candidate: an export, a path to an ``.onnx`` file, or a runner.
-            inputs: input specifications, or recorded inputs; None takes the candidate's own.
+            inputs: input specifications, recorded inputs, or the episodes of a recording; None takes the
+                candidate's own.
             name: what the result is called in reports.
             **options: ``threshold``, ``fixtures`` and so on, the keywords of
                 :class:`~pytest_reflex.settings.ParityOptions`.
@@ -111,7 +113,7 @@ class Parity:
         candidate: Any,
         *,
         gate: str | None = None,
-        inputs: Sequence[InputSpec] | Sequence[Mapping[str, np.ndarray]] | None = None,
+        inputs: Sequence[InputSpec] | Sequence[Mapping[str, np.ndarray]] | Episodes | None = None,
         name: str | None = None,
         **options: Unpack[ParityOptions],
     ) -> ParityResult:
@@ -167,6 +169,7 @@ class Parity:
         diagnose: bool,
     ) -> ParityResult:
         __tracebackhide__ = True
+        from pytest_reflex.inputs.fixtures import MakesFixtures
         from pytest_reflex.judge.check import check
 
         called = f"{name or self._next_name()}{self._suffix}"
@@ -175,6 +178,8 @@ class Parity:
             told = settings.check_options()
             if settings.trajectory is None and settings.report is not None:
                 told["trajectory"] = True  # the page has a place for it
+            if isinstance(inputs, MakesFixtures):
+                inputs = inputs.told(settings.fixtures, settings.seed)
             result = check(reference, candidate, inputs=inputs, name=called, **told)
             if diagnose and not result.passed:
                 from pytest_reflex.judge.diagnose import diagnosed

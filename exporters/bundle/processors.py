@@ -1,0 +1,254 @@
+"""A bundle's processors: from what a robot sees to what its policy reads, and from its answer to the joints.
+
+    preprocess.onnx    cameras uint8 [height, width, 3] and the joints in; the policy's inputs out
+    postprocess.onnx   the policy's actions and the joints in; actions in the robot's units out
+    tokenizer.json     where the policy reads a prompt: the one step for which ONNX has no operator
+
+This file needs neither torch, transformers nor lerobot; a prompt needs the package tokenizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from exporters.bundle.said import Said
+from pytest_reflex.errors import InputError, MissingPackageError, ReflexError
+from pytest_reflex.inputs import InputSpec
+from pytest_reflex.runners import OnnxRunner
+from pytest_reflex.runners.external_data import FileFacts
+
+Array = np.ndarray[Any, Any]
+
+PREPROCESS: Final = "preprocess"
+POSTPROCESS: Final = "postprocess"
+TOKENIZER: Final = "tokenizer.json"
+TASK: Final = "task"
+# The normalised state that a prompt says in words; an output of the first graph, and no input of the policy.
+SPOKEN: Final = "spoken_state"
+# So many stretches of [-1, 1] it is said in: openpi's ``PaligemmaTokenizer.tokenize``, as lerobot has it.
+_BINS: Final = 256
+_KINDS: Final = ("plain", "newline", "state")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """How a task becomes tokens.
+
+    Attributes:
+        kind: ``plain``; ``newline``, ended by one; or ``state``, with the state in words behind it.
+        most: tokens beyond this many are cut.
+        length: so many tokens the policy reads, those that are missing masked.
+        padded: whether the tokenizer's own padding fills it up to ``most``, else zeros do.
+        pad: the tokenizer's padding.
+        left: whether that padding stands before the prompt.
+    """
+
+    kind: str
+    most: int
+    length: int
+    padded: bool
+    pad: int
+    left: bool = False
+
+    @classmethod
+    def from_json(cls, said: Said) -> Prompt:
+        flags = {name: said.at(name) for name in ("padded", "left")}
+        for flag in flags.values():
+            flag.such(isinstance(flag.value, bool), "true or false")
+        return cls(
+            said.at("kind").one_of(_KINDS),
+            said.at("most").whole(1),
+            said.at("length").whole(1),
+            bool(flags["padded"].value),
+            said.at("pad").whole(0),
+            bool(flags["left"].value),
+        )
+
+    def text(self, task: str, spoken: Array | None) -> str:
+        """The prompt in words, of a task and the normalised state, ``[dim]``."""
+        if self.kind == "newline":
+            return task if task.endswith("\n") else f"{task}\n"
+        if self.kind == "plain" or spoken is None:
+            return task
+        cleaned = task.strip().replace("_", " ").replace("\n", " ")
+        bins = np.digitize(spoken, bins=np.linspace(-1, 1, _BINS + 1)[:-1]) - 1
+        return f"Task: {cleaned}, State: {' '.join(map(str, bins))};\nAction: "
+
+    def tokens(self, tokenizer: Any, text: str) -> tuple[Array, Array]:
+        """Ids int64 and mask bool, ``[1, length]`` each."""
+        ids = list(tokenizer.encode(text).ids)[: self.most]
+        mask = [True] * len(ids)
+        if self.padded:
+            missing = self.most - len(ids)
+            ids = [self.pad] * missing + ids if self.left else ids + [self.pad] * missing
+            mask = [False] * missing + mask if self.left else mask + [False] * missing
+        if len(ids) > self.length:
+            raise InputError(
+                f"the prompt has {len(ids)} tokens, the policy reads {self.length}; export with a larger "
+                "prompt_tokens"
+            )
+        rest = self.length - len(ids)
+        return np.array([ids + [0] * rest], np.int64), np.array([mask + [False] * rest], bool)
+
+
+@dataclass(frozen=True)
+class Processors:
+    """What a manifest says of a bundle's processors.
+
+    Attributes:
+        raw: what a robot gives, by the policy's own feature names; ``task`` where it reads one.
+        read: the inputs of the policy that the first graph gives, in the policy's order.
+        graphs: the files of the two graphs, by their roles.
+        prompt: how a task becomes tokens; None where the policy reads none.
+        history: how many observations the policy looks back on; 0 where it sees one.
+        actions: what the policy's output is called.
+        names: what each element of an action is called, where somebody said it.
+    """
+
+    raw: Sequence[InputSpec]
+    read: Sequence[str]
+    graphs: Mapping[str, str]
+    prompt: Prompt | None = None
+    history: int = 0
+    actions: str = "actions"
+    names: tuple[str, ...] = ()
+
+    @property
+    def numbers(self) -> list[InputSpec]:
+        """What the first graph reads: all but the task."""
+        return [spec for spec in self.raw if spec.name != TASK]
+
+    @classmethod
+    def from_json(cls, said: Said, files: Mapping[str, FileFacts]) -> Processors:
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            BundleError: it is not as that wrote it, or names a file that has no digest.
+        """
+        raw = []
+        for one in said.at("raw").each():
+            try:
+                raw.append(InputSpec.from_json(one.mapping()))
+            except ReflexError as error:
+                raise one.error(f"which is no input ({error})") from error
+        graphs = said.at("graphs").fields()
+        said.at("graphs").such(graphs.keys() == {PREPROCESS, POSTPROCESS}, "a preprocess and a postprocess")
+        for name in graphs.values():
+            name.such(name.text() in files, "a name that files has a digest for")
+        prompt = said.at("prompt")
+        if prompt.value is not None:
+            prompt.such(TOKENIZER in files, f"none, as there is no {TOKENIZER}")
+        return cls(
+            raw,
+            [name.text() for name in said.at("read").each()],
+            {role: name.text() for role, name in graphs.items()},
+            None if prompt.value is None else Prompt.from_json(prompt),
+            said.at("history").whole(0),
+            said.at("actions").text(),
+            tuple(name.text() for name in said.at("names").each()),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "raw": [spec.to_json() for spec in self.raw],
+            "read": list(self.read),
+            "graphs": dict(self.graphs),
+            "prompt": None if self.prompt is None else asdict(self.prompt),
+            "history": self.history,
+            "actions": self.actions,
+            "names": list(self.names),
+        }
+
+
+class OpenProcessors:
+    """Processors under ONNX Runtime.
+
+    Args:
+        path: the bundle's directory.
+        said: what its manifest says of them.
+        provider: the execution provider.
+    """
+
+    def __init__(self, path: Path, said: Processors, provider: str = "cpu") -> None:
+        self.said = said
+        self._path = path
+        self.before, self.after = (
+            OnnxRunner(path / said.graphs[role], provider=provider) for role in (PREPROCESS, POSTPROCESS)
+        )
+        self._tokenizer: Any = None
+
+    def open(self) -> None:
+        if self.said.prompt is not None and self._tokenizer is None:
+            self._tokenizer = _tokenizer(self._path / TOKENIZER)
+        self.before.open()
+        self.after.open()
+
+    def close(self) -> None:
+        self.before.close()
+        self.after.close()
+
+    def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Array]:
+        """The policy's inputs but its noise, of one observation.
+
+        Args:
+            raw: by the policy's own feature names: cameras uint8 [height, width, 3], joints float32 [dim] in
+                the robot's units, ``task`` as text or as the bytes of its UTF-8.
+
+        Raises:
+            InputError: something is missing, unknown, of another dtype or shape, or not finite.
+        """
+        given = {spec.name: _fitting(spec, raw) for spec in self.said.raw}
+        if unknown := raw.keys() - given.keys():
+            raise InputError(f"{sorted(unknown)[0]!r} is not known; the policy sees {', '.join(given)}")
+        found = dict(self.before.run({spec.name: given[spec.name] for spec in self.said.numbers}))
+        spoken, prompt = found.pop(SPOKEN, None), self.said.prompt
+        if prompt is not None:
+            text = prompt.text(bytes(given[TASK]).decode(), None if spoken is None else spoken[0])
+            found["lang_tokens"], found["lang_masks"] = prompt.tokens(self._tokenizer, text)
+        return {name: found[name] for name in self.said.read}
+
+    def postprocess(self, actions: Array, raw: Mapping[str, Any]) -> Array:
+        """Actions in the robot's units, ``[batch, chunk, dim]``, of what the policy gave."""
+        known = {
+            spec.name: _fitting(spec, raw) for spec in self.said.numbers if spec.name in self.after.inputs
+        }
+        return self.after.run({"actions": actions, **known})["action"]
+
+
+def _fitting(spec: InputSpec, raw: Mapping[str, Any]) -> Array:
+    if spec.name not in raw:
+        raise InputError(f"{spec.name!r} is missing from the observation; it has {', '.join(raw)}")
+    value = raw[spec.name]
+    if spec.name == TASK:
+        words = value.encode() if isinstance(value, str) else np.asarray(value, np.uint8).tobytes()
+        return np.frombuffer(words, np.uint8)
+    array = np.asarray(value)
+    if array.dtype == np.float64 and spec.dtype == "float32":
+        array = array.astype(np.float32)
+    if array.dtype != np.dtype(spec.dtype) or array.shape != spec.shape:
+        raise InputError(
+            f"{spec.name!r} is {array.dtype} {list(array.shape)}; the policy sees {spec.dtype} "
+            f"{list(spec.shape)}"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        at = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+        raise InputError(f"{spec.name}{at} is {array[tuple(at)]}; every value must be finite")
+    return array
+
+
+def _tokenizer(file: Path) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise MissingPackageError(
+            "tokenizers is not installed, which turns a task into tokens; install 'pytest-reflex[processors]'"
+        ) from None
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # whatever a damaged file leads to
+        raise ReflexError(f"{file} is no tokenizer: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,296 @@
+"""lerobot's own pre- and postprocessing of a policy, traced into a bundle's two graphs.
+
+What is traced is lerobot's code: the steps of the checkpoint's pipelines with their own statistics, and the
+policy's own resizing and padding. Only what handles text stays outside, for which ONNX has no operator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from exporters import checkpoints
+from exporters.bundle.processors import POSTPROCESS, PREPROCESS, SPOKEN, TASK, TOKENIZER, Processors, Prompt
+from exporters.families.lerobot_features import FeatureFamily
+from pytest_reflex.errors import CheckpointError, InputError, ReflexError
+from pytest_reflex.inputs import InputSpec, Integers, State, Text
+
+Array = np.ndarray[Any, Any]
+Named = Mapping[str, torch.Tensor]
+
+_STATE: Final = "observation.state"
+_TOKENS, _MASKS = "observation.language.tokens", "observation.language.attention_mask"
+# The steps that handle text, and where a pipeline puts its tensors; neither is traced.
+_TEXT: Final = {
+    "NewLineTaskProcessorStep": "newline",
+    "Pi05PrepareStateTokenizerProcessorStep": "state",
+    "TokenizerProcessorStep": "plain",
+}
+_LEFT_OUT: Final = {*_TEXT, "DeviceProcessorStep"}
+# The steps that only rename, add an axis, or compute element by element: what a trace carries whole.
+_TRACED: Final = {
+    "RenameObservationsProcessorStep",
+    "AddBatchDimensionProcessorStep",
+    "NormalizerProcessorStep",
+    "UnnormalizerProcessorStep",
+    "RelativeActionsProcessorStep",
+    "AbsoluteActionsProcessorStep",
+}
+
+
+@dataclass(frozen=True)
+class Pipelines:
+    """A policy with what lerobot runs before and after it.
+
+    Attributes:
+        family: how the policy is called.
+        policy: the live policy.
+        before: lerobot's pipeline from a raw observation to the policy's batch.
+        after: lerobot's pipeline from the policy's actions to the robot's.
+
+    """
+
+    family: Any
+    policy: Any
+    before: Any
+    after: Any
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        maps = [step.rename_map for step in self.before.steps if hasattr(step, "rename_map")]
+        return {new: old for one in maps for old, new in one.items()}
+
+    @property
+    def features(self) -> dict[str, tuple[int, ...]]:
+        """What a robot gives, by name, in the policy's order: of cameras channels, height, width."""
+        config = self.policy.config
+        known = [
+            *config.image_features,
+            *(k for k in config.input_features if k not in config.image_features),
+        ]
+        return {self.renamed.get(key, key): tuple(config.input_features[key].shape) for key in known}
+
+    @property
+    def text(self) -> Any:
+        """The step that makes tokens, or None."""
+        found = [s for s in self.before.steps if type(s).__name__ == "TokenizerProcessorStep"]
+        return found[0] if found else None
+
+    def raw(self) -> list[InputSpec]:
+        """What a robot gives: cameras uint8 [height, width, 3], numbers float32 [dim], the task as bytes."""
+        specs = []
+        for name, shape in self.features.items():
+            if len(shape) == 3:
+                specs.append(InputSpec(name, (*shape[1:], shape[0]), "uint8", Integers(0, 256)))
+            else:
+                specs.append(InputSpec(name, shape, "float32", State()))
+        return [*specs, *([InputSpec(TASK, (16,), "uint8", Text(), ("bytes",))] if self.text else [])]
+
+    @property
+    def named_state(self) -> str:
+        """What a robot calls its joints."""
+        return self.renamed.get(_STATE, _STATE)
+
+    def remember(self, raw: Mapping[str, Array]) -> None:
+        """Tell the pipelines the joints, which relative actions are counted from."""
+        steps = [step for step in self.before.steps if type(step).__name__ in _TRACED]
+        batch = {name: torch.from_numpy(np.array(array)) for name, array in raw.items()}
+        with torch.no_grad():
+            _again(self.before, steps)(prepared(batch))
+
+    def observed(self, raw: Mapping[str, Array]) -> dict[str, Any]:
+        """A raw observation through lerobot's own pipeline: the batch that its policy is given."""
+        batch: dict[str, Any] = {
+            name: torch.from_numpy(np.array(a)) for name, a in raw.items() if name != TASK
+        }
+        batch = prepared(batch)
+        if TASK in raw:
+            batch[TASK] = bytes(raw[TASK]).decode()
+        with torch.no_grad():
+            return dict(self.before(batch))
+
+    def named(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The policy's inputs but its noise, of a batch, by the names that bundles give them."""
+        family, policy = self.family, self.policy
+        if isinstance(family, FeatureFamily):
+            seen = {name: batch[key] for name, key in family.keys(policy).items()}
+            count = int(policy.config.n_obs_steps)
+            return {n: torch.stack([v] * count, 1) for n, v in seen.items()} if family.queued else seen
+        if hasattr(policy, "_prepare_batch"):
+            batch = policy._prepare_batch(dict(batch))
+        prepare = getattr(policy, "prepare_images", None) or policy._preprocess_images
+        images, present = prepare(batch)
+        found = {f"image_{i}": image for i, image in enumerate(images)}
+        found |= {f"image_mask_{i}": mask for i, mask in enumerate(present)}
+        if family.state:
+            found["state"] = policy.prepare_state(batch)
+        return found
+
+    def inputs(self, batch: Mapping[str, Any], length: int) -> dict[str, torch.Tensor]:
+        """:meth:`named` with the prompt as the policy reads it, its tokens and their mask."""
+        found = self.named(batch)
+        if self.text is None:
+            return found
+        tokens, masks = batch[_TOKENS], batch[_MASKS].bool()
+        if tokens.shape[1] > length:
+            raise InputError(f"the prompt has {tokens.shape[1]} tokens, the policy reads {length}")
+        rest = (0, length - tokens.shape[1])
+        pad = torch.nn.functional.pad
+        return {**found, "lang_tokens": pad(tokens, rest), "lang_masks": pad(masks, rest)}
+
+    def answered(self, actions: torch.Tensor) -> torch.Tensor:
+        """Actions [batch, chunk, dim] through lerobot's own pipeline, in the robot's units."""
+        dim = self.policy.config.output_features["action"].shape[0]
+        with torch.no_grad():
+            found: torch.Tensor = self.after(actions[..., :dim])
+        return found
+
+
+def prepared(batch: dict[str, Any]) -> dict[str, Any]:
+    """As lerobot's ``prepare_observation_for_inference`` has it: a batch of one, cameras in [0, 1]."""
+    found = {}
+    for name, value in batch.items():
+        if value.dtype == torch.uint8 and value.ndim == 3:
+            value = (value.type(torch.float32) / 255).permute(2, 0, 1).contiguous()
+        found[name] = value.unsqueeze(0)
+    return found
+
+
+def pipelines(family: Any, policy: Any, source: str | os.PathLike[str] | tuple[Any, Any]) -> Pipelines:
+    """A policy with the pipelines of its checkpoint, or with these two.
+
+    Args:
+        family: the policy's family.
+        policy: a live policy of lerobot's.
+        source: the checkpoint's directory, or ``(preprocessor, postprocessor)`` as lerobot makes them.
+
+    Raises:
+        CheckpointError: the directory holds no such pipelines, or they cannot be made.
+        ReflexError: a step is none that can be put into a bundle.
+    """
+    before, after = source if isinstance(source, tuple) else _loaded(Path(source))
+    for step in (*before.steps, *after.steps):
+        name = type(step).__name__
+        if name not in _TRACED and name not in _LEFT_OUT:
+            raise ReflexError(
+                f"the step {name} cannot be put into a bundle; these can: "
+                f"{', '.join(sorted(_TRACED | _LEFT_OUT))}"
+            )
+    return Pipelines(family, policy, before, after)
+
+
+def _loaded(directory: Path) -> tuple[Any, Any]:
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.policies.factory import make_pre_post_processors
+
+    for name in ("policy_preprocessor.json", "policy_postprocessor.json"):
+        if not (directory / name).is_file():
+            raise CheckpointError(f"no {name} in {directory}: it holds no processors of lerobot's")
+    try:
+        before, after = make_pre_post_processors(
+            PreTrainedConfig.from_pretrained(str(directory)),
+            pretrained_path=str(directory),
+            preprocessor_overrides={"device_processor": {"device": "cpu"}},
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"the processors of {directory} cannot be made: {checkpoints.said(error)}"
+        ) from error
+    return before, after
+
+
+class _Traced(nn.Module):
+    """What is called in a trace; the policy's weights are none of its own."""
+
+    def __init__(self, call: Callable[..., Named]) -> None:
+        super().__init__()
+        self._call = call
+
+    def forward(self, **named: torch.Tensor) -> Named:
+        return self._call(**named)
+
+
+def graphs_of(
+    whole: Pipelines, actions: tuple[int, ...]
+) -> dict[str, tuple[nn.Module, dict[str, torch.Tensor]]]:
+    """What is traced for each of the two graphs, and what with.
+
+    Args:
+        whole: the policy with its pipelines.
+        actions: the shape of the policy's output.
+    """
+    example = {
+        spec.name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype))
+        for spec in whole.raw()
+        if spec.name != TASK
+    }
+    steps = [step for step in whole.before.steps if type(step).__name__ not in _LEFT_OUT]
+    spoken = "state" in {_TEXT.get(type(step).__name__) for step in whole.before.steps}
+
+    def before(**raw: torch.Tensor) -> Named:
+        batch = dict(_again(whole.before, steps)(prepared(raw)))
+        found = whole.named(batch)
+        return {**found, SPOKEN: batch[_STATE]} if spoken else found
+
+    after_steps = [step for step in whole.after.steps if type(step).__name__ not in _LEFT_OUT]
+    relative = any(getattr(step, "enabled", False) for step in after_steps)
+    dim = whole.policy.config.output_features["action"].shape[0]
+
+    def after(actions: torch.Tensor, **raw: torch.Tensor) -> Named:
+        if relative:  # it is told the state by the step before
+            _again(whole.before, steps)(prepared(raw))
+        return {"action": _again(whole.after, after_steps)(actions[..., :dim])}
+
+    blank = torch.zeros(actions)
+    state = {n: v for n, v in example.items() if n == whole.named_state} if relative else {}
+    return {
+        PREPROCESS: (_Traced(before), example),
+        POSTPROCESS: (_Traced(after), {"actions": blank, **state}),
+    }
+
+
+def _again(pipeline: Any, steps: Sequence[Any]) -> Any:
+    return type(pipeline)(
+        steps=list(steps), to_transition=pipeline.to_transition, to_output=pipeline.to_output
+    )
+
+
+def said_of(whole: Pipelines, specs: Sequence[InputSpec], actions: str) -> Processors:
+    """What a manifest says of the processors, for a bundle that reads ``specs``."""
+    read = [spec.name for spec in specs if not spec.name.endswith("noise")]
+    queued = isinstance(whole.family, FeatureFamily) and whole.family.queued
+    history = int(whole.policy.config.n_obs_steps) if queued else 0
+    step, prompt = whole.text, None
+    if step is not None:
+        kinds = [_TEXT[type(s).__name__] for s in whole.before.steps if type(s).__name__ in _TEXT]
+        length = next(spec.shape[1] for spec in specs if spec.name == "lang_tokens")
+        pad = step.input_tokenizer.pad_token_id or 0
+        padded = step.padding == "max_length"
+        prompt = Prompt(kinds[0], step.max_length, length, padded, pad, step.padding_side == "left")
+    return Processors(whole.raw(), read, {}, prompt, history, actions)
+
+
+def tokenizer_text(whole: Pipelines) -> str:
+    """The tokenizer in its own JSON, without padding or truncation, which the prompt says.
+
+    Raises:
+        ReflexError: it is none of the package tokenizers.
+    """
+    backend = getattr(whole.text.input_tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ReflexError(
+            f"{type(whole.text.input_tokenizer).__name__} has no {TOKENIZER}; take a fast tokenizer"
+        )
+    import tokenizers
+
+    again = tokenizers.Tokenizer.from_str(backend.to_str())
+    again.no_padding()
+    again.no_truncation()
+    return str(again.to_str())

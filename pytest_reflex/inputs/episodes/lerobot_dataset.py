@@ -1,0 +1,247 @@
+"""A LeRobotDataset of version 3 on disk, read through pyarrow and PyAV alone: no lerobot, no torch.
+
+    meta/info.json  meta/tasks.parquet  meta/episodes/chunk-*/file-*.parquet
+    data/chunk-*/file-*.parquet         one row a frame
+    videos/KEY/chunk-*/file-*.mp4       one file, several episodes
+
+What a file holds is read when a frame of it is asked for, one row group and one video at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pytest_reflex.errors import InputError
+from pytest_reflex.inputs.episodes.recording import PLACES, Feature, Value, place
+from pytest_reflex.inputs.episodes.video import Video, VideoError, picture
+
+Array = np.ndarray[Any, Any]
+
+INFO: Final = "meta/info.json"
+_VERSION: Final = "v3."
+_TASK: Final = "task"
+_DATA: Final = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+_VIDEO: Final = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+
+
+class LeRobotRecording:
+    """One such dataset.
+
+    Args:
+        root: its directory.
+
+    Attributes:
+        called: what messages call it.
+        info: the contents of ``meta/info.json``.
+        features: its keys, ``task`` among them.
+        lengths: how many frames each episode has.
+
+    Raises:
+        InputError: it is of another version, has no frame, or cannot be read; or pyarrow is not installed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.called = str(root)
+        self._root = root
+        self._parquet = _parquet(self.called)
+        self.info = _info(root)
+        self._episodes = self._read_episodes()
+        self.lengths = [int(one["length"]) for one in self._episodes]
+        self.features = {**_features(self.info, self.called), _TASK: Feature((), "str")}
+        self._file: tuple[Path, Any, list[int]] | None = None
+        self._rows: tuple[tuple[Path, int, tuple[str, ...]], Any] | None = None
+        self._videos: dict[str, Video] = {}
+
+    @cached_property
+    def tasks(self) -> dict[int, str]:
+        """The task of each ``task_index``, in words."""
+        rows = self._read(self._root / "meta/tasks.parquet").to_pylist()
+        return {int(row["task_index"]): str(row.get(_TASK) or row.get("__index_level_0__")) for row in rows}
+
+    def columns(self, keys: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+        for episode, length in enumerate(self.lengths):
+            found: dict[str, list[Array]] = {key: [] for key in keys}
+            at = 0
+            while at < length:
+                table, row = self._row_group(episode, at, keys)
+                many = min(table.num_rows - row, length - at)
+                for key in keys:
+                    found[key].append(_numbers(table[key].slice(row, many), self.features[key]))
+                at += many
+            yield {key: np.concatenate(parts) for key, parts in found.items() if parts}
+
+    def frame(self, episode: int, index: int, keys: Sequence[str]) -> dict[str, Value]:
+        where = place(self.called, episode, index)
+        videos = [key for key in keys if self.features[key].camera and self._is_video(key)]
+        stored = [key for key in keys if key not in videos and key != _TASK]
+        table, row = self._row_group(episode, index, (*stored, "timestamp", "task_index"))
+        found: dict[str, Value] = {}
+        for key in keys:
+            try:
+                if key == _TASK:
+                    found[key] = self._task(int(table["task_index"][row].as_py()))
+                elif key in videos:
+                    found[key] = self._seen(key, episode, float(table["timestamp"][row].as_py()))
+                elif self.features[key].camera:
+                    found[key] = picture(self._image(table[key][row].as_py()))
+                else:
+                    found[key] = _numbers(table[key].slice(row, 1), self.features[key])[0]
+            except (VideoError, OSError, ValueError, KeyError, TypeError) as error:
+                said = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+                raise InputError(f"{where}: {key}: {said}") from error
+        return found
+
+    def _task(self, index: int) -> str:
+        if index not in self.tasks:
+            raise ValueError(f"its task_index is {index}, which meta/tasks.parquet does not have")
+        return self.tasks[index]
+
+    def _is_video(self, key: str) -> bool:
+        return bool(self.info["features"][key]["dtype"] == "video")
+
+    def _seen(self, key: str, episode: int, moment: float) -> Array:
+        said = self._episodes[episode]
+        pattern = self.info.get("video_path") or _VIDEO
+        chunk, number = (int(said[f"videos/{key}/{what}_index"]) for what in ("chunk", "file"))
+        path = self._root / pattern.format(video_key=key, chunk_index=chunk, file_index=number)
+        known = self._videos.get(key)
+        if known is None or known.path != path:
+            if known is not None:
+                known.close()
+                del self._videos[key]
+            self._videos[key] = known = Video(path)
+        return known.frame(float(said[f"videos/{key}/from_timestamp"]) + moment)
+
+    def _image(self, stored: Any) -> bytes:
+        if stored.get("bytes") is not None:
+            return bytes(stored["bytes"])
+        return Path(self._root, stored["path"]).read_bytes()
+
+    def _row_group(self, episode: int, index: int, keys: Sequence[str]) -> tuple[Any, int]:
+        """The row group that has a frame, of it these keys, and the frame's row in it."""
+        said, where = self._episodes[episode], place(self.called, episode, index)
+        pattern = self.info.get("data_path") or _DATA
+        path = self._root / pattern.format(
+            chunk_index=int(said["data/chunk_index"]), file_index=int(said["data/file_index"])
+        )
+        try:
+            file, starts = self._opened(path)
+            row = int(said["dataset_from_index"]) - self._first_index(path) + index
+            group = bisect_right(starts, row) - 1
+            if not 0 <= row < file.metadata.num_rows:
+                raise InputError(
+                    f"{where}: {path.name} has {file.metadata.num_rows} rows and not the frame's"
+                )
+            wanted = (path, group, tuple(keys))
+            if self._rows is None or self._rows[0] != wanted:
+                self._rows = None  # let go of it before the next is read
+                self._rows = wanted, file.read_row_group(group, columns=list(dict.fromkeys(keys)))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{where}: {path} cannot be read: {str(error).splitlines()[0]}") from error
+        missing = [key for key in keys if key not in self._rows[1].column_names]
+        if missing:
+            raise InputError(f"{where}: {path.name} has no {missing[0]}; the recording is not whole")
+        return self._rows[1], row - starts[group]
+
+    def _opened(self, path: Path) -> tuple[Any, list[int]]:
+        if self._file is None or self._file[0] != path:
+            file = self._parquet.ParquetFile(path)
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            self._file = path, file, [0, *accumulate(sizes)][: len(sizes)]
+        return self._file[1], self._file[2]
+
+    def _first_index(self, path: Path) -> int:
+        """The number that the first frame of a data file has in the whole dataset."""
+        return self._starts[path.parent.name, path.stem]
+
+    @cached_property
+    def _starts(self) -> dict[tuple[str, str], int]:
+        found: dict[tuple[str, str], int] = {}
+        for one in self._episodes:
+            named = Path(
+                (self.info.get("data_path") or _DATA).format(
+                    chunk_index=int(one["data/chunk_index"]), file_index=int(one["data/file_index"])
+                )
+            )
+            key, start = (named.parent.name, named.stem), int(one["dataset_from_index"])
+            found[key] = min(found.get(key, start), start)
+        return found
+
+    def _read_episodes(self) -> list[dict[str, Any]]:
+        files = sorted((self._root / "meta/episodes").glob("chunk-*/file-*.parquet"))
+        found: list[dict[str, Any]] = []
+        for file in files:
+            names = [n for n in self._schema(file) if not n.startswith("stats/") and n != "tasks"]
+            found += self._read(file, names).to_pylist()
+        found.sort(key=lambda one: one["episode_index"])
+        if not found or not sum(int(one["length"]) for one in found):
+            raise InputError(f"{self.called} has no frame: meta/episodes names none; give a recording")
+        return found
+
+    def _schema(self, path: Path) -> list[str]:
+        try:
+            return list(self._parquet.read_schema(path).names)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+    def _read(self, path: Path, names: Sequence[str] | None = None) -> Any:
+        try:
+            return self._parquet.read_table(path, columns=None if names is None else list(names))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _parquet(called: str) -> Any:
+    try:
+        import av  # noqa: F401  # said now, and not at the first frame
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise InputError(
+            f"{called} is read with pyarrow and av ({error}); install 'pytest-reflex[episodes]'"
+        ) from None
+    return parquet
+
+
+def _info(root: Path) -> dict[str, Any]:
+    try:
+        info = json.loads((root / INFO).read_text(encoding="utf-8"))
+        version = str(info["codebase_version"])
+        if not isinstance(info["features"], dict):
+            raise TypeError("features is no JSON object")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{root / INFO} cannot be read as a LeRobotDataset's: {error}") from error
+    if not version.startswith(_VERSION):
+        raise InputError(
+            f"{root} is a LeRobotDataset of version {version}, expected v3; convert it with lerobot's "
+            "convert_dataset_v21_to_v30"
+        )
+    return dict(info)
+
+
+def _features(info: Mapping[str, Any], called: str) -> dict[str, Feature]:
+    found = {}
+    for key, said in info["features"].items():
+        try:
+            camera = said["dtype"] in ("video", "image")
+            names = said.get("names")
+            named = tuple(map(str, names)) if isinstance(names, list) and not camera else ()
+            found[key] = Feature(
+                tuple(int(n) for n in said["shape"]), "uint8" if camera else str(said["dtype"]), camera, named
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{called}: {INFO} says of {key!r} what cannot be read ({error})") from error
+    return {key: feature for key, feature in found.items() if key not in PLACES}
+
+
+def _numbers(column: Any, feature: Feature) -> Array:
+    """A column's values, ``[rows, *shape]``."""
+    rows = column.to_pylist()
+    return np.asarray(rows, dtype=feature.dtype).reshape(len(rows), *feature.shape)

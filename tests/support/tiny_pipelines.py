@@ -1,0 +1,88 @@
+"""lerobot's own pipelines around its own tiny policies, with statistics of a recording of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+import tiny_features
+import tiny_lerobot
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+
+from exporters import Bundle
+from exporters.bundle.registry import family_named
+
+FAMILIES: Final = ("act", "diffusion", "smolvla", "pi05")
+GOLDEN: Final = Path(__file__).parents[1] / "golden" / "episodes"
+_OWN: Final[dict[str, dict[str, Any]]] = {"diffusion": {"crop_shape": (28, 28)}}
+
+
+def features(recording: Path) -> dict[str, dict[str, PolicyFeature]]:
+    """What a policy that was trained on the recording reads and gives."""
+    said = json.loads((recording / "meta/info.json").read_text())["features"]
+    read: dict[str, PolicyFeature] = {}
+    for key, feature in said.items():
+        shape = tuple(feature["shape"])
+        if feature["dtype"] == "video":
+            read[key] = PolicyFeature(FeatureType.VISUAL, (shape[2], *shape[:2]))
+        elif key == "observation.state":
+            read[key] = PolicyFeature(FeatureType.STATE, shape)
+    actions = PolicyFeature(FeatureType.ACTION, tuple(said["action"]["shape"]))
+    return {"input_features": read, "output_features": {"action": actions}}
+
+
+def statistics(recording: Path) -> dict[str, dict[str, torch.Tensor]]:
+    said = json.loads((recording / "meta/stats.json").read_text())
+    return {key: {name: torch.tensor(value) for name, value in one.items()} for key, one in said.items()}
+
+
+def policy_of(family: str, work: Path, recording: Path = GOLDEN) -> Any:
+    """A policy with seeded weights that reads what the recording has."""
+    read = features(recording)
+    if family in tiny_features.FAMILIES:
+        return tiny_features.tiny_policy(family, **read, **_OWN.get(family, {}))
+    policy = tiny_lerobot.tiny_policy(
+        family, work, cameras=1, tokenizer_max_length=100, **tiny_lerobot.SHALLOW[family]
+    )
+    policy.config.input_features, policy.config.output_features = read.values()
+    return policy
+
+
+def pipelines_of(
+    family: str, policy: Any, work: Path, recording: Path = GOLDEN, **changes: Any
+) -> tuple[Any, Any]:
+    """The two pipelines as lerobot makes them; with a tokenizer that needs no network.
+
+    Args:
+        family: the family's name.
+        policy: the policy.
+        work: a directory for the tokenizer.
+        recording: whose statistics they take.
+        **changes: keywords of the tokenizer's step.
+    """
+    home = importlib.import_module(f"lerobot.policies.{family}.processor_{family}")
+    with contextlib.ExitStack() as stack:
+        if hasattr(home, "TokenizerProcessorStep"):
+            tiny_lerobot.tiny_tokenizer().save_pretrained(work / "tokenizer")
+            step = home.TokenizerProcessorStep
+
+            def local(tokenizer_name: str, **options: Any) -> Any:
+                return step(tokenizer_name=str(work / "tokenizer"), **{**options, **changes})
+
+            stack.enter_context(mock.patch.object(home, "TokenizerProcessorStep", local))
+        made: tuple[Any, Any] = getattr(home, f"make_{family}_pre_post_processors")(
+            policy.config, statistics(recording)
+        )
+    return made
+
+
+def exported(family: str, policy: Any, place: Path) -> Bundle:
+    """Its bundle, unproven: what is put around it is what is looked at."""
+    layout = {} if family == "act" else {"layout": "loop", "steps": 3}
+    made: Bundle = family_named(family).export(policy, place, verify=False, **layout)
+    return made
