@@ -18,8 +18,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 
-def write_checkpoint(directory: Path, config: Mapping[str, Any] | None, shapes: Mapping[str, Any]) -> None:
-    """``config.json`` and a ``model.safetensors`` of float32 tensors drawn one after the other."""
+def write_checkpoint(
+    directory: Path,
+    config: Mapping[str, Any] | None,
+    shapes: Mapping[str, Any],
+    fan_in: Mapping[str, int] | None = None,
+) -> None:
+    """``config.json`` and a ``model.safetensors`` of float32 tensors drawn one after the other.
+
+    ``fan_in`` says how many values each of a tensor's sums has, where its shape does not.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     if config is not None:
         (directory / "config.json").write_text(json.dumps(config, indent=2))
@@ -35,7 +43,10 @@ def write_checkpoint(directory: Path, config: Mapping[str, Any] | None, shapes: 
     with (directory / "model.safetensors").open("wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for name, shape in shapes.items():
-            out.write(drawn(name, torch.Size(shape), generator).numpy().tobytes())
+            values = drawn(name, torch.Size(shape), generator)
+            if fan_in is not None and name in fan_in:
+                values *= (shape[-1] / fan_in[name]) ** 0.5
+            out.write(values.numpy().tobytes())
     print(f"{offset / 4e6:.1f} M parameters")
 
 
@@ -45,7 +56,9 @@ def drawn(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
     if len(shape) > 1:
         # A table of embodiments' weights is [categories, in, out]; all others are [out, ..., in].
         return values / shape[-2 if name.endswith(".W") else -1] ** 0.5
-    adds_one = any(part in name for part in ("language_model", "gemma", ".dit."))
+    # Florence-2's language model is BART, whose norms add none.
+    of_bart = "layer_norm" in name or "layernorm_embedding" in name
+    adds_one = any(part in name for part in ("language_model", "gemma", ".dit.")) and not of_bart
     is_scale = "norm" in name and name.endswith("weight") and not adds_one
     return 0.1 * values + float(is_scale)
 
@@ -187,7 +200,12 @@ def make_xvla(work: Path) -> None:
     )
     policy = unfilled(lambda: XVLAPolicy(config))
     config.save_pretrained(work / "checkpoint")
-    write_checkpoint(work / "checkpoint", None, own_shapes(policy))
+    # Each domain's matrix is one row of a table, [in * out].
+    fan_in = {
+        f"model.transformer.{layer}.fc.weight": getattr(policy.model.transformer, layer).input_size
+        for layer in ("action_encoder", "action_decoder")
+    }
+    write_checkpoint(work / "checkpoint", None, own_shapes(policy), fan_in)
 
 
 def make_act(work: Path) -> None:
