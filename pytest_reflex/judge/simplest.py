@@ -122,12 +122,17 @@ def simplified(
         if place is not None:
             place.parent.mkdir(parents=True, exist_ok=True)
             save_recording(place, [(found.inputs, found.outputs)], live_inputs=[])
-            stored = f", stored in {place}"
+            stored = f", stored in {_from_here(place)}"
     except (Exception, SystemExit) as error:
         said = str(error) if isinstance(error, ReflexError) else first_line(error)
         return replace(result, notes=(*result.notes, f"no simpler input was looked for: {said}"))
     note = f"the simplest input found that fails as fixture {found.fixture_idx} does{stored}: {found.text}"
     return replace(result, notes=(*result.notes, note))
+
+
+def _from_here(place: Path) -> Path:
+    """A path as one would write it here, so that a report says the same wherever the project lies."""
+    return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
 
 
 def _provider(result: ParityResult) -> str:
