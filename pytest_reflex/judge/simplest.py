@@ -94,13 +94,24 @@ def simplified(
     *,
     inputs: object = None,
     seconds: float,
+    each: float = 0.0,
     place: Path | None = None,
 ) -> ParityResult:
     """The result with a note of the simplest observation that fails, which is stored at ``place``.
 
     Whatever goes wrong in the search is said in a note, and the verdict stands.
+
+    Args:
+        result: what a check found.
+        reference: as the check was given it.
+        candidate: as the check was given it.
+        inputs: as the check was given them.
+        seconds: how long it may take; 0 looks for nothing.
+        each: how many seconds a fixture took in the check, its part of opening both sides with it. Where no
+            two would fit into the budget, nothing is looked for.
+        place: where the recording goes; None stores nothing.
     """
-    if not seconds or result.passed or result.seed is None:
+    if result.passed or result.seed is None or not 2 * each < seconds:
         return result
     try:
         sides = sides_of(reference, candidate, inputs, _provider(result))
@@ -111,12 +122,17 @@ def simplified(
         if place is not None:
             place.parent.mkdir(parents=True, exist_ok=True)
             save_recording(place, [(found.inputs, found.outputs)], live_inputs=[])
-            stored = f", stored in {place}"
+            stored = f", stored in {_from_here(place)}"
     except (Exception, SystemExit) as error:
         said = str(error) if isinstance(error, ReflexError) else first_line(error)
         return replace(result, notes=(*result.notes, f"no simpler input was looked for: {said}"))
     note = f"the simplest input found that fails as fixture {found.fixture_idx} does{stored}: {found.text}"
     return replace(result, notes=(*result.notes, note))
+
+
+def _from_here(place: Path) -> Path:
+    """A path as one would write it here, so that a report says the same wherever the project lies."""
+    return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
 
 
 def _provider(result: ParityResult) -> str:

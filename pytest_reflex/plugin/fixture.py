@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -180,15 +181,18 @@ class Parity:
                 told["trajectory"] = True  # the page has a place for it
             if isinstance(inputs, MakesFixtures):
                 inputs = inputs.told(settings.fixtures, settings.seed)
+            begun = time.monotonic()
             result = check(reference, candidate, inputs=inputs, name=called, **told)
+            each = (time.monotonic() - begun) / max(1, result.count)
             if diagnose and not result.passed:
                 from pytest_reflex.judge.diagnose import diagnosed
                 from pytest_reflex.judge.simplest import simplified
 
                 result = diagnosed(result, reference, candidate, inputs=inputs, seconds=settings.locate)
                 place = self._store(called) if self._store is not None else None
+                budget = settings.simplest
                 result = simplified(
-                    result, reference, candidate, inputs=inputs, seconds=settings.simplest, place=place
+                    result, reference, candidate, inputs=inputs, seconds=budget, each=each, place=place
                 )
         except ReflexError as error:
             # The message says it all; the way it took through the library helps nobody. Its cause stays.

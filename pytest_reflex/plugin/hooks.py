@@ -259,13 +259,16 @@ def parity(request: pytest.FixtureRequest) -> Parity:
 
 def _simplest_place(config: pytest.Config, name: str) -> Path | None:
     """Where a result's simplest failing input goes: to the report, or into pytest's cache; else nowhere."""
-    home, cache = _place(config, "report"), getattr(config, "cache", None)
-    if home is None and cache is not None:
-        home = Path(cache.mkdir("reflex"))
-    if home is None:
+    report, cache = _place(config, "report"), getattr(config, "cache", None)
+    if report is not None:
+        home = report / "simplest"
+    elif cache is not None:
+        home = Path(cache.mkdir("simplest"))
+    else:
         return None
-    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[-60:]
-    return home / "simplest" / f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.safetensors"
+    # Short, for it stands in a line of the failure.
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[-16:].strip("-.")
+    return home / f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:6]}.safetensors"
 
 
 def _from_here(item: pytest.Item) -> str:

@@ -1,4 +1,4 @@
-"""A slice of ``benchmarks/decision_mutants.py``: what five fixtures let pass, coverage refuses."""
+"""One decision of a graph flipped or frozen: what five fixtures let pass, coverage refuses."""
 
 from __future__ import annotations
 

@@ -182,6 +182,8 @@ def test_it_is_stored_as_a_recording_that_fails_again(tmp_path: Path) -> None:
 def test_nothing_is_looked_for_where_nothing_can_be_found() -> None:
     reference, candidate, result = failing()
     assert simplified(result, reference, candidate, inputs=SEVEN, seconds=0) is result
+    # One fixture of a large policy takes longer than there is time for.
+    assert simplified(result, reference, candidate, inputs=SEVEN, seconds=3, each=2) is result
     passed = check(reference, Function(actions), inputs=SEVEN)
     assert simplified(passed, reference, candidate, inputs=SEVEN, seconds=30) is passed
     given = [make_fixture(SEVEN, 0, idx) for idx in range(12)]

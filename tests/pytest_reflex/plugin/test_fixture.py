@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.plugin.fixture import Parity
 from pytest_reflex.plugin.hooks import _last_line
 from pytest_reflex.plugin.outcome import _reason
+from pytest_reflex.runners import RecordedRunner
 
 INPUTS = [InputSpec("x", (2, 3))]
 TWICE = Function(lambda x: {"y": x * 2}, "twice")
@@ -72,6 +74,27 @@ def test_a_pass_is_recorded_and_returned_and_a_fail_is_recorded_and_raised() -> 
     assert failed.value.result is kept.parity.results[0]
     assert failed.value.result.name == "policy.onnx (attempt 2)"
     assert bad.looked == 1, "a fail is looked into"
+
+
+@pytest.mark.parametrize(("simplest", "found"), [(None, True), (0, False)])
+def test_a_fail_shrinks_to_the_simplest_input_and_stores_it(
+    simplest: float | None, found: bool, tmp_path: Path
+) -> None:
+    """Where every input fails, the simplest is at rest."""
+    asked = settings.Source("--reflex-{flag}", {"simplest": simplest})
+    place = tmp_path / "simplest" / "one.safetensors"
+    parity = Parity(
+        "a test", lambda call: settings.resolve(asked, call), lambda result: "", store=lambda name: place
+    )
+    with pytest.raises(ParityError) as failed:
+        parity.check(TWICE, Bundle(0.5))
+    result = failed.value.result
+    said = f"as fixture {result.worst_fixture.fixture_idx} does, stored in {place}: nothing; at rest: x"
+    assert any(note.endswith(said) for note in result.notes) is found
+    assert place.is_file() is found
+    if found:
+        assert not RecordedRunner(place).recorded()[0]["x"].any()
+        assert "the simplest input found" in str(failed.value)
 
 
 @pytest.mark.parametrize("gate", [None, "threshold"])
