@@ -20,6 +20,7 @@ pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Pytho
 pytestmark = pytest.mark.lerobot
 
 import torch  # noqa: E402
+from floors import ulps  # noqa: E402
 from processor_faults import FAULTS, planted  # noqa: E402
 from tiny_pipelines import FAMILIES, GOLDEN, exported, pipelines_of, policy_of  # noqa: E402
 
@@ -91,9 +92,7 @@ def test_a_robot_acts_as_lerobot_does(family: str, made: Callable[[str], Made]) 
         policy.config.num_steps = 3
         expected = theirs(family, policy, both, raw, noise)
         assert ours.shape == expected.shape
-        # Degrees: the recording swings by sixty of them.
-        spread = np.ptp(expected) or 1.0
-        assert np.abs(ours - expected).max() < 2**-16 * spread
+        assert ulps(ours, expected) < 64
         with pytest.raises(InputError, match=r"'observation\.state' is missing"):
             robot.act({TOP: raw[TOP]})
         with pytest.raises(
