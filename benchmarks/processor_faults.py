@@ -41,8 +41,8 @@ def write_recording(root: Path, episodes: int = 4, frames: int = 50) -> None:
         scene = rng.integers(0, 60, (48, 64, 3))
         for moment in range(frames):
             state = (60 * np.sin(moment / frames * 3 + np.arange(7) + episode * 0.3)).astype(np.float32)
-            away = np.hypot(high - 24 - 10 * np.sin(moment / 9), wide - 32 - 20 * np.cos(moment / 7))
-            arm = away // 9 == 0
+            far = np.hypot(high - 24 - 10 * np.sin(moment / 9), wide - 32 - 20 * np.cos(moment / 7))
+            arm = np.isin(far // 9, [0])
             image = np.where(arm[..., None], [200, 120, 40], 60 + scene).astype(np.uint8)
             task = ["reach the cube", "go home"][episode % 2]
             seen = {"observation.images.top": image, "observation.state": state, "action": state + 1}
