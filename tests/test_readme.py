@@ -100,14 +100,14 @@ def test_the_command_s_options_are_those_there_are() -> None:
         for name in made | judged
     }
     served = options(serve)
-    assert options(validate_serve) == (judged - {"--reference"}) | {"--api-key"}
+    assert options(validate_serve) == (judged - {"--reference", "--save-fixtures"}) | {"--api-key"}
     assert set(re.findall(r"^\| `(--[a-z-]+)", SERVING, re.MULTILINE)) == served
     rows = dict(re.findall(r"^\| `(--(?!reflex-)[a-z-]+)[^`]*` \| (\w+) \|", OPTIONS, re.MULTILINE))
     assert rows == expected
     named = {name for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", README) if "--reflex-" not in name}
     reported = {name for name in options(report) if name.startswith("--")}
     assert named <= set(expected) | served | reported | options(locate_place) | {"--inputs"}
-    assert options(validate_onnx) == (judged - {"--steps"}) | {"--inputs"}
+    assert options(validate_onnx) == (judged - {"--steps", "--save-fixtures"}) | {"--inputs"}
 
 
 def test_the_figures_are_those_that_the_benchmarks_wrote(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,13 @@ def _member(archive: zipfile.ZipFile, name: str) -> tuple[np.dtype[Any], tuple[i
     size = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
 
     def rows(start: int, stop: int) -> Array:
-        stream.seek(begin + start * size)
+        nonlocal stream
+        at = begin + start * size
+        if stream.tell() > at:
+            stream = archive.open(name)
+        while stream.tell() < at:  # some versions of Python lose their place when they are to seek
+            if not stream.read(min(at - stream.tell(), 1 << 20)):
+                break
         data = stream.read((stop - start) * size)
         if len(data) != (stop - start) * size:
             raise ValueError(f"{name} ends before row {stop - 1}: it is truncated")
