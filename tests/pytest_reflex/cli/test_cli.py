@@ -589,7 +589,21 @@ def test_help_is_no_error(flag: str, reflex: Reflex) -> None:
 @pytest.mark.parametrize(
     ("group", "names"),
     [
-        ([], ["doctor", "export", "init", "locate", "repair", "report", "serve", "validate"]),
+        (
+            [],
+            [
+                "certify",
+                "doctor",
+                "export",
+                "init",
+                "locate",
+                "matrix",
+                "repair",
+                "report",
+                "serve",
+                "validate",
+            ],
+        ),
         (["validate"], ["export", "onnx", "serve"]),
     ],
 )
