@@ -122,9 +122,10 @@ def accepted(place: Place) -> bool:
     try:
         path, manifest, changed = verified(place.bundle)
         held = certified(StoredBundle(path, manifest, changed=changed), [place.key])
-    except ReflexError as error:
-        if not str(error).strip() or "\n" in str(error):
-            raise ValueError(f"a refusal in no line, or in several: {error!r}") from error
+    except ReflexError as refusal:
+        said = str(refusal)
+        if not said.strip() or "\n" in said:
+            raise ValueError(f"a refusal in no line, or in several: {said!r}") from refusal
         return False
     return bool(held.text)
 

@@ -54,7 +54,7 @@ def flags(asked: Mapping[str, str], before: str = "--reflex-") -> list[str]:
 
 
 PLAIN = TWO + "def test_plain(parity): two(parity)\n"
-ALSO = ("--reflex-floor", "--reflex-locate=0")
+ALSO = ("--reflex-floor", "--reflex-locate=0", "--reflex-simplest=0")
 
 
 def source() -> str:
