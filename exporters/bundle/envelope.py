@@ -157,10 +157,10 @@ def private_key(path: str | os.PathLike[str]) -> Any:
         SettingsError: it cannot be read, is none, or needs a password that is not in ``REFLEX_KEY_PASSWORD``.
         MissingPackageError: cryptography is not installed.
     """
-    forms = _package("cryptography.hazmat.primitives.serialization")
+    forms, text = _package("cryptography.hazmat.primitives.serialization"), _read(path)
     password = os.environ.get(PASSWORD)
     try:
-        found = forms.load_pem_private_key(_read(path), password.encode() if password else None)
+        found = forms.load_pem_private_key(text, password.encode() if password else None)
     except Exception as error:  # whatever a file of another form leads to, in one library or another
         asks = f"; its password goes into {PASSWORD}" if "assword" in str(error) else ""
         raise SettingsError(
