@@ -55,6 +55,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.mkdir()
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    # Whatever of ours has the name of what is written: pytest takes no two files of one name.
+    for name in [name for name in sys.modules if name.startswith("test_")]:
+        monkeypatch.delitem(sys.modules, name)
     return place
 
 
