@@ -53,16 +53,24 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
     if result.located is not None and result.located.place is not None:
         return _located(result, result.located.place)
     if refusal.gate == "threshold":
-        return _beyond(result)
+        return _of_precision(result) or _beyond(result) + _where(result)
+    if refusal.gate in ("finite", "exact"):
+        return _ADVICE[refusal.gate] + _where(result)
     return _ADVICE.get(
         refusal.gate, "run the check again with --reflex-report DIR and read every figure there."
     )
 
 
+def _where(result: RunResult) -> str:
+    """How to find the place where two sides part, where nobody has looked and it can be looked for."""
+    kinds = result.candidate.get("kind"), result.reference.get("kind")
+    if result.located is not None or kinds != ("bundle", "torch"):
+        return ""
+    return f" {shlex.join(['reflex', 'locate', *_named(result)])} names the first module that parts."
+
+
 def _beyond(result: RunResult) -> str:
     """What an error looks like, by how much of the worst output it takes and how large it is there."""
-    if advised := _of_precision(result):
-        return advised
     worst = result.worst_fixture
     output = worst.worst if worst is not None else None
     d = output.difference if output is not None else None

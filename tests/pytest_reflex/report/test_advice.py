@@ -135,6 +135,24 @@ def test_next_prints_the_real_paths() -> None:
     assert "--model lerobot/pi0_base " in advised(stored)
 
 
+def test_next_names_the_search_where_nobody_has_looked() -> None:
+    made = dataclasses.replace(
+        FAILING,
+        located=None,
+        candidate={**FAILING.candidate, "kind": "bundle", "path": "out/p 0"},
+        reference={**FAILING.reference, "kind": "torch", "name": "arm.py:policy"},
+    )
+    said = " reflex locate 'out/p 0' --model arm.py:policy names the first module that parts."
+    assert advised(made).endswith(said)
+    # A recording has no modules, a plain file no manifest; and what was looked for is not looked for again.
+    for other in (
+        dataclasses.replace(made, reference={**made.reference, "kind": "recorded"}),
+        dataclasses.replace(made, candidate={**made.candidate, "kind": "onnx"}),
+        dataclasses.replace(made, located=located()),
+    ):
+        assert said not in advised(other)
+
+
 @pytest.mark.parametrize("threshold", [1.2345678901234567e-05, 1e-5, 3.3333333333333335e-05, 1 / 3])
 def test_a_headline_never_prints_a_bound_to_sixteen_digits(threshold: float) -> None:
     for value in (
