@@ -104,7 +104,8 @@ def main() -> None:
                 how: dict[str, Any] = {"layout": layout, "cameras": 2, "verify": False}
                 made, other = (
                     exporters.pi0.export(policy, Path(folder) / precision, precision=precision, **how)
-                    for precision in ("float32", "float16")
+                    # No tool makes a valid float16 of a graph with a loop in it.
+                    for precision in ("float32", "bfloat16" if layout == "loop" else "float16")
                 )
                 title = f"tiny pi0, {layout}"
                 rows.append(measure(title, policy, made, options.fixtures, options.rounds))
