@@ -11,7 +11,7 @@ import click
 from pytest_reflex.cli.options import check_options, model_option, steps_option
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import named_reference, require_draws
-from pytest_reflex.cli.report import Reported
+from pytest_reflex.cli.report import Reported, written
 from pytest_reflex.cli.to_a_verdict import to_a_verdict
 
 if TYPE_CHECKING:
@@ -91,8 +91,6 @@ def matrix(
 
 def _write(place: Path, made: Matrix, began: float) -> None:
     """The runtimes as the results of one run: its page, and its JSON, as of a session of tests."""
-    from pytest_reflex.errors import ReflexError
-    from pytest_reflex.report.files import write_text
     from pytest_reflex.report.html.pages import page
     from pytest_reflex.report.json.documents import Entry, Run
     from pytest_reflex.report.json.values import dumps
@@ -105,10 +103,4 @@ def _write(place: Path, made: Matrix, began: float) -> None:
     )
     results = tuple(Entry(column.result) for column in made.columns if column.result is not None)
     run = Run(results, absent, sessions=(session(Path(), began, max(time.time() - began, 0.0)),))
-    for path, text in {place / "parity.json": dumps(run.to_json()), place / "index.html": page(run)}.items():
-        try:
-            write_text(path, text)
-        except OSError as error:
-            raise ReflexError(
-                f"{path}: cannot be written ({error.strerror or error}); give another place"
-            ) from error
+    written({place / "parity.json": dumps(run.to_json()), place / "index.html": page(run)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -72,7 +72,6 @@ def report(
     """
     from pytest_reflex.errors import ReflexError
     from pytest_reflex.report import github
-    from pytest_reflex.report.files import write_text
     from pytest_reflex.report.html.pages import page
     from pytest_reflex.report.json.documents import read_run
     from pytest_reflex.report.json.values import dumps
@@ -88,6 +87,22 @@ def report(
     texts = {out / "parity.json": as_json, out / "index.html": page(run, earlier)}
     if markdown is not None:
         texts[markdown] = as_markdown(run, earlier)
+    written(texts)
+    if problem := github.add_summary(run, earlier):
+        click.echo(f"reflex: warning: {problem}", err=True)
+    text = as_json if output_json else _said(run, earlier, out / "index.html")
+    return Reported(PASS if run.passed else FAIL, text)
+
+
+def written(texts: Mapping[Path, str]) -> None:
+    """Write files, each whole or not at all.
+
+    Raises:
+        ReflexError: one cannot be written.
+    """
+    from pytest_reflex.errors import ReflexError
+    from pytest_reflex.report.files import write_text
+
     for path, text in texts.items():
         try:
             write_text(path, text)
@@ -95,10 +110,6 @@ def report(
             raise ReflexError(
                 f"{path}: cannot be written ({error.strerror or error}); give another place"
             ) from error
-    if problem := github.add_summary(run, earlier):
-        click.echo(f"reflex: warning: {problem}", err=True)
-    text = as_json if output_json else _said(run, earlier, out / "index.html")
-    return Reported(PASS if run.passed else FAIL, text)
 
 
 def _documents(given: Path) -> list[Path]:
