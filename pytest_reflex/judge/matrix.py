@@ -16,6 +16,7 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import fixtures_from
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.naming import Named
+from pytest_reflex.judge.runs import opened
 from pytest_reflex.judge.sides import candidate_runner, inputs_for, known_inputs, reference_runner
 from pytest_reflex.progress import Progress
 from pytest_reflex.runners.base import Runner, asked, copied
@@ -76,7 +77,7 @@ def matrix(
         columns.append(column)
         if column.result is not None and isinstance(truth, RememberedRunner):
             truth.remember()
-    with truth if isinstance(truth, RememberedRunner) else _Opened(truth):
+    with opened(truth):
         answers = {REFERENCE: [copied(asked(truth, one)) for one in fed], **answers}
     told_apart = {
         (one, other): _apart(answers[one], answers[other])
@@ -100,36 +101,20 @@ def _judged(
     try:
         result = check(truth, candidate, inputs=inputs, name=name, progress=progress, **options)
         runner = candidate_runner(candidate, settings.of_call(options, "check").provider)
+        names = [output.name for output in result.fixtures[0].outputs]
+        named, took, gave = Named(runner, names), [], []
         began = time.perf_counter()
-        runner.open()
-        try:
-            opened = time.perf_counter() - began
-            names = [output.name for output in result.fixtures[0].outputs]
-            named, took, gave = Named(runner, names), [], []
+        with opened(runner):
+            to_open = time.perf_counter() - began
             asked(named, fed[0])  # the first of a session is its slowest
             for one in fed:
                 began = time.perf_counter()
                 got = asked(named, one)
                 took.append(time.perf_counter() - began)
                 gave.append(copied(got))
-        finally:
-            runner.close()
     except ReflexError as error:
         return Column(runtime, None, " ".join(str(error).split())), []
-    return Column(runtime, result, "", opened, statistics.median(took)), gave
-
-
-class _Opened:
-    """Opens a runner that has no ``with`` of its own."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-
-    def __enter__(self) -> None:
-        self._runner.open()
-
-    def __exit__(self, *raised: object) -> None:
-        self._runner.close()
+    return Column(runtime, result, "", to_open, statistics.median(took)), gave
 
 
 def _apart(one: Answers, other: Answers) -> float:
@@ -139,11 +124,10 @@ def _apart(one: Answers, other: Answers) -> float:
         if mine.keys() != theirs.keys() or any(mine[n].shape != theirs[n].shape for n in mine):
             return float("inf")
         for name, array in mine.items():
-            exact = array.dtype.kind in "iub"
-            found = 0.0 if exact and np.array_equal(array, theirs[name]) else float("inf")
-            if not exact and array.size:
+            found = 0.0
+            if array.dtype.kind in "iub":
+                found = 0.0 if np.array_equal(array, theirs[name]) else float("inf")
+            elif array.size:
                 found = largest_difference(array, theirs[name])
-            elif not exact:
-                found = 0.0
             worst = found if np.isnan(found) else max(worst, found)
     return worst

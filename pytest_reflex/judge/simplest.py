@@ -21,13 +21,15 @@ from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import make_fixture
 from pytest_reflex.inputs.ranges import far_ends, groups, rest
+from pytest_reflex.judge.runs import opened
 from pytest_reflex.judge.sides import Sides, sides_of
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import asked, copied, first_line, said_by
 from pytest_reflex.runners.recorded import save_recording
+from pytest_reflex.settings import PROVIDERS
 from pytest_reflex.verdict.gates import Evidence, judge_fixture
-from pytest_reflex.verdict.results import FixtureResult
+from pytest_reflex.verdict.results import FIRST_MADE, FixtureResult
 
 __all__ = ["Simplest", "simplest", "simplified"]
 
@@ -136,7 +138,9 @@ def _from_here(place: Path) -> Path:
 
 
 def _provider(result: ParityResult) -> str:
-    return str(result.candidate.get("provider_asked") or "CPUExecutionProvider")
+    """ONNX Runtime's, where it was that; another runtime knows its own."""
+    made_for = result.candidate.get("provider_asked")
+    return str(made_for) if made_for in PROVIDERS.values() else PROVIDERS["cpu"]
 
 
 def simplest(
@@ -190,7 +194,7 @@ class _Search:
         """Everything in order; what is best when the time is over."""
         idx, seed = self.worst.fixture_idx, self.result.seed or 0
         start = make_fixture(self.specs, seed, idx)
-        plain = make_fixture(self.specs, seed, 0, sizes_of=idx if idx < 10**12 else 0)
+        plain = make_fixture(self.specs, seed, 0, sizes_of=idx if idx < FIRST_MADE else 0)
         for spec in self.specs:
             still, array = rest(spec), start[spec.name]
             self.still[spec.name] = plain[spec.name] if still is None else np.full_like(array, still)
@@ -306,14 +310,11 @@ class _Search:
     ) -> Generator[dict[str, Array], None, None]:
         if not some or (self.best is not None and self.now() >= self.until):
             return
-        try:
-            runner.open()
+        with opened(runner):
             for inputs in some:
                 yield copied(asked(runner, copied(inputs)))
                 if self.best is not None and self.now() >= self.until:
                     return
-        finally:
-            runner.close()
 
     def judged(self, truth: Observation, got: Observation) -> FixtureResult:
         """The verdict, with the bounds that the fixture was held to."""
