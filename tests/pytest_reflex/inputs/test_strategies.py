@@ -7,40 +7,14 @@ import builtins
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, find, given, settings
+from observation_cases import PROMPT, seven
 
 import pytest_reflex as reflex
 from pytest_reflex.errors import InputError, MissingPackageError
-from pytest_reflex.inputs import (
-    Bernoulli,
-    CameraMask,
-    Gaussian,
-    Image,
-    ImagePromptMask,
-    ImagePromptTokens,
-    InputSpec,
-    Integers,
-    ScaledImage,
-    State,
-    Uniform,
-    make_fixture,
-)
+from pytest_reflex.inputs import make_fixture
 from pytest_reflex.inputs.strategies import rest
 
-SEVEN = [
-    InputSpec("image", (1, 3, 4, 4), meaning=Image()),
-    InputSpec("scaled", (1, 3, 4, 4), meaning=ScaledImage(0.25, 1.0)),
-    InputSpec("state", (1, 8), meaning=State()),
-    InputSpec("gripper", (1, 2), "bool", Bernoulli()),
-    InputSpec("arm", (1,), "int64", Integers(3, 9)),
-    InputSpec("time", (1,), "float16", Uniform(0.5, 2.0)),
-    InputSpec("noise", (1, 6, 8), meaning=Gaussian(1.0, 2.0)),
-]
-PROMPT = [
-    InputSpec("cameras", (1, 2), "bool", CameraMask()),
-    InputSpec("mask", (1, 12), "int64", ImagePromptMask("cameras", 3)),
-    InputSpec("tokens", (1, 12), "int64", ImagePromptTokens(50, 50, 3, "cameras", "mask")),
-    InputSpec("state", (1, 4), meaning=State()),
-]
+SEVEN = seven("float16")
 # Each example is quick, but the first of all waits for hypothesis' own imports.
 plainly = settings(max_examples=40, deadline=None, database=None, suppress_health_check=[*HealthCheck])
 

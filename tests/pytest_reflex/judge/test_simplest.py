@@ -8,22 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from observation_cases import PROMPT, seven
 from policy_cases import Function
 
-from pytest_reflex.inputs import (
-    Bernoulli,
-    CameraMask,
-    Gaussian,
-    Image,
-    ImagePromptMask,
-    ImagePromptTokens,
-    InputSpec,
-    Integers,
-    ScaledImage,
-    State,
-    Uniform,
-    make_fixture,
-)
+from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.inputs.ranges import corners, ends, rest, swaps
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.sides import sides_of
@@ -31,21 +19,7 @@ from pytest_reflex.judge.simplest import Simplest, simplest, simplified
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner
 
-SEVEN = [
-    InputSpec("image", (1, 3, 4, 4), meaning=Image()),
-    InputSpec("scaled", (1, 3, 4, 4), meaning=ScaledImage(0.25, 1.0)),
-    InputSpec("state", (1, 8), meaning=State()),
-    InputSpec("gripper", (1, 2), "bool", Bernoulli()),
-    InputSpec("arm", (1,), "int64", Integers(3, 9)),
-    InputSpec("time", (1,), "float32", Uniform(0.5, 2.0)),
-    InputSpec("noise", (1, 6, 8), meaning=Gaussian(1.0, 2.0)),
-]
-PROMPT = [
-    InputSpec("cameras", (1, 2), "bool", CameraMask()),
-    InputSpec("mask", (1, 12), "int64", ImagePromptMask("cameras", 3)),
-    InputSpec("tokens", (1, 12), "int64", ImagePromptTokens(50, 50, 3, "cameras", "mask")),
-    InputSpec("state", (1, 4), meaning=State()),
-]
+SEVEN = seven("float32")
 Array = np.ndarray[Any, Any]
 
 
