@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -174,12 +175,13 @@ def check_pipeline(
     made = _Stages(policy, bundle, pipelines(family_named(bundle.family), policy, source), seed)
     raw = fixtures_from(inputs or made.whole.raw(), fixtures, seed, made.whole.raw())
     found = {}
-    for stage in [known for known in STAGES if known in stages]:
-        reference, candidate, given = made.sides(stage, raw)
-        limit = {"threshold": told[stage]} if stage in told else {}
-        found[stage] = check(
-            reference, candidate, inputs=given, name=f"{bundle.called}: {stage}", **limit, **options
-        )
+    with closing(made):
+        for stage in [known for known in STAGES if known in stages]:
+            reference, candidate, given = made.sides(stage, raw)
+            limit = {"threshold": told[stage]} if stage in told else {}
+            found[stage] = check(
+                reference, candidate, inputs=given, name=f"{bundle.called}: {stage}", **limit, **options
+            )
     return PipelineResult(found)
 
 
@@ -219,7 +221,10 @@ class _Stages:
         self._noise = [spec for spec in bundle.inputs if spec.name.endswith("noise")]
         self._specs = {spec.name: spec for spec in bundle.inputs}
         self._policy = bundle.reference_runner(policy)
-        self._policy.open()
+
+    def close(self) -> None:
+        """Give back the policy, which was opened where it was asked."""
+        self._policy.close()
 
     def sides(self, stage: str, raw: Fixtures) -> tuple[Any, Any, _Derived]:
         processors = self.bundle.stated.processors
