@@ -34,23 +34,26 @@ def full_name(name: str) -> str:
     return _SHORT.get(name, name)
 
 
+def _installed(name: str) -> str:
+    """Where another distribution says that its runtime is."""
+    found = sorted({entry.value for entry in entry_points(group=GROUP) if entry.name == name})
+    if not found:
+        known = runtimes()
+        there = ", ".join(known)
+        raise RunnerError(f"no runtime is named {name!r}{did_you_mean(name, known)}; there is {there}")
+    if len(found) > 1:
+        raise RunnerError(f"the runtime {name!r} is installed twice, {' and '.join(found)}; uninstall one")
+    return found[0]
+
+
 def runtime_named(name: str) -> Callable[..., Runner]:
     """What makes a runner of the path of a graph, with the keywords ``name`` and ``threads``.
 
     Raises:
         RunnerError: nobody has that name, more than one has, or what has it cannot be imported.
     """
-    full = full_name(name)
-    found = [entry for entry in entry_points(group=GROUP) if entry.name == full and full not in _OWN]
-    if full not in _OWN and not found:
-        there = ", ".join(runtimes())
-        raise RunnerError(f"no runtime is named {name!r}{did_you_mean(name, runtimes())}; there is {there}")
-    if len({entry.value for entry in found}) > 1:
-        raise RunnerError(
-            f"the runtime {name!r} is installed twice, {' and '.join(sorted(e.value for e in found))}; "
-            "uninstall one"
-        )
-    where = _OWN[full] if full in _OWN else found[0].value
+    # What is installed is read only for a name that is none of this package's: every bundle comes by here.
+    where = _OWN.get(full_name(name)) or _installed(name)
     module, _, attribute = where.partition(":")
     try:
         made: Any = getattr(import_module(module), attribute)
