@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.runners.base import RunnerBase
-from pytest_reflex.runners.model_files import files_of, which_model
-from pytest_reflex.runners.opened_files import OpenedFiles
+from pytest_reflex.runners.model_files import FilesRunner, files_of, which_model
 from pytest_reflex.verdict import machine
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["EvaluatorRunner"]
 
 
-class EvaluatorRunner(RunnerBase):
+class EvaluatorRunner(FilesRunner):
     """Evaluates an ONNX model node by node in numpy, in the precisions that the graph says.
 
     What ONNX's own specification means by a graph; where runtimes disagree, an arbiter.
@@ -43,9 +41,7 @@ class EvaluatorRunner(RunnerBase):
         self.name = name or str(model)
         self.inputs: tuple[str, ...] = ()
         self.outputs: tuple[str, ...] = ()
-        self.changed = ""
         self._evaluator: Graph64Runner | None = None
-        self._files: OpenedFiles | None = None
 
     @property
     def graphs(self) -> Sequence[Path | bytes]:
@@ -66,31 +62,18 @@ class EvaluatorRunner(RunnerBase):
         files, unseen = files_of(self._model, self.name)
         evaluator = Graph64Runner(self._model, lift=False, name=self.name)
         evaluator.open()
-        if wrong := unseen or files.changed():
-            raise RunnerError(
-                f"{self.name} is not taken: {wrong}; save it again, and leave it alone meanwhile"
-            )
+        self._watch(files, unseen)
         graph = onnx.load(self._model, load_external_data=False).graph
         held = {tensor.name for tensor in graph.initializer}
         self.inputs = tuple(value.name for value in graph.input if value.name not in held)
         self.outputs = tuple(value.name for value in graph.output)
-        self._evaluator, self._files, self.changed = evaluator, files, ""
+        self._evaluator = evaluator
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self._opened(self._evaluator).run(inputs)
 
-    def digests(self) -> dict[str, str]:
-        """SHA-256, in hex, of each file that it was opened from.
-
-        Raises:
-            RunnerError: it is not open.
-        """
-        self._opened(self._evaluator)
-        return self._files.digests() if self._files is not None else {}
-
     def close(self) -> None:
-        if self._evaluator is not None and self._files is not None:
-            self.changed = self._files.changed()
+        self._leave()
         self._evaluator = None
 
     def facts(self) -> dict[str, Any]:

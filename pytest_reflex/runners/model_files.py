@@ -8,14 +8,57 @@ from pathlib import Path
 from typing import Final
 
 from pytest_reflex.errors import RunnerError
+from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.runners.external_data import external_places
 from pytest_reflex.runners.opened_files import OpenedFiles
 from pytest_reflex.verdict import machine
 
-__all__ = ["files_of", "which_model"]
+__all__ = ["FilesRunner", "files_of", "which_model"]
 
 # What a graph in ONNX Runtime's own format has at its fifth byte; its weights are inside.
 _ORT_FORMAT: Final = b"ORTM"
+
+
+class FilesRunner(RunnerBase):
+    """A runner that watches the files which it opens.
+
+    Attributes:
+        changed: which of them was written to while it was open, in words; known once it is closed, empty when
+            none was. No verdict passes that.
+    """
+
+    changed: str = ""
+    _files: OpenedFiles | None = None
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256, in hex, of each file that it was opened from, its graph and the weights beside it.
+
+        Raises:
+            RunnerError: it is not open.
+        """
+        return self._opened(self._files).digests()
+
+    def _watch(self, files: OpenedFiles, unseen: str = "") -> None:
+        """Take files that were just read.
+
+        Args:
+            files: they.
+            unseen: why they may not be all; empty if they are.
+
+        Raises:
+            RunnerError: they are not all, or one was written to meanwhile.
+        """
+        if wrong := unseen or files.changed():
+            raise RunnerError(
+                f"{self.name} is not taken: {wrong}; save it again, and leave it alone meanwhile"
+            )
+        self._files, self.changed = files, ""
+
+    def _leave(self) -> None:
+        """Look at the files once more, and let them go."""
+        if self._files is not None:
+            self.changed = self._files.changed()
+        self._files = None
 
 
 def files_of(model: Path | bytes, name: str, home: str | None = None) -> tuple[OpenedFiles, str]:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.runners.base import RunnerBase, first_line
-from pytest_reflex.runners.model_files import files_of, which_model
-from pytest_reflex.runners.opened_files import OpenedFiles
+from pytest_reflex.runners.base import first_line
+from pytest_reflex.runners.model_files import FilesRunner, files_of, which_model
 from pytest_reflex.settings import PROVIDERS, provider_name
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.naming import call_line, near_path, only_pair
@@ -52,7 +51,7 @@ class _Input(NamedTuple):
         return cls(stated.name, _DTYPES.get(stated.type, stated.type), list(stated.shape))
 
 
-class OnnxRunner(RunnerBase):
+class OnnxRunner(FilesRunner):
     """Runs an ONNX model.
 
     Asking for a provider that is not there is no error here: ONNX Runtime falls back, ``providers_used``
@@ -109,7 +108,6 @@ class OnnxRunner(RunnerBase):
         self.providers_used: tuple[str, ...] = ()
         self.inputs: tuple[str, ...] = ()
         self.outputs: tuple[str, ...] = ()
-        self.changed = ""
         self.matched: dict[str, str] = {}
         self._order = None if outputs is None else tuple(outputs)
         self._threads = threads
@@ -120,7 +118,6 @@ class OnnxRunner(RunnerBase):
         self._session: onnxruntime.InferenceSession | None = None
         self._required: list[_Input] = []
         self._optional: dict[str, _Input] = {}
-        self._files: OpenedFiles | None = None
         self._exact: Graph64Runner | None = None
         self._decisions: Decisions | None = None
 
@@ -170,11 +167,8 @@ class OnnxRunner(RunnerBase):
                 f"{self.name} is no model that ONNX Runtime can open: {first_line(error)}"
             ) from error
         # Only now: what no session opens has its own words for why.
-        if wrong := unseen or files.changed():
-            raise RunnerError(
-                f"{self.name} is not taken: {wrong}; save it again, and leave it alone meanwhile"
-            )
-        self._session, self._files, self.changed = session, files, ""
+        self._watch(files, unseen)
+        self._session = session
         self.providers_used = tuple(session.get_providers())
         try:
             self._learn_names(session)
@@ -275,8 +269,7 @@ class OnnxRunner(RunnerBase):
 
     def close(self) -> None:
         self._exact = None
-        if self._session is not None and self._files is not None:
-            self.changed = self._files.changed()
+        self._leave()
         self._session = None
 
     def facts(self) -> dict[str, Any]:
@@ -298,15 +291,6 @@ class OnnxRunner(RunnerBase):
             "machine": {**machine.here(), "onnxruntime_build": _build(onnxruntime)},
             "versions": {"onnxruntime": str(onnxruntime.__version__)},
         }
-
-    def digests(self) -> dict[str, str]:
-        """SHA-256, in hex, of each file that it was opened from, its graph and the weights beside it.
-
-        Raises:
-            RunnerError: it is not open.
-        """
-        self._opened(self._session)
-        return self._files.digests() if self._files is not None else {}
 
     def _sha256(self) -> str | dict[str, str]:
         """Which model it is: the digest of its one file, or one for each."""

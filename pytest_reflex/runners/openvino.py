@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.runners.base import RunnerBase, first_line
-from pytest_reflex.runners.model_files import files_of, which_model
+from pytest_reflex.runners.base import first_line
+from pytest_reflex.runners.model_files import FilesRunner, files_of, which_model
 from pytest_reflex.runners.opened_files import OpenedFiles
 from pytest_reflex.verdict import machine
 
@@ -25,7 +25,7 @@ PRECISIONS: Final = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 _NAMES: Final = {word: name for name, word in PRECISIONS.items()}
 
 
-class OpenVinoRunner(RunnerBase):
+class OpenVinoRunner(FilesRunner):
     """Runs an ONNX model, or an OpenVINO ``.xml``, on one device.
 
     Where a device does not have the precision that was asked for, OpenVINO takes another one and says
@@ -68,9 +68,7 @@ class OpenVinoRunner(RunnerBase):
         self.providers_used: tuple[str, ...] = ()
         self.inputs: tuple[str, ...] = ()
         self.outputs: tuple[str, ...] = ()
-        self.changed = ""
         self._compiled: Any = None
-        self._files: OpenedFiles | None = None
 
     @property
     def graphs(self) -> Sequence[Path | bytes]:
@@ -102,11 +100,8 @@ class OpenVinoRunner(RunnerBase):
             compiled = core.compile_model(model, self._device, asked)
         except Exception as error:
             raise RunnerError(f"{self.name} is no model that OpenVINO can open: {_said(error)}") from error
-        if wrong := unseen or files.changed():
-            raise RunnerError(
-                f"{self.name} is not taken: {wrong}; save it again, and leave it alone meanwhile"
-            )
-        self._compiled, self._files, self.changed = compiled, files, ""
+        self._watch(files, unseen)
+        self._compiled = compiled
         self.inputs, self.outputs = (tuple(side) for side in names)
         ran = _precision_of(compiled, PRECISIONS[self._precision])
         self.providers_used = (f"OpenVINO {self._device} in {ran}",)
@@ -134,18 +129,8 @@ class OpenVinoRunner(RunnerBase):
         except Exception as error:
             raise RunnerError(f"{self.name} failed under OpenVINO: {_said(error)}") from error
 
-    def digests(self) -> dict[str, str]:
-        """SHA-256, in hex, of each file that it was opened from.
-
-        Raises:
-            RunnerError: it is not open.
-        """
-        self._opened(self._compiled)
-        return self._files.digests() if self._files is not None else {}
-
     def close(self) -> None:
-        if self._compiled is not None and self._files is not None:
-            self.changed = self._files.changed()
+        self._leave()
         self._compiled = None
 
     def facts(self) -> dict[str, Any]:
