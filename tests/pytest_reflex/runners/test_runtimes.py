@@ -21,6 +21,7 @@ from exporters.bundles import Bundle
 from pytest_reflex import InputSpec, TorchRunner, check
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import Gaussian, Integers, make_fixture
+from pytest_reflex.judge.simplest import simplified
 from pytest_reflex.runners.evaluator import EvaluatorRunner
 from pytest_reflex.runners.openvino import OpenVinoRunner
 from pytest_reflex.runners.runtimes import GROUP, runtime_named, runtimes
@@ -70,6 +71,16 @@ def test_a_wrong_graph_fails_there_too(runtime: str, bundle: Bundle, tmp_path: P
     runner = runtime_named(runtime)(tmp_path / "m.onnx")
     result = check(TorchRunner(Net().eval()), runner, inputs=INPUTS)
     assert {answer.gate for _, answer in result.refusals} == {"threshold"}
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+def test_a_fail_there_has_its_simplest_input_too(runtime: str, bundle: Bundle) -> None:
+    other = Net().eval()
+    with torch.no_grad():
+        other.say.weight *= 1.5
+    result = check(other, bundle.on(runtime))
+    noted = simplified(result, other, bundle.on(runtime), seconds=30)
+    assert noted.notes[-1].startswith("the simplest input found that fails as fixture ")
 
 
 def test_openvino_says_what_it_ran_in(graph: Path) -> None:
