@@ -42,6 +42,7 @@ class Family(ABC):
         looped: whether it has one. Without, :meth:`flow`, :meth:`steps` and :meth:`reader` are not asked, and
             what is traced is :meth:`sample`, whole.
         output: what :meth:`sample` gives, by its name in a bundle.
+        beside: what else it gives, after that, where it gives a tuple.
         stepped: whether :meth:`inputs` takes the number of steps too: each step's noise is an input.
     """
 
@@ -54,6 +55,7 @@ class Family(ABC):
     judged_by: ClassVar[str] = "its `sample_actions`"
     looped: ClassVar[bool] = True
     output: ClassVar[str] = "actions"
+    beside: ClassVar[tuple[str, ...]] = ()
     stepped: ClassVar[bool] = False
 
     @abstractmethod
@@ -82,12 +84,14 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
+    def sample(
+        self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """The upstream's own sampler, unpatched, on named inputs. Options that are kept are keywords of
         it and of :meth:`flow`.
 
         Returns:
-            The actions, [batch, chunk, dim]; or the tokens that they are said in.
+            The actions, [batch, chunk, dim]; or the tokens that they are said in, and their logits.
         """
 
     def flow(self, policy: Any) -> FlowPolicy:
@@ -161,19 +165,19 @@ class Family(ABC):
             kept: the options that the bundle was made with and that the reference must know.
         """
 
-        def call(model: Any, /, **named: torch.Tensor) -> torch.Tensor:
+        def call(model: Any, /, **named: torch.Tensor) -> Any:
             return self.sample(model, named, steps, **kept)
 
         def states(model: Any, /, **named: torch.Tensor) -> list[torch.Tensor]:
             return self.states(model, named, lambda: call(model, **named), self.flow(model, **kept))
 
-        seen = states if self.looped else None
+        seen, outputs = states if self.looped else None, [self.output, *self.beside]
         if unknown := kept.keys() - {option.name for option in self.options if option.kept}:
             raise TypeError(f"reference() of {self.name} takes no {', '.join(sorted(unknown))}")
         if not isinstance(policy, torch.nn.Module):
-            return TorchRunner(policy, call, outputs=[self.output], states=seen)
+            return TorchRunner(policy, call, outputs=outputs, states=seen)
         owner = self.held(policy, **kept)
-        return TorchRunner(owner, functools.partial(call, owner), outputs=[self.output], states=seen)
+        return TorchRunner(owner, functools.partial(call, owner), outputs=outputs, states=seen)
 
     def held(self, policy: torch.nn.Module, **kept: Any) -> torch.nn.Module:
         """:meth:`owner` of a bundle with these options, where they decide how much of the policy it holds."""

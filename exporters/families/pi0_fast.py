@@ -1,9 +1,11 @@
 """pi0-FAST: lerobot's ``PI0FastPolicy``, which says its actions in tokens.
 
-The reference is the model's own ``sample_actions_fast_kv_cache``, greedy, and a bundle gives its tokens,
-which are equal or not. Its prefill makes the calls that come before the sampler's loop, its step those
-inside, with a cache that has room for all tokens from the start. What tokens mean stays outside: the policy's
-own ``detokenize_actions`` goes by way of text, in two tokenizers, one of which is code from the hub.
+The reference is the model's own ``sample_actions_fast_kv_cache``, greedy. A bundle gives its tokens, which
+are equal or not, and the logit of each, watched where the sampler's ``lm_head`` gives them: a fault moves a
+logit in every observation, and a token in few. Its prefill makes the calls that come before the sampler's
+loop, its step those inside, with a cache that has room for all tokens from the start. What tokens mean stays
+outside: the policy's own ``detokenize_actions`` goes by way of text, in two tokenizers, one of which is code
+from the hub.
 """
 
 from __future__ import annotations
@@ -60,8 +62,7 @@ class PI0FastDecoding(CachedDecoding):
             inputs_embeds=[embeds, None],
             use_cache=True,
         )
-        logits = both.paligemma.lm_head(out[:, -1:])
-        return torch.argmax(logits[:, -1], dim=-1, keepdim=True), cache_tensors(made)
+        return both.paligemma.lm_head(out[:, -1:])[:, -1], cache_tensors(made)
 
 
 class PI0Fast(LerobotFamily):
@@ -72,9 +73,10 @@ class PI0Fast(LerobotFamily):
     policy = "PI0FastPolicy"
     parts = ("paligemma_with_expert.paligemma.lm_head", "embed_prefix_fast", "sample_actions_fast_kv_cache")
     embedding = "paligemma_with_expert.paligemma.model.language_model.embed_tokens"
-    judged_by = "its model's `sample_actions_fast_kv_cache`, in tokens"
+    judged_by = "its model's `sample_actions_fast_kv_cache`: its tokens, and their logits"
     looped = False
     output = "tokens"
+    beside = ("scores",)
     state = False
     noised = False
 
@@ -92,13 +94,21 @@ class PI0Fast(LerobotFamily):
         require_set(model.config, "use_kv_cache", True, why)
         return model
 
-    def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
+    def sample(
+        self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens, [batch, count] int64, and the logit of each, 0 where nothing was said any more."""
         model = self.inner(policy)
-        tokens: torch.Tensor = model.sample_actions_fast_kv_cache(
-            *cameras_of(named), named["lang_tokens"], named["lang_masks"],
-            max_decoding_steps=model.config.max_decoding_steps,
-        )  # fmt: skip
-        return tokens
+        said: list[torch.Tensor] = []
+        head = model.paligemma_with_expert.paligemma.lm_head
+        # A hook's handle takes it away at the end of its block.
+        with head.register_forward_hook(lambda _, __, logits: said.append(logits[:, -1].amax(-1))):
+            tokens: torch.Tensor = model.sample_actions_fast_kv_cache(
+                *cameras_of(named), named["lang_tokens"], named["lang_masks"],
+                max_decoding_steps=model.config.max_decoding_steps,
+            )  # fmt: skip
+        scores = torch.stack(said, dim=1)
+        return tokens, torch.nn.functional.pad(scores, (0, tokens.shape[1] - scores.shape[1]))
 
     def whole(self, policy: Any) -> torch.nn.Module:
         return PI0FastDecoding(policy)

@@ -23,11 +23,11 @@ class DecodingPolicy(nn.Module, ABC):
     """A policy's own submodules, called in two halves, which are what is traced.
 
     Attributes:
-        output: name of the state that is what the policy says.
+        outputs: names of the states that are what the policy says.
         steps: how many steps there are at most, whatever ``going`` says: no wrong graph goes on for ever.
     """
 
-    output: str = "tokens"
+    outputs: tuple[str, ...] = ("tokens",)
     steps: int
 
     @abstractmethod
@@ -43,23 +43,27 @@ class DecodingPolicy(nn.Module, ABC):
         """
 
     def forward(self, **inputs: torch.Tensor) -> Context:
-        """The whole policy in PyTorch: ``{output: tokens}`` for the named inputs."""
+        """The whole policy in PyTorch: its outputs by name, for the named inputs."""
         held = self.prefill(**inputs)
         for _ in range(self.steps):
             if not bool(held.pop(GOING)):
                 break
             held |= self.step(**held)
-        return {self.output: held[self.output]}
+        return {name: held[name] for name in self.outputs}
 
 
 class CachedDecoding(DecodingPolicy):
     """One that decodes greedily, with a cache of keys and values which has room for all tokens.
+
+    Beside its ``tokens`` it gives their ``scores``, the logit of each: a wrong value moves a logit long
+    before it makes another token the largest, so that equal tokens alone would let many a wrong graph pass.
 
     Attributes:
         count: how many tokens there are room for.
         end: the token after which a row has no more to say.
     """
 
+    outputs = ("tokens", "scores")
     count: int
     end: int
 
@@ -81,7 +85,7 @@ class CachedDecoding(DecodingPolicy):
         cache: Context,
         here: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Context]:
-        """The token after these, [B, 1], and the cache of all before it.
+        """The logits of the token after these, [B, vocabulary], and the cache of all before it.
 
         Args:
             embeds: [B, N, E].
@@ -93,12 +97,16 @@ class CachedDecoding(DecodingPolicy):
 
     def prefill(self, **inputs: torch.Tensor) -> Context:
         embeds, seen, pad_masks = self.prompt(**inputs)
-        token, cache = self.said(embeds, seen, torch.cumsum(pad_masks, dim=1) - 1, {})
+        logits, cache = self.said(embeds, seen, torch.cumsum(pad_masks, dim=1) - 1, {})
         room = (0, 0, 0, self.count - 1)
         held = {name: torch.nn.functional.pad(value, room) for name, value in cache.items()}
-        tokens = torch.nn.functional.pad(token, (0, self.count - 1))
+        score, token = logits.max(dim=-1, keepdim=True)
+        said = {
+            "tokens": torch.nn.functional.pad(token, (0, self.count - 1)),
+            "scores": torch.nn.functional.pad(score, (0, self.count - 1)),
+        }
         place = torch.ones((), dtype=torch.long)
-        return {**held, "pad_masks": pad_masks, **self._states(place, token, tokens, token < 0)}
+        return {**held, "pad_masks": pad_masks, **said, **self._states(place, token, token < 0)}
 
     def step(  # type: ignore[override]
         self,
@@ -106,6 +114,7 @@ class CachedDecoding(DecodingPolicy):
         place: torch.Tensor,  # [] how many tokens there are
         token: torch.Tensor,  # [B, 1] the last of them
         tokens: torch.Tensor,  # [B, T]
+        scores: torch.Tensor,  # [B, T] the logit of each
         finished: torch.Tensor,  # [B, 1] bool
         pad_masks: torch.Tensor,  # [B, S] bool
         **cache: torch.Tensor,
@@ -114,13 +123,12 @@ class CachedDecoding(DecodingPolicy):
         seen = torch.cat([pad_masks, there.expand(pad_masks.shape[0], -1)], dim=1)
         here = torch.arange(seen.shape[1]) == pad_masks.shape[1] + place - 1
         positions = torch.sum(seen, dim=1, keepdim=True) - 1
-        token, cache = self.said(self.embedded(token), seen[:, None], positions, cache, here[:, None])
-        tokens = torch.where(torch.arange(self.count) == place, token, tokens)
-        return {**cache, **self._states(place + 1, token, tokens, finished)}
+        logits, cache = self.said(self.embedded(token), seen[:, None], positions, cache, here[:, None])
+        score, token = logits.max(dim=-1, keepdim=True)
+        now = torch.arange(self.count) == place
+        said = {"tokens": torch.where(now, token, tokens), "scores": torch.where(now, score, scores)}
+        return {**cache, **said, **self._states(place + 1, token, finished)}
 
-    def _states(
-        self, place: torch.Tensor, token: torch.Tensor, tokens: torch.Tensor, finished: torch.Tensor
-    ) -> Context:
+    def _states(self, place: torch.Tensor, token: torch.Tensor, finished: torch.Tensor) -> Context:
         finished = finished | (token == self.end)
-        held = {"place": place, "token": token, "tokens": tokens, "finished": finished}
-        return {**held, GOING: ~finished.all()}
+        return {"place": place, "token": token, "finished": finished, GOING: ~finished.all()}

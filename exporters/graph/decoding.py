@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -27,7 +27,7 @@ def traced_decoding(policy: DecodingPolicy, example: Example) -> ir.Model:
     blanks, axes = context_of(prefill, example.sizes)
     blanks.pop(CONTEXT + GOING)
     step = trace_program(policy, _named(policy.step, NEXT), blanks, free=axes)
-    return joined(converted(prefill), converted(step), policy.output, policy.steps)
+    return joined(converted(prefill), converted(step), policy.outputs, policy.steps)
 
 
 def _named(half: Callable[..., Named], gives: str) -> Callable[..., Named]:
@@ -43,13 +43,13 @@ def _named(half: Callable[..., Named], gives: str) -> Callable[..., Named]:
     return call
 
 
-def joined(prefill: ir.Model, step: ir.Model, output: str, steps: int) -> ir.Model:
+def joined(prefill: ir.Model, step: ir.Model, outputs: Sequence[str], steps: int) -> ir.Model:
     """The prefill, and an ONNX ``Loop`` around the step while ``going`` is true; both models are consumed.
 
     Args:
         prefill: inputs -> ``context.*``: states as they begin, and what else the step reads.
         step: ``context.*`` -> ``next.*``: the states after it.
-        output: the state that the graph gives.
+        outputs: the states that the graph gives.
         steps: how many there are at most.
 
     Raises:
@@ -57,7 +57,7 @@ def joined(prefill: ir.Model, step: ir.Model, output: str, steps: int) -> ir.Mod
     """
     check_fit(prefill, step)
     states = [str(value.name).removeprefix(NEXT) for value in step.graph.outputs]
-    _require_states(prefill, step, [*states, output])
+    _require_states(prefill, step, [*states, *outputs])
     states.remove(GOING)
     qualify(prefill, "prefix")
     qualify(step, "step")
@@ -84,7 +84,7 @@ def joined(prefill: ir.Model, step: ir.Model, output: str, steps: int) -> ir.Mod
     node = ir.node("Loop", feed, {"body": inner}, name="decode", outputs=list(last.values()))
     node.metadata_props.update(scope.metadata)
     encoder.graph.append(node)
-    return encoder.close(last[output], output)
+    return encoder.close({name: last[name] for name in outputs})
 
 
 def _require_states(prefill: ir.Model, step: ir.Model, wanted: list[str]) -> None:

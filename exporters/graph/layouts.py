@@ -96,7 +96,7 @@ def _unrolled(encoder: Encoder, loop: Loop) -> ir.Model:
             values[NOISE] = scope.emit("Gather", [noises[0], which], "noise", x, axis=1)
         made = emitted(encoder, scope, loop.schedule.update, values)
         x, earlier = made[X_NEXT], made[loop.schedule.earlier or X_NEXT]
-    return encoder.close(_finished(encoder, loop, x), loop.output)
+    return encoder.close({loop.output: _finished(encoder, loop, x)})
 
 
 def _looped(encoder: Encoder, loop: Loop) -> ir.Model:
@@ -136,7 +136,7 @@ def _looped(encoder: Encoder, loop: Loop) -> ir.Model:
     node = ir.node("Loop", feed, {"body": inner}, name="denoise", outputs=ends)
     node.metadata_props.update(scope.metadata)
     graph.append(node)
-    return encoder.close(_finished(encoder, loop, ends[0]), loop.output)
+    return encoder.close({loop.output: _finished(encoder, loop, ends[0])})
 
 
 def _clock(

@@ -188,10 +188,11 @@ class Encoder:
         )
         return ir.Model(graph, ir_version=self.model.ir_version, producer_name=self.model.producer_name)
 
-    def close(self, output: ir.Value, name: str) -> ir.Model:
-        """Make ``output`` the graph's only output."""
-        output.name = name
-        return self._ended([output])
+    def close(self, outputs: Mapping[str, ir.Value]) -> ir.Model:
+        """Make these the graph's only outputs, by these names."""
+        for name, output in outputs.items():
+            output.name = name
+        return self._ended(outputs.values())
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """A small constant tensor of the graph."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,19 +11,22 @@ from typing import Any, Final
 import numpy as np
 import onnx
 import onnx_ir as ir
+from floors import ROUNDING, multiples
 from mutant_operators import OPERATORS, STEP
 
 from exporters import Policy
 from exporters.bundle.manifest import OPTIMIZATION
 from exporters.bundles import Bundle
-from exporters.flow.schedule import schedule_from_json
+from exporters.flow.schedule import Loop
+from exporters.flow.update import MODEL, X_NEXT
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.inputs import InputSpec, array_digest, make_fixture
+from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.input_dependence import unequal_bits
 from pytest_reflex.result import ParityResult
-from pytest_reflex.runners import OnnxRunner, Runner
-from pytest_reflex.runners.base import RunnerBase, copied
+from pytest_reflex.runners import OnnxRunner
+from pytest_reflex.runners.base import copied
+from pytest_reflex.runners.remembered import RememberedRunner
 from pytest_reflex.verdict.metrics import difference
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
@@ -33,69 +37,45 @@ Arrays = Mapping[str, Array]
 RANDOM_FIXTURES: Final = 200
 RANDOM_SEED: Final = 1
 HOST: Final = "host"
+# Not a gate: more floors than an honest export can be off, as the tests of parity have it.
+BEYOND: Final = "floors"
 
 
-class Remembered(RunnerBase):
-    """A reference that is run once for each set of inputs, however many mutants are judged against it."""
+@dataclass(frozen=True)
+class WrongLoop(Loop):
+    """A loop that takes one step wrong.
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self.name = runner.name
-        self._known: dict[str, dict[str, Array]] = {}
-        self._facts: dict[str, Any] | None = None
-        self._is_open = False
-
-    def open(self) -> None:
-        """Opened by the first inputs that it does not know."""
-
-    def close(self) -> None:
-        if self._is_open:
-            self._runner.close()
-        self._is_open = False
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        key = array_digest(inputs)
-        if key not in self._known:
-            if not self._is_open:
-                self._runner.open()
-                self._is_open = True
-                self._facts = self._runner.facts()
-            self._known[key] = copied(self._runner.run(inputs))
-        return copied(self._known[key])
-
-    def facts(self) -> dict[str, Any]:
-        return dict(self._facts or {})
-
-
-class HostLoop(Policy):
-    """A stepwise bundle whose host takes one step wrong.
-
-    Args:
-        bundle: what is run.
+    Attributes:
         fault: ``skipped``, ``stale input`` or ``stale time``.
         at: the step.
     """
 
+    fault: str = ""
+    at: int = -1
+
+    def states(self, x: Any, velocity: Callable[[int, Any], Any], noises: Any = None) -> Iterator[Any]:
+        start = earlier = before = x
+        for index in range(self.steps):
+            wrong = self.fault if index == self.at else ""
+            if wrong == "skipped":
+                yield x
+                continue
+            seen = before if wrong == "stale input" else x
+            found = velocity(index - 1 if wrong == "stale time" else index, seen)
+            made = {MODEL: found, **dict(self.advanced(index, x, found, earlier, start, noises))}
+            before, x, earlier = x, made[X_NEXT], made[self.schedule.earlier or X_NEXT]
+            yield x
+
+
+class HostLoop(Policy):
+    """A stepwise bundle whose host takes one step wrong; see :class:`WrongLoop`."""
+
     def __init__(self, bundle: Bundle, fault: str, at: int) -> None:
         super().__init__(bundle)
-        self._fault, self._at = fault, at
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        loop = self._bundle.manifest["loop"]
-        schedule = schedule_from_json(loop["schedule"])
-        context = self.sessions["encoder"].run({n: a for n, a in inputs.items() if n != loop["noise"]})
-        x = before = inputs[loop["noise"]]
-        dt = np.float32(schedule.dt(self._steps))
-        for index in range(self._steps):
-            wrong = index == self._at
-            if wrong and self._fault == "skipped":
-                continue
-            told = index - 1 if wrong and self._fault == "stale time" else index
-            seen = before if wrong and self._fault == "stale input" else x
-            time = np.full(x.shape[:1], schedule.time(told, self._steps), np.float32)
-            velocity = self.sessions["step"].run({"x_t": seen, "time": time, **context})["velocity"]
-            before, x = x, x + dt * velocity
-        return {loop["output"]: x}
+        honest = bundle.stated.loop
+        assert honest is not None
+        said = {one.name: getattr(honest, one.name) for one in dataclasses.fields(honest)}
+        self._loop = WrongLoop(**said, fault=fault, at=at)
 
 
 @dataclass(frozen=True)
@@ -113,7 +93,7 @@ class Subject:
     family: str
     layout: str
     bundle: Bundle
-    reference: Remembered
+    reference: RememberedRunner
     inputs: Sequence[InputSpec]
 
 
@@ -140,7 +120,7 @@ class End:
 
     Attributes:
         end: ``killed``, ``equivalent``, ``survived`` or ``stillborn`` (ONNX Runtime takes no such graph).
-        gates: which gates refused a killed one.
+        gates: which gates refused a killed one, or ``floors``; see :func:`refused`.
         largest: its largest difference from the reference on the default fixtures, and on the random ones
             where it was run on them; None where nothing could be measured.
         same_bits: whether an equivalent one gave the honest export's bits on every random fixture.
@@ -228,18 +208,26 @@ def _with_graph(bundle: Bundle, stem: str, data: bytes) -> Policy:
 
 def judged(subject: Subject, candidate: Policy) -> ParityResult:
     """The verdict on a candidate with the default fixtures, as strict as this repository's parity tests."""
-    return check(subject.reference, candidate, inputs=subject.inputs, strict=True)
+    return check(subject.reference, candidate, inputs=subject.inputs, strict=True, floor=True)
+
+
+def refused(result: ParityResult) -> tuple[str, ...]:
+    """What refuses a candidate: gates, or that it is further from float64 than rounding takes it."""
+    gates = tuple(dict.fromkeys(answer.gate for _, answer in result.refusals))
+    if result.passed and any(times >= ROUNDING for times in multiples(result).values()):
+        return (BEYOND,)
+    return gates
 
 
 def judge(subject: Subject, mutant: Mutant) -> End:
     """Judge one mutant, and where it passes find out whether any fixture could tell it."""
     about = (subject.family, subject.layout, mutant.graph, mutant.operator, mutant.where)
+    subject.reference.remember()
     try:
         result = judged(subject, mutant.runner())
     except RunnerError:
         return End(*about, "stillborn")
-    if not result.passed:
-        gates = tuple(dict.fromkeys(answer.gate for _, answer in result.refusals))
+    if gates := refused(result):
         return End(*about, "killed", gates, result.max_abs_diff_across_all)
     largest, same_bits = _on_random_fixtures(subject, mutant.runner())
     end = "equivalent" if same_bits or largest < STRICT_THRESHOLD else "survived"

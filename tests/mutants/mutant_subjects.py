@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from mutant_judge import Remembered, Subject
+from mutant_judge import Subject
+
+from pytest_reflex.runners.remembered import RememberedRunner
 
 FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
 # lerobot's policies that read features, each in the layout that its family takes.
@@ -41,19 +43,19 @@ def subject(family: str, layout: Any, work: Path) -> Subject:
 
 
 @functools.cache
-def _policy(family: str, work: Path) -> tuple[Any, dict[str, Any], Remembered]:
+def _policy(family: str, work: Path) -> tuple[Any, dict[str, Any], RememberedRunner]:
     module = importlib.import_module(f"exporters.families.{family}")
     if family in FEATURES:
         from tiny_features import tiny_policy
 
         policy = tiny_policy(family)
         reference = module.reference(policy, **({"steps": STEPS} if module.FAMILY.looped else {}))
-        return policy, {"batch": 8} if family == "tdmpc" else {}, Remembered(reference)
+        return policy, {"batch": 8} if family == "tdmpc" else {}, RememberedRunner(reference)
     if family in DECODING:
         from tiny_pi0_fast import tiny_policy as tiny_pi0_fast
 
         policy = tiny_pi0_fast()
-        return policy, {"batch": 2}, Remembered(module.reference(policy))
+        return policy, {"batch": 2}, RememberedRunner(module.reference(policy))
     sizes: dict[str, Any] = {} if family == "groot" else dict(SMALL)
     if family == "groot":
         from tiny_groot import GOLDEN
@@ -67,4 +69,4 @@ def _policy(family: str, work: Path) -> tuple[Any, dict[str, Any], Remembered]:
         from examples.tiny_pi0 import tiny_pi0
 
         policy = tiny_pi0(depth=(2, 2, 2), steps=STEPS, chunk=4)
-    return policy, sizes, Remembered(module.reference(policy, steps=STEPS))
+    return policy, sizes, RememberedRunner(module.reference(policy, steps=STEPS))

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from mutant_judge import HOST, Subject, judge, judged, mutants
+from mutant_judge import HOST, Subject, judge, judged, mutants, refused
 from mutant_operators import OPERATORS
 from mutant_subjects import FAMILIES, families, subject
 
@@ -50,7 +50,7 @@ def test_no_mutant_survives(family: str, made: Made) -> None:
     if family not in families():
         pytest.skip("needs lerobot (Python 3.12 or later)")
     honest = made(family)
-    assert judged(honest, honest.bundle.runner()).passed
+    assert not refused(judged(honest, honest.bundle.runner()))
     ends = [judge(honest, mutant) for mutant in mutants(honest, 1)]
     assert [end for end in ends if end.end == "survived"] == []
     counted = Counter(end.end for end in ends)

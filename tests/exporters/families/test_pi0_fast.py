@@ -22,6 +22,7 @@ from pytest_reflex.runners import TorchRunner
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
 pytestmark = pytest.mark.lerobot
 
+from floors import require_rounding  # noqa: E402
 from lerobot.policies.pi0_fast import modeling_pi0_fast  # noqa: E402
 from tiny_pi0_fast import COUNT, save_checkpoint, small_parts, tiny_policy  # noqa: E402
 
@@ -52,10 +53,12 @@ def given(policy: Any, fixture_idx: int, batch: int = 2) -> dict[str, np.ndarray
 
 def test_an_export_says_the_same_tokens(exported: Any, policy: Any) -> None:
     made = exported
-    assert made.result.passed, str(made.result)
-    assert made.result.max_abs_diff_across_all == 0
+    require_rounding(made.result)
     assert (made.layout, made.manifest["family"], made.manifest["steps"]) == ("single", "pi0_fast", None)
-    assert made.manifest["outputs"] == [{"name": "tokens", "dtype": "int64", "shape": [2, COUNT]}]
+    assert made.manifest["outputs"] == [
+        {"name": "tokens", "dtype": "int64", "shape": [2, COUNT]},
+        {"name": "scores", "dtype": "float32", "shape": [2, COUNT]},
+    ]
     assert made.result.candidate["live_inputs"] == [spec.name for spec in made.inputs]
 
 
@@ -69,6 +72,24 @@ def test_some_end_early_and_some_do_not(policy: Any) -> None:
     assert any(one.sum() == 1 for one in begun), begun
     assert len({tokens.tobytes() for tokens in said}) == FIXTURES
     assert set(stopped) == {True, False}, said
+
+
+def test_a_fault_that_no_token_shows_is_caught_by_the_logits(policy: Any) -> None:
+    """A thousandth of every logit leaves the order of all as it was."""
+
+    class Fainter(Decoding):
+        def said(self, *given: Any) -> Any:
+            logits, cache = super().said(*given)
+            return logits * 0.999, cache
+
+    result = judged(policy, TorchRunner(Fainter(policy)))
+    assert {answer.gate for _, answer in result.refusals} == {"threshold"}
+
+
+def test_the_watch_on_the_head_is_taken_away(policy: Any) -> None:
+    with pi0_fast.reference(policy) as runner:
+        runner.run(given(policy, 0))
+    assert not policy.model.paligemma_with_expert.paligemma.lm_head._forward_hooks
 
 
 def test_the_actions_are_the_policys_own(exported: Any, policy: Any) -> None:
@@ -216,8 +237,9 @@ def judged(policy: Any, candidate: Any) -> ParityResult:
 
 def require_caught(result: ParityResult) -> None:
     assert not result.passed
-    assert {answer.gate for _, answer in result.refusals} <= {"exact", "inputs"}
-    assert "exact" in {answer.gate for _, answer in result.refusals}
+    gates = {answer.gate for _, answer in result.refusals}
+    assert gates <= {"exact", "threshold", "inputs"}
+    assert "exact" in gates
 
 
 def test_without_a_fault_the_halves_say_the_same(policy: Any) -> None:
