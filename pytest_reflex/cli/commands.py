@@ -24,6 +24,7 @@ from pytest_reflex.cli.options import (
     judging_options,
     model_option,
     model_or_reference,
+    policy_option,
     save_fixtures_option,
     setting_option,
     steps_option,
@@ -36,6 +37,7 @@ from pytest_reflex.cli.reference import (
     own_policy,
     require_draws,
     require_one,
+    require_policy_of,
 )
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
 from pytest_reflex.cli.to_a_verdict import to_a_verdict
@@ -198,8 +200,9 @@ def validate_onnx(
 ) -> Judged:
     """Judge a plain FILE.onnx against the PyTorch policy; `reflex validate FILE.onnx` does the same.
 
-    MODEL is module:name or file.py:name. Without --inputs, floats and bools are drawn in the shapes that the
-    graph states. With --reference another graph is the judge, and PyTorch is not asked.
+    MODEL is module:name or file.py:name. Without --inputs those are taken that its file calls INPUTS; without
+    these, floats and bools are drawn in the shapes that the graph states. With --reference another graph is
+    the judge, and PyTorch is not asked.
     """
     require_one(model, reference)
     from pytest_reflex.cli.reference import script_inputs
@@ -224,11 +227,14 @@ def _plain(
         reference = script_reference(model)
         candidate = OnnxRunner(file, provider=judging["provider"])
         below, given = "", None
+        beside = said_beside(model)
         if inputs is not None:
             given = script_inputs(inputs, model)
+        elif beside is not None:
+            given, below = script_inputs(beside), f"Inputs: those of {beside}; --inputs names others"
         elif not isinstance(reference, RecordedRunner):
             given = graph_inputs(candidate)
-            below = _as_stated(given, f"--inputs {said_beside(model)} says what they stand for")
+            below = _as_stated(given, "--inputs file.py:NAME says what they stand for")
         if seen is not None:
             given = replace(seen, inputs=tuple(given or ()))
         result = check(
@@ -407,7 +413,7 @@ def serve(directory: Path, **options: Any) -> int:
 
 @app.command("locate", short_help="Find the first module that computes something else.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@model_option
+@policy_option
 @click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")
 @setting_option("seed")
 @click.option("--repro", type=click.Path(path_type=Path), metavar="OUT", help="Write a minimal reproduction.")
@@ -426,6 +432,7 @@ def locate_place(
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.divergence import divergence_text
 
+    require_policy_of(model, "nothing can be walked through")
     if directory.suffix.lower() == ".onnx" and directory.is_file():
         raise BundleError(
             f"{directory} is a plain file, and only a bundle says what line of the policy its values are of; "
@@ -438,7 +445,9 @@ def locate_place(
         divergence = search.walk(fixture)
     code = PASS if divergence.cause == "rounding" else FAIL
     below = ""
-    if repro is not None:
+    if repro is not None and divergence.place is None:
+        below = f"\nReproduction: none, for no node is wrong by itself; {repro} was not written\n"
+    elif repro is not None:
         below = f"\nReproduction: {write_reproduction(search, repro)}\n"
     text = dumps(divergence_to_json(divergence)) if as_json else divergence_text(divergence) + "\n" + below
     return Reported(code, text)
@@ -446,7 +455,7 @@ def locate_place(
 
 @app.command(short_help="Bring an export in another precision below a budget.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@model_option
+@policy_option
 @click.option("--budget", required=True, callback=_budget, metavar="FLOAT", help=_BUDGET)
 @click.option("--out", type=click.Path(path_type=Path), help="Where it goes  [default: in place of DIR]")
 @setting_option("fixtures")
@@ -463,6 +472,7 @@ def repair(directory: Path, model: str, **options: Any) -> Judged:
     from exporters.bundles import open_bundle
     from exporters.exporting.repair import repair as repaired
 
+    require_policy_of(model, "nobody can say what a node costs")
     bundle = open_bundle(directory)
     reference, _ = named_reference(bundle, model)
     with Progress() as report_progress:

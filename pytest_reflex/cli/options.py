@@ -38,11 +38,12 @@ def setting_option(name: str) -> Callable[[_Command], _Command]:
     )
 
 
-_MODEL: Final = (
-    "The reference: a checkpoint directory or hub id; for other models module:name or file.py:name; "
-    "or a .safetensors recording, which needs no torch."
+_POLICY: Final = (
+    "The reference: a checkpoint directory or hub id; for other models module:name or file.py:name"
 )
+_MODEL: Final = f"{_POLICY}; or a .safetensors recording, which needs no torch."
 model_option = click.option("--model", required=True, help=_MODEL)
+policy_option = click.option("--model", required=True, help=f"{_POLICY}.")
 steps_option = click.option(
     "--steps",
     type=click.IntRange(min=1),

@@ -33,6 +33,15 @@ def require_draws(context: click.Context, model: str) -> None:
             raise click.UsageError(f"--{name} was given, and a recording brings its own {own}")
 
 
+def require_policy_of(model: str, why: str) -> None:
+    """Refuse a recording where the policy itself is asked; ``why`` says what cannot be done without it."""
+    if model.endswith(".safetensors"):
+        raise CheckpointError(
+            f"--model is {model!r}, a recording, and without the policy itself {why}; give the checkpoint or "
+            "file.py:name that the bundle was made from"
+        )
+
+
 def require_one(model: str | None, reference: Path | None) -> None:
     """Refuse a candidate that is held against nothing, or against two things."""
     if (model is None) is (reference is None):
@@ -109,11 +118,11 @@ def script_inputs(inputs: str, model: str | None = None) -> Any:
     return made() if callable(made) else made
 
 
-def said_beside(model: str) -> str:
-    """``file.py:INPUTS`` where the file of ``file.py:name`` has such a name, else how it may be named."""
+def said_beside(model: str) -> str | None:
+    """``file.py:INPUTS`` where the file of ``file.py:name`` was imported and has such a name."""
     source = model.rpartition(":")[0]
     there = is_own(model) and hasattr(_module_of(source), "INPUTS")
-    return f"{source}:INPUTS" if there else "file.py:NAME"
+    return f"{source}:INPUTS" if there else None
 
 
 def has_to_be_given(function: Any) -> bool:

@@ -205,7 +205,24 @@ def _shape(name: str, shape: object) -> tuple[int, ...]:
     try:
         return tuple(_dimension(n) for n in shape)  # type: ignore[attr-defined]
     except (TypeError, AttributeError, ValueError):
-        raise InputError(f"input {name!r}: shape is {shape!r}; give whole numbers, 0 or more") from None
+        said = f"input {name!r}: shape is {shape!r}; give whole numbers, 0 or more"
+        raise InputError(f"{said}{_with_free(name, shape)}") from None
+
+
+def _with_free(name: str, shape: object) -> str:
+    """How to write a shape in which an axis is left open, as other libraries write it; empty of any other."""
+    axes = list(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else []
+    is_open = [n is None or n == -1 or isinstance(n, str) for n in axes]
+    if not any(is_open):
+        return ""
+    sizes = tuple(2 if free else n for n, free in zip(axes, is_open, strict=True))
+    names = tuple(
+        (n if isinstance(n, str) and n else f"axis_{at}") if free else None
+        for at, (n, free) in enumerate(zip(axes, is_open, strict=True))
+    )
+    return (
+        f", those of fixture 0, and name what may be another: InputSpec({name!r}, {sizes!r}, free={names!r})"
+    )
 
 
 def _free(name: str, free: object, shape: tuple[int, ...]) -> tuple[str | None, ...]:

@@ -14,7 +14,7 @@ from pytest_reflex.judge.naming import side_notes
 from pytest_reflex.judge.reference import judge_reference, random_numbers
 from pytest_reflex.judge.runs import CandidateRun, ReferenceRun
 from pytest_reflex.judge.terms import Terms
-from pytest_reflex.judge.variation import judge_copies, judge_variation
+from pytest_reflex.judge.variation import judge_copies, judge_open_axes, judge_variation
 from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict.claim import Claim
 from pytest_reflex.verdict.coverage import Coverage
@@ -55,6 +55,7 @@ def verdict_of(
     loosest = _loosest(results, truth.swings, terms.bound)
     no_reference, doubtful = judge_reference(truth.steadiness, loosest, truth.facts, run.facts)
     doubted, noted = _of_variation(fixtures, truth, results)
+    doubted += judge_open_axes(run.open_axes, fixtures.specs, truth.inputs)
     doubts = {
         "compared": random_numbers(truth.steadiness, truth.facts),
         "reference": [*doubtful, *truth.doubts],

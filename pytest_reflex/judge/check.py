@@ -22,6 +22,7 @@ from pytest_reflex.judge.reference import one_model
 from pytest_reflex.judge.rounds import Rounds, drawn_on, fit
 from pytest_reflex.judge.runs import CandidateRun, Recorder, reference_effects, run_candidate, run_reference
 from pytest_reflex.judge.sides import Candidate, changed, known_inputs, sides_of
+from pytest_reflex.judge.swapped_inputs import swapped_inputs
 from pytest_reflex.judge.terms import Terms
 from pytest_reflex.judge.trajectory import trajectory_errors
 from pytest_reflex.progress import Progress, progress_callback
@@ -118,6 +119,8 @@ def check(
             coverage = replace(coverage, chosen=tuple(i for i in coverage.chosen if i >= claim.judged))
         result = judged_so_far()
     # After the verdict, which nothing of it can change.
+    if not result.passed:
+        result = replace(result, notes=(*result.notes, *swapped_inputs(result, sides, drawn)))
     shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None
     first = result.fixtures[: drawn.count]

@@ -24,7 +24,7 @@ from pytest_reflex.judge.sides import Sides
 from pytest_reflex.judge.terms import Terms, Truth, judged_fixture
 from pytest_reflex.progress import Progress
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import HasDoubts, HasFloat64, asked, copied, trajectory_of
+from pytest_reflex.runners.base import HasDoubts, HasFloat64, asked, copied, said_by, trajectory_of
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.power import swings_of
 from pytest_reflex.verdict.results import FixtureResult, keep_worst_grids
@@ -78,7 +78,8 @@ class ReferenceRun:
 class CandidateRun:
     """What is left of the candidate when it is closed; ``others`` are the values that were swapped in.
 
-    ``further`` is what is kept of a claim's draws.
+    ``further`` is what is kept of a claim's draws, ``open_axes`` what its graph leaves open: of each axis the
+    input, its place and its name.
     """
 
     results: list[FixtureResult]
@@ -87,6 +88,7 @@ class CandidateRun:
     others: dict[int, dict[str, Array]]
     effects: Effects
     facts: dict[str, Any]
+    open_axes: Sequence[tuple[str, int, str]]
     further: list[FixtureResult]
 
 
@@ -182,7 +184,9 @@ def run_candidate(
             for idx, values in others.items()
         }
         facts = {**_facts(sides.candidate), **runner.matched_facts}
-        return CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, facts, [])
+        open_axes = said_by(sides.candidate, "open_axes", ())
+        results = keep_worst_grids(results)
+        return CandidateRun(results, outputs, unrepeated, others, swapped, facts, open_axes, [])
 
 
 def reference_effects(

@@ -30,6 +30,36 @@ def judge_copies(count: int, distinct: int, came: str) -> list[str]:
     ]
 
 
+def judge_open_axes(
+    open_axes: Sequence[tuple[str, int, str]],
+    specs: Sequence[InputSpec],
+    fixtures: Sequence[Sequence[InputSummary]],
+) -> list[str]:
+    """A doubt for each axis that the candidate's graph leaves open and the fixtures did not vary.
+
+    Args:
+        open_axes: of each the input, the axis and the graph's name for it.
+        specs: what the inputs stand for, as far as that is known; what is free there is judged as such.
+        fixtures: what each fixture held.
+    """
+    known = {(spec.name, i) for spec in specs for i, name in enumerate(spec.free) if name}
+    free = {name for spec in specs for name in spec.free if name}
+    found: dict[str, str] = {}
+    for given, axis, name in open_axes:
+        shapes = [held.shape for fixture in fixtures for held in fixture if held.name == given]
+        sizes = {shape[axis] for shape in shapes if axis < len(shape)}
+        if (given, axis) in known or name in free or not sizes or len(sizes) >= FEWEST_SIZES:
+            continue
+        had = ", ".join(map(str, sorted(sizes)))
+        found.setdefault(
+            name,
+            f"axis {axis} of input {given!r} ({name}) is open in the graph and was judged in "
+            f"size{'s' * (len(sizes) > 1)} {had} alone; name it in the free of its InputSpec, or fix it in "
+            "the file",
+        )
+    return list(found.values())
+
+
 def judge_variation(
     specs: Sequence[InputSpec],
     fixtures: Sequence[Sequence[InputSummary]],

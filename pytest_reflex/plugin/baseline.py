@@ -83,8 +83,24 @@ class Baseline:
         times = f"{now / before:.3g} times" if before else "no longer equal to"
         return (
             f"max_abs_diff {now:.3e}{whose} is {times} the baseline's {before:.3e}, and may be "
-            f"{self.factor:g} times; mend it, or take it with --reflex-baseline-update"
+            f"{self.factor:g} times"
         )
+
+    def told(self, run: Run, *, strict: bool) -> tuple[str, str]:
+        """What of a run was compared, in a line, and why that is too little; empty where there is nothing."""
+        if self.path is None or self.update:
+            return "", ""
+        known = {test: len(calls) for test, calls in self._figures().items()}
+        calls = {test: len(own) for test, own in _last_calls(entry.json for entry in run.results).items()}
+        both = sum(min(count, known.get(test, 0)) for test, count in calls.items())
+        new, gone = sum(calls.values()) - both, sum(known.values()) - both
+        said = [f"{both} compared", *([f"{new} without an entry"] * bool(new))]
+        said += [f"{gone} of its entries not in this run"] * bool(gone)
+        if both or not calls:
+            return f"baseline {self.path.name}: {', '.join(said)}", ""
+        why = f"baseline {self.path.name}: none of the {new} results of this run has an entry in it"
+        mend = "write it with --reflex-baseline-update"
+        return ("", f"{why}; --reflex-strict wants one; {mend}") if strict else (f"{why}; {mend}", "")
 
     def write(self, run: Run) -> str:
         """Write the figures of the run's passing results; those of tests that were not run stay.
@@ -166,15 +182,19 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _by_test(results: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """By test, the figures of each call of its last attempt, where all of these passed."""
+    return {
+        nodeid: [_figures(call) for call in calls]
+        for nodeid, calls in _last_calls(results).items()
+        if all(call["passed"] is True for call in calls)
+    }
+
+
+def _last_calls(results: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """By test, what each call of its last attempt found."""
     attempts: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
     for entry in results:
         if entry.get("nodeid") is not None:
             again = _ATTEMPT.search(entry["name"])
             number = int(again[1]) if again else 1
             attempts.setdefault(entry["nodeid"], {}).setdefault(number, []).append(entry)
-    last = {nodeid: several[max(several)] for nodeid, several in attempts.items()}
-    return {
-        nodeid: [_figures(call) for call in calls]
-        for nodeid, calls in last.items()
-        if all(call["passed"] is True for call in calls)
-    }
+    return {nodeid: several[max(several)] for nodeid, several in attempts.items()}

@@ -30,26 +30,27 @@ class Parity:
         self,
         name: str,
         resolve: Callable[[Source], Settings],
-        record: Callable[..., str],
+        record: Callable[..., None],
         *,
         report: str | None = None,
         rerun: str | None = None,
         during: AbstractContextManager[object] | None = None,
         suffix: str = "",
         store: Callable[[str], Path | None] | None = None,
+        held: Callable[[ParityResult], ParityResult] = lambda result: result,
     ) -> None:
         """
         Args:
             name: what results are called when the call gives no name: the test's node id.
             resolve: settings from one call's keywords and all other sources.
-            record: told every result, before a failing one raises: ``record(result)``, which gives how one
-                that passed is worse than the baseline; and by :meth:`expect_fail` what it says, as
-                ``expected`` or as ``unmet``.
+            record: told every result, before a failing one raises: ``record(result)``; and by
+                :meth:`expect_fail` what it says, as ``expected`` or as ``unmet``.
             report: where the report will lie, for the message.
             rerun: the command that runs this test again and keeps a report, for the message.
             during: entered while something is compared; it raises where nothing may be any more.
             suffix: what every result's name ends with.
             store: where the simplest failing input of a result goes, by its name; None keeps none.
+            held: gives a result back, refused where it is worse than what is kept of an earlier run.
         """
         self.results: list[ParityResult] = []
         self._name = name
@@ -60,6 +61,7 @@ class Parity:
         self._during = during or nullcontext()
         self._suffix = suffix
         self._store = store
+        self._held = held
 
     def __repr__(self) -> str:
         return f"<parity of {self._name}>"
@@ -97,9 +99,7 @@ class Parity:
         __tracebackhide__ = True
         with self._during:
             result = self._judged(reference, candidate, inputs, name, options, diagnose=True)
-            worse = self._record(result)
-        if worse:
-            raise ParityError(worse, result)
+            self._record(result)
         if not result.passed:
             from pytest_reflex.report.text.console import columns
             from pytest_reflex.report.text.terminal import PREFIX, failure_message
@@ -197,6 +197,8 @@ class Parity:
         except ReflexError as error:
             # The message says it all; the way it took through the library helps nobody. Its cause stays.
             raise error.with_traceback(None)  # noqa: B904
+        if diagnose:
+            result = self._held(result)
         self.results.append(result)
         return result
 

@@ -254,6 +254,7 @@ def parity(request: pytest.FixtureRequest) -> Parity:
         during=attempt,
         suffix=attempt.suffix,
         store=functools.partial(_simplest_place, request.config),
+        held=attempt.held,
     )
 
 
@@ -371,8 +372,11 @@ class _Controller:
         if not _runs_tests(self._config.option):
             return
         self._collector.hear(told_by(self._config))
-        self._collector.close()
         baseline = self._config.stash[BASELINE]
+        self._kept, problem = baseline.told(self._collector.run(), strict=self._collector.strict)
+        if problem:
+            self._collector.problem(problem)
+        self._collector.close()
         if baseline.update:
             if problem := baseline.write(self._collector.run()):
                 self._collector.problem(problem)

@@ -106,25 +106,24 @@ class Attempt:
         """What tells its results from those of the attempts before; empty for the first."""
         return "" if self.number == 1 else f" (attempt {self.number})"
 
-    def record(self, result: ParityResult, *, expected: str = "", unmet: str = "") -> str:
+    def held(self, result: ParityResult) -> ParityResult:
+        """A result that passed, refused where it is worse than the baseline has its call."""
+        return self._outcome.held(result, len(self._kept)) if result.passed else result
+
+    def record(self, result: ParityResult, *, expected: str = "", unmet: str = "") -> None:
         """Take one result.
 
         Args:
             result: the result.
             expected: what is said of a fail that was expected, and came.
             unmet: what is said where another one was expected.
-
-        Returns:
-            How a result that passed is worse than the baseline, as a fail; empty where it is not.
         """
         self._judged.append(None)
-        worse = "" if expected or unmet or not result.passed else self._outcome.worse(result, len(self._kept))
-        if fail := unmet or worse or ("" if result.passed or expected else _headline(result)):
+        if fail := unmet or ("" if result.passed or expected else _headline(result)):
             self.fails.append(fail)
         if not expected and not unmet:
             self._kept.append(None)
-        self._outcome.add(self, result, expected, unmet, worse)
-        return worse
+        self._outcome.add(self, result, expected, unmet)
 
 
 class Outcome:
@@ -169,26 +168,30 @@ class Outcome:
                 self.told.notes.append(f"{self.nodeid}: {_again(self._attempts[-1])}")
         return self._attempts[-1]
 
-    def worse(self, result: ParityResult, call: int) -> str:
-        """How a call's result is worse than the baseline, as a fail; empty where it is not."""
+    def held(self, result: ParityResult, call: int) -> ParityResult:
+        """A call's result, refused where it is worse than the baseline."""
         said = self._item.config.stash[BASELINE].worse(self.nodeid, call, result)
-        return said and f"parity FAIL: {said}"
+        if not said:
+            return result
+        from dataclasses import replace
 
-    def add(self, attempt: Attempt, result: ParityResult, expected: str, unmet: str, worse: str) -> None:
+        from pytest_reflex.verdict.results import BASELINE_GATE, Answer
+
+        return replace(result, answers=(*result.answers, Answer.no(BASELINE_GATE, said)))
+
+    def add(self, attempt: Attempt, result: ParityResult, expected: str, unmet: str) -> None:
         """Keep one result for the reports; JUnit sees its verdict, later ones with their number."""
         entry = {"nodeid": self.nodeid, "call": len(self._results), **result.to_json()}
         if expected or unmet:
             self._leave("expected" if expected else "failed", expected or unmet)
         else:
             self._results.append(json.dumps(entry, allow_nan=False))
-        if worse:
-            self._leave("failed", worse)
         if attempt.fails:
             self.told.fails[self.nodeid] = attempt.fails[0]
         suffix = "" if attempt.number == 1 else f"_attempt_{attempt.number}"
         suffix += "" if attempt.judged == 1 else f"_{attempt.judged}"
         largest = entry["max_abs_diff_across_all"]
-        verdict = ("PASS" if result.passed and not worse else "FAIL") + (", as expected" if expected else "")
+        verdict = ("PASS" if result.passed else "FAIL") + (", as expected" if expected else "")
         verdict += "" if result.against == "policy" else ", against ONNX: PyTorch was not asked"
         self._item.user_properties += [
             (f"reflex_verdict{suffix}", verdict),

@@ -45,7 +45,7 @@ def markdown(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | N
     unasked = [result for result in results if result.against != "policy"]
     parts = [
         f"## {word}",
-        f"{len(results)} compared, {len(failing)} failing, {len(run.not_compared)} not compared.",
+        f"{len(results)} compared, {len(failing)} failing, {len(run.not_compared)} without a result.",
         f"PyTorch was not asked in {len(unasked)} of them." if unasked else "",
         _bullets(run.problems),
         "" if against is None else _changes(compare(run_of(against), run)),
@@ -55,7 +55,7 @@ def markdown(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | N
         _bullets(run.sessions[:_MACHINES]),
         _bullets(f"made on {line}" for line in made_on(results)[:_MACHINES]),
         *(_failure(result) for result in failing[:_FIXTURES]),
-        _bullets(f"not compared: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in run.not_compared),
+        _bullets(f"no result: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in run.not_compared),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

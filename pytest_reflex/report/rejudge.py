@@ -62,6 +62,7 @@ def rejudge(
     reasons = {answer.gate: _without_doubts(answer, result) for answer in result.answers}
     doubts = {**_by_gate(result.doubts), "power": power.doubted}
     given = {answer.gate for answer in result.answers}
+    kept = tuple(answer for answer in result.answers if answer.gate not in RUN_GATE_NAMES)
     claim = _claim(result, replace(result, fixtures=fixtures).drawn)
     said = {"power": power.refused, "claim": [] if claim is None else claim.refusals}
     answers = run_answers({**reasons, **said}, doubts, strict=strictly)
@@ -73,7 +74,7 @@ def rejudge(
         threshold=largest_bound(fixtures, asked, strict=strictly),
         strict=strictly,
         fixtures=fixtures,
-        answers=tuple(answer for answer in answers if answer.gate in given),
+        answers=(*(answer for answer in answers if answer.gate in given), *kept),
         notes=notes if strictly else notes + tuple(doubt.said for doubt in doubted),
         doubts=doubted,
         asked=asked,

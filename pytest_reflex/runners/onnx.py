@@ -181,6 +181,16 @@ class OnnxRunner(FilesRunner):
         """Name, dtype and sizes of each input that has to be given, once it is open."""
         return tuple(self._required)
 
+    @property
+    def open_axes(self) -> tuple[tuple[str, int, str], ...]:
+        """What the graph leaves open of its inputs, once it is open: input, axis, the graph's name for it."""
+        return tuple(
+            (name, axis, size or f"axis {axis} of {name}")
+            for name, _, shape in self._required
+            for axis, size in enumerate(shape)
+            if not isinstance(size, int)
+        )
+
     def _learn_names(self, session: onnxruntime.InferenceSession) -> None:
         """Asked once: each answer of a session is made anew, and a robot's every run would wait for it."""
         try:

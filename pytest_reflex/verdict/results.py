@@ -36,6 +36,11 @@ RUN_GATE_NAMES: Final = (
     *("intact", "compared", "reference", "power", "variation", "repeat", "inputs"),
     *("coverage", "claim"),
 )
+# Asked after all others, of a result that passed, where a session has figures of an earlier one: it stands
+# among a result's answers only where it refuses.
+BASELINE_GATE: Final = "baseline"
+# What a note begins with that names two inputs which the candidate takes for each other.
+SWAPPED: Final = "inputs are swapped: "
 # The kind of a reference that is an ONNX graph because somebody said so.
 ONNX_REFERENCE: Final = "onnx reference"
 Against = Literal["policy", "onnx"]

@@ -83,7 +83,7 @@ def _bare_page(run: Run) -> str:
     else:
         head = "parity FAIL"
         lines = ["Nothing was compared, so nothing is proven.", *run.problems]
-        lines += [f"not compared: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in run.not_compared]
+        lines += [f"no result: {t['nodeid']}: {t['outcome']}: {t['reason']}" for t in run.not_compared]
     lines += _sessions(run)
     said = "\n".join(f"<p><bdi>{escape(line)}</bdi></p>" for line in lines)
     version = escape(str(run.version))
@@ -213,7 +213,8 @@ def _told(title: str, run: Run) -> dict[str, Any]:
         "title": title,
         "passed": run.passed,
         "called": run.called,
-        "compared": f"{len(run.results)} compared, {failing} failing, {len(run.not_compared)} not compared",
+        "compared": f"{len(run.results)} compared, {failing} failing, "
+        f"{len(run.not_compared)} without a result",
         "lines": [
             *_sessions(run),
             *made_on(entry.result for entry in run.results)[:_NAMED],

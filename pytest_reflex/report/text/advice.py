@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pytest_reflex.verdict.divergence import Location
-from pytest_reflex.verdict.results import Answer, RunResult
+from pytest_reflex.verdict.results import BASELINE_GATE, SWAPPED, Answer, RunResult
 
 # So much of an output, where the error is concentrated, is little of it; so much of what it is, is small.
 FEW: Final = 0.05
@@ -37,9 +37,17 @@ _ADVICE: Final = MappingProxyType(
         "compared.",
         "repeat": "look for a random operator in the graph (noise must be an input) or a provider that sums "
         "in no fixed order; an answer that does not repeat cannot be trusted.",
+        BASELINE_GATE: "find out what changed since the baseline was kept, or take the figures as they are "
+        "with --reflex-baseline-update.",
         "inputs": "look for where the input leaves the graph: an input that is not wired, a mask that was "
         "dropped, or a value that was fixed while tracing.",
     }
+)
+
+
+_LIKE_THE_POLICY: Final = (
+    "export it again from this policy, or give the policy that it was made from; where other steps are "
+    "meant, say so as above."
 )
 
 
@@ -50,14 +58,35 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
     """
     if any(answer.gate == "intact" and not answer.passed for answer in result.answers):
         return _ADVICE["intact"]
+    if swapped := next((n for n in result.notes if n.startswith(SWAPPED)), ""):
+        return f"{swapped.removeprefix(SWAPPED)}: wire these two as the policy reads them."
     if result.located is not None and result.located.place is not None:
         return _located(result, result.located.place)
     if refusal.gate == "threshold":
         return _of_precision(result) or _beyond(result) + _where(result)
+    if refusal.gate == "reference" and refusal.said.startswith("the bundle"):
+        return "the file was made for another loop or other inputs than the policy has: " + _LIKE_THE_POLICY
     if refusal.gate in ("finite", "exact"):
-        return _ADVICE[refusal.gate] + _where(result)
+        return (_floats_first(result) or _ADVICE[refusal.gate]) + _where(result)
     return _ADVICE.get(
         refusal.gate, "run the check again with --reflex-report DIR and read every figure there."
+    )
+
+
+def _floats_first(result: RunResult) -> str:
+    """The output of floats to look at before whole numbers that may be made of it; empty where none is."""
+    off = [
+        (o.difference.max_abs_diff / o.bound, o.difference.max_abs_diff, o.name)
+        for fixture in result.fixtures
+        for o in fixture.outputs
+        if o.difference is not None and o.bound and not o.difference.max_abs_diff < o.bound
+    ]
+    if not off:
+        return ""
+    _, far, name = max(off)
+    return (
+        f"{name} is off by {far:.1e} too, so look at it first: integers and booleans that come of the same "
+        "values change with them."
     )
 
 

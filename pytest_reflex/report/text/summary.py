@@ -53,7 +53,7 @@ def summary_lines(
         elif test["outcome"] == "expected":
             lines.append((f"expected fail: {test['reason']}", "plain"))
         else:
-            lines.append((f"not compared: {test['nodeid']}: {test['outcome']}: {test['reason']}", "warning"))
+            lines.append((f"no result: {test['nodeid']}: {test['outcome']}: {test['reason']}", "warning"))
     lines += [*written, *((f"error: {problem}", "fail") for problem in run.problems)]
     # One line each: nothing that a file holds may stand in the summary as a line of its own.
     return [(printable(text).replace("\n", "\\n"), kind) for text, kind in lines]

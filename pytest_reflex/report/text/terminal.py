@@ -206,6 +206,9 @@ def least_lines(result: RunResult, width: int = WIDTH) -> str:
         ways += [f"{least.floors:.3g}x floor"] if least.floors is not None else []
         ways += [f"rtol {figure(least.rtol)} beside its threshold"] if least.rtol else []
         lines += _wrap(f"{least.name}: above {', or '.join(ways)}", width, first="  ", rest="    ")
+    outputs = [o for f in result.fixtures for o in f.outputs if "float" not in o.dtype]
+    for name in dict.fromkeys(o.name for o in outputs if o.difference and o.difference.max_abs_diff):
+        lines += _wrap(f"{name}: no threshold, for it must be equal", width, first="  ", rest="    ")
     return printable("\n".join(["Would pass with", *lines])) if lines else ""
 
 
@@ -377,11 +380,16 @@ def _worst_of(
 
 
 def first_refusal(result: RunResult) -> tuple[int | None, Answer]:
-    """The refusal to begin with: a fixture's before the run's, the earliest gate first."""
+    """The refusal to begin with: a fixture's before the run's, the earliest gate first.
+
+    That the reference is none explains every figure, and is said before them.
+    """
     order = {gate: i for i, gate in enumerate(FIXTURE_GATE_NAMES)}
     found = result.refusals
     if not found:
         return None, Answer.no("compared", "nothing was compared")
+    if (cause := next((one for one in found if one[1].gate == "reference"), None)) is not None:
+        return cause
     return min(
         found, key=lambda it: (it[0] is None, order.get(it[1].gate, len(order)) if it[0] is not None else 0)
     )

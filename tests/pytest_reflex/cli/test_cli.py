@@ -701,10 +701,14 @@ def test_a_github_job_is_told_what_is_wrong(
 
 
 def test_locate_finds_nothing_in_a_clean_bundle(bundle: Path, checkpoint: Path, reflex: Reflex) -> None:
-    ran = reflex("locate", bundle, "--model", checkpoint, "--fixture", 1)
+    repro = bundle.parent / "repro"
+    ran = reflex("locate", bundle, "--model", checkpoint, "--fixture", 1, "--repro", repro)
     assert ran.code == 0, ran.err
     assert ran.out.startswith("Where: rounding: nothing is further from PyTorch than float32 explains")
     assert "Growth of the error" in ran.out
+    said = f"Reproduction: none, for no node is wrong by itself; {repro} was not written\n"
+    assert ran.out.endswith(said)
+    assert not repro.exists()
 
 
 def test_locate_names_a_changed_weight_and_writes_a_reproduction(

@@ -76,6 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("script")
     (made / "policy.py").write_text(SCRIPT)
     (made / "weights.py").write_text("SCALE = 3.0\n")
+    (made / "bare.py").write_text("from policy import ready\n")
     batch = torch.export.Dim("batch")
     for name, shapes in (("actor", None), ("free", {"x": {0: batch}})):
         torch.onnx.export(
@@ -100,9 +101,16 @@ def test_an_onnx_file_is_judged_against_a_script(name: str, place: Path, here: C
     ran = here("validate", place / "actor.onnx", "--model", f"{place / 'policy.py'}:{name}", "--strict")
     assert ran.code == 0, ran.err
     assert ran.out.startswith("parity PASS: max_abs_diff 0.000e+00 is below 1.0e-05 (5 fixtures)\n")
+    assert ran.out.endswith(f"Inputs: those of {place / 'policy.py'}:INPUTS; --inputs names others\n")
+
+
+def test_without_inputs_beside_the_policy_they_are_as_the_graph_states_them(
+    place: Path, here: Callable[..., Ran]
+) -> None:
+    ran = here("validate", place / "actor.onnx", "--model", f"{place / 'bare.py'}:ready", "--strict")
+    assert ran.code == 0, ran.err
     assert ran.out.endswith(
-        "Inputs: x [1, 4] float32, as the graph states them; "
-        f"--inputs {place / 'policy.py'}:INPUTS says what they stand for\n"
+        "Inputs: x [1, 4] float32, as the graph states them; --inputs file.py:NAME says what they stand for\n"
     )
 
 
@@ -133,8 +141,23 @@ def test_the_place_in_a_plain_file_is_not_to_be_had(place: Path, here: Callable[
 
 
 def test_a_free_axis_is_judged_in_several_sizes(place: Path, here: Callable[..., Ran]) -> None:
-    ran = here("validate", "onnx", place / "free.onnx", "--model", f"{place / 'policy.py'}:actor", "--strict")
+    ran = here("validate", "onnx", place / "free.onnx", "--model", f"{place / 'bare.py'}:ready", "--strict")
     assert ran.code == 0, ran.err + ran.out
+    # Inputs of one size alone say nothing of the others.
+    ran = here("validate", "onnx", place / "free.onnx", "--model", f"{place / 'policy.py'}:actor", "--strict")
+    assert ran.code == 1
+    assert "axis 0 of input 'x'" in ran.out
+
+
+@pytest.mark.parametrize("verb", [("locate",), ("repair", "--budget", "1e-2")], ids=["locate", "repair"])
+def test_a_recording_is_no_policy_to_look_into(
+    verb: tuple[str, ...], place: Path, here: Callable[..., Ran]
+) -> None:
+    ran = here(verb[0], place, *verb[1:], "--model", "seen.safetensors")
+    assert ran.code == 2
+    assert ran.err.startswith(
+        "reflex: error: --model is 'seen.safetensors', a recording, and without the policy itself "
+    )
 
 
 def test_a_wrong_file_fails(place: Path, here: Callable[..., Ran]) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from pytest_reflex.inputs import InputSpec, Integers
 from pytest_reflex.judge.check import check
-from pytest_reflex.runners import OnnxRunner, TorchRunner
+from pytest_reflex.runners import FunctionRunner, OnnxRunner, TorchRunner
 from pytest_reflex.runners.state import state_of
 
 
@@ -236,6 +236,39 @@ def test_a_free_axis_and_a_category_are_varied_or_doubted():
     said = only_refusal(check(*sides, inputs=ids, strict=True), "variation")
     assert said.startswith("input 'i': ")
     assert said.endswith("draw 13 fixtures to judge each")
+
+
+def open_graph(tmp_path):
+    """Twice its input, for any batch that the graph leaves open."""
+    from onnx import TensorProto, helper
+
+    shape = ["batch", 3]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "twice",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    path = tmp_path / "open.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_an_axis_that_the_graph_leaves_open_is_varied_or_doubted(tmp_path):
+    sides = FunctionRunner(lambda x: {"y": x + x}), open_graph(tmp_path)
+    said = (
+        "axis 0 of input 'x' (batch) is open in the graph and was judged in size 2 alone; name it in the "
+        "free of its InputSpec, or fix it in the file"
+    )
+    fixed, free = [InputSpec("x", (2, 3))], [InputSpec("x", (2, 3), free=("batch", None))]
+    plain = check(*sides, inputs=fixed)
+    assert plain.passed
+    assert said in plain.notes
+    assert only_refusal(check(*sides, inputs=fixed, strict=True), "variation") == said
+    assert check(*sides, inputs=free, strict=True).passed
+    recorded = [{"x": np.full((n, 3), n, np.float32)} for n in (1, 2, 4)]
+    assert check(*sides, inputs=recorded, strict=True).passed
 
 
 def test_a_check_takes_no_more_than_four_times_its_outputs():

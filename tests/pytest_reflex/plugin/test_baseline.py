@@ -27,11 +27,19 @@ def test_what_got_worse_than_a_factor_fails_and_a_flag_takes_it(run: Run) -> Non
     assert found.ret == 1
     found.stdout.fnmatch_lines(
         [
-            "E*parity FAIL: max_abs_diff * is * times the baseline's *, and may be 2 times; "
-            "mend it, or take it with --reflex-baseline-update"
+            "E*parity FAIL: baseline: max_abs_diff * is * times the baseline's *, and may be 2 times",
+            "E*Next: find out what changed since the baseline was kept, or take the*",
+            "FAIL *test_it.py::test_x",
+            "baseline main.json: 1 compared",
         ]
     )
-    assert written("out.json")["passed"] is False
+    assert "no result" not in str(found.stdout)
+    made = written("out.json")
+    assert made["passed"] is False
+    assert made["not_compared"] == []
+    (entry,) = made["results"]
+    assert entry["passed"] is False
+    assert entry["gates"][-1]["gate"] == "baseline"
     assert run(off(5e-5), *AT, "--reflex-baseline-factor", "10").ret == 0
     assert run(off(5e-5), *UPDATE).ret == 0
     assert run(off(5e-5), *AT).ret == 0
@@ -42,6 +50,36 @@ def test_a_threshold_that_was_raised_makes_no_figure_small(run: Run) -> None:
     looser = "def test_x(parity): judged(parity, off_by(9e-4), threshold=1.0)\n"
     assert run(looser).ret == 0
     assert run(looser, *AT).ret == 1
+
+
+def test_what_was_compared_with_the_baseline_is_said_and_nothing_at_all_is_no_green_tick(run: Run) -> None:
+    run(off(1e-5) + off(1e-5, "test_y"), *UPDATE)
+    found = run(off(1e-5) + off(1e-5, "test_z"), *AT)
+    assert found.ret == 0
+    found.stdout.fnmatch_lines(
+        ["baseline main.json: 1 compared, 1 without an entry, 1 of its entries not in this run"]
+    )
+    nothing = "baseline main.json: none of the 1 results of this run has an entry in it"
+    found = run(off(1e-5, "test_z"), *AT)
+    assert found.ret == 0
+    found.stdout.fnmatch_lines([f"{nothing}; write it with --reflex-baseline-update"])
+    found = run(off(1e-5, "test_z"), *AT, "--reflex-strict")
+    assert found.ret == 1
+    found.stdout.fnmatch_lines(
+        [f"error: {nothing}; --reflex-strict wants one; write it with --reflex-baseline-update"]
+    )
+
+
+def test_a_fail_by_the_baseline_is_a_fail_on_the_page_and_is_judged_again_as_one(run: Run) -> None:
+    run(off(1e-5), *UPDATE)
+    assert run(off(5e-5), *AT, "--reflex-report", "rep").ret == 1
+    page = Path("rep/index.html").read_text()
+    assert "does not compute what the reference computes" in page
+    from pytest_reflex.report.json.documents import read_run
+    from pytest_reflex.report.rejudge import rejudge
+
+    (entry,) = read_run("rep/parity.json").results
+    assert not rejudge(entry.result, threshold=9e-5).passed
 
 
 TWICE = "def test_x(parity):\n    judged(parity, off_by({}))\n    judged(parity, off_by({}))\n"
@@ -138,7 +176,9 @@ def test_each_output_has_its_own_figure(run: Run, kept: tuple[str, ...]) -> None
     assert run(two(1e-4, 10), *AT).ret == 0
     found = run(two(9e-4, 10), *AT)  # the logits are off by as much as before
     assert found.ret == 1
-    found.stdout.fnmatch_lines(["E*parity FAIL: max_abs_diff * of actions is * times the baseline's *"])
+    found.stdout.fnmatch_lines(
+        ["E*parity FAIL: baseline: max_abs_diff * of actions is * times the baseline's *"]
+    )
     assert run(two(1e-4, 50), *AT).ret == 1
     assert run(two(1e-7, 1e-1), *AT).ret == 0
 

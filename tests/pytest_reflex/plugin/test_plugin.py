@@ -65,7 +65,7 @@ def test_no_verdict_is_an_error_in_one_line_without_library_frames(run: Run) -> 
     assert f"E       pytest_reflex.errors.SettingsError: {message}" in text
     assert "settings.py" not in text
     assert (
-        f"not compared: test_it.py::test_x: failed: pytest_reflex.errors.SettingsError: {message}"
+        f"no result: test_it.py::test_x: failed: pytest_reflex.errors.SettingsError: {message}"
         in found.outlines
     )
 

@@ -270,7 +270,7 @@ def test_markdown() -> None:
     )
     lines = text.splitlines()
     assert lines[0] == "## ❌ parity FAIL"
-    assert lines[2] == "2 compared, 1 failing, 1 not compared."
+    assert lines[2] == "2 compared, 1 failing, 1 without a result."
     rows = [line for line in lines if line.startswith(("| ✅", "| ❌"))]
     assert rows[0].endswith("| 9.461e-03 | 1.0e-05 | 946 times above the threshold | 1 of 3 |")
     assert "| 1 | 9.461e-03 | 9.461e-04 | +1.000000 | threshold |" in text

@@ -60,7 +60,7 @@ def test_failing_parity_tests_are_annotated_at_their_lines(
     assert seen["test_it.py%3A%3Atest_nan[a%2Cb%3Ac]"][0] == line_of("off_by(float('nan'))")
     text = job.read_text(encoding="utf-8")
     assert text.startswith("## ❌ parity FAIL\n")
-    assert "3 compared, 2 failing, 1 not compared." in text
+    assert "3 compared, 2 failing, 1 without a result." in text
 
 
 def test_nobody_is_told_where_no_github_is(

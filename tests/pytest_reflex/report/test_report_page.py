@@ -393,7 +393,7 @@ def test_two_runs_stand_beside_each_other() -> None:
     part = text[text.index("<h2>Since the earlier run") :]
     part = part[: part.index("</section>")]
     said = " ".join(Page(re.sub("</(td|p|h3)>", r" </\1>", part)).text.split())
-    counts = "✕ parity FAIL 4 compared, 1 failing, 0 not compared"
+    counts = "✕ parity FAIL 4 compared, 1 failing, 0 without a result"
     when = "2026-11-30 09:02 UTC, took 3.0 s"
     for words in (
         f"Before: {counts} {when}, branch main",
