@@ -345,7 +345,7 @@ def _quantised(
 ) -> None:
     import logging
 
-    from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
     class Feed(CalibrationDataReader):
         def __init__(self, inputs: Sequence[Mapping[str, Array]]) -> None:
@@ -360,7 +360,9 @@ def _quantised(
     logging.disable(logging.WARNING)
     try:
         if calibration is None:
-            quantize_dynamic(source, target, **options)
+            # Unsigned, so that every processor computes the same: beside bytes without a sign, an x86 without
+            # VNNI sums two products in 16 bits, which saturates.
+            quantize_dynamic(source, target, weight_type=QuantType.QUInt8, **options)
         else:
             quantize_static(source, target, Feed(calibration), **options)
     finally:

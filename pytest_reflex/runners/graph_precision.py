@@ -27,6 +27,8 @@ _NAMES: Final = {
     2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 21: "uint4", 22: "int4",
 }  # fmt: skip
 _INTEGERS: Final = frozenset({"uint8", "int8", "uint4", "int4", "uint16", "int16"})
+# A precision is called by its bits: whether they hold a sign is the quantiser's choice.
+_CALLED: Final = {"uint8": "int8", "uint4": "int4", "uint16": "int16"}
 _DYNAMIC: Final = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 _TURN: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # They multiply integers, or widen quantised weights themselves.
@@ -182,7 +184,7 @@ class _Found:
     def _weight(self, tensor: Any, readers: Any) -> None:
         name = _NAMES.get(tensor.data_type)
         if name in FLOATS or (name in _INTEGERS and any(_quantises(reader.op_type) for reader in readers)):
-            self.weights[name] += _size(tensor)
+            self.weights[_CALLED.get(name, name)] += _size(tensor)
 
     def _node(self, node: Any, types: Mapping[str, str], makers: Mapping[str, Any], stored: set[str]) -> None:
         if node.op_type == "Cast":
@@ -197,7 +199,9 @@ class _Found:
             self.activations |= node.op_type.startswith("QLinear")
             if node.op_type in _TURN or node.op_type == "DynamicQuantizeLinear":
                 return
-            kinds = {types.get(name, "") for name in node.input} & _INTEGERS
+            kinds = {
+                _CALLED.get(kind, kind) for name in node.input if (kind := types.get(name, "")) in _INTEGERS
+            }
             kind = "int8" if "int8" in kinds else min(kinds, default="int8")
             self._count(node.op_type, _packed(node) or kind, product=True)
             return
@@ -272,7 +276,8 @@ def _dequantised(node: Any, types: Mapping[str, str], makers: Mapping[str, Any])
         maker = makers.get(name)
         if maker is None or maker.op_type != "DequantizeLinear":
             return None
-        kinds.add(types.get(maker.input[0], "int8"))
+        kind = types.get(maker.input[0], "int8")
+        kinds.add(_CALLED.get(kind, kind))
     return min(kinds & _INTEGERS, default=None)
 
 

@@ -194,7 +194,7 @@ def test_what_a_name_is_that_cannot_be_taken(
 
 
 def test_whole_numbers_need_a_meaning(place: Path, here: Callable[..., Ran]) -> None:
-    ran = here("validate", place / "ids.onnx", "--model", f"{place / 'policy.py'}:actor")
+    ran = here("validate", place / "ids.onnx", "--model", f"{place / 'bare.py'}:ready")
     assert (ran.code, ran.err) == (
         2,
         f"reflex: error: {place / 'ids.onnx'}: input 'ids' is int64 [1, 2], and the graph does not say what "
