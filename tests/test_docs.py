@@ -168,6 +168,16 @@ def test_every_block_of_code_runs(
     follow(page, tmp_path, python)
 
 
+def test_the_jobs_of_the_page_are_those_that_init_writes() -> None:
+    from pytest_reflex.cli.jobs import JOBS, RUN
+
+    page = blocks("howto/ci.md")
+    assert [block.text for block in page if block.language == "yaml"][:2] == [
+        job.text("export") for job in JOBS.values()
+    ]
+    assert f"{RUN}\n" in [block.text for block in page]
+
+
 def test_a_block_that_ends_otherwise_than_it_says_is_caught(tmp_path: Path) -> None:
     for text, good in (
         ("true\n", True),
