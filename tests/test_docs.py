@@ -242,6 +242,19 @@ def test_the_names_of_the_python_reference_exist() -> None:
             assert getattr(importlib.import_module(module), attribute).__doc__, name
 
 
+def test_the_reference_lists_what_a_meaning_is_made_of() -> None:
+    from dataclasses import fields
+
+    from pytest_reflex.inputs import distributions
+
+    kinds = [kind for kind in vars(distributions).values() if isinstance(kind, type)]
+    own = [kind for kind in kinds if kind.__module__ == distributions.__name__]
+    assert len(own) > 5
+    for kind in own:
+        told = re.findall(r"^        ([a-z]\w*): ", kind.__doc__ or "", re.MULTILINE)
+        assert told == [field.name for field in fields(kind)], kind
+
+
 ANY_ROLE = re.compile(r":[a-z:]+:`")
 
 

@@ -282,4 +282,7 @@ def inputs_of(policy: Any) -> str:
         names = [p.name for p in given if p.kind in kinds and p.default is p.empty]
         names += [policy.noise] if isinstance(policy, FlowPolicy) else []
     specs = ", ".join(f'InputSpec("{name}", (1, ...))' for name in names) or "InputSpec(...), ..."
-    return f"from pytest_reflex import InputSpec; INPUTS = [{specs}], each with its shape"
+    return (
+        f"from pytest_reflex import InputSpec; INPUTS = [{specs}], each with its shape, and with its dtype "
+        "where that is not float32"
+    )

@@ -246,10 +246,10 @@ def require(good: bool, spec: InputSpec, what: str, value: object, expected: str
         raise InputError(f"input {spec.name!r}, {spec.meaning.kind}: {what} is {value!r}; give {expected}")
 
 
-def require_dtype(spec: InputSpec, kinds: str) -> None:
+def require_dtype(spec: InputSpec, kinds: str, instead: str = "") -> None:
     words = {"f": "float", "b": "bool", "i": "int", "u": "uint"}
     expected = "one of kind " + ", ".join(words[kind] for kind in kinds)
-    require(np.dtype(spec.dtype).kind in kinds, spec, "dtype", spec.dtype, expected)
+    require(np.dtype(spec.dtype).kind in kinds, spec, "dtype", spec.dtype, expected + instead)
 
 
 def require_fits(spec: InputSpec, what: str, value: object) -> None:

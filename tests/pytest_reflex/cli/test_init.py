@@ -341,7 +341,8 @@ def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
             "bare.py:actor",
             "bare.py has no 'INPUTS', and a test has to know what the policy reads; write there: "
             "from pytest_reflex import InputSpec; "
-            'INPUTS = [InputSpec("input", (1, ...))], each with its shape; or name what is there by --inputs',
+            'INPUTS = [InputSpec("input", (1, ...))], each with its shape, and with '
+            "its dtype where that is not float32; or name what is there by --inputs",
         ),
         (
             "models/table.py:policy",
