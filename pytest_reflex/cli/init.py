@@ -102,6 +102,8 @@ def init(model: str, ci: str, inputs: str, out: Path) -> Reported:
     MODEL is a checkpoint directory or a hub id, or file.py:name. What is there already is left as it is, but
     for a job of this command's own that nobody has changed and that lacks what MODEL needs.
     """
+    if inputs != "INPUTS" and not is_script(model):
+        raise click.UsageError("--inputs was given, and a checkpoint says itself what it reads; leave it out")
     made = _of_a_script(model, inputs, out) if is_script(model) else _of_a_checkpoint(model, out)
     name = next((name for name in made.names if _is_free(out, name, made)), made.names[-1])
     lines = [_written(out, f"{TESTS}/test_{name}.py", made.text(name=name))]

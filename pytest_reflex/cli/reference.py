@@ -244,7 +244,7 @@ def own_policy(model: str) -> tuple[Any, Any]:
     if family_of_policy(policy) is not None:
         return policy, None
     inputs = getattr(place, "INPUTS", None)
-    if not isinstance(inputs, (list, tuple)):
+    if inputs is None:
         raise CheckpointError(f"{model} has no INPUTS beside it; write in {source}: {inputs_of(policy)}")
     return policy, inputs
 

@@ -11,6 +11,9 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.verdict.naming import unknown
+
 Path = tuple[str, ...]
 
 
@@ -155,6 +158,46 @@ def arguments(call: Callable[..., Any], tensors: Mapping[str, Any]) -> dict[str,
         whole[root] = _built(root, inside)
     taker = _dict_taker(parameters, whole, rest)
     return {**whole, taker: rest} if taker else {**whole, **rest}
+
+
+def misfit(call: Callable[..., Any], given: Iterable[str], besides: Iterable[str] = ()) -> str:
+    """Why ``call`` cannot be given inputs of these names, in words; empty where it can, or nobody knows.
+
+    Args:
+        call: a module, whose ``forward`` says what it takes, or any function.
+        given: the names.
+        besides: what else is taken, before ``call`` is asked.
+    """
+    try:
+        parameters = inspect.signature(getattr(call, "forward", call)).parameters.values()
+    except (TypeError, ValueError):
+        return ""
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    anything = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+    takes = [*(one.name for one in parameters if one.kind in plain), *besides]
+    needs = [one.name for one in parameters if one.kind in plain and one.default is one.empty]
+    names = list(given)
+    missing = [name for name in (*needs, *besides) if name not in names]
+    strange = [name for name in names if name not in takes and not anything]
+    if not missing and not strange:
+        return ""
+    said = [*(f"no {name!r}" for name in missing)]
+    said += [unknown("input", strange, missing or takes)] if strange else []
+    return f"takes {', '.join(takes)}, and is given {', '.join(names)}: {', '.join(said)}"
+
+
+def by_name(call: Callable[..., Any], given: Mapping[str, Any], who: str) -> Any:
+    """What ``call`` gives for inputs by name.
+
+    Raises:
+        RunnerError: it has other names for them; the message says both.
+    """
+    try:
+        return call(**given)
+    except TypeError as error:
+        if said := misfit(call, given):
+            raise RunnerError(f"{who} {said}") from error
+        raise
 
 
 def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
