@@ -59,7 +59,8 @@ def named(
     names = [".".join(way) for way in ways]
     if not names:
         raise StructureError(
-            f"returned a {type(value).__name__} without a tensor in it; use call= to return one"
+            f"returned a {type(value).__name__} without a tensor in it; return one, or give a "
+            "TorchRunner(policy, call) that does"
         )
     taken = set(inputs)
     others = [".".join((f"{way[0]}_out", *way[1:])) for way in ways]
@@ -71,6 +72,12 @@ def named(
     # Of two outputs of one name, one would never be compared.
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
+        own = next((".".join(way) for way, name in zip(ways, names, strict=True) if name == twice), twice)
+        if own != twice and own in taken:
+            raise StructureError(
+                f"returned {own!r} and {twice!r}, and {own!r} is an input too, so that as an output it is "
+                f"called {twice!r} in a graph; give the output {twice!r} another name"
+            )
         raise StructureError(f"returned two outputs that are named {twice!r}; give each a name of its own")
     return dict(zip(names, (leaf for _, leaf in leaves(value)), strict=True))
 

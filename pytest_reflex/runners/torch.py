@@ -469,7 +469,10 @@ class TorchRunner(RunnerBase):
         if isinstance(value, torch.Tensor):
             return value
         wrong = f"output {name!r} is a {type(value).__name__}"
-        raise RunnerError(f"{self.name}: {wrong}, not a tensor; use call= to return tensors only")
+        raise RunnerError(
+            f"{self.name}: {wrong}, not a tensor; return tensors only, or give a "
+            "TorchRunner(policy, call) that does"
+        )
 
     def _array(self, name: str, value: object) -> Array:
 
