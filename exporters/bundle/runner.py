@@ -363,8 +363,8 @@ def _require_fit(spec: InputSpec, array: np.ndarray, sizes: dict[str, int]) -> N
             raise InputError(f"input {spec.name!r} has shape {shape}; it takes {expected}{said}")
     limits = spec.meaning.limits()
     if limits is not None and (beyond := np.argwhere((array < limits[0]) | (array > limits[1]))).size:
-        at = [int(i) for i in beyond[0]]
-        said = f"{array[tuple(at)]} at {at}" if at else str(array)
+        first = tuple(int(i) for i in beyond[0])
+        said = f"{array[first]} at {list(first)}" if first else str(array)
         raise InputError(
             f"input {spec.name!r} is {said}; it takes whole numbers from {limits[0]} to {limits[1]}"
         )
