@@ -144,7 +144,8 @@ class Integers(Distribution):
         return values
 
     def limits(self) -> tuple[int, int]:
-        return self.low, self.high - 1
+        # With 0, which is at rest what is drawn from 1 on, such as a count of what there was so far.
+        return min(0, self.low), max(0, self.high - 1)
 
     def categories(self) -> range:
         few = self.high - self.low <= MOST_CATEGORIES

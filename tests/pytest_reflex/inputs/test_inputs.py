@@ -410,6 +410,19 @@ def test_an_input_of_another_dtype_is_told_what_it_may_stand_for():
         assert str(caught.value) == f"input {given[0]!r}, {message}"
 
 
+def test_the_limits_of_whole_numbers_are_their_ends_and_0():
+    for meaning, limits in (
+        (Integers(0, 4), (0, 3)),
+        (Integers(1, 9), (0, 8)),
+        (Integers(-5, -2), (-5, 0)),
+        (Tokens(9), (0, 8)),
+        (Tokens(9, pad=-1), (-1, 8)),
+        (Tokens(9, pad=20), (0, 20)),
+        (Gaussian(), None),
+    ):
+        assert meaning.limits() == limits
+
+
 def test_an_empty_range_is_refused_where_it_is_written():
     for made, message in (
         (
