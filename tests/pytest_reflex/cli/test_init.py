@@ -15,6 +15,7 @@ import yaml
 from bundle_cases import Ran
 
 from pytest_reflex.cli import main
+from pytest_reflex.cli.init import _job
 from pytest_reflex.cli.jobs import JOBS, RUN, TESTS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -252,6 +253,11 @@ def test_a_job_of_its_own_gets_the_extra_of_one_more_policy(tmp_path: Path, here
     for job in JOBS.values():
         assert job.again(job.text("export"), "lerobot") == job.text("lerobot")
         assert job.again(job.text("export") + "#\n", "lerobot") is None
+        below: list[str] = []
+        said = _job(tmp_path, job, "lerobot", below)
+        assert said == f"updated     {tmp_path / job.place}, which installs the extra lerobot now"
+        assert (tmp_path / job.place).read_text() == job.text("lerobot")
+        assert below == []
 
 
 @pytest.mark.once
