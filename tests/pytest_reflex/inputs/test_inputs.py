@@ -555,7 +555,7 @@ def test_what_is_given_has_to_be_some_fixtures_of_the_same_names():
         ([{"x": x}, {"y": x}], r"inputs\[1\] has \['y'\]; every recorded fixture needs the same names"),
         ([{"x": [None, 1]}], r"inputs\[0\]\['x'\] is object"),
         ({"x": x}, "inputs is a dict; .*give a list of InputSpec"),
-        (SPECS[0], "inputs is a InputSpec; give a list of InputSpec"),
+        (SPECS[0], "inputs is one InputSpec; give a list of them"),
         ("x", "inputs is a str; give a list of InputSpec"),
         (3, "inputs is a int; give a list of InputSpec"),
     ):
