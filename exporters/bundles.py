@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from exporters.divergence import Search
     from pytest_reflex.progress import Progress
-    from pytest_reflex.result import ParityResult
-    from pytest_reflex.verdict.divergence import Divergence
+    from pytest_reflex.result import Located, ParityResult
 
 __all__ = ["Bundle", "Export", "locate", "open_bundle"]
 
@@ -121,7 +120,7 @@ class Bundle(StoredBundle):
         models: Mapping[str, ir.Model] | None = None,
         seconds: float | None = None,
         progress: Progress | None = None,
-    ) -> Divergence:
+    ) -> Located:
         """Find the first module that computes something else in the bundle than in PyTorch.
 
         The reference is traced again and run value by value; each value is compared with the graph's twice:
@@ -166,7 +165,7 @@ class Export(Bundle):
         return super()._repr_html_() + shown
 
 
-def locate(reference: Any, bundle: Bundle, **options: Any) -> Divergence:
+def locate(reference: Any, bundle: Bundle, **options: Any) -> Located:
     """Where a reference and its bundle part, in the order of ``check``; see :meth:`Bundle.locate`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The result that shows itself: as text, as JSON, in a notebook, and as the failure of a test."""
+"""The results that show themselves: as text, as JSON, in a notebook, and as the failure of a test."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_reflex.errors import ParityError
+from pytest_reflex.verdict.divergence import Divergence
 from pytest_reflex.verdict.results import RunResult
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["ParityResult"]
+__all__ = ["Located", "ParityResult"]
 
 
 class ParityResult(RunResult):
@@ -69,3 +70,26 @@ class ParityResult(RunResult):
         from pytest_reflex.report.text.terminal import result_text
 
         return result_text(self)
+
+
+class Located(Divergence):
+    """Where two sides part, which shows itself.
+
+    What it holds is what a :class:`~pytest_reflex.verdict.divergence.Divergence` holds, and it is equal to
+    one that holds the same. Printed it is what ``reflex locate`` prints; in a notebook it has its picture.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Divergence) and vars(self) == vars(other)
+
+    __hash__ = Divergence.__hash__
+
+    def _repr_html_(self) -> str:
+        from pytest_reflex.report.html.pages import divergence_html
+
+        return divergence_html(self)
+
+    def __str__(self) -> str:
+        from pytest_reflex.report.text.divergence import divergence_text
+
+        return divergence_text(self)

@@ -168,6 +168,16 @@ def test_every_block_of_code_runs(
     follow(page, tmp_path, python)
 
 
+def test_the_jobs_of_the_page_are_those_that_init_writes() -> None:
+    from pytest_reflex.cli.jobs import JOBS, RUN
+
+    page = blocks("howto/ci.md")
+    assert [block.text for block in page if block.language == "yaml"][:2] == [
+        job.text("export") for job in JOBS.values()
+    ]
+    assert f"{RUN}\n" in [block.text for block in page]
+
+
 def test_a_block_that_ends_otherwise_than_it_says_is_caught(tmp_path: Path) -> None:
     for text, good in (
         ("true\n", True),
@@ -230,6 +240,19 @@ def test_the_names_of_the_python_reference_exist() -> None:
         except ModuleNotFoundError:
             module, _, attribute = name.rpartition(".")
             assert getattr(importlib.import_module(module), attribute).__doc__, name
+
+
+def test_the_reference_lists_what_a_meaning_is_made_of() -> None:
+    from dataclasses import fields
+
+    from pytest_reflex.inputs import distributions
+
+    kinds = [kind for kind in vars(distributions).values() if isinstance(kind, type)]
+    own = [kind for kind in kinds if kind.__module__ == distributions.__name__]
+    assert len(own) > 5
+    for kind in own:
+        told = re.findall(r"^        ([a-z]\w*): ", kind.__doc__ or "", re.MULTILINE)
+        assert told == [field.name for field in fields(kind)], kind
 
 
 ANY_ROLE = re.compile(r":[a-z:]+:`")

@@ -73,6 +73,7 @@ def test_the_version_that_is_cited_is_this_one() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
     assert f"=={__version__};" in (ROOT / "action.yml").read_text()
     assert f"@v{__version__}\n" in (ROOT / "docs" / "howto" / "ci.md").read_text()
+    assert f"    rev: v{__version__}\n" in (ROOT / "docs" / "howto" / "ci.md").read_text()
     assert f"## [{__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
 
 

@@ -362,9 +362,11 @@ def _require_fit(spec: InputSpec, array: np.ndarray, sizes: dict[str, int]) -> N
             said = f" with {name} = {want}, as the inputs before it" if name is not None else ""
             raise InputError(f"input {spec.name!r} has shape {shape}; it takes {expected}{said}")
     limits = spec.meaning.limits()
-    if limits is not None and array.size and not limits[0] <= array.min() <= array.max() <= limits[1]:
+    if limits is not None and (beyond := np.argwhere((array < limits[0]) | (array > limits[1]))).size:
+        first = tuple(int(i) for i in beyond[0])
+        said = f"{array[first]} at {list(first)}" if first else str(array)
         raise InputError(
-            f"input {spec.name!r} is {array.tolist()}; it takes whole numbers from {limits[0]} to {limits[1]}"
+            f"input {spec.name!r} is {said}; it takes whole numbers from {limits[0]} to {limits[1]}"
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])

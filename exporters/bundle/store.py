@@ -196,9 +196,15 @@ def staged(destination: str | os.PathLike[str]) -> Iterator[Path]:
     ``destination`` is a link, what it leads to is replaced.
 
     Raises:
-        BundleError: the destination exists and is no bundle, or cannot be written.
+        BundleError: the destination exists and is no bundle, is called as a graph's file, or cannot be
+            written.
     """
     target = Path(os.path.realpath(destination))
+    if target.suffix.lower() == ".onnx" and not target.is_dir():
+        raise BundleError(
+            f"{destination} is the name of a file, and a bundle is a directory; give "
+            f"{os.fspath(destination)[: -len(target.suffix)]}, whose graph is then model.onnx in it"
+        )
     require_replaceable(destination)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

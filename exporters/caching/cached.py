@@ -26,6 +26,7 @@ from exporters.exporting import PACKAGES
 from exporters.flow.policy import flow_runner
 from pytest_reflex.errors import BundleError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import InputSpec, array_digest, free_sizes, make_fixture
+from pytest_reflex.inputs.spec import specs_of
 from pytest_reflex.runners import Runner, TorchRunner
 
 __all__ = ["cached"]
@@ -153,7 +154,7 @@ def _asked(
     if not isinstance(reference, TorchRunner):
         reference = flow_runner(reference, steps, options.get("outputs"))
     beside = [] if flow is None else [flow_runner(flow, steps)]
-    return [reference, *beside], list(options["inputs"])
+    return [reference, *beside], specs_of(options["inputs"])
 
 
 def _answer(runner: Runner, inputs: Mapping[str, np.ndarray]) -> tuple[list[str], str]:

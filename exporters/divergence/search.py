@@ -19,8 +19,8 @@ from exporters.graph.traced_halves import example_of, require_float32, trace_hal
 from exporters.graph.tracing import trace_program
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.progress import Progress
+from pytest_reflex.result import Located
 from pytest_reflex.runners import Runner, TorchRunner
-from pytest_reflex.verdict.divergence import Divergence
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -106,7 +106,7 @@ class Search:
         budget_bytes: int = BUDGET_BYTES,
         models: Mapping[str, ir.Model] | None = None,
         deadline: Callable[[], None] | None = None,
-    ) -> Divergence:
+    ) -> Located:
         """Walk through one fixture. ``deadline`` is called between chunks.
 
         Args:
@@ -144,7 +144,7 @@ class Search:
                 truth=lambda: next(iter(runner.exact(fixture).values())),
                 search_split=lambda: first_differing_module(self._bundle, runner, self._flow_of, fixture),
             )
-        return Divergence(
+        return Located(
             fixture_idx=fixture_idx,
             cause=cause,
             said=said,

@@ -197,7 +197,7 @@ def _plan_again(bundle: Bundle, runner: TorchRunner, seed: int) -> Plan:
     if policy is None:
         raise ReflexError(f"{runner.name} has no model to trace")
     flow = registry.flow_of(stated, policy) if stated.loop is not None else None
-    layout: Any = stated.layout if stated.loop is not None else "unrolled"
+    layout: Any = stated.layout if stated.loop is not None else None
     return planned(runner, stated.inputs, flow, layout, stated.steps, None, False, seed)
 
 

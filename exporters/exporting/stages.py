@@ -34,6 +34,7 @@ from exporters.graph.tracing import converted, trace, uncollected
 from pytest_reflex.errors import InputError, SettingsError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.inputs.episodes import Episodes
+from pytest_reflex.inputs.spec import specs_of
 from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
@@ -58,7 +59,7 @@ def export(
     inputs: Sequence[InputSpec],
     flow: FlowPolicy | None = None,
     whole: nn.Module | None = None,
-    layout: Layout = "unrolled",
+    layout: Layout | None = None,
     steps: int | None = None,
     outputs: Sequence[str] | None = None,
     family: str = "module",
@@ -87,7 +88,7 @@ def export(
         whole: what is traced of a reference without a loop, where its own call cannot be: a module that takes
             the inputs by keyword and gives the outputs by name, or a
             :class:`~exporters.flow.decoding.DecodingPolicy`. It is judged against the reference.
-        layout: how the bundle carries a flow's loop: ``unrolled``, ``loop`` or ``stepwise``.
+        layout: how the bundle carries a flow's loop: ``unrolled``, the default, ``loop`` or ``stepwise``.
         steps: the number of a flow's denoising steps; by default the flow's own.
         outputs: names of a module's outputs, where it does not return a mapping.
         family: the module of this package that knows how to call the reference again.
@@ -114,10 +115,13 @@ def export(
         ReflexError: it could not be made, run or written. Nothing is written.
     """
     told = of_call(options, "export")
+    inputs = specs_of(inputs)
     if (episodes is None and save_fixtures) or (episodes is not None and not verify):
         raise SettingsError("save_fixtures keeps what episodes= was judged on; give both, and verify")
     report_progress = progress_callback(progress)
     plan = planned(reference, inputs, flow, layout, steps, outputs, dynamic_batch, told.seed)
+    if whole is not None and plan.flow is not None:
+        raise SettingsError("whole is given, and what is traced of a flow are its halves; give one")
     plan = replace(plan, whole=whole)
     narrowing = narrowing_of(plan, precision, calibration, told, keep)
     # Open for as long as it is traced: in eval mode.
@@ -218,7 +222,7 @@ def planned(
     reference: nn.Module | TorchRunner,
     inputs: Sequence[InputSpec],
     flow: FlowPolicy | None,
-    layout: Layout,
+    layout: Layout | None,
     steps: int | None,
     outputs: Sequence[str] | None,
     dynamic_batch: bool,
@@ -226,14 +230,25 @@ def planned(
 ) -> Plan:
     if flow is None and isinstance(reference, FlowPolicy):
         flow = reference
-    if flow is not None and layout not in LAYOUTS:
+    if layout is not None and layout not in LAYOUTS:
         raise SettingsError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
     if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
         raise SettingsError(f"steps is {steps!r}, expected a whole number of at least 1")
     owner = reference.model if isinstance(reference, TorchRunner) else reference
     if not isinstance(owner, nn.Module):
         raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
+    for name, value in (("steps", steps), ("layout", layout)) if flow is None else ():
+        if value is not None:
+            raise SettingsError(
+                f"{name} is {value!r}, and {type(owner).__name__} has no loop; leave it out, or give the two "
+                "halves of its loop as flow="
+            )
     if isinstance(reference, TorchRunner):
+        if outputs is not None:
+            raise SettingsError(
+                "outputs is given, and the reference is a TorchRunner, which names its own; leave it out, or "
+                "give TorchRunner(..., outputs=)"
+            )
         runner = reference
     elif flow is not None:
         own_sampler(reference, [spec.name for spec in inputs])  # said before it is traced
@@ -242,6 +257,7 @@ def planned(
         runner = TorchRunner(reference, outputs=outputs, apart=True)
     inputs = _free_batch(inputs) if dynamic_batch else list(inputs)
     example = example_of(inputs, seed)
+    layout = layout or "unrolled"
     if flow is None:
         return Plan(owner, runner, inputs, example, layout, None, None)
     return Plan(owner, runner, inputs, example, layout, flow, flow.loop(steps))

@@ -255,7 +255,7 @@ class Family(ABC):
             whole=None if self.looped else self.whole(policy),
             steps=steps if steps is not None or not self.looped else self.steps(policy),
             family=self.name,
-            layout=layout if layout is not None else self.layout,
+            layout=layout if layout is not None or not self.looped else self.layout,
             call=kept,
             sizes=own,
             **options,

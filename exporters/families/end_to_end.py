@@ -173,7 +173,7 @@ def check_pipeline(
             f"{bundle.called} has no processors; add_processors(policy, bundle, ...) puts them in"
         )
     made = _Stages(policy, bundle, pipelines(family_named(bundle.family), policy, source), seed)
-    raw = fixtures_from(inputs or made.whole.raw(), fixtures, seed, made.whole.raw())
+    raw = fixtures_from(made.whole.raw() if inputs is None else inputs, fixtures, seed, made.whole.raw())
     found = {}
     with closing(made):
         for stage in [known for known in STAGES if known in stages]:

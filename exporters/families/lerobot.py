@@ -47,8 +47,8 @@ def require_versions() -> None:
             found = version(package)
         except PackageNotFoundError:
             raise ReflexError(
-                f"{package} is not installed, which this policy's own code is in; install "
-                "'lerobot[smolvla,pi]==0.6.*' (Python 3.12 or later)"
+                f"{package} is not installed, which this policy's own code is in; "
+                "pip install 'pytest-reflex[lerobot]' (Python 3.12 or later)"
             ) from None
         if not _numbers(least) <= _numbers(found) < _numbers(below):
             raise ReflexError(

@@ -20,7 +20,7 @@ from exporters.flow.schedule import EulerSchedule, Loop, Schedule
 from exporters.flow.update import Update
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import TorchRunner
-from pytest_reflex.runners.structure import arguments
+from pytest_reflex.runners.structure import arguments, by_name, misfit
 from pytest_reflex.runners.torch import in_its_names, samplers_of
 
 Context = dict[str, torch.Tensor]
@@ -120,7 +120,8 @@ def flow_runner(
             return {name: gave} if isinstance(gave, torch.Tensor) else cast("Context", gave)
         # One that runs its loop in its own way knows how.
         if not isinstance(flow, FlowPolicy) or type(flow).forward is not FlowPolicy.forward:
-            return cast("Context", flow(**in_its_names(flow, arguments(flow, inputs))))
+            named = in_its_names(flow, arguments(flow, inputs))
+            return cast("Context", by_name(flow, named, type(flow).__name__))
         return {flow.output: flow_states(flow, steps, **inputs)[-1]}
 
     def states(flow: nn.Module, **inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -189,6 +190,8 @@ def flow_states(flow: nn.Module, steps: int | None = None, /, **inputs: torch.Te
     if not isinstance(flow, FlowPolicy):
         raise RunnerError(f"a {type(flow).__name__} is no FlowPolicy, whose loop is known")
     loop = flow.loop(steps)
+    if said := misfit(flow.prefix, inputs, loop.noises):
+        raise RunnerError(f"{type(flow).__name__} {said}")
     x, *noises = (inputs.pop(name) for name in loop.noises)
     context = flow.prefix(**inputs)
     dtype: torch.dtype = getattr(torch, loop.schedule.dtype)

@@ -16,6 +16,7 @@ from exporters.graph.tracing import Traced, trace_program, with_lines
 from pytest_reflex.errors import InputError, TracingError
 from pytest_reflex.inputs import InputSpec, free_sizes, make_fixture
 from pytest_reflex.runners import TorchRunner
+from pytest_reflex.runners.structure import by_name
 
 CONTEXT = "context."
 Named = dict[str, torch.Tensor]
@@ -27,7 +28,8 @@ def prefix_call(flow: FlowPolicy) -> Callable[..., Named]:
     seen = with_lines(flow.prefix)
 
     def prefix(**observation: torch.Tensor) -> Named:
-        return {CONTEXT + name: value for name, value in seen(**observation).items()}
+        gave = by_name(seen, observation, type(flow).__name__)
+        return {CONTEXT + name: value for name, value in gave.items()}
 
     return prefix
 

@@ -35,7 +35,7 @@ from exporters.graph.graph_passes import (
 )
 from exporters.graph.program_passes import fold_constants, widen_scalars, zero_masked_rows
 from exporters.graph.tracing_errors import tracing_error
-from pytest_reflex.errors import TracingError
+from pytest_reflex.errors import RunnerError, TracingError
 
 OPSET = 20
 _CHATTY = (
@@ -238,7 +238,7 @@ def _registry() -> Any:
 def _naming(what: str, nodes: Iterable[fx.Node] = ()) -> Iterator[None]:
     try:
         yield
-    except TracingError:
+    except (TracingError, RunnerError):  # ours, in words already
         raise
     except Exception as error:
         raise tracing_error(what, error, nodes) from error

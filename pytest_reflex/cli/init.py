@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import click
 
+from pytest_reflex.cli.jobs import RUN, TESTS, Job, jobs_of, leftovers
 from pytest_reflex.cli.reference import (
     importable,
     inputs_of,
@@ -26,9 +27,6 @@ from pytest_reflex.cli.reference import (
 )
 from pytest_reflex.cli.report import PASS, Reported
 from pytest_reflex.errors import CheckpointError, ReflexError
-
-TESTS: Final = "tests/parity"
-_PLACES: Final = {"github": ".github/workflows/parity.yml", "gitlab": ".gitlab-ci.yml"}
 
 _OF_A_CHECKPOINT: Final = '''\
 """The {family} policy of {shown} and its export compute the same."""
@@ -70,68 +68,18 @@ def test_{name}(parity, tmp_path):
     parity.check(policy, bundle)
 '''
 
-_GITHUB: Final = """\
-# Parity of the policies with their exports; `reflex doctor` says what they were computed on.
-name: parity
-on:
-  push:
-  pull_request:
-
-permissions:
-  contents: read
-
-jobs:
-  parity:
-    runs-on: ubuntu-latest
-    steps:
-      - uses: actions/checkout@v4
-        with:
-          lfs: true
-      - uses: actions/setup-python@v5
-        with:
-          python-version: "3.12"
-      - run: pip install 'pytest-reflex[{extra}]'
-      - run: if [ -f requirements.txt ]; then pip install -r requirements.txt; fi
-      - run: reflex doctor
-      - run: python -m pytest {tests} --reflex-report parity_reports --junitxml junit.xml
-      - uses: actions/upload-artifact@v4
-        if: always()
-        with:
-          name: parity
-          path: parity_reports
-"""
-
-_GITLAB: Final = """\
-# Parity of the policies with their exports; `reflex doctor` says what they were computed on.
-parity:
-  image: python:3.12
-  variables:
-    GIT_LFS_SKIP_SMUDGE: "0"
-  script:
-    - pip install 'pytest-reflex[{extra}]'
-    - if [ -f requirements.txt ]; then pip install -r requirements.txt; fi
-    - reflex doctor
-    - python -m pytest {tests} --reflex-report parity_reports --junitxml junit.xml
-  artifacts:
-    when: always
-    paths:
-      - parity_reports
-    reports:
-      junit: junit.xml
-"""
-
-
 # Where trainings keep their checkpoints; which policy it is says what is above.
 _ANY_S: Final = re.compile(r"pretrained_model|last|checkpoints?|\d+")
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A test but for its name, what it may be called, and the extra that it needs."""
+    """A test but for its name, what it may be called, the extra that it needs, and what it reads."""
 
     names: tuple[str, ...]
     text: Callable[..., str]
     extra: str
+    reads: Path | None
 
 
 @click.command(short_help="Write a parity test and the CI jobs that run it.")
@@ -151,22 +99,54 @@ class _Made:
 def init(model: str, ci: str, inputs: str, out: Path) -> Reported:
     """Write a parity test of MODEL into tests/parity, and jobs for GitHub and GitLab that run it.
 
-    MODEL is a checkpoint directory or a hub id, or file.py:name. What is there already is left as it is.
+    MODEL is a checkpoint directory or a hub id, or file.py:name. What is there already is left as it is, but
+    for a job of this command's own that nobody has changed and that lacks what MODEL needs.
     """
+    if inputs != "INPUTS" and not is_script(model):
+        raise click.UsageError("--inputs was given, and a checkpoint says itself what it reads; leave it out")
     made = _of_a_script(model, inputs, out) if is_script(model) else _of_a_checkpoint(model, out)
     name = next((name for name in made.names if _is_free(out, name, made)), made.names[-1])
-    wanted = {f"{TESTS}/test_{name}.py": made.text(name=name)}
-    texts = {"github": _GITHUB, "gitlab": _GITLAB}
-    for host, place in _PLACES.items():
-        if ci in (host, "both"):
-            wanted[place] = texts[host].format(extra=made.extra, tests=TESTS)
-    lines = [_written(out, place, text) for place, text in wanted.items()]
-    return Reported(PASS, "\n".join([*lines, "", f"Next: {_next(out)}"]) + "\n")
+    lines = [_written(out, f"{TESTS}/test_{name}.py", made.text(name=name))]
+    below: list[str] = []
+    for job in jobs_of(ci):
+        lines.append(_job(out, job, made.extra, below))
+    if made.reads is not None and not made.reads.resolve().is_relative_to(out.resolve()):
+        below.append(
+            f"{made.reads} is not in the repository {out.resolve()}, so the test finds it on this machine "
+            "alone, and no job does; copy it into the repository, or give its own by --out"
+        )
+    below += leftovers(out)
+    return Reported(
+        PASS, "\n".join([*lines, "", *(f"{said}\n" for said in below), f"Next: {_next(out)}"]) + "\n"
+    )
+
+
+def _job(out: Path, job: Job, extra: str, below: list[str]) -> str:
+    """What became of a job's file; ``below`` gets what to change in one that is somebody's own."""
+    path = out / job.place
+    there = _text(path)
+    if there is None or (again := job.again(there, extra)) is None:
+        line = _written(out, job.place, job.text(extra))
+        if there is not None and (advice := job.advice(there, extra)):
+            below.append(f"{path} {advice}")
+        return line
+    if again == there:
+        return f"as it was   {path}"
+    _write(path, again)
+    return f"updated     {path}, which installs the extra {extra} now"
+
+
+def _text(path: Path) -> str | None:
+    """What a file holds; None where there is none that can be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 def _next(out: Path) -> str:
     there = "" if out.resolve() == Path.cwd() else f"cd {shlex.quote(str(out))} && "
-    return f"{there}python -m pytest {TESTS}"
+    return f"{there}{RUN}"
 
 
 def _is_free(out: Path, name: str, made: _Made) -> bool:
@@ -213,6 +193,7 @@ def _of_a_checkpoint(model: str, out: Path) -> _Made:
         ),
         # transformers has a pi0 of its own; every other policy is lerobot's.
         "export" if family == "pi0" and "model_type" in config else "lerobot",
+        Path(model) if local else None,
     )
 
 
@@ -249,6 +230,7 @@ def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
             reads=f"inputs=script.{inputs}, " if reads else "",
         ),
         "export" if reads else "lerobot",
+        Path(source),
     )
 
 
@@ -340,16 +322,19 @@ def _identifier(name: str) -> str:
 
 
 def _written(out: Path, place: str, text: str) -> str:
-    from pytest_reflex.report.files import write_text
-
     path = out / place
     if path.exists():
-        same = path.is_file() and path.read_text(encoding="utf-8") == text
-        return f"as it was   {path}" if same else f"left alone  {path}, which is another"
+        return f"as it was   {path}" if _text(path) == text else f"left alone  {path}, which is another"
+    _write(path, text)
+    return f"written     {path}"
+
+
+def _write(path: Path, text: str) -> None:
+    from pytest_reflex.report.files import write_text
+
     try:
         write_text(path, text)
     except OSError as error:
         raise ReflexError(
             f"{path}: cannot be written ({error.strerror or error}); give another --out"
         ) from error
-    return f"written     {path}"

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["matrix"]
 
 
-def _names(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
     from pytest_reflex.runners.runtimes import full_name
 
+    if value is None:
+        return None
     names = [full_name(name.strip()) for name in value.split(",") if name.strip()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
@@ -37,10 +39,9 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> li
 @click.option(
     "--runtimes",
     metavar="NAMES",
-    default="ort,openvino",
-    show_default=True,
     callback=_names,
-    help="What opens the graphs: ort, openvino, evaluator, or what another distribution brings.",
+    help="What opens the graphs: ort, openvino, evaluator, or what another distribution brings  "
+    "[default: ort, and openvino where it is installed]",
 )
 @click.option(
     "--report", metavar="DIR", type=click.Path(path_type=Path), help="Write index.html and parity.json there."
@@ -55,7 +56,7 @@ def matrix(
     /,
     directory: Path,
     model: str,
-    runtimes: list[str],
+    runtimes: list[str] | None,
     report: Path | None,
     steps: int | None,
     as_json: bool,
@@ -72,20 +73,28 @@ def matrix(
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.console import columns
     from pytest_reflex.report.text.matrix import matrix_text
+    from pytest_reflex.runners.runtimes import usual
 
+    asked, left_out = (runtimes, []) if runtimes is not None else usual()
     began = time.time()
     with Progress() as report_progress:
         report_progress("digests", 0, 1)
         bundle = open_bundle(directory, to_judge=True)
         report_progress("digests", 1, 1)
         reference, inputs = named_reference(bundle, model, steps)
-        candidates = {runtime: bundle.on(runtime) for runtime in runtimes}
+        candidates = {runtime: bundle.on(runtime) for runtime in asked}
         made = judged(
             reference, candidates, inputs=inputs, name=str(directory), progress=report_progress, **judging
         )
     if report is not None:
         _write(report, made, began)
     text = dumps(matrix_to_json(made)) if as_json else matrix_text(made, columns())
+    for name in left_out:
+        click.echo(
+            f"reflex: {name} is not installed and was left out; pip install 'pytest-reflex[{name}]', or say "
+            "which by --runtimes",
+            err=True,
+        )
     return Reported(made.exit_code, text)
 
 

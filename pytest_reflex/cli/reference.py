@@ -253,7 +253,7 @@ def own_policy(model: str) -> tuple[Any, Any]:
     if family_of_policy(policy) is not None:
         return policy, None
     inputs = getattr(place, "INPUTS", None)
-    if not isinstance(inputs, (list, tuple)):
+    if inputs is None:
         raise CheckpointError(f"{model} has no INPUTS beside it; write in {source}: {inputs_of(policy)}")
     return policy, inputs
 
@@ -291,4 +291,7 @@ def inputs_of(policy: Any) -> str:
         names = [p.name for p in given if p.kind in kinds and p.default is p.empty]
         names += [policy.noise] if isinstance(policy, FlowPolicy) else []
     specs = ", ".join(f'InputSpec("{name}", (1, ...))' for name in names) or "InputSpec(...), ..."
-    return f"from pytest_reflex import InputSpec; INPUTS = [{specs}], each with its shape"
+    return (
+        f"from pytest_reflex import InputSpec; INPUTS = [{specs}], each with its shape, and with its dtype "
+        "where that is not float32"
+    )

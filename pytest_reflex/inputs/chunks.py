@@ -15,7 +15,15 @@ import numpy as np
 
 from pytest_reflex.errors import InputError
 from pytest_reflex.inputs.fixtures import make_fixture
-from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, require, require_dtype, require_fits
+from pytest_reflex.inputs.spec import (
+    Distribution,
+    Draw,
+    InputSpec,
+    require,
+    require_dtype,
+    require_fits,
+    specs_of,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -147,6 +155,7 @@ def chain(
     Raises:
         InputError: there are no such inputs, or too few chunks for every delay.
     """
+    specs = specs_of(specs)
     kinds = {type(spec.meaning): spec for spec in specs}
     if Horizon not in kinds or Delay not in kinds or previous not in {spec.name for spec in specs}:
         raise InputError(

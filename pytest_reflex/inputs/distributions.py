@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from pytest_reflex.errors import InputError
 from pytest_reflex.inputs.spec import Distribution, Draw, InputSpec, require, require_dtype, require_fits
 
 Array = np.ndarray[Any, Any]
@@ -26,16 +27,43 @@ _CATEGORY_TAG: Final = 0xCA7E60
 _FAINT: Final = 0.02
 
 
+def _require_kind(spec: InputSpec, kinds: str) -> None:
+    """The meaning's kinds of dtype; the message says what an input of another one may stand for."""
+    kind = np.dtype(spec.dtype).kind
+    said = {"f": "Gaussian() or Uniform(low, high)", "b": "Bernoulli()"}.get(kind, "Integers(low, high)")
+    if spec.dtype == "uint8" and len(spec.shape) >= 3:
+        said = "Integers(0, 256), a camera's pixels"
+    require_dtype(spec, kinds, f", or for {spec.dtype} meaning={said}")
+
+
+def _require_range(of: Uniform | Integers | ScaledImage) -> None:
+    """Refuse an empty range where it is written down, and say so of an end that was left out."""
+    try:
+        good = of.low < of.high
+    except TypeError:  # said with the input's name
+        return
+    if not good:
+        raise InputError(
+            f"{of!r} is an empty range: high is {of.high!r}; give both ends, high above low, "
+            f"which is {of.low!r}"
+        )
+
+
 @dataclass(frozen=True)
 class Gaussian(Distribution):
-    """Independent normal values: noise."""
+    """Independent normal values: noise.
+
+    Attributes:
+        mean: what they lie around.
+        std: their standard deviation, above 0.
+    """
 
     kind: ClassVar[str] = "gaussian"
     mean: float = 0.0
     std: float = 1.0
 
     def check(self, spec: InputSpec) -> None:
-        require_dtype(spec, "f")
+        _require_kind(spec, "f")
         require(math.isfinite(self.mean), spec, "mean", self.mean, "a finite number")
         require(math.isfinite(self.std) and self.std > 0, spec, "std", self.std, "a finite number above 0")
 
@@ -48,16 +76,25 @@ class Uniform(Distribution):
     """Independent values between ``low`` and ``high``: a time, a percentage.
 
     Fixtures 1 and 2 hold both ends: among their first two values, or one each where they have one.
+
+    Attributes:
+        low: the least value.
+        high: the end of the range, above ``low``.
+
+    Raises:
+        InputError: the range is empty.
     """
 
     kind: ClassVar[str] = "uniform"
     low: float = 0.0
     high: float = 1.0
 
+    def __post_init__(self) -> None:
+        _require_range(self)
+
     def check(self, spec: InputSpec) -> None:
-        require_dtype(spec, "f")
+        _require_kind(spec, "f")
         require(math.isfinite(self.high - self.low), spec, "high - low", self.high - self.low, "finite")
-        require(self.low < self.high, spec, "high", self.high, f"above low, which is {self.low!r}")
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
         values = np.asarray(self.low + (self.high - self.low) * draw.rng.random(spec.shape))
@@ -72,15 +109,24 @@ class Integers(Distribution):
 
     Up to 64 are categories: from fixture 1 on, until each was drawn, the first values of a fixture are those
     that were not, both ends first. Of more, fixtures 1 and 2 hold both ends.
+
+    Attributes:
+        low: the least value.
+        high: one more than the largest, so that ``Integers(0, 256)`` is what a uint8 holds.
+
+    Raises:
+        InputError: the range is empty, as of ``Integers(5)``, whose ``low`` is 5 and ``high`` still 2.
     """
 
     kind: ClassVar[str] = "integers"
     low: int = 0
     high: int = 2
 
+    def __post_init__(self) -> None:
+        _require_range(self)
+
     def check(self, spec: InputSpec) -> None:
-        require_dtype(spec, "iu")
-        require(self.low < self.high, spec, "high", self.high, f"above low, which is {self.low!r}")
+        _require_kind(spec, "iu")
         require_fits(spec, "low", self.low)
         require_fits(spec, "high - 1", self.high - 1)
 
@@ -96,6 +142,10 @@ class Integers(Distribution):
         elif fixture_idx in (1, 2):
             put_ends(flat, (self.low, self.high - 1), fixture_idx)
         return values
+
+    def limits(self) -> tuple[int, int]:
+        # With 0, which is at rest what is drawn from 1 on, such as a count of what there was so far.
+        return min(0, self.low), max(0, self.high - 1)
 
     def categories(self) -> range:
         few = self.high - self.low <= MOST_CATEGORIES
@@ -115,13 +165,17 @@ def put_ends(flat: Array, ends: Sequence[float], fixture_idx: int) -> None:
 
 @dataclass(frozen=True)
 class Bernoulli(Distribution):
-    """Independent booleans, true with probability ``p``."""
+    """Independent booleans, true with probability ``p``.
+
+    Attributes:
+        p: above 0 and below 1.
+    """
 
     kind: ClassVar[str] = "bernoulli"
     p: float = 0.5
 
     def check(self, spec: InputSpec) -> None:
-        require_dtype(spec, "b")
+        _require_kind(spec, "b")
         require(0 < self.p < 1, spec, "p", self.p, "between 0 and 1")
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
@@ -139,7 +193,7 @@ class Image(Distribution):
     kind: ClassVar[str] = "image"
 
     def check(self, spec: InputSpec) -> None:
-        require_dtype(spec, "f")
+        _require_kind(spec, "f")
         require(len(spec.shape) >= 2, spec, "shape", list(spec.shape), "[..., height, width]")
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
@@ -164,16 +218,26 @@ class Image(Distribution):
 
 @dataclass(frozen=True)
 class ScaledImage(Image):
-    """The same from ``low`` to ``high``: pixels as another normalisation leaves them."""
+    """The same from ``low`` to ``high``: pixels as another normalisation leaves them.
+
+    Attributes:
+        low: what black is.
+        high: what white is, above ``low``.
+
+    Raises:
+        InputError: the range is empty.
+    """
 
     kind: ClassVar[str] = "scaled_image"
     low: float = 0.0
     high: float = 1.0
 
+    def __post_init__(self) -> None:
+        _require_range(self)
+
     def check(self, spec: InputSpec) -> None:
         super().check(spec)
         require(math.isfinite(self.high - self.low), spec, "high - low", self.high - self.low, "finite")
-        require(self.low < self.high, spec, "high", self.high, f"above low, which is {self.low!r}")
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
         return self.low + (self.high - self.low) * (super().draw(draw, spec) + 1.0) / 2.0
@@ -186,7 +250,7 @@ class State(Distribution):
     kind: ClassVar[str] = "state"
 
     def check(self, spec: InputSpec) -> None:
-        require_dtype(spec, "f")
+        _require_kind(spec, "f")
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
         values = draw.rng.standard_normal(spec.shape)

@@ -20,7 +20,7 @@ import numpy as np
 from pytest_reflex.errors import InputError
 from pytest_reflex.inputs.near_copies import distinct_count
 from pytest_reflex.inputs.ranges import made
-from pytest_reflex.inputs.spec import Draw, InputSpec, check_specs, free_sizes
+from pytest_reflex.inputs.spec import Draw, InputSpec, check_specs, free_sizes, listed
 from pytest_reflex.verdict.results import FIRST_MADE
 from pytest_reflex.verdict.summaries import summary_of
 
@@ -139,13 +139,7 @@ def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSp
     """
     if isinstance(inputs, MakesFixtures):
         return inputs.fixtures(known, count, seed)
-    if isinstance(inputs, Mapping):
-        raise InputError(f"inputs is a {type(inputs).__name__}; {_instead_of(inputs)}")
-    if isinstance(inputs, str | InputSpec) or not hasattr(inputs, "__iter__"):
-        raise InputError(
-            f"inputs is a {type(inputs).__name__}; give a list of InputSpec, or of recorded inputs"
-        )
-    items = list(inputs)
+    items = listed(inputs)
     if not items:
         raise InputError("inputs is empty; give at least one InputSpec, or at least one recorded fixture")
     if all(isinstance(item, InputSpec) for item in items):
@@ -166,16 +160,6 @@ def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSp
         lambda idx: mixtures(given[idx], lambda: (f for i, f in enumerate(given) if i != idx)),
         given,
     )
-
-
-def _instead_of(inputs: Mapping[Any, object]) -> str:
-    """What was meant by one mapping: a fixture, specs by name, or shapes by name."""
-    if inputs and all(isinstance(value, InputSpec) for value in inputs.values()):
-        return "give its values, inputs=list(inputs.values())"
-    if inputs and all(isinstance(value, tuple | list) for value in inputs.values()):
-        name, shape = next(iter(inputs.items()))
-        return f"give a list of InputSpec, such as InputSpec({name!r}, {shape!r}) for each"
-    return "one recorded fixture is a list of one, inputs=[inputs]; else give a list of InputSpec"
 
 
 def mixtures(

@@ -116,6 +116,11 @@ class Tokens(Distribution):
     """Token ids below ``vocab``, and ``pad`` where the earlier input named ``mask`` is false.
 
     The first tokens of fixtures 1 to 4 are the last id and 0, 1, 2, each first in one of them.
+
+    Attributes:
+        vocab: how many ids there are.
+        mask: the name of the input, before this one, that says where words are.
+        pad: the id where there are none.
     """
 
     kind: ClassVar[str] = "tokens"
@@ -128,6 +133,9 @@ class Tokens(Distribution):
         require(_is_count(self.vocab), spec, "vocab", self.vocab, "a whole number above 0")
         require_fits(spec, "vocab - 1", self.vocab - 1)
         require_fits(spec, "pad", self.pad)
+
+    def limits(self) -> tuple[int, int]:
+        return min(0, self.pad), max(self.vocab - 1, self.pad)
 
     def needs(self) -> tuple[str, ...]:
         return () if self.mask is None else (self.mask,)

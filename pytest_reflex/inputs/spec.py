@@ -180,6 +180,53 @@ def free_sizes(specs: Sequence[InputSpec]) -> dict[str, int]:
     return sizes
 
 
+def listed(inputs: object, recorded: str = ", or of recorded inputs") -> list[Any]:
+    """What was given as ``inputs``, once it is sure to be several things, whatever they are.
+
+    Raises:
+        InputError: it is one thing, or things by name; the message says what was meant.
+    """
+    kind = type(inputs).__name__
+    if isinstance(inputs, Mapping):
+        raise InputError(f"inputs is a {kind}; {_instead_of(inputs)}")
+    if isinstance(inputs, InputSpec):
+        raise InputError("inputs is one InputSpec; give a list of them, inputs=[spec]")
+    try:
+        if isinstance(inputs, str):
+            raise TypeError(inputs)
+        return list(inputs)  # type: ignore[call-overload, no-any-return]
+    except TypeError:  # an array without axes says that it can be gone through
+        given = "None" if inputs is None else f"a {kind}"
+        raise InputError(f"inputs is {given}; give a list of InputSpec{recorded}") from None
+
+
+def _instead_of(inputs: Mapping[Any, object]) -> str:
+    """What was meant by one mapping: a fixture, specs by name, or shapes by name."""
+    if inputs and all(isinstance(value, InputSpec) for value in inputs.values()):
+        return "give its values, inputs=list(inputs.values())"
+    if inputs and all(isinstance(value, tuple | list) for value in inputs.values()):
+        name, shape = next(iter(inputs.items()))
+        return f"give a list of InputSpec, such as InputSpec({name!r}, {shape!r}) for each"
+    return "one recorded fixture is a list of one, inputs=[inputs]; else give a list of InputSpec"
+
+
+def specs_of(inputs: object) -> list[InputSpec]:
+    """What was given as ``inputs`` where specifications alone will do, as for an export.
+
+    Raises:
+        InputError: it is no list of them; the message says what it is.
+    """
+    items = listed(inputs, "")
+    for i, item in enumerate(items):
+        if not isinstance(item, InputSpec):
+            what = "recorded arrays, which say no meaning" if isinstance(item, Mapping) else "no InputSpec"
+            raise InputError(
+                f"inputs[{i}] is a {type(item).__name__}, {what}; give a list of InputSpec, each with a name "
+                "and a shape, such as InputSpec('x', (1, 7))"
+            )
+    return items
+
+
 def check_specs(specs: Sequence[InputSpec]) -> None:
     """Check that the specs can be drawn together, in their order.
 
@@ -187,6 +234,7 @@ def check_specs(specs: Sequence[InputSpec]) -> None:
         InputError: there is none, two share a name, or one needs an input that does not come before it
             or does not fit it; or one name of a free axis has two sizes.
     """
+    specs = specs_of(specs)
     if not specs:
         raise InputError("no inputs: give at least one InputSpec")
     earlier: dict[str, InputSpec] = {}
@@ -263,10 +311,10 @@ def require(good: bool, spec: InputSpec, what: str, value: object, expected: str
         raise InputError(f"input {spec.name!r}, {spec.meaning.kind}: {what} is {value!r}; give {expected}")
 
 
-def require_dtype(spec: InputSpec, kinds: str) -> None:
+def require_dtype(spec: InputSpec, kinds: str, instead: str = "") -> None:
     words = {"f": "float", "b": "bool", "i": "int", "u": "uint"}
     expected = "one of kind " + ", ".join(words[kind] for kind in kinds)
-    require(np.dtype(spec.dtype).kind in kinds, spec, "dtype", spec.dtype, expected)
+    require(np.dtype(spec.dtype).kind in kinds, spec, "dtype", spec.dtype, expected + instead)
 
 
 def require_fits(spec: InputSpec, what: str, value: object) -> None:

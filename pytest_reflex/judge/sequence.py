@@ -8,7 +8,7 @@ itself makes grow; the reference in float64, free-running too, tells one from th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -17,6 +17,7 @@ import numpy as np
 from pytest_reflex import settings
 from pytest_reflex.errors import InputError, ParityError, ReflexError
 from pytest_reflex.inputs import InputSpec, make_fixture
+from pytest_reflex.inputs.spec import listed
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.sides import candidate_runner, inputs_for, reference_runner
 from pytest_reflex.result import ParityResult
@@ -120,7 +121,7 @@ def check_sequence(
     truth = reference_runner(reference, candidate, apart=True)
     if truth is tested:  # each of its runs has a runner of its own around it
         raise ReflexError(f"{truth.name} is given as both reference and candidate; give two runners")
-    read = _listed(inputs_for(inputs, truth, candidate))
+    read = listed(inputs_for(inputs, truth, candidate), ", or of recorded sequences")
     sequences = _sequences(read, states, steps, told)
     # What the caller says is meant; what the candidate alone says may be doubted.
     stated = read if inputs is None and all(isinstance(spec, InputSpec) for spec in read) else ()
@@ -164,13 +165,6 @@ class Whole(Recurrent):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.seen.append(copied(asked(self._runner, inputs)))
         return copied(self.seen[-1])
-
-
-def _listed(inputs: object) -> list[Any]:
-    if isinstance(inputs, str | Mapping | InputSpec) or not isinstance(inputs, Iterable):
-        kind = type(inputs).__name__
-        raise InputError(f"inputs is a {kind}; give a list of InputSpec, or of recorded sequences")
-    return list(inputs)
 
 
 def _sequences(

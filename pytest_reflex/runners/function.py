@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
-from pytest_reflex.runners.structure import StructureError, named
+from pytest_reflex.runners.structure import StructureError, by_name, named
 from pytest_reflex.verdict import machine
 
 if TYPE_CHECKING:
@@ -81,13 +81,14 @@ class FunctionRunner(RunnerBase):
 
     def _called(self, arrays: dict[str, Array]) -> object:
         if not self._tensors:
-            return self._function(**arrays)
+            return by_name(self._function, arrays, self.name)
         try:
             import torch
         except ModuleNotFoundError as error:
             raise MissingPackageError(f"{self.name} wants tensors, and torch is not installed") from error
         with torch.no_grad():
-            return self._function(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            return by_name(self._function, tensors, self.name)
 
     def _array(self, name: str, value: Any, one: tuple[type, ...]) -> Array:
         import numpy as np

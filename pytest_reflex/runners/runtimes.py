@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any, Final
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import Runner
 from pytest_reflex.verdict.naming import did_you_mean
 
-__all__ = ["DEFAULT", "GROUP", "full_name", "runtime_named", "runtimes"]
+__all__ = ["DEFAULT", "GROUP", "full_name", "runtime_named", "runtimes", "usual"]
 
 # Where another distribution names what opens a graph, as ``name = module:callable``.
 GROUP: Final = "pytest_reflex.runners"
@@ -22,11 +23,19 @@ _OWN: Final = {
     "evaluator": "pytest_reflex.runners.evaluator:EvaluatorRunner",
 }
 _SHORT: Final = {"ort": "onnxruntime"}
+# Those that are asked where nobody says which, each by the package that it needs.
+_USUAL: Final = {DEFAULT: "onnxruntime", "openvino": "openvino"}
 
 
 def runtimes() -> tuple[str, ...]:
     """The names of all of them; whether one can run here is known when it opens a graph."""
     return (*_OWN, *sorted({entry.name for entry in entry_points(group=GROUP)} - _OWN.keys()))
+
+
+def usual() -> tuple[list[str], list[str]]:
+    """Those that are asked where nobody says which: the names of the installed ones, then of the others."""
+    there = {name: find_spec(package) is not None for name, package in _USUAL.items()}
+    return [name for name in there if there[name]], [name for name in there if not there[name]]
 
 
 def full_name(name: str) -> str:

@@ -11,6 +11,9 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.verdict.naming import unknown
+
 Path = tuple[str, ...]
 
 
@@ -56,7 +59,8 @@ def named(
     names = [".".join(way) for way in ways]
     if not names:
         raise StructureError(
-            f"returned a {type(value).__name__} without a tensor in it; use call= to return one"
+            f"returned a {type(value).__name__} without a tensor in it; return one, or give a "
+            "TorchRunner(policy, call) that does"
         )
     taken = set(inputs)
     others = [".".join((f"{way[0]}_out", *way[1:])) for way in ways]
@@ -68,6 +72,12 @@ def named(
     # Of two outputs of one name, one would never be compared.
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
+        own = next((".".join(way) for way, name in zip(ways, names, strict=True) if name == twice), twice)
+        if own != twice and own in taken:
+            raise StructureError(
+                f"returned {own!r} and {twice!r}, and {own!r} is an input too, so that as an output it is "
+                f"called {twice!r} in a graph; give the output {twice!r} another name"
+            )
         raise StructureError(f"returned two outputs that are named {twice!r}; give each a name of its own")
     return dict(zip(names, (leaf for _, leaf in leaves(value)), strict=True))
 
@@ -155,6 +165,46 @@ def arguments(call: Callable[..., Any], tensors: Mapping[str, Any]) -> dict[str,
         whole[root] = _built(root, inside)
     taker = _dict_taker(parameters, whole, rest)
     return {**whole, taker: rest} if taker else {**whole, **rest}
+
+
+def misfit(call: Callable[..., Any], given: Iterable[str], besides: Iterable[str] = ()) -> str:
+    """Why ``call`` cannot be given inputs of these names, in words; empty where it can, or nobody knows.
+
+    Args:
+        call: a module, whose ``forward`` says what it takes, or any function.
+        given: the names.
+        besides: what else is taken, before ``call`` is asked.
+    """
+    try:
+        parameters = inspect.signature(getattr(call, "forward", call)).parameters.values()
+    except (TypeError, ValueError):
+        return ""
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    anything = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+    takes = [*(one.name for one in parameters if one.kind in plain), *besides]
+    needs = [one.name for one in parameters if one.kind in plain and one.default is one.empty]
+    names = list(given)
+    missing = [name for name in (*needs, *besides) if name not in names]
+    strange = [name for name in names if name not in takes and not anything]
+    if not missing and not strange:
+        return ""
+    said = [*(f"no {name!r}" for name in missing)]
+    said += [unknown("input", strange, missing or takes)] if strange else []
+    return f"takes {', '.join(takes)}, and is given {', '.join(names)}: {', '.join(said)}"
+
+
+def by_name(call: Callable[..., Any], given: Mapping[str, Any], who: str) -> Any:
+    """What ``call`` gives for inputs by name.
+
+    Raises:
+        RunnerError: it has other names for them; the message says both.
+    """
+    try:
+        return call(**given)
+    except TypeError as error:
+        if said := misfit(call, given):
+            raise RunnerError(f"{who} {said}") from error
+        raise
 
 
 def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.runners.memory import release_mapped
-from pytest_reflex.runners.structure import StructureError, arguments, named
+from pytest_reflex.runners.structure import StructureError, arguments, misfit, named
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.naming import call_line, only_pair
 
@@ -179,7 +179,7 @@ class TorchRunner(RunnerBase):
         except ReflexError:
             raise
         except Exception as error:
-            said = first_line(error) + self._misnamed(inputs)
+            said = first_line(error) + _beyond(error, inputs)
             raise RunnerError(f"{self.name} failed on inputs {', '.join(inputs)}: {said}") from error
         after = self._random_state()
         self.drew_random |= any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -406,9 +406,9 @@ class TorchRunner(RunnerBase):
             return self._call if model is self._given else functools.partial(self._call, model)
         return model
 
-    def _misnamed(self, inputs: Mapping[str, Array]) -> str:
+    def _misnamed(self, inputs: Iterable[str]) -> str:
         """What to write where the module has other names for its inputs; empty where it has these."""
-        taken = _required(self._model.forward) if self._call is None and self._model is not None else None
+        taken = _required(self.model.forward) if self._call is None and self.model is not None else None
         line = "" if taken is None else call_line(list(inputs), taken)
         return f"; name the inputs {', '.join(taken or ())}, or give {line}" if line else ""
 
@@ -447,10 +447,18 @@ class TorchRunner(RunnerBase):
             if self._call is None:
                 given, said = in_its_names(model, given), given
                 self.matched = dict(zip(said, given, strict=True)) if given.keys() != said.keys() else {}
-            outputs = named(bound(**given), self._outputs, tensors, apart=self._apart)
+            outputs = named(self._gave(bound, given), self._outputs, tensors, apart=self._apart)
         except StructureError as error:
             raise RunnerError(f"{self.name} {error}") from error
         return {name: self._tensor(name, value) for name, value in outputs.items()}
+
+    def _gave(self, bound: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+        try:
+            return bound(**given)
+        except TypeError as error:
+            if said := misfit(bound, given):
+                raise StructureError(said + self._misnamed(given)) from error
+            raise
 
     def _arrays(self, outputs: Mapping[str, torch.Tensor]) -> dict[str, Array]:
         return {name: self._array(name, value) for name, value in outputs.items()}
@@ -461,7 +469,10 @@ class TorchRunner(RunnerBase):
         if isinstance(value, torch.Tensor):
             return value
         wrong = f"output {name!r} is a {type(value).__name__}"
-        raise RunnerError(f"{self.name}: {wrong}, not a tensor; use call= to return tensors only")
+        raise RunnerError(
+            f"{self.name}: {wrong}, not a tensor; return tensors only, or give a "
+            "TorchRunner(policy, call) that does"
+        )
 
     def _array(self, name: str, value: object) -> Array:
 
@@ -497,6 +508,16 @@ def array_of(who: str, name: str, tensor: torch.Tensor) -> Array:
         wrong = f"output {name!r} is bfloat16, which numpy does not know"
         raise RunnerError(f"{who}: {wrong}; install ml_dtypes, or return .float()") from error
     return np.array(tensor.contiguous().view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+
+
+def _beyond(error: Exception, inputs: Mapping[str, Array]) -> str:
+    """What the inputs of whole numbers are, where a module looks up what is not there by one of them."""
+    if not isinstance(error, IndexError) and "out of range" not in str(error):
+        return ""
+    whole = {name: array for name, array in inputs.items() if array.dtype.kind in "iu" and array.size}
+    said = [f"{name!r} is from {array.min()} to {array.max()}" for name, array in whole.items()]
+    advice = "say in its InputSpec what it may be, Integers(low, high)"
+    return f"; of the inputs of whole numbers {', '.join(said)}: {advice}" if said else ""
 
 
 def in_its_names(model: torch.nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,7 +142,7 @@ class Claim:
 
     Attributes:
         source: whether fixtures were drawn, and the claim is of inputs that are drawn like them; or recorded,
-            and it is of what these frames were taken from.
+            and it is of what these inputs were taken from.
         judged: how many fixtures were judged.
         counted: how many of them the claim rests on: recorded ones that are near copies count once.
         refused: how many were refused.
@@ -238,7 +238,8 @@ class Claim:
         if self.source == "drawn":
             return f"at most {share} of inputs drawn like these exceed the threshold, at {sure} ({did})"
         return (
-            f"at most {share} of the frames that these were taken from exceed the threshold, at {sure}, "
+            f"at most {share} of the inputs that these recorded ones were taken from exceed the threshold, "
+            f"at {sure}, "
             f"if each was picked independently of the others ({did})"
         )
 

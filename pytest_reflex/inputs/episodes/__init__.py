@@ -18,7 +18,7 @@ from pytest_reflex.inputs.episodes.lerobot_dataset import INFO, LeRobotRecording
 from pytest_reflex.inputs.episodes.observed import as_read, is_noise, keys_of, numeric
 from pytest_reflex.inputs.episodes.recording import Recording, Value, place
 from pytest_reflex.inputs.fixtures import Fixtures, make_fixture, mixtures
-from pytest_reflex.inputs.spec import InputSpec
+from pytest_reflex.inputs.spec import InputSpec, specs_of
 
 __all__ = ["Episodes", "episodes"]
 
@@ -184,7 +184,7 @@ def episodes(
     """
     if frames is not None and (not isinstance(frames, int) or isinstance(frames, bool) or frames < 1):
         raise InputError(f"frames is {frames!r}, expected a whole number of at least 1")
-    return Episodes(opened(source), frames, seed, dict(keys or {}), tuple(inputs), through)
+    return Episodes(opened(source), frames, seed, dict(keys or {}), tuple(specs_of(inputs)), through)
 
 
 def opened(source: str | os.PathLike[str]) -> Recording:

@@ -26,6 +26,7 @@ from pytest_reflex.report.text.terminal import figure, limit_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from pytest_reflex.verdict.divergence import Divergence
     from pytest_reflex.verdict.results import RunResult
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -73,6 +74,14 @@ def result_html(result: RunResult) -> str:
     rows.sort(key=lambda f: f["idx"])
     shown = {"r": view, "rows": rows, "style": _read("style.css")}
     return _rendered("fragment.html", shown)
+
+
+def divergence_html(divergence: Divergence) -> str:
+    """The same of where two sides part: the place, the error along the run, and its tables."""
+    from pytest_reflex.report.html.causes import where_view
+
+    shown = {"r": {"where": where_view(divergence), "rounding": None}, "style": _read("style.css")}
+    return _rendered("where.html", shown)
 
 
 def _bare_page(run: Run) -> str:

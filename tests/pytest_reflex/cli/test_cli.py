@@ -633,6 +633,42 @@ def test_an_option_of_another_family_is_plainbefore_any_work(
     assert not (tmp_path / "p0").exists()
 
 
+def test_what_no_loop_heeds_is_refused(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    (tmp_path / "grasp.py").write_text(
+        "import torch\nfrom pytest_reflex import InputSpec\n"
+        "INPUTS = [InputSpec('input', (1, 2))]\npolicy = torch.nn.Linear(2, 2)\n"
+    )
+    own = f"{tmp_path / 'grasp.py'}:policy"
+    for option, value, said in (("--steps", "4", "steps is 4"), ("--layout", "loop", "layout is 'loop'")):
+        refused(
+            here("export", own, tmp_path / "c1", option, value),
+            f"{said}, and Linear has no loop; leave it out, or give the two halves of its loop as flow=",
+        )
+    refused(
+        here("export", own, tmp_path / "c4.onnx"),
+        f"{tmp_path / 'c4.onnx'} is the name of a file, and a bundle is a directory; give {tmp_path / 'c4'}, "
+        "whose graph is then model.onnx in it",
+    )
+
+
+def test_a_matrix_asks_the_runtimes_that_are_installed(
+    checkpoint: Path, bundle: Path, here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib.util import find_spec
+
+    monkeypatch.setattr(
+        "pytest_reflex.runners.runtimes.find_spec",
+        lambda name: None if name == "openvino" else find_spec(name),
+    )
+    ran = here("matrix", bundle, "--model", checkpoint, "--fixtures", "2")
+    assert ran.code == 0, ran.out + ran.err
+    assert "passes on 1 of 1 runtimes" in " ".join(ran.out.split())
+    assert ran.err.endswith(
+        "reflex: openvino is not installed and was left out; pip install 'pytest-reflex[openvino]', or say "
+        "which by --runtimes\n"
+    )
+
+
 def test_an_export_without_a_verdict_is_no_pass(
     checkpoint: Path, tmp_path: Path, here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:

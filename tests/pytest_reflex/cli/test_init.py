@@ -15,7 +15,8 @@ import yaml
 from bundle_cases import Ran
 
 from pytest_reflex.cli import main
-from pytest_reflex.cli.init import _GITHUB, _GITLAB, TESTS
+from pytest_reflex.cli.init import _job
+from pytest_reflex.cli.jobs import JOBS, RUN, TESTS
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKFLOW, GITLAB = ".github/workflows/parity.yml", ".gitlab-ci.yml"
@@ -89,10 +90,10 @@ def here(
     return run
 
 
-def passes(place: Path, python: list[str], plugin_args: list[str], *options: str) -> None:
+def passes(place: Path, python: list[str], plugin_args: list[str]) -> None:
     """The command that ``init`` ends with, in its repository."""
     done = subprocess.run(
-        [*python, "-m", "pytest", *plugin_args, TESTS, "-q", *options],
+        [*python, "-m", "pytest", *plugin_args, TESTS, "--reflex-strict", "-q"],
         cwd=place,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -117,7 +118,10 @@ def fits(place: Path) -> None:
     steps = yaml.safe_load((place / WORKFLOW).read_text())["jobs"]["parity"]["steps"]
     runs = [step["run"] for step in steps if "run" in step]
     assert runs == yaml.safe_load((place / GITLAB).read_text())["parity"]["script"]
-    assert any(f"python -m pytest {TESTS} " in run for run in runs)
+    assert any(run.startswith(f"python -m pytest {TESTS} --reflex-strict ") for run in runs)
+
+
+IGNORE = "Runs write parity_reports/ and junit.xml; add to .gitignore what is not to be committed\n"
 
 
 def test_a_checkpoint(
@@ -127,8 +131,8 @@ def test_a_checkpoint(
     ran = here("init", "checkpoints/tiny-pi0")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == (
-        f"written     {TESTS}/test_tiny_pi0.py\nwritten     {WORKFLOW}\nwritten     {GITLAB}\n\n"
-        f"Next: python -m pytest {TESTS}\n"
+        f"written     {TESTS}/test_tiny_pi0.py\nwritten     {WORKFLOW}\nwritten     {GITLAB}\n\n{IGNORE}\n"
+        f"Next: {RUN}\n"
     )
     assert str(tmp_path) not in (tmp_path / TESTS / "test_tiny_pi0.py").read_text()
     assert "'pytest-reflex[export]'" in (tmp_path / WORKFLOW).read_text()
@@ -165,7 +169,7 @@ def test_a_script(
     ran = here("init", f"{file}:{name}", *more)
     assert (ran.code, ran.err) == (0, "")
     assert str(tmp_path) not in (tmp_path / TESTS / f"test_{name}.py").read_text()
-    passes(tmp_path, python, plugin_args, "--reflex-strict")
+    passes(tmp_path, python, plugin_args)
     fits(tmp_path)
 
 
@@ -180,7 +184,7 @@ def test_a_file_of_a_package(
     ran = here("init", "src/arms/left/actor.py:policy")
     assert (ran.code, ran.err) == (0, "")
     assert "\nimport arms.left.actor as script  # noqa" in (tmp_path / TESTS / "test_policy.py").read_text()
-    passes(tmp_path, python, plugin_args, "--reflex-strict")
+    passes(tmp_path, python, plugin_args)
     assert here("export", "src/arms/left/actor.py:policy", "out", "--fixtures", "3").code == 0
     assert here("validate", "export", "out", "--model", "src/arms/left/actor.py:policy").code == 0
     (tmp_path / "src" / "arms" / "left" / "__init__.py").unlink()
@@ -212,14 +216,14 @@ def test_each_model_has_a_test_of_its_own(tmp_path: Path, here: Callable[..., Ra
 def test_what_comes_next_can_be_pasted(tmp_path: Path, here: Callable[..., Ran]) -> None:
     (tmp_path / "actor.py").write_text(INSTANCE)
     ran = here("init", "actor.py:actor", "-o", tmp_path / "my arm")
-    assert ran.out.endswith(f"\nNext: cd '{tmp_path}/my arm' && python -m pytest {TESTS}\n")
+    assert ran.out.endswith(f"\nNext: cd '{tmp_path}/my arm' && {RUN}\n")
 
 
 @pytest.mark.once
 def test_the_jobs_of_lerobot_s_policies(tmp_path: Path) -> None:
-    for file, text in ((WORKFLOW, _GITHUB), (GITLAB, _GITLAB)):
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_text(text.format(extra="lerobot", tests=TESTS))
+    for job in JOBS.values():
+        (tmp_path / job.place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / job.place).write_text(job.text("lerobot"))
     fits(tmp_path)
 
 
@@ -229,6 +233,93 @@ def test_what_is_there_is_left_alone(tmp_path: Path, here: Callable[..., Ran]) -
     ran = here("init", "actor.py:actor")
     assert f"left alone  {GITLAB}, which is another\n" in ran.out
     assert (tmp_path / GITLAB).read_text() == "mine: {script: [true]}\n"
+    told = ran.out.partition(f"{GITLAB} runs no parity test; add to its jobs:\n\n")[2].partition("\n\n")[0]
+    pasted = yaml.safe_load((tmp_path / GITLAB).read_text() + told)
+    assert pasted["parity"] == yaml.safe_load(JOBS["gitlab"].text("export"))["parity"]
+
+
+@pytest.mark.once
+def test_a_job_of_its_own_gets_the_extra_of_one_more_policy(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    (tmp_path / "actor.py").write_text(INSTANCE)
+    for extra, left, line in (
+        ("lerobot", "lerobot", f"as it was   {WORKFLOW}\n"),
+        ("export", "export", f"as it was   {WORKFLOW}\n"),
+    ):
+        for job in JOBS.values():
+            (tmp_path / job.place).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / job.place).write_text(job.text(extra))
+        assert line in here("init", "actor.py:actor").out
+        assert (tmp_path / WORKFLOW).read_text() == JOBS["github"].text(left)
+    for job in JOBS.values():
+        assert job.again(job.text("export"), "lerobot") == job.text("lerobot")
+        assert job.again(job.text("export") + "#\n", "lerobot") is None
+        below: list[str] = []
+        said = _job(tmp_path, job, "lerobot", below)
+        assert said == f"updated     {tmp_path / job.place}, which installs the extra lerobot now"
+        assert (tmp_path / job.place).read_text() == job.text("lerobot")
+        assert below == []
+
+
+@pytest.mark.once
+def test_a_job_that_somebody_has_changed_is_told_which_lines_it_lacks() -> None:
+    job = JOBS["github"]
+    mine = job.text("export").replace("ubuntu-latest", "ubuntu-24.04")
+    assert job.advice(mine, "export") == ""
+    assert job.advice(mine, "lerobot") == (
+        "lacks what this policy needs; write there, in place of `pip install 'pytest-reflex[export]'`:\n\n"
+        "      - run: pip install 'pytest-reflex[lerobot]'"
+    )
+    assert job.advice(mine.replace(TESTS, "tests/unit"), "export") == (
+        "lacks what this policy needs; write there:\n\n"
+        f"      - run: {RUN} --reflex-report parity_reports --junitxml junit.xml"
+    )
+    theirs = job.advice("name: parity\non: [push]\njobs: {}\n", "export")
+    assert theirs.startswith(
+        "runs no parity test; add to its jobs:\n\n  parity:\n    runs-on: ubuntu-latest\n"
+    )
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("files", "installs"),
+    [
+        ({"pyproject.toml": "[project]\nname = 'arm'\n"}, True),
+        ({"pyproject.toml": "[build-system]\n"}, True),
+        ({"pyproject.toml": "[tool.ruff]\n"}, False),
+        ({"setup.py": ""}, True),
+        ({}, False),
+    ],
+)
+def test_the_jobs_install_a_repository_that_is_a_package(
+    files: dict[str, str], installs: bool, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    script = yaml.safe_load(JOBS["gitlab"].text("export"))["parity"]["script"]
+    (line,) = [line for line in script if "pyproject.toml" in line]
+    action = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
+    assert [step["run"] for step in action if "pyproject.toml" in step.get("run", "")] == [
+        line.replace("pip install", "python -m pip install")
+    ]
+    done = subprocess.run(
+        ["bash", "-ec", f'pip() {{ echo "$@"; }}\n{line}'], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "install -e .\n" if installs else "")
+
+
+def test_a_policy_from_outside_of_the_repository_is_warned_of(
+    tmp_path: Path, here: Callable[..., Ran]
+) -> None:
+    (tmp_path / "actor.py").write_text(INSTANCE)
+    (tmp_path / "arm").mkdir()
+    (tmp_path / "arm" / ".gitignore").write_text("/parity_reports\njunit.xml\n")
+    ran = here("init", "actor.py:actor", "-o", "arm", "--ci", "none")
+    assert ran.out == (
+        f"written     arm/{TESTS}/test_actor.py\n\n"
+        f"actor.py is not in the repository {tmp_path / 'arm'}, so the test finds it on this machine alone, "
+        "and no job does; copy it into the repository, or give its own by --out\n\n"
+        f"Next: cd arm && {RUN}\n"
+    )
 
 
 def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
@@ -256,7 +347,8 @@ def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
             "bare.py:actor",
             "bare.py has no 'INPUTS', and a test has to know what the policy reads; write there: "
             "from pytest_reflex import InputSpec; "
-            'INPUTS = [InputSpec("input", (1, ...))], each with its shape; or name what is there by --inputs',
+            'INPUTS = [InputSpec("input", (1, ...))], each with its shape, and with '
+            "its dtype where that is not float32; or name what is there by --inputs",
         ),
         (
             "models/table.py:policy",

@@ -12,7 +12,7 @@ from tiny_checkpoints import LEROBOT_PI0, tiny_checkpoint
 
 from exporters import FAMILIES
 from pytest_reflex.cli import main
-from pytest_reflex.cli.init import TESTS
+from pytest_reflex.cli.jobs import RUN, TESTS
 
 WORKFLOW, GITLAB = ".github/workflows/parity.yml", ".gitlab-ci.yml"
 
@@ -77,7 +77,8 @@ def test_what_is_written_passes_as_it_is(
         assert (ran.code, ran.err) == (0, "")
         assert ran.out == (
             f"written     {TESTS}/test_{name}.py\nwritten     {WORKFLOW}\nwritten     {GITLAB}\n\n"
-            f"Next: python -m pytest {TESTS}\n"
+            "Runs write parity_reports/ and junit.xml; add to .gitignore what is not to be committed\n\n"
+            f"Next: {RUN}\n"
         )
         assert str(repository) not in (repository / TESTS / f"test_{name}.py").read_text()
         for job in (WORKFLOW, GITLAB):

@@ -12,12 +12,14 @@ import click
 import pytest
 from bundle_cases import Reflex
 from policy_cases import SPECS, Policy, candidate
-from report_cases import FAILING, PASSING
+from report_cases import FAILING, PASSING, located
 
 import exporters
 from exporters import open_bundle
 from pytest_reflex import FunctionRunner, TorchRunner, check
 from pytest_reflex.cli.commands import app
+from pytest_reflex.report.text.divergence import divergence_text
+from pytest_reflex.result import Located
 from pytest_reflex.verdict.divergence import Divergence
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -89,6 +91,20 @@ def test_objects_show_themselves_in_one_line(bundle: Path) -> None:
     }
     assert list(shown) == list(shown.values())
     assert "\n" not in repr(check(Policy(), candidate(), inputs=SPECS))
+
+
+@pytest.mark.once
+def test_a_place_that_was_found_shows_itself_as_the_command_prints_it() -> None:
+    plain = located()
+    found = Located(**vars(plain))
+    assert (found, hash(found), repr(found)) == (plain, hash(plain), repr(plain))
+    assert plain == found
+    assert found != Located(**{**vars(plain), "values": 0})
+    assert str(found) == divergence_text(plain)
+    assert str(found).startswith("Where: bug: ")
+    html = found._repr_html_()
+    for said in ("Where: bug: ", "Where the two sides part", "<svg", "Behind each layer"):
+        assert said in html
 
 
 def test_a_bundle_shows_itself_in_a_notebook(bundle: Path) -> None:

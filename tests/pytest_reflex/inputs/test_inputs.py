@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from pytest_reflex.inputs import (
     InputSpec,
     Integers,
     PromptMask,
+    ScaledImage,
     State,
     Tokens,
     Uniform,
@@ -228,7 +230,6 @@ def test_bad_json_is_refused(data, message):
         (lambda: InputSpec("x", (1,), meaning=Gaussian(std=0)), "std is 0"),
         (lambda: InputSpec("x", (1,), meaning=Gaussian(mean=float("nan"))), "mean is nan"),
         (lambda: InputSpec("x", (1,), meaning=Gaussian(mean="0")), "wrong type"),
-        (lambda: InputSpec("x", (1,), meaning=Uniform(1, 1)), "high is 1; give above low"),
         (lambda: InputSpec("x", (1,), "uint8", Integers(0, 257)), "high - 1 is 256"),
         (lambda: InputSpec("x", (1,), "bool", Bernoulli(1)), "p is 1; give between 0 and 1"),
         (lambda: InputSpec("x", (4,), meaning=Image()), r"shape is \[4\]"),
@@ -357,27 +358,86 @@ def test_an_input_without_a_meaning_in_its_json_is_gaussian():
     [
         (Gaussian(mean=np.inf), "float32", "mean is inf; give a finite number$"),
         (Gaussian(std=np.inf), "float32", "std is inf; give a finite number above 0$"),
-        (Uniform(), "int64", "uniform: dtype is 'int64'; give one of kind float$"),
+        (
+            Uniform(),
+            "int64",
+            r"; give one of kind float, or for int64 meaning=Integers\(low, high\)$",
+        ),
         (Uniform(0.0, np.inf), "float32", "high - low is inf; give finite$"),
         (Uniform(-1e308, 1e308), "float64", "high - low is inf; give finite$"),
-        (Uniform(2.0, 2.0), "float32", "high is 2.0; give above low, which is 2.0$"),
-        (Integers(), "float32", "integers: dtype is 'float32'; give one of kind int, uint$"),
-        (Integers(3, 3), "int64", "high is 3; give above low, which is 3$"),
+        (
+            Integers(),
+            "float32",
+            r"of kind int, uint, or for float32 meaning=Gaussian\(\) or Uniform\(low, ",
+        ),
         (Integers(-1, 3), "uint8", "low is -1; give a whole number that uint8 can hold$"),
         (Integers(0, 257), "uint8", "high - 1 is 256; give a whole number that uint8 can hold$"),
         (Integers(True, 3), "uint8", "low is True; give a whole number"),
         (Integers(0.5, 3), "uint8", "low is 0.5; give a whole number"),
-        (Bernoulli(), "float32", "bernoulli: dtype is 'float32'; give one of kind bool$"),
+        (
+            Bernoulli(),
+            "float32",
+            "; give one of kind bool, or for float32 meaning=Gaussian",
+        ),
         (Bernoulli(0), "bool", "p is 0; give between 0 and 1$"),
         (Bernoulli(1), "bool", "p is 1; give between 0 and 1$"),
-        (Image(), "int8", "image: dtype is 'int8'; give one of kind float$"),
+        (Image(), "int8", "image: dtype is 'int8'; give one of kind float, or for int8 meaning=Integers"),
         (Image(), "float32", r"shape is \[4\]; give \[..., height, width\]$"),
-        (State(), "bool", "state: dtype is 'bool'; give one of kind float$"),
+        (
+            State(),
+            "bool",
+            r"; give one of kind float, or for bool meaning=Bernoulli\(\)$",
+        ),
     ],
 )
 def test_what_a_meaning_does_not_take_is_refused_at_its_edge(meaning, dtype, message):
     with pytest.raises(InputError, match=message):
         InputSpec("x", (4,), dtype, meaning)
+
+
+def test_an_input_of_another_dtype_is_told_what_it_may_stand_for():
+    said = "; give one of kind float, or for "
+    for given, message in (
+        (("commands", (1, 3), "int64"), f"gaussian: dtype is 'int64'{said}int64 meaning=Integers(low, high)"),
+        (("on", (1,), "bool"), f"gaussian: dtype is 'bool'{said}bool meaning=Bernoulli()"),
+        (
+            ("rgb", (1, 8, 8, 3), "uint8", Image()),
+            f"image: dtype is 'uint8'{said}uint8 meaning=Integers(0, 256), a camera's pixels",
+        ),
+    ):
+        with pytest.raises(InputError) as caught:
+            InputSpec(*given)
+        assert str(caught.value) == f"input {given[0]!r}, {message}"
+
+
+def test_the_limits_of_whole_numbers_are_their_ends_and_0():
+    for meaning, limits in (
+        (Integers(0, 4), (0, 3)),
+        (Integers(1, 9), (0, 8)),
+        (Integers(-5, -2), (-5, 0)),
+        (Tokens(9), (0, 8)),
+        (Tokens(9, pad=-1), (-1, 8)),
+        (Tokens(9, pad=20), (0, 20)),
+        (Gaussian(), None),
+    ):
+        assert meaning.limits() == limits
+
+
+def test_an_empty_range_is_refused_where_it_is_written():
+    for made, message in (
+        (
+            lambda: Integers(5),
+            "Integers(low=5, high=2) is an empty range: high is 2; give both ends, high above low, "
+            "which is 5",
+        ),
+        (lambda: Integers(3, 3), "Integers(low=3, high=3) is an empty range: high is 3; give both ends, "),
+        (lambda: Uniform(2.0), "Uniform(low=2.0, high=1.0) is an empty range: high is 1.0; give both ends, "),
+        (lambda: Uniform(math.nan), "Uniform(low=nan, high=1.0) is an empty range: high is 1.0; give both "),
+        (lambda: ScaledImage(1), "ScaledImage(low=1, high=1.0) is an empty range: high is 1.0; give both "),
+    ):
+        with pytest.raises(InputError) as caught:
+            made()
+        assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -495,7 +555,7 @@ def test_what_is_given_has_to_be_some_fixtures_of_the_same_names():
         ([{"x": x}, {"y": x}], r"inputs\[1\] has \['y'\]; every recorded fixture needs the same names"),
         ([{"x": [None, 1]}], r"inputs\[0\]\['x'\] is object"),
         ({"x": x}, "inputs is a dict; .*give a list of InputSpec"),
-        (SPECS[0], "inputs is a InputSpec; give a list of InputSpec"),
+        (SPECS[0], "inputs is one InputSpec; give a list of them"),
         ("x", "inputs is a str; give a list of InputSpec"),
         (3, "inputs is a int; give a list of InputSpec"),
     ):

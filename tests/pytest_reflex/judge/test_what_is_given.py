@@ -65,7 +65,7 @@ def test_a_module_without_values_is_named() -> None:
             "inputs is a dict; give a list of InputSpec, such as InputSpec('x', (1, 8)) for each",
         ),
         ("x", "inputs is a str; give a list of InputSpec, or of recorded inputs"),
-        (InputSpec("x", (1,)), "inputs is a InputSpec; give a list of InputSpec, or of recorded inputs"),
+        (InputSpec("x", (1,)), "inputs is one InputSpec; give a list of them, inputs=[spec]"),
     ],
 )
 def test_inputs_that_are_no_list(inputs: object, said: str) -> None:

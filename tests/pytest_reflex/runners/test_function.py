@@ -121,7 +121,7 @@ def test_random_numbers_are_seen() -> None:
         ),
         (
             lambda: check(FunctionRunner(lambda x: x, name="f"), candidate(), inputs=SPECS),
-            "f failed on inputs x, mask: TypeError: ",
+            "f takes x, and is given x, mask: unknown input 'mask'",
         ),
     ],
 )

@@ -152,7 +152,7 @@ def test_outputs_get_names(returned, outputs, names):
         (lambda x: {"a": x}, ["b"], r"returned \['a'\]; its outputs should be \['b'\]"),
         (lambda x: {"a": 1.0}, None, "output 'a' is a float, not a tensor"),
         (lambda x: 1 / 0, None, "Identity failed on inputs x: ZeroDivisionError: division by zero"),
-        (lambda y: y, None, "failed on inputs x: TypeError"),
+        (lambda y: y, None, "takes y, and is given x: no 'y', unknown input 'x'"),
     ],
 )
 def test_a_model_that_does_not_give_tensors_says_so(returned, outputs, message):

@@ -130,8 +130,8 @@ def test_near_copies_count_once_and_a_recording_says_whose_claim_it_is() -> None
     three = Claim.of([True] * 5, recorded=True, distinct=3)
     assert three.bound == clopper_pearson(0, 3)
     assert three.text == (
-        "at most 63.2 % of the frames that these were taken from exceed the threshold, at 95 %, if each was "
-        "picked independently of the others (0 of 5 did, of which 3 differ)"
+        "at most 63.2 % of the inputs that these recorded ones were taken from exceed the threshold, "
+        "at 95 %, if each was picked independently of the others (0 of 5 did, of which 3 differ)"
     )
     assert Claim.of([False] * 5, recorded=True, distinct=3).bound == 1.0
     drawn = Claim.of([True] * 5, recorded=False, distinct=5)
