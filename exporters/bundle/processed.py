@@ -15,6 +15,7 @@ from pytest_reflex.errors import BundleError
 from pytest_reflex.result import STAGES, WHOLE
 from pytest_reflex.runners import OnnxRunner
 from pytest_reflex.runners.base import RunnerBase, said_by
+from pytest_reflex.verdict.units import InUnits
 
 __all__ = ["ProcessedRunner"]
 
@@ -85,6 +86,11 @@ class ProcessedRunner(RunnerBase):
     def precision_stated(self) -> str:
         """In which precision its manifest says that the policy's graphs are; processors are in float32."""
         return "float32" if self._policy is None else self._policy.precision_stated
+
+    @property
+    def robot_units(self) -> Mapping[str, InUnits]:
+        """See :class:`~pytest_reflex.runners.base.SaysUnits`."""
+        return {} if self._stage == PREPROCESS else self._around.said.robot_units("action", behind=True)
 
     @property
     def changed(self) -> str:

@@ -21,7 +21,7 @@ from pytest_reflex.errors import InputError, MissingPackageError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
 from pytest_reflex.runners.external_data import FileFacts
-from pytest_reflex.verdict.units import UNITS
+from pytest_reflex.verdict.units import UNITS, InUnits
 
 Array = np.ndarray[Any, Any]
 
@@ -127,6 +127,18 @@ class Processors:
     scale: tuple[float, ...] = ()
     checks: Mapping[str, Any] = field(default_factory=dict)
 
+    def robot_units(self, name: str, *, behind: bool) -> dict[str, InUnits]:
+        """What the elements of an action are in the robot's units, under an output's name.
+
+        Args:
+            name: the output.
+            behind: whether it is what the processors give, and not the policy.
+        """
+        count = len(self.scale)
+        scale = (1.0,) * count if behind else self.scale
+        units = self.units or ("",) * count
+        return {name: InUnits(units, scale, self.names)} if count else {}
+
     @property
     def numbers(self) -> list[InputSpec]:
         """What the first graph reads: all but the task."""
@@ -152,6 +164,8 @@ class Processors:
         prompt = said.at("prompt")
         if prompt.value is not None:
             prompt.such(TOKENIZER in files, f"none, as there is no {TOKENIZER}")
+        counts = {len(said.at(key, []).each()) for key in ("names", "units", "scale")} - {0}
+        said.at("scale", []).such(len(counts) < 2, "as many as there are names and units")
         return cls(
             raw,
             [name.text() for name in said.at("read").each()],

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from exporters.flow.schedule import Loop
     from pytest_reflex.runners.base import Trajectory
     from pytest_reflex.verdict.coverage import Decision
+    from pytest_reflex.verdict.units import InUnits
 
 # ONNX Runtime packs a private copy of a weight for every node that multiplies by it, so that an unrolled
 # bundle holds one for each step. Beyond this many bytes the weights are mapped from the file instead:
@@ -136,6 +137,12 @@ class BundleRunner(RunnerBase):
     def graphs(self) -> Sequence[Path | bytes]:
         """Its graphs; see :class:`~pytest_reflex.runners.base.HasGraphs`."""
         return [self._bundle.path / file for file in self._bundle.stated.graphs.values()]
+
+    @property
+    def robot_units(self) -> Mapping[str, InUnits]:
+        """What its actions are in the robot's units; see :class:`~pytest_reflex.runners.base.SaysUnits`."""
+        said = self._bundle.stated.processors
+        return {} if said is None else said.robot_units(said.actions, behind=False)
 
     @property
     def precision_stated(self) -> str:

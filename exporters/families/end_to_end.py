@@ -27,7 +27,7 @@ from exporters.families.lerobot_processors import (
     scale_of,
     tokenizer_text,
 )
-from exporters.families.pipeline_sides import Stages
+from exporters.families.pipeline_sides import POLICY, Stages
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.tracing import trace
 from pytest_reflex.errors import BundleError, ReflexError, SettingsError
@@ -37,6 +37,11 @@ from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress
 from pytest_reflex.result import STAGES, WHOLE, ParityResult, PipelineResult
 from pytest_reflex.runners import save_recording
+from pytest_reflex.settings import UNSAID
+from pytest_reflex.settings import threshold as threshold_setting
+from pytest_reflex.settings import units as units_setting
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
+from pytest_reflex.verdict.units import OWN
 
 __all__ = ["STAGES", "PipelineResult", "Processing", "add_processors", "check_pipeline"]
 
@@ -44,7 +49,7 @@ Array = np.ndarray[Any, Any]
 Source = str | os.PathLike[str] | tuple[Any, Any]
 
 # In the robot's units: a thousandth of a degree is far below what a joint's encoder sees.
-IN_UNITS: Final = 1e-3
+IN_UNITS: Final = Amount(1e-3, unit=OWN)
 # So many raw observations are kept in a bundle, for whoever has no torch.
 KEPT: Final = 8
 
@@ -65,7 +70,8 @@ def add_processors(
         source: the checkpoint with ``policy_preprocessor.json`` and ``policy_postprocessor.json``, or the two
             pipelines as lerobot makes them.
         names: what each element of an action is called; by default as the episodes that it is judged on say.
-        **judging: what :func:`check_pipeline` takes.
+        **judging: what :func:`check_pipeline` takes; ``units`` are kept in the bundle, by default as the
+            episodes say.
 
     Returns:
         The bundle as it is now, and the verdict.
@@ -82,7 +88,7 @@ def add_processors(
             linked(bundle.path / name, stage / name)
         made = Bundle(stage, bundle.manifest, shown=bundle.called)
         around = Processing(whole, names=names)
-        around.put_in(made, around.traced(made), judging.get("inputs"))
+        around.put_in(made, around.traced(made), judging.get("inputs"), judging.get("units"))
         result = around.proven(made, judging)
     return open_bundle(bundle.path), result
 
@@ -120,7 +126,7 @@ class Processing:
                 raise
             return dict(bundle.manifest), None, f"without processors: {error}"
         progress("trace processors", 1, 1)
-        self.put_in(bundle, graphs, self.judging.get("inputs"))
+        self.put_in(bundle, graphs, self.judging.get("inputs"), (options or {}).get("units"))
         if options is None:
             return dict(open_bundle(bundle.path).manifest), None, ""
         result = self.proven(bundle, {**options, **self.judging, "progress": progress})
@@ -132,7 +138,7 @@ class Processing:
         made = graphs_of(self.whole, shape)
         return {role: trace(module.eval(), module, example) for role, (module, example) in made.items()}
 
-    def put_in(self, bundle: Bundle, graphs: Mapping[str, Any], inputs: object) -> None:
+    def put_in(self, bundle: Bundle, graphs: Mapping[str, Any], inputs: object, units: object) -> None:
         """Write graphs, tokenizer and manifest into the directory of a bundle that nobody else sees yet."""
         stage, stated, files = bundle.path, bundle.stated, dict(bundle.stated.files)
         for role, graph in graphs.items():
@@ -143,11 +149,14 @@ class Processing:
             files |= file_facts(stage, [TOKENIZER])
         shape = tuple(int(n) for n in stated.outputs[0]["shape"])
         scale = scale_of(self.whole, shape)
-        told = _told_by(inputs, len(scale))
+        names, recorded = _told_by(inputs, int(self.whole.dim))
+        names = tuple(self.names) or names
+        stated_units = recorded if units is None else units_setting(units).of(names, self.whole.dim)
         said = replace(
             said,
             graphs={role: f"{role}.onnx" for role in (PREPROCESS, POSTPROCESS)},
-            names=tuple(self.names) or told,
+            names=names,
+            units=stated_units,
             scale=scale,
         )
         write_manifest(stage, replace(stated, processors=said, files=files))
@@ -173,11 +182,12 @@ class Processing:
         return result
 
 
-def _told_by(inputs: object, count: int) -> tuple[str, ...]:
-    """What a recording calls the elements of an action, where it says so of as many."""
+def _told_by(inputs: object, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and units of an action's elements, where a recording says them of as many."""
     feature = inputs.recording.features.get("action") if isinstance(inputs, Episodes) else None
-    names = feature.names if feature is not None else ()
-    return names if len(names) == count else ()
+    said = (feature.names, feature.units) if feature is not None else ((), ())
+    names, units = (one if len(one) == count else () for one in said)
+    return names, units
 
 
 def check_pipeline(
@@ -202,8 +212,9 @@ def check_pipeline(
         inputs: the episodes of a recording; by default raw observations are drawn.
         fixtures: how many observations are judged, where the episodes do not say it; by default 5.
         seed: what they are drawn or chosen with, and their noise.
-        thresholds: the threshold of a stage, by its name; by default 1e-3 in the robot's units for what comes
-            after the policy, and the check's own before.
+        thresholds: the threshold of a stage, by its name; by default ``threshold`` where that is in floors or
+            in a physical unit, else 1e-3 in each element's own unit for what comes after the policy, and
+            ``threshold`` or the check's own before.
         stages: those that are judged; a result without all of them is no pass.
         steps: the denoising steps that are meant, where the bundle takes others than the policy itself.
         **options: further keywords of :func:`pytest_reflex.check`, for every stage.
@@ -217,7 +228,13 @@ def check_pipeline(
             f"{bundle.called} has no processors; add_processors(policy, bundle, ...) puts them in"
         )
     whole = pipelines(family_named(bundle.family), policy, source)
-    told: Any = {"inputs": inputs, "fixtures": fixtures, "seed": seed, "thresholds": thresholds, "stages": stages}
+    told: Any = {
+        "inputs": inputs,
+        "fixtures": fixtures,
+        "seed": seed,
+        "thresholds": thresholds,
+        "stages": stages,
+    }
     return _judged(policy, bundle, whole, None, steps=steps, **told, **options)
 
 
@@ -237,7 +254,7 @@ def _judged(
 ) -> PipelineResult:
     """:func:`check_pipeline` with pipelines at hand; ``seen`` is given some of the whole's fixtures."""
     fixtures, seed = 5 if fixtures is None else fixtures, seed or 0
-    limits = _limits(bundle, thresholds, stages)
+    limits = _limits(bundle, options.pop("threshold", None), thresholds, stages)
     made = Stages(policy, bundle, whole, seed, options.get("provider") or "cpu", steps)
     raw = fixtures_from(inputs or whole.raw(), fixtures, seed, whole.raw())
     kept = {round(float(at)) for at in np.linspace(0, raw.count - 1, min(raw.count, KEPT))}
@@ -263,13 +280,34 @@ def _judged(
 
 
 def _limits(
-    bundle: Bundle, thresholds: Mapping[str, Any] | None, stages: Sequence[str]
+    bundle: Bundle, threshold: object, thresholds: Mapping[str, Any] | None, stages: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """The threshold of each stage that has its own."""
-    told = {POSTPROCESS: IN_UNITS, WHOLE: IN_UNITS}
-    if bundle.stated.precision != "float32":
-        del told[WHOLE]  # it is held to the rounding of its precision
-    told |= thresholds or {}
-    if strange := (told.keys() | {*stages}) - {*STAGES}:
+    """What each stage is told of its threshold.
+
+    Raises:
+        SettingsError: a threshold is of no stage or of no output, or a stage is none.
+    """
+    if strange := ({*(thresholds or {})} | {*stages}) - {*STAGES}:
         raise SettingsError(f"there is no stage {sorted(strange)[0]!r}; give {', '.join(STAGES)}")
+    asked = None if threshold is None else threshold_setting(threshold)
+    read = [spec.name for spec in bundle.inputs]
+    outputs = {PREPROCESS: read, POLICY: bundle.outputs, POSTPROCESS: ["action"], WHOLE: ["action"]}
+    known = [name for names in outputs.values() for name in names]
+    if asked is not None and (unknown := next((name for name in asked.outputs if name not in known), None)):
+        there = ", ".join(dict.fromkeys(known))
+        raise SettingsError(f"threshold: there is no output {unknown!r}; the stages give {there}")
+    told: dict[str, Any] = {}
+    for stage in STAGES:
+        behind = stage in (POSTPROCESS, WHOLE)
+        # A conversion is held to the rounding of its precision, which the check knows.
+        narrower = stage == WHOLE and bundle.stated.precision != "float32"
+        rest = asked.rest if asked is not None else UNSAID
+        if behind and (rest == UNSAID or rest.plain):
+            rest = UNSAID if narrower else IN_UNITS
+        if stage == PREPROCESS and rest.unit:
+            rest = UNSAID
+        own = {n: one for n, one in (asked.outputs if asked else {}).items() if n in outputs[stage]}
+        if rest != UNSAID or own:
+            told[stage] = Tolerances(rest, own)
+    told |= thresholds or {}
     return {stage: {"threshold": limit} for stage, limit in told.items()}

@@ -82,6 +82,11 @@ class Pipelines:
         return {self.renamed.get(key, key): tuple(config.input_features[key].shape) for key in known}
 
     @property
+    def dim(self) -> int:
+        """How many elements an action of the robot has."""
+        return int(self.policy.config.output_features["action"].shape[0])
+
+    @property
     def text(self) -> Any:
         """The step that makes tokens, or None."""
         found = [s for s in self.before.steps if type(s).__name__ == "TokenizerProcessorStep"]
@@ -165,9 +170,8 @@ class Pipelines:
 
     def answered(self, actions: torch.Tensor) -> torch.Tensor:
         """Actions [batch, chunk, dim] through lerobot's own pipeline, in the robot's units."""
-        dim = self.policy.config.output_features["action"].shape[0]
         with torch.no_grad():
-            found: torch.Tensor = self.after(actions[..., :dim])
+            found: torch.Tensor = self.after(actions[..., : self.dim])
         return found
 
 

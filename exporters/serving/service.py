@@ -225,7 +225,7 @@ def _tolerances_of(verdict: Mapping[str, Any]) -> Tolerances:
             if output["bound"] is not None:
                 bound = _bound_of(output["bound"])
                 own[output["name"]] = max(bound, own.get(output["name"], bound), key=lambda one: one.number)
-    rest = largest.number if asked.rest.in_floors else asked.plain(strict=verdict["strict"] is True)
+    rest = largest.number if not asked.rest.plain else asked.plain(strict=verdict["strict"] is True)
     return Tolerances(_bound_of(rest), own, settings.rtol(asked.rtol))
 
 

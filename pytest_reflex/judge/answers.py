@@ -97,6 +97,7 @@ def verdict_of(
         effects=dependence.effects,
         claim=claim,
         coverage=coverage,
+        units=run.units,
     )
 
 

@@ -21,7 +21,7 @@ from pytest_reflex.judge.naming import Named
 from pytest_reflex.judge.precision import Outputs, predicted
 from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, half_precision, is_half
 from pytest_reflex.judge.sides import Sides
-from pytest_reflex.judge.terms import Terms, Truth, judged_fixture
+from pytest_reflex.judge.terms import Terms, Truth, judged_fixture, robot_units
 from pytest_reflex.progress import Progress
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import HasDoubts, HasFloat64, asked, copied, trajectory_of
@@ -30,6 +30,7 @@ from pytest_reflex.verdict.power import swings_of
 from pytest_reflex.verdict.results import FixtureResult, keep_worst_grids
 from pytest_reflex.verdict.rounding import Rounding, rounding_of
 from pytest_reflex.verdict.summaries import InputSummary, summaries
+from pytest_reflex.verdict.units import InUnits, units_of
 
 __all__ = [
     "CandidateRun",
@@ -88,6 +89,7 @@ class CandidateRun:
     effects: Effects
     facts: dict[str, Any]
     further: list[FixtureResult]
+    units: Mapping[str, InUnits]
 
 
 def run_reference(
@@ -182,7 +184,11 @@ def run_candidate(
             for idx, values in others.items()
         }
         facts = {**_facts(sides.candidate), **runner.matched_facts}
-        return CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, facts, [])
+        said = robot_units(sides.candidate)
+        seen = {o.name: o.shape for result in results for o in result.outputs if o.elements}
+        units = {name: units_of(said, terms.units, name, shape) for name, shape in seen.items()}
+        known = {name: one for name, one in units.items() if one is not None}
+        return CandidateRun(keep_worst_grids(results), outputs, unrepeated, others, swapped, facts, [], known)
 
 
 def reference_effects(
