@@ -30,6 +30,7 @@ from exporters.families.lerobot_processors import (
 from exporters.families.pipeline_sides import POLICY, Stages
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.tracing import trace
+from exporters.serving.candidate import Served
 from pytest_reflex.errors import BundleError, ReflexError, SettingsError
 from pytest_reflex.inputs.episodes import Episodes
 from pytest_reflex.inputs.fixtures import MakesFixtures, fixtures_from
@@ -192,7 +193,7 @@ def _told_by(inputs: object, count: int) -> tuple[tuple[str, ...], tuple[str, ..
 
 def check_pipeline(
     policy: Any,
-    bundle: Bundle,
+    bundle: Bundle | Served,
     source: Source,
     *,
     inputs: MakesFixtures | None = None,
@@ -207,7 +208,7 @@ def check_pipeline(
 
     Args:
         policy: the live policy that it was made from.
-        bundle: a bundle with processors.
+        bundle: a bundle with processors; of one that is served the whole alone can be judged.
         source: as for :func:`add_processors`: what lerobot runs around the policy.
         inputs: the episodes of a recording; by default raw observations are drawn.
         fixtures: how many observations are judged, where the episodes do not say it; by default 5.
@@ -240,7 +241,7 @@ def check_pipeline(
 
 def _judged(
     policy: Any,
-    bundle: Bundle,
+    bundle: Bundle | Served,
     whole: Pipelines,
     seen: list[Any] | None,
     *,
@@ -280,7 +281,7 @@ def _judged(
 
 
 def _limits(
-    bundle: Bundle, threshold: object, thresholds: Mapping[str, Any] | None, stages: Sequence[str]
+    bundle: Bundle | Served, threshold: object, thresholds: Mapping[str, Any] | None, stages: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """What each stage is told of its threshold.
 

@@ -19,6 +19,7 @@ from exporters.bundle.processed import ProcessedRunner
 from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TASK
 from exporters.bundles import Bundle
 from exporters.families.lerobot_processors import Pipelines
+from exporters.serving.candidate import Served
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.inputs.fixtures import Fixtures
@@ -115,7 +116,7 @@ class Stages:
 
     Args:
         policy: the live policy, or a function that loads one.
-        bundle: a bundle with processors.
+        bundle: a bundle with processors, on disk or served; a served one is asked as a whole.
         whole: the policy with what lerobot runs around it.
         seed: what noise is drawn with.
         provider: the execution provider that the candidates run on.
@@ -125,7 +126,7 @@ class Stages:
     def __init__(
         self,
         policy: Any,
-        bundle: Bundle,
+        bundle: Bundle | Served,
         whole: Pipelines,
         seed: int,
         provider: str = "cpu",
@@ -155,7 +156,13 @@ class Stages:
         if stage == WHOLE:
             reference = _Narrowed(called, asked, self._through)
             reference.policy = self._policy
-        return reference, ProcessedRunner(self.bundle, stage, self._provider), Derived(raw, makes[stage])
+        # What is served answers what a robot asks, and no stage by itself.
+        candidate: Any
+        if isinstance(self.bundle, Served):
+            candidate = self.bundle.whole_runner(self._provider)
+        else:
+            candidate = ProcessedRunner(self.bundle, stage, self._provider)
+        return reference, candidate, Derived(raw, makes[stage])
 
     def _drawn(self, idx: int) -> dict[str, Array]:
         return make_fixture(self._noise, self._seed, idx) if self._noise else {}

@@ -16,7 +16,7 @@ from pytest_reflex._version import __version__
 from pytest_reflex.cli.certify import certify
 from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
-from pytest_reflex.cli.from_camera import from_camera, judged_from_camera
+from pytest_reflex.cli.from_camera import from_camera, judged_from_camera, judged_served
 from pytest_reflex.cli.init import init
 from pytest_reflex.cli.matrix import matrix
 from pytest_reflex.cli.options import (
@@ -357,6 +357,7 @@ def _parity(
 @click.argument("url")
 @model_option
 @steps_option
+@judged_processors_option
 @api_key_option
 @episodes_option
 @judging_options
@@ -368,13 +369,14 @@ def validate_serve(
     url: str,
     model: str,
     steps: int | None,
+    processors: bool | None,
     api_key: str | None,
     episodes: str | None,
     **judging: Any,
 ) -> Judged:
     """Judge the policy served at URL, ws://HOST:PORT, against the policy it was made from.
 
-    The fixtures go over the wire as a robot's observations do.
+    The fixtures go over the wire as a robot's observations do: raw where a bundle with processors is served.
     """
     require_draws(context, model)
     from exporters.serving.candidate import open_served
@@ -382,6 +384,10 @@ def validate_serve(
 
     seen = _seen(episodes, model=model)
     served = open_served(url, api_key=api_key)
+    if from_camera(served, processors):
+        with Progress() as report_progress:
+            told = {"steps": steps, "progress": report_progress, **judging}
+            return judged_served(served, model, seen, told), ""
     reference, inputs = named_reference(served, model, steps)
     inputs = inputs if seen is None else seen
     with Progress() as report_progress:

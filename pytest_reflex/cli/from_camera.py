@@ -9,13 +9,16 @@ import click
 
 from pytest_reflex.cli.reference import is_script, named
 from pytest_reflex.errors import BundleError, CheckpointError
+from pytest_reflex.result import WHOLE
+from pytest_reflex.verdict.units import OWN
 
 if TYPE_CHECKING:
     from exporters.bundles import Bundle
+    from exporters.serving.candidate import Served
     from pytest_reflex.result import ParityResult, PipelineResult
 
 
-def from_camera(bundle: Bundle, asked: bool | None, *, keep: bool = False) -> bool:
+def from_camera(bundle: Bundle | Served, asked: bool | None, *, keep: bool = False) -> bool:
     """Whether a bundle is judged with its processors: by default where it has them.
 
     Raises:
@@ -56,7 +59,17 @@ def judged_from_camera(
     return check_pipeline(policy, bundle, source, inputs=seen, **judging)
 
 
-def _policy(bundle: Bundle, model: str) -> tuple[Any, Any]:
+def judged_served(served: Served, model: str, seen: Any, judging: Mapping[str, Any]) -> ParityResult:
+    """The verdict on what is served, asked what a robot sees: whole, for its stages are the server's own."""
+    if model.endswith(".safetensors"):
+        return _replayed(served, model, {n: value for n, value in judging.items() if n != "steps"})
+    policy, source = _policy(served, model)
+    from exporters.families.end_to_end import check_pipeline
+
+    return check_pipeline(policy, served, source, inputs=seen, stages=[WHOLE], **judging).stages[WHOLE]
+
+
+def _policy(bundle: Bundle | Served, model: str) -> tuple[Any, Any]:
     """The live policy, and what lerobot runs around it."""
     alone = (
         f"give a checkpoint that has them, or --no-processors to judge the policy of {bundle.called} alone"
@@ -80,15 +93,22 @@ def _policy(bundle: Bundle, model: str) -> tuple[Any, Any]:
     return registry.family_named(bundle.family).load(model), place
 
 
-def _replayed(bundle: Bundle, model: str, judging: Mapping[str, Any]) -> ParityResult:
+def _replayed(bundle: Bundle | Served, model: str, judging: Mapping[str, Any]) -> ParityResult:
     """The verdict of a recording, which needs no torch: of raw observations, or of the policy's inputs."""
     from exporters.bundle.processed import ProcessedRunner
+    from exporters.serving.candidate import Served
     from pytest_reflex.judge.check import check
     from pytest_reflex.runners import RecordedRunner
 
     recording = RecordedRunner(model)
-    given = recording.recorded()
-    raw = {spec.name for spec in bundle.stated.processors.raw} if bundle.stated.processors else set()
-    whole = raw <= given[0].keys()
-    candidate = ProcessedRunner(bundle, provider=judging["provider"]) if whole else bundle
-    return check(recording, candidate, inputs=given, name=bundle.called, **judging)
+    given, said, told = recording.recorded(), bundle.stated.processors, dict(judging)
+    if said is None or not {spec.name for spec in said.raw} <= given[0].keys():
+        return check(recording, bundle, inputs=given, name=bundle.called, **told)
+    if told.get("threshold") is None:
+        told["threshold"] = f"0.001 {OWN}"
+    whole: Any = (
+        bundle.whole_runner(told["provider"])
+        if isinstance(bundle, Served)
+        else ProcessedRunner(bundle, provider=told["provider"])
+    )
+    return check(recording, whole, inputs=given, name=f"{bundle.called}: {WHOLE}", **told)
