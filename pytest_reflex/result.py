@@ -112,12 +112,20 @@ class PipelineResult:
         return f"pipeline FAIL: not judged: {', '.join(s for s in STAGES if s not in self.stages)}"
 
     def __str__(self) -> str:
-        """:attr:`headline`; then each stage in a line, and the whole report of the one that failed first."""
-        from pytest_reflex.report.text.terminal import headline
+        """:attr:`headline`; then each stage in a line, and the whole report of the one that failed first.
+
+        Of a pass there is the whole in the robot's units instead, where they are known.
+        """
+        from pytest_reflex.report.text.in_units import in_units_lines
+        from pytest_reflex.report.text.terminal import WIDTH, headline
 
         said = [f"{stage}: {headline(result)}" for stage, result in self.stages.items()]
-        report = [] if self.failing is None else ["", str(self.stages[self.failing])]
-        return "\n".join([self.headline, *said, *report])
+        if self.failing is not None:
+            below = ["", str(self.stages[self.failing])]
+        else:
+            shown = in_units_lines(self.stages[WHOLE], WIDTH) if WHOLE in self.stages else []
+            below = ["", *shown] if shown else []
+        return "\n".join([self.headline, *said, *below])
 
     def require(self) -> PipelineResult:
         """Itself where every stage passed.

@@ -127,7 +127,7 @@ class Processing:
                 raise
             return dict(bundle.manifest), None, f"without processors: {error}"
         progress("trace processors", 1, 1)
-        self.put_in(bundle, graphs, self.judging.get("inputs"), (options or {}).get("units"))
+        self.put_in(bundle, graphs, self.judging.get("inputs"), self.judging.get("units"))
         if options is None:
             return dict(open_bundle(bundle.path).manifest), None, ""
         result = self.proven(bundle, {**options, **self.judging, "progress": progress})
@@ -255,6 +255,7 @@ def _judged(
 ) -> PipelineResult:
     """:func:`check_pipeline` with pipelines at hand; ``seen`` is given some of the whole's fixtures."""
     fixtures, seed = 5 if fixtures is None else fixtures, seed or 0
+    units = options.pop("units", None)
     limits = _limits(bundle, options.pop("threshold", None), thresholds, stages)
     made = Stages(policy, bundle, whole, seed, options.get("provider") or "cpu", steps)
     raw = fixtures_from(inputs or whole.raw(), fixtures, seed, whole.raw())
@@ -275,7 +276,7 @@ def _judged(
                 inputs=given,
                 name=f"{bundle.called}: {stage}",
                 record=record if stage == WHOLE and seen is not None else None,
-                **{**options, **limits.get(stage, {})},
+                **{**options, **limits.get(stage, {}), "units": None if stage == PREPROCESS else units},
             )
     return PipelineResult(found)
 

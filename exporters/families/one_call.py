@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exporters.bundle.registry import family_named, family_of, known_families
 from pytest_reflex.errors import CheckpointError, InputError, ReflexError, SettingsError
 from pytest_reflex.inputs import InputSpec
+from pytest_reflex.settings import threshold
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,6 +129,10 @@ def with_processors(
     given = dict(options)
     seen, keep = given.pop("episodes", None), given.get("save_fixtures", False)
     judging = {} if seen is None else {"inputs": seen}
+    # The policy alone has no units: what is said in them is asked of the stages.
+    judging |= {"units": given.pop("units")} if given.get("units") is not None else {}
+    if given.get("threshold") is not None and threshold(given["threshold"]).rest.unit:
+        judging["threshold"] = given.pop("threshold")
     if seen is not None and keep:  # the policy is judged on them, and keeps them, as it reads them
         sizes: Any = {option.name: options.get(option.name) for option in family.options}
         given["episodes"] = whole.episodes(seen, family.read(policy, options.get("steps"), **sizes))
