@@ -495,7 +495,11 @@ class ParityOptions(TypedDict, total=False):
     units: Annotated[
         str | Mapping[str, str] | Units | None,
         Setting(
-            units, None, "what actions are in, where no bundle says it: 'deg', or 'deg, NAME=%'", "UNITS", str
+            units,
+            None,
+            "what actions are in, where no bundle says it: 'deg', or 'deg, NAME=mm'",
+            "UNITS",
+            str,
         ),
     ]
     """The unit of an action's elements, where the candidate does not say it: ``"deg"``, or ``"deg,

@@ -123,6 +123,12 @@ def test_a_policy_that_looks_back_is_given_what_it_saw(made: Callable[[str], Mad
         assert np.array_equal(seen[1]["state"][0, 0], seen[0]["state"][0, 1])
         assert not np.array_equal(seen[1]["state"][0, 0], seen[1]["state"][0, 1])
     assert alone is None or alone.shape
+    with bundle.runner() as robot:
+        clients: list[dict[str, Any]] = [{}, {}]
+        robot.act(first, noise=noise, seen=clients[0])
+        other = robot.act(second, noise=noise, seen=clients[1])
+        assert np.array_equal(other, robot.act(second, noise=noise, seen={})), "one client's is no other's"
+        assert not np.array_equal(other, robot.act(second, noise=noise, seen=clients[0]))
 
 
 @pytest.mark.parametrize("family", ["smolvla", "pi05"])
