@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pytest_reflex.errors import SettingsError
-from pytest_reflex.verdict.amount import Amount
+from pytest_reflex.verdict.units import Amount
 
 if TYPE_CHECKING:
     from pytest_reflex.verdict.rounding import Floor

@@ -1,4 +1,4 @@
-"""Physical units: what a robot's actions are in, and what an error of them is in those."""
+"""A threshold's unit, and a robot's: what its actions are in, and what an error of them is in those."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from pytest_reflex.errors import SettingsError
 if TYPE_CHECKING:
     import numpy as np
 
-    from pytest_reflex.verdict.amount import Amount
-
     Array = np.ndarray[Any, Any]
 
-__all__ = ["OWN", "UNITS", "InUnits", "Units", "unit_named", "units_of", "worst_elements"]
+__all__ = ["OWN", "UNITS", "Amount", "InUnits", "Units", "unit_named", "units_of", "worst_elements"]
 
 # How many of its dimension's first unit each is: angles in radians, lengths in metres, a gripper's or a
 # motor's way in percent of it.
@@ -43,6 +41,38 @@ def unit_named(text: object) -> str | None:
     """The unit that a text names, also in full: ``degrees`` is ``deg``; None where it is none."""
     word = text.strip().lower() if isinstance(text, str) else ""
     return word if word in UNITS else _WORDS.get(word)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """One threshold.
+
+    Attributes:
+        number: in the output's own unit, in a physical one, or how many floors.
+        in_floors: whether it is of floors.
+        unit: the physical unit that it is in, of :data:`UNITS`; empty where it is in none.
+        also: the thresholds of elements in other units, ``0.01 deg and 1 mm``.
+    """
+
+    number: float
+    in_floors: bool = False
+    unit: str = ""
+    also: tuple[Amount, ...] = ()
+
+    def __str__(self) -> str:
+        if self.unit:
+            return " and ".join(f"{one.number:g} {one.unit}" for one in self.parts)
+        return f"{self.number:g}x floor" if self.in_floors else f"{self.number!r}"
+
+    @property
+    def parts(self) -> tuple[Amount, ...]:
+        """The threshold of each unit."""
+        return (self, *self.also)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a number in the output's own unit."""
+        return not (self.in_floors or self.unit)
 
 
 @dataclass(frozen=True)

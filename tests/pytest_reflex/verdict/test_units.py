@@ -13,8 +13,7 @@ from pytest_reflex.errors import SettingsError
 from pytest_reflex.report.json.documents import document, schema
 from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.runners import FunctionRunner
-from pytest_reflex.verdict.amount import Amount
-from pytest_reflex.verdict.units import InUnits, Units, unit_named
+from pytest_reflex.verdict.units import Amount, InUnits, Units, unit_named
 
 OFF = np.float32([0.001, 0.0005, 0.02])
 
