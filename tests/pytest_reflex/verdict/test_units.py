@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from pytest_reflex import InputSpec, ParityResult, check, settings
 from pytest_reflex.errors import SettingsError
-from pytest_reflex.report.json.documents import document, schema
+from pytest_reflex.report.json.documents import document, read_run, schema
 from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.runners import FunctionRunner
 from pytest_reflex.verdict.units import Amount, InUnits, Units, unit_named
@@ -146,3 +148,17 @@ def test_words() -> None:
     assert settings.units("deg, gripper.pos=%") == Units("deg", {"gripper.pos": "%"})
     assert str(settings.threshold("0.010 degrees and 1 mm").rest) == "0.01 deg and 1 mm"
     assert settings.threshold(settings.threshold("1 deg and 1 mm")) == settings.threshold("1 deg and 1 mm")
+
+
+def test_a_document_from_before_units_is_read(tmp_path: Path) -> None:
+    made = document([judged("0.03 units", "deg")])
+    assert read_run(_written(tmp_path, made)).results[0].result.units
+    (entry,) = document([judged(1.0)])["results"]
+    assert "units" not in entry
+    before = {**made, "schema_version": 5, "results": [entry]}
+    assert read_run(_written(tmp_path, before)).results[0].result == judged(1.0)
+
+
+def _written(place: Path, made: dict[str, Any]) -> Path:
+    (place / "parity.json").write_text(json.dumps(made), encoding="utf-8")
+    return place / "parity.json"
