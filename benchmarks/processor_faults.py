@@ -19,6 +19,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 
+import floors  # noqa: E402
 import processor_faults as planted_faults  # noqa: E402
 import tiny_pipelines  # noqa: E402
 
@@ -71,7 +72,10 @@ def main() -> int:
         write_recording(work / "recording")
         say(f"{told.frames} frames of a LeRobotDataset v3 of lerobot's own writer, against its own")
         say("pipelines and policies, tiny, with seeded weights and the recording's statistics: max_abs_diff")
-        say("by stage, the last two in the robot's degrees. From `benchmarks/processor_faults.py`.")
+        say(
+            "by stage, the last two in the robot's degrees, and in brackets how many floors the stage is from"
+        )
+        say("float64, one floor being what lerobot's own is. From `benchmarks/processor_faults.py`.")
         say("")
         say(f"| family | {' | '.join(STAGES)} | verdict | seconds |")
         say(f"| --- | {'--- | ' * (len(STAGES) + 2)}".rstrip())
@@ -97,9 +101,15 @@ def _made(family: str, work: Path, frames: int, say: Any) -> tuple[Any, Any, Any
     bundle = tiny_pipelines.exported(family, policy, place / "bundle")
     began = time.monotonic()
     seen = reflex.episodes(recording, frames=frames)
-    bundle, result = add_processors(policy, bundle, both, inputs=seen)
+    bundle, result = add_processors(policy, bundle, both, inputs=seen, floor=True)
     spent = time.monotonic() - began
-    figures = [f"{result.stages[stage].max_abs_diff_across_all:.2e}" for stage in STAGES]
+    stages = [result.stages[stage] for stage in STAGES]
+    for stage in stages:
+        floors.require_rounding(stage)
+    figures = [
+        f"{stage.max_abs_diff_across_all:.2e} ({max(floors.multiples(stage).values()):.2f})"
+        for stage in stages
+    ]
     say(f"| {family} | {' | '.join(figures)} | {'pass' if result.passed else 'FAIL'} | {spent:.0f} |")
     return policy, both, bundle, recording
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from exporters.divergence import Search
     from pytest_reflex.progress import Progress
-    from pytest_reflex.result import Located, ParityResult
+    from pytest_reflex.result import Located, ParityResult, PipelineResult
 
 __all__ = ["Bundle", "Export", "locate", "open_bundle"]
 
@@ -155,10 +155,12 @@ class Export(Bundle):
     Attributes:
         result: the verdict, or None when it was made with ``verify=False``.
         replaced: in what it differs from the bundle whose place it took, in words; a note of the result too.
+        pipeline: the verdict on it with its processors, or None where it was made without.
     """
 
     result: ParityResult | None = None
     replaced: str = ""
+    pipeline: PipelineResult | None = None
 
     def _repr_html_(self) -> str:
         shown = self.result._repr_html_() if self.result is not None else "<p>not verified</p>"

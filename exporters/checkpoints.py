@@ -257,6 +257,12 @@ def remember(policy: Any, checkpoint: str | os.PathLike[str], directory: Path, *
     }
 
 
+def directory_of(policy: Any) -> Path | None:
+    """The directory that ``policy`` was loaded from; None of a live one."""
+    found: Path | None = _sources.get(policy, {}).get("directory")
+    return found
+
+
 def source_of(policy: Any) -> dict[str, Any]:
     """What is known of where ``policy`` came from, ready for a manifest.
 

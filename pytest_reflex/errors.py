@@ -50,8 +50,10 @@ class ParityError(AssertionError):
 
     Attributes:
         result: the whole :class:`~pytest_reflex.result.ParityResult`.
+        pipeline: the :class:`~pytest_reflex.result.PipelineResult` that it is a stage of, or None.
     """
 
-    def __init__(self, message: str, result: Any) -> None:
+    def __init__(self, message: str, result: Any, pipeline: Any = None) -> None:
         super().__init__(message)
         self.result = result
+        self.pipeline = pipeline

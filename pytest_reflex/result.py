@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pytest_reflex.errors import ParityError
 from pytest_reflex.verdict.divergence import Divergence
@@ -12,7 +13,11 @@ from pytest_reflex.verdict.results import RunResult
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Located", "ParityResult"]
+__all__ = ["STAGES", "WHOLE", "Located", "ParityResult", "PipelineResult"]
+
+WHOLE: Final = "whole"
+# Of a policy with its processors: in the order in which an observation goes through them; the whole last.
+STAGES: Final = ("preprocess", "policy", "postprocess", WHOLE)
 
 
 class ParityResult(RunResult):
@@ -93,3 +98,65 @@ class Located(Divergence):
         from pytest_reflex.report.text.divergence import divergence_text
 
         return divergence_text(self)
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """The verdict on a policy with its processors, from the camera to the joint.
+
+    Attributes:
+        stages: the result of each of :data:`STAGES`, by its name, in order.
+    """
+
+    stages: Mapping[str, ParityResult]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every stage has been judged, and has passed."""
+        return tuple(self.stages) == STAGES and all(result.passed for result in self.stages.values())
+
+    def __bool__(self) -> bool:
+        """The verdict."""
+        return self.passed
+
+    @property
+    def failing(self) -> str | None:
+        """The first stage that failed."""
+        return next((stage for stage, result in self.stages.items() if not result.passed), None)
+
+    @property
+    def headline(self) -> str:
+        """The whole verdict in one line, which names the stage that failed first."""
+        from pytest_reflex.report.text.terminal import headline
+
+        if self.failing is not None:
+            return f"pipeline FAIL in {self.failing}: {headline(self.stages[self.failing])}"
+        if self.passed:
+            return f"pipeline PASS: {', '.join(self.stages)}"
+        return f"pipeline FAIL: not judged: {', '.join(s for s in STAGES if s not in self.stages)}"
+
+    def __str__(self) -> str:
+        """:attr:`headline`; then each stage in a line, and the whole report of the one that failed first.
+
+        Of a pass there is the whole in the robot's units instead, where they are known.
+        """
+        from pytest_reflex.report.text.in_units import in_units_lines
+        from pytest_reflex.report.text.terminal import WIDTH, headline
+
+        said = [f"{stage}: {headline(result)}" for stage, result in self.stages.items()]
+        if self.failing is not None:
+            below = ["", str(self.stages[self.failing])]
+        else:
+            shown = in_units_lines(self.stages[WHOLE], WIDTH) if WHOLE in self.stages else []
+            below = ["", *shown] if shown else []
+        return "\n".join([self.headline, *said, *below])
+
+    def require(self) -> PipelineResult:
+        """Itself where every stage passed.
+
+        Raises:
+            ParityError: one did not; the first line names the first that did not.
+        """
+        if self.passed:
+            return self
+        raise ParityError(str(self), self.stages.get(self.failing or WHOLE), self)

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, TypedDict, cast, get_type_hints
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.verdict.claim import CONFIDENCE, Asked
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
+from pytest_reflex.verdict.units import OWN, UNITS, Units, unit_named
 
 # Short names for ONNX Runtime's execution providers; the full names are accepted too.
 PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
@@ -68,12 +69,13 @@ FEWEST_STRICT: Final = 3
 
 
 def threshold(value: object, source: str = "threshold") -> Tolerances:
-    """Bounds on max_abs_diff: a number or ``"2x floor"``, or one for each output.
+    """Bounds on max_abs_diff: a number, ``"2x floor"`` or ``"0.01 deg"``, or one for each output.
 
     Args:
-        value: a finite number above 0, in the outputs' own unit; ``"2x floor"``, in floors; a mapping of
-            either to outputs' names; or text of several, ``"actions=1e-5, logits=3x floor"``, of which one
-            without a name is for all other outputs; or a list of such texts, in which a later one wins.
+        value: a finite number above 0, in the outputs' own unit; ``"2x floor"``, in floors; ``"0.01 deg"`` or
+            ``"0.01 deg and 1 mm"``, in the robot's units; a mapping of these to outputs' names; or text of
+            several, ``"actions=1e-5, logits=3x floor"``, of which one without a name is for all other
+            outputs; or a list of such texts, in which a later one wins.
         source: where the value came from, for the message.
 
     Raises:
@@ -141,6 +143,10 @@ def _named(text: object, source: str) -> dict[str, Amount]:
 
 
 def _amount(value: object, source: str) -> Amount:
+    if isinstance(value, Amount) and value.unit:
+        value = str(value)
+    if isinstance(value, str) and any(_split(part) for part in value.split(" and ")):
+        return _physical(value, source)
     words = value.lower().split() if isinstance(value, str) else []
     in_floors = len(words) == 2 and words[1] == "floor" and words[0].endswith("x")
     given = words[0][:-1] if in_floors else value
@@ -156,6 +162,67 @@ def _amount(value: object, source: str) -> Amount:
             f"{source}: {value!r} is more than any output is in floors; give {MOST_FLOORS:g}x floor at most"
         )
     return Amount(number, in_floors)
+
+
+def _split(part: str) -> tuple[str, str] | None:
+    """``0.01 deg`` as its number and its unit; None where it has no unit."""
+    text = part.strip()
+    digits = text.rstrip("%").rstrip() if text.endswith("%") else text.rpartition(" ")[0].rstrip()
+    unit = "%" if text.endswith("%") else text.rpartition(" ")[2]
+    known = OWN if unit.lower() == OWN else unit_named(unit)
+    return (digits, known) if known is not None else None
+
+
+def _physical(value: str, source: str) -> Amount:
+    """``0.01 deg and 1 mm``: a threshold for each kind of unit."""
+    found: list[Amount] = []
+    for part in value.split(" and "):
+        digits, unit = _split(part) or ("", "")
+        number = _number(digits)
+        if not unit or number is None or not math.isfinite(number) or number <= 0:
+            raise SettingsError(
+                f"{source}: {part.strip()!r} in {value!r} is not a threshold in a unit; give a finite number "
+                f"above 0 and one of {', '.join(UNITS)}, such as 0.01 deg"
+            )
+        found.append(Amount(number, unit=unit))
+    kinds = [UNITS[one.unit][0] if one.unit != OWN else OWN for one in found]
+    if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        raise SettingsError(f"{source}: {value!r} has two thresholds for one {twice}; give one")
+    return replace(found[0], also=tuple(found[1:]))
+
+
+def units(value: object, source: str = "units") -> Units:
+    """What the elements of an action are in: ``"deg"``, or ``"deg, gripper.pos=%"``.
+
+    Args:
+        value: a unit; text of a unit and of those of single elements, by name or number; or a mapping of
+            elements to units.
+        source: where the value came from, for the message.
+
+    Raises:
+        SettingsError: it is anything else.
+    """
+    if isinstance(value, Units):
+        return value
+    pairs: list[tuple[object, object]] = []
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    elif isinstance(value, str):
+        pairs = [(name, unit) for name, _, unit in (part.rpartition("=") for part in value.split(","))]
+    found: dict[str, str] = {}
+    for name, unit in pairs:
+        known, key = unit_named(unit), str(name).strip()
+        if known is None or key in found:
+            why = f"gives {key or 'all elements'!r} two units" if key in found else f"says {unit!r}"
+            raise SettingsError(
+                f"{source}: {value!r} {why}; give one of {', '.join(UNITS)}, or 'deg, NAME=%'"
+            )
+        found[key] = known
+    if not found:
+        raise SettingsError(
+            f"{source}: {value!r} says no unit; give one of {', '.join(UNITS)}, or 'deg, NAME=%'"
+        )
+    return Units(found.pop("", ""), found)
 
 
 def rtol(value: object, source: str = "rtol") -> float:
@@ -413,7 +480,7 @@ class ParityOptions(TypedDict, total=False):
         Setting(
             threshold,
             None,
-            "pass is max_abs_diff strictly below it; or '2x floor'; NAME=... for one output",
+            "pass is max_abs_diff strictly below it; or '2x floor', or '0.01 deg'; NAME=... for one output",
             "FLOAT",
             float | str,
             otherwise="1e-4; 2x floor where the candidate is not in float32",
@@ -422,8 +489,21 @@ class ParityOptions(TypedDict, total=False):
         ),
     ]
     """Pass is ``max_abs_diff`` strictly below it, in the outputs' own unit; or ``"2x floor"``, twice the
-    rounding error of the candidate's precision, for each fixture and output; or one for each output,
-    ``{"actions": 1e-5, "logits": "3x floor"}``."""
+    rounding error of the candidate's precision, for each fixture and output; or ``"0.01 deg"`` or
+    ``"0.01 deg and 1 mm"``, in the robot's units; or one for each output, ``{"actions": 1e-5, "logits":
+    "3x floor"}``."""
+    units: Annotated[
+        str | Mapping[str, str] | Units | None,
+        Setting(
+            units,
+            None,
+            "what actions are in, where no bundle says it: 'deg', or 'deg, NAME=mm'",
+            "UNITS",
+            str,
+        ),
+    ]
+    """The unit of an action's elements, where the candidate does not say it: ``"deg"``, or ``"deg,
+    gripper.pos=%"``; one of rad, deg, m, mm and %."""
     rtol: Annotated[
         float | None,
         Setting(

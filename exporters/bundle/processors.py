@@ -10,7 +10,7 @@ This file needs neither torch, transformers nor lerobot; a prompt needs the pack
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from pytest_reflex.errors import InputError, MissingPackageError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
 from pytest_reflex.runners.external_data import FileFacts
+from pytest_reflex.verdict.units import UNITS, InUnits
 
 Array = np.ndarray[Any, Any]
 
@@ -108,6 +109,11 @@ class Processors:
         history: how many observations the policy looks back on; 0 where it sees one.
         actions: what the policy's output is called.
         names: what each element of an action is called, where somebody said it.
+        units: the unit of each element of an action, one of :data:`~pytest_reflex.verdict.units.UNITS`, empty
+            where nobody said it.
+        scale: how much of its unit one of the policy's own is, by element of an action; empty where what is
+            behind the policy is more than a factor and a shift.
+        checks: the verdict on each stage that they were put in under, as JSON, by its name.
     """
 
     raw: Sequence[InputSpec]
@@ -117,6 +123,21 @@ class Processors:
     history: int = 0
     actions: str = "actions"
     names: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    scale: tuple[float, ...] = ()
+    checks: Mapping[str, Any] = field(default_factory=dict)
+
+    def robot_units(self, name: str, *, behind: bool) -> dict[str, InUnits]:
+        """What the elements of an action are in the robot's units, under an output's name.
+
+        Args:
+            name: the output.
+            behind: whether it is what the processors give, and not the policy.
+        """
+        count = len(self.scale)
+        scale = (1.0,) * count if behind else self.scale
+        units = self.units or ("",) * count
+        return {name: InUnits(units, scale, self.names)} if count else {}
 
     @property
     def numbers(self) -> list[InputSpec]:
@@ -143,6 +164,8 @@ class Processors:
         prompt = said.at("prompt")
         if prompt.value is not None:
             prompt.such(TOKENIZER in files, f"none, as there is no {TOKENIZER}")
+        counts = {len(said.at(key, []).each()) for key in ("names", "units", "scale")} - {0}
+        said.at("scale", []).such(len(counts) < 2, "as many as there are names and units")
         return cls(
             raw,
             [name.text() for name in said.at("read").each()],
@@ -151,6 +174,9 @@ class Processors:
             said.at("history").whole(0),
             said.at("actions").text(),
             tuple(name.text() for name in said.at("names").each()),
+            tuple(unit.one_of(("", *UNITS)) for unit in said.at("units", []).each()),
+            tuple(factor.finite() for factor in said.at("scale", []).each()),
+            said.at("checks", {}).mapping(),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -162,6 +188,9 @@ class Processors:
             "history": self.history,
             "actions": self.actions,
             "names": list(self.names),
+            "units": list(self.units),
+            "scale": list(self.scale),
+            "checks": dict(self.checks),
         }
 
 

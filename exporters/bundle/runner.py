@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from exporters.flow.schedule import Loop
     from pytest_reflex.runners.base import Trajectory
     from pytest_reflex.verdict.coverage import Decision
+    from pytest_reflex.verdict.units import InUnits
 
 # ONNX Runtime packs a private copy of a weight for every node that multiplies by it, so that an unrolled
 # bundle holds one for each step. Beyond this many bytes the weights are mapped from the file instead:
@@ -138,6 +139,12 @@ class BundleRunner(RunnerBase):
         return [self._bundle.path / file for file in self._bundle.stated.graphs.values()]
 
     @property
+    def robot_units(self) -> Mapping[str, InUnits]:
+        """What its actions are in the robot's units; see :class:`~pytest_reflex.runners.base.SaysUnits`."""
+        said = self._bundle.stated.processors
+        return {} if said is None else said.robot_units(said.actions, behind=False)
+
+    @property
     def precision_stated(self) -> str:
         """In which precision its manifest says that the graphs are, such as ``float16`` or ``int8``."""
         said = self._bundle.stated.precision
@@ -203,7 +210,13 @@ class BundleRunner(RunnerBase):
                     given[name] = self._rng.standard_normal(spec.shape, np.float32)
         return self.run({name: given[name] for name in self._inputs})
 
-    def act(self, raw: Mapping[str, Any], *, noise: np.ndarray | None = None) -> np.ndarray:
+    def act(
+        self,
+        raw: Mapping[str, Any],
+        *,
+        noise: np.ndarray | Mapping[str, np.ndarray] | None = None,
+        seen: dict[str, list[np.ndarray]] | None = None,
+    ) -> np.ndarray:
         """Actions in the robot's units for what it sees, where the bundle has processors.
 
         A policy that looks back on several observations is given the last ones of these calls, the first as
@@ -212,7 +225,8 @@ class BundleRunner(RunnerBase):
         Args:
             raw: by the policy's own feature names: cameras uint8 [height, width, 3], joints float32 [dim] in
                 the robot's units, ``task`` as text.
-            noise: as for :meth:`infer`.
+            noise: as for :meth:`infer`; or each of several by its name.
+            seen: what is looked back on, kept here for whoever asks on behalf of several robots.
 
         Returns:
             [batch, chunk, dim].
@@ -227,11 +241,13 @@ class BundleRunner(RunnerBase):
         self._around.open()
         read, history = self._around.preprocess(raw), self._around.said.history
         if history:
+            before = self._looked_back if seen is None else seen
             for name, array in read.items():
-                seen = self._looked_back.setdefault(name, [array[:, -1]] * (history - 1))
-                self._looked_back[name] = seen = [*seen, array[:, -1]][-history:]
-                read[name] = np.stack(seen, axis=1)
-        gave = self.infer(read, noise=noise)
+                kept = before.setdefault(name, [array[:, -1]] * (history - 1))
+                before[name] = kept = [*kept, array[:, -1]][-history:]
+                read[name] = np.stack(kept, axis=1)
+        drawn = dict(noise) if isinstance(noise, Mapping) else {}
+        gave = self.infer({**read, **drawn}, noise=None if isinstance(noise, Mapping) else noise)
         return self._around.postprocess(gave[self._around.said.actions], raw)
 
     def reset(self) -> None:

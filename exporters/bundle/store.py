@@ -6,6 +6,8 @@ A bundle is a directory::
     encoder.onnx[.data] step.onnx[.data]      stepwise
     fixtures.safetensors             the fixtures of its check: inputs and reference outputs
     episodes.safetensors             the same of frames that a robot recorded, where they are kept
+    preprocess.onnx  postprocess.onnx  tokenizer.json     what stands around the policy, where it does
+    raw.safetensors                  raw observations of its check, and the robot's actions for them
     reflex.json                      the manifest
 
 This file needs neither torch nor onnx to open a bundle; a robot that only runs one has neither.
@@ -36,6 +38,7 @@ from pytest_reflex.runners.opened_files import file_digest
 
 FIXTURES = "fixtures.safetensors"
 EPISODES = "episodes.safetensors"
+RAW = "raw.safetensors"
 # What the earlier bundle is called while it changes places where two names cannot change hands at once.
 _ASIDE = "-old"
 

@@ -37,7 +37,7 @@ from pytest_reflex.inputs.episodes import Episodes
 from pytest_reflex.inputs.spec import specs_of
 from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
-from pytest_reflex.result import ParityResult
+from pytest_reflex.result import ParityResult, PipelineResult
 from pytest_reflex.runners import TorchRunner, save_recording
 from pytest_reflex.runners.external_data import FileFacts
 from pytest_reflex.runners.memory import release_mapped
@@ -72,6 +72,7 @@ def export(
     verify: bool = True,
     episodes: Episodes | None = None,
     save_fixtures: bool = False,
+    around: Around | None = None,
     progress: Progress | None = None,
     **options: Unpack[CheckOptions],
 ) -> Export:
@@ -105,6 +106,9 @@ def export(
         verify: judge before writing. Without it the bundle's manifest says that nothing was proven.
         episodes: frames of a recording that it has to pass as well, once it has passed what is drawn.
         save_fixtures: keep those frames in the bundle, so that a robot without torch is judged on them.
+        around: puts into the proven bundle what stands around the policy, proves that, and gives the
+            manifest, the verdict and why there is none; see
+            :class:`~exporters.families.end_to_end.Processing`.
         progress: called with (stage, done, total); by default pytest's line of progress is told, where
             there is one.
         **options: ``threshold``, ``fixtures`` and so on, the keywords of
@@ -138,11 +142,19 @@ def export(
         else:
             with plan.runner:
                 seen, result = [(plan.example.arrays, plan.runner.run(plan.example.arrays))], None
-        manifest = sealed(draft, seen, result, stage)
+        manifest, pipeline, why_none = sealed(draft, seen, result, stage), None, ""
+        if around is not None:
+            bundle = Bundle(stage, manifest, shown=str(out_dir))
+            manifest, pipeline, why_none = around(bundle, report_progress, options if verify else None)
         instead_of = replaced(out_dir, manifest)  # it is still there
-    if result is not None and instead_of:
-        result = replace(result, notes=(*result.notes, instead_of))
-    return Export(Path(out_dir), manifest, result=result, replaced=instead_of)
+    if result is not None:
+        notes = [note for note in (instead_of, why_none) if note]
+        result = replace(result, notes=(*result.notes, *notes))
+    return Export(Path(out_dir), manifest, result=result, replaced=instead_of, pipeline=pipeline)
+
+
+# What stands around a policy, put into its bundle: with the options of the check, or None for no check.
+Around = Callable[[Bundle, Progress, CheckOptions | None], tuple[dict[str, Any], PipelineResult | None, str]]
 
 
 @dataclass(frozen=True)

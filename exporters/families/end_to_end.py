@@ -1,96 +1,64 @@
 """From the camera to the joint: a bundle with its processors, judged stage by stage against lerobot's own.
 
-Each stage is judged on what lerobot gives it, so that a fault is found where it is; the whole is judged on
-what the bundle itself hands on. The reference is lerobot's pipelines around its own policy, unpatched.
+The reference is lerobot's pipelines around its own policy, unpatched; :mod:`.pipeline_sides` has both sides.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from exporters.bundle.kept import linked
 from exporters.bundle.manifest import write_manifest
-from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TASK, TOKENIZER, OpenProcessors
+from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TOKENIZER
 from exporters.bundle.registry import family_named
-from exporters.bundle.store import file_facts, staged
+from exporters.bundle.store import RAW, file_facts, staged
 from exporters.bundles import Bundle, open_bundle
-from exporters.families.lerobot_processors import Pipelines, graphs_of, pipelines, said_of, tokenizer_text
+from exporters.families.lerobot_processors import (
+    Pipelines,
+    graphs_of,
+    pipelines,
+    said_of,
+    scale_of,
+    tokenizer_text,
+)
+from exporters.families.pipeline_sides import POLICY, Stages
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.tracing import trace
-from pytest_reflex.errors import BundleError, ParityError, SettingsError
-from pytest_reflex.inputs import InputSpec, make_fixture
-from pytest_reflex.inputs.fixtures import Fixtures, MakesFixtures, fixtures_from
+from exporters.serving.candidate import Served
+from pytest_reflex.errors import BundleError, ReflexError, SettingsError
+from pytest_reflex.inputs.episodes import Episodes
+from pytest_reflex.inputs.fixtures import MakesFixtures, fixtures_from
 from pytest_reflex.judge.check import check
-from pytest_reflex.report.text.terminal import headline
-from pytest_reflex.result import ParityResult
-from pytest_reflex.runners import FunctionRunner, OnnxRunner
-from pytest_reflex.runners.base import RunnerBase
+from pytest_reflex.progress import Progress
+from pytest_reflex.result import STAGES, WHOLE, ParityResult, PipelineResult
+from pytest_reflex.runners import save_recording
+from pytest_reflex.settings import UNSAID
+from pytest_reflex.settings import threshold as threshold_setting
+from pytest_reflex.settings import units as units_setting
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
+from pytest_reflex.verdict.units import OWN
 
-__all__ = ["STAGES", "PipelineResult", "add_processors", "check_pipeline"]
+__all__ = ["STAGES", "PipelineResult", "Processing", "add_processors", "check_pipeline"]
 
 Array = np.ndarray[Any, Any]
-Arrays = Mapping[str, Array]
+Source = str | os.PathLike[str] | tuple[Any, Any]
 
-POLICY, WHOLE = "policy", "whole"
-# In the order in which an observation goes through them; the whole last.
-STAGES: Final = (PREPROCESS, POLICY, POSTPROCESS, WHOLE)
 # In the robot's units: a thousandth of a degree is far below what a joint's encoder sees.
-IN_UNITS: Final = 1e-3
-
-
-@dataclass(frozen=True)
-class PipelineResult:
-    """The verdict on a bundle with its processors.
-
-    Attributes:
-        stages: the result of each stage, by its name, in order.
-    """
-
-    stages: Mapping[str, ParityResult]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every stage has been judged, and has passed."""
-        return tuple(self.stages) == STAGES and all(result.passed for result in self.stages.values())
-
-    @property
-    def failing(self) -> str | None:
-        """The first stage that failed."""
-        return next((stage for stage, result in self.stages.items() if not result.passed), None)
-
-    def __str__(self) -> str:
-        """The stage that failed first; then each stage in a line, and the whole report of that one."""
-        said = [f"{stage}: {headline(result)}" for stage, result in self.stages.items()]
-        if self.failing is None and not self.passed:
-            left = ", ".join(stage for stage in STAGES if stage not in self.stages)
-            return "\n".join([f"pipeline FAIL: not judged: {left}", *said])
-        if self.failing is None:
-            return "\n".join([f"pipeline PASS: {', '.join(self.stages)}", *said])
-        first = self.stages[self.failing]
-        return "\n".join([f"pipeline FAIL in {self.failing}: {headline(first)}", *said, "", str(first)])
-
-    def require(self) -> PipelineResult:
-        """Itself where every stage passed.
-
-        Raises:
-            ParityError: one did not; the first line names the first that did not.
-        """
-        if self.passed:
-            return self
-        raise ParityError(str(self), self.stages.get(self.failing or WHOLE))
+IN_UNITS: Final = Amount(1e-3, unit=OWN)
+# So many raw observations are kept in a bundle, for whoever has no torch.
+KEPT: Final = 8
 
 
 def add_processors(
     policy: Any,
     bundle: Bundle,
-    source: str | os.PathLike[str] | tuple[Any, Any],
+    source: Source,
     *,
     names: Sequence[str] = (),
     **judging: Any,
@@ -102,8 +70,9 @@ def add_processors(
         bundle: the bundle.
         source: the checkpoint with ``policy_preprocessor.json`` and ``policy_postprocessor.json``, or the two
             pipelines as lerobot makes them.
-        names: what each element of an action is called.
-        **judging: what :func:`check_pipeline` takes.
+        names: what each element of an action is called; by default as the episodes that it is judged on say.
+        **judging: what :func:`check_pipeline` takes; ``units`` are kept in the bundle, by default as the
+            episodes say.
 
     Returns:
         The bundle as it is now, and the verdict.
@@ -114,233 +83,233 @@ def add_processors(
     """
     if bundle.changed:
         raise BundleError(f"{bundle.changed}; export the bundle again")
-    family = family_named(bundle.family)
-    whole = pipelines(family, policy, source)
-    said = said_of(whole, bundle.inputs, bundle.outputs[0])
-    shape = tuple(int(n) for n in bundle.stated.outputs[0]["shape"])
+    whole = pipelines(family_named(bundle.family), policy, source)
     with staged(bundle.path) as stage:
         for name in bundle.stated.files:
             linked(bundle.path / name, stage / name)
-        files = dict(bundle.stated.files)
-        for role, (module, example) in graphs_of(whole, shape).items():
-            files |= write_graph(trace(module.eval(), module, example), stage, role)
-        if said.prompt is not None:
-            (stage / TOKENIZER).write_text(tokenizer_text(whole), encoding="utf-8")
-            files |= file_facts(stage, [TOKENIZER])
-        graphs = {role: f"{role}.onnx" for role in (PREPROCESS, POSTPROCESS)}
-        processors = replace(said, graphs=graphs, names=tuple(names))
-        manifest = write_manifest(stage, replace(bundle.stated, processors=processors, files=files))
-        made = Bundle(stage, manifest, shown=bundle.called)
-        result = check_pipeline(policy, made, source, **judging).require()
+        made = Bundle(stage, bundle.manifest, shown=bundle.called)
+        around = Processing(whole, names=names)
+        around.put_in(made, around.traced(made), judging.get("inputs"), judging.get("units"))
+        result = around.proven(made, judging)
     return open_bundle(bundle.path), result
+
+
+@dataclass(frozen=True)
+class Processing:
+    """Puts processors into a bundle that is being written, and proves them there; what ``export`` takes.
+
+    Args:
+        whole: the policy with its pipelines.
+        required: whether what cannot be traced is an error, or a bundle without processors.
+        names: what each element of an action is called.
+        judging: what :func:`check_pipeline` takes besides the options of the export's check.
+    """
+
+    whole: Pipelines
+    required: bool = True
+    names: Sequence[str] = ()
+    judging: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, bundle: Bundle, progress: Progress, options: Any
+    ) -> tuple[dict[str, Any], PipelineResult | None, str]:
+        """The manifest with the processors, the verdict on them, and why there are none.
+
+        Raises:
+            ParityError: a stage failed.
+            ReflexError: they cannot be traced, where they are required, or judged.
+        """
+        progress("trace processors", 0, 1)
+        try:
+            graphs = self.traced(bundle)
+        except ReflexError as error:
+            if self.required:
+                raise
+            return dict(bundle.manifest), None, f"without processors: {error}"
+        progress("trace processors", 1, 1)
+        self.put_in(bundle, graphs, self.judging.get("inputs"), self.judging.get("units"))
+        if options is None:
+            return dict(open_bundle(bundle.path).manifest), None, ""
+        result = self.proven(bundle, {**options, **self.judging, "progress": progress})
+        return dict(open_bundle(bundle.path).manifest), result, ""
+
+    def traced(self, bundle: Bundle) -> dict[str, Any]:
+        """The two graphs, by their roles."""
+        shape = tuple(int(n) for n in bundle.stated.outputs[0]["shape"])
+        made = graphs_of(self.whole, shape)
+        return {role: trace(module.eval(), module, example) for role, (module, example) in made.items()}
+
+    def put_in(self, bundle: Bundle, graphs: Mapping[str, Any], inputs: object, units: object) -> None:
+        """Write graphs, tokenizer and manifest into the directory of a bundle that nobody else sees yet."""
+        stage, stated, files = bundle.path, bundle.stated, dict(bundle.stated.files)
+        for role, graph in graphs.items():
+            files |= write_graph(graph, stage, role)
+        said = said_of(self.whole, bundle.inputs, bundle.outputs[0])
+        if said.prompt is not None:
+            (stage / TOKENIZER).write_text(tokenizer_text(self.whole), encoding="utf-8")
+            files |= file_facts(stage, [TOKENIZER])
+        shape = tuple(int(n) for n in stated.outputs[0]["shape"])
+        scale = scale_of(self.whole, shape)
+        names, recorded = _told_by(inputs, int(self.whole.dim))
+        names = tuple(self.names) or names
+        stated_units = recorded if units is None else units_setting(units).of(names, self.whole.dim)
+        said = replace(
+            said,
+            graphs={role: f"{role}.onnx" for role in (PREPROCESS, POSTPROCESS)},
+            names=names,
+            units=stated_units,
+            scale=scale,
+        )
+        write_manifest(stage, replace(stated, processors=said, files=files))
+
+    def proven(self, bundle: Bundle, judging: Mapping[str, Any]) -> PipelineResult:
+        """The verdict, which is a pass and is kept in the manifest; and raw observations, in a recording.
+
+        Raises:
+            ParityError: a stage failed.
+        """
+        made = replace(open_bundle(bundle.path), shown=bundle.called)
+        seen: list[Any] = []
+        result = _judged(self.whole.policy, made, self.whole, seen, **judging).require()
+        live = result.stages[WHOLE].candidate.get("live_inputs")
+        save_recording(made.path / RAW, seen, live if isinstance(live, (list, tuple)) else [])
+        stated = made.stated
+        if stated.processors is None:
+            raise BundleError(f"{made.called} has no processors")
+        checks = {stage: found.to_json() for stage, found in result.stages.items()}
+        files = {**stated.files, **file_facts(made.path, [RAW])}
+        processors = replace(stated.processors, checks=checks)
+        write_manifest(made.path, replace(stated, processors=processors, files=files))
+        return result
+
+
+def _told_by(inputs: object, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and units of an action's elements, where a recording says them of as many."""
+    feature = inputs.recording.features.get("action") if isinstance(inputs, Episodes) else None
+    said = (feature.names, feature.units) if feature is not None else ((), ())
+    names, units = (one if len(one) == count else () for one in said)
+    return names, units
 
 
 def check_pipeline(
     policy: Any,
-    bundle: Bundle,
-    source: str | os.PathLike[str] | tuple[Any, Any],
+    bundle: Bundle | Served,
+    source: Source,
     *,
     inputs: MakesFixtures | None = None,
-    fixtures: int = 5,
+    fixtures: int | None = None,
     seed: int = 0,
     thresholds: Mapping[str, Any] | None = None,
     stages: Sequence[str] = STAGES,
+    steps: int | None = None,
     **options: Any,
 ) -> PipelineResult:
     """Judge a bundle with its processors, stage by stage and whole.
 
     Args:
         policy: the live policy that it was made from.
-        bundle: a bundle with processors.
+        bundle: a bundle with processors; of one that is served the whole alone can be judged.
         source: as for :func:`add_processors`: what lerobot runs around the policy.
         inputs: the episodes of a recording; by default raw observations are drawn.
-        fixtures: how many observations are judged, where the episodes do not say it.
+        fixtures: how many observations are judged, where the episodes do not say it; by default 5.
         seed: what they are drawn or chosen with, and their noise.
-        thresholds: the threshold of a stage, by its name; by default 1e-3 in the robot's units for what comes
-            after the policy, and the check's own before.
+        thresholds: the threshold of a stage, by its name; by default ``threshold`` where that is in floors or
+            in a physical unit, else 1e-3 in each element's own unit for what comes after the policy, and
+            ``threshold`` or the check's own before.
         stages: those that are judged; a result without all of them is no pass.
+        steps: the denoising steps that are meant, where the bundle takes others than the policy itself.
         **options: further keywords of :func:`pytest_reflex.check`, for every stage.
 
     Raises:
         BundleError: the bundle has no processors.
         SettingsError: a threshold is of no stage, or a stage is none.
     """
-    told = {POSTPROCESS: IN_UNITS, WHOLE: IN_UNITS, **(thresholds or {})}
-    if strange := (told.keys() | {*stages}) - {*STAGES}:
-        raise SettingsError(f"there is no stage {sorted(strange)[0]!r}; give {', '.join(STAGES)}")
     if bundle.stated.processors is None:
         raise BundleError(
             f"{bundle.called} has no processors; add_processors(policy, bundle, ...) puts them in"
         )
-    made = _Stages(policy, bundle, pipelines(family_named(bundle.family), policy, source), seed)
-    raw = fixtures_from(made.whole.raw() if inputs is None else inputs, fixtures, seed, made.whole.raw())
-    found = {}
+    whole = pipelines(family_named(bundle.family), policy, source)
+    told: Any = {
+        "inputs": inputs,
+        "fixtures": fixtures,
+        "seed": seed,
+        "thresholds": thresholds,
+        "stages": stages,
+    }
+    return _judged(policy, bundle, whole, None, steps=steps, **told, **options)
+
+
+def _judged(
+    policy: Any,
+    bundle: Bundle | Served,
+    whole: Pipelines,
+    seen: list[Any] | None,
+    *,
+    inputs: MakesFixtures | None = None,
+    fixtures: int | None = None,
+    seed: int | None = None,
+    thresholds: Mapping[str, Any] | None = None,
+    stages: Sequence[str] = STAGES,
+    steps: int | None = None,
+    **options: Any,
+) -> PipelineResult:
+    """:func:`check_pipeline` with pipelines at hand; ``seen`` is given some of the whole's fixtures."""
+    fixtures, seed = 5 if fixtures is None else fixtures, seed or 0
+    units = options.pop("units", None)
+    limits = _limits(bundle, options.pop("threshold", None), thresholds, stages)
+    made = Stages(policy, bundle, whole, seed, options.get("provider") or "cpu", steps)
+    raw = fixtures_from(whole.raw() if inputs is None else inputs, fixtures, seed, whole.raw())
+    kept = {round(float(at)) for at in np.linspace(0, raw.count - 1, min(raw.count, KEPT))}
+    found: dict[str, ParityResult] = {}
     with closing(made):
         for stage in [known for known in STAGES if known in stages]:
+            turn = iter(range(raw.count))
             reference, candidate, given = made.sides(stage, raw)
-            limit = {"threshold": told[stage]} if stage in told else {}
+
+            def record(read: Any, gave: Any, turn: Any = turn) -> None:
+                if next(turn, -1) in kept and seen is not None:
+                    seen.append((read, gave))
+
             found[stage] = check(
-                reference, candidate, inputs=given, name=f"{bundle.called}: {stage}", **limit, **options
+                reference,
+                candidate,
+                inputs=given,
+                name=f"{bundle.called}: {stage}",
+                record=record if stage == WHOLE and seen is not None else None,
+                **{**options, **limits.get(stage, {}), "units": None if stage == PREPROCESS else units},
             )
     return PipelineResult(found)
 
 
-@dataclass(frozen=True)
-class _Derived:
-    """Fixtures made of others, one at a time; the last one is at hand."""
+def _limits(
+    bundle: Bundle | Served, threshold: object, thresholds: Mapping[str, Any] | None, stages: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """What each stage is told of its threshold.
 
-    base: Fixtures
-    made: Callable[[int, Arrays], dict[str, Array]]
-
-    def told(self, count: int, seed: int) -> _Derived:
-        return self
-
-    def fixtures(self, specs: Sequence[InputSpec], count: int, seed: int) -> Fixtures:
-        last: dict[int, dict[str, Array]] = {}
-
-        def make(idx: int) -> dict[str, Array]:
-            if idx not in last:
-                found = self.made(idx, self.base.make(idx))
-                last.clear()
-                last[idx] = found
-            return {name: array.copy() for name, array in last[idx].items()}
-
-        def spares(idx: int) -> Iterator[Arrays]:
-            return (self.made(idx, {**self.base.make(idx), **other}) for other in self.base.spares(idx))
-
-        base = self.base
-        known = base.known_distinct if base.known_distinct is not None else base.count
-        return replace(base, seed=None, make=make, specs=(), spares=spares, given=(), known_distinct=known)
-
-
-class _Stages:
-    """The two sides of every stage."""
-
-    def __init__(self, policy: Any, bundle: Bundle, whole: Pipelines, seed: int) -> None:
-        self.bundle, self.whole, self._seed = bundle, whole, seed
-        self._noise = [spec for spec in bundle.inputs if spec.name.endswith("noise")]
-        self._specs = {spec.name: spec for spec in bundle.inputs}
-        self._policy = bundle.reference_runner(policy)
-
-    def close(self) -> None:
-        """Give back the policy, which was opened where it was asked."""
-        self._policy.close()
-
-    def sides(self, stage: str, raw: Fixtures) -> tuple[Any, Any, _Derived]:
-        processors = self.bundle.stated.processors
-        if processors is None:
-            raise BundleError(f"{self.bundle.called} has no processors")
-        opened = OpenProcessors(self.bundle.path, processors)
-        if stage == POLICY:
-            return self._policy, self.bundle, _Derived(raw, lambda idx, seen: self._read(idx, seen))
-        asked: dict[str, Callable[..., Any]] = {
-            PREPROCESS: self._preprocessed,
-            POSTPROCESS: self._postprocessed,
-            WHOLE: self._acted,
-        }
-        reference = asked[stage]
-        candidate = _Candidate(stage, self.bundle, opened)
-        makes: dict[str, Callable[[int, Arrays], dict[str, Array]]] = {
-            PREPROCESS: lambda idx, seen: dict(seen),
-            POSTPROCESS: self._answers,
-            WHOLE: lambda idx, seen: {**seen, **self._drawn(idx)},
-        }
-        given = makes[stage]
-        return FunctionRunner(reference, name=f"lerobot's {stage}"), candidate, _Derived(raw, given)
-
-    def _drawn(self, idx: int) -> dict[str, Array]:
-        return make_fixture(self._noise, self._seed, idx) if self._noise else {}
-
-    def _preprocessed(self, **raw: Array) -> dict[str, Array]:
-        length = self._specs["lang_tokens"].shape[1] if "lang_tokens" in self._specs else 0
-        with torch.no_grad():
-            found = self.whole.inputs(self.whole.observed(raw), length)
-        return {n: np.ascontiguousarray(found[n].numpy()) for n in self._specs if n in found}
-
-    def _read(self, idx: int, seen: Arrays) -> dict[str, Array]:
-        whole = {**self._preprocessed(**seen), **self._drawn(idx)}
-        return {name: whole[name] for name in self._specs}
-
-    def _answers(self, idx: int, seen: Arrays) -> dict[str, Array]:
-        """What lerobot's policy gives, and what of the observation lerobot's postprocessing remembers."""
-        read = self._read(idx, seen)
-        self._policy.open()
-        gave = self._policy.run(read)[self.bundle.outputs[0]]
-        kept = {name: seen[name] for name in self._remembered if name in seen}
-        return {"actions": gave, **kept}
-
-    @property
-    def _remembered(self) -> tuple[str, ...]:
-        steps = self.whole.after.steps
-        relative = any(getattr(step, "enabled", False) for step in steps)
-        return (self.whole.named_state,) if relative else ()
-
-    def _postprocessed(self, actions: Array, **kept: Array) -> dict[str, Array]:
-        if kept:
-            self.whole.remember(kept)
-        return {"action": self.whole.answered(torch.from_numpy(actions)).numpy()}
-
-    def _acted(self, **seen: Array) -> dict[str, Array]:
-        raw = {name: array for name, array in seen.items() if name not in self._specs or name == TASK}
-        noise = {spec.name: seen[spec.name] for spec in self._noise}
-        read = {**self._preprocessed(**raw), **noise}
-        self._policy.open()
-        gave = self._policy.run({name: read[name] for name in self._specs})[self.bundle.outputs[0]]
-        return {"action": self.whole.answered(torch.from_numpy(gave)).numpy()}
-
-
-class _Candidate(RunnerBase):
-    """One stage of a bundle, or all of them, as a robot runs them."""
-
-    def __init__(self, stage: str, bundle: Bundle, opened: OpenProcessors) -> None:
-        self.name = f"{bundle.called}: {stage}"
-        self._stage, self._opened_processors = stage, opened
-        self._policy = bundle.runner() if stage == WHOLE else None
-        self._bundle = bundle
-
-    def open(self) -> None:
-        self._opened_processors.open()
-        if self._policy is not None:
-            self._policy.open()
-
-    def close(self) -> None:
-        self._opened_processors.close()
-        if self._policy is not None:
-            self._policy.close()
-
-    @property
-    def _sessions(self) -> list[OnnxRunner]:
-        both = {PREPROCESS: [self._opened_processors.before], POSTPROCESS: [self._opened_processors.after]}
-        return both.get(self._stage, [self._opened_processors.before, self._opened_processors.after])
-
-    @property
-    def provider_asked(self) -> str:
-        return self._sessions[0].provider_asked
-
-    @property
-    def providers_used(self) -> Sequence[str]:
-        return self._sessions[0].providers_used
-
-    @property
-    def changed(self) -> str:
-        """What its files are that the manifest does not say."""
-        return "; ".join(dict.fromkeys(filter(None, (session.changed for session in self._sessions))))
-
-    def facts(self) -> dict[str, Any]:
-        return {**self._sessions[0].facts(), "kind": "bundle", "name": self.name, "path": self.name}
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        if self._stage == PREPROCESS:
-            return self._opened_processors.preprocess(inputs)
-        if self._stage == POSTPROCESS:
-            raw = {name: array for name, array in inputs.items() if name != "actions"}
-            return {"action": self._opened_processors.postprocess(inputs["actions"], raw)}
-        known = {spec.name for spec in self._opened_processors.said.raw}
-        raw = {name: array for name, array in inputs.items() if name in known}
-        noise = {name: array for name, array in inputs.items() if name not in known}
-        read = {**self._opened_processors.preprocess(raw), **noise}
-        policy = self._opened(self._policy)
-        gave = policy.run({spec.name: read[spec.name] for spec in self._bundle.inputs})
-        return {
-            "action": self._opened_processors.postprocess(gave[self._opened_processors.said.actions], raw)
-        }
+    Raises:
+        SettingsError: a threshold is of no stage or of no output, or a stage is none.
+    """
+    if strange := ({*(thresholds or {})} | {*stages}) - {*STAGES}:
+        raise SettingsError(f"there is no stage {sorted(strange)[0]!r}; give {', '.join(STAGES)}")
+    asked = None if threshold is None else threshold_setting(threshold)
+    read = [spec.name for spec in bundle.inputs]
+    outputs = {PREPROCESS: read, POLICY: bundle.outputs, POSTPROCESS: ["action"], WHOLE: ["action"]}
+    known = [name for names in outputs.values() for name in names]
+    if asked is not None and (unknown := next((name for name in asked.outputs if name not in known), None)):
+        there = ", ".join(dict.fromkeys(known))
+        raise SettingsError(f"threshold: there is no output {unknown!r}; the stages give {there}")
+    told: dict[str, Any] = {}
+    for stage in STAGES:
+        behind = stage in (POSTPROCESS, WHOLE)
+        # A conversion is held to the rounding of its precision, which the check knows.
+        narrower = stage == WHOLE and bundle.stated.precision != "float32"
+        rest = asked.rest if asked is not None else UNSAID
+        if behind and (rest == UNSAID or rest.plain):
+            rest = UNSAID if narrower else IN_UNITS
+        if stage == PREPROCESS and rest.unit:
+            rest = UNSAID
+        own = {n: one for n, one in (asked.outputs if asked else {}).items() if n in outputs[stage]}
+        if rest != UNSAID or own:
+            told[stage] = Tolerances(rest, own)
+    told |= thresholds or {}
+    return {stage: {"threshold": limit} for stage, limit in told.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +21,14 @@ from exporters.bundle.processors import POSTPROCESS, PREPROCESS, SPOKEN, TASK, T
 from exporters.families.lerobot_features import FeatureFamily
 from pytest_reflex.errors import CheckpointError, InputError, ReflexError
 from pytest_reflex.inputs import InputSpec, Integers, State, Text
+from pytest_reflex.inputs.episodes import Episodes
+from pytest_reflex.runners.float64 import lifted
 
 Array = np.ndarray[Any, Any]
 Named = Mapping[str, torch.Tensor]
 
+# What lerobot keeps of its pipelines in a checkpoint.
+PIPELINES: Final = ("policy_preprocessor.json", "policy_postprocessor.json")
 _STATE: Final = "observation.state"
 _TOKENS, _MASKS = "observation.language.tokens", "observation.language.attention_mask"
 # The steps that handle text, and where a pipeline puts its tensors; neither is traced.
@@ -76,6 +80,11 @@ class Pipelines:
             *(k for k in config.input_features if k not in config.image_features),
         ]
         return {self.renamed.get(key, key): tuple(config.input_features[key].shape) for key in known}
+
+    @property
+    def dim(self) -> int:
+        """How many elements an action of the robot has."""
+        return int(self.policy.config.output_features["action"].shape[0])
 
     @property
     def text(self) -> Any:
@@ -145,11 +154,24 @@ class Pipelines:
         pad = torch.nn.functional.pad
         return {**found, "lang_tokens": pad(tokens, rest), "lang_masks": pad(masks, rest)}
 
+    def episodes(self, seen: Episodes, specs: Sequence[InputSpec]) -> Episodes:
+        """The frames of a recording as the policy reads them."""
+        length = next((spec.shape[1] for spec in specs if spec.name == "lang_tokens"), 0)
+        raw = {spec.name for spec in self.raw()}
+
+        def through(frame: Mapping[str, Any]) -> dict[str, Array]:
+            words = {
+                n: np.frombuffer(v.encode(), np.uint8) if isinstance(v, str) else v for n, v in frame.items()
+            }
+            found = self.inputs(self.observed({n: v for n, v in words.items() if n in raw}), length)
+            return {name: np.ascontiguousarray(value.numpy()) for name, value in found.items()}
+
+        return replace(seen, through=through)
+
     def answered(self, actions: torch.Tensor) -> torch.Tensor:
         """Actions [batch, chunk, dim] through lerobot's own pipeline, in the robot's units."""
-        dim = self.policy.config.output_features["action"].shape[0]
         with torch.no_grad():
-            found: torch.Tensor = self.after(actions[..., :dim])
+            found: torch.Tensor = self.after(actions[..., : self.dim])
         return found
 
 
@@ -175,6 +197,12 @@ def pipelines(family: Any, policy: Any, source: str | os.PathLike[str] | tuple[A
         CheckpointError: the directory holds no such pipelines, or they cannot be made.
         ReflexError: a step is none that can be put into a bundle.
     """
+    if not isinstance(family, FeatureFamily) and not any(
+        hasattr(policy, name) for name in ("prepare_images", "_preprocess_images")
+    ):
+        raise ReflexError(
+            f"{family.name} has images of its own making, so what is before it cannot be put in"
+        )
     before, after = source if isinstance(source, tuple) else _loaded(Path(source))
     for step in (*before.steps, *after.steps):
         name = type(step).__name__
@@ -190,7 +218,7 @@ def _loaded(directory: Path) -> tuple[Any, Any]:
     from lerobot.configs import PreTrainedConfig
     from lerobot.policies.factory import make_pre_post_processors
 
-    for name in ("policy_preprocessor.json", "policy_postprocessor.json"):
+    for name in PIPELINES:
         if not (directory / name).is_file():
             raise CheckpointError(f"no {name} in {directory}: it holds no processors of lerobot's")
     try:
@@ -275,6 +303,27 @@ def said_of(whole: Pipelines, specs: Sequence[InputSpec], actions: str) -> Proce
         padded = step.padding == "max_length"
         prompt = Prompt(kinds[0], step.max_length, length, padded, pad, step.padding_side == "left")
     return Processors(whole.raw(), read, {}, prompt, history, actions)
+
+
+def scale_of(whole: Pipelines, actions: tuple[int, ...]) -> tuple[float, ...]:
+    """How much of the robot's unit one of the policy's own is, by element of an action.
+
+    Asked of lerobot's pipeline in float64; nothing where it is no factor and shift, the same in every step.
+
+    Args:
+        whole: the policy with its pipelines.
+        actions: the shape of the policy's output.
+    """
+    still = {
+        spec.name: np.zeros(spec.shape, spec.dtype) for spec in whole.raw() if spec.name == whole.named_state
+    }
+    with lifted():
+        if still:
+            whole.remember(still)
+        low, middle, high = (whole.answered(torch.full(actions, x)).double().numpy() for x in (0.0, 1.0, 2.0))
+    found, twice = middle - low, high - low
+    same = np.allclose(twice, 2 * found) and np.allclose(found, found[:1, :1])
+    return tuple(float(factor) for factor in found[0, 0]) if same else ()
 
 
 def tokenizer_text(whole: Pipelines) -> str:

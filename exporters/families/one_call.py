@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.bundle.registry import family_named, family_of, known_families
-from pytest_reflex.errors import InputError, ReflexError
+from pytest_reflex.errors import CheckpointError, InputError, ReflexError, SettingsError
 from pytest_reflex.inputs import InputSpec
+from pytest_reflex.settings import threshold
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from exporters.bundles import Export
+    from exporters.bundles import Bundle, Export
+    from exporters.exporting.stages import Around
     from exporters.families.base import Family
+    from pytest_reflex.progress import Progress
 
-__all__ = ["export_policy", "family_of_policy"]
+__all__ = ["export_policy", "family_of_policy", "has_pipelines", "with_processors"]
 
 
 def family_of_policy(policy: object) -> Family | None:
@@ -38,6 +42,7 @@ def export_policy(
     *,
     inputs: Sequence[InputSpec] | None = None,
     revision: str | None = None,
+    processors: bool | str | os.PathLike[str] | tuple[Any, Any] | None = False,
     **options: Any,
 ) -> Export:
     """Export a policy as a bundle, proven against itself: of a family, or one's own.
@@ -48,6 +53,9 @@ def export_policy(
         out_dir: where the bundle goes.
         inputs: what a policy of no family reads; one of a family says that itself.
         revision: branch, tag or commit of the hub id.
+        processors: put in what lerobot runs before and after the policy, and judge that too: True for what
+            its checkpoint holds, a checkpoint's directory, or the two pipelines; None for what its
+            checkpoint holds where that can be put in. Episodes are then raw observations.
         **options: the family's own options, and what :func:`exporters.export` takes.
 
     Raises:
@@ -72,4 +80,78 @@ def export_policy(
         return export(live, out_dir, inputs=inputs, **options)
     if inputs is not None:
         raise InputError(f"inputs is given, and a policy of {family.name} says itself what it reads")
-    return family.export(live, out_dir, **options)
+    return family.export(live, out_dir, **with_processors(family, live, processors, options))
+
+
+def with_processors(
+    family: Family,
+    policy: Any,
+    asked: bool | str | os.PathLike[str] | tuple[Any, Any] | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The options of an export, with what puts the policy's processors in where they are asked for.
+
+    Args:
+        family: the policy's family.
+        policy: the live policy.
+        asked: as ``processors`` of :func:`export_policy`.
+        options: keywords of the family's ``export``.
+
+    Raises:
+        ReflexError: they are asked for and cannot be had, or the bundle is for several observations at once.
+    """
+    from exporters import checkpoints
+
+    of_checkpoint = asked is None or asked is True
+    source: Any = checkpoints.directory_of(policy) if of_checkpoint else asked
+    if source is None or source is False:
+        if asked is True:
+            raise CheckpointError(
+                "processors are asked for, and the policy was loaded from no checkpoint; give the two "
+                "pipelines, processors=(preprocessor, postprocessor)"
+            )
+        return dict(options)
+    if asked is None and not has_pipelines(source):
+        return dict(options)
+    if options.get("batch", 1) != 1 or options.get("dynamic_batch"):
+        if asked is None:
+            return dict(options)
+        raise SettingsError("processors take one observation at a time; export with a batch of 1 that is set")
+    from exporters.families.end_to_end import Processing
+    from exporters.families.lerobot_processors import pipelines
+
+    try:
+        whole = pipelines(family, policy, source)
+    except ReflexError as error:
+        if asked is not None:
+            raise
+        return {**options, "around": _without(error)}
+    given = dict(options)
+    seen, keep = given.pop("episodes", None), given.get("save_fixtures", False)
+    judging = {} if seen is None else {"inputs": seen}
+    # The policy alone has no units: what is said in them is asked of the stages.
+    judging |= {"units": given.pop("units")} if given.get("units") is not None else {}
+    if given.get("threshold") is not None and threshold(given["threshold"]).rest.unit:
+        judging["threshold"] = given.pop("threshold")
+    if seen is not None and keep:  # the policy is judged on them, and keeps them, as it reads them
+        sizes: Any = {option.name: options.get(option.name) for option in family.options}
+        given["episodes"] = whole.episodes(seen, family.read(policy, options.get("steps"), **sizes))
+    return {**given, "around": Processing(whole, asked is not None, judging=judging)}
+
+
+def has_pipelines(source: object) -> bool:
+    """Whether lerobot's two pipelines are in a checkpoint's directory, or are at hand."""
+    if isinstance(source, tuple):
+        return True
+    return isinstance(source, (str, os.PathLike)) and all(
+        Path(source, name).is_file() for name in ("policy_preprocessor.json", "policy_postprocessor.json")
+    )
+
+
+def _without(why: ReflexError) -> Around:
+    """An export without processors that says why there are none."""
+
+    def around(bundle: Bundle, progress: Progress, options: object) -> tuple[dict[str, Any], None, str]:
+        return dict(bundle.manifest), None, f"without processors: {why}"
+
+    return around

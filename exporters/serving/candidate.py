@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from exporters.bundle import registry
 from exporters.bundle.manifest import MOST_STEPS, Manifest
-from pytest_reflex.errors import RunnerError
+from exporters.bundle.processors import TOKENIZER, Processors
+from exporters.bundle.said import Said
+from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec, check_specs
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.served import ServedRunner
@@ -48,6 +52,24 @@ class Served:
             precision=self.stated.precision.partition("-")[0],
         )
 
+    @property
+    def outputs(self) -> list[str]:
+        """The names of what it gives."""
+        return self.stated.output_names
+
+    def whole_runner(self, provider: str = "cpu") -> ServedRunner:
+        """The served policy as a robot asks it: with what it sees, for actions in its units."""
+        said = self.stated.processors
+        return ServedRunner(
+            self.called,
+            api_key=self.api_key,
+            provider=provider,
+            digest=self.digest,
+            precision=self.stated.precision.partition("-")[0],
+            whole=True,
+            units=None if said is None else said.robot_units("action", behind=True),
+        )
+
     def reference_runner(self, model: object, steps: int | None = None) -> Runner:
         """``model`` as the reference, called as for the bundle itself."""
         return registry.reference_runner(self.stated, model, steps)
@@ -82,5 +104,28 @@ def open_served(url: str, *, api_key: str | None = None) -> Served:
     family, layout, call = manifest["family"], manifest["layout"], manifest["call"]
     options = manifest.get("options", {})
     origin = {"precision": manifest["precision"]} if "precision" in manifest else {}
-    stated = Manifest(family, layout, inputs, outputs, call=call, options=options, steps=steps, origin=origin)
+    stated = Manifest(
+        family,
+        layout,
+        inputs,
+        outputs,
+        call=call,
+        options=options,
+        steps=steps,
+        processors=_processors(url, manifest),
+        origin=origin,
+    )
     return Served(url, stated, manifest["digest"], api_key)
+
+
+def _processors(url: str, manifest: Mapping[str, Any]) -> Processors | None:
+    """What the server says of its processors, whose files are its own."""
+    said = manifest.get("processors")
+    if said is None:
+        return None
+    try:
+        # Nothing of them is opened here.
+        known: Any = {name: {} for name in (*said["graphs"].values(), TOKENIZER)}
+        return Processors.from_json(Said(said, url, "processors"), known)
+    except (ReflexError, KeyError, TypeError, AttributeError) as error:
+        raise RunnerError(f"{url} says what cannot be read of its processors: {error}") from error

@@ -35,8 +35,13 @@ class Answers(Protocol):
     name: str
     metadata: dict[str, Any]
 
-    def answer(self, message: str | bytes, prev_total_ms: float | None = None) -> str | bytes:
-        """The reply to one message; it raises nothing and may be called from several threads."""
+    def answer(
+        self, message: str | bytes, prev_total_ms: float | None = None, held: dict[str, Any] | None = None
+    ) -> str | bytes:
+        """The reply to one message; it raises nothing and may be called from several threads.
+
+        ``held`` is a client's own, from its first message to its last.
+        """
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -188,12 +193,13 @@ class Server:
         loop = asyncio.get_running_loop()
         await connection.send(self._greeting)
         previous: float | None = None
+        held: dict[str, Any] = {}
         while not self._stopping:
             self._idle.add(connection)
             message = await connection.recv()
             self._idle.discard(connection)
             begin = time.perf_counter()
-            reply = await loop.run_in_executor(self._pool, self._service.answer, message, previous)
+            reply = await loop.run_in_executor(self._pool, self._service.answer, message, previous, held)
             del message  # megabytes, not to be held until the next one is there
             await connection.send(reply)
             previous = (time.perf_counter() - begin) * 1e3

@@ -14,13 +14,16 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from exporters.bundle.certificate import certified
 from exporters.bundle.runner import BundleRunner
+from exporters.bundle.store import RAW
 from exporters.bundles import Bundle, open_bundle
+from exporters.serving.observed import is_raw, raw_observation
 from exporters.serving.server import Server, bound
 from pytest_reflex import settings
 from pytest_reflex._version import __version__
@@ -29,10 +32,10 @@ from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress
 from pytest_reflex.report.json.results import tolerances_from_json
 from pytest_reflex.report.text.terminal import headline
-from pytest_reflex.result import ParityResult
+from pytest_reflex.result import WHOLE, ParityResult
 from pytest_reflex.runners import wire
 from pytest_reflex.runners.base import RunnerBase
-from pytest_reflex.runners.served import SERVER, TIMING
+from pytest_reflex.runners.served import ACTIONS, SERVER, TIMING
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
@@ -64,15 +67,20 @@ class Service:
         metadata: what a client is told when it connects.
     """
 
-    def __init__(self, policy: BundleRunner) -> None:
+    def __init__(self, policy: BundleRunner, bundle: Bundle | None = None) -> None:
         self.name = policy.name
         self.metadata: dict[str, Any] = {}
         self._policy = policy
+        self._around = None if bundle is None else bundle.stated.processors
+        self._inputs = {} if bundle is None else {spec.name: spec for spec in bundle.inputs}
+        self._noises = {name: spec for name, spec in self._inputs.items() if name.endswith("noise")}
 
-    def answer(self, message: str | bytes, prev_total_ms: float | None = None) -> str | bytes:
+    def answer(
+        self, message: str | bytes, prev_total_ms: float | None = None, held: dict[str, Any] | None = None
+    ) -> str | bytes:
         """The reply to one message: packed outputs, or text that says in one line what is wrong with it."""
         try:
-            return self.actions(message, prev_total_ms)
+            return self.actions(message, prev_total_ms, held)
         except InputError as error:
             return _one_line(error)
         except ReflexError as error:
@@ -83,19 +91,28 @@ class Service:
             log.exception("reflex serve: internal error")
             return _INTERNAL
 
-    def actions(self, message: str | bytes, prev_total_ms: float | None = None) -> bytes:
-        """The packed outputs for one message.
+    def actions(
+        self, message: str | bytes, prev_total_ms: float | None = None, held: dict[str, Any] | None = None
+    ) -> bytes:
+        """The packed outputs for one message: the policy's own inputs, or what a robot sees.
 
-        Beside them stands ``server_timing`` as openpi's server gives it: ``infer_ms``, and
-        ``prev_total_ms`` for the request before.
+        For what a robot sees there is one output, ``actions`` [chunk, dim] in the robot's units, as openpi's
+        policies give it; a policy that looks back finds in ``held`` what this client sent before. Beside the
+        outputs stands ``server_timing`` as openpi's server gives it: ``infer_ms``, and ``prev_total_ms`` for
+        the request before.
 
         Raises:
             InputError: the message is no observation of this policy.
             RunnerError: ONNX Runtime failed.
         """
-        observation = _observation(message)
+        found = _fields(message)
         begin = time.perf_counter()
-        outputs = self._policy.infer(observation)
+        if self._around is not None and is_raw(found, self._inputs):
+            raw, noise = raw_observation(found, self._around, self._noises)
+            held = {} if held is None else held
+            outputs = {ACTIONS: self._policy.act(raw, noise=noise, seen=held)[0]}
+        else:
+            outputs = self._policy.infer(_observation(found))
         timing = {"infer_ms": (time.perf_counter() - begin) * 1e3}
         if prev_total_ms is not None:
             timing["prev_total_ms"] = prev_total_ms
@@ -103,12 +120,16 @@ class Service:
 
 
 class _Answering(RunnerBase):
-    """The service as a candidate that stays open, so that what was judged is what serves."""
+    """The service as a candidate that stays open, so that what was judged is what serves.
 
-    def __init__(self, service: Service, policy: BundleRunner) -> None:
+    ``whole`` says that it is asked what a robot sees, and answers ``action`` [1, chunk, dim].
+    """
+
+    def __init__(self, service: Service, policy: BundleRunner, *, whole: bool = False) -> None:
         self.name = service.name
         self._service = service
         self._policy = policy
+        self._whole = whole
 
     @property
     def provider_asked(self) -> str | None:
@@ -136,7 +157,8 @@ class _Answering(RunnerBase):
             reply = self._service.actions(wire.encode(dict(inputs)))
         except InputError as error:
             raise RunnerError(f"{self.name}: {error}") from error
-        return {name: value.copy() for name, value in wire.decode(reply).items() if name != TIMING}
+        found = {name: value.copy() for name, value in wire.decode(reply).items() if name != TIMING}
+        return {"action": found[ACTIONS][None]} if self._whole else found
 
 
 def prepared(
@@ -184,8 +206,9 @@ def prepared(
     listening = bound(host, port)
     policy = BundleRunner(bundle, provider=provider)
     try:
-        service = Service(policy)
+        service = Service(policy, bundle)
         result = _proof(bundle, service, policy, tolerances, report_progress)
+        from_camera = _proof_from_camera(bundle, service, policy, report_progress)
         service.metadata = _metadata(bundle, policy, result)
     except BaseException:
         policy.close()
@@ -194,7 +217,7 @@ def prepared(
     return Server(
         service,
         listening,
-        proven=f"{headline(result)}, as recorded at its export, on {policy.providers_used[0]}",
+        proven=f"{headline(result)}, as recorded at its export, on {policy.providers_used[0]}{from_camera}",
         api_key=api_key,
         max_size=max_size if max_size is not None else _max_size(bundle),
     )
@@ -225,7 +248,7 @@ def _tolerances_of(verdict: Mapping[str, Any]) -> Tolerances:
             if output["bound"] is not None:
                 bound = _bound_of(output["bound"])
                 own[output["name"]] = max(bound, own.get(output["name"], bound), key=lambda one: one.number)
-    rest = largest.number if asked.rest.in_floors else asked.plain(strict=verdict["strict"] is True)
+    rest = largest.number if not asked.rest.plain else asked.plain(strict=verdict["strict"] is True)
     return Tolerances(_bound_of(rest), own, settings.rtol(asked.rtol))
 
 
@@ -257,9 +280,40 @@ def _proof(
     return result
 
 
+def _proof_from_camera(bundle: Bundle, service: Service, policy: BundleRunner, progress: Progress) -> str:
+    """What was proven of a bundle with processors on the raw observations that it holds, in words."""
+    said = bundle.stated.processors
+    if said is None:
+        return ""
+    if RAW not in bundle.stated.files or WHOLE not in said.checks:
+        raise BundleError(
+            f"{bundle.path} is not served: its processors were never proven; export it with its check"
+        )
+    try:
+        tolerances = _tolerances_of(said.checks[WHOLE])
+    except (ReflexError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{bundle.path} has no threshold of its processors in its manifest; export the bundle again"
+        ) from error
+    recording = bundle.recording(RAW)
+    result = check(
+        recording,
+        _Answering(service, policy, whole=True),
+        inputs=recording.recorded(),
+        threshold=tolerances,
+        rtol=tolerances.rtol,
+        provider=policy.provider_asked,
+        name=f"{service.name}: {WHOLE}",
+        progress=progress,
+    ).require()
+    return f"; from the camera to the joint {headline(result)}"
+
+
 def _metadata(bundle: Bundle, policy: BundleRunner, result: ParityResult) -> dict[str, Any]:
     """What a client is told when it connects, as builtins."""
     manifest = {name: bundle.manifest[name] for name in _TOLD if name in bundle.manifest}
+    if bundle.stated.processors is not None:
+        manifest["processors"] = replace(bundle.stated.processors, checks={}).to_json()
     return {
         "server": SERVER,
         "version": __version__,
@@ -279,25 +333,31 @@ def manifest_digest(bundle: Bundle) -> str:
 
 
 def _max_size(bundle: Bundle) -> int:
-    inputs = bundle.inputs
+    around = bundle.stated.processors
+    inputs = [*bundle.inputs, *(around.raw if around is not None else ())]
     whole = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in inputs)
     least = _FREE_BYTES if any(spec.free for spec in inputs) else _LEAST_BYTES
     return max(least, _SLACK * whole)
 
 
-def _observation(message: str | bytes) -> dict[str, Any]:
-    """The named arrays of a message; whether they are the policy's own, the policy says."""
+def _fields(message: str | bytes) -> dict[str, Any]:
+    """What a message holds, by name."""
     if isinstance(message, str):
         raise InputError("the message is text; send a map of named arrays, packed with msgpack")
     found = wire.decode(message)
     if not isinstance(found, dict):
         raise InputError(f"the message is a {type(found).__name__}; send a map of named arrays")
+    return found
+
+
+def _observation(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The named arrays of a message; whether they are the policy's own, the policy says."""
     for name, value in found.items():
         if not isinstance(name, str):
             raise InputError(f"field {name!r}: a name is text, not bytes")
         if not isinstance(value, np.ndarray | np.generic):
             raise InputError(f"input {name!r} is a {type(value).__name__}; send it as an array")
-    return found
+    return dict(found)
 
 
 def _one_line(error: BaseException) -> str:

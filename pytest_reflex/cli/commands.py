@@ -16,15 +16,18 @@ from pytest_reflex._version import __version__
 from pytest_reflex.cli.certify import certify
 from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
+from pytest_reflex.cli.from_camera import from_camera, judged_from_camera, judged_served
 from pytest_reflex.cli.init import init
 from pytest_reflex.cli.matrix import matrix
 from pytest_reflex.cli.options import (
     api_key_option,
     episodes_option,
+    judged_processors_option,
     judging_options,
     model_option,
     model_or_reference,
     policy_option,
+    processors_option,
     save_fixtures_option,
     setting_option,
     steps_option,
@@ -45,10 +48,10 @@ from pytest_reflex.errors import BundleError, CheckpointError
 
 if TYPE_CHECKING:
     from pytest_reflex.inputs import InputSpec
-    from pytest_reflex.result import ParityResult
+    from pytest_reflex.result import ParityResult, PipelineResult
 
 # What a command gives back: the verdict, and what to say below it.
-Judged = tuple["ParityResult", str]
+Judged = tuple["ParityResult | PipelineResult", str]
 
 
 _BUDGET: Final = "What max_abs_diff has to be below, in the outputs' own unit."
@@ -79,6 +82,7 @@ def app() -> None:
     help="What the graphs store and compute in  [default: float32]",
 )
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free.")
+@processors_option
 @episodes_option
 @save_fixtures_option
 @judging_options
@@ -90,6 +94,7 @@ def export(
     model: str,
     out: Path,
     dynamic_batch: bool,
+    processors: bool | None,
     episodes: str | None,
     save_fixtures: bool,
     **options: Any,
@@ -100,7 +105,7 @@ def export(
     module of one's own, or a function that gives one, with its INPUTS in the same file.
     """
     from exporters.bundle import registry
-    from exporters.families.one_call import export_policy
+    from exporters.families.one_call import export_policy, with_processors
 
     if model.endswith(".py"):
         raise CheckpointError(nameless(model, "MODEL"))
@@ -123,11 +128,15 @@ def export(
         if (seen := _seen(episodes, save_fixtures)) is not None:
             given |= {"episodes": seen, "save_fixtures": save_fixtures}
         if family is not None:
-            made = family.export(policy, out, **given)
+            made = family.export(policy, out, **with_processors(family, policy, processors, given))
         else:
-            made = export_policy(policy, out, inputs=inputs, **given)
+            made = export_policy(policy, out, inputs=inputs, processors=processors, **given)
     if made.result is None:
         raise BundleError(f"{out} was written without a verdict")
+    if made.pipeline is not None:
+        from pytest_reflex.report.text.terminal import headline
+
+        return made.pipeline, f"\nPolicy alone: {headline(made.result)}\nBundle: {out}"
     return made.result, f"Bundle: {out}"
 
 
@@ -247,6 +256,7 @@ def _plain(
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @model_or_reference
 @steps_option
+@judged_processors_option
 @episodes_option
 @save_fixtures_option
 @judging_options
@@ -259,23 +269,28 @@ def validate_export(
     model: str | None,
     reference: Path | None,
     steps: int | None,
+    processors: bool | None,
     episodes: str | None,
     save_fixtures: bool,
     **judging: Any,
 ) -> Judged:
     """Judge the bundle DIR against the policy it was made from.
 
-    With --reference another graph is the judge, and DIR may be an .onnx file; PyTorch is not asked then.
+    A bundle with processors is judged stage by stage and whole, from the camera to the joint. With
+    --reference another graph is the judge, and DIR may be an .onnx file; PyTorch is not asked then.
     """
     require_one(model, reference)
     if reference is not None:
+        if processors:
+            raise click.UsageError("--processors was given, and a graph that is the judge has none")
         if steps is not None:
             raise click.UsageError("--steps was given, and a graph that is the judge takes its own")
         if episodes is not None or save_fixtures:
             raise click.UsageError("--episodes was given, and with --reference fixtures are drawn")
         return _agreement(directory, reference, judging)
     seen = _seen(episodes, save_fixtures, model=str(model))
-    return _parity(context, directory, str(model), steps, judging, seen, keep=save_fixtures)
+    told = {"steps": steps, "seen": seen, "keep": save_fixtures, "processors": processors}
+    return _parity(context, directory, str(model), judging, **told)
 
 
 def _as_stated(specs: Sequence[InputSpec], advice: str) -> str:
@@ -307,11 +322,12 @@ def _parity(
     context: click.Context,
     directory: Path,
     model: str,
-    steps: int | None,
     judging: dict[str, Any],
-    seen: Any = None,
     *,
-    keep: bool = False,
+    steps: int | None,
+    seen: Any,
+    keep: bool,
+    processors: bool | None,
 ) -> Judged:
     require_draws(context, model)
     from exporters.bundles import open_bundle
@@ -322,6 +338,9 @@ def _parity(
         report_progress("digests", 0, 1)
         bundle = open_bundle(directory, to_judge=True)
         report_progress("digests", 1, 1)
+        if from_camera(bundle, processors, keep=keep):
+            told = {"steps": steps, "progress": report_progress, **judging}
+            return judged_from_camera(bundle, model, seen, told), ""
         reference, inputs = named_reference(bundle, model, steps)
         result = check(
             reference,
@@ -344,6 +363,7 @@ def _parity(
 @click.argument("url")
 @model_option
 @steps_option
+@judged_processors_option
 @api_key_option
 @episodes_option
 @judging_options
@@ -355,13 +375,14 @@ def validate_serve(
     url: str,
     model: str,
     steps: int | None,
+    processors: bool | None,
     api_key: str | None,
     episodes: str | None,
     **judging: Any,
 ) -> Judged:
     """Judge the policy served at URL, ws://HOST:PORT, against the policy it was made from.
 
-    The fixtures go over the wire as a robot's observations do.
+    The fixtures go over the wire as a robot's observations do: raw where a bundle with processors is served.
     """
     require_draws(context, model)
     from exporters.serving.candidate import open_served
@@ -369,6 +390,10 @@ def validate_serve(
 
     seen = _seen(episodes, model=model)
     served = open_served(url, api_key=api_key)
+    if from_camera(served, processors):
+        with Progress() as report_progress:
+            told = {"steps": steps, "progress": report_progress, **judging}
+            return judged_served(served, model, seen, told), ""
     reference, inputs = named_reference(served, model, steps)
     inputs = inputs if seen is None else seen
     with Progress() as report_progress:

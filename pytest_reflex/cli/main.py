@@ -26,7 +26,7 @@ from pytest_reflex.errors import ParityError, ReflexError, RunnerError
 
 if TYPE_CHECKING:
     from pytest_reflex.report.json.documents import Run
-    from pytest_reflex.result import ParityResult
+    from pytest_reflex.result import ParityResult, PipelineResult
 
 # A file may hold a name of any length; nobody reads more than this of it.
 LONGEST_REASON: Final = 4000
@@ -66,9 +66,10 @@ def _run(given: list[str], as_json: bool) -> Reported:
             return made
         return _say(made[0], as_json, began, made[1]) if isinstance(made, tuple) else Reported(made, "")
     except ParityError as error:
-        if error.result.passed:
+        result = error.result if error.pipeline is None else error.pipeline
+        if result.passed:
             return _fail(error, "a fail was raised whose result passed; nothing is proven", as_json)
-        return _say(error.result, as_json, began)
+        return _say(result, as_json, began)
     except ReflexError as error:
         return _fail(error, str(error), as_json)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -156,21 +157,24 @@ def _fail(error: BaseException, message: str, as_json: bool) -> Reported:
     return Reported(ERROR, dumps(made) if as_json else "", told)
 
 
-def _say(result: ParityResult, as_json: bool, began: float, below: str = "") -> Reported:
+def _say(result: ParityResult | PipelineResult, as_json: bool, began: float, below: str = "") -> Reported:
     """The verdict, and the exit code that it is."""
     from pytest_reflex.report.json.documents import Entry, Run, document
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.console import columns, painted, takes_color
     from pytest_reflex.report.text.terminal import headline, result_text
+    from pytest_reflex.result import PipelineResult
 
     code = PASS if result.passed else FAIL
-    told = _tell_github(Run((Entry(result),)), "" if result.passed else headline(result))
+    results = list(result.stages.values()) if isinstance(result, PipelineResult) else [result]
+    first = result.headline if isinstance(result, PipelineResult) else headline(result)
+    told = _tell_github(Run(tuple(map(Entry, results))), "" if result.passed else first)
     if as_json:
         from pytest_reflex.report.session import session
 
         made = session(Path(), began, max(time.time() - began, 0.0))
-        return Reported(code, dumps(document([result], exit_code=code, sessions=[made])), told)
-    text = result_text(result, columns())
+        return Reported(code, dumps(document(results, exit_code=code, sessions=[made])), told)
+    text = str(result) if isinstance(result, PipelineResult) else result_text(result, columns())
     text = painted(text) if takes_color(sys.stdout) else text
     return Reported(code, "\n".join(part for part in (text, below) if part) + "\n", told)
 

@@ -97,3 +97,17 @@ save_fixtures_option = click.option(
     is_flag=True,
     help="Keep the frames of --episodes in the bundle, episodes.safetensors, to be judged without torch.",
 )
+
+processors_option = click.option(
+    "--processors/--no-processors",
+    default=None,
+    help="Whether what lerobot runs before and after the policy is in the bundle, and judged  "
+    "[default: where the checkpoint has it]",
+)
+judged_processors_option = click.option(
+    "--processors/--no-processors",
+    "processors",
+    default=None,
+    help="Whether a bundle with processors is judged from the camera to the joint, or its policy alone  "
+    "[default: where it has them]",
+)

@@ -75,6 +75,7 @@ def verdict_of(
         "claim": claim.refusals,
     }
     found = tuple(Answer.no(gate, doubt) for gate in RUN_GATE_NAMES for doubt in doubts.get(gate, []))
+    doubts_noted = () if terms.strict else tuple(doubt.said for doubt in found)
     return ParityResult(
         name=name,
         threshold=largest_bound(results, terms.asked, strict=terms.strict),
@@ -84,12 +85,7 @@ def verdict_of(
         answers=run_answers(reasons, doubts, strict=terms.strict),
         reference=truth.facts,
         candidate={**run.facts, "live_inputs": dependence.live},
-        notes=(
-            *noted,
-            *side_notes(truth.facts, run.facts),
-            *dependence.notes,
-            *(() if terms.strict else (doubt.said for doubt in found)),
-        ),
+        notes=(*noted, *side_notes(truth.facts, run.facts), *dependence.notes, *doubts_noted),
         doubts=found,
         asked=terms.asked,
         by_default=terms.by_default,
@@ -98,6 +94,7 @@ def verdict_of(
         effects=dependence.effects,
         claim=claim,
         coverage=coverage,
+        units=run.units,
     )
 
 

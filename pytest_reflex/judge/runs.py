@@ -21,7 +21,7 @@ from pytest_reflex.judge.naming import Named
 from pytest_reflex.judge.precision import Outputs, predicted
 from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, half_precision, is_half
 from pytest_reflex.judge.sides import Sides
-from pytest_reflex.judge.terms import Terms, Truth, judged_fixture
+from pytest_reflex.judge.terms import Terms, Truth, judged_fixture, robot_units
 from pytest_reflex.progress import Progress
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import HasDoubts, HasFloat64, asked, copied, said_by, trajectory_of
@@ -30,6 +30,7 @@ from pytest_reflex.verdict.power import swings_of
 from pytest_reflex.verdict.results import FixtureResult, keep_worst_grids
 from pytest_reflex.verdict.rounding import Rounding, rounding_of
 from pytest_reflex.verdict.summaries import InputSummary, summaries
+from pytest_reflex.verdict.units import InUnits, units_of
 
 __all__ = [
     "CandidateRun",
@@ -90,6 +91,7 @@ class CandidateRun:
     facts: dict[str, Any]
     open_axes: Sequence[tuple[str, int, str]]
     further: list[FixtureResult]
+    units: Mapping[str, InUnits]
 
 
 def run_reference(
@@ -185,8 +187,12 @@ def run_candidate(
         }
         facts = {**_facts(sides.candidate), **runner.matched_facts}
         open_axes = said_by(sides.candidate, "open_axes", ())
+        said = robot_units(sides.candidate)
+        seen = {o.name: o.shape for result in results for o in result.outputs if o.elements}
+        units = {name: units_of(said, terms.units, name, shape) for name, shape in seen.items()}
+        known = {name: one for name, one in units.items() if one is not None}
         results = keep_worst_grids(results)
-        return CandidateRun(results, outputs, unrepeated, others, swapped, facts, open_axes, [])
+        return CandidateRun(results, outputs, unrepeated, others, swapped, facts, open_axes, [], known)
 
 
 def reference_effects(

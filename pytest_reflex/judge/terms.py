@@ -13,13 +13,14 @@ from pytest_reflex.errors import SettingsError
 from pytest_reflex.inputs.fixtures import Fixtures
 from pytest_reflex.judge.precision import Held, Outputs, distances_of
 from pytest_reflex.judge.sides import Sides
-from pytest_reflex.runners.base import said_by
+from pytest_reflex.runners.base import SaysUnits, said_by
 from pytest_reflex.verdict.gates import Evidence, judge_fixture, same_structure, without_infinities
 from pytest_reflex.verdict.results import FixtureResult
 from pytest_reflex.verdict.rounding import FACTOR, Floor, Rounding, floors_of
 from pytest_reflex.verdict.tolerances import THRESHOLD, Amount, Tolerances
+from pytest_reflex.verdict.units import InUnits, Units, units_of, worst_elements
 
-__all__ = ["Terms", "Truth", "judged_fixture"]
+__all__ = ["Terms", "Truth", "judged_fixture", "robot_units"]
 
 Array = np.ndarray[Any, Any]
 
@@ -34,6 +35,7 @@ class Terms:
     factor: float | None
     infinities: bool
     held: Held
+    units: Units | None = None
 
     @classmethod
     def of(cls, told: settings.Settings, held: Held) -> Terms:
@@ -50,6 +52,7 @@ class Terms:
             factor if told.floor or asked.needs_floors else None,
             told.infinities,
             held,
+            told.units,
         )
 
     @property
@@ -113,7 +116,32 @@ def _evidence(
         name = terms.held.precision.name
         found = floors_of(exact, rounded, candidate, rounding, terms.factor, name, terms.held.unsure)
     floats = [name for name, (r, _) in evidence.pairs.items() if r.dtype.kind not in "iub"]
-    return replace(evidence, floors=found, bounds=terms.asked.bounds(found, floats, strict=terms.strict))
+    seen = _in_units(evidence, floats, terms, sides)
+    return replace(
+        evidence,
+        floors=found,
+        bounds=terms.asked.bounds(found, floats, strict=terms.strict, seen=seen),
+        in_units={name: elements for name, (_, elements) in seen.items()},
+    )
+
+
+def _in_units(
+    evidence: Evidence, floats: Sequence[str], terms: Terms, sides: Sides
+) -> dict[str, tuple[InUnits, tuple[float, ...]]]:
+    """Of outputs with physical units those, and the largest difference of each element in its own unit."""
+    said = robot_units(sides.candidate)
+    found = {}
+    for name in floats:
+        known = units_of(said, terms.units, name, evidence.reference[name].shape)
+        if known is not None:
+            found[name] = known, worst_elements(*evidence.pairs[name])
+    return found
+
+
+def robot_units(runner: object) -> Mapping[str, InUnits]:
+    """What a candidate says of the robot's units of its outputs; often nothing."""
+    said: Mapping[str, InUnits] = runner.robot_units if isinstance(runner, SaysUnits) else {}
+    return said
 
 
 def _without_infinities(side: Outputs, evidence: Evidence) -> Outputs:

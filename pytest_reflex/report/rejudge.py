@@ -8,7 +8,7 @@ beside.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pytest_reflex import settings
@@ -26,6 +26,7 @@ from pytest_reflex.verdict.results import (
     largest_bound,
 )
 from pytest_reflex.verdict.tolerances import Tolerances
+from pytest_reflex.verdict.units import InUnits
 
 
 def rejudge(
@@ -57,7 +58,7 @@ def rejudge(
             f"threshold: {result.left_out:,} of {result.count:,} fixtures of {result.name} were drawn for a "
             "claim and are not kept one by one; run it again with other tolerances"
         )
-    fixtures = tuple(_fixture(fixture, asked, strict=strictly) for fixture in result.fixtures)
+    fixtures = tuple(_fixture(f, asked, result.units, strict=strictly) for f in result.fixtures)
     power = judge_power(fixtures, result.swings, asked.plain(strict=strictly), result.effects, asked)
     reasons = {answer.gate: _without_doubts(answer, result) for answer in result.answers}
     doubts = {**_by_gate(result.doubts), "power": power.doubted}
@@ -122,7 +123,9 @@ def _asked(result: RunResult, threshold: object, rtol: float | None) -> Toleranc
     return asked
 
 
-def _fixture(fixture: FixtureResult, asked: Tolerances, *, strict: bool) -> FixtureResult:
+def _fixture(
+    fixture: FixtureResult, asked: Tolerances, units: Mapping[str, InUnits], *, strict: bool
+) -> FixtureResult:
     refusal = fixture.refusal
     if refusal is not None and refusal.gate != "threshold":
         return fixture
@@ -131,9 +134,9 @@ def _fixture(fixture: FixtureResult, asked: Tolerances, *, strict: bool) -> Fixt
         return fixture  # there is nothing to ask the threshold of, and what was not asked is a fail
     earlier = tuple(answer for answer in fixture.answers if answer.gate != FIXTURE_GATE_NAMES[-1])
     floors = {o.name: o.floor for o in fixture.outputs if o.floor is not None}
-    own = asked.bounds(
-        floors, [o.name for o in fixture.outputs if "float" in o.dtype and 0 not in o.shape], strict=strict
-    )
+    seen = {o.name: (units[o.name], o.elements) for o in fixture.outputs if o.elements and o.name in units}
+    floats = [o.name for o in fixture.outputs if "float" in o.dtype and 0 not in o.shape]
+    own = asked.bounds(floors, floats, strict=strict, seen=seen)
     outputs = tuple(replace(o, bound=own.get(o.name)) for o in fixture.outputs)
     plain = asked.plain(strict=strict)
     answer = below_threshold(differences, plain, own, asked.rtol, floors)

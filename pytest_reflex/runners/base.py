@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.verdict.coverage import Decision
+    from pytest_reflex.verdict.units import InUnits
 
     Array = np.ndarray[Any, Any]
     # Named inputs -> what a loop holds after each of its steps, ``[steps, batch, chunk, dim]``.
@@ -212,6 +213,16 @@ class HasModel(Protocol):
 
     def same_model(self, other: object) -> bool:
         """Whether it computes with the same model in the same way; asked once both have been open."""
+        ...
+
+
+@runtime_checkable
+class SaysUnits(Protocol):
+    """A candidate that knows what its outputs are in a robot's units."""
+
+    @property
+    def robot_units(self) -> Mapping[str, InUnits]:
+        """By the name of an output, what the elements of its last axis are."""
         ...
 
 

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
     from websockets.sync.client import ClientConnection
 
+    from pytest_reflex.verdict.units import InUnits
+
     Array = np.ndarray[Any, Any]
 
 SERVER: Final = "pytest-reflex"
 MAX_METADATA_BYTES: Final = 1 << 20
 MAX_REPLY_BYTES: Final = 64 << 20
 TIMING: Final = "server_timing"  # what an openpi server puts beside the outputs
+ACTIONS: Final = "actions"  # what an openpi server answers to what a robot sees, [chunk, dim]
 
 _OPEN_TIMEOUT_S: Final = 10.0
 _REFUSED: Final = {
@@ -41,6 +44,8 @@ class ServedRunner(RunnerBase):
         digest: the digest of the manifest that must be served; by default any.
         name: for people; by default the url.
         precision: in what its graphs are, as the server says, which shows none of them.
+        whole: send what a robot sees, and take the answer as ``action`` [1, chunk, dim] in its units.
+        units: what that is in, as the server says.
 
     Attributes:
         provider_asked: ONNX Runtime's full name of the provider asked for.
@@ -62,6 +67,8 @@ class ServedRunner(RunnerBase):
         digest: str | None = None,
         name: str | None = None,
         precision: str = "float32",
+        whole: bool = False,
+        units: Mapping[str, InUnits] | None = None,
     ) -> None:
         if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):
             raise SettingsError(f"url is {url!r}; give ws://HOST:PORT or wss://HOST:PORT")
@@ -74,6 +81,8 @@ class ServedRunner(RunnerBase):
         self._api_key = api_key
         self._timeout_s = timeout_s
         self._digest = digest
+        self._whole = whole
+        self.robot_units: Mapping[str, InUnits] = dict(units or {})
         self._connection: ClientConnection | None = None
         self._leave = ExitStack()
 
@@ -113,6 +122,12 @@ class ServedRunner(RunnerBase):
         for name, value in outputs.items():
             if not isinstance(name, str) or not isinstance(value, np.ndarray):
                 raise RunnerError(f"{self.name}: output {name!r} is a {type(value).__name__}, not an array")
+        if self._whole:
+            if list(outputs) != [ACTIONS] or outputs[ACTIONS].ndim != 2:
+                raise RunnerError(
+                    f"{self.name} gave {', '.join(outputs)} for what a robot sees; not {ACTIONS}"
+                )
+            return {"action": outputs[ACTIONS][None].copy()}
         # Decoded arrays are views of the message, which nobody else may find written over.
         return {name: array.copy() for name, array in outputs.items()}
 

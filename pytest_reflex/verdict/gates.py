@@ -32,7 +32,8 @@ class Evidence:
 
     ``bounds`` holds the outputs that have a threshold of their own, and ``rtol`` the share of the
     reference's value that is added to any; ``infinities`` says that an infinity which both sides give in the
-    same place is what is meant; ``quantised`` is of outputs of a quantised graph.
+    same place is what is meant; ``quantised`` is of outputs of a quantised graph; ``in_units`` has the
+    largest difference of each element of outputs that have physical units.
     """
 
     reference: Arrays
@@ -45,6 +46,7 @@ class Evidence:
     infinities: bool = False
     rtol: float = 0.0
     quantised: Mapping[str, QuantisedDistances] = field(default_factory=dict)
+    in_units: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @cached_property
     def pairs(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -259,6 +261,7 @@ def judge_fixture(fixture_idx: int, evidence: Evidence) -> FixtureResult:
             evidence.floors.get(name),
             evidence.bounds.get(name),
             evidence.quantised.get(name),
+            evidence.in_units.get(name, ()),
         )
         for name, r in evidence.reference.items()
     )

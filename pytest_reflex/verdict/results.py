@@ -17,6 +17,7 @@ from pytest_reflex.verdict.coverage import Coverage
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.rounding import in_words, worst_word
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, Least, Tolerances
+from pytest_reflex.verdict.units import InUnits
 
 if TYPE_CHECKING:
     from pytest_reflex.verdict.divergence import Divergence
@@ -98,6 +99,8 @@ class OutputResult:
         floor: how far both sides are from the reference in float64; None when nobody asked.
         bound: its own threshold, in its unit, where it has one, or it was asked for in floors.
         quantised: of a quantised graph, whether the runtime computes it and what quantising cost; else None.
+        elements: of an output with physical units, the largest difference of each element of its last axis,
+            in its own unit.
     """
 
     name: str
@@ -108,6 +111,7 @@ class OutputResult:
     floor: Floor | None = None
     bound: float | None = None
     quantised: QuantisedDistances | None = None
+    elements: tuple[float, ...] = ()
 
     @property
     def word(self) -> Word | None:
@@ -218,6 +222,7 @@ class RunResult:
         effects: for each live input, how far another value of it moved each of the candidate's outputs.
         claim: what the fixtures establish of inputs that were not judged; None where nobody said.
         coverage: which decisions of the candidate's graph went both ways; None where nobody asked.
+        units: what the elements of outputs are in the robot's units, where somebody says it.
     """
 
     name: str
@@ -241,6 +246,7 @@ class RunResult:
     effects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     claim: Claim | None = None
     coverage: Coverage | None = None
+    units: Mapping[str, InUnits] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line; printed it is the whole text."""

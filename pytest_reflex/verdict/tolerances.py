@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from pytest_reflex.errors import SettingsError
+from pytest_reflex.verdict.units import Amount
+
 if TYPE_CHECKING:
     from pytest_reflex.verdict.rounding import Floor
+    from pytest_reflex.verdict.units import InUnits
 
 __all__ = ["STRICT_THRESHOLD", "THRESHOLD", "Amount", "Least", "Tolerances"]
 
 THRESHOLD: Final = 1e-4
 STRICT_THRESHOLD: Final = 1e-5
-
-
-@dataclass(frozen=True)
-class Amount:
-    """One threshold.
-
-    Attributes:
-        number: in the output's own unit, or how many floors.
-        in_floors: which of the two.
-    """
-
-    number: float
-    in_floors: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.number:g}x floor" if self.in_floors else f"{self.number!r}"
+_THRESHOLD: Final = Amount(THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,7 @@ class Tolerances:
         rtol: the share of the reference's value that is added.
     """
 
-    rest: Amount = Amount(THRESHOLD)
+    rest: Amount = _THRESHOLD
     outputs: Mapping[str, Amount] = field(default_factory=dict)
     rtol: float = 0.0
 
@@ -58,27 +47,66 @@ class Tolerances:
         """Whether any output's is in floors."""
         return any(amount.in_floors for amount in (self.rest, *self.outputs.values()))
 
-    def bound(self, name: str, floor: Floor | None, *, strict: bool) -> float:
-        """An output's threshold in its own unit. Without a floor to count it is 0, which refuses."""
+    def bound(
+        self, name: str, floor: Floor | None, *, strict: bool, seen: tuple[InUnits, Sequence[float]] | None
+    ) -> float:
+        """An output's threshold in its own unit. Without a floor to count it is 0, which refuses.
+
+        Raises:
+            SettingsError: it is in a physical unit, and nobody says in which unit the output is.
+        """
         amount = self.of(name)
+        if amount.unit:
+            if seen is None:
+                raise SettingsError(
+                    f"threshold: {amount} is asked of {name}, and nobody says in which unit that is; say "
+                    "units='deg', judge a bundle with processors, or give a number"
+                )
+            # Strict's 1e-5 is of what policies give, and of no robot.
+            return seen[0].bound(amount, name, seen[1])
         unit = 1.0 if not amount.in_floors else floor.unit if floor is not None else None
         bound = 0.0 if unit is None else amount.number * unit
         return min(bound, STRICT_THRESHOLD) if strict else bound
 
-    def bounds(self, floors: Mapping[str, Floor], names: Iterable[str], *, strict: bool) -> dict[str, float]:
-        """The thresholds, in their own unit, of outputs whose is in floors or their own."""
-        own = [name for name in names if name in self.outputs or (self.rest.in_floors and name in floors)]
-        return {name: self.bound(name, floors.get(name), strict=strict) for name in own}
+    def bounds(
+        self,
+        floors: Mapping[str, Floor],
+        names: Iterable[str],
+        *,
+        strict: bool,
+        seen: Mapping[str, tuple[InUnits, Sequence[float]]] | None = None,
+    ) -> dict[str, float]:
+        """The thresholds, in their own unit, of outputs whose is in floors, in a physical unit or their own.
+
+        Args:
+            floors: the floors of outputs that have any.
+            names: the outputs of floats.
+            strict: whether 1e-5 is the largest threshold.
+            seen: of outputs with physical units those, and the largest difference of each element.
+
+        Raises:
+            SettingsError: as of :meth:`bound`.
+        """
+
+        def own(name: str) -> bool:
+            counted = self.rest.in_floors and name in floors
+            return name in self.outputs or counted or bool(self.rest.unit)
+
+        return {
+            name: self.bound(name, floors.get(name), strict=strict, seen=(seen or {}).get(name))
+            for name in names
+            if own(name)
+        }
 
     def plain(self, *, strict: bool) -> float:
-        """The threshold of outputs that have no own; infinite where that is in floors, but for strict's."""
-        bound = math.inf if self.rest.in_floors else self.rest.number
+        """The threshold of outputs that have no own; infinite where it is not in theirs, but for strict's."""
+        bound = self.rest.number if self.rest.plain else math.inf
         return min(bound, STRICT_THRESHOLD) if strict else bound
 
     @property
     def is_plain(self) -> bool:
         """Whether it is one number for all outputs."""
-        return not (self.rest.in_floors or self.outputs or self.rtol)
+        return self.rest.plain and not (self.outputs or self.rtol)
 
     @property
     def text(self) -> str:

@@ -183,7 +183,8 @@ def test_an_unknown_keyword_is_python_s_own_error() -> None:
 def test_none_is_no_value_where_no_weaker_place_is_asked() -> None:
     assert settings.of_call({"trajectory": None, "threshold": None}, "check") == Settings()
     assert settings.of_call({"claim": None, "claim_budget": None, "coverage": None}, "check") == Settings()
-    for name in settings.CHECK.keys() - {"trajectory", "threshold", "claim", "claim_budget", "coverage"}:
+    silent = {"trajectory", "threshold", "units", "claim", "claim_budget", "coverage"}
+    for name in settings.CHECK.keys() - silent:
         with pytest.raises(SettingsError, match=f"^{name}: None is n"):
             settings.of_call({name: None}, "check")
 
@@ -374,15 +375,15 @@ def test_bad_markers() -> None:
         settings.marker({"treshold": 1}, (), "test_a.py::test_b[{x}]")
     assert str(caught.value) == (
         "parity marker on test_a.py::test_b[{x}]: unknown keyword 'treshold' (did you mean 'threshold'?); "
-        "the keywords are threshold, rtol, fixtures, seed, claim, claim_budget, coverage, provider, floor, "
-        "rounding, infinities, trajectory"
+        "the keywords are threshold, units, rtol, fixtures, seed, claim, claim_budget, coverage, provider, "
+        "floor, rounding, infinities, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
         settings.marker({}, (1e-5,))
     assert (
         str(caught.value)
-        == "parity marker: 1e-05 has no keyword; the keywords are threshold, rtol, fixtures, seed, "
-        "claim, claim_budget, coverage, provider, floor, rounding, infinities, trajectory"
+        == "parity marker: 1e-05 has no keyword; the keywords are threshold, units, rtol, fixtures, "
+        "seed, claim, claim_budget, coverage, provider, floor, rounding, infinities, trajectory"
     )
     with pytest.raises(SettingsError) as caught:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))

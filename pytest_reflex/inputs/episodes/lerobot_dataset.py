@@ -22,6 +22,7 @@ import numpy as np
 from pytest_reflex.errors import InputError
 from pytest_reflex.inputs.episodes.recording import PLACES, Feature, Value, place
 from pytest_reflex.inputs.episodes.video import Video, VideoError, picture
+from pytest_reflex.verdict.units import UNITS, unit_named
 
 Array = np.ndarray[Any, Any]
 
@@ -233,12 +234,23 @@ def _features(info: Mapping[str, Any], called: str) -> dict[str, Feature]:
             camera = said["dtype"] in ("video", "image")
             names = said.get("names")
             named = tuple(map(str, names)) if isinstance(names, list) and not camera else ()
-            found[key] = Feature(
-                tuple(int(n) for n in said["shape"]), "uint8" if camera else str(said["dtype"]), camera, named
-            )
+            shape, dtype = tuple(int(n) for n in said["shape"]), "uint8" if camera else str(said["dtype"])
+            found[key] = Feature(shape, dtype, camera, named, _units(said, shape))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{called}: {INFO} says of {key!r} what cannot be read ({error})") from error
     return {key: feature for key, feature in found.items() if key not in PLACES}
+
+
+def _units(said: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[str, ...]:
+    """The ``units`` of a feature, one for each element or one for all; nothing where it has none."""
+    stated = said.get("units", said.get("unit"))
+    if stated is None or len(shape) != 1:
+        return ()
+    every = [stated] * shape[0] if isinstance(stated, str) else list(stated)
+    found = [unit_named(one) for one in every]
+    if len(found) != shape[0] or None in found:
+        raise ValueError(f"its units are {stated!r}, expected one of {', '.join(UNITS)} for each element")
+    return tuple(one for one in found if one is not None)
 
 
 def _numbers(column: Any, feature: Feature) -> Array:

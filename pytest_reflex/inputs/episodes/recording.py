@@ -25,12 +25,14 @@ class Feature:
         dtype: its numpy name; ``str`` for words.
         camera: whether it is an image, uint8 with its channels last.
         names: what each element is called, such as a joint; empty where nobody says.
+        units: the unit of each element, as the recording says it; empty where it does not.
     """
 
     shape: tuple[int, ...]
     dtype: str
     camera: bool = False
     names: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
 
 
 class Recording(Protocol):

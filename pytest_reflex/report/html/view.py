@@ -16,6 +16,7 @@ from pytest_reflex.report.html import pictures
 from pytest_reflex.report.html.causes import floor_view, where_view
 from pytest_reflex.report.json.values import plain
 from pytest_reflex.report.text import advice
+from pytest_reflex.report.text.in_units import in_units_lines
 from pytest_reflex.report.text.terminal import (
     cosine,
     coverage_lines,
@@ -114,6 +115,7 @@ def _established(result: RunResult) -> dict[str, Any]:
         "left_out": result.left_out,
         "claim": "" if result.claim is None else result.claim.text,
         "coverage": coverage_lines(result, _UNBROKEN).splitlines(),
+        "in_units": "\n".join(in_units_lines(result, _UNBROKEN)[1:]),
     }
 
 

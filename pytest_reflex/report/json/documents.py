@@ -21,7 +21,7 @@ from pytest_reflex.report.session import Session
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.results import RunResult
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 TOOL: Final = "pytest-reflex"
 _HEAD: Final = {"schema_version": SCHEMA_VERSION, "tool": TOOL, "version": __version__}
 
@@ -208,6 +208,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
         made = _from_earlier(made, _entry_from_version_3, 4)
     if made.get("schema_version") == 4:
         made = _from_version_4(made)
+    if made.get("schema_version") == 5:  # from before physical units, which nobody said
+        made = {**made, "schema_version": 6}
     if made.get("schema_version") != SCHEMA_VERSION:
         raise ReflexError(
             f"{shown}: has schema_version {made.get('schema_version')!r}, expected {SCHEMA_VERSION}; "

@@ -20,9 +20,9 @@ from pytest_reflex.verdict.coverage import Coverage, Decision, ModuleCoverage
 from pytest_reflex.verdict.divergence import Divergence
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.quantised import QuantisedDistances
-from pytest_reflex.verdict.results import Answer, FixtureResult, RunResult
+from pytest_reflex.verdict.results import Answer, FixtureResult, OutputResult, RunResult
 from pytest_reflex.verdict.rounding import Floor
-from pytest_reflex.verdict.tolerances import Tolerances
+from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
 Result = TypeVar("Result", bound=RunResult)
 # What a run document adds to a result: which test made it, and which of its calls.
@@ -59,6 +59,11 @@ def _held(record: object) -> Mapping[str, object]:
     if isinstance(record, Floor):
         said = {"word": record.word, "reason": record.reason or None, "unknown": record.unknown or None}
         return {**said, **fields, **said}
+    if isinstance(record, Amount):
+        in_unit = {"unit": record.unit, "also": record.also} if record.unit else {}
+        return {"number": record.number, "in_floors": record.in_floors, **in_unit}
+    if isinstance(record, OutputResult):  # most robots' units are not known
+        return {key: held for key, held in fields.items() if key != "elements" or record.elements}
     if isinstance(record, QuantisedDistances):
         return {"word": record.word, **fields}
     if isinstance(record, FixtureResult):
@@ -80,6 +85,7 @@ def _held(record: object) -> Mapping[str, object]:
             **_picked(record, "steps", "steps_of"),
             "unseen": record.unseen or None,
             **_picked(record, "swings", "effects", "claim", "coverage"),
+            **({"units": record.units} if record.units else {}),
         }
     if "unequal" in fields:  # a Difference, whose own module imports numpy
         names = [name for name in fields if name != "unequal"]
@@ -185,9 +191,14 @@ def _fields(kind: type, data: Mapping[str, Any]) -> Mapping[str, Any]:
     """What :func:`_held` said of a record of this kind, under its fields' names."""
     if kind is Floor:
         return {**data, "unknown": data["unknown"] or ""}
+    if kind is Amount:
+        return {"unit": "", "also": [], **data}
+    if kind is OutputResult:
+        return {"elements": [], **data}
     if issubclass(kind, RunResult):
         doubts = [{"gate": d["gate"], "passed": False, "reason": d["said"]} for d in data["doubts"]]
-        return {**data, "answers": data["gates"], "doubts": doubts, "unseen": data["unseen"] or ""}
+        said = {"answers": data["gates"], "doubts": doubts, "unseen": data["unseen"] or ""}
+        return {"units": {}, **data, **said}
     return data
 
 
@@ -197,7 +208,7 @@ def _hints(kind: type) -> dict[str, Any]:
     from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
     named = (
-        Asked, Claim, Coverage, Decision, Difference, Divergence, ErrorGrid, Floor, InputSummary,
+        Amount, Asked, Claim, Coverage, Decision, Difference, Divergence, ErrorGrid, Floor, InputSummary,
         ModuleCoverage, Precision, QuantisedDistances, StepDifference, Tolerances,
     )  # fmt: skip
     return get_type_hints(kind, localns={record.__name__: record for record in named})

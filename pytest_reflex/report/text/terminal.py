@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pytest_reflex.report.text import advice
 from pytest_reflex.report.text.divergence import growth_lines, place_lines, where_line
+from pytest_reflex.report.text.in_units import in_units_lines, nearest_in_units
 from pytest_reflex.report.text.layout import NARROW, Form, named_facts, table
 from pytest_reflex.report.text.layout import wrapped as _wrap
 from pytest_reflex.report.text.rounding import floor_table, word_line
@@ -97,6 +98,8 @@ def _headline(result: RunResult) -> str:
         # With thresholds of their own it is not the one with the largest figure.
         own = not result.asked.is_plain and sum("float" in o.dtype for o in worst[0].outputs) > 1
         nearest = f"; nearest: {worst[1].name}" if own else ""
+        if (physical := nearest_in_units(result, worst[1])) is not None:
+            seen, below = _told_in_units(physical)
         return _line(f"parity PASS: max_abs_diff {seen} is below {below} ({_count(count)}{nearest}{held})")
     failing = [f for f in result.fixtures if not f.passed]
     idx, answer = first_refusal(result)
@@ -111,9 +114,18 @@ def _headline(result: RunResult) -> str:
     limit = result.limit_of(output)
     seen, shown = told_apart(diff, limit)
     why = f"max_abs_diff {seen} is not below {shown}{_relative(result)}"
+    if (physical := nearest_in_units(result, output)) is not None:
+        why = "max_abs_diff {} is not below {}".format(*_told_in_units(physical))
     if limit == 0 and output.floor is not None and output.floor.unknown:
         why = answer.said  # it says why there is no floor
     return _line(f"parity FAIL: {why} ({how_many}; worst: fixture {fixture.fixture_idx}, {where}{held})")
+
+
+def _told_in_units(found: tuple[str, float, float, str]) -> tuple[str, str]:
+    """An element's error and its threshold, with their unit."""
+    name, apart, limit, unit = found
+    seen, shown = told_apart(apart, limit)
+    return f"{seen} {unit} of {name}", f"{shown} {unit}"
 
 
 def limit_text(result: RunResult, limit: float) -> str:
@@ -193,7 +205,7 @@ def _located(result: RunResult, width: int) -> str:
 
 def _threshold(result: RunResult) -> str:
     asked = result.asked
-    said = f"{asked.text}, at most " if asked.needs_floors or asked.outputs else ""
+    said = f"{asked.text}, at most " if not asked.rest.plain or asked.outputs else ""
     limit = figure(result.threshold) if asked.needs_floors else bound(result.threshold)
     return f"{said}{limit}{_relative(result)}{' (strict)' if result.strict else ''}"
 
@@ -350,6 +362,7 @@ def _evidence(result: RunResult, width: int, last: str) -> str:
         claim_lines(result, width),
         coverage_lines(result, width),
         "\n".join(floor_table(result, width)),
+        printable("\n".join(in_units_lines(result, width))),
         _located(result, width),
         worst_element(result, width),
         least_lines(result, width),

@@ -20,7 +20,7 @@ pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Pytho
 pytestmark = pytest.mark.lerobot
 
 import torch  # noqa: E402
-from floors import ulps  # noqa: E402
+from floors import require_rounding, ulps  # noqa: E402
 from processor_faults import FAULTS, planted  # noqa: E402
 from tiny_pipelines import FAMILIES, GOLDEN, exported, pipelines_of, policy_of  # noqa: E402
 
@@ -42,8 +42,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
             policy = policy_of(family, work)
             both = pipelines_of(family, policy, work)
             bundle = exported(family, policy, work / "bundle")
-            seen = reflex.episodes(GOLDEN, frames=12)
-            around, result = add_processors(policy, bundle, both, inputs=seen)
+            seen = reflex.episodes(GOLDEN, frames=6)
+            around, result = add_processors(policy, bundle, both, inputs=seen, floor=True)
             PROVEN[family] = result
             known[family] = policy, both, around
         return known[family]
@@ -77,7 +77,9 @@ def test_every_stage_passes_on_a_recording(family: str, made: Callable[[str], Ma
     assert result.passed, str(result)
     assert result.failing is None
     assert str(result).startswith("pipeline PASS: preprocess, policy, postprocess, whole\n")
-    assert {len(one.fixtures) for one in result.stages.values()} == {12}
+    assert {len(one.fixtures) for one in result.stages.values()} == {6}
+    for stage in result.stages.values():
+        require_rounding(stage)
 
 
 @pytest.mark.parametrize("family", ["act", "smolvla"])
@@ -121,6 +123,12 @@ def test_a_policy_that_looks_back_is_given_what_it_saw(made: Callable[[str], Mad
         assert np.array_equal(seen[1]["state"][0, 0], seen[0]["state"][0, 1])
         assert not np.array_equal(seen[1]["state"][0, 0], seen[1]["state"][0, 1])
     assert alone is None or alone.shape
+    with bundle.runner() as robot:
+        clients: list[dict[str, Any]] = [{}, {}]
+        robot.act(first, noise=noise, seen=clients[0])
+        other = robot.act(second, noise=noise, seen=clients[1])
+        assert np.array_equal(other, robot.act(second, noise=noise, seen={})), "one client's is no other's"
+        assert not np.array_equal(other, robot.act(second, noise=noise, seen=clients[0]))
 
 
 @pytest.mark.parametrize("family", ["smolvla", "pi05"])

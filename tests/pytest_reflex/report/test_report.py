@@ -504,7 +504,7 @@ def test_read(tmp_path: Path) -> None:
     [
         ("{", "is not JSON"),
         ("[]", "is no parity document; give a parity.json that pytest-reflex wrote"),
-        ('{"tool": "pytest-reflex", "schema_version": 2}', "has schema_version 2, expected 5"),
+        ('{"tool": "pytest-reflex", "schema_version": 2}', "has schema_version 2, expected 6"),
         ('{"tool": "pytest-reflex", "schema_version": 4}', "is no parity document"),
         ('{"tool": "pytest-reflex", "schema_version": 5}', "is no parity document"),
     ],

@@ -1,0 +1,126 @@
+"""A stage of a bundle with processors, or all of them, as a robot runs them: to be judged, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporters.bundle.processors import POSTPROCESS, PREPROCESS, OpenProcessors
+from exporters.bundle.runner import BundleRunner
+from exporters.bundle.store import StoredBundle
+from pytest_reflex.errors import BundleError
+from pytest_reflex.result import STAGES, WHOLE
+from pytest_reflex.runners import OnnxRunner
+from pytest_reflex.runners.base import RunnerBase, said_by
+from pytest_reflex.verdict.units import InUnits
+
+__all__ = ["ProcessedRunner"]
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+class ProcessedRunner(RunnerBase):
+    """A stage of a bundle: ``preprocess``, ``postprocess`` or ``whole``.
+
+    ``preprocess`` reads a raw observation and gives the policy's inputs but its noise; ``postprocess`` reads
+    ``actions``, and of the observation what relative actions are counted from, and gives ``action`` in the
+    robot's units; ``whole`` reads a raw observation and the noise, and gives ``action``.
+
+    Args:
+        bundle: a bundle with processors.
+        stage: which.
+        provider: the execution provider, by short or by full name.
+
+    Raises:
+        BundleError: the bundle has no processors, or no such stage.
+    """
+
+    def __init__(self, bundle: StoredBundle, stage: str = WHOLE, provider: str = "cpu") -> None:
+        said = bundle.stated.processors
+        if said is None:
+            raise BundleError(f"{bundle.called} has no processors")
+        if stage not in (PREPROCESS, POSTPROCESS, WHOLE):
+            raise BundleError(f"{stage!r} is no stage of processors; the stages are {', '.join(STAGES)}")
+        self.name = f"{bundle.called}: {stage}"
+        self._bundle, self._stage = bundle, stage
+        self._around = OpenProcessors(bundle.path, said, provider)
+        self._policy = BundleRunner(bundle, provider=provider) if stage == WHOLE else None
+
+    def open(self) -> None:
+        self._around.open()
+        if self._policy is not None:
+            self._policy.open()
+
+    def close(self) -> None:
+        self._around.close()
+        if self._policy is not None:
+            self._policy.close()
+
+    @property
+    def _sessions(self) -> dict[str, OnnxRunner]:
+        both = {PREPROCESS: self._around.before, POSTPROCESS: self._around.after}
+        return both if self._stage == WHOLE else {self._stage: both[self._stage]}
+
+    @property
+    def provider_asked(self) -> str:
+        return next(iter(self._sessions.values())).provider_asked
+
+    @property
+    def providers_used(self) -> Sequence[str]:
+        """What its sessions ran on; of several, the first that is not on the provider asked for."""
+        every: list[Any] = [*self._sessions.values(), *([self._policy] if self._policy is not None else [])]
+        used = [tuple(said_by(session, "providers_used", ())) for session in every]
+        return next((one for one in used if not one or one[0] != self.provider_asked), used[0])
+
+    @property
+    def graphs(self) -> Sequence[Path | bytes]:
+        """The policy's graphs, whose precision is the whole's, or the stage's own."""
+        if self._policy is not None:
+            return self._policy.graphs
+        return [graph for session in self._sessions.values() for graph in session.graphs]
+
+    @property
+    def precision_stated(self) -> str:
+        """In which precision its manifest says that the policy's graphs are; processors are in float32."""
+        return "float32" if self._policy is None else self._policy.precision_stated
+
+    @property
+    def robot_units(self) -> Mapping[str, InUnits]:
+        """See :class:`~pytest_reflex.runners.base.SaysUnits`."""
+        return {} if self._stage == PREPROCESS else self._around.said.robot_units("action", behind=True)
+
+    @property
+    def changed(self) -> str:
+        """What its files are that the manifest does not say."""
+        holders: list[Any] = [self._bundle, *self._sessions.values()]
+        holders += [self._policy] if self._policy is not None else []
+        return "; ".join(dict.fromkeys(filter(None, (holder.changed for holder in holders))))
+
+    def facts(self) -> dict[str, Any]:
+        sessions = {role: session.facts() for role, session in self._sessions.items()}
+        policy = {} if self._policy is None else self._policy.facts()
+        ran = {role: facts["sha256"] for role, facts in sessions.items()}
+        return {
+            **next(iter(sessions.values())),
+            **policy,
+            "kind": "bundle",
+            "name": self.name,
+            "path": self.name,
+            "sha256": {**ran, **policy.get("sha256", {})},
+        }
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        if self._stage == PREPROCESS:
+            return self._around.preprocess(inputs)
+        if self._stage == POSTPROCESS:
+            raw = {name: array for name, array in inputs.items() if name != "actions"}
+            return {"action": self._around.postprocess(inputs["actions"], raw)}
+        known = {spec.name for spec in self._around.said.raw}
+        raw = {name: array for name, array in inputs.items() if name in known}
+        noise = {name: array for name, array in inputs.items() if name not in known}
+        read = {**self._around.preprocess(raw), **noise}
+        gave = self._opened(self._policy).run({spec.name: read[spec.name] for spec in self._bundle.inputs})
+        return {"action": self._around.postprocess(gave[self._around.said.actions], raw)}

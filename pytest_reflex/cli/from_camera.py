@@ -1,0 +1,114 @@
+"""A bundle with processors on the command line: judged from the camera to the joint, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pytest_reflex.cli.reference import is_script, named
+from pytest_reflex.errors import BundleError, CheckpointError
+from pytest_reflex.result import WHOLE
+from pytest_reflex.verdict.units import OWN
+
+if TYPE_CHECKING:
+    from exporters.bundles import Bundle
+    from exporters.serving.candidate import Served
+    from pytest_reflex.result import ParityResult, PipelineResult
+
+
+def from_camera(bundle: Bundle | Served, asked: bool | None, *, keep: bool = False) -> bool:
+    """Whether a bundle is judged with its processors: by default where it has them.
+
+    Raises:
+        BundleError: they are asked for, and it has none.
+        UsageError: frames are to be kept, which are the policy's own inputs.
+    """
+    has = bundle.stated.processors is not None
+    if asked and not has:
+        raise BundleError(f"{bundle.called} has no processors; reflex export CHECKPOINT OUT puts them in")
+    if has and asked is not False and keep:
+        raise click.UsageError(
+            "--save-fixtures was given, and a bundle with processors keeps its frames at its export; "
+            "give it to reflex export"
+        )
+    return has and asked is not False
+
+
+def judged_from_camera(
+    bundle: Bundle, model: str, seen: Any, judging: Mapping[str, Any]
+) -> ParityResult | PipelineResult:
+    """The verdict on a bundle with processors: on all stages, or of a recording on what it has.
+
+    Args:
+        bundle: the bundle.
+        model: what ``--model`` names: a checkpoint with lerobot's pipelines, ``file.py:name`` or
+            ``module:name`` of a function that gives the policy and the two pipelines, or a recording.
+        seen: the episodes that are judged, or None.
+        judging: the options of the check.
+
+    Raises:
+        CheckpointError: the model has no pipelines to judge the processors against.
+    """
+    if model.endswith(".safetensors"):
+        return _replayed(bundle, model, {n: value for n, value in judging.items() if n != "steps"})
+    policy, source = _policy(bundle, model)
+    from exporters.families.end_to_end import check_pipeline
+
+    return check_pipeline(policy, bundle, source, inputs=seen, **judging)
+
+
+def judged_served(served: Served, model: str, seen: Any, judging: Mapping[str, Any]) -> ParityResult:
+    """The verdict on what is served, asked what a robot sees: whole, for its stages are the server's own."""
+    if model.endswith(".safetensors"):
+        return _replayed(served, model, {n: value for n, value in judging.items() if n != "steps"})
+    policy, source = _policy(served, model)
+    from exporters.families.end_to_end import check_pipeline
+
+    return check_pipeline(policy, served, source, inputs=seen, stages=[WHOLE], **judging).stages[WHOLE]
+
+
+def _policy(bundle: Bundle | Served, model: str) -> tuple[Any, Any]:
+    """The live policy, and what lerobot runs around it."""
+    alone = (
+        f"give a checkpoint that has them, or --no-processors to judge the policy of {bundle.called} alone"
+    )
+    if is_script(model):
+        made = named(model)
+        found = made() if callable(made) else made
+        if not isinstance(found, tuple) or len(found) != 3:
+            raise CheckpointError(
+                f"--model is {model!r}, which gives no policy, preprocessor and postprocessor, three in a "
+                f"tuple; {alone}"
+            )
+        return found[0], found[1:]
+    from exporters import checkpoints
+    from exporters.bundle import registry
+    from exporters.families.one_call import has_pipelines
+
+    place = checkpoints.resolve(model)
+    if not has_pipelines(place):
+        raise CheckpointError(f"--model is {model!r}, which has no processors of lerobot's; {alone}")
+    return registry.family_named(bundle.family).load(model), place
+
+
+def _replayed(bundle: Bundle | Served, model: str, judging: Mapping[str, Any]) -> ParityResult:
+    """The verdict of a recording, which needs no torch: of raw observations, or of the policy's inputs."""
+    from exporters.bundle.processed import ProcessedRunner
+    from exporters.serving.candidate import Served
+    from pytest_reflex.judge.check import check
+    from pytest_reflex.runners import RecordedRunner
+
+    recording = RecordedRunner(model)
+    given, said, told = recording.recorded(), bundle.stated.processors, dict(judging)
+    if said is None or not {spec.name for spec in said.raw} <= given[0].keys():
+        return check(recording, bundle, inputs=given, name=bundle.called, **told)
+    if told.get("threshold") is None:
+        told["threshold"] = f"0.001 {OWN}"
+    whole: Any = (
+        bundle.whole_runner(told["provider"])
+        if isinstance(bundle, Served)
+        else ProcessedRunner(bundle, provider=told["provider"])
+    )
+    return check(recording, whole, inputs=given, name=f"{bundle.called}: {WHOLE}", **told)
