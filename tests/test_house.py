@@ -265,7 +265,7 @@ def test_a_name_in_pieces_is_one() -> None:
     assert "exporters.families.pi0" in arrows_upwards("exporters.graph.tracing", tree)
 
 
-@pytest.mark.parametrize(("package", "most"), [("pytest_reflex", 14), ("exporters", 11)])
+@pytest.mark.parametrize(("package", "most"), [("pytest_reflex", 15), ("exporters", 11)])
 def test_the_top_of_a_package_can_be_taken_in_at_a_glance(package: str, most: int) -> None:
     top = {name.split(".")[1] for name in FILES if name.startswith(f"{package}.")}
     assert len(top | {"__init__"}) <= most

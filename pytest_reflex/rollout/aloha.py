@@ -17,14 +17,15 @@ Array = np.ndarray[Any, Any]
 SIDES: Final = ("left", "right")
 _OF_ONE: Final = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
 JOINTS: Final = tuple(f"vx300s_{side}/{joint}" for side in SIDES for joint in _OF_ONE)
+PLACES: Final = tuple(f"{side} {axis}" for side in SIDES for axis in "xyz")
 # The pose in which gym-aloha begins.
 HOME: Final = np.array([0.0, -0.96, 1.16, 0.0, -0.3, 0.0] * 2)
 # A finger's way from its rail's end, m: closed and open.
 FINGER: Final = (0.021, 0.057)
-# Where the boxes of the transfer lie, m; how far from home the joints begin, rad.
-BOXES: Final = np.array([[0.0, 0.4], [0.2, 0.6]])
+# Where boxes lie, within reach of the right arm, m; how far from home the joints begin, rad.
+BOXES: Final = np.array([[0.08, 0.4], [0.25, 0.6]])
 SPREAD: Final = 0.05
-# The job: the right tip within so many mm of a point so high over the box, m, for the whole of the last second.
+# The job: the right tip within so many mm of a point so high over the box, m, for all of the last second.
 NEAR_MM: Final = 30.0
 ABOVE: Final = 0.1
 
@@ -38,7 +39,7 @@ class AlohaReach(MujocoArm):
 
     name = "aloha-reach"
     quantities = (
-        Quantity("tip", "mm", tuple(f"{side} {axis}" for side in SIDES for axis in "xyz"), whole=3, visible=1.0),
+        Quantity("tip", "mm", PLACES, whole=3, visible=1.0),
         Quantity("joints", "mrad", JOINTS, visible=5.0),
         Quantity("gripper", "mm", SIDES, visible=1.0),
     )
@@ -47,19 +48,19 @@ class AlohaReach(MujocoArm):
     def __init__(self, hz: float = 30.0) -> None:
         scene = assets_of("gym_aloha", "gym-aloha") / "bimanual_viperx_transfer_cube.xml"
         super().__init__(
-            scene, hz, joints=JOINTS, change=_hold_itself, cameras=("top", "angle", "front_close"), groups=(0, 1)
+            scene,
+            hz,
+            joints=JOINTS,
+            change=_hold_itself,
+            cameras=("top", "angle", "front_close"),
+            groups=(0, 1),
         )
         self._box = self.model.joint("red_box_joint").qposadr[0]
         self._box_body = self.model.body("box").id
         self._fingers = np.array(
-            [
-                [self.model.joint(f"vx300s_{side}/{f}_finger").qposadr[0] for f in SIDES]
-                for side in SIDES
-            ]
+            [[self.model.joint(f"vx300s_{side}/{f}_finger").qposadr[0] for f in SIDES] for side in SIDES]
         )
-        self._tips = [
-            [self.model.body(f"vx300s_{side}/{f}_finger_link").id for f in SIDES] for side in SIDES
-        ]
+        self._tips = [[self.model.body(f"vx300s_{side}/{f}_finger_link").id for f in SIDES] for side in SIDES]
         self._near = 0
 
     def reset(self, start: int) -> None:
@@ -67,10 +68,10 @@ class AlohaReach(MujocoArm):
         rng = np.random.default_rng([start, 0xA10A])
         qpos = np.array(self.model.qpos0)
         qpos[self.joint_at] = HOME + rng.uniform(-SPREAD, SPREAD, 12)
-        qpos[self._fingers] = (FINGER[0], -FINGER[0])
+        qpos[self._fingers] = (sum(FINGER) / 2, -sum(FINGER) / 2)
         qpos[self._box : self._box + 2] = rng.uniform(*BOXES)
         qpos[self._box + 2] = 0.02
-        self.begin(qpos, self._ctrl(np.concatenate([np.insert(a, 6, -1.0) for a in self._from_home(qpos)])))
+        self.begin(qpos, self._ctrl(np.concatenate([np.insert(a, 6, 0.0) for a in self._from_home(qpos)])))
         self._near = 0
 
     def state(self) -> Array:
@@ -90,8 +91,9 @@ class AlohaReach(MujocoArm):
     def hold(self) -> Array:
         """See :class:`~pytest_reflex.rollout.environments.Environment`."""
         command = self.data.ctrl.reshape(2, 8)
-        closed = 2.0 * (command[:, 6:7] - FINGER[0]) / (FINGER[1] - FINGER[0]) - 1.0
-        return np.concatenate([command[:, :6] - HOME.reshape(2, 6), closed], axis=1).reshape(-1)
+        opened = 2.0 * (command[:, 6:7] - FINGER[0]) / (FINGER[1] - FINGER[0]) - 1.0
+        held: Array = np.concatenate([command[:, :6] - HOME.reshape(2, 6), opened], axis=1)
+        return held.reshape(-1)
 
     def step(self, action: Array) -> bool:
         """See :class:`~pytest_reflex.rollout.environments.Environment`."""

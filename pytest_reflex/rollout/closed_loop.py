@@ -1,4 +1,4 @@
-"""``closed_loop``: a candidate drives an arm beside its reference, and how far it goes is held against rounding.
+"""``closed_loop``: a candidate drives an arm beside its reference, and its drift is held against rounding.
 
 Four sides drive one copy of the environment each, from the same starts, with the same noise and cameras: the
 reference, the candidate, and two whose drift is rounding alone, the reference in float64 and the reference
@@ -7,9 +7,12 @@ with its inputs one unit in the last place off. What those two do in this plant 
 
 from __future__ import annotations
 
+import math
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -22,6 +25,7 @@ from pytest_reflex.rollout.driving import Plan, Terms, Way, drive
 from pytest_reflex.rollout.environments import Environment, Made, environment_named
 from pytest_reflex.rollout.observing import Observe, Observing, jittered
 from pytest_reflex.rollout.shown import RolloutResult
+from pytest_reflex.runners import Runner
 from pytest_reflex.runners.base import HasFloat64, asked
 from pytest_reflex.settings import PROVIDERS
 from pytest_reflex.verdict.drift import Quantity, apart, drift
@@ -38,6 +42,9 @@ OPEN_LOOP_PLANS: Final = 16
 # How many instants a curve is kept at.
 INSTANTS: Final = 121
 JITTER: Final = "jitter"
+MEASURED: Final = "measured"
+# Of so many runs the median is taken, after one that warms up.
+TIMED_RUNS: Final = 5
 FLOAT64: Final = "float64"
 
 
@@ -50,7 +57,7 @@ def closed_loop(
     hz: float = 30.0,
     starts: int = 20,
     execute: int = 8,
-    latency: int = 0,
+    latency: int | str = 0,
     seed: int = 0,
     within: float | None = None,
     joints: Sequence[str] | None = None,
@@ -72,7 +79,7 @@ def closed_loop(
         starts: how many starts; each is decided by its number.
         execute: how many actions of a chunk are carried out before the next one is planned.
         latency: how many control periods the candidate's chunks are late, in simulated time, 0 to
-            ``execute - 1``; the reference's are in time.
+            ``execute - 1``, or ``measured``: as many as its runs take here; the reference's are in time.
         seed: what noise is drawn with.
         within: how far the first quantity may drift, in its unit (mm for an arm); by default no further
             than rounding.
@@ -96,7 +103,9 @@ def closed_loop(
     sides = sides_of(reference, candidate, inputs, provider)
     specs = _specs(sides.inputs)
     terms = Terms(float(seconds), float(hz), execute, seed)
-    work = _Work(make, Observing(specs, seed, observe), terms, starts, latency, film, progress_callback(progress))
+    work = _Work(
+        make, Observing(specs, seed, observe), terms, starts, latency, film, progress_callback(progress)
+    )
     own = work.reference(sides)
     other = work.candidate(sides, own)
     quantities = _watched(work.quantities, joints)
@@ -105,10 +114,13 @@ def closed_loop(
 
 
 def _require(
-    seconds: float, hz: float, starts: int, execute: int, latency: int, within: float | None
+    seconds: float, hz: float, starts: int, execute: int, latency: int | str, within: float | None
 ) -> None:
     """Refuse what is no setting, with what it should be."""
-    whole = {"starts": (starts, 1, None), "execute": (execute, 1, None), "latency": (latency, 0, execute)}
+    if isinstance(latency, str) and latency != MEASURED:
+        raise SettingsError(f"latency is {latency!r}; give a number of control periods, or {MEASURED!r}")
+    late = 0 if isinstance(latency, str) else latency
+    whole = {"starts": (starts, 1, None), "execute": (execute, 1, None), "latency": (late, 0, execute)}
     for what, (value, least, end) in whole.items():
         good = isinstance(value, int) and not isinstance(value, bool) and value >= least
         if not good or (end is not None and value >= end):
@@ -130,7 +142,7 @@ def _specs(inputs: object) -> list[InputSpec]:
     found = list(inputs) if isinstance(inputs, Sequence) else []
     if not found or not all(isinstance(spec, InputSpec) for spec in found):
         raise InputError(
-            "a closed loop reads what the arm shows, and the inputs given are recorded; give a list of InputSpec"
+            "a closed loop reads what the arm shows, and its inputs are recorded; give a list of InputSpec"
         )
     return found
 
@@ -180,12 +192,13 @@ class _Work:
         observing: Observing,
         terms: Terms,
         starts: int,
-        latency: int,
+        latency: int | str,
         film: bool,
         report_progress: Progress,
     ) -> None:
         self.make, self.observing, self.terms = make, observing, terms
-        self.starts, self.latency, self.film, self._report = starts, latency, film, report_progress
+        self.starts, self.film, self._report = starts, film, report_progress
+        self.latency, self._measure = (0, True) if isinstance(latency, str) else (latency, False)
         self.quantities: tuple[Quantity, ...] = ()
         self.env_name = ""
         self._done = 0
@@ -206,7 +219,7 @@ class _Work:
                     if way is None:
                         break
                     if not wide.note:
-                        self._in_float64(runner, copies[FLOAT64], start, wide, way.plans)
+                        self._in_float64(cast(HasFloat64, runner), copies[FLOAT64], start, wide, way.plans)
                     self._driven(
                         JITTER,
                         runner,
@@ -240,6 +253,8 @@ class _Work:
         copy = self._made(CANDIDATE)
         try:
             with opened(runner):
+                if self._measure:
+                    self.latency = _periods(runner, own.plain.ways[0].plans[0], self.terms)
                 for start in range(len(own.jitter.ways)):
                     way = self._driven(CANDIDATE, runner, copy, start, side, latency=self.latency)
                     if way is None:
@@ -272,6 +287,27 @@ class _Work:
         self._done += 1
         self._report("drive", self._done, 4 * self.starts)
         return way
+
+
+def _periods(runner: Runner, plan: Plan, terms: Terms) -> int:
+    """How many control periods a run takes here, rounded up.
+
+    Raises:
+        SettingsError: it takes longer than what is carried out of a chunk.
+    """
+    took = []
+    for _ in range(TIMED_RUNS + 1):
+        began = time.perf_counter()
+        asked(runner, plan.inputs)
+        took.append(time.perf_counter() - began)
+    typical = statistics.median(took[1:])
+    periods = math.ceil(typical * terms.hz)
+    if periods >= terms.execute:
+        raise SettingsError(
+            f"latency: a run takes {typical:.3g} s, which is {periods} control periods, and {terms.execute} "
+            "actions are carried out of a chunk; carry out more"
+        )
+    return periods
 
 
 def _answer(outputs: Mapping[str, Array]) -> Array:
@@ -309,7 +345,10 @@ def _result(work: _Work, own: _Own, other: _Side, quantities: Sequence[Quantity]
                     q.name: float(np.spacing(np.float32(max(1e-30, np.abs(plain.path[q.name]).max()))))
                     for q in quantities
                 },
-                succeeded={REFERENCE: plain.succeeded, **{side: way.succeeded for side, way in sides.items()}},
+                succeeded={
+                    REFERENCE: plain.succeeded,
+                    **{side: way.succeeded for side, way in sides.items()},
+                },
                 curves={
                     side: tuple(apart(*both[0], quantities[0])[at].tolist()) for side, both in pairs.items()
                 },
@@ -344,7 +383,7 @@ def _result(work: _Work, own: _Own, other: _Side, quantities: Sequence[Quantity]
     if work.film:
         from pytest_reflex.rollout.film import filmed as film_of
 
-        filmed = film_of(work.make, hz, ways[REFERENCE], ways[CANDIDATE], quantities[0])
+        filmed = film_of(work.make, hz, ways[REFERENCE], ways[CANDIDATE])
     return replace(result, seen=seen, film=filmed)
 
 
@@ -397,7 +436,8 @@ def _open_loop(own: _Own, other: _Side) -> OpenLoop | None:
 
 
 def _furthest(answers: Sequence[Array], plain: Sequence[Array]) -> float:
-    flat = [np.abs(a.reshape(-1, a.shape[-1])[: len(p), : p.shape[1]] - p).max() for a, p in zip(answers, plain, strict=True)]
+    flat = [
+        np.abs(a.reshape(-1, a.shape[-1])[: len(p), : p.shape[1]] - p).max()
+        for a, p in zip(answers, plain, strict=True)
+    ]
     return float(max(flat))
-
-

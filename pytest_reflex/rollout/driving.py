@@ -134,9 +134,9 @@ def drive(
         poses.append(_copied(env.pose()))
         if not goes_on and step + 1 < terms.steps:
             raise Ended(
-                f"start {start}: {env.name} ended after {(step + 1) / terms.hz:.2f} s of {terms.seconds:g} s with "
-                f"the {side} at the arm; give --seconds {(step + 1) / terms.hz:.2f} or less, or an environment "
-                "that goes on"
+                f"start {start}: {env.name} ended after {(step + 1) / terms.hz:.2f} of {terms.seconds:g} s, "
+                f"driven by the {side}; give --seconds {(step + 1) / terms.hz:.2f} or less, or an "
+                "environment that goes on"
             )
     path = {q.name: np.stack([pose[q.name] for pose in poses]) for q in env.quantities}
     return Way(path, env.success(), tuple(plans), tuple(seen))
@@ -158,7 +158,7 @@ def _chunk(
     name = "actions" if "actions" in outputs else next(iter(outputs), None)
     if name is None or (name != "actions" and len(outputs) > 1):
         raise RunnerError(
-            f"the {side} gives {', '.join(outputs) or 'nothing'}; a policy that drives an arm gives 'actions'"
+            f"the {side} gives {', '.join(outputs) or 'nothing'}, expected actions; name that output so"
         )
     chunk = np.asarray(outputs[name], np.float64)
     given, size = chunk.shape, len(env.actions)
@@ -171,15 +171,15 @@ def _chunk(
     if len(chunk) < terms.execute + latency:
         late = f" and is {latency} late" if latency else ""
         raise RunnerError(
-            f"the {side}'s chunk has {len(chunk)} rows{late}, and {terms.execute} are to be carried out; give "
-            f"--execute {max(1, len(chunk) - latency)} or less"
+            f"the {side}'s chunk has {len(chunk)} rows{late}, and {terms.execute} are to be carried out; "
+            f"give --execute {max(1, len(chunk) - latency)} or less"
         )
     chunk = chunk[:, :size]
     if not np.isfinite(chunk).all():
         row, column = np.argwhere(~np.isfinite(chunk))[0]
         start, second = moment
         raise Ended(
-            f"start {start}: the {side} gave {chunk[row, column]} for {env.actions[column]} (row {row}) after "
-            f"{second:.2f} s; no arm can carry that out: mend the policy"
+            f"start {start}: the {side} gave {chunk[row, column]} for {env.actions[column]} (row {row}) "
+            f"after {second:.2f} s; no arm can carry that out: mend the policy"
         )
     return chunk

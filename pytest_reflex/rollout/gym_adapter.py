@@ -7,7 +7,7 @@ otherwise is an adapter of some thirty lines.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,33 +39,38 @@ class GymEnvironment:
 
     def __init__(self, env_id: str, hz: float = 30.0, **options: Any) -> None:
         if importlib.util.find_spec("gymnasium") is None:
-            raise MissingPackageError("this needs gymnasium, which is not installed; pip install 'pytest-reflex[sim]'")
+            raise MissingPackageError(
+                "this needs gymnasium, which is not installed; pip install 'pytest-reflex[sim]'"
+            )
         import gymnasium
 
         try:
             self.env = gymnasium.make(env_id, max_episode_steps=1 << 40, **options)
         except Exception as error:
-            said = " ".join(str(error).split())
+            said = " ".join(f"{type(error).__name__}: {error}".split())
             raise SettingsError(
-                f"gymnasium cannot make {env_id!r} ({type(error).__name__}: {said}); give an id that it knows, "
+                f"gymnasium cannot make {env_id!r} ({said}); give an id that it knows, "
                 "with module: before it where a module registers it"
             ) from error
         space = self.env.action_space
         if not isinstance(space, gymnasium.spaces.Box):
             raise SettingsError(
-                f"the actions of {env_id!r} are {space}, expected a Box; write a GymEnvironment that applies them"
+                f"the actions of {env_id!r} are {space}, expected a Box; write a GymEnvironment for them"
             )
         self.name = f"gym:{env_id}"
         self.hz = hz
-        self.cameras = ("render",)
-        self._space, self._seen, self._info = space, np.zeros(0), {}
+        self.cameras: Sequence[str] = ("render",)
+        self._space: Any = space
+        self._seen: Any = np.zeros(0)
+        self._info: Mapping[str, Any] = {}
         self.reset(0)
-        self.actions = tuple(f"action {i}" for i in range(int(np.prod(space.shape))))
-        self.quantities = self.watches()
+        self.actions: Sequence[str] = tuple(f"action {i}" for i in range(int(np.prod(space.shape))))
+        self.quantities: Sequence[Quantity] = self.watches()
 
     def watches(self) -> tuple[Quantity, ...]:
         """What is watched: by default the observation, in plain numbers."""
-        return (Quantity("state", "", tuple(f"value {i}" for i in range(len(self.state()))), visible=0.01),)
+        parts = tuple(f"value {i}" for i in range(len(self.state())))
+        return (Quantity("state", "", parts, visible=0.01),)
 
     def observed(self, observation: Any) -> Array:
         """The state that a policy reads, [values]: by default all numbers of the observation, in order."""
@@ -76,11 +81,12 @@ class GymEnvironment:
         return np.zeros(0) if array.dtype == np.uint8 else array.astype(np.float64).reshape(-1)
 
     def applied(self, action: Array) -> Any:
-        """What the environment is given for an action of -1 to 1: by default from its lowest to its highest."""
+        """What the environment is given for an action: by default -1 to 1 are its lowest and its highest, and
+        what has no bounds is given as it is."""
         low, high = (np.asarray(end, np.float64).reshape(-1) for end in (self._space.low, self._space.high))
         bounded = np.isfinite(low) & np.isfinite(high)
-        unit = np.where(bounded, np.clip(action, -1.0, 1.0), action)
-        scaled = np.where(bounded, np.where(bounded, low, 0) + (unit + 1) / 2 * np.where(bounded, high - low, 0), unit)
+        least, wide = np.where(bounded, low, 0.0), np.where(bounded, high - low, 0.0)
+        scaled = np.where(bounded, least + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * wide, action)
         return scaled.reshape(self._space.shape).astype(self._space.dtype)
 
     def reset(self, start: int) -> None:
@@ -92,7 +98,7 @@ class GymEnvironment:
         return self.observed(self._seen)
 
     def image(self, camera: str, height: int, width: int) -> Array:
-        """See :class:`~pytest_reflex.rollout.environments.Environment`; the nearest pixel of what it draws."""
+        """See :class:`~pytest_reflex.rollout.environments.Environment`; the nearest pixels."""
         seen = self.env.render()
         if not isinstance(seen, np.ndarray) or seen.ndim != 3:
             raise ReflexError(

@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 # Physics is computed at least so often a second: the servos below are stable there with room to spare.
 PHYSICS_HZ: Final = 240.0
-# What draws where nobody chose, the fastest first; the last draws nothing, which a policy without cameras needs.
+# What draws where nobody chose, the fastest first; the last draws nothing, enough for who has no camera.
 BACKENDS: Final = ("egl", "osmesa", "disabled")
 
 
@@ -36,7 +36,7 @@ def mujoco() -> ModuleType:
     if "mujoco" in sys.modules:
         return sys.modules["mujoco"]
     if importlib.util.find_spec("mujoco") is None:
-        raise MissingPackageError("this needs mujoco, which is not installed; pip install 'pytest-reflex[sim]'")
+        raise MissingPackageError("this needs mujoco, which is not installed; pip install pytest-reflex[sim]")
     chosen = os.environ.get("MUJOCO_GL")
     for backend in (chosen,) if chosen else BACKENDS:
         os.environ["MUJOCO_GL"] = backend
@@ -49,7 +49,7 @@ def mujoco() -> ModuleType:
                 del sys.modules[name]
             os.environ.pop("PYOPENGL_PLATFORM", None)
     raise ReflexError(
-        f"MUJOCO_GL is {chosen!r}, and with it mujoco cannot be imported ({type(failed).__name__}: {failed}); "
+        f"MUJOCO_GL is {chosen!r}, and mujoco does not import so ({type(failed).__name__}: {failed}); "
         "install that library, libegl1 or libosmesa6, or unset MUJOCO_GL"
     )
 
@@ -84,8 +84,8 @@ class MujocoArm:
     """
 
     name = "arm"
-    quantities: tuple[Quantity, ...] = ()
-    actions: tuple[str, ...] = ()
+    quantities: Sequence[Quantity] = ()
+    actions: Sequence[str] = ()
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class MujocoArm:
         self.model.light_castshadow[:] = 0
         self.model.vis.quality.shadowsize = self.model.vis.quality.offsamples = 0
         self.data = engine.MjData(self.model)
-        self.cameras = tuple(cameras)
+        self.cameras: Sequence[str] = tuple(cameras)
         self.hz = hz
         self.joint_at = np.array([self.model.joint(joint).qposadr[0] for joint in joints])
         self.speed_at = np.array([self.model.joint(joint).dofadr[0] for joint in joints])
@@ -157,7 +157,9 @@ class MujocoArm:
         """
         if camera not in self.cameras:
             near = did_you_mean(camera, self.cameras)
-            raise SettingsError(f"camera {camera!r} is none of {self.name}'s{near}; give one of {self.cameras}")
+            raise SettingsError(
+                f"camera {camera!r} is none of {self.name}'s{near}; give one of {self.cameras}"
+            )
         renderer = self._renderer(height, width)
         shown = self._engine.MjvOption()
         shown.geomgroup[:] = 0
@@ -176,7 +178,7 @@ class MujocoArm:
                 said = " ".join(f"{type(error).__name__}: {error}".split())
                 backend = os.environ.get("MUJOCO_GL", "nothing")
                 raise ReflexError(
-                    f"{self.name} cannot draw what the policy's camera sees with MUJOCO_GL={backend} ({said}); "
+                    f"{self.name} cannot draw what a camera sees with MUJOCO_GL={backend} ({said}); "
                     "install libegl1 (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa)"
                 ) from None
             self._renderers[(height, width)] = held

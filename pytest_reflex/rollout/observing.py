@@ -24,7 +24,7 @@ _JITTER_TAG: Final = 0x317
 class Observing:
     """The inputs of a policy in a closed loop.
 
-    Images are cameras in their order, the state is the environment's, noise is drawn anew for every plan,
+    Images are cameras in their order, the state is the environment's, noise is drawn for every plan,
     the same for every side. What else the policy reads, such as a prompt, is what fixture 0 has. A chunk
     before this one, as real-time chunking hands on, is given as if there were none.
 
@@ -44,9 +44,9 @@ class Observing:
             shown = isinstance(spec.meaning, Image | State | Gaussian)
             if shown and spec.shape and spec.shape[0] != 1:
                 raise InputError(
-                    f"input {spec.name!r} is {list(spec.shape)}; a policy that drives one arm has a batch of 1"
+                    f"input {spec.name!r} is {list(spec.shape)}; a policy that drives an arm has a batch of 1"
                 )
-            if spec.meaning.kind in ("horizon", "delay", "chain"):
+            if spec.meaning.kind in ("horizon", "delay"):
                 self._fixed[spec.name] = np.zeros_like(self._fixed[spec.name])
 
     @property
@@ -126,10 +126,12 @@ def _pictures(env: Environment, spec: InputSpec, cameras: Any) -> Array:
         camera = next(cameras, None)
         if camera is None:
             raise InputError(
-                f"input {spec.name!r} needs a camera more than {env.name} has ({', '.join(env.cameras)}); give "
-                "observe="
+                f"input {spec.name!r} needs a camera more than {env.name} has ({', '.join(env.cameras)}); "
+                "give observe="
             )
         pixels = env.image(camera, height, width)
         views.append(pixels if last else pixels.transpose(2, 0, 1))
-    low, high = (spec.meaning.low, spec.meaning.high) if isinstance(spec.meaning, ScaledImage) else (-1.0, 1.0)
+    low, high = (
+        (spec.meaning.low, spec.meaning.high) if isinstance(spec.meaning, ScaledImage) else (-1.0, 1.0)
+    )
     return (low + (high - low) / 255.0 * np.stack(views)).reshape(spec.shape)

@@ -1,4 +1,4 @@
-"""The verdict on a closed loop that shows itself: as text, as JSON, in a notebook, as the failure of a test."""
+"""The verdict on a closed loop that shows itself: as text, as JSON, as a page, as the failure of a test."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def _wholes(one: Array, other: Array, quantity: Quantity) -> Array:
     """The distances of what is one whole each, [instants, wholes]."""
     difference = one - other
     if quantity.whole == 1:
-        return np.abs(difference)
+        return np.asarray(np.abs(difference))
     grouped = difference.reshape(len(difference), -1, quantity.whole)
     # No BLAS behind this: its sum would hang on the processor's width.
-    return np.sqrt((grouped * grouped).sum(axis=2))
+    return np.asarray(np.sqrt((grouped * grouped).sum(axis=2)))

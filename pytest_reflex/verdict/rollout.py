@@ -1,4 +1,4 @@
-"""The frozen verdict on a policy that drives an arm: its drift in units, beside the drift of rounding alone."""
+"""The frozen verdict on a policy that drives an arm: its drift in units, beside that of rounding alone."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ def _start(made: Rollout, start: Start) -> dict[str, Any]:
                 "floor": made.floor(start, quantity.name),
                 "floors": plain(made.ratio(start, quantity.name)),
                 "drifts": {
-                    side: plain(asdict(start.drift(side, quantity.name))) for side in (CANDIDATE, *_floors(start))
+                    side: plain(asdict(start.drift(side, quantity.name)))
+                    for side in (CANDIDATE, *_floors(start))
                 },
             }
             for quantity in made.quantities

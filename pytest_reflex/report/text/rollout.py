@@ -1,21 +1,20 @@
-"""The verdict on a closed loop as text: how far the candidate drifted, in units, beside what rounding does."""
+"""A closed loop as text: how far the candidate drifted, in units, beside what rounding did."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from pytest_reflex.report.text.layout import UNBROKEN, Form, table, wrapped
 from pytest_reflex.report.text.terminal import figure
 from pytest_reflex.verdict.drift import Quantity
 from pytest_reflex.verdict.rollout import CANDIDATE, FLOORS, Rollout, Start
 
-__all__ = ["drift_rows", "rollout_text", "sentence", "success_lines", "unit_figure"]
+__all__ = ["HEADER", "drift_rows", "rollout_text", "sentence", "start_rows", "success_lines", "told_lines"]
 
-_HEADER = ("quantity", "side", "largest", "median", "at end", "growth 1/s", "visible", "floors", "word")
-HEADER = _HEADER
-_STARTS = ("start", "tip", "float64", "jitter", "floors", "visible", "word")
+HEADER: Final = ("quantity", "side", "largest", "median", "at end", "growth 1/s", "visible", "floors", "word")
 # A reader looks at the worst of many starts first, and at no more than these.
-ROWS = 20
+ROWS: Final = 20
 
 
 def rollout_text(made: Rollout, width: int = UNBROKEN) -> str:
@@ -26,17 +25,17 @@ def rollout_text(made: Rollout, width: int = UNBROKEN) -> str:
     if not made.starts:
         return "\n".join(lines) + "\n"
     forms = [
-        Form(_HEADER, range(9)),
-        Form(_HEADER, (0, 1, 2, 3, 4, 7, 8)),
-        Form(_HEADER, (0, 1, 2, 7, 8)),
-        Form(_HEADER, (0, 1, 2, 8), gap=1),
+        Form(HEADER, range(9)),
+        Form(HEADER, (0, 1, 2, 3, 4, 7, 8)),
+        Form(HEADER, (0, 1, 2, 7, 8)),
+        Form(HEADER, (0, 1, 2, 8), gap=1),
     ]
     lines += ["", f"Drift from the reference over {len(made.starts)} starts"]
     lines += table(drift_rows(made), forms, width)
     lines += wrapped(_parts_line(made), width, rest="  ")
     lines += ["", "Starts", *_start_table(made, width)]
     lines += [""]
-    for line in [*success_lines(made), *_told(made)]:
+    for line in [*success_lines(made), *told_lines(made)]:
         lines += wrapped(line, width, rest="  ")
     return "\n".join(lines) + "\n"
 
@@ -48,7 +47,7 @@ def sentence(made: Rollout) -> str:
     if not made.starts:
         return f"{head}: no start was driven"
     tip = made.quantities[0]
-    far = unit_figure(made.largest(CANDIDATE, tip.name), tip)
+    far = _figure(made.largest(CANDIDATE, tip.name), tip)
     most = max(made.ratio(start, tip.name) for start in made.starts)
     if made.word == "rounding":
         said = f"rounding in {len(made.starts)} starts; {tip.name} {far} at most, {_times(most)} its floor"
@@ -56,13 +55,13 @@ def sentence(made: Rollout) -> str:
         kinds = ", ".join(made.further)
         said = f"further than rounding ({kinds}); {tip.name} {far} at most, {_times(most)} its floor"
     if made.within is not None:
-        said += f"; {unit_figure(made.within, tip)} was allowed"
+        said += f"; {_figure(made.within, tip)} was allowed"
     if made.success is not None and made.success.differ:
         said += "; it does the job differently often"
     return f"{head}: {said}"
 
 
-def unit_figure(value: float, quantity: Quantity) -> str:
+def _figure(value: float, quantity: Quantity) -> str:
     """A figure for people with its unit, three digits."""
     return f"{value:.3g} {quantity.unit}".rstrip()
 
@@ -73,7 +72,7 @@ def _times(ratio: float) -> str:
 
 def drift_rows(made: Rollout) -> list[tuple[str, ...]]:
     """A row for each quantity and side: over all starts."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for quantity in made.quantities:
         for side in made.sides:
             own = side == CANDIDATE
@@ -85,9 +84,9 @@ def drift_rows(made: Rollout) -> list[tuple[str, ...]]:
                 (
                     quantity.name if own else "",
                     side,
-                    unit_figure(made.largest(side, quantity.name), quantity),
-                    unit_figure(made.typical(side, quantity.name), quantity),
-                    unit_figure(max(d.end for d in made.of(side, quantity.name)), quantity),
+                    _figure(made.largest(side, quantity.name), quantity),
+                    _figure(made.typical(side, quantity.name), quantity),
+                    _figure(max(d.end for d in made.of(side, quantity.name)), quantity),
                     "-" if rate is None else f"{rate:+.2f}",
                     "never" if first is None else f"{count} of {len(made.starts)}, from {first:.2f} s",
                     f"{max(ratios):.3g}" if own else "",
@@ -110,13 +109,19 @@ def _parts_line(made: Rollout) -> str:
 
 
 def _start_table(made: Rollout, width: int) -> Iterable[str]:
+    header, rows = start_rows(made)
+    forms = [Form(header, range(7)), Form(header, (0, 1, 4, 6)), Form(header, (0, 1, 6), gap=1)]
+    yield from table(rows, forms, width)
+    if len(made.starts) > len(rows):
+        yield f"and {len(made.starts) - len(rows)} more, which drifted less"
+
+
+def start_rows(made: Rollout) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A header, and a row for each start, the one that drifted most first; of many the first ones."""
     tip = made.quantities[0]
     ordered = sorted(made.starts, key=lambda start: -start.drift(CANDIDATE, tip.name).largest)[:ROWS]
     header = ("start", f"{tip.name} {tip.unit}".strip(), *FLOORS, "floors", "visible", "word")
-    forms = [Form(header, range(7)), Form(header, (0, 1, 4, 6)), Form(header, (0, 1, 6), gap=1)]
-    yield from table([_start_row(made, start, tip) for start in ordered], forms, width)
-    if len(made.starts) > len(ordered):
-        yield f"and {len(made.starts) - len(ordered)} more, which drifted less"
+    return header, [_start_row(made, start, tip) for start in ordered]
 
 
 def _start_row(made: Rollout, start: Start, tip: Quantity) -> tuple[str, ...]:
@@ -152,13 +157,14 @@ def success_lines(made: Rollout) -> list[str]:
     ]
 
 
-def _told(made: Rollout) -> Iterable[str]:
+def told_lines(made: Rollout) -> Iterable[str]:
+    """What else a reader should know, a line each."""
     tip = made.quantities[0]
     parted = [t for t in (start.parted(tip.name) for start in made.starts) if t is not None]
     if parted:
         yield (
             f"Chaos: in {len(parted)} of {len(made.starts)} starts rounding alone was visible "
-            f"({unit_figure(tip.visible, tip)}), first after {min(parted):.2f} s; such starts tell a fault late"
+            f"({_figure(tip.visible, tip)}), first after {min(parted):.2f} s; such starts tell a fault late"
         )
     if made.open_loop is not None:
         wide = made.open_loop.float64
