@@ -32,7 +32,7 @@ def _latency(context: click.Context, parameter: click.Parameter, value: str) -> 
 @model_option
 @click.option(
     "--env", default="panda-reach", show_default=True, metavar="NAME",
-    help="panda-reach, aloha-reach, gym:ID of gymnasium, or what another distribution brings.",
+    help="panda-reach, aloha-reach, planar-reach, gym:ID of gymnasium, or what another distribution brings.",
 )  # fmt: skip
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="How long a start is driven.")
 @click.option("--hz", type=float, default=30.0, show_default=True, help="Actions a second.")

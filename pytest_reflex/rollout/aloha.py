@@ -34,7 +34,7 @@ class AlohaReach(MujocoArm):
     """An action is, for each arm, six joint targets, in rad from home, and its gripper, -1 closed to 1 open.
 
     State, in order: the twelve joints from home in rad, their speeds in 2 rad/s, both grippers' commands,
-    and where the box is: x and y from the middle of its field in 0.2 m, and z in m.
+    where the right tip is and the box was at the start: x and y from the middle of its field, z, in 0.2 m.
     """
 
     name = "aloha-reach"
@@ -72,19 +72,20 @@ class AlohaReach(MujocoArm):
         qpos[self._box : self._box + 2] = rng.uniform(*BOXES)
         qpos[self._box + 2] = 0.02
         self.begin(qpos, self._ctrl(np.concatenate([np.insert(a, 6, 0.0) for a in self._from_home(qpos)])))
+        self._lay = np.array(self.data.xpos[self._box_body])
         self._near = 0
 
     def state(self) -> Array:
         """See :class:`~pytest_reflex.rollout.environments.Environment`."""
-        box = self.data.xpos[self._box_body]
+        middle = np.append(BOXES.mean(axis=0), 0.0)
         command = self.data.ctrl.reshape(2, 8)[:, 6]
         return np.concatenate(
             [
                 self.data.qpos[self.joint_at] - HOME,
                 self.data.qvel[self.speed_at] / 2.0,
                 2.0 * (command - FINGER[0]) / (FINGER[1] - FINGER[0]) - 1.0,
-                (box[:2] - BOXES.mean(axis=0)) / 0.2,
-                box[2:],
+                (self._places()[1] - middle) / 0.2,
+                (self._lay - middle) / 0.2,
             ]
         )
 
@@ -116,8 +117,8 @@ class AlohaReach(MujocoArm):
         return self._near >= round(self.hz)
 
     def goal(self) -> Array:
-        """Where the right tip is to be, m, [3]."""
-        return np.array(self.data.xpos[self._box_body] + [0.0, 0.0, ABOVE])
+        """Where the right tip is to be, m, [3]: over the box as it lay at the start."""
+        return np.array(self._lay + np.array([0.0, 0.0, ABOVE]))
 
     def _places(self) -> Array:
         """Where the tips are, between their fingers, m, [2, 3]."""
@@ -134,7 +135,7 @@ class AlohaReach(MujocoArm):
         arms = action.reshape(2, 7)
         opened = FINGER[0] + (arms[:, 6:] + 1.0) / 2.0 * (FINGER[1] - FINGER[0])
         ctrl = np.concatenate([arms[:, :6] + HOME.reshape(2, 6), opened, -opened], axis=1).reshape(-1)
-        return np.clip(ctrl, *self.model.actuator_ctrlrange.T)
+        return np.array(np.clip(ctrl, *self.model.actuator_ctrlrange.T))
 
 
 def _hold_itself(spec: Any) -> None:

@@ -24,6 +24,7 @@ _GYM: Final = "gym:"
 _OWN: Final = {
     "panda-reach": "pytest_reflex.rollout.panda:PandaReach",
     "aloha-reach": "pytest_reflex.rollout.aloha:AlohaReach",
+    "planar-reach": "pytest_reflex.rollout.planar:PlanarReach",
 }
 
 

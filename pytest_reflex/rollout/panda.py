@@ -34,7 +34,7 @@ class PandaReach(MujocoArm):
     """An action is seven velocities of joint targets, as parts of 1.5 rad/s, and the gripper, -1 open to 1.
 
     State, in order: the joints from home in rad, their speeds in 2 rad/s, the gripper's command, and where
-    the block is: x and y from the middle of its field in 0.2 m, and z in m.
+    the tip is and the block was at the start: x and y from the middle of its field, and z, in 0.2 m.
     """
 
     name = "panda-reach"
@@ -65,18 +65,19 @@ class PandaReach(MujocoArm):
         ctrl = np.zeros(8)
         ctrl[:7] = qpos[self.joint_at]
         self.begin(qpos, ctrl)
+        self._lay = np.array(self.data.xpos[self._block_body])
         self._near = 0
 
     def state(self) -> Array:
         """See :class:`~pytest_reflex.rollout.environments.Environment`."""
-        block = self.data.xpos[self._block_body]
+        middle = np.append(BLOCKS.mean(axis=0), 0.0)
         return np.concatenate(
             [
                 self.data.qpos[self.joint_at] - HOME,
                 self.data.qvel[self.speed_at] / 2.0,
                 [self.data.ctrl[7] / 127.5 - 1.0],
-                (block[:2] - BLOCKS.mean(axis=0)) / 0.2,
-                block[2:],
+                (self.data.site_xpos[self._tip] - middle) / 0.2,
+                (self._lay - middle) / 0.2,
             ]
         )
 
@@ -108,8 +109,8 @@ class PandaReach(MujocoArm):
         return self._near >= round(self.hz)
 
     def goal(self) -> Array:
-        """Where the tip is to be, m, [3]."""
-        return np.array(self.data.xpos[self._block_body] + [0.0, 0.0, ABOVE])
+        """Where the tip is to be, m, [3]: over the block as it lay at the start."""
+        return np.array(self._lay + np.array([0.0, 0.0, ABOVE]))
 
     def _away(self) -> float:
         return 1e3 * float(np.sqrt(((self.data.site_xpos[self._tip] - self.goal()) ** 2).sum()))

@@ -11,12 +11,14 @@ from pytest_reflex.verdict.drift import Drift, Quantity
 from pytest_reflex.verdict.paired import Paired, paired
 from pytest_reflex.verdict.rounding import FACTOR
 
-__all__ = ["CANDIDATE", "FLOORS", "REFERENCE", "OpenLoop", "Rollout", "Seen", "Start"]
+__all__ = ["CANDIDATE", "FLOAT64", "FLOORS", "JITTER", "REFERENCE", "OpenLoop", "Rollout", "Seen", "Start"]
 
 REFERENCE: Final = "reference"
 CANDIDATE: Final = "candidate"
 # The sides whose drift is rounding alone: the reference in float64, and with its inputs one last place off.
-FLOORS: Final = ("float64", "jitter")
+FLOAT64: Final = "float64"
+JITTER: Final = "jitter"
+FLOORS: Final = (FLOAT64, JITTER)
 
 Word = Literal["rounding", "further"]
 
