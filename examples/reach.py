@@ -123,12 +123,12 @@ def demonstrations(env: str, camera: bool, starts: int, seed: int) -> tuple[torc
     return tuple(torch.tensor(np.asarray(a, np.float32)) for a in (pictures, states, chunks))
 
 
-def trained(env: str = "panda-reach", camera: bool = False, *, starts: int = 200, epochs: int = 60,
+def trained(env: str = "panda-reach", camera: bool = False, *, starts: int = 200, epochs: int = 40,
             seed: int = 0) -> Reach:  # fmt: skip
     """A policy that reaches, from the same seed the same one on the same machine.
 
-    Flow matching as in Lipman et al., 2023, on a straight way from the actions, at time 0, to noise, at 1; what
-    is learned is the way's end, from which the velocity follows.
+    Flow matching as in Lipman et al., 2023, on a straight way from the actions, at time 0, to noise, at 1;
+    what is learned is the way's end, from which the velocity follows.
     """
     images, states, chunks = demonstrations(env, camera, starts, seed)
     torch.manual_seed(seed)
@@ -183,7 +183,7 @@ if __name__ == "__main__":
     parser.add_argument("--env", choices=sorted(STATES), default="panda-reach")
     parser.add_argument("--camera", action="store_true")
     parser.add_argument("--starts", type=int, default=200, help="demonstrations")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=40)
     told = parser.parse_args()
     learned = trained(told.env, told.camera, starts=told.starts, epochs=told.epochs)
     told.directory.mkdir(parents=True, exist_ok=True)
