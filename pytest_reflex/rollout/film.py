@@ -66,7 +66,7 @@ def _webm(frames: Any, rate: float) -> bytes:
         import av
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            "a film needs av, which is not installed; pip install pytest-reflex[sim]"
+            "a film needs av, which is not installed; pip install 'pytest-reflex[sim]'"
         ) from error
     into = io.BytesIO()
     with av.open(into, "w", format="webm") as container:

@@ -36,7 +36,9 @@ def mujoco() -> ModuleType:
     if "mujoco" in sys.modules:
         return sys.modules["mujoco"]
     if importlib.util.find_spec("mujoco") is None:
-        raise MissingPackageError("this needs mujoco, which is not installed; pip install pytest-reflex[sim]")
+        raise MissingPackageError(
+            "this needs mujoco, which is not installed; pip install 'pytest-reflex[sim]'"
+        )
     chosen = os.environ.get("MUJOCO_GL")
     for backend in (chosen,) if chosen else BACKENDS:
         os.environ["MUJOCO_GL"] = backend

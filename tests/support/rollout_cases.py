@@ -16,10 +16,11 @@ from exporters.bundles import Bundle
 from pytest_reflex import FunctionRunner, closed_loop
 from pytest_reflex.rollout.shown import RolloutResult
 
-__all__ = ["INPUTS", "ROUNDING", "SHORT", "Small", "bundle_in", "changed", "driven", "policy"]
+__all__ = ["INPUTS", "ROOT", "ROUNDING", "SHORT", "Small", "bundle_in", "changed", "driven", "policy"]
 
 Array = np.ndarray[Any, Any]
 # Half a minute of an arm in seconds of a test: short starts of an arm that needs no simulator.
+ROOT = Path(__file__).resolve().parents[2]
 SHORT: dict[str, Any] = {"seconds": 2.0, "starts": 3, "execute": 3}
 
 
