@@ -8,13 +8,13 @@ from typing import Any
 from pytest_reflex._version import __version__
 from pytest_reflex.report.html.pages import rendered, template_text
 from pytest_reflex.report.html.rollout_pictures import (
+    drift_axis,
     drift_picture,
     part_picture,
     space_picture,
     starts_picture,
 )
 from pytest_reflex.report.json.documents import TOOL
-from pytest_reflex.report.scale import axis
 from pytest_reflex.report.text.rollout import (
     HEADER,
     drift_rows,
@@ -72,9 +72,8 @@ def _pictures(made: Rollout) -> dict[str, Any] | None:
     for quantity in made.quantities:
         if quantity.whole > 1:
             continue
-        values = [value for row in seen.parts[quantity.name] for value in row] + [*seen.floors[quantity.name]]
-        most = max(values, default=1.0) or 1.0
-        along = axis([max(value, most * 1e-6) for value in values if value > 0])
+        band = seen.floors[quantity.name]
+        along = drift_axis([value for row in seen.parts[quantity.name] for value in row] + [*band], band)
         parts += [
             {
                 "name": f"{part}, {quantity.unit or 'its own unit'}",

@@ -9,7 +9,7 @@ from pytest_reflex.report.scale import Axis, axis
 from pytest_reflex.verdict.drift import Quantity
 from pytest_reflex.verdict.rollout import CANDIDATE, FLOORS, REFERENCE, Rollout, Seen, Start
 
-__all__ = ["drift_picture", "part_picture", "space_picture", "starts_picture"]
+__all__ = ["drift_axis", "drift_picture", "part_picture", "space_picture", "starts_picture"]
 
 Points = Sequence[tuple[float, float]]
 # Drawn in this order: what is judged lies over what it is held against.
@@ -102,7 +102,7 @@ def _over_time(
     diverged: float | None,
 ) -> str:
     every = [value for line in lines.values() for value in line] + [*band, quantity.visible]
-    plot = Plot(44, 10, 190, len(instants), axis(_drawn(every)))
+    plot = Plot(44, 10, 190, len(instants), drift_axis(every, band))
     picture = Picture(WIDTH, plot.bottom + 36, f"Drift of the {quantity.name} over {instants[-1]:g} seconds")
     plot.rules(picture)
     _band(picture, plot, band)
@@ -127,10 +127,11 @@ def _over_time(
     return str(picture)
 
 
-def _drawn(values: Sequence[float]) -> list[float]:
-    """Without what is six decades below the rest: an axis down to that would leave no room for it."""
-    most = max((value for value in values if value < float("inf")), default=1.0)
-    return [max(value, most * 1e-6) for value in values if value > 0]
+def drift_axis(values: Sequence[float], band: Sequence[float]) -> Axis:
+    """The axis of a drift: down to a decade below the band, and not to every last place at the start."""
+    finite = [value for value in values if 0 < value < float("inf")]
+    least = min(max(finite, default=1.0), max(band, default=0.0) or 1.0) / 10
+    return axis([max(value, least) for value in finite])
 
 
 def _band(picture: Picture, plot: Plot, band: Sequence[float]) -> None:
