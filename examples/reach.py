@@ -8,6 +8,7 @@ the block lies and has to see it. ``--env aloha-reach`` learns the other arm.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def script(arm: Any) -> np.ndarray:
         mujoco.mj_jacBody(arm.model, arm.data, places, None, hand)
         away, columns = arm.goal() - arm.pose()["tip"][3:] / 1e3, arm.speed_at[6:]
     jacobian = places[:, columns]
-    away = away * min(1.0, 0.25 / max(1e-9, float(np.linalg.norm(away))))
+    away = away * min(1.0, 0.25 / (math.hypot(*away) + 1e-9))  # no faster than from a quarter of a metre
     turn = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-3 * np.eye(3), away)
     if arm.name == "panda-reach":
         return np.concatenate([np.clip(GAIN * turn / 1.5, -1, 1), [-1.0]])
