@@ -33,41 +33,16 @@ def result_of(work: Work, own: Own, other: Side) -> RolloutResult:
     quantities = work.watched
     hz, steps = work.terms.hz, work.terms.steps
     at = np.unique(np.linspace(0, steps, min(steps + 1, INSTANTS)).round().astype(int))
-    floors = {FLOAT64: own.float64.ways, JITTER: own.jitter.ways}
-    count = min(len(other.ways), len(own.jitter.ways))
-    count = min(count, len(own.float64.ways)) if own.float64.ways else count
+    driven = {CANDIDATE: other.ways, FLOAT64: own.float64.ways, JITTER: own.jitter.ways}
+    driven = {side: ways for side, ways in driven.items() if ways or side != FLOAT64}
+    count = min(map(len, driven.values()))
     columns = [_columns(work.quantities, q) for q in quantities]
-    made = []
-    for start in range(count):
-        plain = own.plain.ways[start]
-        sides = {CANDIDATE: other.ways[start], **{n: ways[start] for n, ways in floors.items() if ways}}
-        pairs = {
-            side: [
-                (way.path[q.name][:, c], plain.path[q.name][:, c])
-                for q, c in zip(quantities, columns, strict=True)
-            ]
-            for side, way in sides.items()
-        }
-        made.append(
-            Start(
-                start=start,
-                drifts={
-                    side: tuple(drift(a, b, q, hz) for (a, b), q in zip(both, quantities, strict=True))
-                    for side, both in pairs.items()
-                },
-                least={
-                    q.name: float(np.spacing(np.float32(max(1e-30, np.abs(plain.path[q.name]).max()))))
-                    for q in quantities
-                },
-                succeeded={
-                    REFERENCE: plain.succeeded,
-                    **{side: way.succeeded for side, way in sides.items()},
-                },
-                curves={
-                    side: tuple(apart(*both[0], quantities[0])[at].tolist()) for side, both in pairs.items()
-                },
-            )
+    made = [
+        _start(
+            work, start, own.plain.ways[start], {side: w[start] for side, w in driven.items()}, columns, at
         )
+        for start in range(count)
+    ]
     errors = [said for said in (own.plain.error, other.error) if said]
     result = RolloutResult(
         name="",
@@ -90,8 +65,7 @@ def result_of(work: Work, own: Own, other: Side) -> RolloutResult:
         return result
     tip = quantities[0].name
     worst = max(range(count), key=lambda i: made[i].drift(CANDIDATE, tip).largest)
-    ways = {REFERENCE: own.plain.ways[worst], CANDIDATE: other.ways[worst]}
-    ways |= {side: found[worst] for side, found in floors.items() if found}
+    ways = {REFERENCE: own.plain.ways[worst], **{side: found[worst] for side, found in driven.items()}}
     seen = _seen(worst, ways, quantities, columns, at)
     filmed = None
     if work.film:
@@ -99,6 +73,38 @@ def result_of(work: Work, own: Own, other: Side) -> RolloutResult:
 
         filmed = film_of(work.make, hz, ways[REFERENCE], ways[CANDIDATE])
     return replace(result, seen=seen, film=filmed)
+
+
+def _start(
+    work: Work,
+    start: int,
+    plain: Way,
+    sides: Mapping[str, Way],
+    columns: Sequence[Sequence[int]],
+    at: Array,
+) -> Start:
+    """One start: every side's drift from the reference's way."""
+    watched = [*zip(work.watched, columns, strict=True)]
+    pairs = {
+        side: [(way.path[q.name][:, c], plain.path[q.name][:, c]) for q, c in watched]
+        for side, way in sides.items()
+    }
+    return Start(
+        start=start,
+        drifts={
+            side: tuple(
+                drift(one, other, q, work.terms.hz)
+                for (one, other), q in zip(both, work.watched, strict=True)
+            )
+            for side, both in pairs.items()
+        },
+        least={
+            q.name: float(np.spacing(np.float32(max(1e-30, np.abs(plain.path[q.name]).max()))))
+            for q in work.watched
+        },
+        succeeded={REFERENCE: plain.succeeded, **{side: way.succeeded for side, way in sides.items()}},
+        curves={side: tuple(apart(*both[0], work.watched[0])[at].tolist()) for side, both in pairs.items()},
+    )
 
 
 def _columns(all_of_them: Sequence[Quantity], quantity: Quantity) -> list[int]:

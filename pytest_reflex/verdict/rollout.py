@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from pytest_reflex.verdict.drift import Drift, Quantity
 from pytest_reflex.verdict.paired import Paired, paired
-from pytest_reflex.verdict.rounding import FACTOR
+from pytest_reflex.verdict.rounding import CHANCE, FACTOR
 
 __all__ = ["CANDIDATE", "FLOAT64", "FLOORS", "JITTER", "REFERENCE", "OpenLoop", "Rollout", "Seen", "Start"]
 
@@ -20,7 +20,8 @@ FLOAT64: Final = "float64"
 JITTER: Final = "jitter"
 FLOORS: Final = (FLOAT64, JITTER)
 
-Word = Literal["rounding", "further"]
+# Where rounding alone parts the ways visibly, chance makes one drift several times another.
+Word = Literal["rounding", "undecided", "further"]
 
 
 @dataclass(frozen=True)
@@ -164,14 +165,30 @@ class Rollout:
 
     @property
     def word(self) -> Word:
-        """``rounding``, where the candidate drifted no more than that makes in every start and quantity."""
-        words = {self.word_of(start, q.name) for start in self.starts for q in self.quantities}
-        return "rounding" if words == {"rounding"} else "further"
+        """The worst word of any start and quantity; ``rounding`` only where each is."""
+        return _worst(self.word_of(start, q.name) for start in self.starts for q in self.quantities)
 
     def word_of(self, start: Start, quantity: str) -> Word:
-        """The word on one quantity of one start; what is NaN is no rounding."""
-        within = start.drift(CANDIDATE, quantity).largest <= self.allowed(start, quantity)
-        return "rounding" if within else "further"
+        """The word on one quantity of one start; what is NaN is no rounding.
+
+        Where rounding alone was visible in any start the plant is chaotic, and what went further than it may
+        is undecided up to :data:`~pytest_reflex.verdict.rounding.CHANCE` times the largest floor of all.
+        """
+        far = start.drift(CANDIDATE, quantity).largest
+        if far <= self.allowed(start, quantity):
+            return "rounding"
+        chaotic = any(other.parted(quantity) is not None for other in self.starts)
+        if chaotic and far <= CHANCE * max(other.floor(quantity) for other in self.starts):
+            return "undecided"
+        return "further"
+
+    def word_of_start(self, start: Start) -> Word:
+        """The worst word of a start's quantities."""
+        return _worst(self.word_of(start, q.name) for q in self.quantities)
+
+    def word_of_quantity(self, quantity: str) -> Word:
+        """The worst word of a quantity in any start."""
+        return _worst(self.word_of(start, quantity) for start in self.starts)
 
     def allowed(self, start: Start, quantity: str) -> float:
         """How far the candidate may go in a start and still be rounding, in the quantity's unit."""
@@ -192,11 +209,7 @@ class Rollout:
     @property
     def further(self) -> tuple[str, ...]:
         """The quantities that went further than rounding in any start, in their order."""
-        return tuple(
-            q.name
-            for q in self.quantities
-            if any(self.word_of(start, q.name) == "further" for start in self.starts)
-        )
+        return tuple(q.name for q in self.quantities if self.word_of_quantity(q.name) == "further")
 
     @property
     def success(self) -> Paired | None:
@@ -231,3 +244,9 @@ class Rollout:
         """The median over the starts of the rate at which a side's drift grew, per second."""
         rates = [drift.growth for drift in self.of(side, quantity) if drift.growth is not None]
         return statistics.median(rates) if rates else None
+
+
+def _worst(words: Iterable[Word]) -> Word:
+    """The worst of them; of none, that nothing is shown to be rounding."""
+    order: tuple[Word, ...] = ("rounding", "undecided", "further")
+    return max(words, key=order.index, default="further")

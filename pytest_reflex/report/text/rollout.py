@@ -51,6 +51,11 @@ def sentence(made: Rollout) -> str:
     most = max(made.ratio(start, tip.name) for start in made.starts)
     if made.word == "rounding":
         said = f"rounding in {len(made.starts)} starts; {tip.name} {far} at most, {_times(most)} its floor"
+    elif made.word == "undecided":
+        said = (
+            f"undecided, for rounding alone parts the ways visibly; {tip.name} {far} at most, {_times(most)} "
+            "its floor"
+        )
     else:
         kinds = ", ".join(made.further)
         said = f"further than rounding ({kinds}); {tip.name} {far} at most, {_times(most)} its floor"
@@ -79,7 +84,6 @@ def drift_rows(made: Rollout) -> list[tuple[str, ...]]:
             rate = made.growth(side, quantity.name)
             count, first = made.diverged(side, quantity.name)
             ratios = [made.ratio(start, quantity.name) for start in made.starts]
-            words = {made.word_of(start, quantity.name) for start in made.starts}
             rows.append(
                 (
                     quantity.name if own else "",
@@ -90,7 +94,7 @@ def drift_rows(made: Rollout) -> list[tuple[str, ...]]:
                     "-" if rate is None else f"{rate:+.2f}",
                     "never" if first is None else f"{count} of {len(made.starts)}, from {first:.2f} s",
                     f"{max(ratios):.3g}" if own else "",
-                    ("rounding" if words == {"rounding"} else "further") if own else "",
+                    made.word_of_quantity(quantity.name) if own else "",
                 )
             )
     return rows
@@ -128,14 +132,13 @@ def _start_row(made: Rollout, start: Start, tip: Quantity) -> tuple[str, ...]:
     drift = start.drift(CANDIDATE, tip.name)
     floors = [f"{start.drift(s, tip.name).largest:.3g}" if s in start.drifts else "-" for s in FLOORS]
     seen = "never" if drift.diverged_s is None else f"{drift.diverged_s:.2f} s"
-    words = {made.word_of(start, q.name) for q in made.quantities}
     return (
         str(start.start),
         f"{drift.largest:.3g}",
         *floors,
         f"{made.ratio(start, tip.name):.3g}",
         seen,
-        "rounding" if words == {"rounding"} else "further",
+        made.word_of_start(start),
     )
 
 

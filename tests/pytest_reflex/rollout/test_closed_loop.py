@@ -146,6 +146,24 @@ def test_another_runtime_is_judged_as_any(bundle: Bundle) -> None:
     assert driven(bundle.on("evaluator"), starts=1).word == "rounding"
 
 
+class Amplifies(PlanarReach):
+    """Chaos: what is apart by a last place is apart by millimetres within a second."""
+
+    name = "amplifies"
+
+    def step(self, action: Array) -> bool:
+        goes_on = super().step(action)
+        self._angles = np.remainder(self._angles * 3.0, 1.0)
+        return goes_on
+
+
+def test_in_chaos_an_honest_candidate_is_not_called_further() -> None:
+    made = driven(Rounded(policy().own_runner(), "bfloat16", INPUTS), policy().own_runner(), env=Amplifies)
+    assert all(start.parted("tip") is not None for start in made.starts)
+    assert made.word in ("rounding", "undecided")
+    assert "Chaos: in 3 of 3 starts rounding alone was visible" in str(made)
+
+
 # --- what cannot be driven -------------------------------------------------------------------------------
 
 
