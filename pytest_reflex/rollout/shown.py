@@ -36,7 +36,7 @@ class RolloutResult(Rollout):
         raise ParityError(str(self), self)
 
     def to_json(self) -> dict[str, Any]:
-        """The result as builtins; ``docs/reference/json.md`` explains each key."""
+        """The result as builtins; :mod:`pytest_reflex.report.json.rollout` says what is in it."""
         from pytest_reflex.report.json.rollout import rollout_to_json
 
         return rollout_to_json(self)
