@@ -44,11 +44,14 @@ help:
 	@echo "make coverage      which lines and branches of pytest_reflex the suite runs; coverage-lerobot there"
 	@echo "make clean         remove what the others made"
 
+# The arms' models alone, where their tests run: what else those two packages want needs a compiler, and is not used.
 $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "pytest-reflex needs Python 3.11 or later; give one with PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	$(if $(ONCE),,$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) mujoco gymnasium)
+	$(if $(ONCE),,$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --no-deps gym-hil gym-aloha)
 	@touch $@
 
 # openpi's own client wants numpy 1, so it has an environment of its own; wheels only, which takes seconds.

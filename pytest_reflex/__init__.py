@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_reflex.judge.matrix import matrix
     from pytest_reflex.judge.sequence import check_sequence
     from pytest_reflex.result import ParityResult
+    from pytest_reflex.judge.rollout.closed_loop import closed_loop
     from pytest_reflex.runners import (
         FunctionRunner,
         OnnxReference,
@@ -43,6 +44,7 @@ __all__ = [
     "__version__",
     "check",
     "check_sequence",
+    "closed_loop",
     "episodes",
     "matrix",
     "observations",
@@ -61,6 +63,7 @@ _HOMES: Final = {
     "TorchRunner": "pytest_reflex.runners",
     "check": "pytest_reflex.judge.check",
     "check_sequence": "pytest_reflex.judge.sequence",
+    "closed_loop": "pytest_reflex.judge.rollout.closed_loop",
     "matrix": "pytest_reflex.judge.matrix",
     "episodes": "pytest_reflex.inputs.episodes",
     "observations": "pytest_reflex.inputs.strategies",

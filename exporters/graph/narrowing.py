@@ -318,7 +318,8 @@ def in_int8(
     write_graph(model, work, stem)
     source, target = work / f"{stem}.onnx", work / f"{stem}.int8.onnx"
     options: dict[str, Any] = {"op_types_to_quantize": _PRODUCTS, "use_external_data_format": True}
-    options["nodes_to_exclude"] = sorted(keep)
+    # The quantiser turns a Gemm into a MatMul, which is called so, before it looks at what to leave.
+    options["nodes_to_exclude"] = sorted({*keep, *(f"{name}_MatMul" for name in keep)})
     try:
         _quantised(source, target, calibration, options)
     except Exception as error:

@@ -43,6 +43,7 @@ from pytest_reflex.cli.reference import (
     require_policy_of,
 )
 from pytest_reflex.cli.report import FAIL, PASS, Reported, report
+from pytest_reflex.cli.rollout import rollout
 from pytest_reflex.cli.to_a_verdict import to_a_verdict
 from pytest_reflex.errors import BundleError, CheckpointError
 
@@ -512,3 +513,4 @@ app.add_command(doctor)
 app.add_command(init)
 app.add_command(matrix)
 app.add_command(report)
+app.add_command(rollout)

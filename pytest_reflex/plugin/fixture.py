@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.inputs.episodes import Episodes
     from pytest_reflex.result import ParityResult
+    from pytest_reflex.judge.rollout.closed_loop import Driving
+    from pytest_reflex.judge.rollout.environments import Made
+    from pytest_reflex.judge.rollout.shown import RolloutResult
 
 
 class Parity:
@@ -24,6 +27,7 @@ class Parity:
 
     Attributes:
         results: what this test has found so far, the failing ones too, in the order of the calls.
+        rollouts: the same of its closed loops.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class Parity:
         suffix: str = "",
         store: Callable[[str], Path | None] | None = None,
         held: Callable[[ParityResult], ParityResult] = lambda result: result,
+        drove: Callable[..., None] | None = None,
+        rollouts: Callable[[str], Path | None] | None = None,
     ) -> None:
         """
         Args:
@@ -51,8 +57,12 @@ class Parity:
             suffix: what every result's name ends with.
             store: where the simplest failing input of a result goes, by its name; None keeps none.
             held: gives a result back, refused where it is worse than what is kept of an earlier run.
+            drove: told the verdict of every closed loop, ``drove(said, passed=...)``.
+            rollouts: where the page of a closed loop goes, by its name; None keeps none.
         """
         self.results: list[ParityResult] = []
+        self.rollouts: list[RolloutResult] = []
+        self._drove, self._rollouts = drove, rollouts
         self._name = name
         self._resolve = resolve
         self._record = record
@@ -158,6 +168,57 @@ class Parity:
         if not met:
             raise ParityError(f"parity FAIL: {said}", result)
         return result
+
+    def rollout(
+        self,
+        reference: Any,
+        candidate: Any,
+        env: str | Made = "panda-reach",
+        *,
+        name: str | None = None,
+        **driving: Unpack[Driving],
+    ) -> RolloutResult:
+        """Have both drive a simulated arm; see :func:`pytest_reflex.closed_loop`.
+
+        With ``--reflex-report`` its page lies beside the report, in ``rollouts``. It is no parity: a strict
+        run wants a :meth:`check` besides.
+
+        Args:
+            reference: as for :meth:`check`.
+            candidate: as for :meth:`check`.
+            env: the environment.
+            name: what the result is called.
+            **driving: ``seconds``, ``starts`` and so on, the keywords of :func:`pytest_reflex.closed_loop`.
+
+        Returns:
+            The result, which passed.
+
+        Raises:
+            ParityError: it drifted further than it may, or does the job less often. It fails the test.
+            ReflexError: a start could not be driven to its end.
+        """
+        __tracebackhide__ = True
+        from pytest_reflex.report.text.rollout import sentence
+        from pytest_reflex.judge.rollout.closed_loop import closed_loop
+
+        called = f"{name or self._next_rollout()}{self._suffix}"
+        with self._during:
+            try:
+                result = closed_loop(reference, candidate, env, name=called, **driving)
+            except ReflexError as error:
+                raise error.with_traceback(None)  # noqa: B904
+            self.rollouts.append(result)
+            place = self._rollouts(called) if self._rollouts is not None else None
+            if place is not None:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_text(result.page(), encoding="utf-8")
+            if self._drove is not None and not result.error:
+                self._drove(sentence(result), passed=result.passed)
+        return result.require()
+
+    def _next_rollout(self) -> str:
+        earlier = len(self.rollouts)
+        return self._name if not earlier else f"{self._name} (rollout {earlier + 1})"
 
     def _judged(
         self,

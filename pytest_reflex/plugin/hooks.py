@@ -255,7 +255,15 @@ def parity(request: pytest.FixtureRequest) -> Parity:
         suffix=attempt.suffix,
         store=functools.partial(_simplest_place, request.config),
         held=attempt.held,
+        drove=attempt.drove,
+        rollouts=functools.partial(_rollout_place, request.config),
     )
+
+
+def _rollout_place(config: pytest.Config, name: str) -> Path | None:
+    """Where the page of a closed loop goes, beside the report; nowhere without one."""
+    report = _place(config, "report")
+    return None if report is None else report / "rollouts" / f"{_short(name)}.html"
 
 
 def _simplest_place(config: pytest.Config, name: str) -> Path | None:
@@ -267,9 +275,13 @@ def _simplest_place(config: pytest.Config, name: str) -> Path | None:
         home = Path(cache.mkdir("simplest"))
     else:
         return None
-    # Short, for it stands in a line of the failure.
+    return home / f"{_short(name)}.safetensors"
+
+
+def _short(name: str) -> str:
+    """A file's name for a result's, short, for it stands in a line of the failure."""
     words = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[-16:].strip("-.")
-    return home / f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:6]}.safetensors"
+    return f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _from_here(item: pytest.Item) -> str:

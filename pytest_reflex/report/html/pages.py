@@ -53,16 +53,16 @@ def page(made: Run | Mapping[str, Any], against: Run | Mapping[str, Any] | None 
     run = run_of(made)
     if run.error is not None or not (run.results or against):
         return _bare_page(run)
-    script = _read("page.js")
+    script = template_text("page.js")
     shown = {
         "tool": TOOL,
         "version": run.version,
-        "style": _read("style.css"),
+        "style": template_text("style.css"),
         "script": script,
         "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         **_run(run, None if against is None else run_of(against)),
     }
-    return _rendered("page.html", shown)
+    return rendered("page.html", shown)
 
 
 def result_html(result: RunResult) -> str:
@@ -72,16 +72,16 @@ def result_html(result: RunResult) -> str:
     view = result_view(result, openable=0)
     rows = sorted(view["fixtures"], key=lambda f: f["passed"])[:_NOTEBOOK_ROWS]
     rows.sort(key=lambda f: f["idx"])
-    shown = {"r": view, "rows": rows, "style": _read("style.css")}
-    return _rendered("fragment.html", shown)
+    shown = {"r": view, "rows": rows, "style": template_text("style.css")}
+    return rendered("fragment.html", shown)
 
 
 def divergence_html(divergence: Divergence) -> str:
     """The same of where two sides part: the place, the error along the run, and its tables."""
     from pytest_reflex.report.html.causes import where_view
 
-    shown = {"r": {"where": where_view(divergence), "rounding": None}, "style": _read("style.css")}
-    return _rendered("where.html", shown)
+    shown = {"r": {"where": where_view(divergence), "rounding": None}, "style": read("style.css")}
+    return rendered("where.html", shown)
 
 
 def _bare_page(run: Run) -> str:
@@ -96,8 +96,8 @@ def _bare_page(run: Run) -> str:
     lines += _sessions(run)
     said = "\n".join(f"<p><bdi>{escape(line)}</bdi></p>" for line in lines)
     version = escape(str(run.version))
-    shown = _read("bare.html").format(
-        style=_read("style.css"), head=head, said=said, tool=TOOL, version=version
+    shown = template_text("bare.html").format(
+        style=template_text("style.css"), head=head, said=said, tool=TOOL, version=version
     )
     return shown + "\n"
 
@@ -261,12 +261,12 @@ def shortened(text: object) -> str:
     return whole if len(whole) <= _LONG else f"{whole[:100]} […] {whole[-40:]}"
 
 
-def _rendered(template: str, shown: Mapping[str, Any]) -> str:
+def rendered(template: str, shown: Mapping[str, Any]) -> str:
     # Plain: a name that is no text (an undecodable file's) could not be written as UTF-8.
     return str(plain(_environment().get_template(template).render(shown)))
 
 
-def _read(name: str) -> str:
+def template_text(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8").strip()
 
 
