@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pytest_reflex.inputs.strategies import observations
     from pytest_reflex.judge.check import check
     from pytest_reflex.judge.matrix import matrix
+    from pytest_reflex.judge.rollout.closed_loop import closed_loop
     from pytest_reflex.judge.sequence import check_sequence
     from pytest_reflex.result import ParityResult
-    from pytest_reflex.judge.rollout.closed_loop import closed_loop
     from pytest_reflex.runners import (
         FunctionRunner,
         OnnxReference,

@@ -85,12 +85,12 @@ def rollout(
     Exits with 0 where the drift is rounding in every start, or below --within; 1 where it is not, or where
     the candidate does the job less often; 2 where a start could not be driven to its end.
     """
+    from pytest_reflex.judge.rollout.closed_loop import closed_loop
+    from pytest_reflex.judge.rollout.environments import environment_named
     from pytest_reflex.report.json.rollout import rollout_to_json
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.console import columns
     from pytest_reflex.report.text.rollout import rollout_text
-    from pytest_reflex.judge.rollout.closed_loop import closed_loop
-    from pytest_reflex.judge.rollout.environments import environment_named
 
     environment_named(env)  # a wrong name is said before anything is loaded
     with Progress() as report_progress:

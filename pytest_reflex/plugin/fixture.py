@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.inputs.episodes import Episodes
-    from pytest_reflex.result import ParityResult
     from pytest_reflex.judge.rollout.closed_loop import Driving
     from pytest_reflex.judge.rollout.environments import Made
     from pytest_reflex.judge.rollout.shown import RolloutResult
+    from pytest_reflex.result import ParityResult
 
 
 class Parity:
@@ -198,8 +198,8 @@ class Parity:
             ReflexError: a start could not be driven to its end.
         """
         __tracebackhide__ = True
-        from pytest_reflex.report.text.rollout import sentence
         from pytest_reflex.judge.rollout.closed_loop import closed_loop
+        from pytest_reflex.report.text.rollout import sentence
 
         called = f"{name or self._next_rollout()}{self._suffix}"
         with self._during:

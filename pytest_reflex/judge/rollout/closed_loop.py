@@ -13,14 +13,14 @@ from typing import Any, Final, TypedDict, Unpack
 
 from pytest_reflex.errors import InputError, SettingsError
 from pytest_reflex.inputs import InputSpec
-from pytest_reflex.judge.sides import sides_of
-from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.judge.rollout.driving import Terms
 from pytest_reflex.judge.rollout.environments import Made, environment_named
 from pytest_reflex.judge.rollout.observing import Observe, Observing
 from pytest_reflex.judge.rollout.shown import RolloutResult
 from pytest_reflex.judge.rollout.sides import MEASURED, Work
 from pytest_reflex.judge.rollout.summing import result_of
+from pytest_reflex.judge.sides import sides_of
+from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.settings import PROVIDERS
 
 __all__ = ["Driving", "closed_loop", "closed_loops"]

@@ -68,7 +68,7 @@ class PlanarReach:
         return np.concatenate([self._angles - HOME, self._speeds / 2.0, self._goal])
 
     def image(self, camera: str, height: int, width: int) -> Array:
-        """See :class:`~pytest_reflex.judge.rollout.environments.Environment`: links in white, the goal in red."""
+        """See :class:`.environments.Environment`: links in white, the goal in red."""
         if camera not in self.cameras:
             near = did_you_mean(camera, self.cameras)
             raise SettingsError(f"camera {camera!r} is none of {self.name}'s{near}; give {self.cameras[0]}")

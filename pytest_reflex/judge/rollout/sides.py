@@ -13,11 +13,11 @@ from typing import Any, Final, cast
 import numpy as np
 
 from pytest_reflex.errors import ReflexError, SettingsError
-from pytest_reflex.judge.runs import opened
-from pytest_reflex.progress import Progress
 from pytest_reflex.judge.rollout.driving import Plan, Terms, Way, drive
 from pytest_reflex.judge.rollout.environments import Environment, Made
 from pytest_reflex.judge.rollout.observing import Observing, jittered
+from pytest_reflex.judge.runs import opened
+from pytest_reflex.progress import Progress
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.base import HasFloat64, asked
 from pytest_reflex.verdict.drift import Quantity

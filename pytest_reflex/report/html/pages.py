@@ -80,7 +80,7 @@ def divergence_html(divergence: Divergence) -> str:
     """The same of where two sides part: the place, the error along the run, and its tables."""
     from pytest_reflex.report.html.causes import where_view
 
-    shown = {"r": {"where": where_view(divergence), "rounding": None}, "style": read("style.css")}
+    shown = {"r": {"where": where_view(divergence), "rounding": None}, "style": template_text("style.css")}
     return rendered("where.html", shown)
 
 
