@@ -86,17 +86,43 @@ class Observing:
         return made
 
 
-def jittered(inputs: Mapping[str, Array], seed: int, start: int, plan: int) -> dict[str, Array]:
-    """The same inputs, each float one unit in the last place up or down."""
+def jittered(
+    inputs: Mapping[str, Array], specs: Sequence[InputSpec], seed: int, start: int, plan: int
+) -> dict[str, Array]:
+    """The same inputs, each float one unit in the last place up or down.
+
+    The last place of a camera is a level of a pixel: an arm that is a rounding elsewhere turns over single
+    ones, and with each more than any float's rounding. So one pixel of each input of pictures is one level off.
+
+    Args:
+        inputs: what the policy would read.
+        specs: what they stand for.
+        seed: what the jitter is drawn with.
+        start: the start's number.
+        plan: how many plans there were before, from this start.
+    """
     rng = np.random.default_rng([seed, start, plan, _JITTER_TAG])
+    pictures = {spec.name: _range(spec) for spec in specs if isinstance(spec.meaning, Image)}
     made = {}
     for name, array in inputs.items():
-        if array.dtype.kind == "f":
+        if name in pictures and array.size:
+            low, high = pictures[name]
+            array, at = np.array(array), int(rng.integers(array.size))
+            level = (high - low) / 255.0
+            value = float(array.flat[at])
+            array.flat[at] = value - level if value > (low + high) / 2 else value + level
+        elif array.dtype.kind == "f":
             up = rng.integers(0, 2, array.shape).astype(bool)
             ends = np.where(up, np.inf, -np.inf).astype(array.dtype)
             array = np.nextafter(array, ends)
         made[name] = np.array(array)
     return made
+
+
+def _range(spec: InputSpec) -> tuple[float, float]:
+    """What black and white are in an input of pictures."""
+    meaning = spec.meaning
+    return (meaning.low, meaning.high) if isinstance(meaning, ScaledImage) else (-1.0, 1.0)
 
 
 def _state(env: Environment, spec: InputSpec) -> Array:
@@ -131,7 +157,5 @@ def _pictures(env: Environment, spec: InputSpec, cameras: Any) -> Array:
             )
         pixels = env.image(camera, height, width)
         views.append(pixels if last else pixels.transpose(2, 0, 1))
-    low, high = (
-        (spec.meaning.low, spec.meaning.high) if isinstance(spec.meaning, ScaledImage) else (-1.0, 1.0)
-    )
+    low, high = _range(spec)
     return (low + (high - low) / 255.0 * np.stack(views)).reshape(spec.shape)

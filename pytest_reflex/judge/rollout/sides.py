@@ -127,7 +127,7 @@ class Work:
 
     def _own_start(self, runner: Runner, copies: Mapping[str, Environment], start: int, own: Own) -> bool:
         """One start of the reference's three sides; whether all of them drove it to the end."""
-        ask, seed = functools.partial(asked, runner), self.terms.seed
+        ask, seed, specs = functools.partial(asked, runner), self.terms.seed, self.observing.specs
         keep = 0 if start else OPEN_LOOP_PLANS
         way = self._driven(REFERENCE, ask, copies[REFERENCE], start, own.plain, keep_plans=keep)
         if way is None:
@@ -141,7 +141,7 @@ class Work:
                 own.float64.note = f"the floor is the jitter's alone: {' '.join(str(error).split())}"
         self._driven(
             JITTER, ask, copies[JITTER], start, own.jitter,
-            change=lambda given, plan: jittered(given, seed, start, plan),
+            change=lambda given, plan: jittered(given, specs, seed, start, plan),
         )  # fmt: skip
         own.plain.error = own.float64.error or own.jitter.error
         return not own.plain.error

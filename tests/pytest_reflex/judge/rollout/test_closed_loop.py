@@ -18,7 +18,7 @@ from exporters import open_bundle
 from exporters.bundles import Bundle
 from exporters.serving.candidate import open_served
 from pytest_reflex.errors import InputError, ParityError, ReflexError, RunnerError, SettingsError
-from pytest_reflex.inputs import Image, InputSpec, State
+from pytest_reflex.inputs import Image, InputSpec, ScaledImage, State
 from pytest_reflex.judge.rollout.driving import Terms, drive
 from pytest_reflex.judge.rollout.environments import environment_named
 from pytest_reflex.judge.rollout.observing import Observing, jittered
@@ -283,7 +283,7 @@ def test_every_side_is_shown_the_same_noise_and_each_plan_another() -> None:
 
 def test_an_input_one_last_place_off_is_just_that() -> None:
     inputs = Observing(INPUTS, 0).inputs(PlanarReach(30.0), 0, 0)
-    shaken = jittered(inputs, 0, 0, 0)
+    shaken = jittered(inputs, INPUTS, 0, 0, 0)
     for name, array in inputs.items():
         if array.dtype.kind == "f":
             assert np.array_equal(
@@ -291,6 +291,17 @@ def test_an_input_one_last_place_off_is_just_that() -> None:
             )
         else:
             assert np.array_equal(shaken[name], array)
+
+
+@pytest.mark.parametrize("meaning", [Image(), ScaledImage(0.0, 1.0)], ids=["signed", "unsigned"])
+def test_a_picture_one_last_place_off_has_one_pixel_one_level_off(meaning: Image) -> None:
+    spec = InputSpec("image", (1, 3, 8, 8), meaning=meaning)
+    plain = Observing([spec], 0).inputs(PlanarReach(30.0), 0, 0)
+    shaken = jittered(plain, [spec], 0, 0, 0)
+    levels = np.rint(255 * (shaken["image"] - plain["image"]) / np.ptp(plain["image"]))
+    assert sorted(np.abs(levels).ravel())[-2:] == [0, 1]
+    assert shaken["image"].min() >= plain["image"].min()
+    assert shaken["image"].max() <= plain["image"].max()
 
 
 def test_a_camera_becomes_what_the_input_means() -> None:
