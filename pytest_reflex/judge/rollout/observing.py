@@ -92,7 +92,7 @@ def jittered(
     """The same inputs, each float one unit in the last place up or down.
 
     The last place of a camera is a level of a pixel: an arm that is a rounding elsewhere turns over single
-    ones, and with each more than any float's rounding. So one pixel of each input of pictures is one level off.
+    ones, each of which is more than any float's rounding. So one pixel of each picture is one level off.
 
     Args:
         inputs: what the policy would read.

@@ -284,12 +284,13 @@ def test_every_side_is_shown_the_same_noise_and_each_plan_another() -> None:
 def test_an_input_one_last_place_off_is_just_that() -> None:
     inputs = Observing(INPUTS, 0).inputs(PlanarReach(30.0), 0, 0)
     shaken = jittered(inputs, INPUTS, 0, 0, 0)
+    pictures = {spec.name for spec in INPUTS if isinstance(spec.meaning, Image)}
     for name, array in inputs.items():
-        if array.dtype.kind == "f":
+        if array.dtype.kind == "f" and name not in pictures:
             assert np.array_equal(
                 np.abs(shaken[name].view(np.int32) - array.view(np.int32)), np.ones(array.shape)
             )
-        else:
+        elif name not in pictures:
             assert np.array_equal(shaken[name], array)
 
 
