@@ -179,6 +179,11 @@ def _precision_of(bundle: Bundle, calibration: Sequence[_Named] | None) -> Any:
             f"{bundle.called} is in float32, where no precision is to be repaired; see where it goes wrong "
             f"with reflex locate {bundle.called} --model MODEL"
         )
+    if bundle.stated.processors is not None:
+        raise ReflexError(
+            f"{bundle.called} has processors, which a repair does not make again; repair an export made with "
+            "--no-processors, and put them in after that with add_processors(policy, bundle, checkpoint)"
+        )
     if calibration is None and "that were given" in str(said.get("calibrated_on", "")):
         raise SettingsError(
             f"{bundle.called} was calibrated on {said['calibrated_on']}, which it does not hold; give the "
