@@ -144,9 +144,16 @@ def test_a_wrong_message_is_answered_and_the_connection_stays(server: Serving, s
         assert asked(connection, good)["actions"].shape == (1, 5, 3)
 
 
-def test_a_failure_while_running_is_logged_and_the_server_goes_on(small: Small) -> None:
+def test_a_failure_while_running_is_logged_and_the_server_goes_on(small: Small, tmp_path: Path) -> None:
     good = make_fixture(INPUTS, 2, 0)
-    with serving(small()) as running:
+    # Its manifest says more tokens than the graph has.
+    wide = Path(shutil.copytree(small(), tmp_path / "wide"))
+    said = json.loads((wide / "reflex.json").read_text())
+    (prompt,) = (spec["meaning"] for spec in said["inputs"] if spec["name"] == "prompt")
+    prompt["vocab"] = 100
+    said[SEAL] = seal(said)
+    (wide / "reflex.json").write_text(json.dumps(said))
+    with serving(wide) as running:
         with client(running.url) as connection:
             reply = asked(connection, {**good, "prompt": np.full((1, 4), 99)})
             assert reply == "the policy could not be run on this observation; the server's log says why"

@@ -600,6 +600,7 @@ def test_help_is_no_error(flag: str, reflex: Reflex) -> None:
                 "matrix",
                 "repair",
                 "report",
+                "rollout",
                 "serve",
                 "validate",
             ],
@@ -674,7 +675,7 @@ def test_an_export_without_a_verdict_is_no_pass(
 ) -> None:
     from exporters import pi0
 
-    monkeypatch.setattr(pi0.FAMILY, "load", lambda model: None)
+    monkeypatch.setattr(pi0.FAMILY, "load", lambda model: SimpleNamespace())
     monkeypatch.setattr(
         pi0.FAMILY,
         "export",

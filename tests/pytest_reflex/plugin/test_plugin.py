@@ -205,7 +205,7 @@ def test_a_bad_value_is_a_usage_error(run: Run, args: list[str], said: str) -> N
 
 
 KEYWORDS = (
-    "the keywords are threshold, rtol, fixtures, seed, claim, claim_budget, coverage, provider, floor, "
+    "the keywords are threshold, units, rtol, fixtures, seed, claim, claim_budget, coverage, provider, floor, "
     "rounding, infinities, trajectory"
 )
 BAD_MARKERS = {
@@ -267,7 +267,7 @@ def test_a_name_that_is_none_is_told_the_nearest_in_a_test(run: Run) -> None:
 def test_the_marker_and_the_options_are_documented(run: Run) -> None:
     found = run(PASSES, "--markers")
     found.stdout.fnmatch_lines(
-        ["@pytest.mark.parity(threshold=None, rtol=0, fixtures=5, *provider='cpu'*): *"]
+        ["@pytest.mark.parity(threshold=None, units=None, rtol=0, fixtures=5, *provider='cpu'*): *"]
     )
     options = run(PASSES, "--help").stdout.str()
     for name in ("strict", "threshold", "fixtures", "seed", "provider", "report", "json"):
