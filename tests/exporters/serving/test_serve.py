@@ -261,7 +261,7 @@ import sys, time
 from exporters.serving.server import Server, bound
 class Slow:
     name, metadata = "slow", {}
-    def answer(self, message, prev_total_ms=None):
+    def answer(self, message, prev_total_ms=None, held=None):
         print("in flight", flush=True)
         time.sleep(0.6)
         return message

@@ -151,9 +151,16 @@ def test_big_endian_arrays_are_taken_for_what_they_are(policy: Policy) -> None:
     assert same_bits(reply["actions"], policy.infer(observation)["actions"])
 
 
-def test_a_token_beyond_the_vocabulary_tells_the_client_nothing_of_the_machine(
-    policy: Policy, caplog: pytest.LogCaptureFixture
+def test_a_token_beyond_the_vocabulary_is_refused_by_name(policy: Policy) -> None:
+    reply = answered(Service(policy), {**make_fixture(INPUTS, 0, 0), "prompt": np.full((1, 4), 99)})
+    assert str(reply).endswith("it takes whole numbers from 0 to 10")
+
+
+def test_what_the_graph_refuses_tells_the_client_nothing_of_the_machine(
+    policy: Policy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As where a manifest says more tokens than the graph has.
+    monkeypatch.setattr("exporters.bundle.runner._require_fit", lambda *_: None)
     observation = {**make_fixture(INPUTS, 0, 0), "prompt": np.full((1, 4), 99)}
     with caplog.at_level(logging.ERROR, "reflex.serve"):
         reply = answered(Service(policy), observation)
