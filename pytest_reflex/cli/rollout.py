@@ -27,7 +27,7 @@ def _latency(context: click.Context, parameter: click.Parameter, value: str) -> 
     return int(value)
 
 
-@click.command(short_help="Drive a simulated arm by a bundle and by its policy, and say how they drift.")
+@click.command(short_help="Drive an arm by a bundle and by its policy.")
 @click.argument("directory", metavar="DIR|URL")
 @model_option
 @click.option(

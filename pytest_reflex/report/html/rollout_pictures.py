@@ -43,7 +43,8 @@ def space_picture(seen: Seen, across: int, up: int, names: Sequence[str], unit: 
         WIDTH, top + high + 40, f"Ways of {len(ways)} sides, {names[across]} across and {names[up]} upwards"
     )
     for side in (side for side in _ORDER if side in ways):
-        picture.put("polyline", [place(point) for point in ways[side]], kind=f"way {side}-way")
+        kind = "floor" if side in FLOORS else side
+        picture.put("polyline", [place(point) for point in ways[side]], kind=f"way {kind}-way")
     start = place(ways[REFERENCE][0])
     picture.put("circle", start, 4, kind="own-mark")
     for side in (REFERENCE, CANDIDATE):

@@ -401,8 +401,9 @@ def first_refusal(result: RunResult) -> tuple[int | None, Answer]:
     found = result.refusals
     if not found:
         return None, Answer.no("compared", "nothing was compared")
-    if (cause := next((one for one in found if one[1].gate == "reference"), None)) is not None:
-        return cause
+    of_run = [one for one in found if one[0] is None]
+    if any(answer.gate == "reference" for _, answer in of_run):
+        return of_run[0]
     return min(
         found, key=lambda it: (it[0] is None, order.get(it[1].gate, len(order)) if it[0] is not None else 0)
     )

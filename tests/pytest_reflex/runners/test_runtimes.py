@@ -56,7 +56,8 @@ def graph(bundle: Bundle) -> Path:
 
 @pytest.mark.parametrize("runtime", OTHERS)
 def test_a_bundle_is_judged_on_another_runtime(runtime: str, bundle: Bundle) -> None:
-    result = check(Net().eval(), bundle.on(runtime), strict=True, floor=True)
+    # Of eight values a fixture PyTorch's largest error in five would be luck.
+    result = check(Net().eval(), bundle.on(runtime), strict=True, floor=True, fixtures=100)
     require_rounding(result)
     assert result.candidate["runtime"] == runtime
     assert result.candidate["sha256"]["model.onnx"] == bundle.stated.files["model.onnx"]["sha256"]
