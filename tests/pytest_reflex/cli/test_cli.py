@@ -675,7 +675,7 @@ def test_an_export_without_a_verdict_is_no_pass(
 ) -> None:
     from exporters import pi0
 
-    monkeypatch.setattr(pi0.FAMILY, "load", lambda model: SimpleNamespace())
+    monkeypatch.setattr(pi0.FAMILY, "load", lambda model: mock.Mock())
     monkeypatch.setattr(
         pi0.FAMILY,
         "export",
