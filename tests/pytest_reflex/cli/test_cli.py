@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from bundle_cases import Exported, Ran, Reflex, add_to_weight, digests, parsed, weight_place
