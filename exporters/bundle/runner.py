@@ -378,7 +378,8 @@ def _require_fit(spec: InputSpec, array: np.ndarray, sizes: dict[str, int]) -> N
             said = f" with {name} = {want}, as the inputs before it" if name is not None else ""
             raise InputError(f"input {spec.name!r} has shape {shape}; it takes {expected}{said}")
     limits = spec.meaning.limits()
-    if limits is not None and (beyond := np.argwhere((array < limits[0]) | (array > limits[1]))).size:
+    # A number without a shape has no place either, so that they are counted and not measured.
+    if limits is not None and len(beyond := np.argwhere((array < limits[0]) | (array > limits[1]))):
         first = tuple(int(i) for i in beyond[0])
         said = f"{array[first]} at {list(first)}" if first else str(array)
         raise InputError(
