@@ -35,7 +35,7 @@ def full_size(folder: Path) -> list[str]:
         rows.append(
             {
                 "policy": run["name"],
-                "layout": f"{run['layout']}, {run['steps']} steps",
+                "layout": f"{run['layout']}, {run['steps']} steps" if run["steps"] else run["layout"],
                 "checkpoint": f"{run['checkpoint_bytes'] / 1e9:.1f} GB",
                 "max_abs_diff": f"{max(f['max_abs_diff'] for f in run['fixtures']):.1e}",
                 "verdict": ("pass" if run["passed"] else "fail") + (" (strict)" if run["strict"] else ""),

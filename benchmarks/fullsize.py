@@ -166,7 +166,7 @@ def markdown(seen: dict[str, Any]) -> str:
     lines = [
         f"# {seen['name']} at its published size",
         "",
-        f"{seen['layout']}, {seen['steps']} steps, checkpoint {seen['checkpoint_bytes'] / 1e9:.2f} GB in "
+        f"{seen['layout']}, {_steps(seen['steps'])}, checkpoint {seen['checkpoint_bytes'] / 1e9:.2f} GB in "
         f"float32; threshold {seen['threshold']:.0e} (strict): **{'pass' if seen['passed'] else 'FAIL'}**.",
         "",
         "| fixture_idx | max_abs_diff | passed |",
@@ -198,6 +198,10 @@ def markdown(seen: dict[str, Any]) -> str:
         f"{machine['cores']} cores. Weights are seeded.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _steps(steps: int | None) -> str:
+    return "no loop" if steps is None else f"{steps} steps"
 
 
 def _version(package: str) -> str | None:
