@@ -44,13 +44,7 @@ class Served:
 
     def runner(self, provider: str = "cpu") -> ServedRunner:
         """The served policy as a runner, which must have run on ``provider`` and be the same bundle still."""
-        return ServedRunner(
-            self.called,
-            api_key=self.api_key,
-            provider=provider,
-            digest=self.digest,
-            precision=self.stated.precision.partition("-")[0],
-        )
+        return self._asked(provider)
 
     @property
     def outputs(self) -> list[str]:
@@ -60,15 +54,13 @@ class Served:
     def whole_runner(self, provider: str = "cpu") -> ServedRunner:
         """The served policy as a robot asks it: with what it sees, for actions in its units."""
         said = self.stated.processors
-        return ServedRunner(
-            self.called,
-            api_key=self.api_key,
-            provider=provider,
-            digest=self.digest,
-            precision=self.stated.precision.partition("-")[0],
-            whole=True,
-            units=None if said is None else said.robot_units("action", behind=True),
-        )
+        units = None if said is None else said.robot_units("action", behind=True)
+        return self._asked(provider, whole=True, units=units)
+
+    def _asked(self, provider: str, **how: Any) -> ServedRunner:
+        precision = self.stated.precision.partition("-")[0]
+        told: dict[str, Any] = {"api_key": self.api_key, "digest": self.digest, "precision": precision}
+        return ServedRunner(self.called, provider=provider, **told, **how)
 
     def reference_runner(self, model: object, steps: int | None = None) -> Runner:
         """``model`` as the reference, called as for the bundle itself."""
