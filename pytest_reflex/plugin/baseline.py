@@ -37,6 +37,11 @@ class Baseline:
         self.path, self.factor, self.update = path, factor, update
         self._known: dict[str, list[dict[str, Any]]] | None = None
 
+    @property
+    def compares(self) -> bool:
+        """Whether anything is held against it."""
+        return self.path is not None and not self.update
+
     def require_file(self, named: str) -> None:
         """Say at once what is wrong with the file.
 
@@ -57,7 +62,7 @@ class Baseline:
 
     def worse(self, nodeid: str, call: int, result: ParityResult) -> str:
         """How a passing result is worse than it was, in words; empty where it is not, or was never seen."""
-        if self.path is None or self.update:
+        if not self.compares:
             return ""
         earlier = self._figures().get(nodeid, [])
         if call >= len(earlier):
@@ -88,7 +93,7 @@ class Baseline:
 
     def told(self, run: Run, *, strict: bool) -> tuple[str, str]:
         """What of a run was compared, in a line, and why that is too little; empty where there is nothing."""
-        if self.path is None or self.update:
+        if self.path is None or not self.compares:
             return "", ""
         known = {test: len(calls) for test, calls in self._figures().items()}
         calls = {test: len(own) for test, own in _last_calls(entry.json for entry in run.results).items()}

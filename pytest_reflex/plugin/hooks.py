@@ -385,9 +385,10 @@ class _Controller:
             return
         self._collector.hear(told_by(self._config))
         baseline = self._config.stash[BASELINE]
-        self._kept, problem = baseline.told(self._collector.run(), strict=self._collector.strict)
-        if problem:
-            self._collector.problem(problem)
+        if baseline.compares:  # a run is read for it, which no other session is to pay for
+            self._kept, problem = baseline.told(self._collector.run(), strict=self._collector.strict)
+            if problem:
+                self._collector.problem(problem)
         self._collector.close()
         if baseline.update:
             if problem := baseline.write(self._collector.run()):
