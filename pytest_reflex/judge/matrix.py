@@ -23,7 +23,7 @@ from pytest_reflex.runners.base import Runner, asked, copied
 from pytest_reflex.runners.remembered import RememberedRunner
 from pytest_reflex.runners.torch import TorchRunner
 from pytest_reflex.verdict.matrix import REFERENCE, Column, Matrix
-from pytest_reflex.verdict.metrics import largest_difference
+from pytest_reflex.verdict.metrics import distances
 
 __all__ = ["matrix"]
 
@@ -121,13 +121,6 @@ def _apart(one: Answers, other: Answers) -> float:
     """The largest difference of any output in any fixture; of what must be equal 0 or infinity."""
     worst = 0.0
     for mine, theirs in zip(one, other, strict=True):
-        if mine.keys() != theirs.keys() or any(mine[n].shape != theirs[n].shape for n in mine):
-            return float("inf")
-        for name, array in mine.items():
-            found = 0.0
-            if array.dtype.kind in "iub":
-                found = 0.0 if np.array_equal(array, theirs[name]) else float("inf")
-            elif array.size:
-                found = largest_difference(array, theirs[name])
+        for found in distances(mine, theirs).values():
             worst = found if np.isnan(found) else max(worst, found)
     return worst

@@ -16,7 +16,7 @@ from pytest_reflex.judge.sides import Sides
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner
 from pytest_reflex.runners.base import asked, copied
-from pytest_reflex.verdict.metrics import largest_difference
+from pytest_reflex.verdict.metrics import distances
 from pytest_reflex.verdict.results import SWAPPED
 
 __all__ = ["swapped_inputs"]
@@ -55,7 +55,8 @@ def swapped_inputs(result: ParityResult, sides: Sides, fixtures: Fixtures) -> li
         with opened(sides.reference):
             for one, other in pairs:
                 turned = {**inputs, one: inputs[other], other: inputs[one]}
-                if _near(asked(sides.reference, copied(turned)), got, limits):
+                apart = distances(asked(sides.reference, copied(turned)), got)
+                if all(apart[name] <= 0 or apart[name] < limits.get(name, 0.0) for name in apart):
                     return [
                         f"{SWAPPED}with {one!r} and {other!r} the other way round, the reference gives in "
                         f"fixture {worst.fixture_idx} what the candidate gives"
@@ -70,15 +71,3 @@ def _alike(inputs: Mapping[str, Array]) -> Iterator[tuple[str, str]]:
     for (one, a), (other, b) in combinations(inputs.items(), 2):
         if a.shape == b.shape and a.dtype == b.dtype and not np.array_equal(a, b):
             yield one, other
-
-
-def _near(expected: Mapping[str, Array], got: Mapping[str, Array], limits: Mapping[str, float]) -> bool:
-    if expected.keys() != got.keys() or any(expected[n].shape != got[n].shape for n in expected):
-        return False
-    for name, array in expected.items():
-        if array.dtype.kind != "f" or not array.size:
-            if not np.array_equal(array, got[name]):
-                return False
-        elif not largest_difference(array, got[name]) < limits[name]:
-            return False
-    return True

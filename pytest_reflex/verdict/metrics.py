@@ -8,7 +8,7 @@ compared is never left out of the comparison.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -117,6 +117,22 @@ def difference(reference: Array, candidate: Array) -> Difference:
     _require_comparable(reference, candidate)
     with np.errstate(all="ignore"):  # inf - inf and overflow have meanings here, not warnings
         return _measured(reference, candidate, _Pairs(reference, candidate))
+
+
+def distances(one: Mapping[str, Array], other: Mapping[str, Array]) -> dict[str, float]:
+    """How far each output of one is from that of the other: of what must be equal 0 or infinity.
+
+    Where the two cannot be laid side by side all are infinite.
+    """
+    if one.keys() != other.keys() or any(one[n].shape != other[n].shape for n in one):
+        return dict.fromkeys({**one, **other}, float("inf"))
+    found = {}
+    for name, array in one.items():
+        if array.dtype.kind in "iub":
+            found[name] = 0.0 if np.array_equal(array, other[name]) else float("inf")
+        else:
+            found[name] = largest_difference(array, other[name]) if array.size else 0.0
+    return found
 
 
 def largest_difference(reference: Array, candidate: Array) -> float:
