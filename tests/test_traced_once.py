@@ -15,6 +15,8 @@ from exporters.exporting import stages
 from exporters.graph import graph_passes, tracing
 from pytest_reflex.errors import TracingError
 
+pytestmark = pytest.mark.once
+
 SMALL: dict[str, Any] = {"cameras": 2, "prompt_tokens": 6, "verify": False}
 GRAPHS = ("model.onnx", "model.onnx.data")
 
