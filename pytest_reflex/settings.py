@@ -295,6 +295,34 @@ def fixtures(value: object, source: str = "fixtures") -> int:
     return number
 
 
+def workers(value: object, source: str = "workers") -> int:
+    """How many processes judge fixtures beside each other: a whole number, 1 or more.
+
+    Raises:
+        SettingsError: it is anything else.
+    """
+    number = _whole(value)
+    if number is None or number < 1:
+        raise SettingsError(f"{source}: {value!r} is not a number of workers; give a whole number, 1 or more")
+    return number
+
+
+def ray(value: object, source: str = "ray") -> str:
+    """Where a cluster of Ray's answers: ``HOST:PORT``, ``ray://HOST:PORT``, or ``auto`` for this machine's.
+
+    Raises:
+        SettingsError: it is anything else.
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    host, _, port = text.removeprefix("ray://").rpartition(":")
+    number = _whole(port) if port.isdecimal() else None
+    if text == "auto" or (host and number is not None and 0 < number < 1 << 16):
+        return text
+    raise SettingsError(
+        f"{source}: {value!r} is no address; give HOST:PORT, as `ray start --head` says it, or auto"
+    )
+
+
 def require_enough(count: int, strict: bool) -> None:
     """Refuse a strict check of a few fixtures; ``count`` is of those that differ.
 
@@ -594,6 +622,31 @@ class CheckOptions(ParityOptions, total=False):
         bool | None, Setting(yes_or_no, False, "tighten to 1e-5 and fail what could pass silently")
     ]
     """Lower the threshold to 1e-5 at most, and refuse what would otherwise be noted."""
+    workers: Annotated[
+        int | None,
+        Setting(
+            workers,
+            None,
+            "how many processes judge fixtures side by side, over Ray",
+            "N",
+            int | str,
+            otherwise="1; with an address of Ray's its cores",
+        ),
+    ]
+    """How many processes judge fixtures side by side, over Ray: each holds both sides, and the verdict is
+    what one process gives. 1 is this process alone."""
+    ray: Annotated[
+        str | None,
+        Setting(
+            ray,
+            None,
+            "the cluster that the workers run on: HOST:PORT, as `ray start` says it",
+            "ADDRESS",
+            str,
+        ),
+    ]
+    """The address of a cluster of Ray's that the workers run on, ``HOST:PORT`` or ``auto``; by default they
+    run on this machine."""
 
 
 class RunOptions(CheckOptions, total=False):

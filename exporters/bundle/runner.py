@@ -111,6 +111,13 @@ class BundleRunner(RunnerBase):
             role: opener(bundle.path / file, **told) for role, file in stated.graphs.items()
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As it is sent to another process."""
+        return {name: value for name, value in vars(self).items() if name != "_rng_lock"}
+
+    def __setstate__(self, told: dict[str, Any]) -> None:
+        vars(self).update(told, _rng_lock=threading.Lock())
+
     def open(self) -> None:
         for session in self.sessions.values():
             session.open()

@@ -25,6 +25,7 @@ from pytest_reflex.judge.sides import Candidate, changed, known_inputs, sides_of
 from pytest_reflex.judge.swapped_inputs import swapped_inputs
 from pytest_reflex.judge.terms import Terms
 from pytest_reflex.judge.trajectory import trajectory_errors
+from pytest_reflex.judge.workers.shares import sharing
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
@@ -85,12 +86,21 @@ def check(
 
     # What the caller says is meant; what the candidate alone says may be doubted.
     stated = drawn.specs if inputs is None and drawn.seed is not None else ()
-    truth = run_reference(sides.reference, drawn, report_progress, terms, record, stated)
-    run = run_candidate(sides, drawn, truth, terms, report_progress)
-    dependence = _input_dependence(sides.reference, drawn, run)
     called = name or sides.candidate.name
+    with sharing(told, sides, drawn, exact=terms.factor is not None) as workers:
+        truth = run_reference(sides.reference, drawn, report_progress, terms, record, stated, workers)
+        run = run_candidate(sides, drawn, truth, terms, report_progress, workers)
+        rounds = Rounds(sides, drawn, truth, terms, report_progress, workers=workers)
+        return _judged(candidate, called, rounds, run, told, started)
 
-    rounds = Rounds(sides, drawn, truth, terms, report_progress)
+
+def _judged(
+    candidate: Any, called: str, rounds: Rounds, run: CandidateRun, told: settings.Settings, started: float
+) -> ParityResult:
+    """The verdict: on the first fixtures, and on the further ones that coverage and the claim ask for."""
+    sides, drawn, truth, terms = rounds.sides, rounds.fixtures, rounds.first, rounds.terms
+    report_progress = rounds.report_progress
+    dependence = _input_dependence(sides.reference, drawn, run)
     passed = [found.passed for found in run.results]
     coverage = None
     if told.coverage is not None:

@@ -17,12 +17,12 @@ import numpy as np
 
 from pytest_reflex.errors import ReflexError, SettingsError
 from pytest_reflex.runners import Runner
-from pytest_reflex.runners.base import HasGraphs, HasNarrower, copied, said_by
+from pytest_reflex.runners.base import HasFloat64, HasGraphs, HasNarrower, copied, said_by
 from pytest_reflex.settings import PROVIDERS
 from pytest_reflex.verdict.precision import FLOATS, GraphPrecision, Precision, merged
 from pytest_reflex.verdict.quantised import QuantisedDistances, same_scales
 
-__all__ = ["Held", "distances_of", "held_to", "predicted"]
+__all__ = ["Held", "Outputs", "distances_of", "exact_outputs", "held_to", "predicted"]
 
 Array = np.ndarray[Any, Any]
 # Outputs by name, or why there are none.
@@ -118,6 +118,16 @@ def _read(runner: Runner) -> tuple[GraphPrecision | None, tuple[str, ...], str]:
         return None, (), "not read, for want of onnx"
     except (ReflexError, OSError):
         return None, (), "not read"  # opening it says why
+
+
+def exact_outputs(runner: Runner, inputs: Mapping[str, Array]) -> Outputs:
+    """The reference in float64, where its runner can do that; it decides nothing, so failing is no error."""
+    if not isinstance(runner, HasFloat64):
+        return f"{runner.name} has no float64 run"
+    try:
+        return copied(runner.exact(inputs))
+    except ReflexError as error:
+        return str(error)
 
 
 def predicted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +14,14 @@ import numpy as np
 from pytest_reflex.inputs.fixtures import Fixtures
 from pytest_reflex.judge.claim import MEMORY, MOST, Worst, draw_on
 from pytest_reflex.judge.naming import Named
-from pytest_reflex.judge.precision import Outputs, predicted
+from pytest_reflex.judge.precision import Outputs, exact_outputs, predicted
 from pytest_reflex.judge.reference import is_half
-from pytest_reflex.judge.runs import CandidateRun, ReferenceRun, exact_outputs, note_categories, opened
+from pytest_reflex.judge.runs import CandidateRun, ReferenceRun, opened
 from pytest_reflex.judge.sides import Sides
 from pytest_reflex.judge.terms import Terms, Truth, judged_fixture
+from pytest_reflex.judge.variation import note_categories
+from pytest_reflex.judge.workers.pool import Pool
+from pytest_reflex.judge.workers.work import given
 from pytest_reflex.progress import Progress
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners.base import asked, copied
@@ -40,44 +44,70 @@ class Rounds:
     terms: Terms
     report_progress: Progress
     total: int = 0
+    workers: Pool | None = None
 
     def judged(self, fixture_idxs: Sequence[int], until: float) -> Generator[FixtureResult, None, None]:
         """Each fixture's verdict in order, as far as there is time until that moment."""
+        if self.workers is not None:
+            self.workers.plan(fixture_idxs)
         truths = self._truths(fixture_idxs, until) if fixture_idxs else []
         if not truths:
             return
         runner = Named(self.sides.candidate, list(self.first.outputs[0]))
         around = self.terms, self.sides, self.fixtures
-        with opened(runner):
+        with opened(runner) if self.workers is None else nullcontext():
             for fixture_idx, truth in zip(fixture_idxs, truths, strict=False):
-                if time.monotonic() >= until:
+                # What workers gave is there by now.
+                if self.workers is None and time.monotonic() >= until:
                     return
-                inputs = self.fixtures.make(fixture_idx)
-                fed = summaries(inputs)
-                got = asked(runner, inputs)
+                fed, got = self._candidate(runner, fixture_idx)
                 found = judged_fixture(fixture_idx, got, truth, self.first.rounding, *around)
                 self._note(fed)
                 if self.total:
                     self.report_progress("claim", fixture_idx + 1, self.total)
                 yield replace(found, inputs=fed)
 
+    def _candidate(
+        self, runner: Named, fixture_idx: int
+    ) -> tuple[tuple[InputSummary, ...], dict[str, Array]]:
+        """What is fed in, and what the candidate gives."""
+        if self.workers is not None:
+            answer = self.workers.get(fixture_idx)
+            self.workers.done(fixture_idx)
+            return answer.fed, runner.named(given(answer.candidate))
+        inputs = self.fixtures.make(fixture_idx)
+        return summaries(inputs), asked(runner, inputs)
+
     def _truths(self, fixture_idxs: Sequence[int], until: float) -> list[Truth]:
         runner, precision, make = self.sides.reference, self.terms.held.precision.name, self.fixtures.make
-        half = is_half(self.first.facts)
+        narrow = bool(self.first.exact) and precision != "float32" and not is_half(self.first.facts)
         outputs: list[dict[str, Array]] = []
         exact: list[Outputs] = []
-        with opened(runner):
+        with opened(runner) if self.workers is None or narrow else nullcontext():
             for fixture_idx in fixture_idxs:
-                if time.monotonic() >= until:
+                if time.monotonic() >= until or (found := self._reference(fixture_idx, until)) is None:
                     break
-                inputs = make(fixture_idx)
-                note_categories(self.first.categories, inputs)
-                outputs.append(copied(asked(runner, inputs)))
-                exact.append(exact_outputs(runner, make(fixture_idx)) if self.first.exact else {})
+                outputs.append(found[0])
+                exact.append(found[1])
             rounded: list[Outputs] = [*outputs]
-            if self.first.exact and precision != "float32" and not half:
+            if narrow:
                 rounded = [*predicted(runner, self.terms.held, lambda i: make(fixture_idxs[i]), len(outputs))]
         return [Truth(*one) for one in zip(outputs, exact, rounded, strict=True)]
+
+    def _reference(self, fixture_idx: int, until: float) -> tuple[dict[str, Array], Outputs] | None:
+        """What the reference gives, and that in float64; None where the time is up first."""
+        runner, make, drawn = self.sides.reference, self.fixtures.make, self.first.categories
+        if self.workers is None:
+            inputs = make(fixture_idx)
+            note_categories(drawn, inputs)
+            gave = copied(asked(runner, inputs))
+            return gave, exact_outputs(runner, make(fixture_idx)) if self.first.exact else {}
+        answer = self.workers.answer(fixture_idx, until)
+        if answer is None:
+            return None
+        for name, seen in answer.categories.items():
+            drawn.setdefault(name, set()).update(seen)
+        return given(answer.reference), answer.exact
 
     def _note(self, fed: tuple[InputSummary, ...]) -> None:
         """Keep what was fed in where its shapes are new: the variation gate looks at nothing else."""
@@ -100,11 +130,14 @@ def drawn_on(rounds: Rounds, run: CandidateRun, claim: Claim, result: ParityResu
     held = [first.outputs[0], *first.exact[:1], *first.rounded[:1]]
     size = sum(array.nbytes for one in held if not isinstance(one, str) for array in one.values())
     worst = Worst(terms.asked.rtol, terms.bound)
+    if rounds.workers is not None:  # as many ahead as there will be, whatever a round is
+        rounds.workers.plan(range(claim.judged, claim.asked.draws))
+    abreast = 1 if rounds.workers is None else rounds.workers.size
     found = draw_on(
         claim,
         replace(rounds, total=claim.asked.draws).judged,
         worst,
-        each=(time.monotonic() - started) / len(result.fixtures),
+        each=(time.monotonic() - started) / len(result.fixtures) / abreast,
         most=max(1, min(MOST, MEMORY // max(1, size))),
         until=math.inf if claim.asked.budget is None else started + claim.asked.budget,
     )

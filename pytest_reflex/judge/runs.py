@@ -12,19 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from pytest_reflex.errors import ReflexError, RunnerError
+from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures
 from pytest_reflex.inputs.near_copies import distinct_count, thinned
 from pytest_reflex.judge.input_dependence import Effect, Effects, effects, recorded_effects, unequal_bits
 from pytest_reflex.judge.naming import Named
-from pytest_reflex.judge.precision import Outputs, predicted
+from pytest_reflex.judge.precision import Outputs, exact_outputs, predicted
 from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, half_precision, is_half
 from pytest_reflex.judge.sides import Sides
 from pytest_reflex.judge.terms import Terms, Truth, judged_fixture, robot_units
+from pytest_reflex.judge.variation import categories_of, note_categories
+from pytest_reflex.judge.workers.here import Seen
+from pytest_reflex.judge.workers.pool import Pool
+from pytest_reflex.judge.workers.shares import own_share
+from pytest_reflex.judge.workers.work import given
 from pytest_reflex.progress import Progress
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import HasDoubts, HasFloat64, asked, copied, said_by, trajectory_of
+from pytest_reflex.runners.base import HasDoubts, asked, copied, said_by, trajectory_of
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.power import swings_of
 from pytest_reflex.verdict.results import FixtureResult, keep_worst_grids
@@ -36,8 +41,6 @@ __all__ = [
     "CandidateRun",
     "Recorder",
     "ReferenceRun",
-    "exact_outputs",
-    "note_categories",
     "opened",
     "reference_effects",
     "run_candidate",
@@ -101,13 +104,14 @@ def run_reference(
     terms: Terms,
     record: Recorder | None,
     stated: Sequence[InputSpec],
+    workers: Pool | None = None,
 ) -> ReferenceRun:
     outputs, fed, thin = [], [], []
     exact: list[Outputs] = []
     rounded: list[Outputs] = []
     precision = terms.held.precision.name
-    drawn: dict[str, set[int]] = {spec.name: set() for spec in fixtures.specs if spec.meaning.categories()}
-    watch = Watch(runner)
+    drawn = categories_of(fixtures.specs)
+    watch, own = Watch(runner), own_share(workers, fixtures.count)
     done, total = itertools.count(1), fixtures.count + again_runs(runner)
     with opened(runner):
         for fixture_idx in range(fixtures.count):
@@ -116,7 +120,10 @@ def run_reference(
             if fixtures.seed is not None:  # of given ones it is known, and there may be very many
                 thin.append(thinned(inputs))
             note_categories(drawn, inputs)
-            outputs.append(copied(watch.run(inputs)))
+            if workers is None or fixture_idx < own:
+                outputs.append(copied(watch.run(inputs)))
+            else:
+                outputs.append(given(workers.get(fixture_idx).reference))
             if record is not None:
                 record(copied(fixtures.make(fixture_idx)), copied(outputs[-1]))
             report_progress("reference", next(done), total)
@@ -125,7 +132,10 @@ def run_reference(
         )
         facts = _facts(runner)
         for fixture_idx in range(fixtures.count) if terms.factor is not None or is_half(facts) else ():
-            exact.append(exact_outputs(runner, fixtures.make(fixture_idx)))
+            if workers is None or fixture_idx < own:
+                exact.append(exact_outputs(runner, fixtures.make(fixture_idx)))
+            else:
+                exact.append(workers.get(fixture_idx).exact)
             report_progress("float64", fixture_idx + 1, fixtures.count)
         # One in half precision is rounded as it is.
         if exact and precision != "float32" and not is_half(facts):
@@ -145,13 +155,18 @@ def run_reference(
 
 
 def run_candidate(
-    sides: Sides, fixtures: Fixtures, truth: ReferenceRun, terms: Terms, report_progress: Progress
+    sides: Sides,
+    fixtures: Fixtures,
+    truth: ReferenceRun,
+    terms: Terms,
+    report_progress: Progress,
+    workers: Pool | None = None,
 ) -> CandidateRun:
     """Run and judge every fixture; then the first again, and some with each input swapped."""
     runner = Named(sides.candidate, list(truth.outputs[0]))
     digests: dict[str, set[str]] = {}
-    for given in itertools.chain.from_iterable(truth.inputs):
-        digests.setdefault(given.name, set()).add(given.digest)
+    for fed in itertools.chain.from_iterable(truth.inputs):
+        digests.setdefault(fed.name, set()).add(fed.digest)
     others = {idx: fixtures.others(idx, digests) for idx in fixtures.probed}
     total = fixtures.count + 1 + sum(map(len, others.values()))
     done = itertools.count(1)
@@ -159,8 +174,12 @@ def run_candidate(
     plain: dict[int, dict[str, Array]] = {}
     with opened(runner):
         for fixture_idx in range(fixtures.count):
-            # Not copied: it is judged before the runner runs again.
-            got = asked(runner, fixtures.make(fixture_idx))
+            if workers is None or fixture_idx < own_share(workers, fixtures.count):
+                # Not copied: it is judged before the runner runs again.
+                got = asked(runner, fixtures.make(fixture_idx))
+            else:
+                got = runner.named(given(workers.get(fixture_idx).candidate))
+                workers.done(fixture_idx)
             one = truth.of(fixture_idx)
             results.append(judged_fixture(fixture_idx, got, one, truth.rounding, terms, sides, fixtures))
             steps = trajectory_of(sides.candidate)
@@ -185,7 +204,10 @@ def run_candidate(
             )
             for idx, values in others.items()
         }
-        facts = {**_facts(sides.candidate), **runner.matched_facts}
+        facts = _facts(sides.candidate)
+        if workers is not None:
+            workers.require_same(Seen.of(truth.facts, truth.outputs[0]), Seen.of(facts, plain[0]))
+        facts |= runner.matched_facts
         open_axes = said_by(sides.candidate, "open_axes", ())
         said = robot_units(sides.candidate)
         seen = {o.name: o.shape for result in results for o in result.outputs if o.elements}
@@ -213,21 +235,6 @@ def reference_effects(
             plain = copied(asked(runner, fixtures.make(idx)))
             found[idx] = effects(runner, fixtures.make(idx), plain, values)
     return found
-
-
-def note_categories(drawn: dict[str, set[int]], inputs: Mapping[str, Array]) -> None:
-    for name, seen in drawn.items():
-        seen.update(inputs[name].reshape(-1).tolist() if name in inputs else ())
-
-
-def exact_outputs(runner: Runner, inputs: Mapping[str, Array]) -> Outputs:
-    """The reference in float64, where its runner can do that; it decides nothing, so failing is no error."""
-    if not isinstance(runner, HasFloat64):
-        return f"{runner.name} has no float64 run"
-    try:
-        return copied(runner.exact(inputs))
-    except ReflexError as error:
-        return str(error)
 
 
 def _facts(runner: Runner) -> dict[str, Any]:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from pytest_reflex.inputs import InputSpec, free_sizes
 from pytest_reflex.settings import FEWEST_STRICT
 from pytest_reflex.verdict.summaries import InputSummary
 
+Array = np.ndarray[Any, Any]
+
 # A free axis is judged in so many sizes at least, one of them beyond what it was traced with.
 FEWEST_SIZES: Final = 3
+
+
+def categories_of(specs: Sequence[InputSpec]) -> dict[str, set[int]]:
+    """Of each input that has categories those that were drawn: none yet."""
+    return {spec.name: set() for spec in specs if spec.meaning.categories()}
+
+
+def note_categories(drawn: dict[str, set[int]], inputs: Mapping[str, Array]) -> None:
+    """Add what one fixture has of them."""
+    for name, seen in drawn.items():
+        seen.update(inputs[name].reshape(-1).tolist() if name in inputs else ())
 
 
 def judge_copies(count: int, distinct: int, came: str) -> list[str]:

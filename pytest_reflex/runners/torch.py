@@ -112,6 +112,13 @@ class TorchRunner(RunnerBase):
         self._types: tuple[torch.dtype, ...] = ()
         self._cast: torch.dtype | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As it is sent to another process: closed, whatever ran in this one."""
+        return {**vars(self), "_model": None, "_training": [], "_reflex_ran": None}
+
+    def __setstate__(self, told: dict[str, Any]) -> None:
+        vars(self).update(told, _reflex_ran=lambda: None)
+
     @property
     def precision(self) -> str:
         """``float32``, or the types of its parameters, such as ``bfloat16``; ``float32`` until it is open."""

@@ -1,0 +1,146 @@
+"""Whether a worker is what the first process is: the same version, processor, files, threads and bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from pytest_reflex._version import __version__
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.inputs.fixtures import array_digest
+from pytest_reflex.verdict import machine
+
+__all__ = ["Here", "Seen", "unlike"]
+
+Array = np.ndarray[Any, Any]
+# What of a side's facts has to be the same everywhere. Of the others, such as a count of runs, none decides
+# what is computed.
+_ALIKE: Final = (
+    *("kind", "class", "sha256", "dtype", "device", "threads", "provider_asked", "providers_used"),
+    *("prepack", "optimization", "config"),
+)
+# What of the machine decides the last bits. How many cores there are does so by the number of threads alone.
+_BUILT: Final = ("processor", "instructions", "environment", "torch_capability", "onnxruntime_build")
+
+
+@dataclass(frozen=True)
+class Here:
+    """What of the first process every worker takes over before it loads anything.
+
+    Attributes:
+        version: of this package.
+        python: of Python.
+        folder: where relative paths begin.
+        path: where modules are found.
+        environment: the settings that choose kernels and threads; None where one is not set.
+        threads: torch's threads within an operator; None where torch is not loaded.
+        machine: the processor and its instruction sets.
+    """
+
+    version: str
+    python: str
+    folder: str
+    path: tuple[str, ...]
+    environment: dict[str, str | None]
+    threads: int | None
+    machine: dict[str, Any]
+
+    @classmethod
+    def of_this_process(cls) -> Here:
+        torch = sys.modules.get("torch")
+        folder = os.getcwd()
+        return cls(
+            __version__,
+            platform.python_version(),
+            folder,
+            tuple(os.path.join(folder, place) for place in sys.path),
+            {name: os.environ.get(name) for name in machine.SETTINGS},
+            None if torch is None else torch.get_num_threads(),
+            _built(machine.here()),
+        )
+
+    def take_over(self) -> None:
+        """Make this process as that one was.
+
+        Raises:
+            RunnerError: it has no such folder, another version of Python or of this package, or another
+                processor.
+        """
+        if not os.path.isdir(self.folder):
+            raise RunnerError(f"there is no folder {self.folder}, where the check runs; share it or copy it")
+        os.chdir(self.folder)
+        sys.path += [place for place in self.path if place not in sys.path]
+        for name, value in self.environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        ours = {"pytest-reflex": __version__, "Python": platform.python_version(), **_built(machine.here())}
+        theirs = {"pytest-reflex": self.version, "Python": self.python, **self.machine}
+        if said := _apart("", theirs, ours):
+            raise RunnerError(said)
+
+    def set_threads(self) -> None:
+        """Give torch as many threads, where something has loaded it by now."""
+        torch = sys.modules.get("torch")
+        if torch is not None and self.threads is not None:
+            torch.set_num_threads(self.threads)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One side of a check as a process has it.
+
+    Attributes:
+        facts: what its runner says of itself, as far as it has to be the same everywhere.
+        digest: of what it gives in fixture 0.
+    """
+
+    facts: dict[str, Any]
+    digest: str
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], outputs: Mapping[str, Array]) -> Seen:
+        kept = {key: facts[key] for key in _ALIKE if key in facts}
+        versions = dict(facts.get("versions") or {})
+        around = _built(dict(facts.get("machine") or {}))
+        # By their places: a name may be another one's.
+        placed = {str(place): array for place, array in enumerate(outputs.values())}
+        plain = json.loads(json.dumps({**kept, **versions, **around}, default=str))
+        return cls(plain, array_digest(placed))
+
+
+def unlike(ours: Seen, theirs: Seen) -> str:
+    """In what a worker's side is another than the first process's, in words; empty where it is the same."""
+    if said := _apart("", ours.facts, theirs.facts):
+        return said
+    return "" if ours.digest == theirs.digest else "it gives other bits in fixture 0"
+
+
+def _built(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: told[key] for key in _BUILT if key in told}
+
+
+def _apart(key: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """``torch is 2.12 there and 2.13 here``: the first of what both know that is not the same."""
+    for name, one in ours.items():
+        other = theirs.get(name, one)
+        if one == other:
+            continue
+        place = f"{key} {name}".strip()
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            nothing = dict.fromkeys({**one, **other}, "nothing")
+            return _apart(place, {**nothing, **one}, {**nothing, **other})
+        return f"{place} is {_short(other)} there and {_short(one)} here"
+    return ""
+
+
+def _short(value: object) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

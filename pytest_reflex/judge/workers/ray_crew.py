@@ -1,0 +1,192 @@
+"""Workers that Ray starts: on this machine, or on the nodes of a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError
+from pytest_reflex.judge.workers.here import Here
+from pytest_reflex.judge.workers.pool import Event
+from pytest_reflex.judge.workers.work import Answer, Work, Worker
+
+if TYPE_CHECKING:
+    from pytest_reflex.judge.workers.here import Seen
+
+__all__ = ["RayCrew", "installed"]
+
+# How long an address may take to answer, in seconds.
+ANSWERS_WITHIN: Final = 5.0
+
+
+class Hands:
+    """What runs in a worker's process, in this order, one call after the other."""
+
+    def place(self, here: Here) -> tuple[str, str]:
+        """Become as the first process is, and say where this is; or why it cannot be so."""
+        self._here = here
+        try:
+            here.take_over()
+        except ReflexError as error:
+            return socket.gethostname(), str(error)
+        return socket.gethostname(), ""
+
+    def hold(self, sent: Any, weights: list[Any]) -> tuple[Seen, ...] | str:
+        """Open both sides; or say why not."""
+        from pytest_reflex.judge.workers.sent import received
+
+        try:
+            self._worker = Worker(received(sent, weights), self._here)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return self._worker.sides
+
+    def judge(self, fixture_idx: int) -> Answer:
+        return self._worker.judge(fixture_idx)
+
+
+class RayCrew:
+    """Workers over Ray; see :class:`~pytest_reflex.judge.workers.pool.Crew`.
+
+    Args:
+        address: of a cluster, as ``ray start`` says it; None for this machine alone.
+        size: how many workers there are to be; None for one on each core of the cluster.
+        work: what they hold.
+
+    Raises:
+        RunnerError: a side cannot be sent, or no cluster answers at the address.
+        MissingPackageError: Ray is not installed.
+    """
+
+    def __init__(self, address: str | None, size: int | None, work: Work) -> None:
+        self._ray = ray = installed()
+        from pytest_reflex.judge.workers.sent import sent
+
+        parts, weights = sent(work)  # before a cluster is asked: what cannot be sent is said at once
+        _connect(ray, address, size or 1)
+        _silence()
+        self.size = size or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        # On one machine it is for the user to say how many; on a cluster each has a core of its own.
+        self._kind = ray.remote(num_cpus=0 if address is None else 1, scheduling_strategy="SPREAD")(Hands)
+        self._here = ray.put(Here.of_this_process())
+        self._sent = ray.put(parts)
+        self._weights = [ray.put(array) for array in weights]
+        self._numbers = itertools.count()
+        self._hands: dict[int, Any] = {}
+        self._waiting: dict[Any, tuple[int, Callable[[int, Any], Event]]] = {}
+
+    def start(self) -> int:
+        worker = next(self._numbers)
+        hands = self._hands[worker] = self._kind.remote()
+        self._waiting[hands.place.remote(self._here)] = worker, _placed
+        self._waiting[hands.hold.remote(self._sent, self._weights)] = worker, _ready
+        return worker
+
+    def ask(self, worker: int, fixture_idx: int) -> None:
+        self._waiting[self._hands[worker].judge.remote(fixture_idx)] = worker, _answered
+
+    def wait(self, seconds: float) -> list[Event]:
+        if not self._waiting:
+            return []
+        done, _ = self._ray.wait([*self._waiting], num_returns=1, timeout=seconds)
+        return [event for one in done if (event := self._event(one)) is not None]
+
+    def _event(self, one: Any) -> Event | None:
+        worker, made = self._waiting.pop(one)
+        if worker not in self._hands:
+            return None
+        errors = self._ray.exceptions
+        try:
+            return made(worker, self._ray.get(one))
+        except errors.RayTaskError as error:
+            return Event(worker, "refused", _one_line(error.cause or error))
+        except errors.RayError as error:
+            del self._hands[worker]
+            self._waiting = {ref: its for ref, its in self._waiting.items() if its[0] != worker}
+            memory = isinstance(error, errors.OutOfMemoryError) or "OutOfMemory" in str(error)
+            return Event(worker, "lost", _one_line(error), memory=memory)
+
+    def close(self) -> None:
+        for hands in self._hands.values():
+            with contextlib.suppress(Exception):
+                self._ray.kill(hands)
+        self._hands, self._waiting, self._weights = {}, {}, []
+
+
+def installed() -> Any:
+    """Ray.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingPackageError(
+            "workers: more than one process needs Ray; pip install 'pytest-reflex[ray]'"
+        ) from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None, size: int) -> None:
+    """Be at the cluster, or start one on this machine; one that this process is at already is taken."""
+    if ray.is_initialized():
+        return
+    quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
+    if address is None:
+        ray.init(num_cpus=size, include_dashboard=False, **quiet)
+        return
+    _require_there(address)
+    try:
+        ray.init(address=address, **quiet)
+    except Exception as error:
+        raise RunnerError(
+            f"--ray {address}: no cluster of Ray's that this process can join ({_one_line(error)}); give "
+            "HOST:PORT, as `ray start --head` says it"
+        ) from error
+
+
+def _require_there(address: str) -> None:
+    """Refuse an address where nobody answers, which Ray itself asks for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
+    except OSError as error:
+        raise RunnerError(
+            f"--ray {address}: nobody answers there ({error}); give the address that `ray start --head` says"
+        ) from error
+
+
+def _placed(worker: int, said: tuple[str, str]) -> Event:
+    where, refused = said
+    return Event(worker, "refused", f"{where}: {refused}") if refused else Event(worker, "place", where)
+
+
+def _ready(worker: int, said: tuple[Seen, ...] | str) -> Event:
+    if isinstance(said, str):
+        return Event(worker, "refused", said)
+    return Event(worker, "ready", sides=said)
+
+
+def _answered(worker: int, answer: Answer) -> Event:
+    return Event(worker, "answer", answer=answer)
+
+
+def _one_line(error: BaseException) -> str:
+    """What Ray says, without its numbers and advice, or what was raised in a worker."""
+    said = " ".join(str(error).split())
+    return re.split(r"[.:]? (?:class_name|Worker exit type|The actor is dead|To troubleshoot)", said)[0][:300]
+
+
+def _silence() -> None:
+    """Keep Ray from writing a paragraph for each worker that is lost, which the pool mends or says itself."""
+    with contextlib.suppress(Exception):
+        from ray._private.ray_logging import global_worker_stdstream_dispatcher
+
+        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")

@@ -1,0 +1,55 @@
+"""What of a check is shared between workers, and what the first process does by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from pytest_reflex import settings
+from pytest_reflex.inputs.fixtures import Fixtures
+from pytest_reflex.judge.sides import Sides
+from pytest_reflex.judge.workers.pool import Pool
+from pytest_reflex.judge.workers.ray_crew import RayCrew
+from pytest_reflex.judge.workers.work import Work
+
+__all__ = ["OWN", "own_share", "sharing"]
+
+# The plain fixture and those where the ends of what is drawn lie. What is asked of a session, whether it
+# repeats and keeps no count, takes more than one run of it.
+OWN: Final = settings.FEWEST_STRICT
+
+
+def own_share(workers: Pool | None, count: int) -> int:
+    """How many of a check's first fixtures the first process judges by itself."""
+    return count if workers is None else min(OWN, count)
+
+
+@contextmanager
+def sharing(
+    told: settings.Settings, sides: Sides, fixtures: Fixtures, *, exact: bool
+) -> Iterator[Pool | None]:
+    """The workers of a check, which end with it; None where there are none.
+
+    Args:
+        told: what was asked for.
+        sides: both sides, closed.
+        fixtures: the fixtures.
+        exact: whether the reference is asked in float64 too.
+
+    Raises:
+        RunnerError: a side cannot be sent to a worker, or no cluster answers.
+        MissingPackageError: Ray is not installed.
+    """
+    if told.ray is None and (told.workers or 1) == 1:
+        yield None
+        return
+    work = Work(sides.reference, sides.candidate, fixtures.make, fixtures.specs, exact)
+    crew = RayCrew(told.ray, told.workers, work)
+    pool = Pool(crew, crew.size)
+    try:
+        if fixtures.count > OWN:
+            pool.plan(range(OWN, fixtures.count))
+        yield pool
+    finally:
+        pool.close()

@@ -1,0 +1,63 @@
+"""Policies of numpy that workers can be sent, which say where they run, and can be told to end there."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from policy_cases import SPECS, Function
+
+from pytest_reflex.inputs import make_fixture
+
+
+def plain(x, mask):
+    return {"actions": np.where(mask, np.float32(2) * x + np.float32(0.5), np.float32(0))}
+
+
+class Placed(Function):
+    """A runner that leaves its process's number in a folder while it is open."""
+
+    def __init__(self, function, folder: Path, name="function", **facts):
+        super().__init__(function, name, **facts)
+        self.folder = folder
+
+    def open(self):
+        (self.folder / str(os.getpid())).touch()
+
+
+class Off:
+    """What the plain policy gives, off by rounding, and by ``far`` in some fixtures.
+
+    Args:
+        fixture_idxs: which.
+        far: how far; None raises there.
+        takes: how long a run takes, in seconds.
+    """
+
+    def __init__(self, *fixture_idxs: int, far: float | None = 1.0, takes: float = 0.0) -> None:
+        self.found = [make_fixture(SPECS, 0, idx)["x"].tobytes() for idx in fixture_idxs]
+        self.far, self.takes = far, takes
+
+    def __call__(self, x, mask):
+        time.sleep(self.takes)
+        moved = plain(x, mask)["actions"] + np.float32(1e-6)
+        if x.tobytes() not in self.found:
+            return {"actions": moved}
+        if self.far is None:
+            raise ValueError(f"no answer to {x[0, 0]:.3f}")
+        return {"actions": moved + np.float32(self.far)}
+
+
+class Ends(Off):
+    """Ends its process in some fixtures, where it is not the one that made it."""
+
+    def __init__(self, *fixture_idxs: int) -> None:
+        super().__init__(*fixture_idxs)
+        self.home = os.getpid()
+
+    def __call__(self, x, mask):
+        if x.tobytes() in self.found and os.getpid() != self.home:
+            os._exit(9)
+        return plain(x, mask)
