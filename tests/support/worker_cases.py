@@ -7,24 +7,35 @@ import time
 from pathlib import Path
 
 import numpy as np
-from policy_cases import SPECS, Function
 
-from pytest_reflex.inputs import make_fixture
+from pytest_reflex.inputs import Bernoulli, InputSpec, make_fixture
+from pytest_reflex.runners.base import RunnerBase
+
+SPECS = [InputSpec("x", (1, 8)), InputSpec("mask", (1, 8), "bool", Bernoulli())]
 
 
 def plain(x, mask):
     return {"actions": np.where(mask, np.float32(2) * x + np.float32(0.5), np.float32(0))}
 
 
-class Placed(Function):
-    """A runner that leaves its process's number in a folder while it is open."""
+class Called(RunnerBase):
+    """A runner around a function of the inputs, which leaves its process's number in a folder as it opens."""
 
-    def __init__(self, function, folder: Path, name="function", **facts):
-        super().__init__(function, name, **facts)
-        self.folder = folder
+    def __init__(self, function, folder: Path | None = None, name="function", **facts):
+        self.name, self.function, self.folder, self.given = name, function, folder, facts
 
     def open(self):
-        (self.folder / str(os.getpid())).touch()
+        if self.folder is not None:
+            (self.folder / str(os.getpid())).touch()
+
+    def run(self, inputs):
+        return self.function(**inputs)
+
+    def close(self):
+        pass
+
+    def facts(self):
+        return {"kind": "function", **self.given}
 
 
 class Off:

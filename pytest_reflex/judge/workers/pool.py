@@ -92,6 +92,7 @@ class Pool:
         self._out: dict[int, tuple[int, float]] = {}  # worker -> fixture, and since when
         self._found: dict[int, Answer] = {}
         self._fresh: set[int] = set()  # found, and not asked for yet
+        self._needless: set[int] = set()  # done, while a second worker is still at it
         self._again: deque[int] = deque()
         self._plan: Sequence[int] = ()
         self._next = 0
@@ -107,7 +108,7 @@ class Pool:
         """
         if all(idx in self._plan for idx in fixture_idxs):
             return
-        self._plan, self._next = fixture_idxs, 0
+        self._plan, self._next, self._needless = fixture_idxs, 0, set()
         self._again = deque(idx for idx in self._again if idx in fixture_idxs)
         self._found = {idx: one for idx, one in self._found.items() if idx in fixture_idxs}
         self._fresh &= self._found.keys()
@@ -155,8 +156,9 @@ class Pool:
         return found
 
     def done(self, fixture_idx: int) -> None:
-        """Let go of an answer."""
+        """Let go of an answer, which nobody will ask for again."""
         self._found.pop(fixture_idx, None)
+        self._needless = (self._needless | {fixture_idx}) & self._asked
 
     def close(self) -> None:
         self._crew.close()
@@ -164,6 +166,9 @@ class Pool:
     @property
     def _asked(self) -> set[int]:
         return {idx for idx, _ in self._out.values()}
+
+    def _wanted(self, idx: int) -> bool:
+        return idx in self._plan and idx not in self._found and idx not in self._needless
 
     def _start(self) -> None:
         self._begun = self._begun or self._now()
@@ -193,7 +198,10 @@ class Pool:
         late = [
             (since, idx)
             for idx, since in self._out.values()
-            if count[idx] == 1 and self._slowest and now - since > STRAGGLING * self._slowest
+            if count[idx] == 1
+            and self._wanted(idx)
+            and self._slowest
+            and now - since > STRAGGLING * self._slowest
         ]
         return min(late)[1] if late else None
 
@@ -219,7 +227,7 @@ class Pool:
         idx, since = self._out.pop(worker)
         self._slowest = max(self._slowest, self._now() - since)
         self._idle.append(worker)
-        if idx in self._plan and idx not in self._found:
+        if self._wanted(idx):
             self._found[idx] = answer
             self._fresh.add(idx)
 
@@ -236,7 +244,7 @@ class Pool:
                     f"fixture {idx} ended every worker that it was asked of, {LOSSES} of them (the last on "
                     f"{self._place(worker)}: {event.said}); run it alone, with --workers 1, to see why"
                 )
-            if idx not in self._found and idx not in self._asked and idx in self._plan:
+            if self._wanted(idx) and idx not in self._asked:
                 self._again.appendleft(idx)
         elif worker not in self._sides:
             self._unready += 1

@@ -1,0 +1,185 @@
+"""A check over several processes says to the byte what one process says, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from worker_cases import SPECS, Called, Ends, Off, plain
+
+from pytest_reflex.errors import MissingPackageError, RunnerError, SettingsError
+from pytest_reflex.judge.check import check
+from pytest_reflex.runners import OnnxRunner, ServedRunner, TorchRunner
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Ray on this machine, once for all tests; its address."""
+    ray = pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
+    around = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield around.address_info["gcs_address"]
+    ray.shutdown()
+
+
+def said(candidate, reference=None, **options) -> str:
+    """What a check says: its whole result, or the error that it ended with."""
+    reference = reference or Called(plain, name="reference", kind="torch")
+    try:
+        return json.dumps(check(reference, candidate, inputs=SPECS, **options).to_json())
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def both(candidate, reference=None, **options) -> str:
+    """The same from one process and from two workers."""
+    one = said(candidate, reference, **options)
+    assert said(candidate, reference, **options, workers=2) == one
+    return one
+
+
+@pytest.mark.parametrize(
+    ("wrong", "options", "passes"),
+    [
+        ((), {"fixtures": 12, "seed": 10**18 - 1}, True),
+        ((), {"claim": "10%"}, True),
+        ((9, 13), {"claim": "10%"}, False),
+        ((7,), {"fixtures": 9}, False),
+    ],
+    ids=["fixtures at the last seed", "claim", "claim with a violation", "wrong in one"],
+)
+def test_two_workers_say_what_one_process_says(cluster, wrong, options, passes) -> None:
+    one = json.loads(both(Called(Off(*wrong), name="candidate"), **options))
+    assert one["passed"] is passes
+    if "claim" in options and wrong:
+        assert one["claim"]["judged"] == 10  # up to the first by number
+
+
+def test_a_candidate_that_fails_fails_in_the_same_words(cluster) -> None:
+    assert both(Called(Off(8, far=None)), fixtures=12).startswith("ValueError: no answer to ")
+
+
+def test_a_module_in_memory_is_judged_with_its_floors(cluster) -> None:
+    import torch
+    from policy_cases import Policy, policy_model
+
+    class Wide(torch.nn.Module):
+        """A policy with a parameter large enough to be read where it lies, and tied to another."""
+
+        def __init__(self):
+            super().__init__()
+            self.own = Policy()
+            self.one = self.two = torch.nn.Parameter(torch.zeros(200, 100))
+
+        def forward(self, x, mask):
+            found = self.own(x, mask)["actions"]
+            return {"actions": found + self.one.sum() - self.two.sum() + (self.one is not self.two)}
+
+    one = both(OnnxRunner(policy_model()), TorchRunner(Wide()), fixtures=6, threshold="2x floor")
+    assert json.loads(one)["passed"]
+
+
+def killing(folder: Path, count: int, seed: int) -> threading.Thread:
+    """Ends so many workers, each some time after it is open, and never all that are left for long."""
+    rng = random.Random(seed)
+
+    def run() -> None:
+        left, known = count, {os.getpid()}
+        while left:
+            fresh = sorted({int(one.name) for one in folder.iterdir()} - known)
+            if not fresh:
+                time.sleep(0.01)
+                continue
+            known.add(pid := rng.choice(fresh))
+            time.sleep(rng.uniform(0, 0.1))
+            os.kill(pid, signal.SIGKILL)
+            left -= 1
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_killed_workers_lose_nothing_and_double_nothing(cluster, tmp_path: Path) -> None:
+    candidate = Called(Off(70, takes=0.02), tmp_path, name="candidate")
+    one = said(candidate, claim="3%")
+    thread = killing(tmp_path, 4, seed=3)
+    assert said(candidate, claim="3%", ray=cluster, workers=2) == one
+    assert not thread.is_alive()
+    assert len([*tmp_path.iterdir()]) >= 1 + 2 + 4 - 1
+
+
+def test_a_fixture_that_ends_its_process_is_named(cluster) -> None:
+    assert "fixture 6 ended every worker that it was asked of" in said(Called(Ends(6)), fixtures=7, workers=2)
+
+
+def test_a_worker_that_gives_other_bits_is_no_worker(cluster) -> None:
+    home = os.getpid()
+
+    def elsewhere(x, mask):
+        found = plain(x, mask)["actions"]
+        return {"actions": found if os.getpid() == home else np.nextafter(found, np.float32(9))}
+
+    wrong = said(Called(elsewhere, name="candidate"), fixtures=5, workers=2)
+    assert "the candidate of the worker on " in wrong
+    assert "it gives other bits in fixture 0" in wrong
+
+
+def test_what_cannot_be_sent_is_named() -> None:
+    pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
+    lock = threading.Lock()
+    held = Called(lambda x, mask: {"actions": lock}, name="locked")
+    for sides, name in (
+        ((Called(plain), held), "the candidate, locked,"),
+        ((held, Called(plain)), "the reference, locked,"),
+    ):
+        with pytest.raises(RunnerError, match=f"workers: {name} cannot be sent to a worker .*--workers 1"):
+            check(*sides, inputs=SPECS, workers=2)
+    served = ServedRunner("ws://127.0.0.1:1")
+    with pytest.raises(RunnerError, match="is one server, which workers would only ask in turn"):
+        check(Called(plain), served, inputs=SPECS, workers=2)
+
+
+def test_one_worker_is_the_plain_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert said(Called(Off()), workers=1) == said(Called(Off()))
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingPackageError, match=r"needs Ray; pip install 'pytest-reflex\[ray\]'"):
+        check(Called(plain), Called(plain), inputs=SPECS, workers=2)
+
+
+def test_an_address_where_nobody_answers_is_one_line() -> None:
+    ray = pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
+    if ray.is_initialized():
+        ray.shutdown()
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{one.getsockname()[1]}"
+    with pytest.raises(RunnerError, match=f"--ray {address}: nobody answers there"):
+        check(Called(plain), Called(plain), inputs=SPECS, ray=address)
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "two", True])
+def test_a_bad_number_of_workers_is_refused(workers) -> None:
+    with pytest.raises(SettingsError, match="is not a number of workers; give a whole number, 1 or more"):
+        check(Called(plain), Called(plain), inputs=SPECS, workers=workers)
+
+
+@pytest.mark.parametrize("address", ["", "nowhere", "host:", ":1", "host:0", "host:99999", 7])
+def test_a_bad_address_is_refused(address) -> None:
+    with pytest.raises(SettingsError, match="is no address; give HOST:PORT"):
+        check(Called(plain), Called(plain), inputs=SPECS, ray=address)
