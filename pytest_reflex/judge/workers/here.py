@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 # What of a side's facts has to be the same everywhere. Of the others, such as a count of runs, none decides
 # what is computed.
 _ALIKE: Final = (
-    *("kind", "class", "sha256", "dtype", "device", "threads", "provider_asked", "providers_used"),
+    *("kind", "sha256", "dtype", "device", "threads", "provider_asked", "providers_used"),
     *("prepack", "optimization", "config"),
 )
 # What of the machine decides the last bits. How many cores there are does so by the number of threads alone.

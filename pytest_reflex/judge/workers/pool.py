@@ -164,6 +164,11 @@ class Pool:
         self._crew.close()
 
     @property
+    def ready(self) -> set[int]:
+        """The workers that have both sides open."""
+        return self._alive & self._sides.keys()
+
+    @property
     def _asked(self) -> set[int]:
         return {idx for idx, _ in self._out.values()}
 

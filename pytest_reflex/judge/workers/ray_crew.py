@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError
@@ -21,6 +21,8 @@ __all__ = ["RayCrew", "installed"]
 
 # How long an address may take to answer, in seconds.
 ANSWERS_WITHIN: Final = 5.0
+# What Ray calls how often it asks; no option says it.
+_TRIES: Final = "NUM_REDIS_GET_RETRIES"
 
 
 class Hands:
@@ -142,12 +144,28 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
         return
     _require_there(address)
     try:
-        ray.init(address=address, **quiet)
+        with _few_tries():
+            ray.init(address=address, **quiet)
     except Exception as error:
         raise RunnerError(
             f"--ray {address}: no cluster of Ray's that this process can join ({_one_line(error)}); give "
             "HOST:PORT, as `ray start --head` says it"
         ) from error
+
+
+@contextlib.contextmanager
+def _few_tries() -> Iterator[None]:
+    """Have Ray ask an address twice and not twenty times, where something else answers."""
+    from ray._private import ray_constants
+
+    before = getattr(ray_constants, _TRIES, None)
+    if before is not None:
+        setattr(ray_constants, _TRIES, 2)
+    try:
+        yield
+    finally:
+        if before is not None:
+            setattr(ray_constants, _TRIES, before)
 
 
 def _require_there(address: str) -> None:
