@@ -70,7 +70,6 @@ class RayCrew:
 
         parts, weights = sent(work)  # before a cluster is asked: what cannot be sent is said at once
         _connect(ray, address, size or 1)
-        _silence()
         self.size = size or max(1, int(ray.cluster_resources().get("CPU", 1)))
         # On one machine it is for the user to say how many; on a cluster each has a core of its own.
         self._kind = ray.remote(num_cpus=0 if address is None else 1, scheduling_strategy="SPREAD")(Hands)
@@ -140,12 +139,15 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
         return
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     if address is None:
-        ray.init(num_cpus=size, include_dashboard=False, **quiet)
+        # "local", or one that somebody else runs on this machine would be joined.
+        ray.init("local", num_cpus=size, include_dashboard=False, **quiet)
+        _silence()
         return
     _require_there(address)
     try:
         with _few_tries():
             ray.init(address=address, **quiet)
+        _silence()
     except Exception as error:
         raise RunnerError(
             f"--ray {address}: no cluster of Ray's that this process can join ({_one_line(error)}); give "
@@ -203,8 +205,8 @@ def _one_line(error: BaseException) -> str:
 
 
 def _silence() -> None:
-    """Keep Ray from writing a paragraph for each worker that is lost, which the pool mends or says itself."""
+    """Keep Ray from printing a paragraph for each lost worker, which the pool mends: stdout is a report's."""
     with contextlib.suppress(Exception):
-        from ray._private.ray_logging import global_worker_stdstream_dispatcher
+        from ray._private import worker
 
-        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+        worker.print_to_stdstream = lambda *_, **__: None

@@ -28,7 +28,9 @@ pytestmark = pytest.mark.once
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Ray on this machine, once for all tests; its address."""
     ray = pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
-    around = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    around = ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
+    )
     yield around.address_info["gcs_address"]
     ray.shutdown()
 
