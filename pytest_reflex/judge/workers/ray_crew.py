@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,6 +93,7 @@ class RayCrew:
 
     def wait(self, seconds: float) -> list[Event]:
         if not self._waiting:
+            time.sleep(min(seconds, 0.1))
             return []
         done, _ = self._ray.wait([*self._waiting], num_returns=1, timeout=seconds)
         return [event for one in done if (event := self._event(one)) is not None]
