@@ -185,7 +185,7 @@ def test_an_unknown_keyword_is_python_s_own_error() -> None:
 def test_none_is_no_value_where_no_weaker_place_is_asked() -> None:
     assert settings.of_call({"trajectory": None, "threshold": None}, "check") == Settings()
     assert settings.of_call({"claim": None, "claim_budget": None, "coverage": None}, "check") == Settings()
-    silent = {"trajectory", "threshold", "units", "claim", "claim_budget", "coverage"}
+    silent = {"trajectory", "threshold", "units", "claim", "claim_budget", "coverage", "workers", "ray"}
     for name in settings.CHECK.keys() - silent:
         with pytest.raises(SettingsError, match=f"^{name}: None is n"):
             settings.of_call({name: None}, "check")
