@@ -96,6 +96,7 @@ class Pool:
         self._again: deque[int] = deque()
         self._plan: Sequence[int] = ()
         self._next = 0
+        self._awaited: int | None = None
         self._losses: Counter[int] = Counter()
         self._unready, self._slowest = 0, 0.0
         self._begun: float | None = None
@@ -136,6 +137,7 @@ class Pool:
         """
         if fixture_idx not in self._plan:
             self.plan([fixture_idx])
+        self._awaited = fixture_idx
         while fixture_idx not in self._found:
             self._hand_out()
             left = until - self._now()
@@ -158,6 +160,7 @@ class Pool:
     def done(self, fixture_idx: int) -> None:
         """Let go of an answer, which nobody will ask for again."""
         self._found.pop(fixture_idx, None)
+        self._awaited = None
         self._needless = (self._needless | {fixture_idx}) & self._asked
 
     def close(self) -> None:
@@ -190,6 +193,9 @@ class Pool:
         if self._again:
             return self._again.popleft()
         asked = self._asked
+        # Whatever is ahead of it, what is waited for is asked.
+        if self._awaited is not None and self._wanted(self._awaited) and self._awaited not in asked:
+            return self._awaited
         while self._next < len(self._plan) and len(self._fresh) + len(asked) < AHEAD * self.size:
             idx = self._plan[self._next]
             self._next += 1

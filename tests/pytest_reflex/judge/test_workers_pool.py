@@ -171,6 +171,13 @@ def test_an_answer_is_not_waited_for_beyond_a_moment() -> None:
     assert crowd.closed
 
 
+def test_what_is_asked_for_out_of_turn_is_answered_too() -> None:
+    crowd = Crowd(8)
+    pool = Pool(crowd, 1, crowd.clock)
+    pool.plan(range(60, 90))
+    assert [pool.get(idx).fixture_idx for idx in (60, 88, 63, 61, 89, 62)] == [60, 88, 63, 61, 89, 62]
+
+
 def test_another_plan_lets_go_of_the_last() -> None:
     crowd = Crowd(8)
     pool = Pool(crowd, 2, crowd.clock)
