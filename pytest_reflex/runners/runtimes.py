@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import Runner
+from pytest_reflex.settings import RUNTIMES
 from pytest_reflex.verdict.naming import did_you_mean
 
 __all__ = ["DEFAULT", "GROUP", "full_name", "runtime_named", "runtimes", "usual"]
@@ -22,7 +23,6 @@ _OWN: Final = {
     "openvino": "pytest_reflex.runners.openvino:OpenVinoRunner",
     "evaluator": "pytest_reflex.runners.evaluator:EvaluatorRunner",
 }
-_SHORT: Final = {"ort": "onnxruntime"}
 # Those that are asked where nobody says which, each by the package that it needs.
 _USUAL: Final = {DEFAULT: "onnxruntime", "openvino": "openvino"}
 
@@ -40,7 +40,7 @@ def usual() -> tuple[list[str], list[str]]:
 
 def full_name(name: str) -> str:
     """The name of a runtime in full: ``ort`` is ``onnxruntime``."""
-    return _SHORT.get(name, name)
+    return RUNTIMES.get(name, name)
 
 
 def _installed(name: str) -> str:

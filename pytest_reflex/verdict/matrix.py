@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
+
+import numpy as np
 
 from pytest_reflex.verdict.results import RunResult
 
@@ -37,6 +40,15 @@ class Column:
     @property
     def passed(self) -> bool:
         return self.result is not None and self.result.passed
+
+    @property
+    def share(self) -> float:
+        """Of what it may be off, how much it is; infinite where that is not known, or there is no verdict."""
+        off = None if self.result is None else self.result.max_abs_diff_across_all
+        if self.result is None or off is None or np.isnan(off):
+            return math.inf
+        bound = self.result.threshold
+        return off / bound if bound else math.inf if off else 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,18 @@ class Matrix:
         if not self.columns or any(column.result is None for column in self.columns):
             return 2
         return 0 if self.passed else 1
+
+    @property
+    def worst(self) -> Column:
+        """That which decides: one that failed before one that passed, and of these the furthest off.
+
+        One without a verdict comes after those that failed, whose figures say more.
+        """
+        order = {True: 0, False: 2}
+        return max(
+            self.columns,
+            key=lambda column: (1 if column.result is None else order[column.passed], column.share),
+        )
 
     def distance(self, one: str, other: str) -> float | None:
         """How far two are apart; None where one of them gave nothing."""
