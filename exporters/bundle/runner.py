@@ -6,6 +6,7 @@ import copy
 import functools
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,9 @@ class BundleRunner(RunnerBase):
         around = stated.processors
         self._around = None if around is None else OpenProcessors(bundle.path, around, provider)
         self._looked_back: dict[str, list[np.ndarray]] = {}
+        # ONNX Runtime may be asked from several threads at once; of others nobody says so.
+        several = self.runtime == DEFAULT
+        self._turn: AbstractContextManager[object] = nullcontext() if several else threading.Lock()
         self.sessions: dict[str, Any] = {
             role: opener(bundle.path / file, **told) for role, file in stated.graphs.items()
         }
@@ -269,10 +273,11 @@ class BundleRunner(RunnerBase):
         return sizes
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self._loop is None or self._bundle.layout != "stepwise":
-            made: dict[str, np.ndarray] = self.sessions["model"].run(self._fed(self._seen(inputs)))
-            return made
-        return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs)[-1])}
+        with self._turn:
+            if self._loop is None or self._bundle.layout != "stepwise":
+                made: dict[str, np.ndarray] = self.sessions["model"].run(self._fed(self._seen(inputs)))
+                return made
+            return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs)[-1])}
 
     def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the graphs say in float64, the loop included; see :meth:`OnnxRunner.exact`."""

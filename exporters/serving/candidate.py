@@ -13,6 +13,7 @@ from exporters.bundle.said import Said
 from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec, check_specs
 from pytest_reflex.runners import Runner
+from pytest_reflex.runners.runtimes import DEFAULT
 from pytest_reflex.runners.served import ServedRunner
 
 
@@ -25,12 +26,14 @@ class Served:
         stated: what the server says of it; its files are the server's, and so is their check.
         digest: the digest of its manifest.
         api_key: what the server asks for, or None.
+        asked: what its runtime was asked for, in its words; None where that is ONNX Runtime.
     """
 
     called: str
     stated: Manifest
     digest: str
     api_key: str | None = field(default=None, repr=False)
+    asked: str | None = None
 
     @property
     def family(self) -> str:
@@ -60,6 +63,7 @@ class Served:
     def _asked(self, provider: str, **how: Any) -> ServedRunner:
         precision = self.stated.precision.partition("-")[0]
         told: dict[str, Any] = {"api_key": self.api_key, "digest": self.digest, "precision": precision}
+        told["asked"] = self.asked
         return ServedRunner(self.called, provider=provider, **told, **how)
 
     def reference_runner(self, model: object, steps: int | None = None) -> Runner:
@@ -76,6 +80,7 @@ def open_served(url: str, *, api_key: str | None = None) -> Served:
     """
     with ServedRunner(url, api_key=api_key) as runner:
         manifest = runner.metadata["manifest"]
+        asked = _asked_of(url, runner.metadata)
     kinds = {"family": str, "layout": str, "call": dict, "inputs": list, "outputs": list, "digest": str}
     for key, kind in kinds.items():
         if not isinstance(manifest.get(key), kind):
@@ -107,7 +112,17 @@ def open_served(url: str, *, api_key: str | None = None) -> Served:
         processors=_processors(url, manifest),
         origin=origin,
     )
-    return Served(url, stated, manifest["digest"], api_key)
+    return Served(url, stated, manifest["digest"], api_key, asked)
+
+
+def _asked_of(url: str, metadata: Mapping[str, Any]) -> str | None:
+    """What another runtime than ONNX Runtime was asked for there; None where it is that."""
+    runtime, asked = metadata.get("runtime", DEFAULT), metadata.get("provider_asked")
+    if runtime == DEFAULT:
+        return None
+    if not isinstance(runtime, str) or not isinstance(asked, str):
+        raise RunnerError(f"{url} does not say what its runtime was asked for; serve it with this version")
+    return asked
 
 
 def _processors(url: str, manifest: Mapping[str, Any]) -> Processors | None:

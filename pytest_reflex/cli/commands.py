@@ -20,6 +20,7 @@ from pytest_reflex.cli.from_camera import from_camera, judged_from_camera, judge
 from pytest_reflex.cli.init import init
 from pytest_reflex.cli.matrix import matrix
 from pytest_reflex.cli.options import (
+    RUNTIMES,
     api_key_option,
     episodes_option,
     judged_processors_option,
@@ -409,6 +410,7 @@ def validate_serve(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
 )
 @setting_option("provider")
+@click.option("--runtime", metavar="NAME", default="ort", show_default=True, help=f"{RUNTIMES}.")
 @api_key_option
 @click.option("--max-size", type=click.IntRange(min=1), metavar="BYTES", help="The largest message taken.")
 @click.option(

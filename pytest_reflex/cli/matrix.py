@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_reflex import settings
-from pytest_reflex.cli.options import check_options, model_option, steps_option
+from pytest_reflex.cli.options import RUNTIMES, check_options, model_option, steps_option
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import named_reference, require_draws
 from pytest_reflex.cli.report import Reported, written
@@ -32,8 +32,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
     "--runtimes",
     metavar="NAMES",
     callback=_names,
-    help="What opens the graphs: ort, openvino, evaluator, or what another distribution brings  "
-    "[default: ort, and openvino where it is installed]",
+    help=f"{RUNTIMES}  [default: ort, and openvino where it is installed]",
 )
 @click.option(
     "--report", metavar="DIR", type=click.Path(path_type=Path), help="Write index.html and parity.json there."

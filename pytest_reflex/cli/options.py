@@ -54,6 +54,9 @@ api_key_option = click.option(
 )
 
 
+RUNTIMES: Final = "What opens the graphs: ort, openvino, evaluator, or what another distribution brings"
+
+
 def model_or_reference(command: _Command) -> _Command:
     """What a candidate is held against: the policy, or a graph because the user says so."""
     graph = click.option(

@@ -320,7 +320,9 @@ def test_a_setting_is_declared_in_one_place(tmp_path: Path, python: list[str]) -
     told = said("ways_in.py", str(tmp_path))
     assert told.endswith("exit 0"), told
     pytest_ = ("-m", "pytest", "-p", "no:cacheprovider", "test_in.py")
-    assert ", trajectory=None, warm_ups=3, take_care=True, runtimes=None): a test that" in said(*pytest_, "--markers")
+    assert ", trajectory=None, warm_ups=3, take_care=True, runtimes=None): a test that" in said(
+        *pytest_, "--markers"
+    )
     helped = " ".join(said(*pytest_, "--help").split())
     assert "--reflex-warm-ups=N how many runs come first (default 3)" in helped
     assert "reflex_warm_ups (" in helped
@@ -397,7 +399,7 @@ def test_bad_markers() -> None:
     assert (
         str(caught.value)
         == "parity marker: 1e-05 has no keyword; the keywords are threshold, units, rtol, fixtures, "
-        "seed, claim, claim_budget, coverage, provider, floor, rounding, infinities, trajectory"
+        "seed, claim, claim_budget, coverage, provider, floor, rounding, infinities, trajectory, runtimes"
     )
     with pytest.raises(SettingsError) as caught:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))

@@ -92,7 +92,7 @@ def test_one_without_a_verdict_is_an_error_beside_the_others_results() -> None:
         told.parity.check(twice(), Bundle({"onnxruntime": 0.0, "openvino": None, "evaluator": 0.0}))
     assert told.passed == [True, True]
     assert told.absent == [("a test [openvino]", said)]
-    with pytest.raises(ParityError, match="^parity FAIL: on evaluator: "):
+    with pytest.raises(ParityError, match=r"^parity FAIL: on evaluator: "):
         told.parity.check(twice(), Bundle({"onnxruntime": 0.0, "openvino": None, "evaluator": 0.5}))
 
 
@@ -100,11 +100,13 @@ def test_what_is_on_a_runtime_already_and_what_cannot_be_honoured_is_refused() -
     parity = Told(runtimes="ort,openvino").parity
     with pytest.raises(SettingsError, match=r"^runtimes: the candidate is a Function, which is on a runtime"):
         parity.check(twice(), twice(), inputs=Bundle.inputs)
-    with pytest.raises(SettingsError, match="^provider: CUDA.* and runtimes has openvino too; leave one out"):
+    with pytest.raises(
+        SettingsError, match=r"^provider: CUDA.* and runtimes has openvino too; leave one out"
+    ):
         parity.check(twice(), Bundle({}), provider="cuda")
     with pytest.raises(SettingsError, match=r"^expect_fail\(runtimes=...\): 'ort' is for parity.check; give"):
         parity.expect_fail(twice(), Bundle({}), runtimes="ort")
-    with pytest.raises(RunnerError, match="no runtime is named 'openvno' .did you mean 'openvino'"):
+    with pytest.raises(RunnerError, match=r"no runtime is named 'openvno' .did you mean 'openvino'"):
         parity.check(twice(), "policy.onnx", runtimes=["ort", "openvno"], inputs=Bundle.inputs)
 
 
