@@ -13,7 +13,7 @@ from exporters.bundle.runner import BundleRunner
 from exporters.bundle.store import StoredBundle, verified
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.runners import Runner
-from pytest_reflex.runners.runtimes import DEFAULT, full_name, runtime_named
+from pytest_reflex.runners.runtimes import DEFAULT, full_name, graph_runtime
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -70,7 +70,7 @@ class Bundle(StoredBundle):
         Raises:
             RunnerError: nobody knows the runtime.
         """
-        runtime_named(runtime)
+        graph_runtime(runtime)
         return replace(self, runtime=full_name(runtime))
 
     def runner(self, provider: str = "cpu") -> BundleRunner:

@@ -19,7 +19,7 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
 from pytest_reflex.runners.base import RunnerBase, said_by
 from pytest_reflex.runners.onnx import WEIGHTS_PLACE, Optimization
-from pytest_reflex.runners.runtimes import DEFAULT, full_name, runtime_named
+from pytest_reflex.runners.runtimes import DEFAULT, full_name, graph_runtime
 from pytest_reflex.settings import PROVIDERS, provider_name
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class BundleRunner(RunnerBase):
                 f"provider is {provider!r}, which is one of ONNX Runtime's, and the runtime is {runtime!r}; "
                 "leave one out"
             )
-        opener = runtime_named(runtime)
+        opener = graph_runtime(runtime)
         told = self._options if self.runtime == DEFAULT else {"threads": threads}
         around = stated.processors
         self._around = None if around is None else OpenProcessors(bundle.path, around, provider)

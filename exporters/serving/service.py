@@ -35,7 +35,7 @@ from pytest_reflex.report.text.terminal import headline
 from pytest_reflex.result import WHOLE, ParityResult
 from pytest_reflex.runners import wire
 from pytest_reflex.runners.base import RunnerBase
-from pytest_reflex.runners.runtimes import DEFAULT, full_name, runtime_named
+from pytest_reflex.runners.runtimes import DEFAULT, full_name, graph_runtime
 from pytest_reflex.runners.served import ACTIONS, SERVER, TIMING
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
@@ -206,7 +206,7 @@ def prepared(
             f"runtime: {runtime!r} is asked for, and a certificate says what ran under ONNX Runtime; leave "
             "out --runtime or --require-certificate"
         )
-    runtime_named(runtime)
+    graph_runtime(runtime)
     report_progress = progress or (lambda stage, done, total: None)
     report_progress("digests", 0, 1)
     bundle = open_bundle(directory)

@@ -74,7 +74,7 @@ def matrix(
         bundle = open_bundle(directory, to_judge=True)
         report_progress("digests", 1, 1)
         reference, inputs = named_reference(bundle, model, steps)
-        candidates = on_runtimes(bundle, asked, judging["provider"])
+        candidates = on_runtimes(bundle, asked, reference, judging["provider"])
         made = judged(
             reference, candidates, inputs=inputs, name=str(directory), progress=report_progress, **judging
         )

@@ -295,7 +295,7 @@ class Parity:
         called, told, inputs = self._asked(name, inputs, settings)
         columns = []
         try:
-            candidates = on_runtimes(candidate, settings.runtimes, settings.provider)
+            candidates = on_runtimes(candidate, settings.runtimes, reference, settings.provider)
             made = matrix(reference, candidates, inputs=inputs, name=called, **told)
             for column in made.columns:
                 result = cast("ParityResult | None", column.result)
