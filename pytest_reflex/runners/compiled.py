@@ -113,6 +113,7 @@ class CompiledRunner(TorchRunner):
     def facts(self) -> dict[str, Any]:
         return {
             **super().facts(),
+            "kind": "torch.compile",
             "runtime": "torch.compile",
             "provider_asked": self.provider_asked,
             "providers_used": list(self.providers_used),

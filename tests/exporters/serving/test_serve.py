@@ -452,8 +452,8 @@ def test_a_port_that_is_taken(server: Serving, small: Small, run: Reflex) -> Non
         ),
         (
             ["--runtime", "openvino", "--provider", "cuda"],
-            "provider is 'CUDAExecutionProvider', which is one of ONNX Runtime's, and the runtime is 'openvino'; "
-            "leave one out",
+            "provider is 'CUDAExecutionProvider', which is one of ONNX Runtime's, and the runtime is "
+            "'openvino'; leave one out",
         ),
         (
             ["--runtime", "evaluator", "--require-certificate", "key.pem"],
