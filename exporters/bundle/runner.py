@@ -17,7 +17,7 @@ from exporters.flow.schedule import BACKBONE
 from pytest_reflex.errors import InputError, RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
-from pytest_reflex.runners.base import RunnerBase, said_by
+from pytest_reflex.runners.base import HasTraps, RunnerBase, said_by
 from pytest_reflex.runners.onnx import WEIGHTS_PLACE, Optimization
 from pytest_reflex.runners.runtimes import DEFAULT, full_name, graph_runtime
 from pytest_reflex.settings import PROVIDERS, provider_name
@@ -314,6 +314,18 @@ class BundleRunner(RunnerBase):
         if self._bundle.layout == "loop":
             return np.stack([loop.finished(x) for x in outputs[names[0]]])
         return np.stack([*(loop.finished(outputs[name]) for name in names), outputs[loop.output]])
+
+    def without_traps(self) -> Mapping[str, BundleRunner]:
+        """See :class:`~pytest_reflex.runners.base.HasTraps`; each is ended in all of its graphs."""
+        spared: dict[str, dict[str, Any]] = {}
+        for role, session in self.sessions.items():
+            for words, without in session.without_traps().items() if isinstance(session, HasTraps) else ():
+                spared.setdefault(words, {})[role] = without
+        found: dict[str, BundleRunner] = {}
+        for words, sessions in spared.items():
+            found[words] = copy.copy(self)
+            found[words].sessions = {**self.sessions, **sessions}
+        return found
 
     def watching(self, inputs: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None) -> BundleRunner:
         """A copy that notes the decisions of its graphs; see :class:`.base.HasDecisions`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.runners.base import first_line
+from pytest_reflex.runners.base import FLUSHED, first_line
 from pytest_reflex.runners.model_files import FilesRunner, files_of, which_model
 from pytest_reflex.settings import PROVIDERS, provider_name
 from pytest_reflex.verdict import machine
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 
 # The session configuration entry that says where ONNX Runtime finds the weights beside a graph.
 WEIGHTS_PLACE: Final = "session.model_external_initializers_file_folder_path"
+
+# With it products of bytes are summed in 32 bits everywhere.
+WHOLE_SUMS: Final = "session.x64quantprecision"
+_SATURATES: Final = (
+    "sums of signed 8-bit products saturate on a processor without VNNI; session.x64quantprecision=1, or "
+    "unsigned weights, end that"
+)
+# What a session's configuration may ask for that makes its arithmetic another.
+_SWITCHED_ON: Final = {
+    "float32 is multiplied in bfloat16 on Arm; mlas.enable_gemm_fastmath_arm64_bfloat16=0 ends that": (
+        "mlas.enable_gemm_fastmath_arm64_bfloat16",
+        "1",
+    ),
+    FLUSHED: ("session.set_denormal_as_zero", "1"),
+}
 
 # How far ONNX Runtime may rewrite a graph, by its own words. Above "basic" it fuses operators, and a
 # fused operator rounds otherwise than the operators it replaces.
@@ -245,18 +260,42 @@ class OnnxRunner(FilesRunner):
 
         found = decisions_of(self._model, inputs)
         place = {} if isinstance(self._model, bytes) else {WEIGHTS_PLACE: str(self._model.parent)}
-        copy = OnnxRunner(
-            found.model,
+        copy = self._with({**place, **self._config}, found.model)
+        copy._decisions = found
+        return copy
+
+    def _with(self, config: Mapping[str, str], model: bytes | None = None) -> OnnxRunner:
+        """A copy with further entries of its session's configuration, or of another graph."""
+        return OnnxRunner(
+            self._model if model is None else model,
             provider=self.provider_asked,
             threads=self._threads,
             prepack=self._prepack,
             optimization=self._optimization,
             disabled_optimizers=self._disabled,
-            config={**place, **self._config},
+            outputs=self._order if model is None else None,
+            config={**self._config, **config},
             name=self.name,
         )
-        copy._decisions = found
-        return copy
+
+    def without_traps(self) -> Mapping[str, OnnxRunner]:
+        """See :class:`~pytest_reflex.runners.base.HasTraps`."""
+        found: dict[str, OnnxRunner] = {}
+        for words, (key, value) in _SWITCHED_ON.items():
+            if self._config.get(key) == value:
+                found[words] = self._with({key: "0"})
+        saturates = machine.integer_sums(machine.here()) == "saturating"
+        if saturates and self._config.get(WHOLE_SUMS) != "1" and self._multiplies_bytes():
+            found[_SATURATES] = self._with({WHOLE_SUMS: "1"})
+        return found
+
+    def _multiplies_bytes(self) -> bool:
+        from pytest_reflex.runners.graph_precision import precision_of
+
+        try:
+            return bool(precision_of(self._model).quantized)
+        except RunnerError:  # it cannot be read, or not here
+            return False
 
     @property
     def decisions(self) -> Sequence[Decision]:
