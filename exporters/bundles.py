@@ -109,6 +109,36 @@ class Bundle(StoredBundle):
         flow = functools.partial(registry.flow_of, self.stated)
         return Search(self, runner, flow, seed=seed, inputs=inputs, progress=progress)
 
+    def locate_on(
+        self,
+        runtime: str,
+        *,
+        fixture_idx: int = 0,
+        seed: int = 0,
+        inputs: Sequence[Mapping[str, Any]] | None = None,
+        progress: Progress | None = None,
+    ) -> Located:
+        """Find the first node that a runtime computes otherwise than onnx's own evaluator.
+
+        The policy is not asked: what parts from the graph is the runtime. Nodes that it gives no values of
+        are reached by cutting the graph.
+
+        Args:
+            runtime: its name, such as ``openvino``.
+            fixture_idx: which fixture is walked through.
+            seed: what fixtures are drawn with.
+            inputs: recorded inputs, to take fixture ``fixture_idx`` from instead of drawing it.
+            progress: called with (stage, done, total).
+
+        Raises:
+            RunnerError: nobody knows the runtime, or it or the evaluator cannot run a part of a graph.
+        """
+        from exporters.divergence.across import parted_on
+        from exporters.divergence.search import fixture_of
+
+        fixture = fixture_of(self, fixture_idx, seed, inputs)
+        return parted_on(self, runtime, fixture, fixture_idx=fixture_idx, progress=progress)
+
     def locate(
         self,
         reference: Any,

@@ -28,6 +28,7 @@ from pytest_reflex.cli.options import (
     model_option,
     model_or_reference,
     policy_option,
+    policy_or_runtime,
     processors_option,
     save_fixtures_option,
     setting_option,
@@ -441,18 +442,25 @@ def serve(directory: Path, **options: Any) -> int:
 
 @app.command("locate", short_help="Find the first module that computes something else.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@policy_option
+@policy_or_runtime
 @click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")
 @setting_option("seed")
 @click.option("--repro", type=click.Path(path_type=Path), metavar="OUT", help="Write a minimal reproduction.")
 @click.option("--output-json", "as_json", is_flag=True, help="Print JSON to stdout and nothing else.")
 @to_a_verdict
 def locate_place(
-    directory: Path, model: str, fixture: int, seed: int, repro: Path | None, as_json: bool
+    directory: Path,
+    model: str | None,
+    runtime: str | None,
+    fixture: int,
+    seed: int,
+    repro: Path | None,
+    as_json: bool,
 ) -> Reported:
     """Find the first module that computes something else in the bundle DIR than in the policy.
 
-    Exits 0 when nothing is further from PyTorch than float32 explains, 1 when a place was found.
+    With --runtime it is the first node that the runtime computes otherwise than onnx's own evaluator, and the
+    policy is not asked. Exits 0 when nothing is further off than float32 explains, 1 when a place was found.
     """  # fmt: skip
     from exporters.bundles import open_bundle
     from exporters.divergence import write_reproduction
@@ -460,6 +468,10 @@ def locate_place(
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.divergence import divergence_text
 
+    if runtime is not None:
+        return _parted(directory, model, runtime, fixture, seed, repro, as_json)
+    if model is None:
+        raise click.UsageError("missing option '--model', or '--runtime'")
     require_policy_of(model, "nothing can be walked through")
     if directory.suffix.lower() == ".onnx" and directory.is_file():
         raise BundleError(
@@ -479,6 +491,31 @@ def locate_place(
         below = f"\nReproduction: {write_reproduction(search, repro)}\n"
     text = dumps(divergence_to_json(divergence)) if as_json else divergence_text(divergence) + "\n" + below
     return Reported(code, text)
+
+
+def _parted(
+    directory: Path,
+    model: str | None,
+    runtime: str,
+    fixture: int,
+    seed: int,
+    repro: Path | None,
+    as_json: bool,
+) -> Reported:
+    """What ``reflex locate --runtime`` says."""
+    from exporters.bundles import open_bundle
+    from pytest_reflex.report.json.results import divergence_to_json
+    from pytest_reflex.report.json.values import dumps
+    from pytest_reflex.report.text.divergence import divergence_text
+
+    for flag, given in (("--model", model), ("--repro", repro)):
+        if given is not None:
+            raise click.UsageError(f"{flag} was given, and with --runtime PyTorch is not asked")
+    with Progress() as report_progress:
+        bundle = open_bundle(directory, to_judge=True)
+        found = bundle.locate_on(runtime, fixture_idx=fixture, seed=seed, progress=report_progress)
+    text = dumps(divergence_to_json(found)) if as_json else divergence_text(found) + "\n"
+    return Reported(PASS if found.place is None else FAIL, text)
 
 
 @app.command(short_help="Bring an export in another precision below a budget.")

@@ -69,6 +69,17 @@ def model_or_reference(command: _Command) -> _Command:
     return click.option("--model", help=_MODEL)(graph(command))
 
 
+def policy_or_runtime(command: _Command) -> _Command:
+    """What a bundle's values are held against: the policy's, or its graph's as onnx evaluates it."""
+    runtime = click.option(
+        "--runtime",
+        metavar="NAME",
+        help="In place of --model: look for the node that this runtime, ort or openvino, computes otherwise "
+        "than onnx's own evaluator.",
+    )
+    return click.option("--model", help=f"{_POLICY}.")(runtime(command))
+
+
 def judging_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that reaches a verdict."""
     output_json = click.option(
