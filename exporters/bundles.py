@@ -154,7 +154,8 @@ class Bundle(StoredBundle):
         """Find the first module that computes something else in the bundle than in PyTorch.
 
         The reference is traced again and run value by value; each value is compared with the graph's twice:
-        as the graph gets there on its own way, and with the one node fed with PyTorch's own inputs.
+        as the graph gets there on its own way, and with the one node fed with PyTorch's own inputs. Where the
+        bundle is on another runtime than ONNX Runtime, that is asked first, as by :meth:`locate_on`.
 
         Args:
             reference: the policy it was made from, a function that loads one, or a runner of it.
@@ -173,6 +174,15 @@ class Bundle(StoredBundle):
         from exporters.divergence.search import BUDGET_BYTES, Deadline
 
         deadline = None if seconds is None else Deadline(seconds, self)
+        if self.runtime != DEFAULT and models is None:
+            from exporters.divergence.across import parted_on
+            from exporters.divergence.search import fixture_of
+
+            fixture = fixture_of(self, fixture_idx, seed, inputs)
+            told: dict[str, Any] = {"fixture_idx": fixture_idx, "progress": progress, "deadline": deadline}
+            parted = parted_on(self, self.runtime, fixture, **told)
+            if parted.place is not None:
+                return parted
         search = self.search(reference, seed=seed, inputs=inputs, progress=progress)
         budget = BUDGET_BYTES if budget_bytes is None else budget_bytes
         return search.walk(fixture_idx, budget_bytes=budget, models=models, deadline=deadline)

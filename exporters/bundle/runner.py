@@ -174,6 +174,7 @@ class BundleRunner(RunnerBase):
             self._unlike = f"{self._bundle.path / unlike[0]} was changed after the bundle was opened"
         return {
             **first.facts(),
+            **({} if self.runtime == DEFAULT else {"runtime": self.runtime}),
             "kind": "bundle",
             "name": self.name,
             "path": self.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ def parted_on(
     *,
     fixture_idx: int = 0,
     progress: Progress | None = None,
+    deadline: Callable[[], None] | None = None,
 ) -> Located:
     """The first node that a runtime computes otherwise than onnx's own evaluator; PyTorch is not asked.
 
@@ -40,6 +41,7 @@ def parted_on(
         fixture: what it is given.
         fixture_idx: which fixture that is.
         progress: called with (stage, done, total).
+        deadline: raises a ReflexError when the time is over; it is called before each run of a part.
 
     Raises:
         RunnerError: nobody knows the runtime, or it or the evaluator cannot run a part of a graph.
@@ -50,6 +52,8 @@ def parted_on(
         told = {"optimization": stated.optimization, "config": stated.config}
 
     def opens(file: Path) -> Runner:
+        if deadline is not None:
+            deadline()
         return opener(file, name=f"{full_name(runtime)}, of a part of the graph", **told)
 
     began, values = time.perf_counter(), 0

@@ -180,6 +180,14 @@ def _of_precision(result: RunResult) -> str:
 
 
 def _located(result: RunResult, place: Location) -> str:
+    if result.located is not None and result.located.cause == "runtime":
+        runtime = str(result.candidate.get("runtime", "ort"))
+        again = shlex.join(["reflex", "locate", _named(result)[0], "--runtime", runtime])
+        return (
+            f"{runtime} computes the graph's node {place.node} otherwise than onnx's own evaluator, so that "
+            f"the export is not to blame; {again} shows it again. Run the policy on another runtime, or in "
+            "another precision."
+        )
     where = f"{place.source} and " if place.source else ""
     again = shlex.join(["reflex", "locate", *_named(result), "--repro", "repro"])
     return (

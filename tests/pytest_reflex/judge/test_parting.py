@@ -18,10 +18,13 @@ from torch import nn
 import exporters
 from exporters.bundles import Bundle
 from exporters.flow.schedule import LAYOUTS
-from pytest_reflex import InputSpec, OnnxRunner
+from pytest_reflex import InputSpec, OnnxRunner, check
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import Gaussian
+from pytest_reflex.judge.diagnose import diagnosed
 from pytest_reflex.judge.parting import parting
+from pytest_reflex.report.text.terminal import failure_message
+from pytest_reflex.runners import runtimes
 from pytest_reflex.runners.onnx import WHOLE_SUMS
 from pytest_reflex.runners.openvino import OpenVinoRunner
 from pytest_reflex.verdict import machine
@@ -123,6 +126,28 @@ def test_where_bytes_saturate_here_the_product_is_named(tmp_path: Path) -> None:
         assert found.operator == "MatMulInteger"
     else:
         assert found is None
+
+
+class Crooked(OnnxRunner):
+    """The one before as a runtime by its name."""
+
+    def __init__(self, model: Path, *, threads: int | None = None, name: str | None = None) -> None:
+        super().__init__(crooked("layers.7.weight")(model)._model, threads=threads, name=name)
+
+
+def test_a_fail_on_a_runtime_names_the_node_and_not_the_export(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(runtimes._OWN, "crooked", f"{__name__}:Crooked")
+    policy, on_it = Net().eval(), bundle.on("crooked")
+    result = diagnosed(check(policy, on_it), policy, on_it, seconds=60)
+    assert result.located is not None
+    assert result.located.cause == "runtime"
+    assert result.located.place is not None
+    assert result.located.place.module == "layers.7"
+    said = " ".join(failure_message(result).split())
+    assert "off on crooked by itself, where the evaluator rounds by" in said
+    assert "--runtime crooked shows it again" in said
 
 
 def test_what_cannot_be_cut_is_one_line(tmp_path: Path) -> None:
