@@ -175,6 +175,7 @@ class BundleRunner(RunnerBase):
         return {
             **first.facts(),
             **({} if self.runtime == DEFAULT else {"runtime": self.runtime}),
+            **({"fell_back": fell_back} if (fell_back := self._fell_back()) else {}),
             "kind": "bundle",
             "name": self.name,
             "path": self.name,
@@ -186,6 +187,10 @@ class BundleRunner(RunnerBase):
             "graphs": dict(self._bundle.stated.graphs),
             "sha256": {**stated, **ran},
         }
+
+    def _fell_back(self) -> list[str]:
+        """The nodes of all graphs that another provider runs than was asked for."""
+        return [node for session in self.sessions.values() for node in said_by(session, "fell_back", ())]
 
     def infer(
         self, observation: Mapping[str, np.ndarray], *, noise: np.ndarray | None = None

@@ -57,8 +57,8 @@ def on_runtimes(
         provider: ONNX Runtime's full name of the provider that it is to run on.
 
     Raises:
-        SettingsError: the candidate is on a runtime already, a provider is asked of another runtime, or there
-            is no policy to compile.
+        SettingsError: the candidate is on a runtime already, no runtime opens it, a provider is asked of
+            another runtime, or there is no policy to compile.
         RunnerError: nobody knows a runtime, or it opens something else.
     """
     if provider != PROVIDERS["cpu"] and (others := [name for name in runtimes if name != DEFAULT]):
@@ -70,8 +70,18 @@ def on_runtimes(
             f"runtimes: the candidate is a {type(candidate).__name__}, which is on a runtime already; give a "
             "bundle or the path of an .onnx file"
         )
+    if not any(_opens_it(name) for name in runtimes):
+        raise SettingsError(
+            f"runtimes: none of {', '.join(runtimes)} opens the candidate; name one that does, such as ort"
+        )
     opened = functools.partial(_opened, candidate, reference, provider)
     return {name: opened(name) for name in runtimes}
+
+
+def _opens_it(name: str) -> bool:
+    """Whether a runtime opens the candidate's own graphs."""
+    called, file, _ = name.partition("=")
+    return not file and what_it_opens(runtime_named(called)) != POLICY
 
 
 def _opened(candidate: Any, reference: Any, provider: str, name: str) -> Any:

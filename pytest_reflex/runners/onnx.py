@@ -42,6 +42,9 @@ _SWITCHED_ON: Final = {
     FLUSHED: ("session.set_denormal_as_zero", "1"),
 }
 
+# With it a session says which provider each node was given to.
+_ASSIGNMENT: Final = "session.record_ep_graph_assignment_info"
+
 # How far ONNX Runtime may rewrite a graph, by its own words. Above "basic" it fuses operators, and a
 # fused operator rounds otherwise than the operators it replaces.
 Optimization = Literal["disable", "basic", "extended", "all"]
@@ -88,7 +91,9 @@ class OnnxRunner(FilesRunner):
 
     Attributes:
         provider_asked: ONNX Runtime's full name of the provider asked for.
-        providers_used: what the session reports, empty before the first open.
+        providers_used: what the session reports, empty before the first open; where no node that computes
+            something was given to the provider asked for, what they were given to.
+        fell_back: the nodes that compute something and were given to another provider, with that.
         inputs: names of the model's inputs, empty before the first open.
         outputs: names of the outputs, empty before the first open.
         matched: the one input it was given, and what the model calls its one input, where these differ.
@@ -121,6 +126,7 @@ class OnnxRunner(FilesRunner):
         self.name = name or (f"{len(model)} bytes of ONNX" if isinstance(model, bytes) else str(model))
         self.provider_asked = provider_name(provider)
         self.providers_used: tuple[str, ...] = ()
+        self.fell_back: tuple[str, ...] = ()
         self.inputs: tuple[str, ...] = ()
         self.outputs: tuple[str, ...] = ()
         self.matched: dict[str, str] = {}
@@ -164,6 +170,8 @@ class OnnxRunner(FilesRunner):
             options.add_session_config_entry(key, value)
         there = self.provider_asked in onnxruntime.get_available_providers()
         provider = self.provider_asked if there else PROVIDERS["cpu"]
+        if provider != PROVIDERS["cpu"]:
+            options.add_session_config_entry(_ASSIGNMENT, "1")
         model = self._model if isinstance(self._model, bytes) else str(self._model)
         # ONNX Runtime looks for the weights of bare bytes where the process is.
         files, unseen = files_of(self._model, self.name, self._config.get(WEIGHTS_PLACE))
@@ -184,12 +192,31 @@ class OnnxRunner(FilesRunner):
         # Only now: what no session opens has its own words for why.
         self._watch(files, unseen)
         self._session = session
-        self.providers_used = tuple(session.get_providers())
+        self._learn_providers(session)
         try:
             self._learn_names(session)
         except RunnerError:
             self.close()
             raise
+
+    def _learn_providers(self, session: onnxruntime.InferenceSession) -> None:
+        """What it runs on: a session names the provider that it was asked for, whoever runs its nodes."""
+        self.providers_used, self.fell_back = tuple(session.get_providers()), ()
+        asked = getattr(session, "get_provider_graph_assignment_info", None)  # of ONNX Runtime 1.24
+        if self.providers_used[:1] == (PROVIDERS["cpu"],) or asked is None:
+            return
+        from pytest_reflex.runners.graph_precision import MOVES
+
+        given = [(part.ep_name, node) for part in asked() for node in part.get_nodes()]
+        computing = [(name, node) for name, node in given if node.op_type not in MOVES]
+        if computing and all(name != self.provider_asked for name, _ in computing):
+            self.providers_used = (computing[0][0],)
+            return
+        self.fell_back = tuple(
+            f"{node.op_type} {node.name or 'without a name'} on {name}"
+            for name, node in computing
+            if name != self.provider_asked
+        )
 
     @property
     def stated_inputs(self) -> tuple[tuple[str, str, Sequence[int | str | None]], ...]:
@@ -332,6 +359,7 @@ class OnnxRunner(FilesRunner):
             "sha256": self._sha256(),
             "provider_asked": self.provider_asked,
             "providers_used": list(self.providers_used),
+            **({"fell_back": list(self.fell_back)} if self.fell_back else {}),
             "threads": self._threads,
             "prepack": self._prepack,
             "optimization": self._optimization,

@@ -41,6 +41,8 @@ class _PackagedRunner(FilesRunner):
 
     OPENS: ClassVar[str]
     RUNTIME: ClassVar[str]
+    NEEDS: ClassVar[str]
+    INSTALL: ClassVar[str]
 
     def __init__(
         self, model: str | Path, *, outputs: Sequence[str] | None = None, name: str | None = None
@@ -60,6 +62,10 @@ class _PackagedRunner(FilesRunner):
             loaded = self._load()
         except RunnerError:
             raise
+        except ImportError as error:
+            raise RunnerError(
+                f"{self.name} needs {self.NEEDS} ({first_line(error)}); pip install {self.INSTALL}"
+            ) from error
         except Exception as error:
             raise RunnerError(
                 f"{self.name} is no {self.OPENS} that {self.RUNTIME} can open: {first_line(error)}"
@@ -123,6 +129,7 @@ class AotInductorRunner(_PackagedRunner):
 
     OPENS = ".pt2"
     RUNTIME = "aotinductor"
+    NEEDS, INSTALL = "PyTorch", "torch"
 
     def _load(self) -> Any:
         import torch._inductor
@@ -144,14 +151,11 @@ class ExecuTorchRunner(_PackagedRunner):
 
     OPENS = ".pte"
     RUNTIME = "executorch"
+    NEEDS, INSTALL = "ExecuTorch", "'pytest-reflex[executorch]'"
 
     def _load(self) -> Any:
-        try:
-            from executorch.runtime import Runtime
-        except ImportError as error:
-            raise RunnerError(
-                f"{self.name} needs ExecuTorch; pip install 'pytest-reflex[executorch]'"
-            ) from error
+        from executorch.runtime import Runtime
+
         program = Runtime.get().load_program(str(self._model))
         if "forward" not in program.method_names:
             held = ", ".join(sorted(program.method_names)) or "none"

@@ -155,11 +155,19 @@ def test_what_compiles_the_policy_or_opens_another_file_opens_no_bundle(bundle: 
     ):
         on_runtimes(bundle, ["executorch"], Net().eval())
     with pytest.raises(SettingsError, match=r"'torch.compile=x.pt2' names a file, and that runtime runs the"):
-        on_runtimes(bundle, ["torch.compile=x.pt2"], Net().eval())
+        on_runtimes(bundle, ["onnxruntime", "torch.compile=x.pt2"], Net().eval())
     with pytest.raises(
         SettingsError, match=r"torch.compile compiles the policy itself, and the reference is "
     ):
-        on_runtimes(bundle, ["torch.compile"], bundle.recording())
+        on_runtimes(bundle, ["onnxruntime", "torch.compile"], bundle.recording())
+
+
+def test_what_judges_nothing_of_the_candidate_is_no_verdict_on_it(bundle: Bundle) -> None:
+    for alone in (["torch.compile"], ["torch.compile", "executorch=net.pte"]):
+        with pytest.raises(
+            SettingsError, match=r"^runtimes: none of torch.compile.* opens the candidate; name"
+        ):
+            on_runtimes(bundle, alone, Net().eval())
 
 
 # --- what was made ahead of time --------------------------------------------------------------------
@@ -245,8 +253,14 @@ def test_without_its_package_and_without_its_file_it_says_so(
         ExecuTorchRunner(file).open()
     file.write_bytes(b"no program")
     monkeypatch.setitem(sys.modules, "executorch", None)
-    with pytest.raises(RunnerError, match=r"needs ExecuTorch; pip install 'pytest-reflex\[executorch\]'$"):
+    with pytest.raises(
+        RunnerError, match=r"needs ExecuTorch \(.*\); pip install 'pytest-reflex\[executorch\]'$"
+    ):
         ExecuTorchRunner(file).open()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch._inductor", None)
+        with pytest.raises(RunnerError, match=r"net.pte needs PyTorch \(.*\); pip install torch$"):
+            AotInductorRunner(file).open()
     with pytest.raises(RunnerError, match=r"net.pte is no .pt2 that aotinductor can open: .*") as caught:
         AotInductorRunner(file).open()
     assert "\n" not in str(caught.value)
