@@ -9,11 +9,14 @@ import pytest
 import torch
 from traced_once import TracedOnce
 
+import exporters
 from examples.tiny_pi0 import tiny_pi0
 from exporters import pi0
-from exporters.exporting import stages
 from exporters.graph import graph_passes, tracing
 from pytest_reflex.errors import TracingError
+from pytest_reflex.inputs import InputSpec
+
+pytestmark = pytest.mark.once
 
 SMALL: dict[str, Any] = {"cameras": 2, "prompt_tokens": 6, "verify": False}
 GRAPHS = ("model.onnx", "model.onnx.data")
@@ -27,8 +30,7 @@ def small() -> Any:
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TracedOnce:
     (tmp_path / "traces").mkdir()
     once = TracedOnce(tmp_path / "traces")
-    monkeypatch.setattr(stages, "trace_halves", once.trace_halves)
-    monkeypatch.setattr(stages, "converted", once.converted)
+    once.patch(monkeypatch)
     return once
 
 
@@ -114,3 +116,22 @@ def test_what_was_cut_off_is_made_anew(
             pi0.export(small(), tmp_path / "p", **SMALL)
     pi0.export(small(), tmp_path / "p", **SMALL)
     assert (kept.made, kept.found) == (3, 0)  # one half was made and not kept
+
+
+def test_a_graph_without_a_loop_is_found_by_its_content(kept: TracedOnce, tmp_path: Path) -> None:
+    def exported(name: str, bias: float, slope: float = 0.5) -> bytes:
+        layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LeakyReLU(slope))
+        with torch.no_grad():
+            layers[0].weight.copy_(torch.eye(2))
+            layers[0].bias.fill_(bias)
+        # By the name that its forward gives it.
+        exporters.export(layers, tmp_path / name, inputs=[InputSpec("input", (1, 2))], verify=False)
+        return (tmp_path / name / "model.onnx").read_bytes()
+
+    first = exported("0", 1.0)
+    assert (kept.made, kept.found) == (1, 0)
+    assert exported("1", 1.0) == first
+    assert (kept.made, kept.found) == (1, 1)
+    exported("2", 2.0)
+    exported("3", 1.0, slope=0.25)
+    assert (kept.made, kept.found) == (3, 1)

@@ -76,6 +76,7 @@ def require_found(made: Export, policy: Any, fixture_idx: int = 5) -> None:
     assert found.place.index[-1] == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("layout", ["unrolled", "loop", "stepwise"])
 def test_pi0_of_transformers(layout: str, tmp_path: Path) -> None:
     policy = tiny_pi0()
