@@ -46,18 +46,22 @@ def main() -> None:
     parser.add_argument(
         "--evidence", type=Path, help="write runtimes.json and runtimes.md into this directory"
     )
+    parser.add_argument(
+        "--uncompiled", nargs="*", default=[], help="families that torch.compile is not asked of"
+    )
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for family in options.families:
         with tempfile.TemporaryDirectory() as folder:
             for precision in options.precisions:
-                rows += _judged(family, precision, Path(folder))
+                compiled = precision == "float32" and family not in options.uncompiled
+                rows += _judged(family, precision, Path(folder), compiled)
     table("runtimes", rows)
     if options.evidence is not None:
         _write(options.evidence, rows)
 
 
-def _judged(family: str, precision: str, folder: Path) -> list[dict[str, Any]]:
+def _judged(family: str, precision: str, folder: Path, compiled: bool) -> list[dict[str, Any]]:
     """One policy in one precision on all runtimes; where it cannot be made, why."""
     place = folder / precision
     try:
@@ -67,7 +71,7 @@ def _judged(family: str, precision: str, folder: Path) -> list[dict[str, Any]]:
             bundle = export_policy(loaded, place / "bundle", precision=precision, verify=False)
             names = [name for name in GRAPHS if name != "openvino" or find_spec("openvino")]
             # A compiler is told nothing of integers: beside an int8 graph it would be another policy.
-            names += ["torch.compile"] * (precision == "float32")
+            names += ["torch.compile"] * compiled
             made = matrix(loaded, on_runtimes(bundle, names, loaded), name=f"{family} {precision}")
     except ReflexError as error:
         print(f"{family} {precision}: {error}", flush=True)

@@ -73,6 +73,13 @@ class CompiledRunner(TorchRunner):
         try:
             with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, suppress_errors=False):
                 outputs = super().run(inputs)
+        except RunnerError as error:
+            # What the C++ compiler says is far below the first line.
+            lines = str(error.__cause__).splitlines()
+            why = next(
+                (line.strip() for line in lines if "error: " in line and line.strip() not in str(error)), ""
+            )
+            raise RunnerError(f"{error}; {why}" if why else str(error)) from error.__cause__
         finally:
             self._compiling = False
         for why, count in counters["graph_break"].items():

@@ -29,6 +29,8 @@ from pytest_reflex.runners.onnx import WHOLE_SUMS
 from pytest_reflex.runners.openvino import OpenVinoRunner
 from pytest_reflex.verdict import machine
 
+pytestmark = pytest.mark.once
+
 INPUTS = [InputSpec("seen", (1, 8), meaning=Gaussian())]
 LAYERS = 20
 

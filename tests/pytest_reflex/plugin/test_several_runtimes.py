@@ -16,6 +16,8 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.plugin.fixture import Parity
 from pytest_reflex.verdict.matrix import REFERENCE
 
+pytestmark = pytest.mark.once
+
 NAMES = ("onnxruntime", "openvino", "evaluator")
 
 

@@ -11,6 +11,8 @@ from policy_cases import SPECS, Policy, policy_model
 from pytest_reflex import OnnxRunner, check, settings
 from pytest_reflex.settings import PROVIDERS
 
+pytestmark = pytest.mark.once
+
 AZURE = "AzureExecutionProvider"
 
 
