@@ -33,7 +33,7 @@ _REFUSED: Final = {
 
 
 # What a report keeps of what a server says of itself.
-_SAID_OF_ITSELF: Final = ("server", "version", "runtime", "provider_asked")
+_SAID_OF_ITSELF: Final = ("server", "version", "provider_asked")
 
 
 class ServedRunner(RunnerBase):
@@ -159,7 +159,8 @@ class ServedRunner(RunnerBase):
             "path": self.name,
             "provider_asked": self.provider_asked,
             "providers_used": list(self.providers_used),
-            "server": {key: self.metadata.get(key) for key in _SAID_OF_ITSELF},
+            "server": {key: self.metadata.get(key) for key in _SAID_OF_ITSELF}
+            | {key: self.metadata[key] for key in ("runtime",) if key in self.metadata},
             **{key: manifest.get(key) for key in ("family", "layout", "steps", "digest")},
             # The server's own, where it says so.
             "machine": machine.stated(self.metadata.get("machine")),
