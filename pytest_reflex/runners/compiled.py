@@ -122,6 +122,7 @@ class CompiledRunner(TorchRunner):
             **super().facts(),
             "kind": "torch.compile",
             "runtime": "torch.compile",
+            "runs_policy": True,
             "provider_asked": self.provider_asked,
             "providers_used": list(self.providers_used),
             "compiled_graphs": self._graphs,

@@ -108,11 +108,14 @@ class Matrix:
     def odd(self) -> tuple[str, ...]:
         """Those that do not agree with the others, where most agree with each other.
 
-        Where it is the reference, the runtimes agree: they run one graph, and the graph is wrong.
+        Where it is the reference, the runtimes agree: they run one graph, and the graph is wrong. One that
+        runs the policy itself says nothing of the graph, so that it has no vote; it is odd where it agrees
+        neither with those that most are nor with the reference.
         """
-        members = self.members
-        if len(members) < 3:
+        if len(self.members) < 3:
             return ()
+        itself = self.of_policy
+        members = [member for member in self.members if member not in itself]
         # The largest group in which everyone is near to everyone, where that is most of them.
         groups = [
             group
@@ -120,7 +123,21 @@ class Matrix:
             for group in combinations(members, size)
             if all((self.distance(a, b) or 0.0) < self.bound for a, b in combinations(group, 2))
         ]
-        return tuple(member for member in members if member not in groups[0]) if groups else ()
+        if not groups:
+            return ()
+        apart = [
+            one
+            for one in itself
+            if any(not (self.distance(one, other) or 0.0) < self.bound for other in groups[0])
+            and not (self.distance(one, REFERENCE) or 0.0) < self.bound
+        ]
+        return tuple(m for m in self.members if m in apart or (m in members and m not in groups[0]))
+
+    @property
+    def of_policy(self) -> tuple[str, ...]:
+        """Those that run the policy itself, by what they say of themselves, and no graph."""
+        ran = [column for column in self.columns if column.result is not None]
+        return tuple(c.runtime for c in ran if c.result and c.result.candidate.get("runs_policy") is True)
 
     @property
     def bound(self) -> float:

@@ -88,6 +88,20 @@ def test_a_compiler_that_is_wrong_in_one_node_is_the_odd_one(bundle: Bundle) -> 
     assert (made.exit_code, made.odd) == (1, ("crooked",))
 
 
+@pytest.mark.parametrize(("others", "odd"), [(["evaluator"], ("reference",)), ([], ())])
+def test_it_has_no_vote_on_a_graph_that_is_wrong(
+    others: list[str], odd: tuple[str, ...], bundle: Bundle
+) -> None:
+    """It agrees with the policy that it is, whoever is wrong about the graph."""
+    policy = Net().eval()
+    with torch.no_grad():
+        policy.say.weight *= 1.1
+    compiled = CompiledRunner(TorchRunner(policy), backend="eager")
+    candidates = {"ort": bundle, **{name: bundle.on(name) for name in others}, "compiled": compiled}
+    made = matrix(policy, candidates, inputs=INPUTS)
+    assert (made.exit_code, made.odd) == (1, odd)
+
+
 def test_one_that_falls_back_to_running_it_eagerly_is_refused() -> None:
     with torch.compiler.set_stance("force_eager"):
         said = refused(judged(Net().eval(), threshold=1.0))
