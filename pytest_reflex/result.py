@@ -13,11 +13,23 @@ from pytest_reflex.verdict.results import RunResult
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["STAGES", "WHOLE", "Located", "ParityResult", "PipelineResult"]
+__all__ = [
+    "POLICY",
+    "POSTPROCESS",
+    "PREPROCESS",
+    "STAGES",
+    "WHOLE",
+    "Located",
+    "ParityResult",
+    "PipelineResult",
+]
 
+PREPROCESS: Final = "preprocess"
+POLICY: Final = "policy"
+POSTPROCESS: Final = "postprocess"
 WHOLE: Final = "whole"
 # Of a policy with its processors: in the order in which an observation goes through them; the whole last.
-STAGES: Final = ("preprocess", "policy", "postprocess", WHOLE)
+STAGES: Final = (PREPROCESS, POLICY, POSTPROCESS, WHOLE)
 
 
 class ParityResult(RunResult):
@@ -135,21 +147,40 @@ class PipelineResult:
             return f"pipeline PASS: {', '.join(self.stages)}"
         return f"pipeline FAIL: not judged: {', '.join(s for s in STAGES if s not in self.stages)}"
 
+    @property
+    def lines(self) -> list[str]:
+        """The verdict on each stage, in a line."""
+        from pytest_reflex.report.text.terminal import headline
+
+        return [f"{stage}: {headline(result)}" for stage, result in self.stages.items()]
+
     def __str__(self) -> str:
         """:attr:`headline`; then each stage in a line, and the whole report of the one that failed first.
 
         Of a pass there is the whole in the robot's units instead, where they are known.
         """
         from pytest_reflex.report.text.in_units import in_units_lines
-        from pytest_reflex.report.text.terminal import WIDTH, headline
+        from pytest_reflex.report.text.terminal import WIDTH
 
-        said = [f"{stage}: {headline(result)}" for stage, result in self.stages.items()]
         if self.failing is not None:
             below = ["", str(self.stages[self.failing])]
         else:
             shown = in_units_lines(self.stages[WHOLE], WIDTH) if WHOLE in self.stages else []
             below = ["", *shown] if shown else []
-        return "\n".join([self.headline, *said, *below])
+        return "\n".join([self.headline, *self.lines, *below])
+
+    def failure(self, **told: Any) -> str:
+        """What an error says: :attr:`headline`, each stage in a line, what refused the one that failed first.
+
+        Args:
+            **told: keywords of :func:`~pytest_reflex.report.text.terminal.failure_message`.
+        """
+        from pytest_reflex.report.text.terminal import failure_message
+
+        said = [self.headline, *self.lines]
+        if self.failing is not None:
+            said += ["", failure_message(self.stages[self.failing], **told)]
+        return "\n".join(said)
 
     def require(self) -> PipelineResult:
         """Itself where every stage passed.
@@ -159,4 +190,4 @@ class PipelineResult:
         """
         if self.passed:
             return self
-        raise ParityError(str(self), self.stages.get(self.failing or WHOLE), self)
+        raise ParityError(self.failure(), self.stages.get(self.failing or WHOLE), self)

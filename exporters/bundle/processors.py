@@ -19,14 +19,17 @@ import numpy as np
 from exporters.bundle.said import Said
 from pytest_reflex.errors import InputError, MissingPackageError, ReflexError
 from pytest_reflex.inputs import InputSpec
+from pytest_reflex.result import POSTPROCESS, PREPROCESS
 from pytest_reflex.runners import OnnxRunner
 from pytest_reflex.runners.external_data import FileFacts
 from pytest_reflex.verdict.units import UNITS, InUnits
 
+__all__ = [
+    "POSTPROCESS", "PREPROCESS", "SPOKEN", "TASK", "TOKENIZER", "OpenProcessors", "Processors", "Prompt",
+]  # fmt: skip
+
 Array = np.ndarray[Any, Any]
 
-PREPROCESS: Final = "preprocess"
-POSTPROCESS: Final = "postprocess"
 TOKENIZER: Final = "tokenizer.json"
 TASK: Final = "task"
 # The normalised state that a prompt says in words; an output of the first graph, and no input of the policy.

@@ -194,6 +194,20 @@ def reference_runner(stated: Manifest, model: Any, steps: int | None = None) -> 
     return runner
 
 
+def stages_of(bundle: Any, policy: Any, source: Any, **how: Any) -> Any:
+    """The two sides of every stage of a bundle with processors; see ``exporters.families.pipeline_sides``.
+
+    Raises:
+        BundleError: it has no processors.
+    """
+    if bundle.stated.processors is None:
+        raise BundleError(
+            f"{bundle.called} has no processors; reflex export CHECKPOINT OUT or add_processors(policy, "
+            "bundle, ...) puts them in"
+        )
+    return imported("exporters.families.pipeline_sides").stages(bundle, policy, source, **how)
+
+
 def flow_of(stated: Manifest, policy: nn.Module) -> FlowPolicy:
     """The two halves that the bundle's graphs were traced from."""
     from exporters.flow.policy import FlowPolicy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporters.bundle import registry
 from exporters.bundle.manifest import MOST_STEPS, Manifest
@@ -14,6 +14,9 @@ from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec, check_specs
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.served import ServedRunner
+
+if TYPE_CHECKING:
+    from pytest_reflex.judge.pipeline import Stages
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,23 @@ class Served:
         precision = self.stated.precision.partition("-")[0]
         told: dict[str, Any] = {"api_key": self.api_key, "digest": self.digest, "precision": precision}
         return ServedRunner(self.called, provider=provider, **told, **how)
+
+    def stages(
+        self,
+        policy: Any,
+        source: Any = None,
+        *,
+        seed: int = 0,
+        provider: str = "cpu",
+        steps: int | None = None,
+    ) -> Stages:
+        """Both sides as a whole, for it answers no stage by itself; as of the bundle it serves.
+
+        Raises:
+            BundleError: it has no processors.
+        """
+        made: Stages = registry.stages_of(self, policy, source, seed=seed, provider=provider, steps=steps)
+        return made
 
     def reference_runner(self, model: object, steps: int | None = None) -> Runner:
         """``model`` as the reference, called as for the bundle itself."""

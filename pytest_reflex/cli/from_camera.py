@@ -54,7 +54,7 @@ def judged_from_camera(
     if model.endswith(".safetensors"):
         return _replayed(bundle, model, {n: value for n, value in judging.items() if n != "steps"})
     policy, source = _policy(bundle, model)
-    from exporters.families.end_to_end import check_pipeline
+    from pytest_reflex.judge.pipeline import check_pipeline
 
     return check_pipeline(policy, bundle, source, inputs=seen, **judging)
 
@@ -64,7 +64,7 @@ def judged_served(served: Served, model: str, seen: Any, judging: Mapping[str, A
     if model.endswith(".safetensors"):
         return _replayed(served, model, {n: value for n, value in judging.items() if n != "steps"})
     policy, source = _policy(served, model)
-    from exporters.families.end_to_end import check_pipeline
+    from pytest_reflex.judge.pipeline import check_pipeline
 
     return check_pipeline(policy, served, source, inputs=seen, stages=[WHOLE], **judging).stages[WHOLE]
 

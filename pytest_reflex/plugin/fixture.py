@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.inputs.episodes import Episodes
+    from pytest_reflex.inputs.fixtures import MakesFixtures
     from pytest_reflex.judge.rollout.closed_loop import Driving
     from pytest_reflex.judge.rollout.environments import Made
     from pytest_reflex.judge.rollout.shown import RolloutResult
-    from pytest_reflex.result import ParityResult
+    from pytest_reflex.result import ParityResult, PipelineResult
 
 
 class Parity:
@@ -49,8 +51,9 @@ class Parity:
         Args:
             name: what results are called when the call gives no name: the test's node id.
             resolve: settings from one call's keywords and all other sources.
-            record: told every result, before a failing one raises: ``record(result)``; and by
-                :meth:`expect_fail` what it says, as ``expected`` or as ``unmet``.
+            record: told every result, before a failing one raises: ``record(result)``; by
+                :meth:`expect_fail` what it says, as ``expected`` or as ``unmet``; and of a stage by
+                :meth:`check_pipeline` its name, as ``stage``.
             report: where the report will lie, for the message.
             rerun: the command that runs this test again and keeps a report, for the message.
             during: entered while something is compared; it raises where nothing may be any more.
@@ -117,6 +120,57 @@ class Parity:
             said = failure_message(result, report=self._report, rerun=self._rerun, width=columns() - PREFIX)
             raise ParityError(said, result)
         return result
+
+    def check_pipeline(
+        self,
+        policy: Any,
+        bundle: Any,
+        source: Any = None,
+        *,
+        inputs: MakesFixtures | None = None,
+        thresholds: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **options: Unpack[ParityOptions],
+    ) -> PipelineResult:
+        """Check a bundle with its processors from the camera to the joint, stage by stage and whole.
+
+        Each stage is a result of the report, judged with the same settings; see
+        :func:`pytest_reflex.judge.pipeline.check_pipeline`.
+
+        Args:
+            policy: the live policy that the bundle was made from.
+            bundle: a bundle with processors, as ``export_policy(..., processors=True)`` makes it.
+            source: what lerobot runs around the policy: a checkpoint's directory, or the two pipelines; by
+                default that of the checkpoint the policy was loaded from.
+            inputs: the episodes of a recording; by default raw observations are drawn.
+            thresholds: the threshold of a stage, by its name, where it is not ``threshold``'s.
+            name: what the results are called, before their stage.
+            **options: as for :meth:`check`; a threshold in a physical unit is for what has that unit.
+
+        Returns:
+            The result, of which every stage passed.
+
+        Raises:
+            ParityError: a stage failed; the first line names the first that did. It fails the test.
+            ReflexError: no verdict could be reached, or the bundle has no processors.
+        """
+        __tracebackhide__ = True
+        called = name or self._next_name()
+        with self._during:
+            made = self._of_stages(policy, bundle, source, inputs, thresholds, called, options)
+            held = {}
+            for stage, result in made.stages.items():
+                held[stage] = self._held(result)
+                self.results.append(held[stage])
+                self._record(held[stage], stage=stage)
+            found = replace(made, stages=held)
+        if not found.passed:
+            from pytest_reflex.report.text.console import columns
+            from pytest_reflex.report.text.terminal import PREFIX
+
+            said = found.failure(report=self._report, rerun=self._rerun, width=columns() - PREFIX)
+            raise ParityError(said, found.stages.get(found.failing or ""), found)
+        return found
 
     def expect_fail(
         self,
@@ -232,29 +286,15 @@ class Parity:
     ) -> ParityResult:
         __tracebackhide__ = True
         from pytest_reflex.inputs.fixtures import MakesFixtures
-        from pytest_reflex.judge.check import check
 
         called = f"{name or self._next_name()}{self._suffix}"
         try:
-            settings = self._resolve(call(options))
-            told = settings.check_options()
-            if settings.trajectory is None and settings.report is not None:
-                told["trajectory"] = True  # the page has a place for it
+            settings, told = self._told("check", options)
             if isinstance(inputs, MakesFixtures):
                 inputs = inputs.told(settings.fixtures, settings.seed)
-            begun = time.monotonic()
-            result = check(reference, candidate, inputs=inputs, name=called, **told)
-            each = (time.monotonic() - begun) / max(1, result.count)
-            if diagnose and not result.passed:
-                from pytest_reflex.judge.diagnose import diagnosed
-                from pytest_reflex.judge.simplest import simplified
-
-                result = diagnosed(result, reference, candidate, inputs=inputs, seconds=settings.locate)
-                place = self._store(called) if self._store is not None else None
-                budget = settings.simplest
-                result = simplified(
-                    result, reference, candidate, inputs=inputs, seconds=budget, each=each, place=place
-                )
+            result = self._looked_into(
+                settings, reference, candidate, inputs, called, told, diagnose=diagnose
+            )
         except ReflexError as error:
             # The message says it all; the way it took through the library helps nobody. Its cause stays.
             raise error.with_traceback(None)  # noqa: B904
@@ -262,6 +302,68 @@ class Parity:
             result = self._held(result)
         self.results.append(result)
         return result
+
+    def _of_stages(
+        self,
+        policy: Any,
+        bundle: Any,
+        source: Any,
+        inputs: MakesFixtures | None,
+        thresholds: Mapping[str, Any] | None,
+        called: str,
+        options: ParityOptions,
+    ) -> PipelineResult:
+        __tracebackhide__ = True
+        from pytest_reflex.judge.pipeline import judged, stages_of
+
+        try:
+            settings, told = self._told("check_pipeline", options)
+
+            def judge(reference: Any, candidate: Any, *, inputs: Any, name: str, **told: Any) -> ParityResult:
+                __tracebackhide__ = True
+                name += self._suffix
+                return self._looked_into(settings, reference, candidate, inputs, name, told, diagnose=True)
+
+            sides = stages_of(bundle, policy, source, settings.seed, settings.provider, None)
+            return judged(sides, inputs=inputs, thresholds=thresholds, name=called, judge=judge, **told)
+        except ReflexError as error:
+            raise error.with_traceback(None)  # noqa: B904
+
+    def _told(self, call_name: str, options: ParityOptions) -> tuple[Settings, dict[str, Any]]:
+        """The settings of one call, and what of them a check is told."""
+        settings = self._resolve(call(options, call_name))
+        told: dict[str, Any] = {**settings.check_options()}
+        if settings.trajectory is None and settings.report is not None:
+            told["trajectory"] = True  # the page has a place for it
+        return settings, told
+
+    def _looked_into(
+        self,
+        settings: Settings,
+        reference: Any,
+        candidate: Any,
+        inputs: Any,
+        called: str,
+        told: Mapping[str, Any],
+        *,
+        diagnose: bool,
+    ) -> ParityResult:
+        """One check, and of a fail where it goes wrong and the simplest input that does."""
+        __tracebackhide__ = True
+        from pytest_reflex.judge.check import check
+
+        begun = time.monotonic()
+        result = check(reference, candidate, inputs=inputs, name=called, **told)
+        each = (time.monotonic() - begun) / max(1, result.count)
+        if not diagnose or result.passed:
+            return result
+        from pytest_reflex.judge.diagnose import diagnosed
+        from pytest_reflex.judge.simplest import simplified
+
+        result = diagnosed(result, reference, candidate, inputs=inputs, seconds=settings.locate)
+        place = self._store(called) if self._store is not None else None
+        budget = settings.simplest
+        return simplified(result, reference, candidate, inputs=inputs, seconds=budget, each=each, place=place)
 
     def _next_name(self) -> str:
         earlier = len(self.results)
