@@ -192,6 +192,53 @@ def test_a_step_that_cannot_be_put_in_is_a_note_or_an_error(
     assert "the step RenameObservationsProcessorStep cannot be put into a bundle" in str(caught.value)
 
 
+def test_a_test_is_written_that_judges_every_stage(
+    arm: tuple[Path, int, str],
+    checkpoint: Path,
+    tmp_path: Path,
+    said: Said,
+    plugin_args: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("arms").symlink_to(checkpoint.parent)
+    (tmp_path / "reach").symlink_to(arm[0])
+    init = ("init", f"arms/{checkpoint.name}", "--ci", "none")
+    assert said(*init)[0] == 0
+    (written,) = Path("tests/parity").iterdir()
+    assert "export_policy(policy, tmp_path / " in written.read_text()
+    assert "processors=True, verify=False)" in written.read_text()
+    assert written.read_text().endswith("    parity.check_pipeline(policy, bundle)\n")
+    written.unlink()
+    code, _, text = said("init", "reach", "--ci", "none")
+    assert (code, "a bundle, and a test wants the policy too; give the checkpoint" in text) == (2, True)
+    assert said(*init, "--bundle", "reach")[0] == 0
+    seen: list[str] = []
+
+    class Ended:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            seen.extend([report.outcome] * (report.when == "call"))
+
+    written = next(Path("tests/parity").iterdir())
+    text = written.read_text()
+    assert "parity.check_pipeline(act.load(CHECKPOINT), open_bundle(" in text
+    written.write_text(text.replace("threshold=1e-4", "threshold=1e-4, fixtures=3"))
+    told = ["-p", "no:cacheprovider", "--reflex-json", "parity.json", "-q"]
+    assert (pytest.main([*plugin_args, "tests/parity", *told], plugins=[Ended()]), seen) == (0, ["passed"])
+    document = json.loads(Path("parity.json").read_text())
+    names = [result["name"].rpartition(": ")[2] for result in document["results"]]
+    assert names == ["preprocess", "policy", "postprocess", "whole"]
+
+
+def test_the_steps_that_a_test_is_written_for_are_those_that_can_be_put_in() -> None:
+    from lerobot.processor.pipeline import ProcessorStepRegistry
+
+    from exporters.families.one_call import KNOWN_STEPS
+
+    classes = {ProcessorStepRegistry.get(name).__name__ for name in KNOWN_STEPS}
+    assert classes == lerobot_processors._TRACED | lerobot_processors._LEFT_OUT
+
+
 def frame() -> dict[str, Any]:
     return reflex.episodes(GOLDEN).recording.frame(1, 3, [TOP, STATE])
 
