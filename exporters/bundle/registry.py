@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Final
 
@@ -206,6 +207,23 @@ def stages_of(bundle: Any, policy: Any, source: Any, **how: Any) -> Any:
             "bundle, ...) puts them in"
         )
     return imported("exporters.families.pipeline_sides").stages(bundle, policy, source, **how)
+
+
+def with_processors(family: Any, policy: Any, asked: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a family's export, with what puts the policy's processors in.
+
+    Raises:
+        ReflexError: they are asked for and cannot be had.
+    """
+    made: dict[str, Any] = imported("exporters.families.one_call").with_processors(
+        family, policy, asked, options
+    )
+    return made
+
+
+def processors_of(policy: Any, asked: Any) -> Any:
+    """What a policy's processors are, by their content; None where there are none, or they are not wanted."""
+    return imported("exporters.families.one_call").processors_of(policy, asked)
 
 
 def flow_of(stated: Manifest, policy: nn.Module) -> FlowPolicy:

@@ -326,6 +326,15 @@ def scale_of(whole: Pipelines, actions: tuple[int, ...]) -> tuple[float, ...]:
     return tuple(float(factor) for factor in found[0, 0]) if same else ()
 
 
+def content_of(whole: Pipelines) -> list[Any]:
+    """What the two pipelines are: class, configuration and state of each step, and the tokenizer."""
+    steps = [
+        [type(step).__qualname__, dict(step.get_config()), dict(step.state_dict())]
+        for step in (*whole.before.steps, *whole.after.steps)
+    ]
+    return [len(whole.before.steps), steps, tokenizer_text(whole) if whole.text is not None else None]
+
+
 def tokenizer_text(whole: Pipelines) -> str:
     """The tokenizer in its own JSON, without padding or truncation, which the prompt says.
 

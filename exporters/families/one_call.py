@@ -28,6 +28,7 @@ __all__ = [
     "export_policy",
     "family_of_policy",
     "has_pipelines",
+    "processors_of",
     "with_processors",
 ]
 
@@ -162,6 +163,32 @@ def with_processors(
         sizes: Any = {option.name: options.get(option.name) for option in family.options}
         given["episodes"] = whole.episodes(seen, family.read(policy, options.get("steps"), **sizes))
     return {**given, "around": Processing(whole, asked is not None, judging=judging)}
+
+
+def processors_of(policy: object, asked: Any) -> list[Any] | None:
+    """What a policy's processors are, by their content: to be told from others of the same policy.
+
+    Args:
+        policy: a live policy; of anything else nothing is known.
+        asked: as ``processors`` of :func:`export_policy`.
+
+    Returns:
+        None where there are none, or none that could be put in, or they are not wanted.
+    """
+    from exporters import checkpoints
+
+    family = family_of_policy(policy)
+    if family is None or asked is False:
+        return None
+    source = checkpoints.directory_of(policy) if asked is None or asked is True else asked
+    if not has_pipelines(source):
+        return None
+    from exporters.families.lerobot_processors import content_of, pipelines
+
+    try:
+        return content_of(pipelines(family, policy, source))
+    except ReflexError:  # the export says it, or goes without
+        return None
 
 
 def has_pipelines(source: object) -> bool:

@@ -81,6 +81,26 @@ def pipelines_of(
     return made
 
 
+def blind_act(std: float = 10.0) -> tuple[Any, Any, Any]:
+    """ACT without a camera, which is traced in a second, and lerobot's two pipelines around it."""
+    joints = 3
+    state = {"observation.state": PolicyFeature(FeatureType.STATE, (joints,))}
+    seen = {"observation.environment_state": PolicyFeature(FeatureType.ENV, (2,))}
+    actions = {"action": PolicyFeature(FeatureType.ACTION, (joints,))}
+    policy = tiny_features.tiny_policy("act", input_features={**state, **seen}, output_features=actions)
+    told = {
+        key: {
+            "mean": torch.arange(feature.shape[0]) + 1.0,
+            "std": torch.arange(feature.shape[0]) + std,
+            "min": torch.full(feature.shape, -100.0),
+            "max": torch.full(feature.shape, 100.0),
+        }
+        for key, feature in {**state, **seen, **actions}.items()
+    }
+    home = importlib.import_module("lerobot.policies.act.processor_act")
+    return policy, *home.make_act_pre_post_processors(policy.config, told)
+
+
 def exported(family: str, policy: Any, place: Path) -> Bundle:
     """Its bundle, unproven: what is put around it is what is looked at."""
     layout = {} if family == "act" else {"layout": "loop", "steps": 3}
