@@ -174,7 +174,7 @@ def _with_processors(
 ) -> tuple[Mapping[str, Any], object]:
     """The options with what puts a policy's processors in, and what those are: part of the key."""
     function, all_of_it = _unwrapped(export, options)
-    family = getattr(function, "__self__", None)
+    family, given = getattr(function, "__self__", None), options
     if hasattr(family, "asked"):
         if not isinstance(reference, torch.nn.Module):
             return options, None
@@ -183,8 +183,6 @@ def _with_processors(
         given = {**options, "processors": asked}
     elif asked is not None:
         raise SettingsError(f"processors is given, and {_name(function)} takes none; leave it out")
-    else:
-        given = options
     with _told("processors"):
         return given, Fingerprint().add(registry.processors_of(reference, asked)).hexdigest()
 

@@ -14,8 +14,9 @@ from exporters.bundle.kept import linked
 from exporters.bundle.manifest import write_manifest
 from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TOKENIZER
 from exporters.bundle.registry import family_named
-from exporters.bundle.store import RAW, file_facts, staged
+from exporters.bundle.store import file_facts, staged
 from exporters.bundles import Bundle, open_bundle
+from exporters.exporting.around import proven_around
 from exporters.families.lerobot_processors import (
     Pipelines,
     graphs_of,
@@ -29,10 +30,9 @@ from exporters.graph.graph_passes import write_graph
 from exporters.graph.tracing import trace
 from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs.episodes import Episodes
-from pytest_reflex.judge.pipeline import check_pipeline, judged
+from pytest_reflex.judge.pipeline import check_pipeline
 from pytest_reflex.progress import Progress
-from pytest_reflex.result import STAGES, WHOLE, PipelineResult
-from pytest_reflex.runners import save_recording
+from pytest_reflex.result import STAGES, PipelineResult
 from pytest_reflex.settings import units as units_setting
 
 __all__ = ["STAGES", "PipelineResult", "Processing", "add_processors", "check_pipeline"]
@@ -154,21 +154,9 @@ class Processing:
             ParityError: a stage failed.
         """
         made = replace(open_bundle(bundle.path), shown=bundle.called)
-        seen: list[Any] = []
         told = dict(judging)
         how = (told.get("seed") or 0, told.get("provider") or "cpu", told.pop("steps", None))
-        sides = PipelineStages(self.whole.policy, made, self.whole, *how)
-        result = judged(sides, seen=seen, **told).require()
-        live = result.stages[WHOLE].candidate.get("live_inputs")
-        save_recording(made.path / RAW, seen, live if isinstance(live, (list, tuple)) else [])
-        stated = made.stated
-        if stated.processors is None:
-            raise BundleError(f"{made.called} has no processors")
-        checks = {stage: found.to_json() for stage, found in result.stages.items()}
-        files = {**stated.files, **file_facts(made.path, [RAW])}
-        processors = replace(stated.processors, checks=checks)
-        write_manifest(made.path, replace(stated, processors=processors, files=files))
-        return result
+        return proven_around(made, PipelineStages(self.whole.policy, made, self.whole, *how), told)
 
 
 def _told_by(inputs: object, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -180,7 +180,7 @@ def processors_of(policy: object, asked: Any) -> list[Any] | None:
     family = family_of_policy(policy)
     if family is None or asked is False:
         return None
-    source = checkpoints.directory_of(policy) if asked is None or asked is True else asked
+    source: Any = checkpoints.directory_of(policy) if asked is None or asked is True else asked
     if not has_pipelines(source):
         return None
     from exporters.families.lerobot_processors import content_of, pipelines

@@ -16,7 +16,12 @@ from pytest_reflex._version import __version__
 from pytest_reflex.cli.certify import certify
 from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
-from pytest_reflex.cli.from_camera import from_camera, judged_from_camera, judged_served
+from pytest_reflex.cli.from_camera import (
+    from_camera,
+    judged_from_camera,
+    judged_served,
+    policy_with_processors,
+)
 from pytest_reflex.cli.init import init
 from pytest_reflex.cli.matrix import matrix
 from pytest_reflex.cli.options import (
@@ -500,12 +505,17 @@ def repair(directory: Path, model: str, **options: Any) -> Judged:
 
     require_policy_of(model, "nobody can say what a node costs")
     bundle = open_bundle(directory)
-    reference, _ = named_reference(bundle, model)
+    if bundle.stated.processors is not None:
+        reference, options["processors"] = policy_with_processors(bundle, model)
+    else:
+        reference, _ = named_reference(bundle, model)
     with Progress() as report_progress:
         made = repaired(bundle, reference, progress=report_progress, **options)
     if made.bundle.result is None:
         raise BundleError(f"{made.bundle.called} was written without a verdict")
-    return made.bundle.result, f"Bundle: {made.bundle.called}\n{made.text}"
+    below = f"Bundle: {made.bundle.called}\n{made.text}"
+    pipeline = made.bundle.pipeline
+    return made.bundle.result, below if pipeline is None else f"{pipeline.headline}\n{below}"
 
 
 app.add_command(certify)

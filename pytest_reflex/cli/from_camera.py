@@ -53,7 +53,7 @@ def judged_from_camera(
     """
     if model.endswith(".safetensors"):
         return _replayed(bundle, model, {n: value for n, value in judging.items() if n != "steps"})
-    policy, source = _policy(bundle, model)
+    policy, source = policy_with_processors(bundle, model)
     from pytest_reflex.judge.pipeline import check_pipeline
 
     return check_pipeline(policy, bundle, source, inputs=seen, **judging)
@@ -63,14 +63,18 @@ def judged_served(served: Served, model: str, seen: Any, judging: Mapping[str, A
     """The verdict on what is served, asked what a robot sees: whole, for its stages are the server's own."""
     if model.endswith(".safetensors"):
         return _replayed(served, model, {n: value for n, value in judging.items() if n != "steps"})
-    policy, source = _policy(served, model)
+    policy, source = policy_with_processors(served, model)
     from pytest_reflex.judge.pipeline import check_pipeline
 
     return check_pipeline(policy, served, source, inputs=seen, stages=[WHOLE], **judging).stages[WHOLE]
 
 
-def _policy(bundle: Bundle | Served, model: str) -> tuple[Any, Any]:
-    """The live policy, and what lerobot runs around it."""
+def policy_with_processors(bundle: Bundle | Served, model: str) -> tuple[Any, Any]:
+    """The live policy that ``--model`` names, and what lerobot runs around it.
+
+    Raises:
+        CheckpointError: there is nothing around it.
+    """
     alone = (
         f"give a checkpoint that has them, or --no-processors to judge the policy of {bundle.called} alone"
     )
