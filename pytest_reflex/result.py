@@ -118,14 +118,19 @@ class PipelineResult:
 
     Attributes:
         stages: the result of each of :data:`STAGES`, by its name, in order.
+        left_out: why some of them could not be judged by themselves, where the whole was; empty where all
+            have to be.
     """
 
     stages: Mapping[str, ParityResult]
+    left_out: str = ""
 
     @property
     def passed(self) -> bool:
-        """Whether every stage has been judged, and has passed."""
-        return tuple(self.stages) == STAGES and all(result.passed for result in self.stages.values())
+        """Whether every stage has been judged, by itself or in the whole, and has passed."""
+        whole = bool(self.left_out) and WHOLE in self.stages
+        asked = tuple(self.stages) == STAGES or whole
+        return asked and all(result.passed for result in self.stages.values())
 
     def __bool__(self) -> bool:
         """The verdict."""
@@ -144,7 +149,8 @@ class PipelineResult:
         if self.failing is not None:
             return f"pipeline FAIL in {self.failing}: {headline(self.stages[self.failing])}"
         if self.passed:
-            return f"pipeline PASS: {', '.join(self.stages)}"
+            beside = f"; {self.left_out}" if self.left_out else ""
+            return f"pipeline PASS: {', '.join(self.stages)}{beside}"
         return f"pipeline FAIL: not judged: {', '.join(s for s in STAGES if s not in self.stages)}"
 
     @property

@@ -22,7 +22,7 @@ from exporters.bundle.registry import family_named
 from exporters.bundles import Bundle
 from exporters.families.lerobot_processors import Pipelines, pipelines
 from exporters.serving.candidate import Served
-from pytest_reflex.errors import CheckpointError, ReflexError, RunnerError
+from pytest_reflex.errors import BundleError, CheckpointError, ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.inputs.fixtures import Fixtures
 from pytest_reflex.result import POLICY, WHOLE
@@ -207,12 +207,16 @@ class PipelineStages:
         if stage == WHOLE:
             reference = _Narrowed(called, asked, self._through)
             reference.policy = self._policy
-        # What is served answers what a robot asks, and no stage by itself.
         candidate: Any
-        if isinstance(self.bundle, Served):
+        at_hand = self.bundle.here if isinstance(self.bundle, Served) else self.bundle
+        if isinstance(self.bundle, Served) and stage == WHOLE:
             candidate = self.bundle.whole_runner(self._provider)
+        elif at_hand is None:  # what is served answers what a robot asks
+            raise BundleError(
+                f"{self.bundle.called} answers no {stage} by itself; judge {POLICY} and {WHOLE}"
+            )
         else:
-            candidate = ProcessedRunner(self.bundle, stage, self._provider)
+            candidate = ProcessedRunner(at_hand, stage, self._provider)
         return reference, candidate, Derived(raw, makes[stage])
 
     def _drawn(self, idx: int) -> dict[str, Array]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from exporters.bundle import registry
 from exporters.bundle.manifest import MOST_STEPS, Manifest
 from exporters.bundle.processors import TOKENIZER, Processors
 from exporters.bundle.said import Said
-from pytest_reflex.errors import ReflexError, RunnerError
+from exporters.bundle.store import manifest_digest
+from exporters.bundles import Bundle
+from pytest_reflex.errors import BundleError, ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec, check_specs
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.served import ServedRunner
@@ -28,12 +30,29 @@ class Served:
         stated: what the server says of it; its files are the server's, and so is their check.
         digest: the digest of its manifest.
         api_key: what the server asks for, or None.
+        here: the same bundle on this machine, whose stages can be judged by themselves; or None.
     """
 
     called: str
     stated: Manifest
     digest: str
     api_key: str | None = field(default=None, repr=False)
+    here: Bundle | None = None
+
+    def beside(self, bundle: Bundle) -> Self:
+        """The same with the bundle that it serves at hand.
+
+        Raises:
+            BundleError: its files are others than those that are served.
+        """
+        own = bundle.stated.processors
+        same = own is not None and replace(own, checks={}) == self.stated.processors
+        if manifest_digest(bundle) != self.digest or not same:
+            raise BundleError(
+                f"{bundle.called} is not what is served at {self.called}: it is another; give the "
+                "bundle that the server was started with"
+            )
+        return replace(self, here=bundle)
 
     @property
     def family(self) -> str:
@@ -74,7 +93,7 @@ class Served:
         provider: str = "cpu",
         steps: int | None = None,
     ) -> Stages:
-        """Both sides as a whole, for it answers no stage by itself; as of the bundle it serves.
+        """Both sides, as of the bundle it serves: of the policy and the whole; of others where that is here.
 
         Raises:
             BundleError: it has no processors.

@@ -164,12 +164,12 @@ class _Validate(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not set(args) & set(self.commands):
-            if any(given.lower().endswith(".onnx") for given in args):
+            if any(given.startswith(("ws://", "wss://")) for given in args):
+                args = ["serve", *args]
+            elif any(given.lower().endswith(".onnx") for given in args):
                 args = ["onnx", *args]
             elif any((Path(given) / "reflex.json").is_file() for given in args):
                 args = ["export", *args]
-            elif any(given.startswith(("ws://", "wss://")) for given in args):
-                args = ["serve", *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(
@@ -370,6 +370,12 @@ def _parity(
 @model_option
 @steps_option
 @judged_processors_option
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The bundle that is served, to judge what is before and behind its policy by itself too.",
+)
 @api_key_option
 @episodes_option
 @judging_options
@@ -382,6 +388,7 @@ def validate_serve(
     model: str,
     steps: int | None,
     processors: bool | None,
+    bundle: Path | None,
     api_key: str | None,
     episodes: str | None,
     **judging: Any,
@@ -391,12 +398,18 @@ def validate_serve(
     The fixtures go over the wire as a robot's observations do: raw where a bundle with processors is served.
     """
     require_draws(context, model)
+    from exporters.bundles import open_bundle
     from exporters.serving.candidate import open_served
     from pytest_reflex.judge.check import check
 
     seen = _seen(episodes, model=model)
     served = open_served(url, api_key=api_key)
-    if from_camera(served, processors):
+    whole = from_camera(served, processors)
+    if bundle is not None:
+        if not whole or model.endswith(".safetensors"):
+            raise click.UsageError("--bundle was given, and no stage is judged by itself; leave it out")
+        served = served.beside(open_bundle(bundle))
+    if whole:
         with Progress() as report_progress:
             told = {"steps": steps, "progress": report_progress, **judging}
             return judged_served(served, model, seen, told), ""

@@ -243,8 +243,10 @@ def frame() -> dict[str, Any]:
     return reflex.episodes(GOLDEN).recording.frame(1, 3, [TOP, STATE])
 
 
-def test_a_robot_is_served_what_it_sees(arm: tuple[Path, int, str], checkpoint: Path, said: Said) -> None:
-    place, _, _ = arm
+def test_a_robot_is_served_what_it_sees(
+    arm: tuple[Path, int, str], bare: Export, checkpoint: Path, said: Said
+) -> None:
+    place, other = arm[0], bare.path
     raw = frame()
     with open_bundle(place).runner() as here:
         expected = here.act(raw)[0]
@@ -261,8 +263,24 @@ def test_a_robot_is_served_what_it_sees(arm: tuple[Path, int, str], checkpoint: 
             assert "which is given twice" in asked(connection, {**raw, **openpi})
         code, text, _ = said("validate", running.url, "--model", place / "raw.safetensors")
         assert (code, text.startswith("parity PASS")) == (0, True), text
-        code, text, _ = said("validate", running.url, "--model", checkpoint, "--fixtures", 3)
-        assert (code, " deg of joint_" in text.splitlines()[0] or " % of gripper" in text) == (0, True), text
+        told = ("validate", running.url, "--model", checkpoint, "--fixtures", 3)
+        code, text, _ = said(*told)
+        first, policy, whole = text.splitlines()[:3]
+        assert (code, first.startswith("pipeline PASS: policy, whole; preprocess and postprocess were")) == (
+            0,
+            True,
+        ), text
+        assert policy.startswith("policy: parity PASS: ")
+        assert " deg of joint_" in whole or " % of gripper" in whole
+        document = json.loads(said(*told, "--output-json")[1])
+        assert "as a server answers neither" in document["results"][1]["notes"][-1]
+        code, text, _ = said(*told, "--bundle", place)
+        assert (code, text.splitlines()[0]) == (0, "pipeline PASS: preprocess, policy, postprocess, whole")
+        assert "is not what is served at " in said(*told, "--bundle", other)[2]
+        assert (
+            "no stage is judged by itself; leave it out"
+            in said(*told[:2], "--model", place / "raw.safetensors", "--bundle", place)[2]
+        )
         code, text, _ = said(
             "validate", running.url, "--model", checkpoint, "--no-processors", "--fixtures", 3
         )
