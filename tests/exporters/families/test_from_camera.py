@@ -31,13 +31,12 @@ pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Pytho
 pytestmark = pytest.mark.lerobot
 
 from serve_cases import ROOT, around, asked, client, same_bits, serving  # noqa: E402
-from tiny_pipelines import GOLDEN, pipelines_of, policy_of  # noqa: E402
+from tiny_pipelines import GOLDEN, blind_act  # noqa: E402
 
 from exporters.families import lerobot_processors  # noqa: E402
 from exporters.families.one_call import with_processors  # noqa: E402
 
 TOP, STATE = "observation.images.top", "observation.state"
-UNITS = "deg, gripper.pos=%"
 PYTHON = ROOT / ".venv-openpi" / "bin" / "python"
 Said = Callable[..., tuple[int, str, str]]
 
@@ -55,28 +54,14 @@ def said(capfd: pytest.CaptureFixture[str]) -> Said:
     return run
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ACT as lerobot stores it, its pipelines beside it."""
-    work = tmp_path_factory.mktemp("checkpoint")
-    policy = policy_of("act", work)
-    for part in (policy, *pipelines_of("act", policy, work)):
-        part.save_pretrained(work)
-    return work
+@pytest.fixture
+def checkpoint(act_checkpoint: Path) -> Path:
+    return act_checkpoint
 
 
-@pytest.fixture(scope="module")
-def arm(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
-    """Its bundle, made on a recording by the command; and what that said."""
-    place = tmp_path_factory.mktemp("made") / "arm"
-    command = ["export", checkpoint, place, "--episodes", GOLDEN, "--fixtures", 4, "--units", UNITS]
-    command += ["--threshold", "0.001 deg and 0.001 %", "--save-fixtures"]
-    import contextlib
-    import io
-
-    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in command])
-    return place, int(end.value.code or 0), out.getvalue()
+@pytest.fixture
+def arm(act_arm: tuple[Path, int, str]) -> tuple[Path, int, str]:
+    return act_arm
 
 
 def test_an_export_puts_the_processors_in_and_judges_them(arm: tuple[Path, int, str]) -> None:
@@ -150,10 +135,19 @@ def test_a_threshold_in_degrees_is_for_every_stage_behind_the_observation(
 
 
 @pytest.fixture(scope="module")
-def bare(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+def blind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without a camera, whose export takes no time."""
+    place = tmp_path_factory.mktemp("blind")
+    for part in blind_act():
+        part.save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def bare(blind: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """A bundle of a checkpoint whose processors have a step that nobody can put in."""
     with mock.patch.object(lerobot_processors, "_TRACED", set()):
-        return export_policy(checkpoint, tmp_path_factory.mktemp("bare") / "bare", processors=None)
+        return export_policy(blind, tmp_path_factory.mktemp("bare") / "bare", processors=None)
 
 
 def test_what_has_no_processors_says_so(bare: Export, checkpoint: Path, tmp_path: Path, said: Said) -> None:
@@ -182,13 +176,13 @@ def test_a_checkpoint_without_them_cannot_judge_them(
 
 
 def test_a_step_that_cannot_be_put_in_is_a_note_or_an_error(
-    bare: Export, checkpoint: Path, tmp_path: Path
+    bare: Export, blind: Path, tmp_path: Path
 ) -> None:
     assert bare.result is not None
     assert "without processors: the step RenameObservationsProcessorStep cannot be" in bare.result.notes[-1]
     assert (bare.pipeline, bare.stated.processors) == (None, None)
     with mock.patch.object(lerobot_processors, "_TRACED", set()), pytest.raises(ReflexError) as caught:
-        export_policy(checkpoint, tmp_path / "asked", processors=True)
+        export_policy(blind, tmp_path / "asked", processors=True)
     assert "the step RenameObservationsProcessorStep cannot be put into a bundle" in str(caught.value)
 
 
