@@ -26,6 +26,7 @@ from pytest_reflex.verdict.units import UNITS, InUnits
 
 __all__ = [
     "POSTPROCESS", "PREPROCESS", "SPOKEN", "TASK", "TOKENIZER", "OpenProcessors", "Processors", "Prompt",
+    "fitting",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -234,7 +235,7 @@ class OpenProcessors:
         Raises:
             InputError: something is missing, unknown, of another dtype or shape, or not finite.
         """
-        given = {spec.name: _fitting(spec, raw) for spec in self.said.raw}
+        given = {spec.name: fitting(spec, raw) for spec in self.said.raw}
         if unknown := raw.keys() - given.keys():
             raise InputError(f"{sorted(unknown)[0]!r} is not known; the policy sees {', '.join(given)}")
         found = dict(self.before.run({spec.name: given[spec.name] for spec in self.said.numbers}))
@@ -247,12 +248,17 @@ class OpenProcessors:
     def postprocess(self, actions: Array, raw: Mapping[str, Any]) -> Array:
         """Actions in the robot's units, ``[batch, chunk, dim]``, of what the policy gave."""
         known = {
-            spec.name: _fitting(spec, raw) for spec in self.said.numbers if spec.name in self.after.inputs
+            spec.name: fitting(spec, raw) for spec in self.said.numbers if spec.name in self.after.inputs
         }
         return self.after.run({"actions": actions, **known})["action"]
 
 
-def _fitting(spec: InputSpec, raw: Mapping[str, Any]) -> Array:
+def fitting(spec: InputSpec, raw: Mapping[str, Any]) -> Array:
+    """What a robot gives for one input, float64 as float32 and text as its bytes.
+
+    Raises:
+        InputError: it is missing, of another dtype or shape, or not finite.
+    """
     if spec.name not in raw:
         raise InputError(f"{spec.name!r} is missing from the observation; it has {', '.join(raw)}")
     value = raw[spec.name]

@@ -17,10 +17,11 @@ from torch.overrides import TorchFunctionMode
 
 from exporters import checkpoints
 from exporters.bundle.processed import ProcessedRunner
-from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TASK
+from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TASK, fitting
 from exporters.bundle.registry import family_named
 from exporters.bundles import Bundle
 from exporters.families.lerobot_processors import Pipelines, pipelines
+from exporters.families.lerobot_statistics import statistics_notes, unnormalised
 from exporters.serving.candidate import Served
 from pytest_reflex.errors import BundleError, CheckpointError, ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec, make_fixture
@@ -83,9 +84,15 @@ class Derived:
 class _Reference(FunctionRunner):
     """A stage as lerobot computes it; in float64 and in narrower precisions where its policy can."""
 
-    def __init__(self, name: str, run: Callable[[Arrays, str], dict[str, Array]]) -> None:
+    def __init__(
+        self, name: str, run: Callable[[Arrays, str], dict[str, Array]], doubted: Sequence[str] = ()
+    ) -> None:
         super().__init__(lambda **given: run(given, "run"), name=name)
-        self._run = run
+        self._run, self._doubted = run, list(doubted)
+
+    def doubts(self, specs: Sequence[InputSpec]) -> list[str]:
+        """See :class:`~pytest_reflex.runners.base.HasDoubts`: what lerobot does that nobody may mean."""
+        return self._doubted
 
     def exact(self, inputs: Arrays) -> dict[str, Array]:
         """See :class:`~pytest_reflex.runners.base.HasFloat64`."""
@@ -203,7 +210,8 @@ class PipelineStages:
             WHOLE: lambda idx, seen: {**seen, **self._drawn(idx)},
         }
         called = f"lerobot's {stage}"
-        reference = _Reference(called, asked)
+        steps = {PREPROCESS: self.whole.before.steps, POSTPROCESS: self.whole.after.steps}.get(stage, ())
+        reference = _Reference(called, asked, unnormalised(steps))
         if stage == WHOLE:
             reference = _Narrowed(called, asked, self._through)
             reference.policy = self._policy
@@ -217,6 +225,7 @@ class PipelineStages:
             )
         else:
             candidate = ProcessedRunner(at_hand, stage, self._provider)
+        raw = replace(raw, notes=(*raw.notes, *statistics_notes(steps)))
         return reference, candidate, Derived(raw, makes[stage])
 
     def _drawn(self, idx: int) -> dict[str, Array]:
@@ -231,6 +240,7 @@ class PipelineStages:
         return {name: wide[name] if array.dtype.kind == "f" else array for name, array in found.items()}
 
     def _observed(self, raw: Arrays, way: str) -> dict[str, Array]:
+        raw = {spec.name: fitting(spec, raw) for spec in self.raw}
         length = self._specs["lang_tokens"].shape[1] if "lang_tokens" in self._specs else 0
         with torch.no_grad(), _precision(way):
             found = self.whole.inputs(self.whole.observed(raw), length)

@@ -11,13 +11,12 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from pytest_reflex import settings
 from pytest_reflex.errors import BundleError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, MakesFixtures, fixtures_from
 from pytest_reflex.judge.check import check
 from pytest_reflex.result import POSTPROCESS, PREPROCESS, STAGES, WHOLE, ParityResult, PipelineResult
-from pytest_reflex.settings import UNSAID
-from pytest_reflex.settings import threshold as threshold_setting
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
 from pytest_reflex.verdict.units import OWN
 
@@ -97,7 +96,7 @@ def check_pipeline(
         SettingsError: a threshold is of no stage, or a stage is none.
     """
     told: dict[str, Any] = {"inputs": inputs, "fixtures": fixtures, "seed": seed, "thresholds": thresholds}
-    made = stages_of(bundle, policy, source, seed, options.get("provider"), steps)
+    made = stages_of(bundle, policy, source, settings.seed(seed, "seed"), options.get("provider"), steps)
     return judged(made, stages=stages, **told, **options)
 
 
@@ -141,10 +140,12 @@ def judged(
         judge: judges one stage, called as :func:`pytest_reflex.check` is.
         **options: as there.
     """
-    fixtures, seed = 5 if fixtures is None else fixtures, seed or 0
+    fixtures = 5 if fixtures is None else settings.fixtures(fixtures, "fixtures")
+    seed = 0 if seed is None else settings.seed(seed, "seed")
     units, called = options.pop("units", None), name or made.name
     with closing(made):
         limits = _limits(made, options.pop("threshold", None), thresholds, stages)
+        stages = [stages] if isinstance(stages, str) else stages
         raw = fixtures_from(made.raw if inputs is None else inputs, fixtures, seed, made.raw)
         kept = {round(float(at)) for at in np.linspace(0, raw.count - 1, min(raw.count, KEPT))}
         found: dict[str, ParityResult] = {}
@@ -175,9 +176,15 @@ def _limits(
     Raises:
         SettingsError: a threshold is of no stage or of no output, or a stage is none.
     """
+    if not isinstance(thresholds, Mapping | None):
+        raise SettingsError(
+            f"thresholds is a {type(thresholds).__name__}, expected those of stages by name, such as "
+            "{'whole': '0.001 deg'}"
+        )
+    stages = [stages] if isinstance(stages, str) else stages
     if strange := ({*(thresholds or {})} | {*stages}) - {*STAGES}:
         raise SettingsError(f"there is no stage {sorted(strange)[0]!r}; give {', '.join(STAGES)}")
-    asked = None if threshold is None else threshold_setting(threshold)
+    asked = None if threshold is None else settings.threshold(threshold)
     known = [name for names in made.outputs.values() for name in names]
     if asked is not None and (unknown := next((name for name in asked.outputs if name not in known), None)):
         there = ", ".join(dict.fromkeys(known))
@@ -187,13 +194,13 @@ def _limits(
         behind = stage in (POSTPROCESS, WHOLE)
         # A conversion is held to the rounding of its precision, which the check knows.
         narrower = stage == WHOLE and made.narrower
-        rest = asked.rest if asked is not None else UNSAID
-        if behind and (rest == UNSAID or rest.plain):
-            rest = UNSAID if narrower else IN_UNITS
+        rest = asked.rest if asked is not None else settings.UNSAID
+        if behind and (rest == settings.UNSAID or rest.plain):
+            rest = settings.UNSAID if narrower else IN_UNITS
         if stage == PREPROCESS and rest.unit:
-            rest = UNSAID
+            rest = settings.UNSAID
         own = {n: one for n, one in (asked.outputs if asked else {}).items() if n in made.outputs[stage]}
-        if rest != UNSAID or own:
+        if rest != settings.UNSAID or own:
             told[stage] = Tolerances(rest, own)
     told |= thresholds or {}
     return {stage: {"threshold": limit} for stage, limit in told.items()}
