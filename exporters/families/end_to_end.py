@@ -142,7 +142,7 @@ class Processing:
             said,
             graphs={role: f"{role}.onnx" for role in (PREPROCESS, POSTPROCESS)},
             names=names,
-            units=stated_units,
+            units=tuple(stated_units) or ("",) * self.whole.dim,
             scale=scale,
         )
         write_manifest(stage, replace(stated, processors=said, files=files))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from exporters.bundle import registry
 from exporters.bundle.manifest import MOST_STEPS, Manifest
-from exporters.bundle.processors import TOKENIZER, Processors
+from exporters.bundle.processors import TOKENIZER, Processors, require_fits
 from exporters.bundle.said import Said
 from exporters.bundle.store import manifest_digest
 from exporters.bundles import Bundle
@@ -143,13 +143,15 @@ def open_served(url: str, *, api_key: str | None = None) -> Served:
         call=call,
         options=options,
         steps=steps,
-        processors=_processors(url, manifest),
+        processors=_processors(url, manifest, inputs, [output["name"] for output in outputs]),
         origin=origin,
     )
     return Served(url, stated, manifest["digest"], api_key)
 
 
-def _processors(url: str, manifest: Mapping[str, Any]) -> Processors | None:
+def _processors(
+    url: str, manifest: Mapping[str, Any], inputs: Sequence[InputSpec], outputs: Sequence[str]
+) -> Processors | None:
     """What the server says of its processors, whose files are its own."""
     said = manifest.get("processors")
     if said is None:
@@ -157,6 +159,7 @@ def _processors(url: str, manifest: Mapping[str, Any]) -> Processors | None:
     try:
         # Nothing of them is opened here.
         known: Any = {name: {} for name in (*said["graphs"].values(), TOKENIZER)}
-        return Processors.from_json(Said(said, url, "processors"), known)
+        around = Said(said, url, "processors")
+        return require_fits(around, Processors.from_json(around, known), inputs, outputs)
     except (ReflexError, KeyError, TypeError, AttributeError) as error:
         raise RunnerError(f"{url} says what cannot be read of its processors: {error}") from error
