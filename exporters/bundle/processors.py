@@ -299,8 +299,7 @@ def fitting(spec: InputSpec, raw: Mapping[str, Any]) -> Array:
         raise InputError(f"{spec.name!r} is missing from the observation; it has {', '.join(raw)}")
     value = raw[spec.name]
     if spec.name == TASK:
-        words = value.encode() if isinstance(value, str) else np.asarray(value, np.uint8).tobytes()
-        return np.frombuffer(words, np.uint8)
+        return _words(value)
     array = np.asarray(value)
     if array.dtype == np.float64 and spec.dtype == "float32":
         with np.errstate(over="ignore"):  # what float32 has no number for is refused below
@@ -314,6 +313,22 @@ def fitting(spec: InputSpec, raw: Mapping[str, Any]) -> Array:
         at = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
         raise InputError(f"{spec.name}{at} is {array[tuple(at)]}; every value must be finite")
     return array
+
+
+def _words(task: object) -> Array:
+    """A task as the bytes of its UTF-8."""
+    if isinstance(task, np.ndarray) and task.dtype.kind == "U" and task.size == 1:
+        task = str(task.item())
+    if isinstance(task, np.ndarray) and task.dtype == np.uint8 and task.ndim == 1:
+        task = task.tobytes()
+    try:
+        words = task.encode() if isinstance(task, str) else task
+        if isinstance(words, bytes):
+            words.decode()
+            return np.frombuffer(words, np.uint8)
+    except UnicodeError as error:
+        raise InputError(f"{TASK!r} is no UTF-8 text ({error}); give the task as text") from error
+    raise InputError(f"{TASK!r} is a {type(task).__name__}; give the task as text")
 
 
 def _tokenizer(file: Path) -> Any:

@@ -203,6 +203,29 @@ def test_an_observation_that_is_none_is_refused(arm: Path) -> None:
                 robot.act(raw)
 
 
+def test_a_task_is_text() -> None:
+    from exporters.bundle.processors import TASK, Processors, fitting
+    from exporters.serving.observed import is_raw, raw_observation
+    from pytest_reflex.inputs import InputSpec, Text
+
+    task = InputSpec(TASK, (16,), "uint8", Text(), ("bytes",))
+    for good in ("go", b"go", np.array("go"), np.frombuffer(b"go", np.uint8)):
+        assert bytes(fitting(task, {TASK: good})) == b"go"
+    for bad, said in (
+        (3, "'task' is a int; give the task as text"),
+        (["go"], "'task' is a list; give the task as text"),
+        (b"\xff", "'task' is no UTF-8 text"),
+        ("\ud800", "'task' is no UTF-8 text"),
+        (np.array([255], np.uint8), "'task' is no UTF-8 text"),
+    ):
+        with pytest.raises(InputError, match=said):
+            fitting(task, {TASK: bad})
+    known = Processors([task], [], {})
+    with pytest.raises(InputError, match="input 'prompt' is a int; send it as text"):
+        raw_observation({"prompt": 3}, known, {})
+    assert is_raw({}, {"state": None}), "a robot that sends nothing is told what it sees"
+
+
 def test_recordings_without_frames_and_of_two_robots_are_named(
     checkpoint: Path, arm: Path, tmp_path: Path
 ) -> None:
