@@ -141,8 +141,7 @@ def _kept_traces(shared: Path) -> Any:
 def traced_once(_kept_traces: Any) -> Iterator[None]:
     """Exports of this module take the trace that an earlier one of the same content has made."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("exporters.exporting.stages.trace_halves", _kept_traces.trace_halves)
-        patched.setattr("exporters.exporting.stages.converted", _kept_traces.converted)
+        _kept_traces.patch(patched)
         yield
 
 

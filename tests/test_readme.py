@@ -26,6 +26,8 @@ from pytest_reflex.cli.commands import (
 )
 from pytest_reflex.settings import RUN
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # (language, code) of every fenced block, in order

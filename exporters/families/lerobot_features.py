@@ -111,14 +111,14 @@ class FeatureFamily(LerobotPolicy):
         ]
 
     def prompt(
-        self, policy: Any, batch: int, words: Any, *, masked: bool = False, pad: int = 0
+        self, policy: Any, batch: int, words: Any, *, masked: bool = False, end: int | None = None
     ) -> list[InputSpec]:
         """``lang_tokens`` [batch, length], which ``words`` embeds; ``lang_masks`` where it reads them.
 
-        ``pad`` is what its tokenizer ends and pads a prompt with, where it reads that.
+        ``end`` is what its tokenizer ends and pads a prompt with, where the policy looks for that.
         """
         shape, mask = (batch, int(policy.config.tokenizer_max_length)), "lang_masks" if masked else None
-        tokens = Tokens(vocab=int(words.num_embeddings), mask=mask, pad=pad)
+        tokens = Tokens(vocab=int(words.num_embeddings), mask=mask, pad=end or 0, end=end)
         specs = [InputSpec("lang_masks", shape, "bool", PromptMask())] if masked else []
         return [*specs, InputSpec("lang_tokens", shape, "int64", tokens)]
 

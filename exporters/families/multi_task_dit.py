@@ -64,12 +64,12 @@ class MultiTaskDiT(Diffusion):
         """And the prompt, as ``lang_masks`` and ``lang_tokens`` [batch, length]."""
         text = policy.observation_encoder.text_encoder.text_encoder
         words = text.get_input_embeddings()
-        # CLIP reads its prompt where the first end stands, which its tokenizer pads with. A prompt without
-        # one is read at its first token, where neither the others nor the mask say anything. Configurations
-        # of old say 2, and there the largest id is the end.
+        # CLIP reads its prompt where the first end stands, which its tokenizer closes and pads it with. At
+        # another place neither all words nor the whole mask say anything. Configurations of old say 2, and
+        # there the largest id is the end.
         end = text.config.eos_token_id
         end = int(words.num_embeddings) - 1 if end in (None, 2) else int(end)
-        return [*super().observation(policy, batch), *self.prompt(policy, batch, words, masked=True, pad=end)]
+        return [*super().observation(policy, batch), *self.prompt(policy, batch, words, masked=True, end=end)]
 
     def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
         drawn = (named["noise"], *(named["step_noise"].unbind(1) if "step_noise" in named else ()))

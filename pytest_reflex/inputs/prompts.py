@@ -121,21 +121,29 @@ class Tokens(Distribution):
         vocab: how many ids there are.
         mask: the name of the input, before this one, that says where words are.
         pad: the id where there are none.
+        end: the id that each prompt's last word is, and no other of its words; by default none ends it.
     """
 
     kind: ClassVar[str] = "tokens"
     vocab: int
     mask: str | None = None
     pad: int = 0
+    end: int | None = None
 
     def check(self, spec: InputSpec) -> None:
         require_dtype(spec, "iu")
         require(_is_count(self.vocab), spec, "vocab", self.vocab, "a whole number above 0")
         require_fits(spec, "vocab - 1", self.vocab - 1)
         require_fits(spec, "pad", self.pad)
+        if self.end is not None:
+            require_fits(spec, "end", self.end)
+            good = len(spec.shape) == 2 and spec.shape[1] > 0
+            require(good, spec, "shape", list(spec.shape), "[batch, length] where prompts have an end")
+            require((self.vocab, self.end) != (1, 0), spec, "end", self.end, "another id than the only one")
 
     def limits(self) -> tuple[int, int]:
-        return min(0, self.pad), max(self.vocab - 1, self.pad)
+        said = (0, self.vocab - 1, self.pad, *(() if self.end is None else (self.end,)))
+        return min(said), max(said)
 
     def needs(self) -> tuple[str, ...]:
         return () if self.mask is None else (self.mask,)
@@ -147,7 +155,14 @@ class Tokens(Distribution):
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
         ids = draw.rng.integers(0, self.vocab, spec.shape)
         mask = np.ones(spec.shape, bool) if self.mask is None else draw.drawn[self.mask].astype(bool)
-        return np.where(mask, _with_ends(ids, mask, self.vocab, draw.fixture_idx), self.pad)
+        ids = _with_ends(ids, mask, self.vocab, draw.fixture_idx)
+        return np.where(mask, ids if self.end is None else self._ended(ids, mask, self.end), self.pad)
+
+    def _ended(self, ids: Array, mask: Array, end: int) -> Array:
+        """The ids with ``end`` for the last word of each row, and a neighbour of it for the others."""
+        ids = np.where(ids == end, end - 1 if end > 0 else 1, ids)
+        last = mask & (np.cumsum(mask, axis=1) == mask.sum(axis=1, keepdims=True))
+        return np.where(last, end, ids)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from examples.tiny_pi0 import tiny_pi0
 from exporters import checkpoints, family_of
 from pytest_reflex.errors import CheckpointError
 
+pytestmark = pytest.mark.once
+
 HUB_ID = "somebody/tiny_pi0"
 
 

@@ -23,6 +23,8 @@ from pytest_reflex.inputs import make_fixture
 from pytest_reflex.runners.graph_precision import precision_of
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
+pytestmark = pytest.mark.once
+
 SPECS = toy_transformer.inputs()
 STEPS = 3
 
@@ -104,7 +106,6 @@ def test_what_meets_the_budget_is_left_alone(tmp_path: Path) -> None:
     assert digests(made.path) == before
 
 
-@pytest.mark.once
 def test_a_budget_that_cannot_be_met_says_the_curve_and_leaves_what_is_there(tmp_path: Path) -> None:
     made = exported(tmp_path / "b", "float16")
     before = digests(made.path)
@@ -116,7 +117,6 @@ def test_a_budget_that_cannot_be_met_says_the_curve_and_leaves_what_is_there(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.once
 def test_what_is_refused_when_it_is_proven_leaves_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +134,6 @@ def test_what_is_refused_when_it_is_proven_leaves_what_is_there(
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.once
 def test_calibration_that_was_given_is_asked_for_again(tmp_path: Path) -> None:
     recorded = [make_fixture(SPECS, 3, index) for index in range(2)]
     made = exported(tmp_path / "b", "int8", calibration=recorded)
@@ -175,7 +174,6 @@ def test_what_cannot_be_repaired_is_said_in_one_line(tmp_path: Path) -> None:
         repair(half, half.recording(), budget=1e-3)
 
 
-@pytest.mark.once
 def test_export_takes_the_names_of_what_stays(tmp_path: Path) -> None:
     model = ir.load(exported(tmp_path / "f", "float32").path / "model.onnx")
     names = [str(node.name) for node in model.graph if node.op_type == "MatMul"][:3]
@@ -211,7 +209,6 @@ def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
     return run
 
 
-@pytest.mark.once
 def test_on_the_command_line(tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> None:
     made = exported(tmp_path / "b", "float16", keep={})
     budget = largest(made) / 5

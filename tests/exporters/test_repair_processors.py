@@ -11,7 +11,7 @@ from pytest_reflex.cli.main import main
 from pytest_reflex.errors import CheckpointError, ReflexError
 
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
-pytestmark = [pytest.mark.lerobot, pytest.mark.usefixtures("traced_once")]
+pytestmark = pytest.mark.lerobot
 
 from tiny_pipelines import blind_act  # noqa: E402
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 
 def without(*packages: str, code: str) -> subprocess.CompletedProcess[str]:
     blocked = "\n".join(f"sys.modules[{name!r}] = None" for name in packages)

@@ -52,6 +52,7 @@ def test_through_the_api(name: str, tmp_path: Path) -> None:
     assert verdict_of(case, tmp_path) == (case.verdict, case.gate)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("gate", GATES)
 def test_a_gate_that_always_says_yes_turns_a_case_red(
     gate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -94,6 +95,7 @@ def judged_by_command(
     return int(str(left.value.code)), said.out, said.err
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.on_the_command_line])
 def test_through_the_command_line(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     case = CASES[name]
@@ -183,6 +185,7 @@ def _kind(reason: str) -> str:
     return found[1].lower() if found else reason
 
 
+@pytest.mark.once
 def test_an_agreement_of_two_graphs_is_told_from_parity(tmp_path: Path, inner_pytest: Inner) -> None:
     test = f"{HERE / 'corpus.py'}::test_case[pass__a_graph_that_was_said_to_be_the_judge]"
     done = inner_pytest("--junitxml", "junit.xml", test)
@@ -245,6 +248,7 @@ Path({started!r}).touch()
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
 def test_error_session__a_process_that_a_model_ends(
     number: signal.Signals, tmp_path: Path, reflex: Any
@@ -298,6 +302,7 @@ def _heeds_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_command_reaches_the_one_that_judges(number: signal.Signals, tmp_path: Path) -> None:
     CASES["pass__the_honest_export"].bundle(tmp_path / "b")

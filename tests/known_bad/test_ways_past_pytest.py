@@ -12,6 +12,8 @@ from xml.etree import ElementTree
 import pytest
 from plugin_cases import FAILS, PASSES, Run, run, written
 
+pytestmark = pytest.mark.once
+
 __all__ = ["run"]
 
 both = pytest.mark.parametrize("strict", [(), ("--reflex-strict",)], ids=["plain", "strict"])
@@ -130,7 +132,6 @@ def test_fail_session__compared_in(how: str, strict: tuple[str, ...], run: Run) 
     assert "parity FAIL: its parity was used in another process" in found.stdout.str()
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("how", ["an_unread_future", "a_fixture_s_teardown", "a_hook_on_its_report"])
 def test_fail_session__swallowed_in_a_worker(how: str, run: Run) -> None:
     pytest.importorskip("xdist")
@@ -267,7 +268,6 @@ FIRST_FAILS = SECOND_TIME.format(first="judged(parity, off_by(0.5 if len(TIMES) 
 FIRST_BREAKS = SECOND_TIME.format(first="assert len(TIMES) > 1")
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("source", [FIRST_FAILS, FIRST_BREAKS], ids=["a_fail", "an_error"])
 @pytest.mark.parametrize("how", AGAIN)
 def test_fail_session__run_again(how: str, source: str, run: Run) -> None:
@@ -557,7 +557,6 @@ KILLED = {
 }
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("when", KILLED)
 def test_fail_session__killed_with_old_evidence(when: str, run: Run, pytester: pytest.Pytester) -> None:
     args = ("--reflex-json", "out.json", "--reflex-report", "rep")
@@ -573,7 +572,6 @@ def test_fail_session__killed_with_old_evidence(when: str, run: Run, pytester: p
     assert "parity PASS" not in page
 
 
-@pytest.mark.once
 def test_fail_session__killed_with_its_workers(run: Run) -> None:
     pytest.importorskip("xdist")
     assert run(PASSES, "--reflex-json", "out.json").ret == 0

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("numpy", "torch", "onnx", "onnxruntime", "rich", "jinja2", "jsonschema", "transformers", "exporters")
 # Names are told apart from their packages by the importer itself, so nothing else in the process counts.

@@ -18,6 +18,8 @@ from pytest_reflex.settings import Settings
 from pytest_reflex.verdict.claim import Asked
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
+pytestmark = pytest.mark.once
+
 
 def at(number: float) -> Tolerances:
     return Tolerances(Amount(number))

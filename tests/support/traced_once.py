@@ -9,29 +9,34 @@ first gets the trace itself, whoever asks again the same model read from its byt
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, MappingProxyType
+from typing import Any
 
 import onnx
 import onnx_ir as ir
+import pytest
+import torch
 from filelock import FileLock
+from torch import nn
 
 from exporters.caching.fingerprint import Fingerprint
+from exporters.exporting import stages
 from exporters.flow.policy import FlowPolicy
 from exporters.flow.schedule import Loop
 from exporters.graph import graph_passes, program_passes, traced_halves, tracing
 from exporters.graph.traced_halves import Example, trace_halves
-from exporters.graph.tracing import Traced, converted
+from exporters.graph.tracing import Traced, converted, trace
 
 MAKERS = (tracing, traced_halves, program_passes, graph_passes)
 
 
 class TracedOnce:
-    """Stands for :func:`trace_halves` and :func:`converted`, with their arguments and errors.
+    """Stands for :func:`trace`, :func:`trace_halves` and :func:`converted`, with their arguments and errors.
 
     Attributes:
-        made: how many halves were traced and converted here.
+        made: how many graphs were traced and converted here.
         found: how many were not.
     """
 
@@ -40,16 +45,36 @@ class TracedOnce:
         self._files: dict[int, Path] = {}
         self.made = self.found = 0
 
+    def patch(self, patched: pytest.MonkeyPatch) -> None:
+        """Have :mod:`exporters.exporting.stages` ask this one."""
+        for name in ("trace", "trace_halves", "converted"):
+            patched.setattr(stages, name, getattr(self, name))
+
+    def trace(
+        self,
+        owner: nn.Module,
+        call: Callable[..., Any],
+        inputs: Mapping[str, torch.Tensor],
+        *,
+        free: Mapping[str, Sequence[str | None]] = MappingProxyType({}),
+    ) -> ir.Model:
+        file = self._file((owner, call, dict(inputs), dict(free)), "model")
+        with FileLock(file.with_suffix(".lock")):
+            if file.exists():
+                self.found += 1
+                return read(file)
+            model = trace(owner, call, inputs, free=free)
+            self.made += 1
+            keep(model, file)
+            return model
+
     def trace_halves(self, flow: FlowPolicy, example: Example, loop: Loop) -> Iterator[Traced | ir.Model]:
         seen = (flow, example.tensors(), dict(example.free), loop.noise, loop.times[0])
-        # What traces and converts is seen too: a test may have planted something there.
-        makers = [{n: v for n, v in vars(m).items() if isinstance(v, FunctionType)} for m in MAKERS]
-        key = Fingerprint().add((seen, makers)).hexdigest()
-        files = [self._directory / f"{key}.{half}.onnx" for half in ("prefix", "step")]
-        with FileLock(self._directory / f"{key}.lock"):
+        files = [self._file(seen, half) for half in ("prefix", "step")]
+        with FileLock(files[0].with_suffix(".lock")):
             if all(file.exists() for file in files):
                 self.found += 2
-                yield from (ir.from_proto(onnx.load_model(file)) for file in files)
+                yield from (read(file) for file in files)
                 return
             for file, traced in zip(files, trace_halves(flow, example, loop), strict=True):
                 self._files[id(traced)] = file
@@ -60,9 +85,21 @@ class TracedOnce:
             return half
         model = converted(half)
         self.made += 1
-        file = self._files.pop(id(half))
-        # Whole or not at all: who is killed here lets go of the lock.
-        partial = file.with_suffix(".partial")
-        onnx.save_model(ir.to_proto(model), partial)
-        os.replace(partial, file)
+        keep(model, self._files.pop(id(half)))
         return model
+
+    def _file(self, seen: Any, graph: str) -> Path:
+        # What traces and converts is seen too: a test may have planted something there.
+        makers = [{n: v for n, v in vars(m).items() if isinstance(v, FunctionType)} for m in MAKERS]
+        return self._directory / f"{Fingerprint().add((seen, makers)).hexdigest()}.{graph}.onnx"
+
+
+def read(file: Path) -> ir.Model:
+    return ir.from_proto(onnx.load_model(file))
+
+
+def keep(model: ir.Model, file: Path) -> None:
+    """Whole or not at all: who is killed here lets go of the lock."""
+    partial = file.with_suffix(".partial")
+    onnx.save_model(ir.to_proto(model), partial)
+    os.replace(partial, file)

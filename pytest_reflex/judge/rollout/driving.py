@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pytest_reflex.errors import ReflexError, RunnerError
-from pytest_reflex.judge.rollout.environments import Environment
+from pytest_reflex.judge.rollout.environments import Environment, Unstable
 from pytest_reflex.judge.rollout.observing import Observing
 
 __all__ = ["Ended", "Plan", "Terms", "Way", "drive"]
@@ -130,8 +130,8 @@ def drive(
             queue, due = deque(due[1][latency:]), None
         if filmed:
             seen.append(env.configuration())  # type: ignore[attr-defined]
-        goes_on = env.step(queue.popleft() if queue else env.hold())
-        poses.append(_copied(env.pose()))
+        goes_on, pose = _stepped(env, queue.popleft() if queue else env.hold(), side, start, terms, step)
+        poses.append(pose)
         if not goes_on and step + 1 < terms.steps:
             raise Ended(
                 f"start {start}: {env.name} ended after {(step + 1) / terms.hz:.2f} of {terms.seconds:g} s, "
@@ -140,6 +140,28 @@ def drive(
             )
     path = {q.name: np.stack([pose[q.name] for pose in poses]) for q in env.quantities}
     return Way(path, env.success(), tuple(plans), tuple(seen))
+
+
+def _stepped(
+    env: Environment, action: Array, side: str, start: int, terms: Terms, step: int
+) -> tuple[bool, Mapping[str, Array]]:
+    """Whether it goes on after an action, and the pose that it came to."""
+    cause = ""
+    try:
+        goes_on = env.step(action)
+    except Unstable as unstable:
+        cause = str(unstable)
+    else:
+        pose = _copied(env.pose())
+        broken = [name for name, values in pose.items() if not np.isfinite(values).all()]
+        if not broken:
+            return goes_on, pose
+        cause = f"{broken[0]} is {pose[broken[0]]}"
+    raise Ended(
+        f"start {start}: {env.name}'s physics came to no number ({cause}) after "
+        f"{(step + 1) / terms.hz:.2f} s, driven by the {side}; look at the actions that it gave, or give "
+        f"--seconds {step / terms.hz:.2f} or less"
+    )
 
 
 def _copied(pose: Mapping[str, Array]) -> dict[str, Array]:

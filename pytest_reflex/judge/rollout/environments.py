@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Environment", "Made", "environment_named", "known_environments"]
+__all__ = ["Environment", "Made", "Unstable", "environment_named", "known_environments"]
 
 GROUP: Final = "pytest_reflex.environments"
 _GYM: Final = "gym:"
@@ -26,6 +26,10 @@ _OWN: Final = {
     "aloha-reach": "pytest_reflex.judge.rollout.aloha:AlohaReach",
     "planar-reach": "pytest_reflex.judge.rollout.planar:PlanarReach",
 }
+
+
+class Unstable(ReflexError):
+    """What an environment's :meth:`Environment.step` raises where its physics gave no more numbers."""
 
 
 @runtime_checkable
@@ -69,6 +73,9 @@ class Environment(Protocol):
 
         Returns:
             Whether it goes on; False where the environment ended the episode.
+
+        Raises:
+            Unstable: its physics has come to what is no number.
         """
         ...
 

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from pytest_reflex.errors import MissingPackageError, ReflexError, SettingsError
+from pytest_reflex.judge.rollout.environments import Unstable
 from pytest_reflex.verdict.drift import Quantity
 from pytest_reflex.verdict.naming import did_you_mean
 
@@ -25,6 +27,13 @@ Array = np.ndarray[Any, Any]
 PHYSICS_HZ: Final = 240.0
 # What draws where nobody chose, the fastest first; the last draws nothing, enough for who has no camera.
 BACKENDS: Final = ("egl", "osmesa", "disabled")
+
+
+def _told(engine: ModuleType) -> ModuleType:
+    """MuJoCo's own warnings as Python's: by itself it writes them to a file where the user stands."""
+    if engine.get_mju_user_warning() is None:
+        engine.set_mju_user_warning(lambda text: warnings.warn(f"MuJoCo: {text}", stacklevel=2))
+    return engine
 
 
 def mujoco() -> ModuleType:
@@ -43,7 +52,7 @@ def mujoco() -> ModuleType:
     for backend in (chosen,) if chosen else BACKENDS:
         os.environ["MUJOCO_GL"] = backend
         try:
-            return importlib.import_module("mujoco")
+            return _told(importlib.import_module("mujoco"))
         # Without its library PyOpenGL fails in a way of its own, by version.
         except Exception as error:
             failed = error
@@ -126,8 +135,17 @@ class MujocoArm:
         self._renderers: dict[tuple[int, int], Any] = {}
 
     def advance(self) -> None:
-        """One control period of physics."""
+        """One control period of physics.
+
+        Raises:
+            Unstable: MuJoCo found a position, velocity or acceleration that is NaN or huge. It would start
+                the arm anew there, and what moved on would be another start.
+        """
         self._engine.mj_step(self.model, self.data, nstep=self._substeps)
+        kinds = self._engine.mjtWarning
+        for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC):
+            if self.data.warning[kind].number:
+                raise Unstable(f"MuJoCo's {kind.name}")
 
     def begin(self, qpos: Array, ctrl: Array) -> None:
         """At rest in a configuration, with these targets."""

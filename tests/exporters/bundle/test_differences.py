@@ -22,6 +22,8 @@ from pytest_reflex.errors import BundleError, ParityError, RunnerError
 from pytest_reflex.inputs import Gaussian, State
 from pytest_reflex.result import ParityResult
 
+pytestmark = pytest.mark.once
+
 FAMILY = ArmFamily()
 
 

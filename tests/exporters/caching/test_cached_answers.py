@@ -27,6 +27,8 @@ from pytest_reflex import InputSpec, TorchRunner, check
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import Gaussian
 
+pytestmark = pytest.mark.once
+
 GLOBAL = types.SimpleNamespace(gain=1.0)
 ARRAY = np.ones(3, np.float32)
 

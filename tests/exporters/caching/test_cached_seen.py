@@ -26,6 +26,8 @@ from exporters.caching.fingerprint import Fingerprint
 from pytest_reflex import TorchRunner
 from pytest_reflex.errors import SettingsError
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[3]
 NOBODY = 65534
 

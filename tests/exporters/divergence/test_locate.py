@@ -40,6 +40,8 @@ from pytest_reflex.report.text.divergence import divergence_text
 from pytest_reflex.report.text.terminal import failure_message
 from pytest_reflex.verdict.tolerances import THRESHOLD
 
+pytestmark = pytest.mark.once
+
 # The graph of the unrolled bundle, to plant a fault in, and what is planted where.
 Plant = Callable[[ir.Graph], None]
 

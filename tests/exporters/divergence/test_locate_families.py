@@ -16,7 +16,7 @@ from exporters.caching.fingerprint import Fingerprint
 from exporters.divergence import search
 from exporters.graph.tracing import trace_program
 
-pytestmark = pytest.mark.usefixtures("traced_once", "_one_program")
+pytestmark = pytest.mark.usefixtures("_one_program")
 
 # As in the families' own tests, with which the traces are shared.
 SMALL = {"cameras": 2, "prompt_tokens": 6}
@@ -76,6 +76,7 @@ def require_found(made: Export, policy: Any, fixture_idx: int = 5) -> None:
     assert found.place.index[-1] == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("layout", ["unrolled", "loop", "stepwise"])
 def test_pi0_of_transformers(layout: str, tmp_path: Path) -> None:
     policy = tiny_pi0()

@@ -1,4 +1,4 @@
-"""The families' tests export the same few policies in many ways, and trace each of them once."""
+"""A checkpoint and its bundle from the camera to the joint, for several files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _traced_once(traced_once: None) -> None:
-    pass
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ from pytest_reflex.cli.families import offered
 from pytest_reflex.errors import CheckpointError, ReflexError
 from pytest_reflex.settings import CHECK
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "tests" / "support" / "arm_family.py"
 

@@ -43,9 +43,8 @@ def judge(golden: Callable[[str], Any], tmp_path: Path) -> Judge:
         candidate: Any = TorchRunner(flow)
         if exported:
             # Nine steps are nine in the bundle too; the reference stays at ten.
-            candidate = export(
-                truth, tmp_path / "p", inputs=inputs, flow=flow, steps=flow.steps, family=family, verify=False
-            )
+            how: dict[str, Any] = {"steps": flow.steps, "layout": "loop", "family": family, "verify": False}
+            candidate = export(truth, tmp_path / "p", inputs=inputs, flow=flow, **how)
         return check(truth, candidate, inputs=inputs, fixtures=8, strict=True)
 
     return judged

@@ -49,8 +49,10 @@ def require_parity(truth: Remembered, candidate: Any, inputs: Any) -> None:
     assert result.candidate["live_inputs"] == [spec.name for spec in inputs]
 
 
-@pytest.mark.parametrize("steps", [1, 10, 50])
-@pytest.mark.parametrize("family", FAMILIES)
+# Fifty steps unrolled are long to open, and are told from ten by the loop alone, which is everyone's.
+@pytest.mark.parametrize(
+    ("family", "steps"), [*((family, steps) for family in FAMILIES for steps in (1, 10)), ("pi0", 50)]
+)
 def test_parity_unrolled(
     family: str, steps: int, golden: Callable[[str], Any], truths: Callable[..., Remembered], tmp_path: Path
 ) -> None:

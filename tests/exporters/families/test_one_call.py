@@ -13,6 +13,8 @@ from exporters import export_policy, open_bundle
 from exporters.families.one_call import family_of_policy
 from pytest_reflex.errors import InputError
 
+pytestmark = pytest.mark.once
+
 OWN = Path(__file__).parents[3] / "examples" / "own_policy.py"
 
 

@@ -35,6 +35,8 @@ from pytest_reflex.runners import wire
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.tolerances import THRESHOLD, Amount, Tolerances
 
+pytestmark = pytest.mark.once
+
 Small = Callable[..., Path]
 FLOAT = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 CASES = str(ROOT / "tests" / "support" / "serve_cases.py")

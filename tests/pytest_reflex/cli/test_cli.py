@@ -24,6 +24,8 @@ from pytest_reflex.cli import main
 from pytest_reflex.report.json import SCHEMA_VERSION
 from pytest_reflex.verdict.tolerances import THRESHOLD
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[3]
 OWN_POLICY = ROOT / "examples" / "own_policy.py"
 LAST_WEIGHT = "policy.action_out_proj.weight.T"
@@ -156,7 +158,6 @@ def test_the_steps_of_a_fail_are_shown_and_of_a_pass_where_asked(
     assert (result["passed"], bool(result["steps"]), bool(result["unseen"])) == (passed, seen, not seen)
 
 
-@pytest.mark.once
 def test_a_progress_bar_is_drawn_on_a_terminal_and_leaves_stdout_alone(
     bundle: Path, checkpoint: Path
 ) -> None:
@@ -252,7 +253,6 @@ def test_a_provider_that_is_not_there_fails(bundle: Path, reflex: Reflex) -> Non
     )
 
 
-@pytest.mark.once
 def test_an_export_that_misses_its_threshold_leaves_everything_as_it_was(
     checkpoint: Path, copied: Path, tmp_path: Path, here: Callable[..., Ran]
 ) -> None:

@@ -18,6 +18,8 @@ from pytest_reflex.cli import main
 from pytest_reflex.cli.init import _job
 from pytest_reflex.cli.jobs import JOBS, RUN, TESTS
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[3]
 WORKFLOW, GITLAB = ".github/workflows/parity.yml", ".gitlab-ci.yml"
 CHECK = "check_jsonschema"
@@ -219,7 +221,6 @@ def test_what_comes_next_can_be_pasted(tmp_path: Path, here: Callable[..., Ran])
     assert ran.out.endswith(f"\nNext: cd '{tmp_path}/my arm' && {RUN}\n")
 
 
-@pytest.mark.once
 def test_the_jobs_of_lerobot_s_policies(tmp_path: Path) -> None:
     for job in JOBS.values():
         (tmp_path / job.place).parent.mkdir(parents=True, exist_ok=True)
@@ -238,7 +239,6 @@ def test_what_is_there_is_left_alone(tmp_path: Path, here: Callable[..., Ran]) -
     assert pasted["parity"] == yaml.safe_load(JOBS["gitlab"].text("export"))["parity"]
 
 
-@pytest.mark.once
 def test_a_job_of_its_own_gets_the_extra_of_one_more_policy(tmp_path: Path, here: Callable[..., Ran]) -> None:
     (tmp_path / "actor.py").write_text(INSTANCE)
     for extra, left, line in (
@@ -260,7 +260,6 @@ def test_a_job_of_its_own_gets_the_extra_of_one_more_policy(tmp_path: Path, here
         assert below == []
 
 
-@pytest.mark.once
 def test_a_job_that_somebody_has_changed_is_told_which_lines_it_lacks() -> None:
     job = JOBS["github"]
     mine = job.text("export").replace("ubuntu-latest", "ubuntu-24.04")
@@ -279,7 +278,6 @@ def test_a_job_that_somebody_has_changed_is_told_which_lines_it_lacks() -> None:
     )
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("files", "installs"),
     [

@@ -11,6 +11,8 @@ from bundle_cases import Ran
 
 from pytest_reflex.cli import main
 
+pytestmark = pytest.mark.once
+
 SCRIPT = """
 import torch
 from weights import SCALE

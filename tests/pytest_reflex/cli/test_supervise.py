@@ -13,6 +13,8 @@ import pytest
 
 from pytest_reflex.cli.supervise import _end_with, death, supervised
 
+pytestmark = pytest.mark.once
+
 WORK = """
 import os, signal, sys
 from pytest_reflex.cli.supervise import death, supervised

@@ -418,6 +418,7 @@ def test_the_limits_of_whole_numbers_are_their_ends_and_0():
         (Tokens(9), (0, 8)),
         (Tokens(9, pad=-1), (-1, 8)),
         (Tokens(9, pad=20), (0, 20)),
+        (Tokens(9, end=20), (0, 20)),
         (Gaussian(), None),
     ):
         assert meaning.limits() == limits
@@ -450,6 +451,14 @@ def test_an_empty_range_is_refused_where_it_is_written():
         (CameraMask(), "int64", (1, 2), "dtype is 'int64'; give one of kind bool$"),
         (PromptMask(), "float32", (1, 4), "dtype is 'float32'; give one of kind bool, int, uint$"),
         (PromptMask("centre"), "bool", (1, 4), "padding is 'centre'; give 'left' or 'right'$"),
+        (Tokens(9, end=200), "int8", (1, 4), "end is 200; give a whole number that int8 can hold$"),
+        (Tokens(1, end=0), "int8", (1, 4), "end is 0; give another id than the only one$"),
+        (
+            Tokens(9, end=8),
+            "int8",
+            (4,),
+            r"shape is \[4\]; give \[batch, length\] where prompts",
+        ),
         (Tokens(129), "int8", (1, 4), "vocab - 1 is 128; give a whole number that int8 can hold$"),
         (Tokens(True), "int8", (1, 4), "vocab is True; give a whole number above 0$"),
         (Tokens(9), "bool", (1, 4), "dtype is 'bool'; give one of kind int, uint$"),

@@ -22,6 +22,8 @@ from pytest_reflex.runners import RecordedRunner, save_recording
 from pytest_reflex.verdict.claim import Asked, Claim
 from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult
 
+pytestmark = pytest.mark.once
+
 
 def nearly(x, mask):
     """Off by rounding, and nowhere as much as in fixture 17."""

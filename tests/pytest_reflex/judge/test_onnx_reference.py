@@ -28,6 +28,8 @@ from pytest_reflex.report.text.summary import summary_lines
 from pytest_reflex.report.text.terminal import headline
 from pytest_reflex.runners import RecordedRunner, TorchRunner
 
+pytestmark = pytest.mark.once
+
 SPECS = toy_transformer.inputs()
 STEPS = 3
 

@@ -22,6 +22,8 @@ from pytest_reflex.runners.base import RunnerBase
 from pytest_reflex.runners.recurrent import Recurrent
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
+pytestmark = pytest.mark.once
+
 Arrays = Mapping[str, np.ndarray]
 STEPS, BREAKS = 40, 23
 # As long as an episode, with what is wrong late in it.

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from plugin_cases import Run, written
 
+pytestmark = pytest.mark.once
+
 AT = ("--reflex-baseline", "main.json")
 UPDATE = (*AT, "--reflex-baseline-update")
 

@@ -12,6 +12,8 @@ import pytest
 from floors import ulps
 from plugin_cases import FAILS, PASSES, Run, written
 
+pytestmark = pytest.mark.once
+
 NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor"
 
 
@@ -602,7 +604,6 @@ MIXED = (
 )
 
 
-@pytest.mark.once
 def test_the_document_is_the_same_byte_for_byte_with_workers(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -627,7 +628,6 @@ def test_a_worker_has_no_last_word_of_its_own(run: Run) -> None:
     assert written("out.json")["passed"] is True
 
 
-@pytest.mark.once
 def test_workers_with_junit_exitfirst_and_strict(run: Run) -> None:
     pytest.importorskip("xdist")
     found = run(MIXED, "-n2", "--reflex-strict", "--junitxml=junit.xml", "--reflex-json", "out.json")
@@ -639,7 +639,6 @@ def test_workers_with_junit_exitfirst_and_strict(run: Run) -> None:
     assert run("def test_plain(): pass\n", "-n2", "--reflex-strict").ret == 1
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_worker_that_dies_is_never_exit_0(run: Run, code: int) -> None:
     pytest.importorskip("xdist")
@@ -654,7 +653,6 @@ def test_a_worker_that_dies_is_never_exit_0(run: Run, code: int) -> None:
         assert f"error: {made['problems'][0]}" in found.outlines
 
 
-@pytest.mark.once
 def test_an_internal_error_in_a_worker_is_never_exit_0(run: Run) -> None:
     pytest.importorskip("xdist")
     # What xdist cannot send ends the worker with an internal error, and the session, by itself, with 0.

@@ -34,6 +34,8 @@ from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict.results import OutputResult
 from pytest_reflex.verdict.summaries import ErrorGrid
 
+pytestmark = pytest.mark.once
+
 THRESHOLDS = (1e-9, 1e-7, 9.5e-7, 1e-6, 1e-5, 1.0000001e-5, 1e-4, 1e-2, 0.5, 1e9)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from plugin_cases import FAILS, PASSES, Run
 
+pytestmark = pytest.mark.once
+
 SOURCE = (
     PASSES
     + FAILS

@@ -26,6 +26,8 @@ from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureRes
 from pytest_reflex.verdict.rounding import Floor
 from pytest_reflex.verdict.summaries import ErrorGrid, InputSummary, StepDifference
 
+pytestmark = pytest.mark.once
+
 VOID = ("meta", "link", "br", "wbr", "input")
 GRID = ErrorGrid(
     3, 4, (1, 1), ((0.0, 1e-7, 2e-7, 1e-9), (3e-7, 9.461e-3, 2e-5, 0.0), (1e-8, 1e-8, 1e-8, 1e-8))

@@ -15,6 +15,8 @@ from pytest_reflex.errors import InputError, MissingPackageError
 from pytest_reflex.runners import wire
 from pytest_reflex.runners.wire import decode, encode
 
+pytestmark = pytest.mark.once
+
 DTYPES = [
     *("float16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),

@@ -24,6 +24,8 @@ from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.verdict.metrics import difference
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
 
+pytestmark = pytest.mark.once
+
 INPUTS = [InputSpec("x", (4, 64), "float32", Gaussian())]
 
 

@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 
 from pytest_reflex.errors import MissingPackageError, ReflexError, SettingsError
-from pytest_reflex.judge.rollout.environments import Environment, environment_named, known_environments
+from pytest_reflex.judge.rollout.environments import (
+    Environment,
+    Unstable,
+    environment_named,
+    known_environments,
+)
 
 pytestmark = pytest.mark.once
 
@@ -56,6 +61,23 @@ def test_a_start_and_its_actions_decide_everything(arm: Any) -> None:
     assert np.array_equal(first, ways(copy, 3, 0)), "another copy is the same plant"
     assert not np.array_equal(first, ways(arm, 5, 0))
     copy.close()
+
+
+def test_physics_that_break_are_said_and_leave_no_file(
+    arm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where MuJoCo by itself would write
+    arm.reset(0)
+    arm.data.qvel[0] = np.inf
+    with (
+        pytest.warns(UserWarning, match="MuJoCo: Nan, Inf or huge value in Q"),
+        pytest.raises(Unstable) as said,
+    ):
+        arm.step(arm.hold())
+    assert str(said.value).startswith("MuJoCo's mjWARN_BADQ")
+    assert not list(tmp_path.iterdir())
+    arm.reset(0)
+    assert arm.step(arm.hold()), "a start after it is as any"
 
 
 def test_who_holds_does_not_move(arm: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from exporters.serving.candidate import open_served
 from pytest_reflex.errors import InputError, ParityError, ReflexError, RunnerError, SettingsError
 from pytest_reflex.inputs import Image, InputSpec, ScaledImage, State
 from pytest_reflex.judge.rollout.driving import Terms, drive
-from pytest_reflex.judge.rollout.environments import environment_named
+from pytest_reflex.judge.rollout.environments import Unstable, environment_named
 from pytest_reflex.judge.rollout.observing import Observing, jittered
 from pytest_reflex.judge.rollout.planar import PlanarReach
 from pytest_reflex.judge.rollout.rounded import Rounded
@@ -196,6 +197,41 @@ def test_an_environment_that_ends_early_loses_no_earlier_start() -> None:
         made.require()
     with pytest.raises(ReflexError, match="start 0: ends ended after"):
         driven(changed(lambda a: a), env=EndsAtOnce)
+
+
+class Blows(Ends):
+    """An environment whose physics comes to no number in one of its starts, and goes on all the same."""
+
+    name = "blows"
+
+    def pose(self) -> Any:
+        return {name: values * (np.nan if self.left < 1 else 1.0) for name, values in super().pose().items()}
+
+    def step(self, action: Array) -> bool:
+        super().step(action)
+        return True
+
+
+class Gives(Blows):
+    """The same, by an environment that says so itself."""
+
+    def step(self, action: Array) -> bool:
+        super().step(action)
+        if self.left < 1:
+            raise Unstable("the engine's own words")
+        return True
+
+
+@pytest.mark.parametrize(
+    ("env", "cause"), [(Blows, r"tip is \[nan nan\]"), (Gives, "the engine's own words")]
+)
+def test_physics_that_come_to_no_number_are_no_drift(env: Any, cause: str) -> None:
+    made = driven(changed(lambda a: a), env=env)
+    said = (
+        rf"start 1: blows's physics came to no number \({cause}\) after 0.33 s, driven by the reference; look"
+    )
+    assert re.match(said, made.error), made.error
+    assert (made.passed, made.exit_code, len(made.starts)) == (False, 2, 1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
