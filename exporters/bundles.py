@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from exporters.divergence import Search
+    from pytest_reflex.judge.pipeline import Stages
     from pytest_reflex.progress import Progress
     from pytest_reflex.result import Located, ParityResult, PipelineResult
 
@@ -83,6 +84,30 @@ class Bundle(StoredBundle):
         With ``steps``, so many are meant, whatever the policy says; see :func:`registry.reference_runner`.
         """
         return registry.reference_runner(self.stated, model, steps)
+
+    def stages(
+        self,
+        policy: Any,
+        source: Any = None,
+        *,
+        seed: int = 0,
+        provider: str = "cpu",
+        steps: int | None = None,
+    ) -> Stages:
+        """Both sides of every stage from the camera to the joint; see :mod:`pytest_reflex.judge.pipeline`.
+
+        Args:
+            policy: the live policy that it was made from.
+            source: what lerobot runs around it; by default that of the checkpoint it was loaded from.
+            seed: what noise is drawn with.
+            provider: the execution provider.
+            steps: the denoising steps that are meant, where they are not the policy's own.
+
+        Raises:
+            BundleError: it has no processors.
+        """
+        made: Stages = registry.stages_of(self, policy, source, seed=seed, provider=provider, steps=steps)
+        return made
 
     def search(
         self,

@@ -739,8 +739,8 @@ def ini_file(values: Mapping[str, object]) -> Source:
     return Source("reflex_{name} (ini file)", values)
 
 
-def call(values: Mapping[str, object]) -> Source:
-    return Source("parity.check({name}=...)", _known(values, PARITY, "Parity.check"))
+def call(values: Mapping[str, object], method: str = "check") -> Source:
+    return Source(f"parity.{method}({{name}}=...)", _known(values, PARITY, f"Parity.{method}"))
 
 
 def of_call(values: Mapping[str, object], function: str) -> Settings:

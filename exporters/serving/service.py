@@ -7,8 +7,6 @@ What answers a client is what was proven: the fixtures go through the same codec
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -21,7 +19,7 @@ import numpy as np
 
 from exporters.bundle.certificate import certified
 from exporters.bundle.runner import BundleRunner
-from exporters.bundle.store import RAW
+from exporters.bundle.store import RAW, manifest_digest
 from exporters.bundles import Bundle, open_bundle
 from exporters.serving.observed import is_raw, raw_observation
 from exporters.serving.server import Server, bound
@@ -349,12 +347,6 @@ def _metadata(bundle: Bundle, policy: BundleRunner, result: ParityResult) -> dic
         "threshold": result.threshold,
         "proven": {"fixtures": result.count, "max_abs_diff": result.max_abs_diff_across_all},
     }
-
-
-def manifest_digest(bundle: Bundle) -> str:
-    """SHA-256, in hex, over names and digests of all files of the bundle but the manifest."""
-    files = sorted((name, facts["sha256"]) for name, facts in bundle.stated.files.items())
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def _max_size(bundle: Bundle) -> int:

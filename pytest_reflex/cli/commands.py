@@ -16,7 +16,12 @@ from pytest_reflex._version import __version__
 from pytest_reflex.cli.certify import certify
 from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
-from pytest_reflex.cli.from_camera import from_camera, judged_from_camera, judged_served
+from pytest_reflex.cli.from_camera import (
+    from_camera,
+    judged_from_camera,
+    judged_served,
+    policy_with_processors,
+)
 from pytest_reflex.cli.init import init
 from pytest_reflex.cli.matrix import matrix
 from pytest_reflex.cli.options import (
@@ -161,12 +166,12 @@ class _Validate(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not set(args) & set(self.commands):
-            if any(given.lower().endswith(".onnx") for given in args):
+            if any(given.startswith(("ws://", "wss://")) for given in args):
+                args = ["serve", *args]
+            elif any(given.lower().endswith(".onnx") for given in args):
                 args = ["onnx", *args]
             elif any((Path(given) / "reflex.json").is_file() for given in args):
                 args = ["export", *args]
-            elif any(given.startswith(("ws://", "wss://")) for given in args):
-                args = ["serve", *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(
@@ -367,6 +372,12 @@ def _parity(
 @model_option
 @steps_option
 @judged_processors_option
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The bundle that is served, to judge what is before and behind its policy by itself too.",
+)
 @api_key_option
 @episodes_option
 @judging_options
@@ -379,6 +390,7 @@ def validate_serve(
     model: str,
     steps: int | None,
     processors: bool | None,
+    bundle: Path | None,
     api_key: str | None,
     episodes: str | None,
     **judging: Any,
@@ -388,12 +400,18 @@ def validate_serve(
     The fixtures go over the wire as a robot's observations do: raw where a bundle with processors is served.
     """
     require_draws(context, model)
+    from exporters.bundles import open_bundle
     from exporters.serving.candidate import open_served
     from pytest_reflex.judge.check import check
 
     seen = _seen(episodes, model=model)
     served = open_served(url, api_key=api_key)
-    if from_camera(served, processors):
+    whole = from_camera(served, processors)
+    if bundle is not None:
+        if not whole or model.endswith(".safetensors"):
+            raise click.UsageError("--bundle was given, and no stage is judged by itself; leave it out")
+        served = served.beside(open_bundle(bundle))
+    if whole:
         with Progress() as report_progress:
             told = {"steps": steps, "progress": report_progress, **judging}
             return judged_served(served, model, seen, told), ""
@@ -539,12 +557,17 @@ def repair(directory: Path, model: str, **options: Any) -> Judged:
 
     require_policy_of(model, "nobody can say what a node costs")
     bundle = open_bundle(directory)
-    reference, _ = named_reference(bundle, model)
+    if bundle.stated.processors is not None:
+        reference, options["processors"] = policy_with_processors(bundle, model)
+    else:
+        reference, _ = named_reference(bundle, model)
     with Progress() as report_progress:
         made = repaired(bundle, reference, progress=report_progress, **options)
     if made.bundle.result is None:
         raise BundleError(f"{made.bundle.called} was written without a verdict")
-    return made.bundle.result, f"Bundle: {made.bundle.called}\n{made.text}"
+    below = f"Bundle: {made.bundle.called}\n{made.text}"
+    pipeline = made.bundle.pipeline
+    return made.bundle.result, below if pipeline is None else f"{pipeline.headline}\n{below}"
 
 
 app.add_command(certify)

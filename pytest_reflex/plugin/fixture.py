@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from pytest_reflex.errors import ParityError, ReflexError, RunnerError, SettingsError
-from pytest_reflex.settings import CallOptions, CheckOptions, Settings, Source, call
+from pytest_reflex.settings import CallOptions, CheckOptions, ParityOptions, Settings, Source, call
 
 if TYPE_CHECKING:
     import numpy as np
 
     from pytest_reflex.inputs import InputSpec
     from pytest_reflex.inputs.episodes import Episodes
+    from pytest_reflex.inputs.fixtures import MakesFixtures
     from pytest_reflex.judge.rollout.closed_loop import Driving
     from pytest_reflex.judge.rollout.environments import Made
     from pytest_reflex.judge.rollout.shown import RolloutResult
-    from pytest_reflex.result import ParityResult
+    from pytest_reflex.result import ParityResult, PipelineResult
     from pytest_reflex.verdict.matrix import Matrix
 
 
@@ -53,8 +54,9 @@ class Parity:
         Args:
             name: what results are called when the call gives no name: the test's node id.
             resolve: settings from one call's keywords and all other sources.
-            record: told every result, before a failing one raises: ``record(result)``; and by
-                :meth:`expect_fail` what it says, as ``expected`` or as ``unmet``.
+            record: told every result, before a failing one raises: ``record(result)``; by
+                :meth:`expect_fail` what it says, as ``expected`` or as ``unmet``; and of a stage by
+                :meth:`check_pipeline` its name, as ``stage``.
             report: where the report will lie, for the message.
             rerun: the command that runs this test again and keeps a report, for the message.
             during: entered while something is compared; it raises where nothing may be any more.
@@ -140,6 +142,58 @@ class Parity:
             said = failure_message(result, report=self._report, rerun=self._rerun, width=width)
             raise ParityError(said if made is None else matrix_failure(made, said, width), result)
         return result
+
+    def check_pipeline(
+        self,
+        policy: Any,
+        bundle: Any,
+        source: Any = None,
+        *,
+        inputs: MakesFixtures | None = None,
+        thresholds: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **options: Unpack[ParityOptions],
+    ) -> PipelineResult:
+        """Check a bundle with its processors from the camera to the joint, stage by stage and whole.
+
+        Each stage is a result of the report, judged with the same settings; see
+        :func:`pytest_reflex.judge.pipeline.check_pipeline`.
+
+        Args:
+            policy: the live policy that the bundle was made from.
+            bundle: a bundle with processors, as ``export_policy(..., processors=True)`` makes it.
+            source: what lerobot runs around the policy: a checkpoint's directory, or the two pipelines; by
+                default that of the checkpoint the policy was loaded from.
+            inputs: the episodes of a recording; by default raw observations are drawn.
+            thresholds: the threshold of a stage, by its name, where it is not ``threshold``'s.
+            name: what the results are called, before their stage.
+            **options: as for :meth:`check`; a threshold in a physical unit is for what has that unit.
+
+        Returns:
+            The result, of which every stage passed.
+
+        Raises:
+            ParityError: a stage failed; the first line names the first that did. It fails the test.
+            ReflexError: no verdict could be reached, or the bundle has no processors.
+        """
+        __tracebackhide__ = True
+        called = name or self._next_name()
+        with self._during:
+            settings = self._told(options, "check_pipeline")
+            made = self._of_stages(policy, bundle, source, inputs, thresholds, called, settings)
+            held = {}
+            for stage, result in made.stages.items():
+                held[stage] = self._held(result)
+                self.results.append(held[stage])
+                self._record(held[stage], stage=stage)
+            found = replace(made, stages=held)
+        if not found.passed:
+            from pytest_reflex.report.text.console import columns
+            from pytest_reflex.report.text.terminal import PREFIX
+
+            said = found.failure(report=self._report, rerun=self._rerun, width=columns() - PREFIX)
+            raise ParityError(said, found.stages.get(found.failing or ""), found)
+        return found
 
     def expect_fail(
         self,
@@ -249,11 +303,11 @@ class Parity:
         earlier = len(self.rollouts)
         return self._name if not earlier else f"{self._name} (rollout {earlier + 1})"
 
-    def _told(self, options: CallOptions) -> Settings:
+    def _told(self, options: CallOptions | ParityOptions, called: str = "check") -> Settings:
         """What one call is told."""
         __tracebackhide__ = True
         try:
-            return self._resolve(call(options))
+            return self._resolve(call(options, called))
         except ReflexError as error:
             # The message says it all; the way it took through the library helps nobody. Its cause stays.
             raise error.with_traceback(None)  # noqa: B904
@@ -272,12 +326,12 @@ class Parity:
         from pytest_reflex.judge.check import check
 
         called, told, inputs = self._asked(name, inputs, settings)
-        begun = time.monotonic()
         try:
-            result = check(reference, candidate, inputs=inputs, name=called, **told)
             if diagnose:
-                each = (time.monotonic() - begun) / max(1, result.count)
-                result = self._diagnosed(result, reference, candidate, inputs, settings, each)
+                found = self._looked_into(settings, reference, candidate, inputs, called, told)
+                result = self._held(found)
+            else:
+                result = check(reference, candidate, inputs=inputs, name=called, **told)
         except ReflexError as error:
             raise error.with_traceback(None)  # noqa: B904
         self.results.append(result)
@@ -303,7 +357,7 @@ class Parity:
                     self._absent(f"{called} [{column.runtime}]", column.error)
                 else:
                     one, each = candidates[column.runtime], column.run_s or 0.0
-                    result = self._diagnosed(result, reference, one, inputs, settings, each)
+                    result = self._held(self._diagnosed(result, reference, one, inputs, settings, each))
                     self._record(result)
                     self.results.append(result)
                 columns.append(replace(column, result=result))
@@ -314,16 +368,68 @@ class Parity:
         self.matrices.append(made)
         return made
 
+    def _of_stages(
+        self,
+        policy: Any,
+        bundle: Any,
+        source: Any,
+        inputs: MakesFixtures | None,
+        thresholds: Mapping[str, Any] | None,
+        called: str,
+        settings: Settings,
+    ) -> PipelineResult:
+        __tracebackhide__ = True
+        from pytest_reflex.judge.pipeline import judged, stages_of
+
+        def judge(reference: Any, candidate: Any, *, inputs: Any, name: str, **told: Any) -> ParityResult:
+            __tracebackhide__ = True
+            return self._looked_into(settings, reference, candidate, inputs, f"{name}{self._suffix}", told)
+
+        try:
+            if settings.runtimes:
+                raise SettingsError(
+                    f"runtimes: {', '.join(settings.runtimes)} was given, and check_pipeline judges stages "
+                    "on ONNX Runtime alone; leave it out of this test, and judge the policy by parity.check"
+                )
+            sides = stages_of(bundle, policy, source, settings.seed, settings.provider, None)
+            told = self._of_check(settings)
+            made = judged(sides, inputs=inputs, thresholds=thresholds, name=called, judge=judge, **told)
+        except ReflexError as error:
+            raise error.with_traceback(None)  # noqa: B904
+        self._calls += 1
+        return made
+
     def _asked(self, name: str | None, inputs: Any, settings: Settings) -> tuple[str, CheckOptions, Any]:
         """What a comparison is called, what it is told, and its inputs."""
         from pytest_reflex.inputs.fixtures import MakesFixtures
 
+        if isinstance(inputs, MakesFixtures):
+            inputs = inputs.told(settings.fixtures, settings.seed)
+        return f"{name or self._next_name()}{self._suffix}", self._of_check(settings), inputs
+
+    def _of_check(self, settings: Settings) -> CheckOptions:
         told = settings.check_options()
         if settings.trajectory is None and settings.report is not None:
             told["trajectory"] = True  # the page has a place for it
-        if isinstance(inputs, MakesFixtures):
-            inputs = inputs.told(settings.fixtures, settings.seed)
-        return f"{name or self._next_name()}{self._suffix}", told, inputs
+        return told
+
+    def _looked_into(
+        self,
+        settings: Settings,
+        reference: Any,
+        candidate: Any,
+        inputs: Any,
+        called: str,
+        told: Mapping[str, Any],
+    ) -> ParityResult:
+        """One check, and of a fail what a failing test looks for."""
+        __tracebackhide__ = True
+        from pytest_reflex.judge.check import check
+
+        begun = time.monotonic()
+        result = check(reference, candidate, inputs=inputs, name=called, **told)
+        each = (time.monotonic() - begun) / max(1, result.count)
+        return self._diagnosed(result, reference, candidate, inputs, settings, each)
 
     def _diagnosed(
         self,
@@ -334,18 +440,16 @@ class Parity:
         settings: Settings,
         each: float,
     ) -> ParityResult:
-        """A result with what a failing test looks for, and held against what is kept of an earlier run."""
+        """Of a fail also where it goes wrong, and the simplest input that does."""
+        if result.passed:
+            return result
         from pytest_reflex.judge.diagnose import diagnosed
         from pytest_reflex.judge.simplest import simplified
 
-        if not result.passed:
-            result = diagnosed(result, reference, candidate, inputs=inputs, seconds=settings.locate)
-            place = self._store(result.name) if self._store is not None else None
-            budget = settings.simplest
-            result = simplified(
-                result, reference, candidate, inputs=inputs, seconds=budget, each=each, place=place
-            )
-        return self._held(result)
+        result = diagnosed(result, reference, candidate, inputs=inputs, seconds=settings.locate)
+        place = self._store(result.name) if self._store is not None else None
+        budget = settings.simplest
+        return simplified(result, reference, candidate, inputs=inputs, seconds=budget, each=each, place=place)
 
     def _next_name(self) -> str:
         earlier = self._calls

@@ -110,20 +110,22 @@ class Attempt:
         """A result that passed, refused where it is worse than the baseline has its call."""
         return self._outcome.held(result, len(self._kept)) if result.passed else result
 
-    def record(self, result: ParityResult, *, expected: str = "", unmet: str = "") -> None:
+    def record(self, result: ParityResult, *, expected: str = "", unmet: str = "", stage: str = "") -> None:
         """Take one result.
 
         Args:
             result: the result.
             expected: what is said of a fail that was expected, and came.
             unmet: what is said where another one was expected.
+            stage: which stage of a pipeline it is, all of which are one comparison.
         """
-        self._judged.append(None)
+        if not stage or _is_first(stage):
+            self._judged.append(None)
         if fail := unmet or ("" if result.passed or expected else _headline(result)):
-            self.fails.append(fail)
+            self.fails.append(f"pipeline FAIL in {stage}: {fail}" if stage else fail)
         if not expected and not unmet:
             self._kept.append(None)
-        self._outcome.add(self, result, expected, unmet)
+        self._outcome.add(self, result, expected, unmet, stage)
 
     def absent(self, name: str, reason: str) -> None:
         """Take what was to be judged and reached no verdict, under a name of its own."""
@@ -190,7 +192,7 @@ class Outcome:
 
         return replace(result, answers=(*result.answers, Answer.no(BASELINE_GATE, said)))
 
-    def add(self, attempt: Attempt, result: ParityResult, expected: str, unmet: str) -> None:
+    def add(self, attempt: Attempt, result: ParityResult, expected: str, unmet: str, stage: str = "") -> None:
         """Keep one result for the reports; JUnit sees its verdict, later ones with their number."""
         entry = {"nodeid": self.nodeid, "call": len(self._results), **result.to_json()}
         if expected or unmet:
@@ -201,6 +203,7 @@ class Outcome:
             self.told.fails[self.nodeid] = attempt.fails[0]
         suffix = "" if attempt.number == 1 else f"_attempt_{attempt.number}"
         suffix += "" if attempt.judged == 1 else f"_{attempt.judged}"
+        suffix += f"_{stage}" if stage else ""
         largest = entry["max_abs_diff_across_all"]
         verdict = ("PASS" if result.passed else "FAIL") + (", as expected" if expected else "")
         verdict += "" if result.against == "policy" else ", against ONNX: PyTorch was not asked"
@@ -311,6 +314,12 @@ def _headline(result: ParityResult) -> str:
     from pytest_reflex.report.text.terminal import headline
 
     return headline(result)
+
+
+def _is_first(stage: str) -> bool:
+    from pytest_reflex.result import STAGES
+
+    return stage == STAGES[0]
 
 
 def _expected(report: pytest.TestReport) -> bool:
