@@ -13,12 +13,13 @@ from exporters.bundle.runner import BundleRunner
 from exporters.bundle.store import StoredBundle, verified
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.runners import Runner
-from pytest_reflex.runners.runtimes import DEFAULT, full_name, runtime_named
+from pytest_reflex.runners.runtimes import DEFAULT, full_name, graph_runtime
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from exporters.divergence import Search
+    from pytest_reflex.judge.pipeline import Stages
     from pytest_reflex.progress import Progress
     from pytest_reflex.result import Located, ParityResult, PipelineResult
 
@@ -70,7 +71,7 @@ class Bundle(StoredBundle):
         Raises:
             RunnerError: nobody knows the runtime.
         """
-        runtime_named(runtime)
+        graph_runtime(runtime)
         return replace(self, runtime=full_name(runtime))
 
     def runner(self, provider: str = "cpu") -> BundleRunner:
@@ -83,6 +84,30 @@ class Bundle(StoredBundle):
         With ``steps``, so many are meant, whatever the policy says; see :func:`registry.reference_runner`.
         """
         return registry.reference_runner(self.stated, model, steps)
+
+    def stages(
+        self,
+        policy: Any,
+        source: Any = None,
+        *,
+        seed: int = 0,
+        provider: str = "cpu",
+        steps: int | None = None,
+    ) -> Stages:
+        """Both sides of every stage from the camera to the joint; see :mod:`pytest_reflex.judge.pipeline`.
+
+        Args:
+            policy: the live policy that it was made from.
+            source: what lerobot runs around it; by default that of the checkpoint it was loaded from.
+            seed: what noise is drawn with.
+            provider: the execution provider.
+            steps: the denoising steps that are meant, where they are not the policy's own.
+
+        Raises:
+            BundleError: it has no processors.
+        """
+        made: Stages = registry.stages_of(self, policy, source, seed=seed, provider=provider, steps=steps)
+        return made
 
     def search(
         self,
@@ -109,6 +134,36 @@ class Bundle(StoredBundle):
         flow = functools.partial(registry.flow_of, self.stated)
         return Search(self, runner, flow, seed=seed, inputs=inputs, progress=progress)
 
+    def locate_on(
+        self,
+        runtime: str,
+        *,
+        fixture_idx: int = 0,
+        seed: int = 0,
+        inputs: Sequence[Mapping[str, Any]] | None = None,
+        progress: Progress | None = None,
+    ) -> Located:
+        """Find the first node that a runtime computes otherwise than onnx's own evaluator.
+
+        The policy is not asked: what parts from the graph is the runtime. Nodes that it gives no values of
+        are reached by cutting the graph.
+
+        Args:
+            runtime: its name, such as ``openvino``.
+            fixture_idx: which fixture is walked through.
+            seed: what fixtures are drawn with.
+            inputs: recorded inputs, to take fixture ``fixture_idx`` from instead of drawing it.
+            progress: called with (stage, done, total).
+
+        Raises:
+            RunnerError: nobody knows the runtime, or it or the evaluator cannot run a part of a graph.
+        """
+        from exporters.divergence.across import parted_on
+        from exporters.divergence.search import fixture_of
+
+        fixture = fixture_of(self, fixture_idx, seed, inputs)
+        return parted_on(self, runtime, fixture, fixture_idx=fixture_idx, progress=progress)
+
     def locate(
         self,
         reference: Any,
@@ -124,7 +179,8 @@ class Bundle(StoredBundle):
         """Find the first module that computes something else in the bundle than in PyTorch.
 
         The reference is traced again and run value by value; each value is compared with the graph's twice:
-        as the graph gets there on its own way, and with the one node fed with PyTorch's own inputs.
+        as the graph gets there on its own way, and with the one node fed with PyTorch's own inputs. Where the
+        bundle is on another runtime than ONNX Runtime, that is asked first, as by :meth:`locate_on`.
 
         Args:
             reference: the policy it was made from, a function that loads one, or a runner of it.
@@ -143,6 +199,15 @@ class Bundle(StoredBundle):
         from exporters.divergence.search import BUDGET_BYTES, Deadline
 
         deadline = None if seconds is None else Deadline(seconds, self)
+        if self.runtime != DEFAULT and models is None:
+            from exporters.divergence.across import parted_on
+            from exporters.divergence.search import fixture_of
+
+            fixture = fixture_of(self, fixture_idx, seed, inputs)
+            told: dict[str, Any] = {"fixture_idx": fixture_idx, "progress": progress, "deadline": deadline}
+            parted = parted_on(self, self.runtime, fixture, **told)
+            if parted.place is not None:
+                return parted
         search = self.search(reference, seed=seed, inputs=inputs, progress=progress)
         budget = BUDGET_BYTES if budget_bytes is None else budget_bytes
         return search.walk(fixture_idx, budget_bytes=budget, models=models, deadline=deadline)

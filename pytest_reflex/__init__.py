@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         RecordedRunner,
         TorchRunner,
     )
-    from pytest_reflex.settings import ParityOptions
+    from pytest_reflex.settings import CallOptions
 
 _T = TypeVar("_T")
 
@@ -94,7 +94,7 @@ class _Parity(list[Any]):
 def parity(
     function: Any = None,
     /,
-    **options: Unpack[ParityOptions],
+    **options: Unpack[CallOptions],
 ) -> Any:
     """Mark a test, a class or a module (``pytestmark``) as a parity test.
 
@@ -103,7 +103,7 @@ def parity(
 
     Args:
         **options: ``threshold``, ``fixtures`` and so on, the keywords of
-            :class:`~pytest_reflex.settings.ParityOptions`.
+            :class:`~pytest_reflex.settings.CallOptions`.
 
     Returns:
         A decorator; or the test itself when used bare, as ``@reflex.parity``.

@@ -13,11 +13,23 @@ from pytest_reflex.verdict.results import RunResult
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["STAGES", "WHOLE", "Located", "ParityResult", "PipelineResult"]
+__all__ = [
+    "POLICY",
+    "POSTPROCESS",
+    "PREPROCESS",
+    "STAGES",
+    "WHOLE",
+    "Located",
+    "ParityResult",
+    "PipelineResult",
+]
 
+PREPROCESS: Final = "preprocess"
+POLICY: Final = "policy"
+POSTPROCESS: Final = "postprocess"
 WHOLE: Final = "whole"
 # Of a policy with its processors: in the order in which an observation goes through them; the whole last.
-STAGES: Final = ("preprocess", "policy", "postprocess", WHOLE)
+STAGES: Final = (PREPROCESS, POLICY, POSTPROCESS, WHOLE)
 
 
 class ParityResult(RunResult):
@@ -106,14 +118,19 @@ class PipelineResult:
 
     Attributes:
         stages: the result of each of :data:`STAGES`, by its name, in order.
+        left_out: why some of them could not be judged by themselves, where the whole was; empty where all
+            have to be.
     """
 
     stages: Mapping[str, ParityResult]
+    left_out: str = ""
 
     @property
     def passed(self) -> bool:
-        """Whether every stage has been judged, and has passed."""
-        return tuple(self.stages) == STAGES and all(result.passed for result in self.stages.values())
+        """Whether every stage has been judged, by itself or in the whole, and has passed."""
+        whole = bool(self.left_out) and WHOLE in self.stages
+        asked = tuple(self.stages) == STAGES or whole
+        return asked and all(result.passed for result in self.stages.values())
 
     def __bool__(self) -> bool:
         """The verdict."""
@@ -132,8 +149,16 @@ class PipelineResult:
         if self.failing is not None:
             return f"pipeline FAIL in {self.failing}: {headline(self.stages[self.failing])}"
         if self.passed:
-            return f"pipeline PASS: {', '.join(self.stages)}"
+            beside = f"; {self.left_out}" if self.left_out else ""
+            return f"pipeline PASS: {', '.join(self.stages)}{beside}"
         return f"pipeline FAIL: not judged: {', '.join(s for s in STAGES if s not in self.stages)}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The verdict on each stage, in a line."""
+        from pytest_reflex.report.text.terminal import headline
+
+        return [f"{stage}: {headline(result)}" for stage, result in self.stages.items()]
 
     def __str__(self) -> str:
         """:attr:`headline`; then each stage in a line, and the whole report of the one that failed first.
@@ -141,15 +166,27 @@ class PipelineResult:
         Of a pass there is the whole in the robot's units instead, where they are known.
         """
         from pytest_reflex.report.text.in_units import in_units_lines
-        from pytest_reflex.report.text.terminal import WIDTH, headline
+        from pytest_reflex.report.text.terminal import WIDTH
 
-        said = [f"{stage}: {headline(result)}" for stage, result in self.stages.items()]
         if self.failing is not None:
             below = ["", str(self.stages[self.failing])]
         else:
             shown = in_units_lines(self.stages[WHOLE], WIDTH) if WHOLE in self.stages else []
             below = ["", *shown] if shown else []
-        return "\n".join([self.headline, *said, *below])
+        return "\n".join([self.headline, *self.lines, *below])
+
+    def failure(self, **told: Any) -> str:
+        """What an error says: :attr:`headline`, each stage in a line, what refused the one that failed first.
+
+        Args:
+            **told: keywords of :func:`~pytest_reflex.report.text.terminal.failure_message`.
+        """
+        from pytest_reflex.report.text.terminal import failure_message
+
+        said = [self.headline, *self.lines]
+        if self.failing is not None:
+            said += ["", failure_message(self.stages[self.failing], **told)]
+        return "\n".join(said)
 
     def require(self) -> PipelineResult:
         """Itself where every stage passed.
@@ -159,4 +196,4 @@ class PipelineResult:
         """
         if self.passed:
             return self
-        raise ParityError(str(self), self.stages.get(self.failing or WHOLE), self)
+        raise ParityError(self.failure(), self.stages.get(self.failing or WHOLE), self)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, make_dataclass, replace
 from types import MappingProxyType
-from typing import Annotated, Any, Final, TypedDict, cast, get_type_hints
+from typing import Annotated, Any, Final, TypeAlias, TypedDict, cast, get_type_hints
 
 from pytest_reflex.errors import SettingsError
 from pytest_reflex.verdict.claim import CONFIDENCE, Asked
@@ -58,6 +58,33 @@ def provider_name(value: object, source: str = "provider") -> str:
         f"{source}: {value!r} is not an execution provider; "
         f"give one of {', '.join(PROVIDERS)} (or ONNX Runtime's full name, such as CPUExecutionProvider)"
     )
+
+
+# Short names of what opens graphs; which there are, :mod:`pytest_reflex.runners.runtimes` knows.
+RUNTIMES: Final[Mapping[str, str]] = MappingProxyType({"ort": "onnxruntime"})
+
+
+def runtimes(value: object, source: str = "runtimes") -> tuple[str, ...]:
+    """The names of runtimes in full, each once.
+
+    Args:
+        value: a list of names, or text with commas between them, such as ``ort,openvino``.
+        source: where the value came from, for the message.
+
+    Raises:
+        SettingsError: it is anything else, is empty, or names one twice.
+    """
+    given = value.split(",") if isinstance(value, str) else value
+    names: list[str] = []
+    if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
+        names = [RUNTIMES.get(name.strip(), name.strip()) for name in given if name.strip()]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names or twice is not None:
+        wrong = f"names {twice} twice" if twice is not None else "names no runtimes"
+        raise SettingsError(
+            f"{source}: {value!r} {wrong}; give names with commas between them, such as ort,openvino"
+        )
+    return tuple(names)
 
 
 # One floor is no less than 16 units in the last place, and so 10,000 are no less than 1 % of an output.
@@ -501,7 +528,7 @@ class Setting:
 
 
 class ParityOptions(TypedDict, total=False):
-    """What one call of ``parity.check`` and the ``parity`` marker can be told; None is *not given*."""
+    """What every way in can be told; None is *not given*."""
 
     threshold: Annotated[
         float | str | Mapping[str, float | str] | Tolerances | None,
@@ -649,9 +676,32 @@ class CheckOptions(ParityOptions, total=False):
     run on this machine."""
 
 
+# Of a test alone: what judges one candidate on several runtimes is `matrix`, and not `check`.
+_Runtimes: TypeAlias = Annotated[
+    str | Sequence[str] | None,
+    Setting(
+        runtimes,
+        None,
+        "judge every bundle on each of these, such as ort,openvino, and name the odd one out",
+        "NAMES",
+        str,
+    ),
+]
+
+
+class CallOptions(ParityOptions, total=False):
+    """What one call of ``parity.check`` and the ``parity`` marker can be told; None is *not given*."""
+
+    runtimes: _Runtimes
+    """Judge the candidate, a bundle or the path of an ``.onnx`` file, on each of these runtimes against the
+    reference, which is asked once: ``["ort", "openvino"]``. The worst decides, and the odd one is named."""
+
+
 class RunOptions(CheckOptions, total=False):
     """What a run of pytest can be told, by its command line or its ini file."""
 
+    runtimes: _Runtimes
+    """Judge every candidate on each of these runtimes."""
     locate: Annotated[
         float | None,
         Setting(
@@ -695,7 +745,7 @@ def _declared(kind: type) -> Mapping[str, Setting]:
     return MappingProxyType({name: hint.__metadata__[0] for name, hint in hints.items()})
 
 
-PARITY: Final = _declared(ParityOptions)
+PARITY: Final = _declared(CallOptions)
 CHECK: Final = _declared(CheckOptions)
 RUN: Final = _declared(RunOptions)
 
@@ -742,8 +792,8 @@ def ini_file(values: Mapping[str, object]) -> Source:
     return Source("reflex_{name} (ini file)", values)
 
 
-def call(values: Mapping[str, object]) -> Source:
-    return Source("parity.check({name}=...)", _known(values, PARITY, "Parity.check"))
+def call(values: Mapping[str, object], method: str = "check") -> Source:
+    return Source(f"parity.{method}({{name}}=...)", _known(values, PARITY, f"Parity.{method}"))
 
 
 def of_call(values: Mapping[str, object], function: str) -> Settings:

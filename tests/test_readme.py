@@ -102,7 +102,8 @@ def test_the_command_s_options_are_those_there_are() -> None:
         for name in made | judged
     }
     served = options(serve)
-    assert options(validate_serve) == (judged - {"--reference", "--save-fixtures"}) | {"--api-key"}
+    of_served = {"--api-key", "--bundle"}
+    assert options(validate_serve) == (judged - {"--reference", "--save-fixtures"}) | of_served
     assert set(re.findall(r"^\| `(--[a-z-]+)", SERVING, re.MULTILINE)) == served
     rows = dict(re.findall(r"^\| `(--(?!reflex-)[a-z-]+)[^`]*` \| (\w+) \|", OPTIONS, re.MULTILINE))
     assert rows == expected

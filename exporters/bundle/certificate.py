@@ -26,6 +26,7 @@ from pytest_reflex.report.files import write_text
 from pytest_reflex.report.json.documents import read_run
 from pytest_reflex.report.json.results import result_from_json, result_to_json
 from pytest_reflex.report.rejudge import rejudge
+from pytest_reflex.runners.onnx import WHOLE_SUMS
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.results import RunResult
 
@@ -37,8 +38,6 @@ _STATEMENT: Final = "https://in-toto.io/Statement/v1"
 _PREDICATE: Final = "https://in-toto.io/attestation/test-result/v0.1"
 _FORMAT: Final = "reflex-certificate/1"
 _INTEGERS: Final = re.compile(r"\bu?int[48]\b")
-# ONNX Runtime's own way out: it then sums in 32 bits everywhere.
-_WHOLE_EVERYWHERE: Final = "session.x64quantprecision"
 # What a certificate says, and of which type each is.
 _TERMS: Final[Mapping[str, type]] = {
     "format": str,
@@ -244,7 +243,7 @@ def _integers(bundle: StoredBundle, precision: str, where: object) -> str:
     """How products of its integers were summed, as :func:`machine.integer_sums` says; ``none`` without."""
     if not _INTEGERS.search(f"{precision} {bundle.stated.precision}"):
         return "none"
-    if bundle.stated.config.get(_WHOLE_EVERYWHERE) == "1":
+    if bundle.stated.config.get(WHOLE_SUMS) == "1":
         return "whole"
     return machine.integer_sums(where)
 

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from exporters.bundle.processors import Processors
+from exporters.bundle.processors import Processors, require_fits
 from exporters.bundle.said import Said
 from exporters.flow.schedule import (
     BACKBONE,
@@ -159,7 +159,11 @@ class Manifest:
             files=files,
             optimization=optimization,
             config=config,
-            processors=None if around.value is None else Processors.from_json(around, files),
+            processors=None
+            if around.value is None
+            else require_fits(
+                around, Processors.from_json(around, files), inputs, [str(out["name"]) for out in outputs]
+            ),
             check=check if isinstance(check, dict) else None,
             origin=_origin(whole),
         )

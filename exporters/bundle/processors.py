@@ -19,14 +19,18 @@ import numpy as np
 from exporters.bundle.said import Said
 from pytest_reflex.errors import InputError, MissingPackageError, ReflexError
 from pytest_reflex.inputs import InputSpec
+from pytest_reflex.result import POSTPROCESS, PREPROCESS
 from pytest_reflex.runners import OnnxRunner
 from pytest_reflex.runners.external_data import FileFacts
 from pytest_reflex.verdict.units import UNITS, InUnits
 
+__all__ = [
+    "POSTPROCESS", "PREPROCESS", "SPOKEN", "TASK", "TOKENIZER", "OpenProcessors", "Processors", "Prompt",
+    "fitting", "require_fits",
+]  # fmt: skip
+
 Array = np.ndarray[Any, Any]
 
-PREPROCESS: Final = "preprocess"
-POSTPROCESS: Final = "postprocess"
 TOKENIZER: Final = "tokenizer.json"
 TASK: Final = "task"
 # The normalised state that a prompt says in words; an output of the first graph, and no input of the policy.
@@ -134,7 +138,7 @@ class Processors:
             name: the output.
             behind: whether it is what the processors give, and not the policy.
         """
-        count = len(self.scale)
+        count = (len(self.scale) or len(self.units)) if behind else len(self.scale)
         scale = (1.0,) * count if behind else self.scale
         units = self.units or ("",) * count
         return {name: InUnits(units, scale, self.names)} if count else {}
@@ -164,6 +168,8 @@ class Processors:
         prompt = said.at("prompt")
         if prompt.value is not None:
             prompt.such(TOKENIZER in files, f"none, as there is no {TOKENIZER}")
+        names = [name.text() for name in said.at("names").each()]
+        said.at("names").such(len({*names}) == len(names), "different names")
         counts = {len(said.at(key, []).each()) for key in ("names", "units", "scale")} - {0}
         said.at("scale", []).such(len(counts) < 2, "as many as there are names and units")
         return cls(
@@ -173,7 +179,7 @@ class Processors:
             None if prompt.value is None else Prompt.from_json(prompt),
             said.at("history").whole(0),
             said.at("actions").text(),
-            tuple(name.text() for name in said.at("names").each()),
+            tuple(names),
             tuple(unit.one_of(("", *UNITS)) for unit in said.at("units", []).each()),
             tuple(factor.finite() for factor in said.at("scale", []).each()),
             said.at("checks", {}).mapping(),
@@ -192,6 +198,38 @@ class Processors:
             "scale": list(self.scale),
             "checks": dict(self.checks),
         }
+
+
+def require_fits(
+    said: Said, around: Processors, inputs: Sequence[InputSpec], outputs: Sequence[str]
+) -> Processors:
+    """Refuse processors that are of another policy than the one they stand around.
+
+    Args:
+        said: what the manifest says of them.
+        around: the same, read.
+        inputs: what the policy reads.
+        outputs: what it gives.
+
+    Raises:
+        BundleError: they hand on what the policy does not read, or not all of it, or what it gives nobody.
+    """
+    known = {spec.name: spec for spec in inputs}
+    needed = [name for name in known if not name.endswith("noise")]
+    expected = f"each of {', '.join(needed)}, which the policy reads"
+    said.at("read").such(sorted(around.read) == sorted(needed), expected)
+    said.at("actions").such(around.actions in outputs, f"one of {', '.join(outputs)}, which the policy gives")
+    raw = [spec.name for spec in around.raw]
+    said.at("raw").such(bool(raw) and len({*raw}) == len(raw), "inputs of different names, and at least one")
+    said.at("raw").such((TASK in raw) is (around.prompt is not None), f"{TASK!r} where there is a prompt")
+    if around.history:
+        shapes = [known[name].shape for name in needed]
+        looks_back = all(len(shape) > 2 and shape[1] == around.history for shape in shapes)
+        said.at("history").such(looks_back, "as many observations as the policy reads of each input")
+    if around.prompt is not None and "lang_tokens" in known:
+        length = known["lang_tokens"].shape[1]
+        said.at("prompt").at("length").such(around.prompt.length == length, f"{length}, as the policy reads")
+    return around
 
 
 class OpenProcessors:
@@ -231,7 +269,9 @@ class OpenProcessors:
         Raises:
             InputError: something is missing, unknown, of another dtype or shape, or not finite.
         """
-        given = {spec.name: _fitting(spec, raw) for spec in self.said.raw}
+        if not isinstance(raw, Mapping):
+            raise InputError(f"the observation is a {type(raw).__name__}; give what is seen by its name")
+        given = {spec.name: fitting(spec, raw) for spec in self.said.raw}
         if unknown := raw.keys() - given.keys():
             raise InputError(f"{sorted(unknown)[0]!r} is not known; the policy sees {', '.join(given)}")
         found = dict(self.before.run({spec.name: given[spec.name] for spec in self.said.numbers}))
@@ -244,21 +284,26 @@ class OpenProcessors:
     def postprocess(self, actions: Array, raw: Mapping[str, Any]) -> Array:
         """Actions in the robot's units, ``[batch, chunk, dim]``, of what the policy gave."""
         known = {
-            spec.name: _fitting(spec, raw) for spec in self.said.numbers if spec.name in self.after.inputs
+            spec.name: fitting(spec, raw) for spec in self.said.numbers if spec.name in self.after.inputs
         }
         return self.after.run({"actions": actions, **known})["action"]
 
 
-def _fitting(spec: InputSpec, raw: Mapping[str, Any]) -> Array:
+def fitting(spec: InputSpec, raw: Mapping[str, Any]) -> Array:
+    """What a robot gives for one input, float64 as float32 and text as its bytes.
+
+    Raises:
+        InputError: it is missing, of another dtype or shape, or not finite.
+    """
     if spec.name not in raw:
         raise InputError(f"{spec.name!r} is missing from the observation; it has {', '.join(raw)}")
     value = raw[spec.name]
     if spec.name == TASK:
-        words = value.encode() if isinstance(value, str) else np.asarray(value, np.uint8).tobytes()
-        return np.frombuffer(words, np.uint8)
+        return _words(value)
     array = np.asarray(value)
     if array.dtype == np.float64 and spec.dtype == "float32":
-        array = array.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 has no number for is refused below
+            array = array.astype(np.float32)
     if array.dtype != np.dtype(spec.dtype) or array.shape != spec.shape:
         raise InputError(
             f"{spec.name!r} is {array.dtype} {list(array.shape)}; the policy sees {spec.dtype} "
@@ -268,6 +313,22 @@ def _fitting(spec: InputSpec, raw: Mapping[str, Any]) -> Array:
         at = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
         raise InputError(f"{spec.name}{at} is {array[tuple(at)]}; every value must be finite")
     return array
+
+
+def _words(task: object) -> Array:
+    """A task as the bytes of its UTF-8."""
+    if isinstance(task, np.ndarray) and task.dtype.kind == "U" and task.size == 1:
+        task = str(task.item())
+    if isinstance(task, np.ndarray) and task.dtype == np.uint8 and task.ndim == 1:
+        task = task.tobytes()
+    try:
+        words = task.encode() if isinstance(task, str) else task
+        if isinstance(words, bytes):
+            words.decode()
+            return np.frombuffer(words, np.uint8)
+    except UnicodeError as error:
+        raise InputError(f"{TASK!r} is no UTF-8 text ({error}); give the task as text") from error
+    raise InputError(f"{TASK!r} is a {type(task).__name__}; give the task as text")
 
 
 def _tokenizer(file: Path) -> Any:

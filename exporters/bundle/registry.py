@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Final
 
@@ -192,6 +193,37 @@ def reference_runner(stated: Manifest, model: Any, steps: int | None = None) -> 
     if isinstance(runner, TorchRunner):
         runner.doubted_by = functools.partial(differences, stated, family, steps)
     return runner
+
+
+def stages_of(bundle: Any, policy: Any, source: Any, **how: Any) -> Any:
+    """The two sides of every stage of a bundle with processors; see ``exporters.families.pipeline_sides``.
+
+    Raises:
+        BundleError: it has no processors.
+    """
+    if bundle.stated.processors is None:
+        raise BundleError(
+            f"{bundle.called} has no processors; reflex export CHECKPOINT OUT or add_processors(policy, "
+            "bundle, ...) puts them in"
+        )
+    return imported("exporters.families.pipeline_sides").stages(bundle, policy, source, **how)
+
+
+def with_processors(family: Any, policy: Any, asked: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a family's export, with what puts the policy's processors in.
+
+    Raises:
+        ReflexError: they are asked for and cannot be had.
+    """
+    made: dict[str, Any] = imported("exporters.families.one_call").with_processors(
+        family, policy, asked, options
+    )
+    return made
+
+
+def processors_of(policy: Any, asked: Any) -> Any:
+    """What a policy's processors are, by their content; None where there are none, or they are not wanted."""
+    return imported("exporters.families.one_call").processors_of(policy, asked)
 
 
 def flow_of(stated: Manifest, policy: nn.Module) -> FlowPolicy:

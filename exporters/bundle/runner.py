@@ -6,6 +6,7 @@ import copy
 import functools
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ from exporters.flow.schedule import BACKBONE
 from pytest_reflex.errors import InputError, RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
-from pytest_reflex.runners.base import RunnerBase, said_by
+from pytest_reflex.runners.base import HasTraps, RunnerBase, said_by
 from pytest_reflex.runners.onnx import WEIGHTS_PLACE, Optimization
-from pytest_reflex.runners.runtimes import DEFAULT, full_name, runtime_named
+from pytest_reflex.runners.runtimes import DEFAULT, full_name, graph_runtime
 from pytest_reflex.settings import PROVIDERS, provider_name
 
 if TYPE_CHECKING:
@@ -102,11 +103,14 @@ class BundleRunner(RunnerBase):
                 f"provider is {provider!r}, which is one of ONNX Runtime's, and the runtime is {runtime!r}; "
                 "leave one out"
             )
-        opener = runtime_named(runtime)
+        opener = graph_runtime(runtime)
         told = self._options if self.runtime == DEFAULT else {"threads": threads}
         around = stated.processors
         self._around = None if around is None else OpenProcessors(bundle.path, around, provider)
         self._looked_back: dict[str, list[np.ndarray]] = {}
+        # ONNX Runtime may be asked from several threads at once; of others nobody says so.
+        several = self.runtime == DEFAULT
+        self._turn: AbstractContextManager[object] = nullcontext() if several else threading.Lock()
         self.sessions: dict[str, Any] = {
             role: opener(bundle.path / file, **told) for role, file in stated.graphs.items()
         }
@@ -177,6 +181,8 @@ class BundleRunner(RunnerBase):
             self._unlike = f"{self._bundle.path / unlike[0]} was changed after the bundle was opened"
         return {
             **first.facts(),
+            **({} if self.runtime == DEFAULT else {"runtime": self.runtime}),
+            **({"fell_back": fell_back} if (fell_back := self._fell_back()) else {}),
             "kind": "bundle",
             "name": self.name,
             "path": self.name,
@@ -188,6 +194,10 @@ class BundleRunner(RunnerBase):
             "graphs": dict(self._bundle.stated.graphs),
             "sha256": {**stated, **ran},
         }
+
+    def _fell_back(self) -> list[str]:
+        """The nodes of all graphs that another provider runs than was asked for."""
+        return [node for session in self.sessions.values() for node in said_by(session, "fell_back", ())]
 
     def infer(
         self, observation: Mapping[str, np.ndarray], *, noise: np.ndarray | None = None
@@ -276,10 +286,11 @@ class BundleRunner(RunnerBase):
         return sizes
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self._loop is None or self._bundle.layout != "stepwise":
-            made: dict[str, np.ndarray] = self.sessions["model"].run(self._fed(self._seen(inputs)))
-            return made
-        return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs)[-1])}
+        with self._turn:
+            if self._loop is None or self._bundle.layout != "stepwise":
+                made: dict[str, np.ndarray] = self.sessions["model"].run(self._fed(self._seen(inputs)))
+                return made
+            return {self._loop.output: self._loop.finished(self._denoised(self._loop, inputs)[-1])}
 
     def exact(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the graphs say in float64, the loop included; see :meth:`OnnxRunner.exact`."""
@@ -316,6 +327,18 @@ class BundleRunner(RunnerBase):
         if self._bundle.layout == "loop":
             return np.stack([loop.finished(x) for x in outputs[names[0]]])
         return np.stack([*(loop.finished(outputs[name]) for name in names), outputs[loop.output]])
+
+    def without_traps(self) -> Mapping[str, BundleRunner]:
+        """See :class:`~pytest_reflex.runners.base.HasTraps`; each is ended in all of its graphs."""
+        spared: dict[str, dict[str, Any]] = {}
+        for role, session in self.sessions.items():
+            for words, without in session.without_traps().items() if isinstance(session, HasTraps) else ():
+                spared.setdefault(words, {})[role] = without
+        found: dict[str, BundleRunner] = {}
+        for words, sessions in spared.items():
+            found[words] = copy.copy(self)
+            found[words].sessions = {**self.sessions, **sessions}
+        return found
 
     def watching(self, inputs: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None) -> BundleRunner:
         """A copy that notes the decisions of its graphs; see :class:`.base.HasDecisions`."""

@@ -21,6 +21,8 @@ import errno
 import fcntl
 import functools
 import glob
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -361,3 +363,9 @@ def file_facts(path: Path, names: Sequence[str]) -> dict[str, FileFacts]:
     return {
         name: {"size": (path / name).stat().st_size, "sha256": file_digest(path / name)} for name in names
     }
+
+
+def manifest_digest(bundle: StoredBundle) -> str:
+    """SHA-256, in hex, over names and digests of all files of the bundle but the manifest."""
+    files = sorted((name, facts["sha256"]) for name, facts in bundle.stated.files.items())
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 import random
 import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from exporters.bundle import registry
 from exporters.bundle.manifest import MANIFEST
 from exporters.bundle.store import sweep
 from exporters.bundles import Bundle, open_bundle
@@ -32,7 +34,7 @@ from pytest_reflex.runners import Runner, TorchRunner
 __all__ = ["cached"]
 
 # Part of every key: another number, and nothing that is there is found again.
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _UNUSED_S: Final = 30 * 24 * 3600.0
 # These change nothing of what is written.
 _ASIDE: Final = ("progress",)
@@ -47,6 +49,7 @@ def cached(
     reference: Any,
     *,
     cache: str | os.PathLike[str] | None = None,
+    processors: Any = None,
     **options: Any,
 ) -> Bundle:
     """The bundle that ``export(reference, ..., **options)`` makes, made once and then found again.
@@ -71,6 +74,9 @@ def cached(
             or one that calls them. Where neither it nor ``inputs`` says what the reference reads, a bundle
             that is found says it: the reference has to answer its first recorded fixture as it did then.
         reference: the policy, module or runner that it takes.
+        processors: what lerobot runs around the policy, put in too, as ``export_policy`` takes it; by default
+            what its checkpoint holds, where that can be put in. Their statistics and their configuration are
+            part of what a bundle is found by.
         cache: the directory; by default the environment's ``REFLEX_CACHE``, else ``pytest-reflex`` in the
             user's cache directory.
         options: what else the function takes, without ``out_dir``.
@@ -93,14 +99,15 @@ def cached(
         raise SettingsError("out_dir is the cache's own; give cache=, or call the export function itself")
     root = _root(cache)
     content, answers = _key(export, reference, options), _answers(export, reference, options)
-    key = Fingerprint().add((content, answers)).hexdigest()
+    given, around = _with_processors(export, reference, processors, options)
+    key = Fingerprint().add((content, answers, around)).hexdigest()
     place = root / key
     with _locked(root, key):
         found = _found(place)
         if found is not None and (answers or _as_recorded(found, reference)):
             return found
         _tidy(root, key)
-        export(reference, place, **options)
+        export(reference, place, **given)
         made = open_bundle(place)
         if not _proven(made):
             _remove(place)
@@ -140,9 +147,7 @@ def _asked(
     export: Callable[..., Any], reference: Any, options: Mapping[str, Any]
 ) -> tuple[list[TorchRunner], list[InputSpec]]:
     """Who is asked, and what they read, as the export function will have it; nobody where it does not say."""
-    function: Any = export
-    while isinstance(function, functools.partial):
-        function, options = function.func, {**function.keywords, **options}
+    function, options = _unwrapped(export, options)
     of_family = getattr(getattr(function, "__self__", None), "asked", None)
     if of_family is not None:
         of_family.__self__.require_sound(cached)
@@ -155,6 +160,39 @@ def _asked(
         reference = flow_runner(reference, steps, options.get("outputs"))
     beside = [] if flow is None else [flow_runner(flow, steps)]
     return [reference, *beside], specs_of(options["inputs"])
+
+
+def _unwrapped(export: Any, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """An export function without what was said of it before, and all options."""
+    while isinstance(export, functools.partial):
+        export, options = export.func, {**export.keywords, **options}
+    return export, options
+
+
+def _with_processors(
+    export: Callable[..., Any], reference: Any, asked: Any, options: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], object]:
+    """The options with what puts a policy's processors in, and what those are: part of the key."""
+    function, all_of_it = _unwrapped(export, options)
+    family, given = getattr(function, "__self__", None), options
+    if hasattr(family, "asked"):
+        if not isinstance(reference, torch.nn.Module):
+            return options, None
+        given = registry.with_processors(family, reference, asked, all_of_it)
+    elif "processors" in _words(function):
+        given = {**options, "processors": asked}
+    elif asked is not None:
+        raise SettingsError(f"processors is given, and {_name(function)} takes none; leave it out")
+    with _told("processors"):
+        return given, Fingerprint().add(registry.processors_of(reference, asked)).hexdigest()
+
+
+def _words(function: Any) -> Collection[str]:
+    """The keywords of an export function; none of what does not say them."""
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return ()
 
 
 def _answer(runner: Runner, inputs: Mapping[str, np.ndarray]) -> tuple[list[str], str]:

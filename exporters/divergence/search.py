@@ -165,15 +165,24 @@ class Search:
 
     def fixture(self, fixture_idx: int) -> dict[str, Array]:
         """The inputs of one fixture, by name."""
-        from pytest_reflex.inputs.fixtures import fixtures_from
+        return fixture_of(self._bundle, fixture_idx, self._seed, self._inputs)
 
-        if self._inputs is None:
-            return dict(fixtures_from(self._bundle.inputs, fixture_idx + 1, self._seed).make(fixture_idx))
-        if not 0 <= fixture_idx < len(self._inputs):
-            raise ReflexError(
-                f"fixture {fixture_idx} is not recorded; give one from 0 to {len(self._inputs) - 1}"
-            )
-        return dict(self._inputs[fixture_idx])
+
+def fixture_of(
+    bundle: StoredBundle, fixture_idx: int, seed: int, inputs: Sequence[Mapping[str, Array]] | None
+) -> dict[str, Array]:
+    """The inputs of one fixture of a bundle, drawn or of those that were recorded.
+
+    Raises:
+        ReflexError: there is none of that number.
+    """
+    from pytest_reflex.inputs.fixtures import fixtures_from
+
+    if inputs is None:
+        return dict(fixtures_from(bundle.inputs, fixture_idx + 1, seed).make(fixture_idx))
+    if not 0 <= fixture_idx < len(inputs):
+        raise ReflexError(f"fixture {fixture_idx} is not recorded; give one from 0 to {len(inputs) - 1}")
+    return dict(inputs[fixture_idx])
 
 
 def programs_of(

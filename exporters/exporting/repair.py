@@ -13,19 +13,22 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
+from torch import nn
 
 from exporters.bundle import registry
 from exporters.bundle.store import require_replaceable, staged
-from exporters.bundles import Bundle, Export
+from exporters.bundles import Bundle, Export, open_bundle
 from exporters.divergence.contributions import Unit, contributions
 from exporters.divergence.interpreter import Interpreter
 from exporters.divergence.search import programs_of
+from exporters.exporting.around import proven_around, taken_along
 from exporters.exporting.stages import (
     Narrowing,
     Plan,
@@ -43,10 +46,10 @@ from pytest_reflex.errors import ReflexError, SettingsError
 from pytest_reflex.inputs.fixtures import fixtures_from
 from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress, progress_callback
-from pytest_reflex.result import ParityResult
+from pytest_reflex.result import POLICY, WHOLE, ParityResult, PipelineResult
 from pytest_reflex.runners import Runner, TorchRunner
+from pytest_reflex.settings import Settings, of_call
 from pytest_reflex.settings import budget as budget_of
-from pytest_reflex.settings import of_call
 
 __all__ = ["Repair", "repair"]
 
@@ -110,6 +113,7 @@ def repair(
     budget: float,
     out: str | os.PathLike[str] | None = None,
     calibration: Sequence[_Named] | None = None,
+    processors: Any = None,
     fixtures: int = 5,
     seed: int = 0,
     progress: Progress | None = None,
@@ -122,6 +126,9 @@ def repair(
         budget: what max_abs_diff has to be below, in the outputs' own unit.
         out: where the repaired bundle goes; by default where the other is, which it replaces in one rename.
         calibration: what the bundle's int8 was calibrated with, where that was given.
+        processors: of a bundle that has them, what lerobot runs around the policy: a checkpoint's directory
+            or the two pipelines; by default that of the checkpoint the policy was loaded from. They stay as
+            they are, and every stage is proven again: the whole below the budget, in the robot's units.
         fixtures: how many are drawn, to find the nodes and to judge what is made of them.
         seed: what they are drawn with.
         progress: called with (stage, done, total).
@@ -130,7 +137,7 @@ def repair(
         SettingsError: the budget is no bound, or the bundle's calibration is not given.
         ReflexError: the bundle is in float32, the reference cannot be traced, or the budget cannot be met;
             the message has the nodes kept against the error left. What was there stays.
-        ParityError: what was made is refused for another reason. What was there stays.
+        ParityError: what was made, or a stage of it, is refused for another reason. What was there stays.
     """
     bound = budget_of(budget)
     told = of_call({"fixtures": fixtures, "seed": seed, "threshold": bound}, "repair")
@@ -139,6 +146,11 @@ def repair(
     report_progress = progress_callback(progress)
     place = bundle.path if out is None else Path(out)
     require_replaceable(place)  # before minutes are spent on it
+    if bundle.stated.processors is not None and not isinstance(reference, nn.Module):
+        raise ReflexError(
+            f"{bundle.called} has processors, which are proven again around the policy itself; give the live "
+            "policy, loaded from its checkpoint, or processors= as well"
+        )
     runner = reference if isinstance(reference, Runner) else bundle.reference_runner(reference)
     if not isinstance(runner, TorchRunner):
         raise ReflexError(
@@ -146,14 +158,16 @@ def repair(
         )
     result = check(runner, bundle, name=bundle.called, progress=report_progress, **options)
     first = Point(-1, result.max_abs_diff_across_all or 0.0)
-    if result.passed:
+    handed = _handed_on(bundle, reference, processors, told)
+    shown = check(runner, bundle, inputs=handed, progress=report_progress, **options) if handed else None
+    if result.passed and (shown is None or shown.passed):
         return Repair(_as_it_is(bundle, result), None, 0, [first])
     with runner:
         require_float32(runner)
         plan = _plan_again(bundle, runner, told.seed)
         models = traced(plan, report_progress)
         drawn = fixtures_from(bundle.inputs, told.fixtures, told.seed)
-        inputs = [drawn.make(index) for index in range(drawn.count)]
+        inputs = [*(drawn.make(index) for index in range(drawn.count)), *handed]
         units = _ranked(bundle, runner, models, plan, precision, inputs[:_LOOKED_INTO])
 
         def narrowing(keep: Mapping[str, Sequence[str]]) -> Narrowing:
@@ -167,9 +181,39 @@ def repair(
             draft = written(plan, _copied(models), narrowing(kept), stage, said, report_progress)
             made = Bundle(stage, draft.to_json(), shown=str(place))
             seen, verdict = proven(plan, made, report_progress, options)
-            manifest = sealed(draft, seen, verdict, stage)
+            sealed_in = Bundle(stage, sealed(draft, seen, verdict, stage), shown=str(place))
+            pipeline = _around(bundle, sealed_in, (reference, processors), options, report_progress)
+            manifest = open_bundle(stage).manifest
     nodes = sum(len(list(ir.traversal.RecursiveGraphIterator(model.graph))) for model in models.values())
-    return Repair(Export(place, manifest, result=verdict), kept, nodes, curve)
+    return Repair(Export(place, manifest, result=verdict, pipeline=pipeline), kept, nodes, curve)
+
+
+def _handed_on(bundle: Bundle, policy: Any, source: Any, told: Settings) -> list[dict[str, np.ndarray]]:
+    """What preprocessing hands on to the policy, on which the budget has to hold as well."""
+    if bundle.stated.processors is None:
+        return []
+    with closing(bundle.stages(policy, source, seed=told.seed)) as sides:
+        given = sides.sides(POLICY, fixtures_from(sides.raw, told.fixtures, told.seed))[2]
+        made = given.fixtures((), told.fixtures, told.seed)
+        return [made.make(index) for index in range(made.count)]
+
+
+def _around(
+    bundle: Bundle,
+    made: Bundle,
+    given: tuple[Any, Any],
+    options: Mapping[str, Any],
+    report_progress: Progress,
+) -> PipelineResult | None:
+    """The bundle's processors put around what was made of it, and the verdict; None where it has none."""
+    said = bundle.stated.processors
+    if said is None:
+        return None
+    made = taken_along(bundle, made)
+    sides = made.stages(*given, seed=options["seed"])
+    factor = max(map(abs, said.scale), default=0.0)
+    thresholds = {WHOLE: options["threshold"] * factor} if factor else None
+    return proven_around(made, sides, {**options, "thresholds": thresholds, "progress": report_progress})
 
 
 def _precision_of(bundle: Bundle, calibration: Sequence[_Named] | None) -> Any:
@@ -178,11 +222,6 @@ def _precision_of(bundle: Bundle, calibration: Sequence[_Named] | None) -> Any:
         raise ReflexError(
             f"{bundle.called} is in float32, where no precision is to be repaired; see where it goes wrong "
             f"with reflex locate {bundle.called} --model MODEL"
-        )
-    if bundle.stated.processors is not None:
-        raise ReflexError(
-            f"{bundle.called} has processors, which a repair does not make again; repair an export made with "
-            "--no-processors, and put them in after that with add_processors(policy, bundle, checkpoint)"
         )
     if calibration is None and "that were given" in str(said.get("calibrated_on", "")):
         raise SettingsError(

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
-
-import numpy as np
+from typing import Any
 
 from exporters.bundle.kept import linked
 from exporters.bundle.manifest import write_manifest
 from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TOKENIZER
 from exporters.bundle.registry import family_named
-from exporters.bundle.store import RAW, file_facts, staged
+from exporters.bundle.store import file_facts, staged
 from exporters.bundles import Bundle, open_bundle
+from exporters.exporting.around import proven_around
 from exporters.families.lerobot_processors import (
     Pipelines,
     graphs_of,
@@ -27,32 +25,19 @@ from exporters.families.lerobot_processors import (
     scale_of,
     tokenizer_text,
 )
-from exporters.families.pipeline_sides import POLICY, Stages
+from exporters.families.pipeline_sides import PipelineStages
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.tracing import trace
-from exporters.serving.candidate import Served
-from pytest_reflex.errors import BundleError, ReflexError, SettingsError
+from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.inputs.episodes import Episodes
-from pytest_reflex.inputs.fixtures import MakesFixtures, fixtures_from
-from pytest_reflex.judge.check import check
+from pytest_reflex.judge.pipeline import check_pipeline
 from pytest_reflex.progress import Progress
-from pytest_reflex.result import STAGES, WHOLE, ParityResult, PipelineResult
-from pytest_reflex.runners import save_recording
-from pytest_reflex.settings import UNSAID
-from pytest_reflex.settings import threshold as threshold_setting
+from pytest_reflex.result import STAGES, PipelineResult
 from pytest_reflex.settings import units as units_setting
-from pytest_reflex.verdict.tolerances import Amount, Tolerances
-from pytest_reflex.verdict.units import OWN
 
 __all__ = ["STAGES", "PipelineResult", "Processing", "add_processors", "check_pipeline"]
 
-Array = np.ndarray[Any, Any]
 Source = str | os.PathLike[str] | tuple[Any, Any]
-
-# In the robot's units: a thousandth of a degree is far below what a joint's encoder sees.
-IN_UNITS: Final = Amount(1e-3, unit=OWN)
-# So many raw observations are kept in a bundle, for whoever has no torch.
-KEPT: Final = 8
 
 
 def add_processors(
@@ -157,7 +142,7 @@ class Processing:
             said,
             graphs={role: f"{role}.onnx" for role in (PREPROCESS, POSTPROCESS)},
             names=names,
-            units=stated_units,
+            units=tuple(stated_units) or ("",) * self.whole.dim,
             scale=scale,
         )
         write_manifest(stage, replace(stated, processors=said, files=files))
@@ -169,18 +154,9 @@ class Processing:
             ParityError: a stage failed.
         """
         made = replace(open_bundle(bundle.path), shown=bundle.called)
-        seen: list[Any] = []
-        result = _judged(self.whole.policy, made, self.whole, seen, **judging).require()
-        live = result.stages[WHOLE].candidate.get("live_inputs")
-        save_recording(made.path / RAW, seen, live if isinstance(live, (list, tuple)) else [])
-        stated = made.stated
-        if stated.processors is None:
-            raise BundleError(f"{made.called} has no processors")
-        checks = {stage: found.to_json() for stage, found in result.stages.items()}
-        files = {**stated.files, **file_facts(made.path, [RAW])}
-        processors = replace(stated.processors, checks=checks)
-        write_manifest(made.path, replace(stated, processors=processors, files=files))
-        return result
+        told = dict(judging)
+        how = (told.get("seed") or 0, told.get("provider") or "cpu", told.pop("steps", None))
+        return proven_around(made, PipelineStages(self.whole.policy, made, self.whole, *how), told)
 
 
 def _told_by(inputs: object, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -189,127 +165,3 @@ def _told_by(inputs: object, count: int) -> tuple[tuple[str, ...], tuple[str, ..
     said = (feature.names, feature.units) if feature is not None else ((), ())
     names, units = (one if len(one) == count else () for one in said)
     return names, units
-
-
-def check_pipeline(
-    policy: Any,
-    bundle: Bundle | Served,
-    source: Source,
-    *,
-    inputs: MakesFixtures | None = None,
-    fixtures: int | None = None,
-    seed: int = 0,
-    thresholds: Mapping[str, Any] | None = None,
-    stages: Sequence[str] = STAGES,
-    steps: int | None = None,
-    **options: Any,
-) -> PipelineResult:
-    """Judge a bundle with its processors, stage by stage and whole.
-
-    Args:
-        policy: the live policy that it was made from.
-        bundle: a bundle with processors; of one that is served the whole alone can be judged.
-        source: as for :func:`add_processors`: what lerobot runs around the policy.
-        inputs: the episodes of a recording; by default raw observations are drawn.
-        fixtures: how many observations are judged, where the episodes do not say it; by default 5.
-        seed: what they are drawn or chosen with, and their noise.
-        thresholds: the threshold of a stage, by its name; by default ``threshold`` where that is in floors or
-            in a physical unit, else 1e-3 in each element's own unit for what comes after the policy, and
-            ``threshold`` or the check's own before.
-        stages: those that are judged; a result without all of them is no pass.
-        steps: the denoising steps that are meant, where the bundle takes others than the policy itself.
-        **options: further keywords of :func:`pytest_reflex.check`, for every stage.
-
-    Raises:
-        BundleError: the bundle has no processors.
-        SettingsError: a threshold is of no stage, or a stage is none.
-    """
-    if bundle.stated.processors is None:
-        raise BundleError(
-            f"{bundle.called} has no processors; add_processors(policy, bundle, ...) puts them in"
-        )
-    whole = pipelines(family_named(bundle.family), policy, source)
-    told: Any = {
-        "inputs": inputs,
-        "fixtures": fixtures,
-        "seed": seed,
-        "thresholds": thresholds,
-        "stages": stages,
-    }
-    return _judged(policy, bundle, whole, None, steps=steps, **told, **options)
-
-
-def _judged(
-    policy: Any,
-    bundle: Bundle | Served,
-    whole: Pipelines,
-    seen: list[Any] | None,
-    *,
-    inputs: MakesFixtures | None = None,
-    fixtures: int | None = None,
-    seed: int | None = None,
-    thresholds: Mapping[str, Any] | None = None,
-    stages: Sequence[str] = STAGES,
-    steps: int | None = None,
-    **options: Any,
-) -> PipelineResult:
-    """:func:`check_pipeline` with pipelines at hand; ``seen`` is given some of the whole's fixtures."""
-    fixtures, seed = 5 if fixtures is None else fixtures, seed or 0
-    units = options.pop("units", None)
-    limits = _limits(bundle, options.pop("threshold", None), thresholds, stages)
-    made = Stages(policy, bundle, whole, seed, options.get("provider") or "cpu", steps)
-    raw = fixtures_from(whole.raw() if inputs is None else inputs, fixtures, seed, whole.raw())
-    kept = {round(float(at)) for at in np.linspace(0, raw.count - 1, min(raw.count, KEPT))}
-    found: dict[str, ParityResult] = {}
-    with closing(made):
-        for stage in [known for known in STAGES if known in stages]:
-            turn = iter(range(raw.count))
-            reference, candidate, given = made.sides(stage, raw)
-
-            def record(read: Any, gave: Any, turn: Any = turn) -> None:
-                if next(turn, -1) in kept and seen is not None:
-                    seen.append((read, gave))
-
-            found[stage] = check(
-                reference,
-                candidate,
-                inputs=given,
-                name=f"{bundle.called}: {stage}",
-                record=record if stage == WHOLE and seen is not None else None,
-                **{**options, **limits.get(stage, {}), "units": None if stage == PREPROCESS else units},
-            )
-    return PipelineResult(found)
-
-
-def _limits(
-    bundle: Bundle | Served, threshold: object, thresholds: Mapping[str, Any] | None, stages: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """What each stage is told of its threshold.
-
-    Raises:
-        SettingsError: a threshold is of no stage or of no output, or a stage is none.
-    """
-    if strange := ({*(thresholds or {})} | {*stages}) - {*STAGES}:
-        raise SettingsError(f"there is no stage {sorted(strange)[0]!r}; give {', '.join(STAGES)}")
-    asked = None if threshold is None else threshold_setting(threshold)
-    read = [spec.name for spec in bundle.inputs]
-    outputs = {PREPROCESS: read, POLICY: bundle.outputs, POSTPROCESS: ["action"], WHOLE: ["action"]}
-    known = [name for names in outputs.values() for name in names]
-    if asked is not None and (unknown := next((name for name in asked.outputs if name not in known), None)):
-        there = ", ".join(dict.fromkeys(known))
-        raise SettingsError(f"threshold: there is no output {unknown!r}; the stages give {there}")
-    told: dict[str, Any] = {}
-    for stage in STAGES:
-        behind = stage in (POSTPROCESS, WHOLE)
-        # A conversion is held to the rounding of its precision, which the check knows.
-        narrower = stage == WHOLE and bundle.stated.precision != "float32"
-        rest = asked.rest if asked is not None else UNSAID
-        if behind and (rest == UNSAID or rest.plain):
-            rest = UNSAID if narrower else IN_UNITS
-        if stage == PREPROCESS and rest.unit:
-            rest = UNSAID
-        own = {n: one for n, one in (asked.outputs if asked else {}).items() if n in outputs[stage]}
-        if rest != UNSAID or own:
-            told[stage] = Tolerances(rest, own)
-    told |= thresholds or {}
-    return {stage: {"threshold": limit} for stage, limit in told.items()}

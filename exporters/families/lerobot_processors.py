@@ -19,6 +19,7 @@ from torch import nn
 from exporters import checkpoints
 from exporters.bundle.processors import POSTPROCESS, PREPROCESS, SPOKEN, TASK, TOKENIZER, Processors, Prompt
 from exporters.families.lerobot_features import FeatureFamily
+from exporters.families.lerobot_statistics import require_statistics
 from pytest_reflex.errors import CheckpointError, InputError, ReflexError
 from pytest_reflex.inputs import InputSpec, Integers, State, Text
 from pytest_reflex.inputs.episodes import Episodes
@@ -47,6 +48,8 @@ _TRACED: Final = {
     "RelativeActionsProcessorStep",
     "AbsoluteActionsProcessorStep",
 }
+# Those that stand behind a policy, and nowhere else.
+_BEHIND: Final = {"UnnormalizerProcessorStep", "AbsoluteActionsProcessorStep"}
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ def pipelines(family: Any, policy: Any, source: str | os.PathLike[str] | tuple[A
         raise ReflexError(
             f"{family.name} has images of its own making, so what is before it cannot be put in"
         )
-    before, after = source if isinstance(source, tuple) else _loaded(Path(source))
+    before, after = _both(source)
     for step in (*before.steps, *after.steps):
         name = type(step).__name__
         if name not in _TRACED and name not in _LEFT_OUT:
@@ -211,7 +214,38 @@ def pipelines(family: Any, policy: Any, source: str | os.PathLike[str] | tuple[A
                 f"the step {name} cannot be put into a bundle; these can: "
                 f"{', '.join(sorted(_TRACED | _LEFT_OUT))}"
             )
+    if any(type(s).__name__ in _BEHIND for s in before.steps) or any(
+        type(s).__name__ not in (*_BEHIND, "DeviceProcessorStep") for s in after.steps
+    ):
+        raise CheckpointError(
+            "the preprocessor and the postprocessor are turned round, or have each other's steps: "
+            f"{', '.join(type(s).__name__ for s in before.steps)} before the policy and "
+            f"{', '.join(type(s).__name__ for s in after.steps)} behind; give (preprocessor, postprocessor)"
+        )
+    require_statistics((*before.steps, *after.steps))
     return Pipelines(family, policy, before, after)
+
+
+def _both(source: object) -> tuple[Any, Any]:
+    """The two pipelines of a source.
+
+    Raises:
+        CheckpointError: it is none, or they cannot be made.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _loaded(Path(source))
+    if isinstance(source, tuple) and len(source) == 2 and all(hasattr(one, "steps") for one in source):
+        return source
+    raise CheckpointError(
+        f"the processors are {_briefly(source)}, expected a checkpoint's directory or lerobot's two "
+        "pipelines, (preprocessor, postprocessor)"
+    )
+
+
+def _briefly(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {', '.join(type(one).__name__ for one in value) or 'nothing'}"
+    return f"a {type(value).__name__}"
 
 
 def _loaded(directory: Path) -> tuple[Any, Any]:
@@ -324,6 +358,15 @@ def scale_of(whole: Pipelines, actions: tuple[int, ...]) -> tuple[float, ...]:
     found, twice = middle - low, high - low
     same = np.allclose(twice, 2 * found) and np.allclose(found, found[:1, :1])
     return tuple(float(factor) for factor in found[0, 0]) if same else ()
+
+
+def content_of(whole: Pipelines) -> list[Any]:
+    """What the two pipelines are: class, configuration and state of each step, and the tokenizer."""
+    steps = [
+        [type(step).__qualname__, dict(step.get_config()), dict(step.state_dict())]
+        for step in (*whole.before.steps, *whole.after.steps)
+    ]
+    return [len(whole.before.steps), steps, tokenizer_text(whole) if whole.text is not None else None]
 
 
 def tokenizer_text(whole: Pipelines) -> str:

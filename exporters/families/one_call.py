@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from exporters.bundle.registry import family_named, family_of, known_families
 from pytest_reflex.errors import CheckpointError, InputError, ReflexError, SettingsError
@@ -21,7 +22,32 @@ if TYPE_CHECKING:
     from exporters.families.base import Family
     from pytest_reflex.progress import Progress
 
-__all__ = ["export_policy", "family_of_policy", "has_pipelines", "with_processors"]
+__all__ = [
+    "KNOWN_STEPS",
+    "can_be_put_in",
+    "export_policy",
+    "family_of_policy",
+    "has_pipelines",
+    "processors_of",
+    "with_processors",
+]
+
+# What lerobot calls in a checkpoint the steps that :mod:`.lerobot_processors` takes.
+KNOWN_STEPS: Final = frozenset(
+    (
+        "absolute_actions_processor",
+        "device_processor",
+        "normalizer_processor",
+        "pi05_prepare_state_tokenizer_processor_step",
+        "relative_actions_processor",
+        "rename_observations_processor",
+        "smolvla_new_line_processor",
+        "to_batch_processor",
+        "tokenizer_processor",
+        "unnormalizer_processor",
+    )
+)
+_PIPELINES: Final = ("policy_preprocessor.json", "policy_postprocessor.json")
 
 
 def family_of_policy(policy: object) -> Family | None:
@@ -139,13 +165,48 @@ def with_processors(
     return {**given, "around": Processing(whole, asked is not None, judging=judging)}
 
 
+def processors_of(policy: object, asked: Any) -> list[Any] | None:
+    """What a policy's processors are, by their content: to be told from others of the same policy.
+
+    Args:
+        policy: a live policy; of anything else nothing is known.
+        asked: as ``processors`` of :func:`export_policy`.
+
+    Returns:
+        None where there are none, or none that could be put in, or they are not wanted.
+    """
+    from exporters import checkpoints
+
+    family = family_of_policy(policy)
+    if family is None or asked is False:
+        return None
+    source: Any = checkpoints.directory_of(policy) if asked is None or asked is True else asked
+    if not has_pipelines(source):
+        return None
+    from exporters.families.lerobot_processors import content_of, pipelines
+
+    try:
+        return content_of(pipelines(family, policy, source))
+    except ReflexError:  # the export says it, or goes without
+        return None
+
+
 def has_pipelines(source: object) -> bool:
     """Whether lerobot's two pipelines are in a checkpoint's directory, or are at hand."""
     if isinstance(source, tuple):
         return True
-    return isinstance(source, (str, os.PathLike)) and all(
-        Path(source, name).is_file() for name in ("policy_preprocessor.json", "policy_postprocessor.json")
-    )
+    return isinstance(source, (str, os.PathLike)) and all(Path(source, name).is_file() for name in _PIPELINES)
+
+
+def can_be_put_in(directory: Path) -> bool:
+    """Whether a checkpoint's directory has lerobot's two pipelines, of steps alone that go into a bundle."""
+    if not has_pipelines(directory):
+        return False
+    try:
+        said = [json.loads((directory / name).read_text(encoding="utf-8")) for name in _PIPELINES]
+        return {step["registry_name"] for one in said for step in one["steps"]} <= KNOWN_STEPS
+    except (ValueError, KeyError, TypeError, OSError):  # a step of one's own, or what is no such file
+        return False
 
 
 def _without(why: ReflexError) -> Around:

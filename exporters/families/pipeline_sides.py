@@ -15,35 +15,46 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
+from exporters import checkpoints
 from exporters.bundle.processed import ProcessedRunner
-from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TASK
+from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TASK, fitting
+from exporters.bundle.registry import family_named
 from exporters.bundles import Bundle
-from exporters.families.lerobot_processors import Pipelines
+from exporters.families.lerobot_processors import Pipelines, pipelines
+from exporters.families.lerobot_statistics import statistics_notes, unnormalised
 from exporters.serving.candidate import Served
-from pytest_reflex.errors import ReflexError, RunnerError
+from pytest_reflex.errors import BundleError, CheckpointError, ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.inputs.fixtures import Fixtures
-from pytest_reflex.result import WHOLE
+from pytest_reflex.result import POLICY, WHOLE
 from pytest_reflex.runners import FunctionRunner
 from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.float64 import lifted
 
-__all__ = ["POLICY", "Derived", "Stages"]
+__all__ = ["Derived", "PipelineStages", "stages"]
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 # A policy's or a stage's own way to run: its own, in float64, or rounded to what a candidate is in.
 Run = Callable[[Arrays], dict[str, Array]]
 
-POLICY = "policy"
-
 
 @dataclass(frozen=True)
 class Derived:
-    """Fixtures made of others, one at a time; the last one is at hand."""
+    """Fixtures made of others, one at a time; the last one is at hand.
+
+    Attributes:
+        base: the others.
+        made: a fixture of one of them, by its number.
+        specs: what they stand for, where that is known: of what a pipeline leaves as it is in each of them,
+            such as a camera's mask, these have other values.
+        seed: what those are drawn with.
+    """
 
     base: Fixtures
     made: Callable[[int, Arrays], dict[str, Array]]
+    specs: Sequence[InputSpec] = ()
+    seed: int = 0
 
     def told(self, count: int, seed: int) -> Derived:
         return self
@@ -58,10 +69,14 @@ class Derived:
                 last[idx] = found
             return {name: array.copy() for name, array in last[idx].items()}
 
-        def spares(idx: int) -> Iterator[Arrays]:
-            return (self.made(idx, {**self.base.make(idx), **other}) for other in self.base.spares(idx))
-
         base = self.base
+
+        def spares(idx: int) -> Iterator[Arrays]:
+            for number, other in enumerate(base.spares(idx), 1):
+                yield self.made(base.count + number, {**base.make(idx), **other})
+                if self.specs:  # from the first on, for there the ends are
+                    yield make_fixture(self.specs, self.seed, number)
+
         known = base.known_distinct if base.known_distinct is not None else base.count
         return replace(base, seed=None, make=make, specs=(), spares=spares, given=(), known_distinct=known)
 
@@ -69,9 +84,15 @@ class Derived:
 class _Reference(FunctionRunner):
     """A stage as lerobot computes it; in float64 and in narrower precisions where its policy can."""
 
-    def __init__(self, name: str, run: Callable[[Arrays, str], dict[str, Array]]) -> None:
+    def __init__(
+        self, name: str, run: Callable[[Arrays, str], dict[str, Array]], doubted: Sequence[str] = ()
+    ) -> None:
         super().__init__(lambda **given: run(given, "run"), name=name)
-        self._run = run
+        self._run, self._doubted = run, list(doubted)
+
+    def doubts(self, specs: Sequence[InputSpec]) -> list[str]:
+        """See :class:`~pytest_reflex.runners.base.HasDoubts`: what lerobot does that nobody may mean."""
+        return self._doubted
 
     def exact(self, inputs: Arrays) -> dict[str, Array]:
         """See :class:`~pytest_reflex.runners.base.HasFloat64`."""
@@ -111,7 +132,34 @@ class _Narrowed(_Reference):
         return made
 
 
-class Stages:
+def stages(
+    bundle: Bundle | Served, policy: Any, source: Any, *, seed: int, provider: str, steps: int | None
+) -> PipelineStages:
+    """The two sides of every stage of a bundle with processors.
+
+    Args:
+        bundle: the bundle, on disk or served.
+        policy: the live policy that it was made from.
+        source: a checkpoint's directory, or the two pipelines; None for the checkpoint that the policy was
+            loaded from.
+        seed: what noise is drawn with.
+        provider: the execution provider.
+        steps: the denoising steps that are meant, where the caller says so.
+
+    Raises:
+        CheckpointError: nobody says what lerobot runs around the policy, or it cannot be had.
+    """
+    place = checkpoints.directory_of(policy) if source is None else source
+    if place is None:
+        raise CheckpointError(
+            f"what is around the policy of {bundle.called} is not said, and the policy was loaded from no "
+            "checkpoint; give a checkpoint's directory, or (preprocessor, postprocessor), after the bundle"
+        )
+    whole = pipelines(family_named(bundle.family), policy, place)
+    return PipelineStages(policy, bundle, whole, seed, provider, steps)
+
+
+class PipelineStages:
     """The two sides of every stage.
 
     Args:
@@ -133,6 +181,16 @@ class Stages:
         steps: int | None = None,
     ) -> None:
         self.bundle, self.whole, self._seed, self._provider = bundle, whole, seed, provider
+        self.name = bundle.called
+        self.raw: Sequence[InputSpec] = whole.raw()
+        self.narrower = bundle.stated.precision != "float32"
+        read = [spec.name for spec in bundle.inputs]
+        self.outputs: Mapping[str, Sequence[str]] = {
+            PREPROCESS: read,
+            POLICY: bundle.outputs,
+            POSTPROCESS: ["action"],
+            WHOLE: ["action"],
+        }
         self._noise = [spec for spec in bundle.inputs if spec.name.endswith("noise")]
         self._specs = {spec.name: spec for spec in bundle.inputs}
         self._policy: Any = bundle.reference_runner(policy, steps)
@@ -144,7 +202,7 @@ class Stages:
     def sides(self, stage: str, raw: Fixtures) -> tuple[Any, Any, Derived]:
         """Reference, candidate and fixtures of one stage, over raw observations."""
         if stage == POLICY:
-            return self._policy, self.bundle, Derived(raw, self._read)
+            return self._policy, self.bundle, Derived(raw, self._read, self.bundle.inputs, self._seed)
         asked = {PREPROCESS: self._preprocessed, POSTPROCESS: self._postprocessed, WHOLE: self._acted}[stage]
         makes: dict[str, Callable[[int, Arrays], dict[str, Array]]] = {
             PREPROCESS: lambda idx, seen: dict(seen),
@@ -152,16 +210,22 @@ class Stages:
             WHOLE: lambda idx, seen: {**seen, **self._drawn(idx)},
         }
         called = f"lerobot's {stage}"
-        reference = _Reference(called, asked)
+        steps = {PREPROCESS: self.whole.before.steps, POSTPROCESS: self.whole.after.steps}.get(stage, ())
+        reference = _Reference(called, asked, unnormalised(steps))
         if stage == WHOLE:
             reference = _Narrowed(called, asked, self._through)
             reference.policy = self._policy
-        # What is served answers what a robot asks, and no stage by itself.
         candidate: Any
-        if isinstance(self.bundle, Served):
+        at_hand = self.bundle.here if isinstance(self.bundle, Served) else self.bundle
+        if isinstance(self.bundle, Served) and stage == WHOLE:
             candidate = self.bundle.whole_runner(self._provider)
+        elif at_hand is None:  # what is served answers what a robot asks
+            raise BundleError(
+                f"{self.bundle.called} answers no {stage} by itself; judge {POLICY} and {WHOLE}"
+            )
         else:
-            candidate = ProcessedRunner(self.bundle, stage, self._provider)
+            candidate = ProcessedRunner(at_hand, stage, self._provider)
+        raw = replace(raw, notes=(*raw.notes, *statistics_notes(steps)))
         return reference, candidate, Derived(raw, makes[stage])
 
     def _drawn(self, idx: int) -> dict[str, Array]:
@@ -176,6 +240,7 @@ class Stages:
         return {name: wide[name] if array.dtype.kind == "f" else array for name, array in found.items()}
 
     def _observed(self, raw: Arrays, way: str) -> dict[str, Array]:
+        raw = {spec.name: fitting(spec, raw) for spec in self.raw}
         length = self._specs["lang_tokens"].shape[1] if "lang_tokens" in self._specs else 0
         with torch.no_grad(), _precision(way):
             found = self.whole.inputs(self.whole.observed(raw), length)

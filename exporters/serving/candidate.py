@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from exporters.bundle import registry
 from exporters.bundle.manifest import MOST_STEPS, Manifest
-from exporters.bundle.processors import TOKENIZER, Processors
+from exporters.bundle.processors import TOKENIZER, Processors, require_fits
 from exporters.bundle.said import Said
-from pytest_reflex.errors import ReflexError, RunnerError
+from exporters.bundle.store import manifest_digest
+from exporters.bundles import Bundle
+from pytest_reflex.errors import BundleError, ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec, check_specs
 from pytest_reflex.runners import Runner
+from pytest_reflex.runners.runtimes import DEFAULT
 from pytest_reflex.runners.served import ServedRunner
+
+if TYPE_CHECKING:
+    from pytest_reflex.judge.pipeline import Stages
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,31 @@ class Served:
         stated: what the server says of it; its files are the server's, and so is their check.
         digest: the digest of its manifest.
         api_key: what the server asks for, or None.
+        asked: what its runtime was asked for, in its words; None where that is ONNX Runtime.
+        here: the same bundle on this machine, whose stages can be judged by themselves; or None.
     """
 
     called: str
     stated: Manifest
     digest: str
     api_key: str | None = field(default=None, repr=False)
+    asked: str | None = None
+    here: Bundle | None = None
+
+    def beside(self, bundle: Bundle) -> Self:
+        """The same with the bundle that it serves at hand.
+
+        Raises:
+            BundleError: its files are others than those that are served.
+        """
+        own = bundle.stated.processors
+        same = own is not None and replace(own, checks={}) == self.stated.processors
+        if manifest_digest(bundle) != self.digest or not same:
+            raise BundleError(
+                f"{bundle.called} is not what is served at {self.called}: it is another; give the "
+                "bundle that the server was started with"
+            )
+        return replace(self, here=bundle)
 
     @property
     def family(self) -> str:
@@ -60,7 +85,25 @@ class Served:
     def _asked(self, provider: str, **how: Any) -> ServedRunner:
         precision = self.stated.precision.partition("-")[0]
         told: dict[str, Any] = {"api_key": self.api_key, "digest": self.digest, "precision": precision}
+        told["asked"] = self.asked
         return ServedRunner(self.called, provider=provider, **told, **how)
+
+    def stages(
+        self,
+        policy: Any,
+        source: Any = None,
+        *,
+        seed: int = 0,
+        provider: str = "cpu",
+        steps: int | None = None,
+    ) -> Stages:
+        """Both sides, as of the bundle it serves: of the policy and the whole; of others where that is here.
+
+        Raises:
+            BundleError: it has no processors.
+        """
+        made: Stages = registry.stages_of(self, policy, source, seed=seed, provider=provider, steps=steps)
+        return made
 
     def reference_runner(self, model: object, steps: int | None = None) -> Runner:
         """``model`` as the reference, called as for the bundle itself."""
@@ -76,6 +119,7 @@ def open_served(url: str, *, api_key: str | None = None) -> Served:
     """
     with ServedRunner(url, api_key=api_key) as runner:
         manifest = runner.metadata["manifest"]
+        asked = _asked_of(url, runner.metadata)
     kinds = {"family": str, "layout": str, "call": dict, "inputs": list, "outputs": list, "digest": str}
     for key, kind in kinds.items():
         if not isinstance(manifest.get(key), kind):
@@ -104,13 +148,25 @@ def open_served(url: str, *, api_key: str | None = None) -> Served:
         call=call,
         options=options,
         steps=steps,
-        processors=_processors(url, manifest),
+        processors=_processors(url, manifest, inputs, [output["name"] for output in outputs]),
         origin=origin,
     )
-    return Served(url, stated, manifest["digest"], api_key)
+    return Served(url, stated, manifest["digest"], api_key, asked)
 
 
-def _processors(url: str, manifest: Mapping[str, Any]) -> Processors | None:
+def _asked_of(url: str, metadata: Mapping[str, Any]) -> str | None:
+    """What another runtime than ONNX Runtime was asked for there; None where it is that."""
+    runtime, asked = metadata.get("runtime", DEFAULT), metadata.get("provider_asked")
+    if runtime == DEFAULT:
+        return None
+    if not isinstance(runtime, str) or not isinstance(asked, str):
+        raise RunnerError(f"{url} does not say what its runtime was asked for; serve it with this version")
+    return asked
+
+
+def _processors(
+    url: str, manifest: Mapping[str, Any], inputs: Sequence[InputSpec], outputs: Sequence[str]
+) -> Processors | None:
     """What the server says of its processors, whose files are its own."""
     said = manifest.get("processors")
     if said is None:
@@ -118,6 +174,7 @@ def _processors(url: str, manifest: Mapping[str, Any]) -> Processors | None:
     try:
         # Nothing of them is opened here.
         known: Any = {name: {} for name in (*said["graphs"].values(), TOKENIZER)}
-        return Processors.from_json(Said(said, url, "processors"), known)
+        around = Said(said, url, "processors")
+        return require_fits(around, Processors.from_json(around, known), inputs, outputs)
     except (ReflexError, KeyError, TypeError, AttributeError) as error:
         raise RunnerError(f"{url} says what cannot be read of its processors: {error}") from error

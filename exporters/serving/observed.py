@@ -23,8 +23,8 @@ _IMAGES: Final = "observation.images."
 
 
 def is_raw(found: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
-    """Whether a message is what a robot sees, and not the policy's own ``inputs``."""
-    return not found.keys() <= inputs.keys()
+    """Whether a message is what a robot sees, and not the policy's own ``inputs``; an empty one is."""
+    return not found or not found.keys() <= inputs.keys()
 
 
 def raw_observation(
@@ -53,7 +53,8 @@ def raw_observation(
         if name in raw:
             raise InputError(f"input {field!r} is {name!r}, which is given twice; send one")
         if not isinstance(value, np.ndarray | np.generic) and not (name == TASK and isinstance(value, str)):
-            raise InputError(f"input {field!r} is a {type(value).__name__}; send it as an array")
+            wanted = "as text" if name == TASK else "as an array"
+            raise InputError(f"input {field!r} is a {type(value).__name__}; send it {wanted}")
         raw[name] = value
     return raw, given
 

@@ -7,8 +7,6 @@ What answers a client is what was proven: the fixtures go through the same codec
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -21,7 +19,7 @@ import numpy as np
 
 from exporters.bundle.certificate import certified
 from exporters.bundle.runner import BundleRunner
-from exporters.bundle.store import RAW
+from exporters.bundle.store import RAW, manifest_digest
 from exporters.bundles import Bundle, open_bundle
 from exporters.serving.observed import is_raw, raw_observation
 from exporters.serving.server import Server, bound
@@ -35,6 +33,7 @@ from pytest_reflex.report.text.terminal import headline
 from pytest_reflex.result import WHOLE, ParityResult
 from pytest_reflex.runners import wire
 from pytest_reflex.runners.base import RunnerBase
+from pytest_reflex.runners.runtimes import DEFAULT, full_name, graph_runtime
 from pytest_reflex.runners.served import ACTIONS, SERVER, TIMING
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
@@ -167,6 +166,7 @@ def prepared(
     host: str = "127.0.0.1",
     port: int = 8000,
     provider: str = "cpu",
+    runtime: str = DEFAULT,
     api_key: str | None = None,
     max_size: int | None = None,
     trusted: Sequence[str | os.PathLike[str]] = (),
@@ -179,6 +179,8 @@ def prepared(
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
         provider: the execution provider, by short or by full name.
+        runtime: what opens its graphs, by a name of :mod:`pytest_reflex.runners.runtimes`; its processors
+            stay under ONNX Runtime, whatever it is.
         api_key: what clients must send as ``Authorization: Api-Key ...``; by default nothing.
         max_size: the largest message in bytes; by default what the bundle's inputs need, and then some.
         trusted: the files of public keys; with any, only what one of them has certified is served.
@@ -187,7 +189,9 @@ def prepared(
     Raises:
         BundleError: a digest does not hold, or the bundle was never proven.
         CertificateError: a certificate is required, and there is none that holds here.
-        SettingsError: the address cannot be listened on, or the API key cannot be sent in a header.
+        SettingsError: the address cannot be listened on, the API key cannot be sent in a header, or a
+            certificate is required, which speaks of ONNX Runtime, and another runtime is asked for.
+        RunnerError: nobody knows the runtime, or it cannot run here.
         MissingPackageError: websockets or msgpack is not installed.
         ParityError: what would be served does not give the recorded actions on this machine.
     """
@@ -195,6 +199,12 @@ def prepared(
         wire.package(name)
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
         raise SettingsError("api key: it is empty or cannot stand in a header; give printable ASCII")
+    if trusted and full_name(runtime) != DEFAULT:
+        raise SettingsError(
+            f"runtime: {runtime!r} is asked for, and a certificate says what ran under ONNX Runtime; leave "
+            "out --runtime or --require-certificate"
+        )
+    graph_runtime(runtime)
     report_progress = progress or (lambda stage, done, total: None)
     report_progress("digests", 0, 1)
     bundle = open_bundle(directory)
@@ -202,13 +212,13 @@ def prepared(
     if trusted:
         certified(bundle, trusted, provider=settings.provider_name(provider))
     tolerances = _proven_tolerances(bundle)
+    policy = BundleRunner(bundle, provider=provider, runtime=runtime)
     # Before the proof, which may take minutes: a port that is taken is said at once.
     listening = bound(host, port)
-    policy = BundleRunner(bundle, provider=provider)
     try:
         service = Service(policy, bundle)
-        result = _proof(bundle, service, policy, tolerances, report_progress)
-        from_camera = _proof_from_camera(bundle, service, policy, report_progress)
+        result = _proof(bundle, service, policy, tolerances, provider, report_progress)
+        from_camera = _proof_from_camera(bundle, service, policy, provider, report_progress)
         service.metadata = _metadata(bundle, policy, result)
     except BaseException:
         policy.close()
@@ -217,7 +227,7 @@ def prepared(
     return Server(
         service,
         listening,
-        proven=f"{headline(result)}, as recorded at its export, on {policy.providers_used[0]}{from_camera}",
+        proven=f"{headline(result)}, as recorded at its export, on {_ran_on(policy)[0]}{from_camera}",
         api_key=api_key,
         max_size=max_size if max_size is not None else _max_size(bundle),
     )
@@ -258,8 +268,18 @@ def _bound_of(value: object) -> Amount:
     return Amount(value)
 
 
+def _ran_on(policy: BundleRunner) -> Sequence[str]:
+    """What its sessions ran on; of a runtime that says nothing of it, its name."""
+    return policy.providers_used or (policy.runtime,)
+
+
 def _proof(
-    bundle: Bundle, service: Service, policy: BundleRunner, tolerances: Tolerances, progress: Progress
+    bundle: Bundle,
+    service: Service,
+    policy: BundleRunner,
+    tolerances: Tolerances,
+    provider: str,
+    progress: Progress,
 ) -> ParityResult:
     recording = bundle.recording()
     result = check(
@@ -268,7 +288,7 @@ def _proof(
         inputs=recording.recorded(),
         threshold=tolerances,
         rtol=tolerances.rtol,
-        provider=policy.provider_asked,
+        provider=provider,
         name=service.name,
         progress=progress,
     ).require()
@@ -280,7 +300,9 @@ def _proof(
     return result
 
 
-def _proof_from_camera(bundle: Bundle, service: Service, policy: BundleRunner, progress: Progress) -> str:
+def _proof_from_camera(
+    bundle: Bundle, service: Service, policy: BundleRunner, provider: str, progress: Progress
+) -> str:
     """What was proven of a bundle with processors on the raw observations that it holds, in words."""
     said = bundle.stated.processors
     if said is None:
@@ -302,7 +324,7 @@ def _proof_from_camera(bundle: Bundle, service: Service, policy: BundleRunner, p
         inputs=recording.recorded(),
         threshold=tolerances,
         rtol=tolerances.rtol,
-        provider=policy.provider_asked,
+        provider=provider,
         name=f"{service.name}: {WHOLE}",
         progress=progress,
     ).require()
@@ -318,18 +340,13 @@ def _metadata(bundle: Bundle, policy: BundleRunner, result: ParityResult) -> dic
         "server": SERVER,
         "version": __version__,
         "manifest": {**manifest, "digest": manifest_digest(bundle)},
-        "provider_asked": policy.provider_asked,
-        "providers_used": list(policy.providers_used),
+        "runtime": policy.runtime,
+        "provider_asked": policy.provider_asked or policy.runtime,
+        "providers_used": list(_ran_on(policy)),
         "machine": machine.stated(result.candidate.get("machine")),
         "threshold": result.threshold,
         "proven": {"fixtures": result.count, "max_abs_diff": result.max_abs_diff_across_all},
     }
-
-
-def manifest_digest(bundle: Bundle) -> str:
-    """SHA-256, in hex, over names and digests of all files of the bundle but the manifest."""
-    files = sorted((name, facts["sha256"]) for name, facts in bundle.stated.files.items())
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def _max_size(bundle: Bundle) -> int:

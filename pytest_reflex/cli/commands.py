@@ -16,10 +16,16 @@ from pytest_reflex._version import __version__
 from pytest_reflex.cli.certify import certify
 from pytest_reflex.cli.doctor import doctor
 from pytest_reflex.cli.families import OfFamilies, family_options, offered
-from pytest_reflex.cli.from_camera import from_camera, judged_from_camera, judged_served
+from pytest_reflex.cli.from_camera import (
+    from_camera,
+    judged_from_camera,
+    judged_served,
+    policy_with_processors,
+)
 from pytest_reflex.cli.init import init
 from pytest_reflex.cli.matrix import matrix
 from pytest_reflex.cli.options import (
+    RUNTIMES,
     api_key_option,
     episodes_option,
     judged_processors_option,
@@ -27,6 +33,7 @@ from pytest_reflex.cli.options import (
     model_option,
     model_or_reference,
     policy_option,
+    policy_or_runtime,
     processors_option,
     save_fixtures_option,
     setting_option,
@@ -159,12 +166,12 @@ class _Validate(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not set(args) & set(self.commands):
-            if any(given.lower().endswith(".onnx") for given in args):
+            if any(given.startswith(("ws://", "wss://")) for given in args):
+                args = ["serve", *args]
+            elif any(given.lower().endswith(".onnx") for given in args):
                 args = ["onnx", *args]
             elif any((Path(given) / "reflex.json").is_file() for given in args):
                 args = ["export", *args]
-            elif any(given.startswith(("ws://", "wss://")) for given in args):
-                args = ["serve", *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(
@@ -365,6 +372,12 @@ def _parity(
 @model_option
 @steps_option
 @judged_processors_option
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The bundle that is served, to judge what is before and behind its policy by itself too.",
+)
 @api_key_option
 @episodes_option
 @judging_options
@@ -377,6 +390,7 @@ def validate_serve(
     model: str,
     steps: int | None,
     processors: bool | None,
+    bundle: Path | None,
     api_key: str | None,
     episodes: str | None,
     **judging: Any,
@@ -386,12 +400,18 @@ def validate_serve(
     The fixtures go over the wire as a robot's observations do: raw where a bundle with processors is served.
     """
     require_draws(context, model)
+    from exporters.bundles import open_bundle
     from exporters.serving.candidate import open_served
     from pytest_reflex.judge.check import check
 
     seen = _seen(episodes, model=model)
     served = open_served(url, api_key=api_key)
-    if from_camera(served, processors):
+    whole = from_camera(served, processors)
+    if bundle is not None:
+        if not whole or model.endswith(".safetensors"):
+            raise click.UsageError("--bundle was given, and no stage is judged by itself; leave it out")
+        served = served.beside(open_bundle(bundle))
+    if whole:
         with Progress() as report_progress:
             told = {"steps": steps, "progress": report_progress, **judging}
             return judged_served(served, model, seen, told), ""
@@ -409,6 +429,7 @@ def validate_serve(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
 )
 @setting_option("provider")
+@click.option("--runtime", metavar="NAME", default="ort", show_default=True, help=f"{RUNTIMES}.")
 @api_key_option
 @click.option("--max-size", type=click.IntRange(min=1), metavar="BYTES", help="The largest message taken.")
 @click.option(
@@ -439,18 +460,25 @@ def serve(directory: Path, **options: Any) -> int:
 
 @app.command("locate", short_help="Find the first module that computes something else.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@policy_option
+@policy_or_runtime
 @click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")
 @setting_option("seed")
 @click.option("--repro", type=click.Path(path_type=Path), metavar="OUT", help="Write a minimal reproduction.")
 @click.option("--output-json", "as_json", is_flag=True, help="Print JSON to stdout and nothing else.")
 @to_a_verdict
 def locate_place(
-    directory: Path, model: str, fixture: int, seed: int, repro: Path | None, as_json: bool
+    directory: Path,
+    model: str | None,
+    runtime: str | None,
+    fixture: int,
+    seed: int,
+    repro: Path | None,
+    as_json: bool,
 ) -> Reported:
     """Find the first module that computes something else in the bundle DIR than in the policy.
 
-    Exits 0 when nothing is further from PyTorch than float32 explains, 1 when a place was found.
+    With --runtime it is the first node that the runtime computes otherwise than onnx's own evaluator, and the
+    policy is not asked. Exits 0 when nothing is further off than float32 explains, 1 when a place was found.
     """  # fmt: skip
     from exporters.bundles import open_bundle
     from exporters.divergence import write_reproduction
@@ -458,6 +486,10 @@ def locate_place(
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.divergence import divergence_text
 
+    if runtime is not None:
+        return _parted(directory, model, runtime, fixture, seed, repro, as_json)
+    if model is None:
+        raise click.UsageError("missing option '--model', or '--runtime'")
     require_policy_of(model, "nothing can be walked through")
     if directory.suffix.lower() == ".onnx" and directory.is_file():
         raise BundleError(
@@ -477,6 +509,31 @@ def locate_place(
         below = f"\nReproduction: {write_reproduction(search, repro)}\n"
     text = dumps(divergence_to_json(divergence)) if as_json else divergence_text(divergence) + "\n" + below
     return Reported(code, text)
+
+
+def _parted(
+    directory: Path,
+    model: str | None,
+    runtime: str,
+    fixture: int,
+    seed: int,
+    repro: Path | None,
+    as_json: bool,
+) -> Reported:
+    """What ``reflex locate --runtime`` says."""
+    from exporters.bundles import open_bundle
+    from pytest_reflex.report.json.results import divergence_to_json
+    from pytest_reflex.report.json.values import dumps
+    from pytest_reflex.report.text.divergence import divergence_text
+
+    for flag, given in (("--model", model), ("--repro", repro)):
+        if given is not None:
+            raise click.UsageError(f"{flag} was given, and with --runtime PyTorch is not asked")
+    with Progress() as report_progress:
+        bundle = open_bundle(directory, to_judge=True)
+        found = bundle.locate_on(runtime, fixture_idx=fixture, seed=seed, progress=report_progress)
+    text = dumps(divergence_to_json(found)) if as_json else divergence_text(found) + "\n"
+    return Reported(PASS if found.place is None else FAIL, text)
 
 
 @app.command(short_help="Bring an export in another precision below a budget.")
@@ -500,12 +557,17 @@ def repair(directory: Path, model: str, **options: Any) -> Judged:
 
     require_policy_of(model, "nobody can say what a node costs")
     bundle = open_bundle(directory)
-    reference, _ = named_reference(bundle, model)
+    if bundle.stated.processors is not None:
+        reference, options["processors"] = policy_with_processors(bundle, model)
+    else:
+        reference, _ = named_reference(bundle, model)
     with Progress() as report_progress:
         made = repaired(bundle, reference, progress=report_progress, **options)
     if made.bundle.result is None:
         raise BundleError(f"{made.bundle.called} was written without a verdict")
-    return made.bundle.result, f"Bundle: {made.bundle.called}\n{made.text}"
+    below = f"Bundle: {made.bundle.called}\n{made.text}"
+    pipeline = made.bundle.pipeline
+    return made.bundle.result, below if pipeline is None else f"{pipeline.headline}\n{below}"
 
 
 app.add_command(certify)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from pytest_reflex.cli.reference import is_script, named
 from pytest_reflex.errors import BundleError, CheckpointError
-from pytest_reflex.result import WHOLE
+from pytest_reflex.result import POLICY, WHOLE
 from pytest_reflex.verdict.units import OWN
 
 if TYPE_CHECKING:
     from exporters.bundles import Bundle
     from exporters.serving.candidate import Served
     from pytest_reflex.result import ParityResult, PipelineResult
+
+_UNASKED: Final = (
+    "preprocess and postprocess were judged in the whole alone, as a server answers neither; --bundle DIR, "
+    "what is served, has them judged by themselves"
+)
 
 
 def from_camera(bundle: Bundle | Served, asked: bool | None, *, keep: bool = False) -> bool:
@@ -53,24 +59,39 @@ def judged_from_camera(
     """
     if model.endswith(".safetensors"):
         return _replayed(bundle, model, {n: value for n, value in judging.items() if n != "steps"})
-    policy, source = _policy(bundle, model)
-    from exporters.families.end_to_end import check_pipeline
+    policy, source = policy_with_processors(bundle, model)
+    from pytest_reflex.judge.pipeline import check_pipeline
 
     return check_pipeline(policy, bundle, source, inputs=seen, **judging)
 
 
-def judged_served(served: Served, model: str, seen: Any, judging: Mapping[str, Any]) -> ParityResult:
-    """The verdict on what is served, asked what a robot sees: whole, for its stages are the server's own."""
+def judged_served(
+    served: Served, model: str, seen: Any, judging: Mapping[str, Any]
+) -> ParityResult | PipelineResult:
+    """The verdict on what is served, asked what a robot sees: whole, and its policy by itself.
+
+    The stages around the policy are judged where the bundle that is served is here too; else the verdict says
+    why not.
+    """
     if model.endswith(".safetensors"):
         return _replayed(served, model, {n: value for n, value in judging.items() if n != "steps"})
-    policy, source = _policy(served, model)
-    from exporters.families.end_to_end import check_pipeline
+    policy, source = policy_with_processors(served, model)
+    from pytest_reflex.judge.pipeline import check_pipeline
 
-    return check_pipeline(policy, served, source, inputs=seen, stages=[WHOLE], **judging).stages[WHOLE]
+    if served.here is not None:
+        return check_pipeline(policy, served, source, inputs=seen, **judging)
+    found = check_pipeline(policy, served, source, inputs=seen, stages=[POLICY, WHOLE], **judging)
+    whole = found.stages[WHOLE]
+    noted = replace(whole, notes=(*whole.notes, _UNASKED))
+    return replace(found, stages={**found.stages, WHOLE: noted}, left_out=_UNASKED)
 
 
-def _policy(bundle: Bundle | Served, model: str) -> tuple[Any, Any]:
-    """The live policy, and what lerobot runs around it."""
+def policy_with_processors(bundle: Bundle | Served, model: str) -> tuple[Any, Any]:
+    """The live policy that ``--model`` names, and what lerobot runs around it.
+
+    Raises:
+        CheckpointError: there is nothing around it.
+    """
     alone = (
         f"give a checkpoint that has them, or --no-processors to judge the policy of {bundle.called} alone"
     )

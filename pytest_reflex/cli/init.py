@@ -26,7 +26,7 @@ from pytest_reflex.cli.reference import (
     require_policy,
 )
 from pytest_reflex.cli.report import PASS, Reported
-from pytest_reflex.errors import CheckpointError, ReflexError
+from pytest_reflex.errors import BundleError, CheckpointError, ReflexError
 
 _OF_A_CHECKPOINT: Final = '''\
 """The {family} policy of {shown} and its export compute the same."""
@@ -44,6 +44,43 @@ CHECKPOINT = {checkpoint}
 def test_{name}(parity, tmp_path):
     policy = {family}.load(CHECKPOINT)
     parity.check(policy, {family}.export(policy, tmp_path / "{name}", verify=False))
+'''
+
+_FROM_CAMERA: Final = '''\
+"""The {family} policy of {shown} and its export compute the same."""
+
+from pathlib import Path
+
+import pytest_reflex as reflex
+from exporters import export_policy, {family}
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = {checkpoint}
+
+
+@reflex.parity(threshold=1e-4)
+def test_{name}(parity, tmp_path):
+    policy = {family}.load(CHECKPOINT)
+    bundle = export_policy(policy, tmp_path / "{name}", processors=True, verify=False)
+    # Every stage from the camera to the joint; what the robot saw: inputs=reflex.episodes("recording").
+    parity.check_pipeline(policy, bundle)
+'''
+
+_OF_A_BUNDLE: Final = '''\
+"""The {family} policy of {shown} and {bundle} compute the same."""
+
+from pathlib import Path
+
+import pytest_reflex as reflex
+from exporters import {family}, open_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = {checkpoint}
+
+
+@reflex.parity(threshold=1e-4)
+def test_{name}(parity):
+    parity.{check}({family}.load(CHECKPOINT), open_bundle({opened}))
 '''
 
 _OF_A_SCRIPT: Final = '''\
@@ -93,28 +130,37 @@ class _Made:
     help="Of a script, the name of its list of InputSpec.",
 )  # fmt: skip
 @click.option(
+    "--bundle", metavar="DIR", type=click.Path(path_type=Path),
+    help="A bundle of the checkpoint that is there, judged in place of one that the test exports.",
+)  # fmt: skip
+@click.option(
     "-o", "--out", metavar="DIR", default=".", show_default=True, type=click.Path(path_type=Path),
     help="The repository.",
 )  # fmt: skip
-def init(model: str, ci: str, inputs: str, out: Path) -> Reported:
+def init(model: str, ci: str, inputs: str, bundle: Path | None, out: Path) -> Reported:
     """Write a parity test of MODEL into tests/parity, and jobs for GitHub and GitLab that run it.
 
-    MODEL is a checkpoint directory or a hub id, or file.py:name. What is there already is left as it is, but
-    for a job of this command's own that nobody has changed and that lacks what MODEL needs.
+    MODEL is a checkpoint directory or a hub id, or file.py:name. Where lerobot's processors are in the
+    checkpoint or the bundle, every stage from the camera to the joint is judged. What is there already is
+    left as it is, but for a job of this command's own that nobody has changed and that lacks what MODEL
+    needs.
     """
+    if bundle is not None and is_script(model):
+        raise click.UsageError("--bundle was given, and a script's test exports its policy; leave it out")
     if inputs != "INPUTS" and not is_script(model):
         raise click.UsageError("--inputs was given, and a checkpoint says itself what it reads; leave it out")
-    made = _of_a_script(model, inputs, out) if is_script(model) else _of_a_checkpoint(model, out)
+    made = _of_a_script(model, inputs, out) if is_script(model) else _of_a_checkpoint(model, bundle, out)
     name = next((name for name in made.names if _is_free(out, name, made)), made.names[-1])
     lines = [_written(out, f"{TESTS}/test_{name}.py", made.text(name=name))]
     below: list[str] = []
     for job in jobs_of(ci):
         lines.append(_job(out, job, made.extra, below))
-    if made.reads is not None and not made.reads.resolve().is_relative_to(out.resolve()):
-        below.append(
-            f"{made.reads} is not in the repository {out.resolve()}, so the test finds it on this machine "
-            "alone, and no job does; copy it into the repository, or give its own by --out"
-        )
+    for reads in (made.reads, bundle):
+        if reads is not None and not reads.resolve().is_relative_to(out.resolve()):
+            below.append(
+                f"{reads} is not in the repository {out.resolve()}, so the test finds it on this machine "
+                "alone, and no job does; copy it into the repository, or give its own by --out"
+            )
     below += leftovers(out)
     return Reported(
         PASS, "\n".join([*lines, "", *(f"{said}\n" for said in below), f"Next: {_next(out)}"]) + "\n"
@@ -165,12 +211,18 @@ def _is_free(out: Path, name: str, made: _Made) -> bool:
     return first == made.text(name="").partition("\n")[0]
 
 
-def _of_a_checkpoint(model: str, out: Path) -> _Made:
+def _of_a_checkpoint(model: str, bundle: Path | None, out: Path) -> _Made:
     from exporters import FAMILIES, checkpoints
     from exporters.bundle import registry
+    from exporters.families.one_call import can_be_put_in
 
     if model.endswith(".py"):
         raise CheckpointError(nameless(model, "MODEL"))
+    if Path(model, "reflex.json").is_file():
+        raise CheckpointError(
+            f"MODEL is {model!r}, a bundle, and a test wants the policy too; give the checkpoint that it was "
+            f"made from, and --bundle {model}"
+        )
     family = registry.family_of(model)
     if family not in FAMILIES:
         raise ReflexError(
@@ -183,10 +235,14 @@ def _of_a_checkpoint(model: str, out: Path) -> _Made:
     steps = [part for part in Path(model).resolve().parts if local and not _ANY_S.fullmatch(part)]
     short, *longer = [*steps[:-3:-1]] if local else [*model.split("/")[::-1]]
     config = checkpoints.read_config(directory)
+    text, judged = (_FROM_CAMERA if can_be_put_in(directory) else _OF_A_CHECKPOINT), {}
+    if bundle is not None:
+        text, judged = _OF_A_BUNDLE, _judging(bundle, family, out)
     return _Made(
         _names(short, *longer),
         partial(
-            _OF_A_CHECKPOINT.format,
+            text.format,
+            **judged,
             family=family,
             shown=_in_docstring(place or model),
             checkpoint=f"ROOT / {place!r}" if place is not None else repr(model),
@@ -195,6 +251,25 @@ def _of_a_checkpoint(model: str, out: Path) -> _Made:
         "export" if family == "pi0" and "model_type" in config else "lerobot",
         Path(model) if local else None,
     )
+
+
+def _judging(directory: Path, family: str, out: Path) -> dict[str, str]:
+    """How a test opens a bundle, and what it calls: with its processors, or without.
+
+    Raises:
+        BundleError: it is none of the family.
+    """
+    from exporters import open_bundle
+
+    bundle = open_bundle(directory)
+    if bundle.family != family:
+        raise BundleError(f"{directory} is a bundle of {bundle.family}, and the checkpoint is of {family}")
+    place = _from(out, directory)
+    return {
+        "check": "check" if bundle.stated.processors is None else "check_pipeline",
+        "bundle": _in_docstring(place),
+        "opened": repr(place) if Path(place).is_absolute() else f"ROOT / {place!r}",
+    }
 
 
 def _names(short: str, longer: str = "") -> tuple[str, ...]:

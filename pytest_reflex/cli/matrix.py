@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_reflex.cli.options import check_options, model_option, steps_option
+from pytest_reflex import settings
+from pytest_reflex.cli.options import RUNTIMES, check_options, model_option, steps_option
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import named_reference, require_draws
 from pytest_reflex.cli.report import Reported, written
@@ -20,17 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["matrix"]
 
 
-def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
-    from pytest_reflex.runners.runtimes import full_name
-
-    if value is None:
-        return None
-    names = [full_name(name.strip()) for name in value.split(",") if name.strip()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not names or twice:
-        wrong = f"{twice[0]} is named twice" if twice else "none is named"
-        raise click.BadParameter(f"{wrong}; give names with commas between them, such as ort,openvino")
-    return names
+def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else settings.runtimes(value, "--runtimes")
 
 
 @click.command(short_help="Judge a bundle on several runtimes, and name the odd one out.")
@@ -40,8 +32,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
     "--runtimes",
     metavar="NAMES",
     callback=_names,
-    help="What opens the graphs: ort, openvino, evaluator, or what another distribution brings  "
-    "[default: ort, and openvino where it is installed]",
+    help=f"{RUNTIMES}  [default: ort, and openvino where it is installed]",
 )
 @click.option(
     "--report", metavar="DIR", type=click.Path(path_type=Path), help="Write index.html and parity.json there."
@@ -56,7 +47,7 @@ def matrix(
     /,
     directory: Path,
     model: str,
-    runtimes: list[str] | None,
+    runtimes: tuple[str, ...] | None,
     report: Path | None,
     steps: int | None,
     as_json: bool,
@@ -69,6 +60,7 @@ def matrix(
     require_draws(context, model)
     from exporters.bundles import open_bundle
     from pytest_reflex.judge.matrix import matrix as judged
+    from pytest_reflex.judge.on_runtimes import on_runtimes
     from pytest_reflex.report.json.matrix import matrix_to_json
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.console import columns
@@ -82,7 +74,7 @@ def matrix(
         bundle = open_bundle(directory, to_judge=True)
         report_progress("digests", 1, 1)
         reference, inputs = named_reference(bundle, model, steps)
-        candidates = {runtime: bundle.on(runtime) for runtime in asked}
+        candidates = on_runtimes(bundle, asked, reference, judging["provider"])
         made = judged(
             reference, candidates, inputs=inputs, name=str(directory), progress=report_progress, **judging
         )

@@ -54,6 +54,9 @@ api_key_option = click.option(
 )
 
 
+RUNTIMES: Final = "What opens the graphs: ort, openvino, evaluator, or what another distribution brings"
+
+
 def model_or_reference(command: _Command) -> _Command:
     """What a candidate is held against: the policy, or a graph because the user says so."""
     graph = click.option(
@@ -64,6 +67,17 @@ def model_or_reference(command: _Command) -> _Command:
         "A pass is then an agreement, and no parity; with --strict it is a fail.",
     )
     return click.option("--model", help=_MODEL)(graph(command))
+
+
+def policy_or_runtime(command: _Command) -> _Command:
+    """What a bundle's values are held against: the policy's, or its graph's as onnx evaluates it."""
+    runtime = click.option(
+        "--runtime",
+        metavar="NAME",
+        help="In place of --model: look for the node that this runtime, ort or openvino, computes otherwise "
+        "than onnx's own evaluator.",
+    )
+    return click.option("--model", help=f"{_POLICY}.")(runtime(command))
 
 
 def judging_options(command: Callable[..., Any]) -> Callable[..., Any]:

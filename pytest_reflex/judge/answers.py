@@ -57,7 +57,7 @@ def verdict_of(
     doubted, noted = _of_variation(fixtures, truth, results)
     doubted += judge_open_axes(run.open_axes, fixtures.specs, truth.inputs)
     doubts = {
-        "compared": random_numbers(truth.steadiness, truth.facts),
+        "compared": [*random_numbers(truth.steadiness, truth.facts), *_fell_back(run.facts)],
         "reference": [*doubtful, *truth.doubts],
         "power": power.doubted,
         "variation": doubted,
@@ -96,6 +96,15 @@ def verdict_of(
         coverage=coverage,
         units=run.units,
     )
+
+
+def _fell_back(facts: Mapping[str, object]) -> list[str]:
+    """A doubt where nodes ran on another provider than the one that the session was asked for."""
+    nodes = facts.get("fell_back")
+    if not isinstance(nodes, list) or not nodes:
+        return []
+    count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    return [f"{count} ran elsewhere than on {facts.get('provider_asked')}, the first {nodes[0]}"]
 
 
 def _said_of(fixtures: Fixtures, results: Sequence[FixtureResult]) -> list[str]:

@@ -25,6 +25,7 @@ from pytest_reflex.judge.sides import Candidate, changed, known_inputs, sides_of
 from pytest_reflex.judge.swapped_inputs import swapped_inputs
 from pytest_reflex.judge.terms import Terms
 from pytest_reflex.judge.trajectory import trajectory_errors
+from pytest_reflex.judge.traps import trapped
 from pytest_reflex.judge.workers.shares import sharing
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
@@ -131,6 +132,7 @@ def _judged(
     # After the verdict, which nothing of it can change.
     if not result.passed:
         result = replace(result, notes=(*result.notes, *swapped_inputs(result, sides, drawn)))
+        result = replace(result, notes=(*result.notes, *trapped(result, sides, drawn)))
     shown = not result.passed if told.trajectory is None else told.trajectory
     judged = (truth.outputs, run.outputs) if shown else None
     first = result.fixtures[: drawn.count]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, Unpack
 
@@ -19,6 +20,7 @@ from pytest_reflex.judge.naming import Named
 from pytest_reflex.judge.runs import opened
 from pytest_reflex.judge.sides import candidate_runner, inputs_for, known_inputs, reference_runner
 from pytest_reflex.progress import Progress
+from pytest_reflex.report.text.matrix import beside_line
 from pytest_reflex.runners.base import Runner, asked, copied
 from pytest_reflex.runners.remembered import RememberedRunner
 from pytest_reflex.runners.torch import TorchRunner
@@ -84,7 +86,18 @@ def matrix(
         for one, other in combinations(answers, 2)
         if answers[one] and answers[other]
     }
-    return Matrix(name, tuple(columns), told_apart)
+    return _noted(Matrix(name, tuple(columns), told_apart))
+
+
+def _noted(made: Matrix) -> Matrix:
+    """Each result with what only the others' can say, so that every report of it does."""
+    columns = []
+    for column in made.columns:
+        result = column.result
+        if result is not None and (said := beside_line(made, column.runtime)):
+            column = replace(column, result=replace(result, notes=(*result.notes, said)))
+        columns.append(column)
+    return replace(made, columns=tuple(columns))
 
 
 def _judged(

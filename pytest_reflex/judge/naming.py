@@ -55,6 +55,11 @@ def side_notes(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> li
         for side in (reference, candidate)
         for given, taken in dict(side.get("matched") or {}).items()
     ]
+    if breaks := candidate.get("graph_breaks"):
+        found.append(
+            f"{candidate.get('name')} was compiled in {candidate.get('compiled_graphs')} graphs, and Python "
+            f"runs between them: {breaks[0]}"
+        )
     if "matched_output" in candidate:
         theirs, ours = candidate["matched_output"]
         found.append(

@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 
 # What a check may be judged against is PyTorch, or was recorded of it; these are what was made of it.
-_MADE_OF_IT: Final = ("onnx", "bundle", "graph", "served")
+_MADE_OF_IT: Final = ("onnx", "bundle", "graph", "served", "torch.compile", "aotinductor", "executorch")
 _PYTORCH: Final = ("torch", "recorded")
 _GRAPHS: Final = ("onnx", "bundle", ONNX_REFERENCE)
 

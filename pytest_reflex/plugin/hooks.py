@@ -257,6 +257,7 @@ def parity(request: pytest.FixtureRequest) -> Parity:
         held=attempt.held,
         drove=attempt.drove,
         rollouts=functools.partial(_rollout_place, request.config),
+        absent=attempt.absent,
     )
 
 

@@ -110,20 +110,26 @@ class Attempt:
         """A result that passed, refused where it is worse than the baseline has its call."""
         return self._outcome.held(result, len(self._kept)) if result.passed else result
 
-    def record(self, result: ParityResult, *, expected: str = "", unmet: str = "") -> None:
+    def record(self, result: ParityResult, *, expected: str = "", unmet: str = "", stage: str = "") -> None:
         """Take one result.
 
         Args:
             result: the result.
             expected: what is said of a fail that was expected, and came.
             unmet: what is said where another one was expected.
+            stage: which stage of a pipeline it is, all of which are one comparison.
         """
-        self._judged.append(None)
+        if not stage or _is_first(stage):
+            self._judged.append(None)
         if fail := unmet or ("" if result.passed or expected else _headline(result)):
-            self.fails.append(fail)
+            self.fails.append(f"pipeline FAIL in {stage}: {fail}" if stage else fail)
         if not expected and not unmet:
             self._kept.append(None)
-        self._outcome.add(self, result, expected, unmet)
+        self._outcome.add(self, result, expected, unmet, stage)
+
+    def absent(self, name: str, reason: str) -> None:
+        """Take what was to be judged and reached no verdict, under a name of its own."""
+        self._outcome.leave("failed", reason, name)
 
     def drove(self, said: str, *, passed: bool) -> None:
         """Take the verdict of a closed loop, in one line; it is no parity, and stands in no report of it."""
@@ -186,17 +192,18 @@ class Outcome:
 
         return replace(result, answers=(*result.answers, Answer.no(BASELINE_GATE, said)))
 
-    def add(self, attempt: Attempt, result: ParityResult, expected: str, unmet: str) -> None:
+    def add(self, attempt: Attempt, result: ParityResult, expected: str, unmet: str, stage: str = "") -> None:
         """Keep one result for the reports; JUnit sees its verdict, later ones with their number."""
         entry = {"nodeid": self.nodeid, "call": len(self._results), **result.to_json()}
         if expected or unmet:
-            self._leave("expected" if expected else "failed", expected or unmet)
+            self.leave("expected" if expected else "failed", expected or unmet)
         else:
             self._results.append(json.dumps(entry, allow_nan=False))
         if attempt.fails:
             self.told.fails[self.nodeid] = attempt.fails[0]
         suffix = "" if attempt.number == 1 else f"_attempt_{attempt.number}"
         suffix += "" if attempt.judged == 1 else f"_{attempt.judged}"
+        suffix += f"_{stage}" if stage else ""
         largest = entry["max_abs_diff_across_all"]
         verdict = ("PASS" if result.passed else "FAIL") + (", as expected" if expected else "")
         verdict += "" if result.against == "policy" else ", against ONNX: PyTorch was not asked"
@@ -213,13 +220,14 @@ class Outcome:
     def add_rollout(self, attempt: Attempt, said: str, *, passed: bool) -> None:
         """Keep the verdict of a closed loop; JUnit sees it."""
         if not passed:
-            self._leave("failed", said)
+            self.leave("failed", said)
         if attempt.fails:
             self.told.fails[self.nodeid] = attempt.fails[0]
         self._item.user_properties.append(("reflex_rollout", said))
 
-    def _leave(self, outcome: str, reason: str) -> None:
-        self._not_compared.append({"nodeid": self.nodeid, "outcome": outcome, "reason": reason})
+    def leave(self, outcome: str, reason: str, name: str = "") -> None:
+        """Keep what is no result, under the test's own name unless it has another."""
+        self._not_compared.append({"nodeid": name or self.nodeid, "outcome": outcome, "reason": reason})
 
     def see(self, report: pytest.TestReport, *, strict: bool) -> None:
         """Look at a report of the test: refuse it where it hides a fail, and put what was found onto it."""
@@ -232,7 +240,7 @@ class Outcome:
             refuse(report, refused)
             self.told.fails.setdefault(self.nodeid, refused)  # whoever runs tests again may drop this report
             if now.judged and not now.fails:  # what was judged says nothing of it
-                self._leave("failed", _reason(report))
+                self.leave("failed", _reason(report))
         now.told = len(now.fails)
         if report.failed:
             now.failures += 1
@@ -253,7 +261,7 @@ class Outcome:
         elif report.skipped and self._outcome[0] == "passed":
             self._outcome = ("skipped", _reason(report))
         if report.when == "teardown" and not now.judged:
-            self._leave(*self._outcome)
+            self.leave(*self._outcome)
         found = {"results": self._results, "not_compared": self._not_compared, "failures": self._failures}
         if any(found.values()):
             setattr(report, ATTRIBUTE, json.dumps({"attempt": now.number, **found}))
@@ -306,6 +314,12 @@ def _headline(result: ParityResult) -> str:
     from pytest_reflex.report.text.terminal import headline
 
     return headline(result)
+
+
+def _is_first(stage: str) -> bool:
+    from pytest_reflex.result import STAGES
+
+    return stage == STAGES[0]
 
 
 def _expected(report: pytest.TestReport) -> bool:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, runtime_checkable
 
 from pytest_reflex.errors import RunnerError
 
@@ -177,6 +177,22 @@ class Watching(Runner, Protocol):
     @property
     def decisions(self) -> Sequence[Decision]:
         """Each of them, with the ways that it went so far."""
+        ...
+
+
+# A trap that is one of the thread, whoever has set it.
+FLUSHED: Final = (
+    "subnormal values are flushed to 0 in this thread, which a library does when it is loaded (one built "
+    "with fast-math) or told to (session.set_denormal_as_zero); torch.set_flush_denormal(False) ends that"
+)
+
+
+@runtime_checkable
+class HasTraps(Protocol):
+    """A runner that knows what makes it compute otherwise than its graph says, and can do without."""
+
+    def without_traps(self) -> Mapping[str, Runner]:
+        """Itself, closed, without each that may be at work, by what that is and what ends it, in words."""
         ...
 
 

@@ -19,7 +19,7 @@ from pytest_reflex.verdict.precision import FLOATS, GraphPrecision, Quantized
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["precision_of"]
+__all__ = ["MOVES", "precision_of"]
 
 # ONNX's numbers of types, by our names; onnx.TensorProto has them in capitals.
 _NAMES: Final = {
@@ -43,7 +43,7 @@ _PRODUCTS: Final = frozenset(
     }
 )  # fmt: skip
 # They hand values on and compute nothing.
-_MOVES: Final = frozenset(
+MOVES: Final = frozenset(
     {
         "Cast", "CastLike", "Constant", "ConstantOfShape", "Identity", "Reshape", "Transpose", "Flatten",
         "Squeeze", "Unsqueeze", "Slice", "Gather", "Concat", "Split", "Expand", "Tile", "Shape", "Loop", "If",
@@ -158,7 +158,7 @@ class _Found:
         given = {value.name for value in graph.output}
         for node in nodes:
             after = [] if not given.isdisjoint(node.output) else readers.get(node.output[0], [])
-            if after and node.op_type not in _MOVES and all(one.op_type == "Cast" for one in after):
+            if after and node.op_type not in MOVES and all(one.op_type == "Cast" for one in after):
                 kinds = {types.get(one.output[0], "") for one in after}
                 self.rounded.update(kinds if len(kinds) == 1 and kinds <= {*FLOATS} else ())
             for held in _tensors(node):
@@ -205,7 +205,7 @@ class _Found:
             kind = "int8" if "int8" in kinds else min(kinds, default="int8")
             self._count(node.op_type, _packed(node) or kind, product=True)
             return
-        if node.op_type in _MOVES:
+        if node.op_type in MOVES:
             return
         whole = _dequantised(node, types, makers)
         if whole:

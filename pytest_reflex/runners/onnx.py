@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.runners.base import first_line
+from pytest_reflex.runners.base import FLUSHED, first_line
 from pytest_reflex.runners.model_files import FilesRunner, files_of, which_model
 from pytest_reflex.settings import PROVIDERS, provider_name
 from pytest_reflex.verdict import machine
@@ -26,6 +26,24 @@ if TYPE_CHECKING:
 
 # The session configuration entry that says where ONNX Runtime finds the weights beside a graph.
 WEIGHTS_PLACE: Final = "session.model_external_initializers_file_folder_path"
+
+# With it products of bytes are summed in 32 bits everywhere.
+WHOLE_SUMS: Final = "session.x64quantprecision"
+_SATURATES: Final = (
+    "sums of signed 8-bit products saturate on a processor without VNNI; session.x64quantprecision=1, or "
+    "unsigned weights, end that"
+)
+# What a session's configuration may ask for that makes its arithmetic another.
+_SWITCHED_ON: Final = {
+    "float32 is multiplied in bfloat16 on Arm; mlas.enable_gemm_fastmath_arm64_bfloat16=0 ends that": (
+        "mlas.enable_gemm_fastmath_arm64_bfloat16",
+        "1",
+    ),
+    FLUSHED: ("session.set_denormal_as_zero", "1"),
+}
+
+# With it a session says which provider each node was given to.
+_ASSIGNMENT: Final = "session.record_ep_graph_assignment_info"
 
 # How far ONNX Runtime may rewrite a graph, by its own words. Above "basic" it fuses operators, and a
 # fused operator rounds otherwise than the operators it replaces.
@@ -73,7 +91,9 @@ class OnnxRunner(FilesRunner):
 
     Attributes:
         provider_asked: ONNX Runtime's full name of the provider asked for.
-        providers_used: what the session reports, empty before the first open.
+        providers_used: what the session reports, empty before the first open; where no node that computes
+            something was given to the provider asked for, what they were given to.
+        fell_back: the nodes that compute something and were given to another provider, with that.
         inputs: names of the model's inputs, empty before the first open.
         outputs: names of the outputs, empty before the first open.
         matched: the one input it was given, and what the model calls its one input, where these differ.
@@ -106,6 +126,7 @@ class OnnxRunner(FilesRunner):
         self.name = name or (f"{len(model)} bytes of ONNX" if isinstance(model, bytes) else str(model))
         self.provider_asked = provider_name(provider)
         self.providers_used: tuple[str, ...] = ()
+        self.fell_back: tuple[str, ...] = ()
         self.inputs: tuple[str, ...] = ()
         self.outputs: tuple[str, ...] = ()
         self.matched: dict[str, str] = {}
@@ -149,6 +170,8 @@ class OnnxRunner(FilesRunner):
             options.add_session_config_entry(key, value)
         there = self.provider_asked in onnxruntime.get_available_providers()
         provider = self.provider_asked if there else PROVIDERS["cpu"]
+        if provider != PROVIDERS["cpu"]:
+            options.add_session_config_entry(_ASSIGNMENT, "1")
         model = self._model if isinstance(self._model, bytes) else str(self._model)
         # ONNX Runtime looks for the weights of bare bytes where the process is.
         files, unseen = files_of(self._model, self.name, self._config.get(WEIGHTS_PLACE))
@@ -169,12 +192,31 @@ class OnnxRunner(FilesRunner):
         # Only now: what no session opens has its own words for why.
         self._watch(files, unseen)
         self._session = session
-        self.providers_used = tuple(session.get_providers())
+        self._learn_providers(session)
         try:
             self._learn_names(session)
         except RunnerError:
             self.close()
             raise
+
+    def _learn_providers(self, session: onnxruntime.InferenceSession) -> None:
+        """What it runs on: a session names the provider that it was asked for, whoever runs its nodes."""
+        self.providers_used, self.fell_back = tuple(session.get_providers()), ()
+        asked = getattr(session, "get_provider_graph_assignment_info", None)  # of ONNX Runtime 1.24
+        if self.providers_used[:1] == (PROVIDERS["cpu"],) or asked is None:
+            return
+        from pytest_reflex.runners.graph_precision import MOVES
+
+        given = [(part.ep_name, node) for part in asked() for node in part.get_nodes()]
+        computing = [(name, node) for name, node in given if node.op_type not in MOVES]
+        if computing and all(name != self.provider_asked for name, _ in computing):
+            self.providers_used = (computing[0][0],)
+            return
+        self.fell_back = tuple(
+            f"{node.op_type} {node.name or 'without a name'} on {name}"
+            for name, node in computing
+            if name != self.provider_asked
+        )
 
     @property
     def stated_inputs(self) -> tuple[tuple[str, str, Sequence[int | str | None]], ...]:
@@ -245,18 +287,42 @@ class OnnxRunner(FilesRunner):
 
         found = decisions_of(self._model, inputs)
         place = {} if isinstance(self._model, bytes) else {WEIGHTS_PLACE: str(self._model.parent)}
-        copy = OnnxRunner(
-            found.model,
+        copy = self._with({**place, **self._config}, found.model)
+        copy._decisions = found
+        return copy
+
+    def _with(self, config: Mapping[str, str], model: bytes | None = None) -> OnnxRunner:
+        """A copy with further entries of its session's configuration, or of another graph."""
+        return OnnxRunner(
+            self._model if model is None else model,
             provider=self.provider_asked,
             threads=self._threads,
             prepack=self._prepack,
             optimization=self._optimization,
             disabled_optimizers=self._disabled,
-            config={**place, **self._config},
+            outputs=self._order if model is None else None,
+            config={**self._config, **config},
             name=self.name,
         )
-        copy._decisions = found
-        return copy
+
+    def without_traps(self) -> Mapping[str, OnnxRunner]:
+        """See :class:`~pytest_reflex.runners.base.HasTraps`."""
+        found: dict[str, OnnxRunner] = {}
+        for words, (key, value) in _SWITCHED_ON.items():
+            if self._config.get(key) == value:
+                found[words] = self._with({key: "0"})
+        saturates = machine.integer_sums(machine.here()) == "saturating"
+        if saturates and self._config.get(WHOLE_SUMS) != "1" and self._multiplies_bytes():
+            found[_SATURATES] = self._with({WHOLE_SUMS: "1"})
+        return found
+
+    def _multiplies_bytes(self) -> bool:
+        from pytest_reflex.runners.graph_precision import precision_of
+
+        try:
+            return bool(precision_of(self._model).quantized)
+        except RunnerError:  # it cannot be read, or not here
+            return False
 
     @property
     def decisions(self) -> Sequence[Decision]:
@@ -293,6 +359,7 @@ class OnnxRunner(FilesRunner):
             "sha256": self._sha256(),
             "provider_asked": self.provider_asked,
             "providers_used": list(self.providers_used),
+            **({"fell_back": list(self.fell_back)} if self.fell_back else {}),
             "threads": self._threads,
             "prepack": self._prepack,
             "optimization": self._optimization,

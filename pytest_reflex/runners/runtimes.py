@@ -10,19 +10,35 @@ from typing import Any, Final
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import Runner
+from pytest_reflex.settings import RUNTIMES
 from pytest_reflex.verdict.naming import did_you_mean
 
-__all__ = ["DEFAULT", "GROUP", "full_name", "runtime_named", "runtimes", "usual"]
+__all__ = [
+    "DEFAULT",
+    "GRAPH",
+    "GROUP",
+    "POLICY",
+    "full_name",
+    "graph_runtime",
+    "runtime_named",
+    "runtimes",
+    "usual",
+    "what_it_opens",
+]
 
 # Where another distribution names what opens a graph, as ``name = module:callable``.
 GROUP: Final = "pytest_reflex.runners"
 DEFAULT: Final = "onnxruntime"
+GRAPH: Final = "graph"
+POLICY: Final = "policy"
 _OWN: Final = {
     "onnxruntime": "pytest_reflex.runners.onnx:OnnxRunner",
     "openvino": "pytest_reflex.runners.openvino:OpenVinoRunner",
     "evaluator": "pytest_reflex.runners.evaluator:EvaluatorRunner",
+    "torch.compile": "pytest_reflex.runners.compiled:CompiledRunner",
+    "aotinductor": "pytest_reflex.runners.packaged:AotInductorRunner",
+    "executorch": "pytest_reflex.runners.packaged:ExecuTorchRunner",
 }
-_SHORT: Final = {"ort": "onnxruntime"}
 # Those that are asked where nobody says which, each by the package that it needs.
 _USUAL: Final = {DEFAULT: "onnxruntime", "openvino": "openvino"}
 
@@ -40,7 +56,7 @@ def usual() -> tuple[list[str], list[str]]:
 
 def full_name(name: str) -> str:
     """The name of a runtime in full: ``ort`` is ``onnxruntime``."""
-    return _SHORT.get(name, name)
+    return RUNTIMES.get(name, name)
 
 
 def _installed(name: str) -> str:
@@ -55,8 +71,35 @@ def _installed(name: str) -> str:
     return found[0]
 
 
-def runtime_named(name: str) -> Callable[..., Runner]:
+def what_it_opens(opener: Callable[..., Runner]) -> str:
+    """``graph``, an ONNX graph; ``policy``, a :class:`~pytest_reflex.runners.TorchRunner` of the policy
+    itself; or the suffix of files that it opens and that no bundle has, such as ``.pte``."""
+    return str(getattr(opener, "OPENS", GRAPH))
+
+
+def graph_runtime(name: str) -> Callable[..., Runner]:
     """What makes a runner of the path of a graph, with the keywords ``name`` and ``threads``.
+
+    Raises:
+        RunnerError: as of :func:`runtime_named`, or it opens no graphs.
+    """
+    opener = runtime_named(name)
+    opens = what_it_opens(opener)
+    if opens == POLICY:
+        raise RunnerError(
+            f"the runtime {name!r} runs the policy itself, and no graph; ask for it beside others, by "
+            "reflex matrix or by runtimes of a parity test"
+        )
+    if opens != GRAPH:
+        raise RunnerError(
+            f"the runtime {name!r} opens a {opens}, and no graph; say which, as {name}=FILE{opens}, by "
+            "reflex matrix or by runtimes of a parity test"
+        )
+    return opener
+
+
+def runtime_named(name: str) -> Callable[..., Runner]:
+    """What makes a runner of what it opens (:func:`what_it_opens`), with the keyword ``name``.
 
     Raises:
         RunnerError: nobody has that name, more than one has, or what has it cannot be imported.
@@ -71,6 +114,6 @@ def runtime_named(name: str) -> Callable[..., Runner]:
             f"the runtime {name!r} is {where}, which cannot be imported ({type(error).__name__}: {error})"
         ) from error
     if not callable(made):
-        raise RunnerError(f"the runtime {name!r} is {where}, which cannot be called with the path of a graph")
+        raise RunnerError(f"the runtime {name!r} is {where}, which cannot be called with what it opens")
     opener: Callable[..., Runner] = made
     return opener

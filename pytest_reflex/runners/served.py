@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import InputError, RunnerError, SettingsError
 from pytest_reflex.runners.base import RunnerBase, first_line
-from pytest_reflex.settings import provider_name
+from pytest_reflex.settings import PROVIDERS, provider_name
 from pytest_reflex.verdict import machine
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ _REFUSED: Final = {
 }
 
 
+# What a report keeps of what a server says of itself.
+_SAID_OF_ITSELF: Final = ("server", "version", "provider_asked")
+
+
 class ServedRunner(RunnerBase):
     """Runs a served policy, one observation at a time.
 
@@ -41,6 +45,8 @@ class ServedRunner(RunnerBase):
         timeout_s: seconds to wait for one answer.
         provider: the execution provider that the server must have run on, by short or full name; which
             one it did run on, the server says itself.
+        asked: where the server's runtime is another than ONNX Runtime, what that was asked for, in the
+            server's words.
         digest: the digest of the manifest that must be served; by default any.
         name: for people; by default the url.
         precision: in what its graphs are, as the server says, which shows none of them.
@@ -48,7 +54,7 @@ class ServedRunner(RunnerBase):
         units: what that is in, as the server says.
 
     Attributes:
-        provider_asked: ONNX Runtime's full name of the provider asked for.
+        provider_asked: ONNX Runtime's full name of the provider asked for, or ``asked``.
         precision_stated: ``precision``.
         providers_used: what the server says of its sessions, empty before the first open.
         metadata: what the server said of itself when it was opened last.
@@ -64,6 +70,7 @@ class ServedRunner(RunnerBase):
         api_key: str | None = None,
         timeout_s: float = 600.0,
         provider: str = "cpu",
+        asked: str | None = None,
         digest: str | None = None,
         name: str | None = None,
         precision: str = "float32",
@@ -74,6 +81,12 @@ class ServedRunner(RunnerBase):
             raise SettingsError(f"url is {url!r}; give ws://HOST:PORT or wss://HOST:PORT")
         self.name = name or url
         self.provider_asked = provider_name(provider)
+        if asked is not None:
+            if self.provider_asked != PROVIDERS["cpu"]:
+                raise SettingsError(
+                    f"provider: {provider} is one of ONNX Runtime's, and {url} is on {asked}; leave it out"
+                )
+            self.provider_asked = asked
         self.precision_stated = precision
         self.providers_used: tuple[str, ...] = ()
         self.metadata: dict[str, Any] = {}
@@ -146,7 +159,8 @@ class ServedRunner(RunnerBase):
             "path": self.name,
             "provider_asked": self.provider_asked,
             "providers_used": list(self.providers_used),
-            "server": {key: self.metadata.get(key) for key in ("server", "version", "provider_asked")},
+            "server": {key: self.metadata.get(key) for key in _SAID_OF_ITSELF}
+            | {key: self.metadata[key] for key in ("runtime",) if key in self.metadata},
             **{key: manifest.get(key) for key in ("family", "layout", "steps", "digest")},
             # The server's own, where it says so.
             "machine": machine.stated(self.metadata.get("machine")),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
+
+import numpy as np
 
 from pytest_reflex.verdict.results import RunResult
 
@@ -37,6 +40,15 @@ class Column:
     @property
     def passed(self) -> bool:
         return self.result is not None and self.result.passed
+
+    @property
+    def share(self) -> float:
+        """Of what it may be off, how much it is; infinite where that is not known, or there is no verdict."""
+        off = None if self.result is None else self.result.max_abs_diff_across_all
+        if self.result is None or off is None or np.isnan(off):
+            return math.inf
+        bound = self.result.threshold
+        return off / bound if bound else math.inf if off else 0.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,18 @@ class Matrix:
             return 2
         return 0 if self.passed else 1
 
+    @property
+    def worst(self) -> Column:
+        """That which decides: one that failed before one that passed, and of these the furthest off.
+
+        One without a verdict comes after those that failed, whose figures say more.
+        """
+        order = {True: 0, False: 2}
+        return max(
+            self.columns,
+            key=lambda column: (1 if column.result is None else order[column.passed], column.share),
+        )
+
     def distance(self, one: str, other: str) -> float | None:
         """How far two are apart; None where one of them gave nothing."""
         return self.apart.get((one, other), self.apart.get((other, one)))
@@ -84,11 +108,14 @@ class Matrix:
     def odd(self) -> tuple[str, ...]:
         """Those that do not agree with the others, where most agree with each other.
 
-        Where it is the reference, the runtimes agree: they run one graph, and the graph is wrong.
+        Where it is the reference, the runtimes agree: they run one graph, and the graph is wrong. One that
+        runs the policy itself says nothing of the graph, so that it has no vote; it is odd where it agrees
+        neither with those that most are nor with the reference.
         """
-        members = self.members
-        if len(members) < 3:
+        if len(self.members) < 3:
             return ()
+        itself = self.of_policy
+        members = [member for member in self.members if member not in itself]
         # The largest group in which everyone is near to everyone, where that is most of them.
         groups = [
             group
@@ -96,7 +123,21 @@ class Matrix:
             for group in combinations(members, size)
             if all((self.distance(a, b) or 0.0) < self.bound for a, b in combinations(group, 2))
         ]
-        return tuple(member for member in members if member not in groups[0]) if groups else ()
+        if not groups:
+            return ()
+        apart = [
+            one
+            for one in itself
+            if any(not (self.distance(one, other) or 0.0) < self.bound for other in groups[0])
+            and not (self.distance(one, REFERENCE) or 0.0) < self.bound
+        ]
+        return tuple(m for m in self.members if m in apart or (m in members and m not in groups[0]))
+
+    @property
+    def of_policy(self) -> tuple[str, ...]:
+        """Those that run the policy itself, by what they say of themselves, and no graph."""
+        ran = [column for column in self.columns if column.result is not None]
+        return tuple(c.runtime for c in ran if c.result and c.result.candidate.get("runs_policy") is True)
 
     @property
     def bound(self) -> float:

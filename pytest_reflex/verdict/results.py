@@ -42,6 +42,8 @@ RUN_GATE_NAMES: Final = (
 BASELINE_GATE: Final = "baseline"
 # What a note begins with that names two inputs which the candidate takes for each other.
 SWAPPED: Final = "inputs are swapped: "
+# What a note begins with that names what a processor or a library does unasked.
+TRAP: Final = "the machine explains it: "
 # The kind of a reference that is an ONNX graph because somebody said so.
 ONNX_REFERENCE: Final = "onnx reference"
 Against = Literal["policy", "onnx"]

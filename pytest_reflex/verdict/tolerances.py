@@ -62,11 +62,12 @@ class Tolerances:
                     f"threshold: {amount} is asked of {name}, and nobody says in which unit that is; say "
                     "units='deg', judge a bundle with processors, or give a number"
                 )
-            # Strict's 1e-5 is of what policies give, and of no robot.
             return seen[0].bound(amount, name, seen[1])
         unit = 1.0 if not amount.in_floors else floor.unit if floor is not None else None
         bound = 0.0 if unit is None else amount.number * unit
-        return min(bound, STRICT_THRESHOLD) if strict else bound
+        # Strict's 1e-5 is of what policies give, and of no degree or metre.
+        robots = amount.in_floors and seen is not None and {*seen[0].scale} == {1.0}
+        return min(bound, STRICT_THRESHOLD) if strict and not robots else bound
 
     def bounds(
         self,

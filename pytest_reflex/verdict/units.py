@@ -195,12 +195,12 @@ def units_of(
 
     Args:
         said: what the candidate says of its outputs.
-        told: what the caller says; it is the stronger.
+        told: what the caller says, of elements of which the candidate says nothing.
         name: the output.
         shape: its shape.
 
     Raises:
-        SettingsError: the caller names an element that is none.
+        SettingsError: the caller names an element that is none, or says another unit than the candidate.
     """
     count = shape[-1] if shape else 0
     known = said.get(name)
@@ -214,5 +214,11 @@ def units_of(
     names = known.names if known is not None else ()
     units = told.of(names, count)
     if known is not None:
+        for at, (one, before) in enumerate(zip(units, known.units, strict=True)):
+            if one and before and one != before:
+                raise SettingsError(
+                    f"units: {name}'s element {known.name(at)} is in {before}, as the bundle says, and {one} "
+                    "was given; leave it out, or export the bundle with the unit that is right"
+                )
         units = tuple(one or before for one, before in zip(units, known.units, strict=True))
     return InUnits(units, known.scale if known is not None else (1.0,) * count, names)

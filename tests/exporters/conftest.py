@@ -9,6 +9,16 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _traced_once(request: pytest.FixtureRequest) -> None:
+    """The tests of this room export the same few policies in many ways, and trace each of them once.
+
+    But for those of the cache, which change what an export calls and count how often it is called.
+    """
+    if request.path.parent.name != "caching":
+        request.getfixturevalue("traced_once")
+
+
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """``golden("pi0")``: the live policy with the golden weights, made once; not to be changed.

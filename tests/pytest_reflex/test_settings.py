@@ -113,6 +113,20 @@ def test_coverage() -> None:
         )
 
 
+def test_runtimes() -> None:
+    for value in ("ort, openvino", ["onnxruntime", "openvino"], ("ort", " openvino "), "ort,,openvino,"):
+        assert settings.runtimes(value) == ("onnxruntime", "openvino")
+    for value, wrong in (("ort,onnxruntime", "names onnxruntime twice"), (" ,", "names no runtimes")):
+        with pytest.raises(SettingsError) as caught:
+            settings.runtimes(value, "--reflex-runtimes")
+        assert str(caught.value) == (
+            f"--reflex-runtimes: {value!r} {wrong}; give names with commas between them, such as ort,openvino"
+        )
+    for nothing in ((), 3, None, True, ["ort", 3]):
+        with pytest.raises(SettingsError, match="names no runtimes"):
+            settings.runtimes(nothing)
+
+
 def test_seed() -> None:
     assert settings.seed(0) == 0
     assert settings.seed("0") == 0
@@ -166,7 +180,7 @@ def test_defaults() -> None:
     defaults = Settings(
         threshold=None, fixtures=5, seed=0, provider="CPUExecutionProvider", floor=False, trajectory=None,
         rtol=0.0, rounding="graph", infinities=False, claim=None, claim_budget=None, coverage=None,
-        strict=False, locate=60.0, simplest=3.0, report=None, json=None,
+        strict=False, runtimes=None, locate=60.0, simplest=3.0, report=None, json=None,
         baseline=None, baseline_factor=2.0, baseline_update=False,
     )  # fmt: skip
     assert settings.resolve() == defaults
@@ -308,7 +322,9 @@ def test_a_setting_is_declared_in_one_place(tmp_path: Path, python: list[str]) -
     told = said("ways_in.py", str(tmp_path))
     assert told.endswith("exit 0"), told
     pytest_ = ("-m", "pytest", "-p", "no:cacheprovider", "test_in.py")
-    assert ", trajectory=None, warm_ups=3, take_care=True): a test that" in said(*pytest_, "--markers")
+    assert ", trajectory=None, warm_ups=3, take_care=True, runtimes=None): a test that" in said(
+        *pytest_, "--markers"
+    )
     helped = " ".join(said(*pytest_, "--help").split())
     assert "--reflex-warm-ups=N how many runs come first (default 3)" in helped
     assert "reflex_warm_ups (" in helped
@@ -378,14 +394,14 @@ def test_bad_markers() -> None:
     assert str(caught.value) == (
         "parity marker on test_a.py::test_b[{x}]: unknown keyword 'treshold' (did you mean 'threshold'?); "
         "the keywords are threshold, units, rtol, fixtures, seed, claim, claim_budget, coverage, provider, "
-        "floor, rounding, infinities, trajectory"
+        "floor, rounding, infinities, trajectory, runtimes"
     )
     with pytest.raises(SettingsError) as caught:
         settings.marker({}, (1e-5,))
     assert (
         str(caught.value)
         == "parity marker: 1e-05 has no keyword; the keywords are threshold, units, rtol, fixtures, "
-        "seed, claim, claim_budget, coverage, provider, floor, rounding, infinities, trajectory"
+        "seed, claim, claim_budget, coverage, provider, floor, rounding, infinities, trajectory, runtimes"
     )
     with pytest.raises(SettingsError) as caught:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))

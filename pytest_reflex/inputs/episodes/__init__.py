@@ -50,7 +50,15 @@ class Episodes:
         return replace(self, frames=self.frames or count, seed=seed if self.seed is None else self.seed)
 
     def places(self, count: int, seed: int, keys: Sequence[str]) -> list[Place]:
-        """The frames that are judged, (episode, frame) each, in order."""
+        """The frames that are judged, (episode, frame) each, in order.
+
+        Raises:
+            InputError: there is none, or a value is not finite.
+        """
+        if not self.total:
+            raise InputError(
+                f"{self.recording.called} has no frame, so there is nothing to judge; record one"
+            )
         return chosen(self.recording.lengths, count, seed, extremes(self.recording, keys))
 
     def fixtures(self, specs: Sequence[InputSpec], count: int, seed: int) -> Fixtures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -29,8 +30,14 @@ def extremes(recording: Recording, keys: Sequence[str]) -> list[Place]:
     most: dict[str, tuple[Array, Array]] = {}
     for episode, columns in enumerate(recording.columns(keys) if keys else ()):
         for key, values in columns.items():
-            rows = values.reshape(len(values), -1).astype(np.float64)
+            rows = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64)
             require_finite(recording, key, episode, rows)
+            known = least[key][0].size if key in least else rows.shape[1]
+            if rows.size and rows.shape[1] != known:
+                raise InputError(
+                    f"{place(recording.called, episode, 0)}: {key} has {rows.shape[1]} elements, and "
+                    f"{known} in an episode before it; they are of different robots: leave one out"
+                )
             if rows.size:
                 _note(least, key, episode, rows, rows.argmin(axis=0), np.less)
                 _note(most, key, episode, rows, rows.argmax(axis=0), np.greater)
@@ -116,7 +123,8 @@ def distinct(recording: Recording, keys: Sequence[str], places: Sequence[Place])
 
 
 def _distinct(columns: Mapping[str, Array], indices: Sequence[int]) -> int:
-    rows = np.concatenate([a.reshape(len(a), -1)[indices] for a in columns.values()], axis=1)
+    flat = [a.reshape(len(a), math.prod(a.shape[1:])) for a in columns.values()]
+    rows = np.concatenate([one[indices] for one in flat], axis=1)
     rows = rows.astype(np.float64)
     size = float(np.median(np.abs(rows))) if rows.size else 0.0
     count, kept = 0, None

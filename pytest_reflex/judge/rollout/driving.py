@@ -144,7 +144,7 @@ def drive(
 
 def _stepped(
     env: Environment, action: Array, side: str, start: int, terms: Terms, step: int
-) -> tuple[bool, Mapping[str, Array]]:
+) -> tuple[bool, dict[str, Array]]:
     """Whether it goes on after an action, and the pose that it came to."""
     cause = ""
     try:

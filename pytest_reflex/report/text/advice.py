@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pytest_reflex.verdict.divergence import Location
-from pytest_reflex.verdict.results import BASELINE_GATE, SWAPPED, Answer, RunResult
+from pytest_reflex.verdict.results import BASELINE_GATE, SWAPPED, TRAP, Answer, RunResult
 
 # So much of an output, where the error is concentrated, is little of it; so much of what it is, is small.
 FEW: Final = 0.05
@@ -60,6 +60,8 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
         return _ADVICE["intact"]
     if swapped := next((n for n in result.notes if n.startswith(SWAPPED)), ""):
         return f"{swapped.removeprefix(SWAPPED)}: wire these two as the policy reads them."
+    if trap := next((n for n in result.notes if n.startswith(TRAP)), ""):
+        return f"{trap.removeprefix(TRAP)}: end it wherever the policy runs, or make a file that it spares."
     if result.located is not None and result.located.place is not None:
         return _located(result, result.located.place)
     if refusal.gate == "threshold":
@@ -178,6 +180,14 @@ def _of_precision(result: RunResult) -> str:
 
 
 def _located(result: RunResult, place: Location) -> str:
+    if result.located is not None and result.located.cause == "runtime":
+        runtime = str(result.candidate.get("runtime", "ort"))
+        again = shlex.join(["reflex", "locate", _named(result)[0], "--runtime", runtime])
+        return (
+            f"{runtime} computes the graph's node {place.node} otherwise than onnx's own evaluator, so that "
+            f"the export is not to blame; {again} shows it again. Run the policy on another runtime, or in "
+            "another precision."
+        )
     where = f"{place.source} and " if place.source else ""
     again = shlex.join(["reflex", "locate", *_named(result), "--repro", "repro"])
     return (

@@ -25,7 +25,8 @@ def place_lines(divergence: Divergence) -> list[str]:
     if place is None:
         return []
     index = ", ".join(map(str, place.index))
-    rounding = "not run in float64" if place.rounding is None else f"PyTorch rounds by {place.rounding:.1e}"
+    judge = "the evaluator" if divergence.cause == "runtime" else "PyTorch"
+    rounding = "not run in float64" if place.rounding is None else f"{judge} rounds by {place.rounding:.1e}"
     return [
         f"First to differ: {place.value} (fixture {divergence.fixture_idx}, "
         f"{divergence.values} values compared)",

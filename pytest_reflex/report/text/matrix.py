@@ -8,7 +8,7 @@ from pytest_reflex.report.text.layout import UNBROKEN, Form, table, wrapped
 from pytest_reflex.report.text.terminal import figure, headline
 from pytest_reflex.verdict.matrix import REFERENCE, Column, Matrix
 
-__all__ = ["matrix_text", "odd_line", "worst_from_float64"]
+__all__ = ["beside_line", "matrix_failure", "matrix_text", "no_verdict", "odd_line", "worst_from_float64"]
 
 _HEADER = ("runtime", "verdict", "max_abs_diff", "from float64", "ms a run", "s to open", "ran on")
 
@@ -31,6 +31,19 @@ def matrix_text(made: Matrix, width: int = UNBROKEN) -> str:
     if len(made.members) > 1:
         lines += ["", "Largest difference between two", *_pairs(made, width)]
     return "\n".join(lines) + "\n"
+
+
+def matrix_failure(made: Matrix, evidence: str, width: int) -> str:
+    """What a failing test says: the runtime that decides and its verdict, all of them, then its evidence."""
+    runtime, (said, _, rest) = made.worst.runtime, evidence.partition("\n")
+    verdict, _, why = said.partition(": ")
+    return f"{verdict}: on {runtime}: {why}\n\n{matrix_text(made, width)}\n{rest.lstrip()}"
+
+
+def no_verdict(made: Matrix) -> str:
+    """Which runtimes reached no verdict, and why, in one line."""
+    absent = [column for column in made.columns if column.result is None]
+    return f"no verdict on {', '.join(column.runtime for column in absent)}: {absent[0].error}"
 
 
 def _first(made: Matrix) -> str:
@@ -62,6 +75,15 @@ def odd_line(made: Matrix) -> str:
         return f"Odd one out: {', '.join(odd)}; all others are within {near:.1e} of each other"
     agree = all((made.distance(a, b) or 0.0) < made.bound for a in members for b in members if a != b)
     return "Odd one out: none" if agree else "Odd one out: not known; no most of them agree"
+
+
+def beside_line(made: Matrix, runtime: str) -> str:
+    """How far one runtime is from each other one, and who is odd; empty where it is alone."""
+    others = [member for member in made.members if member not in (REFERENCE, runtime)]
+    if runtime not in made.members or not others:
+        return ""
+    told = ", ".join(f"{figure(made.distance(runtime, other))} from {other}" for other in others)
+    return f"on {runtime} it is {told}. {odd_line(made)}"
 
 
 def _row(column: Column) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from exporters.caching.fingerprint import Fingerprint
 from exporters.divergence import search
 from exporters.graph.tracing import trace_program
 
-pytestmark = pytest.mark.usefixtures("traced_once", "_one_program")
+pytestmark = pytest.mark.usefixtures("_one_program")
 
 # As in the families' own tests, with which the traces are shared.
 SMALL = {"cameras": 2, "prompt_tokens": 6}

@@ -31,13 +31,12 @@ pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Pytho
 pytestmark = pytest.mark.lerobot
 
 from serve_cases import ROOT, around, asked, client, same_bits, serving  # noqa: E402
-from tiny_pipelines import GOLDEN, pipelines_of, policy_of  # noqa: E402
+from tiny_pipelines import GOLDEN, blind_act  # noqa: E402
 
 from exporters.families import lerobot_processors  # noqa: E402
 from exporters.families.one_call import with_processors  # noqa: E402
 
 TOP, STATE = "observation.images.top", "observation.state"
-UNITS = "deg, gripper.pos=%"
 PYTHON = ROOT / ".venv-openpi" / "bin" / "python"
 Said = Callable[..., tuple[int, str, str]]
 
@@ -55,28 +54,14 @@ def said(capfd: pytest.CaptureFixture[str]) -> Said:
     return run
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ACT as lerobot stores it, its pipelines beside it."""
-    work = tmp_path_factory.mktemp("checkpoint")
-    policy = policy_of("act", work)
-    for part in (policy, *pipelines_of("act", policy, work)):
-        part.save_pretrained(work)
-    return work
+@pytest.fixture
+def checkpoint(act_checkpoint: Path) -> Path:
+    return act_checkpoint
 
 
-@pytest.fixture(scope="module")
-def arm(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
-    """Its bundle, made on a recording by the command; and what that said."""
-    place = tmp_path_factory.mktemp("made") / "arm"
-    command = ["export", checkpoint, place, "--episodes", GOLDEN, "--fixtures", 4, "--units", UNITS]
-    command += ["--threshold", "0.001 deg and 0.001 %", "--save-fixtures"]
-    import contextlib
-    import io
-
-    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in command])
-    return place, int(end.value.code or 0), out.getvalue()
+@pytest.fixture
+def arm(act_arm: tuple[Path, int, str]) -> tuple[Path, int, str]:
+    return act_arm
 
 
 def test_an_export_puts_the_processors_in_and_judges_them(arm: tuple[Path, int, str]) -> None:
@@ -150,10 +135,19 @@ def test_a_threshold_in_degrees_is_for_every_stage_behind_the_observation(
 
 
 @pytest.fixture(scope="module")
-def bare(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+def blind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without a camera, whose export takes no time."""
+    place = tmp_path_factory.mktemp("blind")
+    for part in blind_act():
+        part.save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def bare(blind: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """A bundle of a checkpoint whose processors have a step that nobody can put in."""
     with mock.patch.object(lerobot_processors, "_TRACED", set()):
-        return export_policy(checkpoint, tmp_path_factory.mktemp("bare") / "bare", processors=None)
+        return export_policy(blind, tmp_path_factory.mktemp("bare") / "bare", processors=None)
 
 
 def test_what_has_no_processors_says_so(bare: Export, checkpoint: Path, tmp_path: Path, said: Said) -> None:
@@ -182,22 +176,71 @@ def test_a_checkpoint_without_them_cannot_judge_them(
 
 
 def test_a_step_that_cannot_be_put_in_is_a_note_or_an_error(
-    bare: Export, checkpoint: Path, tmp_path: Path
+    bare: Export, blind: Path, tmp_path: Path
 ) -> None:
     assert bare.result is not None
     assert "without processors: the step RenameObservationsProcessorStep cannot be" in bare.result.notes[-1]
     assert (bare.pipeline, bare.stated.processors) == (None, None)
     with mock.patch.object(lerobot_processors, "_TRACED", set()), pytest.raises(ReflexError) as caught:
-        export_policy(checkpoint, tmp_path / "asked", processors=True)
+        export_policy(blind, tmp_path / "asked", processors=True)
     assert "the step RenameObservationsProcessorStep cannot be put into a bundle" in str(caught.value)
+
+
+def test_a_test_is_written_that_judges_every_stage(
+    arm: tuple[Path, int, str],
+    checkpoint: Path,
+    tmp_path: Path,
+    said: Said,
+    plugin_args: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("arms").symlink_to(checkpoint.parent)
+    (tmp_path / "reach").symlink_to(arm[0])
+    init = ("init", f"arms/{checkpoint.name}", "--ci", "none")
+    assert said(*init)[0] == 0
+    (written,) = Path("tests/parity").iterdir()
+    assert "export_policy(policy, tmp_path / " in written.read_text()
+    assert "processors=True, verify=False)" in written.read_text()
+    assert written.read_text().endswith("    parity.check_pipeline(policy, bundle)\n")
+    written.unlink()
+    code, _, text = said("init", "reach", "--ci", "none")
+    assert (code, "a bundle, and a test wants the policy too; give the checkpoint" in text) == (2, True)
+    assert said(*init, "--bundle", "reach")[0] == 0
+    seen: list[str] = []
+
+    class Ended:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            seen.extend([report.outcome] * (report.when == "call"))
+
+    written = next(Path("tests/parity").iterdir())
+    text = written.read_text()
+    assert "parity.check_pipeline(act.load(CHECKPOINT), open_bundle(" in text
+    written.write_text(text.replace("threshold=1e-4", "threshold=1e-4, fixtures=3"))
+    told = ["-p", "no:cacheprovider", "--reflex-json", "parity.json", "-q"]
+    assert (pytest.main([*plugin_args, "tests/parity", *told], plugins=[Ended()]), seen) == (0, ["passed"])
+    document = json.loads(Path("parity.json").read_text())
+    names = [result["name"].rpartition(": ")[2] for result in document["results"]]
+    assert names == ["preprocess", "policy", "postprocess", "whole"]
+
+
+def test_the_steps_that_a_test_is_written_for_are_those_that_can_be_put_in() -> None:
+    from lerobot.processor.pipeline import ProcessorStepRegistry
+
+    from exporters.families.one_call import KNOWN_STEPS
+
+    classes = {ProcessorStepRegistry.get(name).__name__ for name in KNOWN_STEPS}
+    assert classes == lerobot_processors._TRACED | lerobot_processors._LEFT_OUT
 
 
 def frame() -> dict[str, Any]:
     return reflex.episodes(GOLDEN).recording.frame(1, 3, [TOP, STATE])
 
 
-def test_a_robot_is_served_what_it_sees(arm: tuple[Path, int, str], checkpoint: Path, said: Said) -> None:
-    place, _, _ = arm
+def test_a_robot_is_served_what_it_sees(
+    arm: tuple[Path, int, str], bare: Export, checkpoint: Path, said: Said
+) -> None:
+    place, other = arm[0], bare.path
     raw = frame()
     with open_bundle(place).runner() as here:
         expected = here.act(raw)[0]
@@ -214,8 +257,24 @@ def test_a_robot_is_served_what_it_sees(arm: tuple[Path, int, str], checkpoint: 
             assert "which is given twice" in asked(connection, {**raw, **openpi})
         code, text, _ = said("validate", running.url, "--model", place / "raw.safetensors")
         assert (code, text.startswith("parity PASS")) == (0, True), text
-        code, text, _ = said("validate", running.url, "--model", checkpoint, "--fixtures", 3)
-        assert (code, " deg of joint_" in text.splitlines()[0] or " % of gripper" in text) == (0, True), text
+        told = ("validate", running.url, "--model", checkpoint, "--fixtures", 3)
+        code, text, _ = said(*told)
+        first, policy, whole = text.splitlines()[:3]
+        assert (code, first.startswith("pipeline PASS: policy, whole; preprocess and postprocess were")) == (
+            0,
+            True,
+        ), text
+        assert policy.startswith("policy: parity PASS: ")
+        assert " deg of joint_" in whole or " % of gripper" in whole
+        document = json.loads(said(*told, "--output-json")[1])
+        assert "as a server answers neither" in document["results"][1]["notes"][-1]
+        code, text, _ = said(*told, "--bundle", place)
+        assert (code, text.splitlines()[0]) == (0, "pipeline PASS: preprocess, policy, postprocess, whole")
+        assert "is not what is served at " in said(*told, "--bundle", other)[2]
+        assert (
+            "no stage is judged by itself; leave it out"
+            in said(*told[:2], "--model", place / "raw.safetensors", "--bundle", place)[2]
+        )
         code, text, _ = said(
             "validate", running.url, "--model", checkpoint, "--no-processors", "--fixtures", 3
         )

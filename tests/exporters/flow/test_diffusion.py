@@ -23,7 +23,6 @@ from pytest_reflex.errors import InputError, ParityError, RunnerError, SettingsE
 from pytest_reflex.inputs import InputSpec, make_fixture
 
 pytestmark = [
-    pytest.mark.usefixtures("traced_once"),
     pytest.mark.lerobot,
     pytest.mark.skipif(find_spec("diffusers") is None, reason="needs lerobot (Python 3.12 or later)"),
 ]

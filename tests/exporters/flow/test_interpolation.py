@@ -18,8 +18,6 @@ from exporters.flow.schedule import LAYOUTS, Layout, schedule_from_json
 from exporters.flow.update import Operation
 from pytest_reflex.inputs import Gaussian, InputSpec, State, make_fixture
 
-pytestmark = pytest.mark.usefixtures("traced_once")
-
 INPUTS = [InputSpec("state", (2, 4), meaning=State()), InputSpec("noise", (2, 6, 5), meaning=Gaussian())]
 
 

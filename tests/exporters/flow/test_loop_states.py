@@ -26,8 +26,6 @@ from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.runners.float64 import lifted
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, THRESHOLD
 
-pytestmark = pytest.mark.usefixtures("traced_once")
-
 FIXTURE = make_fixture(INPUTS, 0, 1)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("lerobot", reason="GR00T's action head needs lerobot (Python 3.12 or later)")
-pytestmark = [pytest.mark.lerobot, pytest.mark.usefixtures("traced_once")]
+pytestmark = pytest.mark.lerobot
 
 from bundle_cases import Reflex  # noqa: E402
 from floors import require_rounding  # noqa: E402

@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +109,7 @@ def test_the_metadata_says_what_a_client_needs(server: Serving, small: Small) ->
     assert told == {
         "server": "pytest-reflex",
         "version": __version__,
+        "runtime": "onnxruntime",
         "provider_asked": "CPUExecutionProvider",
         "providers_used": ["CPUExecutionProvider"],
         "threshold": 1e-4,
@@ -446,6 +448,20 @@ def test_a_port_that_is_taken(server: Serving, small: Small, run: Reflex) -> Non
         (["--host", "no.such.host.invalid"], "cannot listen on 'no.such.host.invalid': .*; give --host .*"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:0: Cannot assign requested address; give .*"),
         (["--port", "65536"], "invalid value for '--port': 65536 is not in the range .*"),
+        (
+            ["--runtime", "openvno"],
+            r"no runtime is named 'openvno' \(did you mean 'openvino'\?\); there is .*",
+        ),
+        (
+            ["--runtime", "openvino", "--provider", "cuda"],
+            "provider is 'CUDAExecutionProvider', which is one of ONNX Runtime's, and the runtime is "
+            "'openvino'; leave one out",
+        ),
+        (
+            ["--runtime", "evaluator", "--require-certificate", "key.pem"],
+            "runtime: 'evaluator' is asked for, and a certificate says what ran under ONNX Runtime; leave "
+            "out --runtime or --require-certificate",
+        ),
         (["--provider", "warp"], "--provider: 'warp' is not an execution provider; .*"),
         (["--api-key", ""], "api key: it is empty or cannot stand in a header; give printable ASCII"),
         (["--api-key", "a\nb"], "api key: it is empty or cannot stand in a header; give printable ASCII"),
@@ -490,6 +506,40 @@ def test_a_served_policy_is_judged_against_a_recording(server: Serving, small: S
     assert (result["name"], result["passed"], result["seed"]) == (server.url, True, None)
     assert result["candidate"]["kind"] == "served"
     assert result["candidate"]["providers_used"] == ["CPUExecutionProvider"]
+
+
+def _asked_and_ran(server: Any) -> tuple[str, str]:
+    said = server._service.metadata
+    server._socket.close()
+    (ran_on,) = said["providers_used"]
+    return said["provider_asked"], ran_on
+
+
+def test_another_runtime_is_served_and_judged(small: Small, run: Reflex) -> None:
+    recording, words = small() / "fixtures.safetensors", "OpenVINO CPU in float32"
+    with serving(small(), "--runtime", "openvino") as running:
+        ran = run("validate", "serve", running.url, "--model", recording)
+        assert (ran.code, ran.err) == (0, "")
+        assert f"Candidate: served {running.url}, on {words}" in ran.out
+        refused(
+            run("validate", "serve", running.url, "--model", recording, "--provider", "cuda"),
+            f"provider: CUDAExecutionProvider is one of ONNX Runtime's, and {running.url} is on {words}; "
+            "leave it out",
+        )
+        # Several clients at once, of whom OpenVINO is asked for one at a time.
+        observations = [make_fixture(INPUTS, 11, idx) for idx in range(4)]
+        with ThreadPoolExecutor() as pool, open_bundle(small()).on("openvino").runner() as local:
+
+            def same(observation: Any) -> bool:
+                alone = local.run(observation)["actions"]
+                with client(running.url) as connection:
+                    given = [asked(connection, observation)["actions"] for _ in range(20)]
+                return all(same_bits(one, alone) for one in given)
+
+            assert all(pool.map(same, observations))
+    # One that does not say what it runs on is named by itself.
+    asked_for, ran_on = _asked_and_ran(prepared(small(), port=0, runtime="evaluator"))
+    assert asked_for == ran_on == "evaluator"
 
 
 def test_a_server_of_another_seed_s_bundle_fails(small: Small, run: Reflex) -> None:

@@ -208,7 +208,7 @@ def test_a_bad_value_is_a_usage_error(run: Run, args: list[str], said: str) -> N
 
 KEYWORDS = (
     "the keywords are threshold, units, rtol, fixtures, seed, claim, claim_budget, coverage, provider, "
-    "floor, rounding, infinities, trajectory"
+    "floor, rounding, infinities, trajectory, runtimes"
 )
 BAD_MARKERS = {
     "treshold=1": f"unknown keyword 'treshold' (did you mean 'threshold'?); {KEYWORDS}",

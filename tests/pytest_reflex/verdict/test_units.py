@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from pytest_reflex.errors import SettingsError
 from pytest_reflex.report.json.documents import document, read_run, schema
 from pytest_reflex.report.rejudge import rejudge
 from pytest_reflex.runners import FunctionRunner
-from pytest_reflex.verdict.units import Amount, InUnits, Units, unit_named
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
+from pytest_reflex.verdict.units import Amount, InUnits, Units, unit_named, units_of
 
 OFF = np.float32([0.001, 0.0005, 0.02])
 
@@ -121,6 +123,25 @@ def test_strict_does_not_lower_what_is_in_a_robots_unit() -> None:
     assert judged("0.03 deg", "deg", strict=True).fixtures[0].passed
     wide = judged("300 deg", "deg", strict=True)
     assert [answer.gate for answer in wide.answers if not answer.passed] == ["power"]
+
+
+def test_strict_lowers_no_floor_of_what_is_in_a_robots_unit() -> None:
+    asked = settings.threshold("2x floor")
+    floor: Any = SimpleNamespace(unit=0.25)
+    told: Any = {"strict": True, "floor": floor}
+    assert asked.bound("action", **told, seen=(InUnits(("deg",), (1.0,)), (0.0,))) == 2 * floor.unit
+    # What a policy gives has a factor between it and the robot, or no unit at all.
+    for seen in ((InUnits(("deg",), (3.0,)), (0.0,)), None):
+        assert asked.bound("actions", **told, seen=seen) == STRICT_THRESHOLD
+
+
+def test_a_unit_that_contradicts_the_candidates_is_refused() -> None:
+    said = {"action": InUnits(("rad", ""), (1.0, 1.0), ("elbow", "gripper"))}
+    found = units_of(said, settings.units("rad, gripper=%"), "action", (1, 2))
+    assert found is not None
+    assert found.units == ("rad", "%")
+    with pytest.raises(SettingsError, match="action's element elbow is in rad, as the bundle says, and deg"):
+        units_of(said, settings.units("deg"), "action", (1, 2))
 
 
 def test_a_nan_is_below_no_threshold() -> None:
