@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 from exporters import FlowPolicy, Policy, export
 from pytest_reflex.errors import InputError, RunnerError
-from pytest_reflex.inputs import InputSpec, State
+from pytest_reflex.inputs import InputSpec, State, make_fixture
 from pytest_reflex.runners import TorchRunner
 
 LAYOUTS = ("unrolled", "loop", "stepwise")
@@ -90,6 +91,18 @@ def test_infer_is_what_was_judged(layout: str, bundles: dict[str, Any]) -> None:
         expected, truth = (f({**seen, "noise": NOISE})["actions"] for f in (walk.run, walk.exact))
         more = rounding_of(walk, INPUTS)
     assert floors([actions["actions"]], [expected], [truth], more) < ROUNDING
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_that_is_sent_to_another_process_is_the_same(layout: str, bundles: dict[str, Any]) -> None:
+    runner = bundles[layout].runner()
+    inputs = make_fixture(INPUTS, 0, 2)
+    with runner:
+        gave = runner.run(inputs)
+    with pickle.loads(pickle.dumps(runner)) as again:
+        assert np.array_equal(again.run(inputs)["actions"], gave["actions"])
+        drawn = again.infer({name: inputs[name] for name in ("seen", "state")})
+        assert drawn["actions"].shape == gave["actions"].shape
 
 
 def test_noise_is_drawn_anew_and_can_be_seeded(bundles: dict[str, Any], policy: Policy) -> None:

@@ -186,7 +186,8 @@ def test_recorded_sequences_are_taken_as_they_are(made: tuple[Any, ...]) -> None
         }
         for _ in range(5)
     ]
-    assert judged(made, inputs=sequences).steps == 30
+    # Workers are left out: what hangs on the step before is judged in one process.
+    assert judged(made, inputs=sequences, workers=2).steps == 30
 
 
 def test_a_wrong_step_is_told_where_it_begins(made: tuple[Any, ...]) -> None:
