@@ -1,1 +1,1 @@
-"""The fixtures of a check in several processes: what is shared, who holds what, and what becomes of the lost."""
+"""The fixtures of a check in several processes: what is shared, who holds it, what becomes of the lost."""
