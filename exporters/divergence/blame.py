@@ -14,7 +14,7 @@ from pytest_reflex.errors import ReflexError
 if TYPE_CHECKING:
     from exporters.bundle.store import StoredBundle
     from exporters.divergence.walk import Walked
-    from pytest_reflex.verdict.divergence import Cause
+    from pytest_reflex.verdict.divergence import Cause, Location
 
 Array = np.ndarray[Any, Any]
 
@@ -60,8 +60,7 @@ def explain(
     """
     place = walked.place
     if place is not None:
-        against = f", where PyTorch rounds by {place.rounding:.1e}" if place.rounding is not None else ""
-        return "graph", f"{place.where}: {place.operator} is {place.error:.1e} off by itself{against}"
+        return "graph", said_of(place)
     got = _candidate(bundle, fixture)
     bound = _Bound(expected, truth)
     split = _distance(walked.expected, expected)
@@ -87,6 +86,19 @@ def explain(
     return "rounding", (
         f"nothing is further from PyTorch than float32 explains ({_distance(got, expected):.1e} in the end)"
     )
+
+
+def said_of(place: Location) -> str:
+    """What is wrong in one sentence; *by itself* of one operator alone, that is the same on both sides."""
+    off = f"{place.error:.1e}"
+    if place.together:
+        what = place.operators
+        verb = "together are" if len(place.together) > 1 else "is"
+        return f"{place.where}: between {place.between}, {what} {verb} {off} off; {place.unpaired}"
+    against = f", where PyTorch rounds by {place.rounding:.1e}" if place.rounding is not None else ""
+    if place.unpaired:
+        return f"{place.where}: {place.unpaired}, and fed alike they are {off} apart{against}"
+    return f"{place.where}: {place.operator} is {off} off by itself{against}"
 
 
 def _candidate(bundle: StoredBundle, fixture: Mapping[str, Array], **changes: Any) -> Array:

@@ -144,6 +144,23 @@ class Interpreter:
         self._loop = loop
         self.output: torch.Tensor | None = None
 
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """The names of its programs."""
+        return tuple(self._programs)
+
+    def fixed(self, half: str) -> frozenset[fx.Node]:
+        """The weights and constants of a half."""
+        return self._programs[half].fixed
+
+    def nodes_in_order(self, half: str) -> list[fx.Node]:
+        """A half's operators, those first that a graph computes once, before its loop."""
+        program = self._programs[half]
+        if half != "step":
+            return program.nodes
+        once, varying = program.split((X_T, TIME))
+        return [*once, *varying]
+
     def names(self, half: str) -> dict[str, str]:
         """Every name that a value of a half may have in a graph, with the name it has here."""
         program = self._programs[half]

@@ -14,6 +14,7 @@ from pytest_reflex.errors import ReflexError
 
 if TYPE_CHECKING:
     from exporters.divergence.search import Search
+    from pytest_reflex.verdict.divergence import Location
 
 Array = np.ndarray[Any, Any]
 
@@ -69,10 +70,18 @@ def write_reproduction(search: Search, out_dir: Path) -> Path:
     np.savez(out_dir / "inputs.npz", **arrays)
     np.save(out_dir / "expected.npy", walked.expected_there)
     place = walked.place
-    title = f"{place.operator} {place.value}: {place.where}" if place else str(value.name)
+    title = _title(place, value)
     script = out_dir / "repro.py"
     script.write_text(_SCRIPT.substitute(title=title.encode("ascii", "replace").decode().replace('"', "'")))
     return script
+
+
+def _title(place: Location | None, value: ir.Value) -> str:
+    if place is None:
+        return str(value.name)
+    if place.together:
+        return f"{place.operators} together, as {place.value}: {place.where}"
+    return f"{place.operator} {place.value}: {place.where}"
 
 
 def _cluster(value: ir.Value, feed: dict[str, Array]) -> tuple[list[ir.Node], dict[str, Array]]:

@@ -1,9 +1,12 @@
-"""Where in the policy's code a value of the graph comes from, by what torch wrote on its node."""
+"""Where in the policy's code a value comes from, by what torch wrote on its node of the graph or the program."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 import onnx_ir as ir
 from torch import fx
@@ -11,9 +14,57 @@ from torch import fx
 from exporters.divergence.interpreter import Step
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_CLASSES = "pkg.torch.onnx.class_hierarchy"
 _STACK = "pkg.torch.onnx.stack_trace"
 # Files of torch and of this package, by how torch shortens their paths.
 _NOT_THEIRS = ("torch/", "exporters/", "pytest_reflex/", "torch.py:", "tracing.py:", "traced_halves.py:")
+# The same, by whole paths.
+_NOT_THEIR_FILES: Final = re.compile(r"/torch/|/exporters/(graph|flow)/|/pytest_reflex/")
+_FRAME: Final = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The operator of a traced program that a node is, or was made of.
+
+    Attributes:
+        name: its name in the program.
+        kind: what it computes, without its overload: ``gelu``.
+        module: dotted path of the module that calls it; empty outside of any.
+        made: the class of that module; empty outside of any.
+    """
+
+    name: str
+    kind: str
+    module: str
+    made: str
+
+
+def origin_of(node: ir.Node) -> Origin | None:
+    """What a node of the graph was made of at its export; None where torch wrote nothing on it."""
+    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    classes = ast.literal_eval(node.metadata_props.get(_CLASSES, "[]"))
+    if not scopes or len(scopes) != len(classes):
+        return None
+    return _origin(str(scopes[-1]), str(classes[-1]), list(zip(scopes[:-1], classes[:-1], strict=True)))
+
+
+def origin_in_program(node: fx.Node) -> Origin:
+    """The same of a node of the policy's own program."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    called = str(node.target) if not hasattr(node.target, "__name__") else f"{node.target}"
+    if not isinstance(node.target, str) and not called.startswith("aten."):
+        called = str(getattr(node.target, "__name__", called))
+    return _origin(node.name, called, [(path, str(getattr(c, "__name__", c))) for path, c in stack])
+
+
+def _origin(name: str, target: str, stack: list[tuple[str, str]]) -> Origin:
+    words = target.split(".")
+    kind = words[1] if len(words) > 1 else target
+    module, made = next(((p, c) for p, c in reversed(stack) if p), ("", ""))
+    if module in ("", "owner"):
+        return Origin(name, kind, "", "")
+    return Origin(name, kind, module.removeprefix("owner."), made.rpartition(".")[2])
 
 
 def module_of(value: ir.Value, step: Step, code: Callable[[str], str]) -> str:
@@ -38,11 +89,17 @@ def layer_of(module: str) -> str:
     return ".".join(words[: last + 1]) if last is not None else module
 
 
-def source_of(value: ir.Value) -> str:
-    """``modeling.py:88 in forward``, the innermost frame that torch wrote; empty when it wrote none."""
-    node = value.producer()
+def source_of(node: ir.Node | None) -> str:
+    """``modeling.py:88``, the innermost frame that torch wrote at the export; empty when it wrote none."""
     frames = node.metadata_props.get(_STACK, "").splitlines() if node else []
     # Without lines of the policy's own there are those of its caller and of torch.
     own = [frame for frame in frames if not frame.startswith(_NOT_THEIRS)]
     frame = (own or [""])[-1]
     return frame.partition(" in ")[0]
+
+
+def source_in_program(node: fx.Node | None) -> str:
+    """The same of a node of the policy's own program: the file that is compared now, not that of the export."""
+    said = str(node.meta.get("stack_trace") or "") if node is not None else ""
+    own = [frame for frame in _FRAME.findall(said) if not _NOT_THEIR_FILES.search(frame[0])]
+    return f"{own[-1][0].rpartition('/')[2]}:{own[-1][1]}" if own else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.bundle import registry
+from exporters.divergence.alignment import alignments
 from exporters.divergence.blame import explain
 from exporters.divergence.interpreter import Interpreter, Program
 from exporters.divergence.parts import Graphs, Names, open_graphs
@@ -129,10 +130,13 @@ class Search:
             started = time.perf_counter()
             interpreter = Interpreter(programs, fixture, loop)
             graphs = self._opened(models)
-            names = Names({half: interpreter.names(half) for half in programs}, interpreter.keys(), graphs)
+            aligned = alignments(graphs, interpreter)
+            known = {half: aligned[half].named(interpreter.names(half)) for half in programs}
+            names = Names(known, interpreter.keys(), graphs)
             self._report_progress("walk", 0, 1)
             folder = self._bundle.path
-            walked = Walk(graphs, interpreter, names, fixture, loop, folder, budget_bytes).run(deadline)
+            walk = Walk(graphs, interpreter, names, fixture, loop, folder, budget_bytes, aligned)
+            walked = walk.run(deadline)
             self.walked, self.graphs = walked, graphs
             self._report_progress("walk", 1, 1)
             seconds = time.perf_counter() - started

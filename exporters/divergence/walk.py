@@ -12,12 +12,14 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from exporters.divergence.alignment import Alignment
 from exporters.divergence.chunks import Chunk, chunks_of
 from exporters.divergence.interpreter import Interpreter, Key, Step
 from exporters.divergence.lifetimes import Lifetimes
 from exporters.divergence.local_error import Apart, apart, judge_local
 from exporters.divergence.parts import Graphs, Names, Part
-from exporters.divergence.scopes import layer_of, module_of, source_of
+from exporters.divergence.scopes import layer_of, module_of
+from exporters.divergence.spans import Spans
 from exporters.divergence.subgraph import BothWays
 from exporters.flow.schedule import Loop
 from exporters.flow.update import MODEL, X_NEXT
@@ -54,6 +56,7 @@ class Walk:
         loop: the loop, where there is one.
         folder: where the graphs' weights lie.
         budget: how many bytes a chunk's values may take, each of three times.
+        aligned: which operator of the one is which of the other, by half.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Walk:
         loop: Loop | None,
         folder: Path,
         budget: int,
+        aligned: Mapping[str, Alignment],
     ) -> None:
         self._graphs, self._interpreter, self._names = graphs, interpreter, names
         self._both = BothWays(graphs, folder)
@@ -77,6 +81,7 @@ class Walk:
         self._seen = Walked()
         self._earlier: Array | None = None
         self._lifetimes = Lifetimes(graphs, names)
+        self._spans = Spans(aligned, interpreter)
         # How many nodes, and ends of parts, are done.
         self._now = 0
 
@@ -154,6 +159,7 @@ class Walk:
         part, nodes, made, keys = chunk.part, chunk.nodes, chunk.made, chunk.keys
         self._reach(keys.values())
         cut = [v for v in made if v in keys and self._fits(v, self._torch.get(keys[v]))]
+        self._spans.note(keys, cut, self._torch)
         self._seen.unmatched += len(made) - len(cut)
         self._seen.values += len(cut)
         inside = set(nodes)
@@ -185,6 +191,13 @@ class Walk:
         if step is None or not self._fits(value, step):
             return self._between[value] if value in self._between else self._candidate[value]
         return step.tensor.detach().numpy()
+
+    def _known(self, value: ir.Value, part: Part) -> Array | None:
+        """The same, or None of what has been let go."""
+        try:
+            return self._given(value, part)
+        except KeyError:
+            return None
 
     def _reach(self, wanted: Iterable[Key]) -> None:
         """Let PyTorch compute on until it has all of ``wanted`` that it knows."""
@@ -238,22 +251,25 @@ class Walk:
         judged = judge_local(step, reference, local, alone)
         if not judged.wrong:
             return
-        node = value.producer()
+        compared = self._spans.behind(value, step, lambda given: self._known(given, part))
         self._seen.culprit = (part, value)
         self._seen.expected_there = reference.copy()
         self._seen.place = Location(
             step=step.key.step,
-            module=module,
-            source=source_of(value),
+            module=compared.module or module,
+            source=compared.source,
             value=str(value.name),
-            node=str(node.name) if node else "",
-            operator=node.op_type if node else "",
+            node=compared.node,
+            operator=compared.operator,
             index=alone.index,
             reference=reference[alone.index].item(),
             candidate=local[alone.index].item(),
             error=alone.error,
             rounding=judged.rounding,
             scale=alone.scale,
+            together=compared.together,
+            between=compared.between,
+            unpaired=compared.unpaired,
         )
 
     def _grow(self, step: int | None, module: str, found: Apart | None, local: float) -> None:

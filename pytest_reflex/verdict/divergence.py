@@ -14,6 +14,9 @@ __all__ = ["CAUSES", "Divergence", "Growth", "Location"]
 Cause = Literal["graph", "split", "runtime", "reference", "rounding"]
 CAUSES: Final[tuple[Cause, ...]] = ("graph", "split", "runtime", "reference", "rounding")
 
+# So many operators that were compared together are named.
+_NAMED: Final = 6
+
 
 @dataclass(frozen=True)
 class Location:
@@ -24,7 +27,8 @@ class Location:
         module: dotted path of the PyTorch module.
         source: ``file.py:line`` in it; empty when torch wrote none.
         value: the value's name in the graph.
-        node: the name of the node that gives it; empty where PyTorch alone was looked at.
+        node: the name of the node that gives it, or that has no counterpart among those compared together;
+            empty where PyTorch alone was looked at, or has an operator that the graph does not.
         operator: the node's ONNX operator.
         index: the worst element.
         reference: what PyTorch gives there.
@@ -32,6 +36,11 @@ class Location:
         error: how far the two are apart there.
         rounding: how far PyTorch itself is from float64 in this one operator; None when that was not run.
         scale: the largest value that PyTorch gives here.
+        together: the operators that were compared as one, for PyTorch has no value between them, or is not
+            given the same in front of them; empty where one operator was, fed alike.
+        between: what made the values in front of these, and the module that they end in, in words.
+        unpaired: what of these has no counterpart on the other side; or how the two sides' operators differ
+            where they are counterparts, and not the same.
     """
 
     step: int | None
@@ -46,6 +55,20 @@ class Location:
     error: float
     rounding: float | None
     scale: float
+    together: tuple[str, ...] = ()
+    between: str = ""
+    unpaired: str = ""
+
+    @property
+    def operators(self) -> str:
+        """What was compared together, each operator once, the first of them where they are many."""
+        named = list(dict.fromkeys(self.together))
+        return ", ".join([*named[:_NAMED], *(["..."] if len(named) > _NAMED else [])])
+
+    @property
+    def fed_alike(self) -> bool:
+        """Whether one operator was compared, given the same on both sides."""
+        return not self.together
 
     @property
     def where(self) -> str:

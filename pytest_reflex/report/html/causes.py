@@ -83,15 +83,17 @@ def _facts(divergence: Divergence) -> list[tuple[str, str]]:
     if place is None:
         return []
     rounding = "not run in float64" if place.rounding is None else f"{place.rounding:.1e}"
+    alike = ", fed alike" if place.fed_alike else ""
     return [
         ("denoising step", "-" if place.step is None else str(place.step)),
         ("module", place.module or "-"),
         ("source", place.source or "-"),
         ("node", f"{place.operator} {place.node}".strip() or "-"),
+        *([("compared together", place.operators)] if place.together else []),
         ("value", place.value),
         ("worst element", f"[{', '.join(map(str, place.index))}]"),
-        ("reference, fed alike", repr(place.reference)),
-        ("candidate, fed alike", repr(place.candidate)),
+        (f"reference{alike}", repr(place.reference)),
+        (f"candidate{alike}", repr(place.candidate)),
         ("difference", f"{place.error:.3e}"),
         ("PyTorch's own rounding", rounding),
         ("largest value", f"{place.scale:.3g}"),

@@ -17,7 +17,7 @@ from pytest_reflex.errors import ReflexError
 from pytest_reflex.report.json.values import NON_FINITE, number, plain
 from pytest_reflex.verdict.claim import Asked, Claim
 from pytest_reflex.verdict.coverage import Coverage, Decision, ModuleCoverage
-from pytest_reflex.verdict.divergence import Divergence
+from pytest_reflex.verdict.divergence import Divergence, Location
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.quantised import QuantisedDistances
 from pytest_reflex.verdict.results import Answer, FixtureResult, OutputResult, RunResult
@@ -191,6 +191,8 @@ def _fields(kind: type, data: Mapping[str, Any]) -> Mapping[str, Any]:
     """What :func:`_held` said of a record of this kind, under its fields' names."""
     if kind is Floor:
         return {**data, "unknown": data["unknown"] or ""}
+    if kind is Location:
+        return {"together": [], "between": "", "unpaired": "", **data}
     if kind is Amount:
         return {"unit": "", "also": [], **data}
     if kind is OutputResult:

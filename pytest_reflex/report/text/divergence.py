@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from pytest_reflex.report.text.layout import NARROW, UNBROKEN, wrapped
-from pytest_reflex.verdict.divergence import Divergence, Growth
+from pytest_reflex.verdict.divergence import Divergence, Growth, Location
 
 ROWS: Final = 8
 _BAR: Final = 12
@@ -30,11 +30,19 @@ def place_lines(divergence: Divergence) -> list[str]:
     return [
         f"First to differ: {place.value} (fixture {divergence.fixture_idx}, "
         f"{divergence.values} values compared)",
-        f"  node          {place.operator} {place.node}",
-        f"  reference     {place.reference!r} at [{index}], fed alike",
+        *_node_lines(place),
+        f"  reference     {place.reference!r} at [{index}]{', fed alike' if place.fed_alike else ''}",
         f"  candidate     {place.candidate!r}",
         f"  difference    {place.error:.3e}; {rounding}, values up to {place.scale:.3g}",
     ]
+
+
+def _node_lines(place: Location) -> list[str]:
+    """The node; of several that were compared as one, these, and which of them has no counterpart."""
+    if not place.together:
+        return [f"  node          {place.operator} {place.node}"]
+    suspect = [f"  suspect       {place.operator} {place.node}"] if place.operator else []
+    return [f"  together      {place.operators}", *suspect]
 
 
 def growth_lines(divergence: Divergence, rows: int = ROWS, width: int = UNBROKEN) -> list[str]:

@@ -1,0 +1,293 @@
+"""What was compared as one where a value is wrong: one operator on both sides, or several that cannot be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import fx
+
+from exporters.divergence.alignment import MOVING, Alignment
+from exporters.divergence.interpreter import Interpreter, Key, Step
+from exporters.divergence.scopes import Origin, origin_in_program, origin_of, source_in_program, source_of
+
+Array = np.ndarray[Any, Any]
+# So many operators are named; of more, how many there are.
+_NAMED = 6
+_PASSED_ON = ("Identity", "Constant")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """See :class:`pytest_reflex.verdict.divergence.Location`, whose fields these are."""
+
+    module: str
+    source: str
+    node: str
+    operator: str
+    together: tuple[str, ...] = ()
+    between: str = ""
+    unpaired: str = ""
+
+
+@dataclass(frozen=True)
+class _End:
+    """The wrong value, and what it is made of on both sides."""
+
+    node: ir.Node
+    step: Step
+    own: Origin
+    alignment: Alignment
+    nodes: Sequence[ir.Node]
+    front: Sequence[ir.Value]
+
+
+class Spans:
+    """Which values have a counterpart, and what lies between those.
+
+    Args:
+        aligned: which operator of the graph is which of the policy's, by half.
+        interpreter: the policy's side.
+    """
+
+    def __init__(self, aligned: Mapping[str, Alignment], interpreter: Interpreter) -> None:
+        self._aligned, self._interpreter = aligned, interpreter
+        self._paired: dict[ir.Value, str] = {}
+        self._unfit: dict[ir.Value, str] = {}
+
+    def note(self, keys: Mapping[ir.Value, Key], cut: Sequence[ir.Value], steps: Mapping[Key, Step]) -> None:
+        """Which of a chunk's values were compared with which, and which could not be for their shape."""
+        self._paired |= {value: keys[value].name for value in cut}
+        for value in keys.keys() - set(cut):
+            step = steps.get(keys[value])
+            if step is not None and (said := _unlike(value, step)):
+                self._unfit[value] = said
+
+    def behind(self, value: ir.Value, step: Step, given: Callable[[ir.Value], Array | None]) -> Compared:
+        """What was compared where ``value`` is wrong.
+
+        Args:
+            value: the value.
+            step: PyTorch's.
+            given: what an input of the nodes was fed with.
+        """
+        node, alignment = value.producer(), self._aligned.get(step.key.half)
+        if node is None:
+            return Compared("", "", "", "")
+        source = source_in_program(step.node) or source_of(node)
+        alone = Compared("", source, str(node.name), node.op_type)
+        if alignment is None or step.node is None:
+            return alone
+        nodes, front = self._made_of(value)
+        end = _End(node, step, origin_in_program(step.node), alignment, nodes, front)
+        odd = [(n, why) for n in nodes if (why := self._why_odd(n, alignment)) is not None]
+        was = origin_of(node)
+        if odd:
+            return self._unpaired(end, odd, source)
+        if said := self._fed_otherwise(end, given):
+            module, source, why = said
+            return Compared(module, source, "", "", _operators(nodes), self._between(end), why)
+        if was is not None and was.kind != end.own.kind:
+            module = end.own.module or self._interpreter.code(step.key.half)
+            said = f"the graph computes {_called(was)}, the policy {', '.join(map(_called, _theirs(end)))}"
+            return Compared(module, source, alone.node, alone.operator, unpaired=said)
+        return alone
+
+    def _made_of(self, value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
+        """The nodes that make ``value`` of values that have counterparts, in order, and these."""
+        nodes: list[ir.Node] = []
+        front: dict[ir.Value, None] = {}
+        seen: set[ir.Node] = set()
+        # A node, and again after all that it reads.
+        waiting: list[tuple[ir.Value, bool]] = [(value, False)]
+        while waiting:
+            wanted, done = waiting.pop()
+            node = wanted.producer()
+            if done and node is not None:
+                nodes.append(node)
+            elif wanted is not value and (wanted in self._paired or node is None):
+                if not wanted.is_initializer():
+                    front[wanted] = None
+            elif node is not None and node not in seen:
+                seen.add(node)
+                waiting.append((wanted, True))
+                waiting += [(read, False) for read in reversed(node.inputs) if read is not None]
+        return nodes, list(front)
+
+    def _why_odd(self, node: ir.Node, alignment: Alignment) -> str | None:
+        origin = origin_of(node)
+        unfit = next((self._unfit[v] for v in node.outputs if v in self._unfit), None)
+        if unfit is not None:
+            return unfit
+        if origin is None:
+            known = any(v in self._paired for v in node.outputs) or node.op_type in _PASSED_ON
+            return None if known else "is of no operator of the policy"
+        if origin.name in alignment.graph and origin.name not in alignment.pairs:
+            return "has no counterpart in the policy"
+        return None
+
+    def _unpaired(self, end: _End, odd: Sequence[tuple[ir.Node, str]], source: str) -> Compared:
+        """The first of the graph's nodes that has no counterpart is the suspect, and not what it ends in."""
+        (node, why), half = odd[0], end.step.key.half
+        origin = origin_of(node)
+        if origin is None:
+            module, said = "", f"the graph's {node.op_type} {node.name} {why}"
+        else:
+            module = origin.module or self._interpreter.code(half)
+            alike = [n.op_type for n, w in odd if w == why and _module(n) == origin.module]
+            verb = why.replace("has ", "have ") if len(set(alike)) > 1 else why
+            said = f"the graph's {_listed(alike)} in `{module}`{_made(origin)} {verb}"
+            theirs = _theirs(end)
+            if theirs:
+                source = self._line(end, theirs[0]) or source
+                said += f", which computes {', '.join(map(_called, theirs))} there"
+        return Compared(
+            module, source, str(node.name), node.op_type, _operators(end.nodes), self._between(end), said
+        )
+
+    def _fed_otherwise(
+        self, end: _End, given: Callable[[ir.Value], Array | None]
+    ) -> tuple[str, str, str] | None:
+        """What the policy's operator reads and the graph's does not: where that is made, its line, and in words."""
+        for read in self._unread(end, given):
+            origin = origin_in_program(read)
+            module = origin.module or self._interpreter.code(end.step.key.half)
+            if read.op == "placeholder":
+                own = end.own.module or self._interpreter.code(end.step.key.half)
+                said = f"the policy's {end.own.kind} in `{own}` reads the input {read.name}, and the graph's does not"
+                return own, source_in_program(end.step.node), said
+            if origin.name in end.alignment.found:
+                said = f"the policy's {end.own.kind} reads what its {origin.kind} in `{module}` gives, and the graph's does not"
+                return module, source_in_program(read), said
+            said = f"the policy's {origin.kind} in `{module}`{_made(origin)} has no counterpart in the graph"
+            return module, source_in_program(read), said
+        return None
+
+    def _unread(self, end: _End, given: Callable[[ir.Value], Array | None]) -> Iterator[fx.Node]:
+        names = {self._paired[v] for v in end.front if v in self._paired}
+        arrays = [array for v in end.front if (array := given(v)) is not None]
+        inside = {end.alignment.pairs.get(o.name) for n in end.nodes if (o := origin_of(n)) is not None}
+        fixed = self._interpreter.fixed(end.step.key.half)
+        was = origin_of(end.node)
+        # What is counterpart to another operator may be made of several that the graph has none of.
+        other = was is not None and was.kind != end.own.kind
+        seen: set[fx.Node] = set()
+        assert end.step.node is not None
+        waiting = list(end.step.node.all_input_nodes)
+        while waiting:
+            read = waiting.pop(0)
+            if read in seen or read in fixed or read.name in names:
+                continue
+            seen.add(read)
+            tensor = end.step.given.get(read)
+            if isinstance(tensor, torch.Tensor) and any(_same(tensor, array) for array in arrays):
+                continue
+            kind = origin_in_program(read).kind
+            if read.op == "placeholder":
+                # What a flow's half is given may be a constant of the graph, as the time of an unrolled step.
+                if tensor is not None and end.step.key.half == "model":
+                    yield read
+            elif read.name in inside or kind in MOVING or (other and read.name not in end.alignment.found):
+                waiting += read.all_input_nodes
+            elif not _constant(read, fixed):
+                yield read
+
+    def _between(self, end: _End) -> str:
+        """``0`` and ``2``: what made the values in front, and where the wrong one is."""
+        half = end.step.key.half
+        front = list(dict.fromkeys(self._maker(value, half) for value in end.front))
+        named = ", ".join(front[:2]) + (", ..." if len(front) > 2 else "")
+        return f"{named or 'constants'} and `{end.own.module or self._interpreter.code(half)}`"
+
+    def _maker(self, value: ir.Value, half: str) -> str:
+        node = value.producer()
+        if node is None:
+            return f"the input {value.name}"
+        return f"`{_module(node) or self._interpreter.code(half)}`"
+
+    def _line(self, end: _End, origin: Origin) -> str:
+        assert end.step.node is not None
+        nodes = (n for n in end.step.node.graph.nodes if n.name == origin.name)
+        return source_in_program(next(nodes, None))
+
+
+def _theirs(end: _End) -> list[Origin]:
+    """What the policy computes between the same values with operators that the graph has no counterpart of."""
+    node = end.step.node
+    assert node is not None
+    was = origin_of(end.node)
+    found = [end.own] if was is not None and was.kind != end.own.kind else []
+    waiting, seen = list(node.all_input_nodes), {node}
+    while waiting:
+        read = waiting.pop(0)
+        if read in seen or read.op == "placeholder" or read.name in end.alignment.found:
+            continue
+        seen.add(read)
+        waiting += read.all_input_nodes
+        origin = origin_in_program(read)
+        if origin.kind not in MOVING:
+            found.append(origin)
+    return found[:_NAMED][::-1]
+
+
+def _unlike(value: ir.Value, step: Step) -> str:
+    """How the graph's value is not of PyTorch's shape or type, where both are known; else empty."""
+    dims = [n if isinstance(n, int) else None for n in value.shape or ()]
+    if value.shape is None or value.dtype is None:
+        return ""
+    mine, theirs = "x".join("?" if n is None else str(n) for n in dims), "x".join(map(str, step.tensor.shape))
+    fits = len(dims) == step.tensor.dim() and all(
+        n in (None, m) for n, m in zip(dims, step.tensor.shape, strict=True)
+    )
+    kind = origin_in_program(step.node).kind if step.node is not None else "value"
+    if not fits:
+        return f"gives {mine} where the policy's {kind} gives {theirs}"
+    return f"gives {value.dtype.name.lower()} where the policy's {kind} gives {str(step.tensor.dtype)[6:]}"
+
+
+def _same(tensor: torch.Tensor, array: Array) -> bool:
+    """Whether the two hold the same numbers, in whatever order: a graph moves values elsewhere than PyTorch."""
+    if tensor.numel() != array.size:
+        return False
+    flat, other = tensor.detach().numpy().reshape(-1), array.reshape(-1)
+    return bool(np.array_equal(flat, other) or np.array_equal(np.sort(flat), np.sort(other)))
+
+
+def _constant(node: fx.Node, fixed: frozenset[fx.Node]) -> bool:
+    """Whether it is made of weights and constants alone, as what a graph has as one."""
+    waiting, seen = [node], set()
+    while waiting:
+        read = waiting.pop()
+        if read in seen or read in fixed:
+            continue
+        if read.op == "placeholder":
+            return False
+        seen.add(read)
+        waiting += read.all_input_nodes
+    return True
+
+
+def _module(node: ir.Node) -> str:
+    origin = origin_of(node)
+    return origin.module if origin is not None else ""
+
+
+def _made(origin: Origin) -> str:
+    return f" (a {origin.made})" if origin.made else ""
+
+
+def _called(origin: Origin) -> str:
+    return f"{origin.kind} ({origin.made})" if origin.made else origin.kind
+
+
+def _operators(nodes: Sequence[ir.Node]) -> tuple[str, ...]:
+    return tuple(n.op_type for n in nodes if n.op_type not in _PASSED_ON)
+
+
+def _listed(words: Sequence[str]) -> str:
+    named = list(dict.fromkeys(words))
+    return ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else "")
