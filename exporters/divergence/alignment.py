@@ -2,13 +2,13 @@
 
 A graph keeps the names that its operators had in the program it was made of. A policy that was changed since
 gives other names (``silu`` for ``gelu``), and the same names to other operators (one addition less, and what
-was ``add_1`` is ``add``). So names are trusted only where all of them agree in what they compute and in which
-module; else both sides are put beside each other in order.
+was ``add_1`` is ``add``). So names are trusted only where all of a kind agree in what they compute and in which
+module; the others of both sides are put beside each other in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Final
 
@@ -77,19 +77,36 @@ def _alike(a: Origin, b: Origin | None) -> bool:
 
 
 def _paired(graph: Sequence[Origin], policy: Sequence[Origin]) -> Iterator[tuple[str, str]]:
-    """The same operator of the same module first; between these the same operator; then what ends a module."""
-    for mine, theirs, same in _blocks(graph, policy, lambda o: (o.kind, o.module)):
+    """What agrees by name; the same operator of the same module; between these the same operator; then ends.
+
+    Names are numbered kind by kind: one kind's are trusted where all of the graph's agree.
+    """
+    own = {origin.name: origin for origin in policy}
+    strange = {o.kind for o in graph if not _alike(o, own.get(o.name))}
+    anchors = {o.name for o in graph if o.kind not in strange}
+
+    def anchor(origin: Origin) -> str:
+        return origin.name if origin.name in anchors else ""
+
+    yield from ((name, name) for name in anchors)
+    for mine, theirs, same in _blocks(graph, policy, lambda o: (o.kind, o.module, anchor(o))):
+        left = [o for o in mine if o.name not in anchors]
+        right = [o for o in theirs if o.name not in anchors]
         if same:
-            yield from zip((o.name for o in mine), (o.name for o in theirs), strict=True)
+            yield from _by_place(left, right)
             continue
-        for left, right, alike in _blocks(mine, theirs, lambda o: o.kind):
-            if alike:
-                yield from zip((o.name for o in left), (o.name for o in right), strict=True)
-            else:
-                yield from _ends(left, right)
+        for some, others, alike in _blocks(left, right, lambda o: o.kind):
+            yield from _by_place(some, others) if alike else _ends(some, others)
 
 
-def _blocks(graph, policy, told):  # type: ignore[no-untyped-def]
+def _by_place(graph: Sequence[Origin], policy: Sequence[Origin]) -> Iterator[tuple[str, str]]:
+    return zip((o.name for o in graph), (o.name for o in policy), strict=True)
+
+
+def _blocks(
+    graph: Sequence[Origin], policy: Sequence[Origin], told: Callable[[Origin], Hashable]
+) -> Iterator[tuple[Sequence[Origin], Sequence[Origin], bool]]:
+    """Both sides cut where they begin or cease to agree in what is ``told``, and whether they do."""
     found = SequenceMatcher(None, [told(o) for o in graph], [told(o) for o in policy], autojunk=False)
     for tag, i, i_end, j, j_end in found.get_opcodes():
         yield graph[i:i_end], policy[j:j_end], tag == "equal"

@@ -94,7 +94,7 @@ def said_of(place: Location) -> str:
     if place.together:
         what = place.operators
         verb = "together are" if len(place.together) > 1 else "is"
-        return f"{place.where}: between {place.between}, {what} {verb} {off} off; {place.unpaired}"
+        return f"{place.where}: {place.span}, {what} {verb} {off} off; {place.unpaired}"
     against = f", where PyTorch rounds by {place.rounding:.1e}" if place.rounding is not None else ""
     if place.unpaired:
         return f"{place.where}: {place.unpaired}, and fed alike they are {off} apart{against}"

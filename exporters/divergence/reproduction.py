@@ -80,7 +80,7 @@ def _title(place: Location | None, value: ir.Value) -> str:
     if place is None:
         return str(value.name)
     if place.together:
-        return f"{place.operators} together, as {place.value}: {place.where}"
+        return f"{place.operators} together, {place.span}, giving {place.value}: {place.where}"
     return f"{place.operator} {place.value}: {place.where}"
 
 

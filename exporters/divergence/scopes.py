@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import onnx_ir as ir
+import torch
 from torch import fx
 
 from exporters.divergence.interpreter import Step
@@ -52,9 +53,9 @@ def origin_of(node: ir.Node) -> Origin | None:
 def origin_in_program(node: fx.Node) -> Origin:
     """The same of a node of the policy's own program."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    called = str(node.target) if not hasattr(node.target, "__name__") else f"{node.target}"
-    if not isinstance(node.target, str) and not called.startswith("aten."):
-        called = str(getattr(node.target, "__name__", called))
+    # An operator of torch's is written with its namespace and overload, a function by its name.
+    operator = isinstance(node.target, (str, torch._ops.OpOverload))
+    called = str(node.target) if operator else str(getattr(node.target, "__name__", node.target))
     return _origin(node.name, called, [(path, str(getattr(c, "__name__", c))) for path, c in stack])
 
 

@@ -30,7 +30,7 @@ class Compared:
     node: str
     operator: str
     together: tuple[str, ...] = ()
-    between: str = ""
+    span: str = ""
     unpaired: str = ""
 
 
@@ -83,14 +83,14 @@ class Spans:
         if alignment is None or step.node is None:
             return alone
         nodes, front = self._made_of(value)
-        end = _End(node, step, origin_in_program(step.node), alignment, nodes, front)
+        end = _End(node, step, _operator(step.node), alignment, nodes, front)
         odd = [(n, why) for n in nodes if (why := self._why_odd(n, alignment)) is not None]
         was = origin_of(node)
         if odd:
             return self._unpaired(end, odd, source)
         if said := self._fed_otherwise(end, given):
             module, source, why = said
-            return Compared(module, source, "", "", _operators(nodes), self._between(end), why)
+            return Compared(module, source, "", "", _operators(nodes), self._span(end), why)
         if was is not None and was.kind != end.own.kind:
             module = end.own.module or self._interpreter.code(step.key.half)
             said = f"the graph computes {_called(was)}, the policy {', '.join(map(_called, _theirs(end)))}"
@@ -146,7 +146,7 @@ class Spans:
                 source = self._line(end, theirs[0]) or source
                 said += f", which computes {', '.join(map(_called, theirs))} there"
         return Compared(
-            module, source, str(node.name), node.op_type, _operators(end.nodes), self._between(end), said
+            module, source, str(node.name), node.op_type, _operators(end.nodes), self._span(end), said
         )
 
     def _fed_otherwise(
@@ -196,12 +196,13 @@ class Spans:
             elif not _constant(read, fixed):
                 yield read
 
-    def _between(self, end: _End) -> str:
-        """``0`` and ``2``: what made the values in front, and where the wrong one is."""
+    def _span(self, end: _End) -> str:
+        """``between `0` and `2` ``: what made the values in front, and where the wrong one is."""
         half = end.step.key.half
         front = list(dict.fromkeys(self._maker(value, half) for value in end.front))
         named = ", ".join(front[:2]) + (", ..." if len(front) > 2 else "")
-        return f"{named or 'constants'} and `{end.own.module or self._interpreter.code(half)}`"
+        last = f"`{end.own.module or self._interpreter.code(half)}`"
+        return f"in {last}" if front == [last] else f"between {named or 'constants'} and {last}"
 
     def _maker(self, value: ir.Value, half: str) -> str:
         node = value.producer()
@@ -213,6 +214,12 @@ class Spans:
         assert end.step.node is not None
         nodes = (n for n in end.step.node.graph.nodes if n.name == origin.name)
         return source_in_program(next(nodes, None))
+
+
+def _operator(node: fx.Node) -> Origin:
+    """The operator that a value comes from; of one that gives several, each is taken by an operator more."""
+    origin = origin_in_program(node)
+    return _operator(node.all_input_nodes[0]) if origin.kind == "getitem" else origin
 
 
 def _theirs(end: _End) -> list[Origin]:

@@ -268,7 +268,7 @@ class Walk:
             rounding=judged.rounding,
             scale=alone.scale,
             together=compared.together,
-            between=compared.between,
+            span=compared.span,
             unpaired=compared.unpaired,
         )
 

@@ -38,7 +38,7 @@ class Location:
         scale: the largest value that PyTorch gives here.
         together: the operators that were compared as one, for PyTorch has no value between them, or is not
             given the same in front of them; empty where one operator was, fed alike.
-        between: what made the values in front of these, and the module that they end in, in words.
+        span: what made the values in front of these, and the module that they end in, in words.
         unpaired: what of these has no counterpart on the other side; or how the two sides' operators differ
             where they are counterparts, and not the same.
     """
@@ -56,7 +56,7 @@ class Location:
     rounding: float | None
     scale: float
     together: tuple[str, ...] = ()
-    between: str = ""
+    span: str = ""
     unpaired: str = ""
 
     @property

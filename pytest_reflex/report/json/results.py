@@ -54,6 +54,9 @@ def _written(value: object) -> Any:
 def _held(record: object) -> Mapping[str, object]:
     """What JSON says of a record, by key: its fields, and what follows from them."""
     fields = vars(record)
+    if isinstance(record, Location):
+        # Of one operator there is nothing to say of several.
+        return {k: v for k, v in fields.items() if v or k not in ("together", "span", "unpaired")}
     if isinstance(record, Answer):
         return {"gate": record.gate, "passed": record.passed, "reason": record.refusal}
     if isinstance(record, Floor):
@@ -192,7 +195,7 @@ def _fields(kind: type, data: Mapping[str, Any]) -> Mapping[str, Any]:
     if kind is Floor:
         return {**data, "unknown": data["unknown"] or ""}
     if kind is Location:
-        return {"together": [], "between": "", "unpaired": "", **data}
+        return {"together": [], "span": "", "unpaired": "", **data}
     if kind is Amount:
         return {"unit": "", "also": [], **data}
     if kind is OutputResult:

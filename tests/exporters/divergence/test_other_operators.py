@@ -5,39 +5,43 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import gelu
 
 import exporters
 from exporters import locate
+from exporters.bundles import Bundle
 from exporters.divergence import write_reproduction
-from pytest_reflex import InputSpec
+from pytest_reflex import InputSpec, check
+from pytest_reflex.judge.diagnose import diagnosed
 from pytest_reflex.report import html
 from pytest_reflex.report.json import document, schema
 from pytest_reflex.report.json.results import result_from_json, result_to_json
 from pytest_reflex.report.text.divergence import divergence_text
-from pytest_reflex.result import Located
+from pytest_reflex.report.text.terminal import failure_message
 
 pytestmark = pytest.mark.once
 
 WIDTH = 8
 
 
-def mlp(activation: nn.Module) -> nn.Module:
-    return nn.Sequential(nn.Linear(WIDTH, 16), activation, nn.Linear(16, WIDTH))
+def mlp(activation: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDTH, 16), activation(), nn.Linear(16, WIDTH))
 
 
 class Residual(nn.Module):
     """An activation, then an addition of what came before; others are added on both sides of it."""
 
-    def __init__(self, activation: nn.Module) -> None:
+    def __init__(self, activation: type[nn.Module]) -> None:
         super().__init__()
-        self.trunk, self.body, self.act = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), activation
+        self.trunk, self.body, self.act = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), activation()
         self.head = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -46,10 +50,10 @@ class Residual(nn.Module):
 
 
 class Backbone(nn.Module):
-    def __init__(self, activation: nn.Module) -> None:
+    def __init__(self, activation: type[nn.Module]) -> None:
         super().__init__()
         self.backbone = nn.Sequential(
-            nn.Conv1d(1, 4, 3, padding=1), nn.BatchNorm1d(4), activation, nn.Conv1d(4, 4, 3), nn.ReLU()
+            nn.Conv1d(1, 4, 3, padding=1), nn.BatchNorm1d(4), activation(), nn.Conv1d(4, 4, 3), nn.ReLU()
         )
         self.head = nn.Linear(4 * (WIDTH - 2), WIDTH)
         self.backbone[1].running_mean += 0.3
@@ -103,31 +107,112 @@ def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     return make().eval()
 
 
-def found_in(was: nn.Module, now: nn.Module, folder: Path) -> Located:
-    made = exporters.export(was, folder / "b", inputs=[InputSpec("input", (1, WIDTH))], verify=False)
-    return locate(now, made)
+@pytest.fixture(scope="module")
+def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+    """The bundle of a policy, made once for all tests here."""
+
+    @cache
+    def made(kind: Callable[..., nn.Module], *given: object) -> Bundle:
+        folder = tmp_path_factory.mktemp("was") / "b"
+        inputs = [InputSpec("input", (1, WIDTH))]
+        return exporters.export(seeded(partial(kind, *given)), folder, inputs=inputs, verify=False)
+
+    return made
 
 
-CASES = {
-    "GELU, then SiLU": (mlp, nn.GELU(), nn.SiLU(), "1", "gelu (GELU), the policy silu (SiLU)"),
-    "a residual behind": (Residual, nn.GELU(), nn.ReLU(), "act", "gelu (GELU), the policy relu (ReLU)"),
-    "behind a BatchNorm": (Backbone, nn.SiLU(), nn.ReLU(), "backbone.2", "silu (SiLU), the policy relu (ReLU)"),
-    "an addition dropped": (Headed, True, False, "Headed", "the graph's Add in `Headed` has no counterpart"),
-    "an addition more": (Headed, False, True, "Headed", "reads what its add in `Headed` gives, and the graph's does not"),
-    "fewer heads": (Attention, 4, 2, "attn", "where the policy's view gives"),
-    "by hand": (Functional, torch.nn.functional.gelu, by_hand, "Functional", "gelu, the policy mul, sigmoid, mul"),
-    "no longer by hand": (Functional, by_hand, torch.nn.functional.gelu, "Functional", "Mul, Sigmoid in `Functional` have"),
-}
+Case = tuple[Callable[..., nn.Module], Any, Any, str, str]
+CASES: dict[str, Case] = {
+    "a chain": (mlp, nn.GELU, nn.SiLU, "1", "the graph computes gelu (GELU), the policy silu (SiLU), and fed alike"),
+    "a residual behind": (Residual, nn.GELU, nn.ReLU, "act", "gelu (GELU), the policy relu (ReLU)"),
+    "behind a BatchNorm": (Backbone, nn.SiLU, nn.ReLU, "backbone.2", "silu (SiLU), the policy relu (ReLU)"),
+    "an addition dropped": (
+        *(Headed, True, False, "Headed"),
+        "between `trunk` and `head.0`, Add, MatMul together are",
+    ),
+    "an addition more": (Headed, False, True, "Headed", "the policy's linear reads what its add in `Headed` gives"),
+    "fewer heads": (Attention, 4, 2, "attn", "gives 5x4x2 where the policy's view gives 5x2x4"),
+    "by hand": (Functional, gelu, by_hand, "Functional", "gelu, the policy mul, sigmoid, mul"),
+    "no longer by hand": (Functional, by_hand, gelu, "Functional", "Mul, Sigmoid in `Functional` have no counterpart"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_has_no_counterpart_is_named_and_no_right_node(case: str, tmp_path: Path) -> None:
+def test_what_has_no_counterpart_is_named_and_no_right_node(
+    case: str, bundle_of: Callable[..., Bundle]
+) -> None:
     kind, before, after, module, said = CASES[case]
-    found = found_in(seeded(partial(kind, before)), seeded(partial(kind, after)), tmp_path)
-    print(divergence_text(found))
+    found = locate(seeded(partial(kind, after)), bundle_of(kind, before))
+    place = found.place
     assert found.cause == "graph"
-    assert found.place is not None
-    assert found.place.module == module
-    assert found.place.where in found.said
+    assert place is not None
+    assert place.module == module
+    assert found.said.startswith(f"{place.where}: ")
     assert said in found.said
-    assert "by itself" not in found.said
+    assert place.unpaired
+    text = divergence_text(found)
+    assert "by itself" not in text
+    assert ("fed alike" in text) == (not place.together)
+    assert "fed alike" not in text or place.value.startswith(("gelu", "silu"))
+
+
+def plainly(change: Callable[[nn.Sequential], None] = lambda policy: None) -> nn.Module:
+    made = nn.Sequential(
+        nn.Linear(WIDTH, 16), nn.GELU(), nn.LayerNorm(16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, WIDTH)
+    )
+    change(made)
+    return made
+
+
+def other_weight(policy: nn.Sequential) -> None:
+    policy[5].weight.data[3] *= 1.1
+
+
+def other_mean(policy: nn.Sequential) -> None:
+    policy[3].running_mean += 0.5
+
+
+EXACT = {
+    "gelu": (lambda policy: setattr(policy[1], "approximate", "tanh"), "1: Gelu is "),
+    "layer_norm": (lambda policy: setattr(policy[2], "eps", 1e-2), "2: LayerNormalization is "),
+    "getitem": (other_mean, "3: BatchNormalization is "),
+    "output": (other_weight, "5: Gemm is "),
+}
+
+
+@pytest.mark.parametrize("value", EXACT)
+def test_the_same_operator_with_other_numbers_is_wrong_by_itself(
+    value: str, bundle_of: Callable[..., Bundle]
+) -> None:
+    change, said = EXACT[value]
+    found = locate(seeded(partial(plainly, change)), bundle_of(plainly))
+    assert found.said.startswith(said)
+    assert " off by itself, where PyTorch rounds by " in found.said
+    assert found.place is not None
+    assert (found.place.value, found.place.together, found.place.unpaired) == (value, (), "")
+    assert "fed alike" in divergence_text(found)
+
+
+# What a place says of one operator alone.
+PLAIN: dict[str, Any] = {"together": (), "span": "", "unpaired": ""}
+
+
+def test_a_span_is_named_wherever_the_place_is_shown(
+    bundle_of: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    policy, bundle = seeded(partial(Headed, False)), bundle_of(Headed, True)
+    search = bundle.search(policy)
+    found = search.walk()
+    result = diagnosed(check(policy, bundle, fixtures=3), policy, bundle, seconds=600)
+    assert failure_message(result).splitlines()[1].startswith("Where: bug: Headed (test_other_operators.py:")
+    told = json.loads(json.dumps(document([result]), allow_nan=False))
+    jsonschema.validate(told, schema())
+    assert "compared together" in html.page(told)
+    assert "fed alike" not in html.page(told)
+    assert result_from_json(json.loads(json.dumps(result_to_json(result)))) == result
+    # A document of before has no word of it.
+    older = result_to_json(replace(result, located=replace(found, place=replace(found.place, **PLAIN))))
+    assert not {"together", "span", "unpaired"} & older["located"]["place"].keys()
+    assert result_from_json(older).located.place.fed_alike
+    script = write_reproduction(search, tmp_path / "repro").read_text()
+    assert script.startswith('"""Add, MatMul together, between `trunk` and `head.0`, giving linear_1: Headed (')
+    assert found.place.together == result.located.place.together
