@@ -21,7 +21,17 @@ from exporters.graph.loop_invariant import HALF_KEY
 
 # Operators that move values, or pass them on: a graph may do without, and nothing is computed in them.
 MOVING: Final = frozenset(
-    {"alias", "bitwise_not", "clone", "contiguous", "detach", "dropout", "expand", "getitem", "lift_fresh_copy"}
+    {
+        "alias",
+        "bitwise_not",
+        "clone",
+        "contiguous",
+        "detach",
+        "dropout",
+        "expand",
+        "getitem",
+        "lift_fresh_copy",
+    }
     | {"logical_not", "permute", "reshape", "select", "slice", "split", "squeeze", "t", "to", "transpose"}
     | {"type_as", "unsqueeze", "view", "_to_copy", "_unsafe_view"}
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from exporters.divergence.scopes import Origin, origin_in_program, origin_of, so
 Array = np.ndarray[Any, Any]
 # So many operators are named; of more, how many there are.
 _NAMED = 6
+# What a normalisation behind can be folded into.
+_LINEAR = ("conv", "linear", "addmm", "mm")
 _PASSED_ON = ("Identity", "Constant")
 
 
@@ -83,7 +86,7 @@ class Spans:
         if alignment is None or step.node is None:
             return alone
         nodes, front = self._made_of(value)
-        end = _End(node, step, _operator(step.node), alignment, nodes, front)
+        end = _End(node, step, origin_in_program(_maker(step.node)), alignment, nodes, front)
         odd = [(n, why) for n in nodes if (why := self._why_odd(n, alignment)) is not None]
         was = origin_of(node)
         if odd:
@@ -95,6 +98,9 @@ class Spans:
             module = end.own.module or self._interpreter.code(step.key.half)
             said = f"the graph computes {_called(was)}, the policy {', '.join(map(_called, _theirs(end)))}"
             return Compared(module, source, alone.node, alone.operator, unpaired=said)
+        if _folded(end) and (before := _theirs(end)):
+            said = f"the graph's {node.op_type} is the policy's {' and '.join(map(_in, [*before, end.own]))} in one"
+            return Compared("", source, alone.node, alone.operator, unpaired=said)
         return alone
 
     def _made_of(self, value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
@@ -175,6 +181,7 @@ class Spans:
         was = origin_of(end.node)
         # What is counterpart to another operator may be made of several that the graph has none of.
         other = was is not None and was.kind != end.own.kind
+        folded = _folded(end)
         seen: set[fx.Node] = set()
         assert end.step.node is not None
         waiting = list(end.step.node.all_input_nodes)
@@ -191,7 +198,9 @@ class Spans:
                 # What a flow's half is given may be a constant of the graph, as the time of an unrolled step.
                 if tensor is not None and end.step.key.half == "model":
                     yield read
-            elif read.name in inside or kind in MOVING or (other and read.name not in end.alignment.found):
+            elif read.name in inside or kind in MOVING:
+                waiting += read.all_input_nodes
+            elif read.name not in end.alignment.found and (other or (folded and kind.startswith(_LINEAR))):
                 waiting += read.all_input_nodes
             elif not _constant(read, fixed):
                 yield read
@@ -216,10 +225,14 @@ class Spans:
         return source_in_program(next(nodes, None))
 
 
-def _operator(node: fx.Node) -> Origin:
+def _maker(node: fx.Node) -> fx.Node:
     """The operator that a value comes from; of one that gives several, each is taken by an operator more."""
-    origin = origin_in_program(node)
-    return _operator(node.all_input_nodes[0]) if origin.kind == "getitem" else origin
+    return node.all_input_nodes[0] if node.target is operator.getitem else node
+
+
+def _folded(end: _End) -> bool:
+    """Whether the graph has a normalisation in the weights of the operator before it, as torch.onnx puts it."""
+    return "batch_norm" in end.own.kind and end.node.op_type != "BatchNormalization"
 
 
 def _theirs(end: _End) -> list[Origin]:
@@ -228,6 +241,7 @@ def _theirs(end: _End) -> list[Origin]:
     assert node is not None
     was = origin_of(end.node)
     found = [end.own] if was is not None and was.kind != end.own.kind else []
+    node = _maker(node)
     waiting, seen = list(node.all_input_nodes), {node}
     while waiting:
         read = waiting.pop(0)
@@ -285,6 +299,10 @@ def _module(node: ir.Node) -> str:
 
 def _made(origin: Origin) -> str:
     return f" (a {origin.made})" if origin.made else ""
+
+
+def _in(origin: Origin) -> str:
+    return f"`{origin.module}` ({origin.made})" if origin.module else origin.kind
 
 
 def _called(origin: Origin) -> str:
