@@ -2,8 +2,8 @@
 
 A graph keeps the names that its operators had in the program it was made of. A policy that was changed since
 gives other names (``silu`` for ``gelu``), and the same names to other operators (one addition less, and what
-was ``add_1`` is ``add``). So names are trusted only where all of a kind agree in what they compute and in which
-module; the others of both sides are put beside each other in order.
+was ``add_1`` is ``add``). So names are trusted only where all of a kind agree in what they compute and in
+which module; the others of both sides are put beside each other in order.
 """
 
 from __future__ import annotations

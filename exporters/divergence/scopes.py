@@ -1,4 +1,4 @@
-"""Where in the policy's code a value comes from, by what torch wrote on its node of the graph or the program."""
+"""Where in the policy's code a value comes from, by what torch wrote on its node."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def source_of(node: ir.Node | None) -> str:
 
 
 def source_in_program(node: fx.Node | None) -> str:
-    """The same of a node of the policy's own program: the file that is compared now, not that of the export."""
+    """The same of a node of the policy's program: of the file as it is now, not as it was exported."""
     said = str(node.meta.get("stack_trace") or "") if node is not None else ""
     own = [frame for frame in _FRAME.findall(said) if not _NOT_THEIR_FILES.search(frame[0])]
     return f"{own[-1][0].rpartition('/')[2]}:{own[-1][1]}" if own else ""

@@ -1,26 +1,22 @@
-"""What was compared as one where a value is wrong: one operator on both sides, or several that cannot be told apart."""
+"""What was compared as one where a value is wrong: one operator on both sides, or several together."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import torch
-from torch import fx
 
-from exporters.divergence.alignment import MOVING, Alignment
+from exporters.divergence.alignment import Alignment
 from exporters.divergence.interpreter import Interpreter, Key, Step
+from exporters.divergence.reads import End, folded, maker, theirs, unread
 from exporters.divergence.scopes import Origin, origin_in_program, origin_of, source_in_program, source_of
 
 Array = np.ndarray[Any, Any]
 # So many operators are named; of more, how many there are.
 _NAMED = 6
-# What a normalisation behind can be folded into.
-_LINEAR = ("conv", "linear", "addmm", "mm")
 _PASSED_ON = ("Identity", "Constant")
 
 
@@ -35,18 +31,6 @@ class Compared:
     together: tuple[str, ...] = ()
     span: str = ""
     unpaired: str = ""
-
-
-@dataclass(frozen=True)
-class _End:
-    """The wrong value, and what it is made of on both sides."""
-
-    node: ir.Node
-    step: Step
-    own: Origin
-    alignment: Alignment
-    nodes: Sequence[ir.Node]
-    front: Sequence[ir.Value]
 
 
 class Spans:
@@ -86,7 +70,7 @@ class Spans:
         if alignment is None or step.node is None:
             return alone
         nodes, front = self._made_of(value)
-        end = _End(node, step, origin_in_program(_maker(step.node)), alignment, nodes, front)
+        end = End(node, step, origin_in_program(maker(step.node)), alignment, nodes, front)
         odd = [(n, why) for n in nodes if (why := self._why_odd(n, alignment)) is not None]
         was = origin_of(node)
         if odd:
@@ -96,10 +80,11 @@ class Spans:
             return Compared(module, source, "", "", _operators(nodes), self._span(end), why)
         if was is not None and was.kind != end.own.kind:
             module = end.own.module or self._interpreter.code(step.key.half)
-            said = f"the graph computes {_called(was)}, the policy {', '.join(map(_called, _theirs(end)))}"
+            said = f"the graph computes {_called(was)}, the policy {', '.join(map(_called, theirs(end)))}"
             return Compared(module, source, alone.node, alone.operator, unpaired=said)
-        if _folded(end) and (before := _theirs(end)):
-            said = f"the graph's {node.op_type} is the policy's {' and '.join(map(_in, [*before, end.own]))} in one"
+        if folded(end) and (before := theirs(end)):
+            own = " and ".join(map(_in, [*before, end.own]))
+            said = f"the graph's {node.op_type} is the policy's {own} in one"
             return Compared("", source, alone.node, alone.operator, unpaired=said)
         return alone
 
@@ -136,7 +121,7 @@ class Spans:
             return "has no counterpart in the policy"
         return None
 
-    def _unpaired(self, end: _End, odd: Sequence[tuple[ir.Node, str]], source: str) -> Compared:
+    def _unpaired(self, end: End, odd: Sequence[tuple[ir.Node, str]], source: str) -> Compared:
         """The first of the graph's nodes that has no counterpart is the suspect, and not what it ends in."""
         (node, why), half = odd[0], end.step.key.half
         origin = origin_of(node)
@@ -147,65 +132,35 @@ class Spans:
             alike = [n.op_type for n, w in odd if w == why and _module(n) == origin.module]
             verb = why.replace("has ", "have ") if len(set(alike)) > 1 else why
             said = f"the graph's {_listed(alike)} in `{module}`{_made(origin)} {verb}"
-            theirs = _theirs(end)
-            if theirs:
-                source = self._line(end, theirs[0]) or source
-                said += f", which computes {', '.join(map(_called, theirs))} there"
+            other = theirs(end)
+            if other:
+                source = self._line(end, other[0]) or source
+                said += f", which computes {', '.join(map(_called, other))} there"
         return Compared(
             module, source, str(node.name), node.op_type, _operators(end.nodes), self._span(end), said
         )
 
     def _fed_otherwise(
-        self, end: _End, given: Callable[[ir.Value], Array | None]
+        self, end: End, given: Callable[[ir.Value], Array | None]
     ) -> tuple[str, str, str] | None:
-        """What the policy's operator reads and the graph's does not: where that is made, its line, and in words."""
-        for read in self._unread(end, given):
+        """What the policy's operator reads and the graph's does not: its module, its line, and in words."""
+        fixed = self._interpreter.fixed(end.step.key.half)
+        for read in unread(end, self._paired, fixed, given):
             origin = origin_in_program(read)
             module = origin.module or self._interpreter.code(end.step.key.half)
             if read.op == "placeholder":
                 own = end.own.module or self._interpreter.code(end.step.key.half)
-                said = f"the policy's {end.own.kind} in `{own}` reads the input {read.name}, and the graph's does not"
+                said = f"the policy's {end.own.kind} in `{own}` reads {read.name}, and the graph's does not"
                 return own, source_in_program(end.step.node), said
             if origin.name in end.alignment.found:
-                said = f"the policy's {end.own.kind} reads what its {origin.kind} in `{module}` gives, and the graph's does not"
+                reads = f"reads what its {origin.kind} in `{module}` gives"
+                said = f"the policy's {end.own.kind} {reads}, and the graph's does not"
                 return module, source_in_program(read), said
             said = f"the policy's {origin.kind} in `{module}`{_made(origin)} has no counterpart in the graph"
             return module, source_in_program(read), said
         return None
 
-    def _unread(self, end: _End, given: Callable[[ir.Value], Array | None]) -> Iterator[fx.Node]:
-        names = {self._paired[v] for v in end.front if v in self._paired}
-        arrays = [array for v in end.front if (array := given(v)) is not None]
-        inside = {end.alignment.pairs.get(o.name) for n in end.nodes if (o := origin_of(n)) is not None}
-        fixed = self._interpreter.fixed(end.step.key.half)
-        was = origin_of(end.node)
-        # What is counterpart to another operator may be made of several that the graph has none of.
-        other = was is not None and was.kind != end.own.kind
-        folded = _folded(end)
-        seen: set[fx.Node] = set()
-        assert end.step.node is not None
-        waiting = list(end.step.node.all_input_nodes)
-        while waiting:
-            read = waiting.pop(0)
-            if read in seen or read in fixed or read.name in names:
-                continue
-            seen.add(read)
-            tensor = end.step.given.get(read)
-            if isinstance(tensor, torch.Tensor) and any(_same(tensor, array) for array in arrays):
-                continue
-            kind = origin_in_program(read).kind
-            if read.op == "placeholder":
-                # What a flow's half is given may be a constant of the graph, as the time of an unrolled step.
-                if tensor is not None and end.step.key.half == "model":
-                    yield read
-            elif read.name in inside or kind in MOVING:
-                waiting += read.all_input_nodes
-            elif read.name not in end.alignment.found and (other or (folded and kind.startswith(_LINEAR))):
-                waiting += read.all_input_nodes
-            elif not _constant(read, fixed):
-                yield read
-
-    def _span(self, end: _End) -> str:
+    def _span(self, end: End) -> str:
         """``between `0` and `2` ``: what made the values in front, and where the wrong one is."""
         half = end.step.key.half
         front = list(dict.fromkeys(self._maker(value, half) for value in end.front))
@@ -219,40 +174,10 @@ class Spans:
             return f"the input {value.name}"
         return f"`{_module(node) or self._interpreter.code(half)}`"
 
-    def _line(self, end: _End, origin: Origin) -> str:
+    def _line(self, end: End, origin: Origin) -> str:
         assert end.step.node is not None
         nodes = (n for n in end.step.node.graph.nodes if n.name == origin.name)
         return source_in_program(next(nodes, None))
-
-
-def _maker(node: fx.Node) -> fx.Node:
-    """The operator that a value comes from; of one that gives several, each is taken by an operator more."""
-    return node.all_input_nodes[0] if node.target is operator.getitem else node
-
-
-def _folded(end: _End) -> bool:
-    """Whether the graph has a normalisation in the weights of the operator before it, as torch.onnx puts it."""
-    return "batch_norm" in end.own.kind and end.node.op_type != "BatchNormalization"
-
-
-def _theirs(end: _End) -> list[Origin]:
-    """What the policy computes between the same values with operators that the graph has no counterpart of."""
-    node = end.step.node
-    assert node is not None
-    was = origin_of(end.node)
-    found = [end.own] if was is not None and was.kind != end.own.kind else []
-    node = _maker(node)
-    waiting, seen = list(node.all_input_nodes), {node}
-    while waiting:
-        read = waiting.pop(0)
-        if read in seen or read.op == "placeholder" or read.name in end.alignment.found:
-            continue
-        seen.add(read)
-        waiting += read.all_input_nodes
-        origin = origin_in_program(read)
-        if origin.kind not in MOVING:
-            found.append(origin)
-    return found[:_NAMED][::-1]
 
 
 def _unlike(value: ir.Value, step: Step) -> str:
@@ -268,28 +193,6 @@ def _unlike(value: ir.Value, step: Step) -> str:
     if not fits:
         return f"gives {mine} where the policy's {kind} gives {theirs}"
     return f"gives {value.dtype.name.lower()} where the policy's {kind} gives {str(step.tensor.dtype)[6:]}"
-
-
-def _same(tensor: torch.Tensor, array: Array) -> bool:
-    """Whether the two hold the same numbers, in whatever order: a graph moves values elsewhere than PyTorch."""
-    if tensor.numel() != array.size:
-        return False
-    flat, other = tensor.detach().numpy().reshape(-1), array.reshape(-1)
-    return bool(np.array_equal(flat, other) or np.array_equal(np.sort(flat), np.sort(other)))
-
-
-def _constant(node: fx.Node, fixed: frozenset[fx.Node]) -> bool:
-    """Whether it is made of weights and constants alone, as what a graph has as one."""
-    waiting, seen = [node], set()
-    while waiting:
-        read = waiting.pop()
-        if read in seen or read in fixed:
-            continue
-        if read.op == "placeholder":
-            return False
-        seen.add(read)
-        waiting += read.all_input_nodes
-    return True
 
 
 def _module(node: ir.Node) -> str:

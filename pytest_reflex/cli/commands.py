@@ -482,6 +482,7 @@ def locate_place(
     """  # fmt: skip
     from exporters.bundles import open_bundle
     from exporters.divergence import write_reproduction
+    from pytest_reflex.judge.diagnose import plain_file
     from pytest_reflex.report.json.results import divergence_to_json
     from pytest_reflex.report.json.values import dumps
     from pytest_reflex.report.text.divergence import divergence_text
@@ -492,10 +493,7 @@ def locate_place(
         raise click.UsageError("missing option '--model', or '--runtime'")
     require_policy_of(model, "nothing can be walked through")
     if directory.suffix.lower() == ".onnx" and directory.is_file():
-        raise BundleError(
-            f"{directory} is a plain file, and only a bundle says what line of the policy its values are of; "
-            f"`reflex export {model} DIR` makes one, and shows whether exporting is wrong or the file"
-        )
+        raise BundleError(plain_file(directory, model))
     bundle = open_bundle(directory, to_judge=True)
     reference, _ = named_reference(bundle, model)
     with Progress() as report_progress:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_reflex.errors import ReflexError
@@ -58,7 +60,10 @@ def diagnosed(
     ):
         return result
     if not isinstance(candidate, Locatable):
-        return result
+        file = _graph_file(candidate)
+        if file is None:
+            return result
+        return replace(result, notes=(*result.notes, f"the place was not looked for: {plain_file(file)}"))
     recorded = _recorded(inputs, candidate)
     if result.seed is None and recorded is None:
         return result
@@ -74,6 +79,22 @@ def diagnosed(
         said = str(error) if isinstance(error, ReflexError) else first_line(error)
         return replace(result, notes=(*result.notes, f"the place was not found: {said}"))
     return replace(result, located=divergence)
+
+
+def plain_file(file: Path, model: str = "MODEL") -> str:
+    """Why nobody looks into a graph that is no bundle's, and what to do."""
+    return (
+        f"{file} is a plain file, and only a bundle says what line of the policy its values are of; "
+        f"`reflex export {model} DIR` makes one, and shows whether exporting is wrong or the file"
+    )
+
+
+def _graph_file(candidate: object) -> Path | None:
+    """The file, of a candidate that is given as an ONNX graph."""
+    if not isinstance(candidate, (str, PathLike)):
+        return None
+    file = Path(candidate)
+    return file if file.suffix.lower() == ".onnx" else None
 
 
 def _recorded(inputs: object, candidate: object) -> Sequence[Mapping[str, Any]] | None:

@@ -121,21 +121,26 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]
     return made
 
 
+# The policy's class, what it was made of, what it is made of now; the module, and what is said.
 Case = tuple[Callable[..., nn.Module], Any, Any, str, str]
+SAID = {
+    "relu": "silu (SiLU), the policy relu (ReLU), and fed alike they are ",
+    "dropped": "between `trunk` and `head.0`, Add, MatMul together are ",
+    "more": "the policy's linear reads what its add in `Headed` gives, and the graph's does not",
+    "folded": "the graph's Conv is the policy's `backbone.0` (Conv1d) and `backbone.1` (BatchNorm1d) in one",
+    "split": "Mul, Sigmoid in `Functional` have no counterpart in the policy, which computes gelu there",
+}
 CASES: dict[str, Case] = {
-    "a chain": (mlp, nn.GELU, nn.SiLU, "1", "the graph computes gelu (GELU), the policy silu (SiLU), and fed alike"),
+    "a chain": (mlp, nn.GELU, nn.SiLU, "1", "the graph computes gelu (GELU), the policy silu (SiLU), "),
     "a residual behind": (Residual, nn.GELU, nn.ReLU, "act", "gelu (GELU), the policy relu (ReLU)"),
-    "behind a BatchNorm": (Backbone, (nn.SiLU, 0.3), (nn.ReLU, 0.3), "backbone.2", "silu (SiLU), the policy relu (ReLU)"),
-    "an addition dropped": (
-        *(Headed, True, False, "Headed"),
-        "between `trunk` and `head.0`, Add, MatMul together are",
-    ),
-    "an addition more": (Headed, False, True, "Headed", "the policy's linear reads what its add in `Headed` gives"),
+    "behind a BatchNorm": (Backbone, (nn.SiLU, 0.3), (nn.ReLU, 0.3), "backbone.2", SAID["relu"]),
+    "a folded BatchNorm": (Backbone, (nn.SiLU, 0.3), (nn.SiLU, 0.5), "backbone.1", SAID["folded"]),
+    "an addition dropped": (Headed, True, False, "Headed", SAID["dropped"]),
+    "an addition more": (Headed, False, True, "Headed", SAID["more"]),
     "fewer heads": (Attention, 4, 2, "attn", "gives 5x4x2 where the policy's view gives 5x2x4"),
-    "a folded BatchNorm": (Backbone, (nn.SiLU, 0.3), (nn.SiLU, 0.5), "backbone.1", "the graph's Conv is the policy's `backbone.0` (Conv1d) and `backbone.1`"),
     "by hand": (Functional, gelu, by_hand, "Functional", "gelu, the policy mul, sigmoid, mul"),
-    "no longer by hand": (Functional, by_hand, gelu, "Functional", "Mul, Sigmoid in `Functional` have no counterpart"),
-}  # fmt: skip
+    "no longer by hand": (Functional, by_hand, gelu, "Functional", SAID["split"]),
+}
 
 
 @pytest.mark.parametrize("case", CASES)

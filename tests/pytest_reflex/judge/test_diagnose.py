@@ -11,6 +11,7 @@ from policy_cases import SPECS
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.judge.diagnose import diagnosed
+from pytest_reflex.report.text.terminal import failure_message
 from pytest_reflex.result import ParityResult
 from pytest_reflex.verdict.divergence import Divergence
 from pytest_reflex.verdict.gates import Evidence, judge_fixture
@@ -66,6 +67,20 @@ def test_recorded_inputs_are_handed_on_and_without_them_nothing_can_be_run_again
         result = failed(None)
         assert diagnosed(result, "policy", candidate, inputs=inputs, seconds=3.0) is result
     assert len(candidate.asked) == asked
+
+
+def test_a_plain_file_is_not_looked_into_and_the_result_says_why() -> None:
+    result = failed()
+    told = diagnosed(result, "policy", "models/grasp.onnx", seconds=3.0)
+    assert told.notes == (
+        "first",
+        "the place was not looked for: models/grasp.onnx is a plain file, and only a bundle says what line "
+        "of the policy its values are of; `reflex export MODEL DIR` makes one, and shows whether exporting "
+        "is wrong or the file",
+    )
+    assert "only a bundle" in failure_message(told)
+    assert diagnosed(result, "policy", "models/grasp.onnx", seconds=0) is result
+    assert diagnosed(result, "policy", "http://robot:8000", seconds=3.0) is result
 
 
 @pytest.mark.parametrize(
