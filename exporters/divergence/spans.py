@@ -75,8 +75,8 @@ class Spans:
         was = origin_of(node)
         if odd:
             return self._unpaired(end, odd, source)
-        if said := self._fed_otherwise(end, given):
-            module, source, why = said
+        if other := self._fed_otherwise(end, given):
+            module, source, why = other
             return Compared(module, source, "", "", _operators(nodes), self._span(end), why)
         if was is not None and was.kind != end.own.kind:
             module = end.own.module or self._interpreter.code(step.key.half)
