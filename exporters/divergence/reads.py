@@ -29,6 +29,7 @@ class End:
 
     node: ir.Node
     step: Step
+    made: fx.Node
     own: Origin
     alignment: Alignment
     nodes: Sequence[ir.Node]
@@ -57,8 +58,7 @@ def unread(
     other = was is not None and was.kind != end.own.kind
     fold = folded(end)
     seen: set[fx.Node] = set()
-    assert end.step.node is not None
-    waiting = list(end.step.node.all_input_nodes)
+    waiting = list(end.made.all_input_nodes)
     while waiting:
         read = waiting.pop(0)
         if read in seen or read in fixed or read.name in names:
@@ -94,11 +94,9 @@ def maker(node: fx.Node) -> fx.Node:
 
 def theirs(end: End) -> list[Origin]:
     """What the policy computes between the same values by operators that the graph has none for."""
-    node = end.step.node
-    assert node is not None
     was = origin_of(end.node)
     found = [end.own] if was is not None and was.kind != end.own.kind else []
-    node = maker(node)
+    node = maker(end.made)
     waiting, seen = list(node.all_input_nodes), {node}
     while waiting:
         read = waiting.pop(0)

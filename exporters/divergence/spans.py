@@ -70,7 +70,7 @@ class Spans:
         if alignment is None or step.node is None:
             return alone
         nodes, front = self._made_of(value)
-        end = End(node, step, origin_in_program(maker(step.node)), alignment, nodes, front)
+        end = End(node, step, step.node, origin_in_program(maker(step.node)), alignment, nodes, front)
         odd = [(n, why) for n in nodes if (why := self._why_odd(n, alignment)) is not None]
         was = origin_of(node)
         if odd:
@@ -151,7 +151,7 @@ class Spans:
             if read.op == "placeholder":
                 own = end.own.module or self._interpreter.code(end.step.key.half)
                 said = f"the policy's {end.own.kind} in `{own}` reads {read.name}, and the graph's does not"
-                return own, source_in_program(end.step.node), said
+                return own, source_in_program(end.made), said
             if origin.name in end.alignment.found:
                 reads = f"reads what its {origin.kind} in `{module}` gives"
                 said = f"the policy's {end.own.kind} {reads}, and the graph's does not"
@@ -175,8 +175,7 @@ class Spans:
         return f"`{_module(node) or self._interpreter.code(half)}`"
 
     def _line(self, end: End, origin: Origin) -> str:
-        assert end.step.node is not None
-        nodes = (n for n in end.step.node.graph.nodes if n.name == origin.name)
+        nodes = (n for n in end.made.graph.nodes if n.name == origin.name)
         return source_in_program(next(nodes, None))
 
 
