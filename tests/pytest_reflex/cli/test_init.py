@@ -193,8 +193,8 @@ def test_a_script_and_the_bundle_that_was_shipped(
     passes(tmp_path, python, plugin_args)
     # The policy was trained on: the bundle is of another one, and a test that exports cannot see it.
     (tmp_path / "actor.py").write_text(INSTANCE + "with torch.no_grad():\n    actor.weight += 1e-2\n")
-    assert "test_actor_actor.py" in here("init", "actor.py:actor", "--ci", "none").out
-    exports = (tmp_path / TESTS / "test_actor_actor.py").read_text()
+    assert "test_actor_actor_parity.py" in here("init", "actor.py:actor", "--ci", "none").out
+    exports = (tmp_path / TESTS / "test_actor_actor_parity.py").read_text()
     assert exports.startswith(
         '"""actor.py:actor and its export compute the same.\n\nWritten by `reflex init`; without --bundle '
         'the test guards the export and not a file that was shipped.\n"""\n'
