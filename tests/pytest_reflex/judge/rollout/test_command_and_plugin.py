@@ -123,4 +123,17 @@ def test_a_rollout_in_a_test_passes_or_fails_it(pytester: pytest.Pytester, plugi
         ["*rollout FAIL: test_a_rollout*::test_off on planar-reach*further than rounding*"]
     )
     done.stdout.fnmatch_lines(["*test_swallowed*the test went on*"])
+    summary = done.stdout.str().partition("= reflex: parity =")[2]
+    assert " ".join(summary.split()).count("rollout PASS: test_a_rollout") == 1
+    assert " ".join(summary.split()).count("rollout FAIL: test_a_rollout") == 2
     assert len([*(pytester.path / "out" / "rollouts").glob("*.html")]) == 3
+    done = pytester.runpytest(*plugin_args, "-k", "good", "--reflex-strict")
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(
+        [
+            "rollout PASS: test_a_rollout*::test_good on",
+            "  planar-reach, 1 s at 30 Hz: rounding in 2 starts; *",
+            "error: no parity result in this session; --reflex-strict wants at least one; a rollout is no "
+            "parity: add parity.check",
+        ]
+    )
