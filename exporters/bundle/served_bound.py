@@ -24,31 +24,39 @@ def doubted_bounds(result: ParityResult) -> list[str]:
     return [doubt.said for doubt in result.doubts if doubt.gate == "power"]
 
 
-def way_to_be_served(result: ParityResult, place: str | os.PathLike[str], share: float = 1.0) -> str:
+def way_to_be_served(result: ParityResult, place: str | os.PathLike[str], precision: str) -> str:
     """What makes a bundle one that is served, as a command where there is one.
 
     Args:
         result: the verdict that it has, with :func:`doubted_bounds`.
         place: where it is.
-        share: of the least that an input does, what the bound may be.
+        precision: that of its manifest.
     """
-    bound = _largest_bound(result, share)
+    return _way(result, place, precision, _largest_bound(result, 1.0))
+
+
+def not_served(result: ParityResult, place: str | os.PathLike[str], precision: str) -> str:
+    """What an export says of a bundle that passed and that no server will take; empty of others.
+
+    Arguments are as for :func:`way_to_be_served`.
+    """
+    if not doubted_bounds(result):
+        return ""
+    bound = _largest_bound(result, _OF_OTHER_VALUES)
+    least = f"its bound has to be {bound:.1e} or less; " if 0 < bound < math.inf else ""
+    return f"{UNSERVED}{least}{_way(result, place, precision, bound)}"
+
+
+def _way(result: ParityResult, place: str | os.PathLike[str], precision: str, bound: float) -> str:
     largest = result.max_abs_diff_across_all
-    if not 0 < bound < math.inf or result.precision.name == "float32" or largest is None:
-        return "export it again with a smaller threshold"
+    if not 0 < bound < math.inf or largest is None:
+        return "export it again"
     if largest < bound:  # a repair would find nothing to do, and leave the bound as it is
         return f"export it again with `--threshold {bound:.1e}`, which it is below"
+    if precision == "float32":
+        return "export it again"
     where = shlex.quote(os.fspath(place))
     return f"`reflex repair {where} --model {MODEL} --budget {bound:.1e}` brings it to that"
-
-
-def not_served(result: ParityResult, place: str | os.PathLike[str]) -> str:
-    """What an export says of a bundle that passed and that no server will take; empty of others."""
-    doubts = doubted_bounds(result)
-    if not doubts:
-        return ""
-    way = way_to_be_served(result, place, share=_OF_OTHER_VALUES)
-    return f"{UNSERVED}{'; '.join(doubts)}; {way}"
 
 
 def _largest_bound(result: ParityResult, share: float) -> float:

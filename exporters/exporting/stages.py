@@ -149,7 +149,8 @@ def export(
             manifest, pipeline, why_none = around(bundle, report_progress, options if verify else None)
         instead_of = replaced(out_dir, manifest)  # it is still there
     if result is not None:
-        notes = [note for note in (instead_of, why_none, not_served(result, out_dir)) if note]
+        unserved = not_served(result, out_dir, draft.precision)
+        notes = [note for note in (instead_of, why_none, unserved) if note]
         result = replace(result, notes=(*result.notes, *notes))
     return Export(Path(out_dir), manifest, result=result, replaced=instead_of, pipeline=pipeline)
 

@@ -295,7 +295,7 @@ def _proof(
     ).require()
     # The manifest gives its own threshold, which may be one that lets everything pass.
     if weak := doubted_bounds(result):
-        way = way_to_be_served(result, bundle.path)
+        way = way_to_be_served(result, bundle.path, bundle.stated.precision)
         raise BundleError(f"{bundle.path} is not served: {'; '.join(weak)}; {way}")
     return result
 
