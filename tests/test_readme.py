@@ -123,7 +123,7 @@ def test_the_figures_are_those_that_the_benchmarks_wrote(monkeypatch: pytest.Mon
     assert page == figures.page(reports / "figures", reports / "fullsize")
     measured = README[README.index("## Measured") : README.index("## Where to read on")]
     lines = [line for line in measured.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + 5 + 2 + 4
+    assert len(lines) == 2 + 8 + 2 + 4
     assert not set(lines) - {
         *page.splitlines(),
         *figures.let_pass(reports / "figures" / "known_bad_peers.json"),

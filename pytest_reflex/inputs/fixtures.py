@@ -217,6 +217,12 @@ def _given(items: Sequence[object]) -> list[dict[str, Array]]:
 
 
 def _array(i: int, name: object, value: object) -> Array:
+    detach = getattr(value, "detach", None)
+    if callable(detach):  # a tensor of torch's, whose copy by numpy alone is deprecated
+        try:
+            value = detach().cpu().numpy()
+        except TypeError as error:  # numpy has no such type, as bfloat16
+            raise InputError(f"inputs[{i}][{name!r}]: {error}; give an array of numpy's") from error
     array = np.array(value, order="C")
     if array.dtype.hasobject:
         raise InputError(

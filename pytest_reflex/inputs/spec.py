@@ -121,7 +121,9 @@ class InputSpec:
         object.__setattr__(self, "free", _free(self.name, self.free, self.shape))
         if self.dtype not in DTYPES:
             good = ", ".join(DTYPES)
-            raise InputError(f"input {self.name!r}: dtype is {self.dtype!r}; give one of {good}")
+            meant = isinstance(self.dtype, Distribution)
+            how = f"did you mean meaning={self.dtype!r}?" if meant else f"give one of {good}"
+            raise InputError(f"input {self.name!r}: dtype is {self.dtype!r}; {how}")
         if not isinstance(self.meaning, Distribution):
             raise InputError(f"input {self.name!r}: meaning is {self.meaning!r}; give one such as Gaussian()")
         try:

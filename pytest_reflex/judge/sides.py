@@ -198,7 +198,7 @@ def inputs_for(inputs: object, reference: Runner, candidate: Any) -> object:
     if isinstance(candidate, str | os.PathLike):
         raise InputError(
             f"inputs is None, and {os.fspath(candidate)} says only this of them: {_stated(candidate)}; give "
-            "that, with what each stands for"
+            "that, with what each stands for, such as meaning=State() or Image() of pytest_reflex.inputs"
         )
     raise InputError("inputs is None and the candidate does not know its own; give a list of InputSpec")
 

@@ -79,9 +79,12 @@ class Simplest:
                 parts += [_value(name, array, tuple(map(int, at))) for at in found]
             else:
                 parts.append(f"{count:,} of {size:,} values of {name}")
-        said = ", ".join(parts) if parts else "nothing"
+        if not parts:
+            return (
+                f"every input at rest ({', '.join(self.resting)})" if self.resting else "every input at rest"
+            )
         others = f"; at rest: {', '.join(self.resting)}" if self.resting else ""
-        return f"{said}{others}"
+        return f"{', '.join(parts)}{others}"
 
 
 def _value(name: str, array: Array, at: tuple[int, ...]) -> str:

@@ -395,6 +395,12 @@ def test_what_a_meaning_does_not_take_is_refused_at_its_edge(meaning, dtype, mes
         InputSpec("x", (4,), dtype, meaning)
 
 
+def test_a_meaning_in_the_place_of_a_dtype_is_told_where_it_goes():
+    with pytest.raises(InputError) as caught:
+        InputSpec("image", (1, 3, 8, 8), Image())
+    assert str(caught.value) == "input 'image': dtype is Image(); did you mean meaning=Image()?"
+
+
 def test_an_input_of_another_dtype_is_told_what_it_may_stand_for():
     said = "; give one of kind float, or for "
     for given, message in (

@@ -82,7 +82,7 @@ def test_two_inputs_that_matter_together_are_kept() -> None:
 def test_what_fails_everywhere_is_at_rest_altogether() -> None:
     made = found(lambda one: True)
     assert made.awake == {}
-    assert made.text.startswith("nothing; at rest: image, ")
+    assert made.text.startswith("every input at rest (image, ")
 
 
 def test_inputs_that_hang_on_each_other_stay_those_of_one_fixture() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from exporters import checkpoints
 from pytest_reflex.errors import CheckpointError, InputError, ReflexError, RunnerError
 from pytest_reflex.inputs import InputSpec
+from pytest_reflex.inputs.fixtures import fixtures_from
 from pytest_reflex.judge.check import check
 
 
@@ -81,7 +82,7 @@ def test_sides_that_are_swapped_or_say_nothing_of_inputs(tmp_path: Path) -> None
         check(model, file)
     assert str(refused.value) == (
         f"inputs is None, and {file} says only this of them: inputs=[InputSpec('x', (1, 8))]; give that, "
-        "with what each stands for"
+        "with what each stands for, such as meaning=State() or Image() of pytest_reflex.inputs"
     )
     with pytest.raises(ReflexError) as swapped:
         check(file, model, inputs=SPECS)
@@ -127,3 +128,12 @@ def test_a_wrong_path_is_one_line_with_what_lies_there(
     assert str(refused.value) == (
         "candidate aktor.onnx does not exist (did you mean 'actor.onnx'?); give the path of an .onnx file"
     )
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+def test_tensors_are_recorded_inputs_as_arrays_are() -> None:
+    given = torch.arange(8.0).reshape(1, 8).requires_grad_()
+    fixture = fixtures_from([{"x": given}], 1, 0).make(0)
+    assert np.array_equal(fixture["x"], given.detach().numpy())
+    with pytest.raises(InputError, match=r"inputs\[0\]\['x'\]: .*BFloat16; give an array of numpy's"):
+        fixtures_from([{"x": given.bfloat16()}], 1, 0)

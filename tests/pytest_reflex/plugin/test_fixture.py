@@ -89,7 +89,7 @@ def test_a_fail_shrinks_to_the_simplest_input_and_stores_it(
     with pytest.raises(ParityError) as failed:
         parity.check(TWICE, Bundle(0.5))
     result = failed.value.result
-    said = f"as fixture {result.worst_fixture.fixture_idx} does, stored in {place}: nothing; at rest: x"
+    said = f"as fixture {result.worst_fixture.fixture_idx} does, stored in {place}: every input at rest (x)"
     assert any(note.endswith(said) for note in result.notes) is found
     assert place.is_file() is found
     if found:

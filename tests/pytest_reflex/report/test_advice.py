@@ -176,3 +176,14 @@ def test_before_and_after() -> None:
         "parity FAIL: max_abs_diff 2.000e-05 is not below 1.235e-05 (1 of 1 fixture"
     )
     assert bound(1e-5) == "1.0e-05"
+
+
+def test_a_pass_says_which_fixture_is_nearest_where_another_has_the_larger_figure() -> None:
+    made = []
+    for index, (value, limit) in enumerate([(2e-5, 2.1e-5), (3e-5, 9e-5)]):
+        one = measured(index, value, 1e-4)
+        outputs = tuple(dataclasses.replace(output, bound=limit) for output in one.outputs)
+        made.append(dataclasses.replace(one, outputs=outputs))
+    said = headline(result(*made, threshold=1e-4))
+    assert said == "parity PASS: max_abs_diff 2.000e-05 is below 2.1e-05 (2 fixtures; nearest: fixture 0)"
+    assert "nearest" not in headline(result(*made[:1], threshold=1e-4))
