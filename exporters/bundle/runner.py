@@ -150,6 +150,11 @@ class BundleRunner(RunnerBase):
         return [self._bundle.path / file for file in self._bundle.stated.graphs.values()]
 
     @property
+    def has_processors(self) -> bool:
+        """Whether processors stand around the policy; a run of it alone leaves them out."""
+        return self._bundle.has_processors
+
+    @property
     def robot_units(self) -> Mapping[str, InUnits]:
         """What its actions are in the robot's units; see :class:`~pytest_reflex.runners.base.SaysUnits`."""
         said = self._bundle.stated.processors

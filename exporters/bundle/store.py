@@ -90,6 +90,11 @@ class StoredBundle:
         return self.stated.layout
 
     @property
+    def has_processors(self) -> bool:
+        """Whether a pre- and a postprocessor stand around the policy in it."""
+        return self.stated.processors is not None
+
+    @property
     def inputs(self) -> list[InputSpec]:
         """What the bundle reads, in order, with the meaning that fixtures are drawn from."""
         return list(self.stated.inputs)

@@ -19,6 +19,7 @@ from exporters import checkpoints
 from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.registry import distribution_of
 from exporters.bundle.replaced import replaced
+from exporters.bundle.served_bound import not_served
 from exporters.bundle.store import EPISODES, FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
 from exporters.flow.decoding import DecodingPolicy
@@ -148,7 +149,8 @@ def export(
             manifest, pipeline, why_none = around(bundle, report_progress, options if verify else None)
         instead_of = replaced(out_dir, manifest)  # it is still there
     if result is not None:
-        notes = [note for note in (instead_of, why_none) if note]
+        unserved = not_served(result, out_dir, draft.precision)
+        notes = [note for note in (instead_of, why_none, unserved) if note]
         result = replace(result, notes=(*result.notes, *notes))
     return Export(Path(out_dir), manifest, result=result, replaced=instead_of, pipeline=pipeline)
 

@@ -63,6 +63,11 @@ class Served:
         return self.stated.family
 
     @property
+    def has_processors(self) -> bool:
+        """Whether a pre- and a postprocessor stand around the policy that is served."""
+        return self.stated.processors is not None
+
+    @property
     def inputs(self) -> list[InputSpec]:
         """What it reads, in order."""
         return list(self.stated.inputs)

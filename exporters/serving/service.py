@@ -19,6 +19,7 @@ import numpy as np
 
 from exporters.bundle.certificate import certified
 from exporters.bundle.runner import BundleRunner
+from exporters.bundle.served_bound import doubted_bounds, way_to_be_served
 from exporters.bundle.store import RAW, manifest_digest
 from exporters.bundles import Bundle, open_bundle
 from exporters.serving.observed import is_raw, raw_observation
@@ -293,10 +294,9 @@ def _proof(
         progress=progress,
     ).require()
     # The manifest gives its own threshold, which may be one that lets everything pass.
-    weak = next((doubt.said for doubt in result.doubts if doubt.gate == "power"), None)
-    if weak is not None:
-        narrow = "" if result.precision.name == "float32" else ", or bring it below that with reflex repair"
-        raise BundleError(f"{bundle.path} is not served: {weak}; export it again{narrow}")
+    if weak := doubted_bounds(result):
+        way = way_to_be_served(result, bundle.path, bundle.stated.precision)
+        raise BundleError(f"{bundle.path} is not served: {'; '.join(weak)}; {way}")
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ from pytest_reflex.cli.reference import (
     is_own,
     named_reference,
     nameless,
+    or_by_recording,
     own_policy,
     require_draws,
     require_one,
@@ -141,11 +143,22 @@ def export(
             made = export_policy(policy, out, inputs=inputs, processors=processors, **given)
     if made.result is None:
         raise BundleError(f"{out} was written without a verdict")
+    result = _naming(made.result, model)
     if made.pipeline is not None:
+        from exporters.bundle.served_bound import UNSERVED
         from pytest_reflex.report.text.terminal import headline
 
-        return made.pipeline, f"\nPolicy alone: {headline(made.result)}\nBundle: {out}"
-    return made.result, f"Bundle: {out}"
+        unserved = "".join(f"\nNote: {note}" for note in result.notes if note.startswith(UNSERVED))
+        return made.pipeline, f"\nPolicy alone: {headline(result)}{unserved}\nBundle: {out}"
+    return result, f"Bundle: {out}"
+
+
+def _naming(result: Any, model: str) -> Any:
+    """A result whose notes have the model in their commands that was given here."""
+    from exporters.bundle.served_bound import MODEL
+
+    own = f"--model {shlex.quote(model)} "
+    return replace(result, notes=tuple(note.replace(f"--model {MODEL} ", own) for note in result.notes))
 
 
 def _seen(episodes: str | None, save_fixtures: bool = False, *, model: str = "") -> Any:
@@ -349,7 +362,8 @@ def _parity(
         if from_camera(bundle, processors, keep=keep):
             told = {"steps": steps, "progress": report_progress, **judging}
             return judged_from_camera(bundle, model, seen, told), ""
-        reference, inputs = named_reference(bundle, model, steps)
+        with or_by_recording(bundle, model):
+            reference, inputs = named_reference(bundle, model, steps)
         result = check(
             reference,
             bundle,

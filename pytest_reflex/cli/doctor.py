@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pytest_reflex._version import __version__
+from pytest_reflex.cli.importing import why_not_imported
 from pytest_reflex.cli.report import FAIL, PASS, Reported
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _WORDS: Final = {
 def doctor(output_json: bool) -> Reported:
     """Say what is installed here, beside what is needed and tested: one page, to be pasted into an issue.
 
+    Each package is imported in another process: what is installed and does not import is said, and why.
+
     Exits 0 where a candidate can be judged, 1 where something that this needs is missing or too old.
     """
     found = examined()
@@ -45,6 +48,10 @@ def examined() -> dict[str, Any]:
     extras: dict[str, list[dict[str, Any]]] = {"": [], **{extra: [] for extra in _WORDS}}
     for wanted, extra in _needed():
         extras[extra].append(_package(wanted, extra))
+    every = [package for packages in extras.values() for package in packages]
+    broken = why_not_imported([package["name"] for package in every if package["version"] is not None])
+    for package in every:
+        package["broken"] = broken.get(package["name"])
     core = extras.pop("")
     return {
         "pytest_reflex": __version__,
@@ -52,10 +59,10 @@ def examined() -> dict[str, Any]:
         "platform": platform.platform(),
         "executable": sys.executable,
         "machine": machine.here(),
-        "providers": _providers(),
+        "providers": [] if "onnxruntime" in broken else _providers(),
         "packages": core,
         "extras": extras,
-        "able": bool(core) and all(package["enough"] for package in core),
+        "able": bool(core) and all(package["enough"] and not package["broken"] for package in core),
     }
 
 
@@ -77,7 +84,7 @@ def page(found: Mapping[str, Any]) -> str:
         f"  processor     {here['processor']}, {here['cores']} cores",
         f"  instructions  {' '.join(here['instructions']) or 'unknown'}",
         f"  environment   {environment}",
-        f"  providers     {', '.join(found['providers']) or 'none: onnxruntime is not installed'}",
+        f"  providers     {', '.join(found['providers']) or 'none: there is no onnxruntime that imports'}",
         "",
         "To judge",
         *_rows(found["packages"]),
@@ -85,6 +92,8 @@ def page(found: Mapping[str, Any]) -> str:
     for extra, packages in found["extras"].items():
         state = "complete" if all(p["enough"] for p in packages) else f"pip install 'pytest-reflex[{extra}]'"
         state = state if all(p["possible"] for p in packages) else "needs another Python"
+        if broken := [p["name"] for p in packages if p["broken"]]:
+            state = f"cannot be used: {', '.join(broken)} {'do' if len(broken) > 1 else 'does'} not import"
         lines += ["", f"[{extra}] {_WORDS[extra]}: {state}", *_rows(packages)]
     verdict = "A candidate can be judged here." if found["able"] else "Nothing can be judged here: see above."
     return "\n".join([*lines, "", verdict]) + "\n"
@@ -97,7 +106,8 @@ def _rows(packages: list[dict[str, Any]]) -> Iterator[str]:
         beside = f"; tested with {tested}" if tested and plain not in package["tested"] else ""
         state = package["version"] or "not installed"
         low = "" if package["enough"] or not package["version"] else f", too old: {package['needed']}"
-        yield f"  {package['name']:<16}  {state}{low}{beside}"
+        why = f", does not import: {package['broken']}" if package["broken"] else ""
+        yield f"  {package['name']:<16}  {state}{low}{why}{beside}"
 
 
 def _needed() -> Iterator[tuple[Requirement, str]]:

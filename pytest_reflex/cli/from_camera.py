@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pytest_reflex.cli.reference import is_script, named
+from pytest_reflex.cli.reference import is_script, named, or_by_recording
 from pytest_reflex.errors import BundleError, CheckpointError
 from pytest_reflex.result import POLICY, WHOLE
 from pytest_reflex.verdict.units import OWN
@@ -59,7 +59,8 @@ def judged_from_camera(
     """
     if model.endswith(".safetensors"):
         return _replayed(bundle, model, {n: value for n, value in judging.items() if n != "steps"})
-    policy, source = policy_with_processors(bundle, model)
+    with or_by_recording(bundle, model, "raw.safetensors"):
+        policy, source = policy_with_processors(bundle, model)
     from pytest_reflex.judge.pipeline import check_pipeline
 
     return check_pipeline(policy, bundle, source, inputs=seen, **judging)

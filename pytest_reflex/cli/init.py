@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from keyword import iskeyword
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -28,8 +28,18 @@ from pytest_reflex.cli.reference import (
 from pytest_reflex.cli.report import PASS, Reported
 from pytest_reflex.errors import BundleError, CheckpointError, ReflexError
 
+if TYPE_CHECKING:
+    from exporters.bundles import Bundle
+
+# A test that makes what it judges sees a policy that has changed on both sides.
+_GUARDS: Final = "without --bundle the test guards the export and not a file that was shipped"
+_SAID_IN_IT: Final = f"Written by `reflex init`; {_GUARDS}."
+
 _OF_A_CHECKPOINT: Final = '''\
-"""The {family} policy of {shown} and its export compute the same."""
+"""The {family} policy of {shown} and its export compute the same.
+
+{guards}
+"""
 
 from pathlib import Path
 
@@ -47,7 +57,10 @@ def test_{name}(parity, tmp_path):
 '''
 
 _FROM_CAMERA: Final = '''\
-"""The {family} policy of {shown} and its export compute the same."""
+"""The {family} policy of {shown} and its export compute the same.
+
+{guards}
+"""
 
 from pathlib import Path
 
@@ -84,7 +97,10 @@ def test_{name}(parity):
 '''
 
 _OF_A_SCRIPT: Final = '''\
-"""{shown} and its export compute the same."""
+"""{shown} and its export compute the same.
+
+{guards}
+"""
 
 import sys
 from pathlib import Path
@@ -103,6 +119,26 @@ def test_{name}(parity, tmp_path):
     policy = script.{policy}
     bundle = {export}(policy, tmp_path / "{name}", {reads}verify=False)
     parity.check(policy, bundle)
+'''
+
+_OF_A_SCRIPT_S_BUNDLE: Final = '''\
+"""{shown} and {bundle} compute the same."""
+
+import sys
+from pathlib import Path
+
+import pytest_reflex as reflex
+from exporters import open_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [{folders}]
+
+import {module} as script  # noqa: E402
+
+
+@reflex.parity(threshold=1e-4)
+def test_{name}(parity):
+    parity.{check}(script.{policy}, open_bundle({opened}))
 '''
 
 # Where trainings keep their checkpoints; which policy it is says what is above.
@@ -131,7 +167,7 @@ class _Made:
 )  # fmt: skip
 @click.option(
     "--bundle", metavar="DIR", type=click.Path(path_type=Path),
-    help="A bundle of the checkpoint that is there, judged in place of one that the test exports.",
+    help="A bundle of MODEL that was shipped, judged in place of one that the test exports.",
 )  # fmt: skip
 @click.option(
     "-o", "--out", metavar="DIR", default=".", show_default=True, type=click.Path(path_type=Path),
@@ -141,15 +177,18 @@ def init(model: str, ci: str, inputs: str, bundle: Path | None, out: Path) -> Re
     """Write a parity test of MODEL into tests/parity, and jobs for GitHub and GitLab that run it.
 
     MODEL is a checkpoint directory or a hub id, or file.py:name. Where lerobot's processors are in the
-    checkpoint or the bundle, every stage from the camera to the joint is judged. What is there already is
+    checkpoint or the bundle, every stage from the camera to the joint is judged. Without --bundle the test
+    guards the export and not a file that was shipped. What is there already is
     left as it is, but for a job of this command's own that nobody has changed and that lacks what MODEL
     needs.
     """
-    if bundle is not None and is_script(model):
-        raise click.UsageError("--bundle was given, and a script's test exports its policy; leave it out")
+    if bundle is not None and inputs != "INPUTS":
+        raise click.UsageError("--inputs was given, and --bundle says itself what it reads; leave it out")
     if inputs != "INPUTS" and not is_script(model):
         raise click.UsageError("--inputs was given, and a checkpoint says itself what it reads; leave it out")
-    made = _of_a_script(model, inputs, out) if is_script(model) else _of_a_checkpoint(model, bundle, out)
+    made = (
+        _of_a_script(model, inputs, bundle, out) if is_script(model) else _of_a_checkpoint(model, bundle, out)
+    )
     name = next((name for name in made.names if _is_free(out, name, made)), made.names[-1])
     lines = [_written(out, f"{TESTS}/test_{name}.py", made.text(name=name))]
     below: list[str] = []
@@ -161,6 +200,8 @@ def init(model: str, ci: str, inputs: str, bundle: Path | None, out: Path) -> Re
                 f"{reads} is not in the repository {out.resolve()}, so the test finds it on this machine "
                 "alone, and no job does; copy it into the repository, or give its own by --out"
             )
+    if bundle is None:
+        below.append(f"{_GUARDS.capitalize()}; that is: reflex init {shlex.quote(model)} --bundle DIR")
     below += leftovers(out)
     return Reported(
         PASS, "\n".join([*lines, "", *(f"{said}\n" for said in below), f"Next: {_next(out)}"]) + "\n"
@@ -208,7 +249,8 @@ def _is_free(out: Path, name: str, made: _Made) -> bool:
         first = path.read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, ValueError):
         return not path.exists()
-    return first == made.text(name="").partition("\n")[0]
+    own = made.text(name="").partition("\n")[0]
+    return first.rstrip('"') == own.rstrip('"')  # an earlier version's says no more
 
 
 def _of_a_checkpoint(model: str, bundle: Path | None, out: Path) -> _Made:
@@ -243,6 +285,7 @@ def _of_a_checkpoint(model: str, bundle: Path | None, out: Path) -> _Made:
         partial(
             text.format,
             **judged,
+            guards=_SAID_IN_IT,
             family=family,
             shown=_in_docstring(place or model),
             checkpoint=f"ROOT / {place!r}" if place is not None else repr(model),
@@ -254,7 +297,7 @@ def _of_a_checkpoint(model: str, bundle: Path | None, out: Path) -> _Made:
 
 
 def _judging(directory: Path, family: str, out: Path) -> dict[str, str]:
-    """How a test opens a bundle, and what it calls: with its processors, or without.
+    """How a test opens a checkpoint's bundle, and what it calls: with its processors, or without.
 
     Raises:
         BundleError: it is none of the family.
@@ -264,9 +307,43 @@ def _judging(directory: Path, family: str, out: Path) -> dict[str, str]:
     bundle = open_bundle(directory)
     if bundle.family != family:
         raise BundleError(f"{directory} is a bundle of {bundle.family}, and the checkpoint is of {family}")
+    return _opening(bundle, directory, out)
+
+
+def _judging_a_script_s(directory: Path, model: str, held: Any, out: Path) -> dict[str, str]:
+    """The same of a bundle that was made from what a script holds.
+
+    Raises:
+        BundleError: it is of another policy's family, or nobody says what is around the policy.
+    """
+    from torch import nn
+
+    from exporters import checkpoints, open_bundle
+    from exporters.families.one_call import family_of_policy
+
+    bundle = open_bundle(directory)
+    if bundle.family != "module":
+        policy = held if isinstance(held, nn.Module) else made_by(held, model)
+        family = family_of_policy(policy)
+        if family is None or family.name != bundle.family:
+            own = f"a {type(policy).__name__}" if family is None else f"of {family.name}"
+            raise BundleError(
+                f"{directory} is a bundle of {bundle.family}, and the policy of {model} is {own}"
+            )
+        if bundle.has_processors and checkpoints.directory_of(policy) is None:
+            raise BundleError(
+                f"{directory} has processors, and the policy of {model} was loaded from no checkpoint, which "
+                "would say what they should do; give the checkpoint in place of the file"
+            )
+    # Of a family's policies lerobot's extra has what all of them need.
+    extra = "export" if bundle.family == "module" else "lerobot"
+    return {**_opening(bundle, directory, out), "extra": extra}
+
+
+def _opening(bundle: Bundle, directory: Path, out: Path) -> dict[str, str]:
     place = _from(out, directory)
     return {
-        "check": "check" if bundle.stated.processors is None else "check_pipeline",
+        "check": "check_pipeline" if bundle.has_processors else "check",
         "bundle": _in_docstring(place),
         "opened": repr(place) if Path(place).is_absolute() else f"ROOT / {place!r}",
     }
@@ -278,7 +355,7 @@ def _names(short: str, longer: str = "") -> tuple[str, ...]:
     return (name, *([more] if longer and longer != short else []), f"{more}_parity")
 
 
-def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
+def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Made:
     source, _, name = model.rpartition(":")
     if not source.endswith(".py"):
         raise CheckpointError(f"MODEL is {model!r}; a test imports a file, so give file.py:name")
@@ -288,7 +365,13 @@ def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
     require_policy(held, model)
     from torch import nn
 
-    reads = _reads(source, held, inputs)
+    text = _OF_A_SCRIPT
+    if bundle is not None:
+        text, judged = _OF_A_SCRIPT_S_BUNDLE, _judging_a_script_s(bundle, model, held, out)
+    elif _reads(source, held, inputs):
+        judged = {"export": "export", "reads": f"inputs=script.{inputs}, ", "extra": "export"}
+    else:
+        judged = {"export": "export_policy", "reads": "", "extra": "lerobot"}
     folders = [
         root,
         *([Path(source).parent] if root != Path(source).resolve().parent and _beside(source) else []),
@@ -296,15 +379,15 @@ def _of_a_script(model: str, inputs: str, out: Path) -> _Made:
     return _Made(
         _names(name, called.rpartition(".")[2]),
         partial(
-            _OF_A_SCRIPT.format,
+            text.format,
+            **judged,
+            guards=_SAID_IN_IT,
             shown=_in_docstring(f"{_from(out, Path(source))}:{name}"),
             folders=", ".join(f"str(ROOT / {_from(out, folder)!r})" for folder in folders),
             module=called,
             policy=name if isinstance(held, nn.Module) else f"{name}()",
-            export="export" if reads else "export_policy",
-            reads=f"inputs=script.{inputs}, " if reads else "",
         ),
-        "export" if reads else "lerobot",
+        judged["extra"],
         Path(source),
     )
 

@@ -11,7 +11,7 @@ import click
 from pytest_reflex import settings
 from pytest_reflex.cli.options import RUNTIMES, check_options, model_option, steps_option
 from pytest_reflex.cli.progress import Progress
-from pytest_reflex.cli.reference import named_reference, require_draws
+from pytest_reflex.cli.reference import named_reference, or_by_recording, require_draws
 from pytest_reflex.cli.report import Reported, written
 from pytest_reflex.cli.to_a_verdict import to_a_verdict
 
@@ -73,7 +73,8 @@ def matrix(
         report_progress("digests", 0, 1)
         bundle = open_bundle(directory, to_judge=True)
         report_progress("digests", 1, 1)
-        reference, inputs = named_reference(bundle, model, steps)
+        with or_by_recording(bundle, model):
+            reference, inputs = named_reference(bundle, model, steps)
         candidates = on_runtimes(bundle, asked, reference, judging["provider"])
         made = judged(
             reference, candidates, inputs=inputs, name=str(directory), progress=report_progress, **judging

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
 import re
+import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -46,6 +49,28 @@ def require_one(model: str | None, reference: Path | None) -> None:
     """Refuse a candidate that is held against nothing, or against two things."""
     if (model is None) is (reference is None):
         raise click.UsageError("give --model, the policy, or --reference, a graph that is to be the judge")
+
+
+@contextlib.contextmanager
+def or_by_recording(
+    bundle: Bundle | Served, model: str, file: str = "fixtures.safetensors"
+) -> Iterator[None]:
+    """Where the policy cannot be imported, name the recording in the bundle, which needs no torch.
+
+    Raises:
+        CheckpointError: as inside, or what is imported there is not installed.
+    """
+    place: Path | None = getattr(bundle, "path", None)  # what is served has no files here
+    try:
+        yield
+    except (CheckpointError, ImportError) as error:
+        missing = error if isinstance(error, ImportError) else error.__cause__
+        if place is None or file not in bundle.stated.files or not isinstance(missing, ImportError):
+            raise
+        said = f"--model is {model!r}, and {error}" if missing is error else str(error)
+        raise CheckpointError(
+            f"{said}; the recording needs no policy: --model {shlex.quote(str(place / file))} judges by it"
+        ) from missing
 
 
 def named_reference(bundle: Bundle | Served, model: str, steps: int | None = None) -> tuple[Runner, Any]:

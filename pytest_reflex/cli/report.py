@@ -164,7 +164,7 @@ def _said(run: Run, earlier: Run | None, page: Path) -> str:
     from pytest_reflex.report.text.summary import summary_lines
     from pytest_reflex.report.text.terminal import printable
 
-    lines = [text for text, _ in summary_lines(run, width=columns())]
+    lines = [text for text, _ in summary_lines(run, width=columns(), where="on the page")]
     if earlier is not None:
         changes = compare(earlier, run)
         changed = [change for change in changes if change.kind != "same"]

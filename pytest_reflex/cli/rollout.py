@@ -82,6 +82,9 @@ def rollout(
     """Drive a simulated arm by the bundle DIR, or by the policy served at URL, and by the policy it was made
     from, and say how far they come apart beside what rounding alone does.
 
+    The policy drives by itself: the bundle's processors are not driven; what they do is judged by
+    `reflex validate`.
+
     Exits with 0 where the drift is rounding in every start, or below --within; 1 where it is not, or where
     the candidate does the job less often; 2 where a start could not be driven to its end.
     """

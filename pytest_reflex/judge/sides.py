@@ -55,6 +55,16 @@ class Sealed(Protocol):
         ...
 
 
+@runtime_checkable
+class AroundPolicy(Protocol):
+    """A candidate, or a runner, that may have processors around the policy that it runs."""
+
+    @property
+    def has_processors(self) -> bool:
+        """Whether it has; a run of the policy alone does not run them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Sides:
     """What is judged, against what.
@@ -213,6 +223,11 @@ def changed(candidate: Any, runner: Runner) -> list[str]:
     """What of the candidate's files is not as its manifest says or as its runner opened it; often nothing."""
     holders = (candidate, runner) if isinstance(candidate, Candidate) else (runner,)
     return list(dict.fromkeys(said for holder in holders if (said := _changes(holder))))
+
+
+def has_processors(candidate: Any, runner: Runner) -> bool:
+    """Whether processors stand around the candidate's policy, which its runner leaves out."""
+    return any(said_by(holder, "has_processors", False) is True for holder in (candidate, runner))
 
 
 def _changes(holder: object) -> str:

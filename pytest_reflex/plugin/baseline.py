@@ -107,24 +107,30 @@ class Baseline:
         mend = "write it with --reflex-baseline-update"
         return ("", f"{why}; --reflex-strict wants one; {mend}") if strict else (f"{why}; {mend}", "")
 
-    def write(self, run: Run) -> str:
+    def write(self, run: Run) -> tuple[str, str]:
         """Write the figures of the run's passing results; those of tests that were not run stay.
 
         Returns:
-            Why it cannot be written; empty where it was.
+            What became of it, in a line, and why it cannot be written; empty where there is nothing.
         """
         from pytest_reflex.report.files import write_text
 
         if self.path is None:
-            return ""
+            return "", ""
         found = _by_test(entry.json for entry in run.results)
+        if not found:
+            why = "no test that compares passed" if run.results else "this run compared nothing"
+            stays = (
+                f"; {self.path} stays as it was" if self.path.exists() else f"; {self.path} is not written"
+            )
+            return f"baseline: nothing to write, for {why}{stays}", ""
         known = self._figures() if self.path.exists() else {}
         made = {"format": FORMAT, "version": VERSION, "results": dict(sorted({**known, **found}.items()))}
         try:
             write_text(self.path, json.dumps(made, indent=1, allow_nan=False) + "\n")
         except OSError as error:
-            return f"{self.path}: the baseline could not be written ({error.strerror or error})"
-        return ""
+            return "", f"{self.path}: the baseline could not be written ({error.strerror or error})"
+        return f"baseline: {self.path} is written; commit it", ""
 
     def _figures(self) -> dict[str, list[dict[str, Any]]]:
         if self._known is None:

@@ -84,6 +84,8 @@ class Collector:
         self._entries: list[Entry] = []
         # By test: the attempt, and what of it stands in not_compared.
         self._beside: dict[str, tuple[int, list[dict[str, str]]]] = {}
+        # By test: the attempt, and of its closed loops each with how it is meant and a note.
+        self._rollouts: dict[str, tuple[int, list[tuple[str, str, str]]]] = {}
         self._written: list[Path] = []
         self._failures: list[dict[str, Any]] = []
         self._told = Told()
@@ -96,7 +98,12 @@ class Collector:
 
     @property
     def empty(self) -> bool:
-        return not (self._results or self._not_compared or self.problems)
+        return not (self._results or self._not_compared or self._rollouts or self.problems)
+
+    @property
+    def compared(self) -> bool:
+        """Whether there is a result of any comparison."""
+        return bool(self._results)
 
     @property
     def _not_compared(self) -> list[dict[str, str]]:
@@ -117,6 +124,8 @@ class Collector:
             if found["attempt"] >= attempt:
                 kept = several if found["attempt"] == attempt else []
                 self._beside[report.nodeid] = found["attempt"], kept + found["not_compared"]
+            if found["rollouts"] and found["attempt"] >= self._rollouts.get(report.nodeid, (0,))[0]:
+                self._rollouts[report.nodeid] = found["attempt"], [tuple(one) for one in found["rollouts"]]
             self._failures += [failure for failure in found["failures"] if failure not in self._failures]
 
     def hear(self, told: Told) -> None:
@@ -157,7 +166,8 @@ class Collector:
             if nodeid not in self._failed:
                 self.problem(f"{nodeid}: no report said its fail: {fail}")
         if self.strict and not self._results:
-            self.problem("no parity result in this session; --reflex-strict wants at least one")
+            drove = "; a rollout is no parity: add parity.check" if self._rollouts else ""
+            self.problem(f"no parity result in this session; --reflex-strict wants at least one{drove}")
         self._unfinished = self._left_out()
         if self.strict and self._unfinished and not self.problems:
             self.problem(f"{self._unfinished}; --reflex-strict wants every one")
@@ -237,10 +247,23 @@ class Collector:
         ]
         return lines + [github.annotation(problem, title="reflex") for problem in sorted(self.problems)]
 
-    def summary(self, width: int) -> list[tuple[str, str]]:
-        """The terminal section's lines, each with how it is meant: pass, fail, warning or plain."""
+    def summary(self, width: int, *, notes: bool) -> list[tuple[str, str]]:
+        """The terminal section's lines, each with how it is meant: pass, fail, warning or plain.
+
+        Args:
+            width: columns.
+            notes: whether the notes of passing results are printed.
+        """
         written = [(f"report: {path}", "plain") for path in self._written if path.name != "parity.json"]
         from pytest_reflex.report.text.summary import summary_lines
 
-        notes = [(f"warning: {note}", "warning") for note in sorted(self._told.notes)]
-        return summary_lines(self.run(), [*notes, *written], width)
+        warnings = [(f"warning: {note}", "warning") for note in sorted(self._told.notes)]
+        kept = "in the report" if written else "--reflex-report DIR keeps them"
+        return summary_lines(
+            self.run(),
+            [*warnings, *written],
+            width,
+            rollouts=[one for _, several in self._rollouts.values() for one in several],
+            notes=notes,
+            where=kept if notes else f"{kept}; -v or -rA prints them here",
+        )

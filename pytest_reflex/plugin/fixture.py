@@ -63,7 +63,7 @@ class Parity:
             suffix: what every result's name ends with.
             store: where the simplest failing input of a result goes, by its name; None keeps none.
             held: gives a result back, refused where it is worse than what is kept of an earlier run.
-            drove: told the verdict of every closed loop, ``drove(said, passed=...)``.
+            drove: told the verdict of every closed loop, ``drove(said, passed=..., note=...)``.
             rollouts: where the page of a closed loop goes, by its name; None keeps none.
             absent: told of a runtime that reached no verdict, by the result's name, and why.
         """
@@ -296,7 +296,7 @@ class Parity:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_text(result.page(), encoding="utf-8")
             if self._drove is not None and not result.error:
-                self._drove(sentence(result), passed=result.passed)
+                self._drove(sentence(result), passed=result.passed, note=result.not_driven)
         return result.require()
 
     def _next_rollout(self) -> str:

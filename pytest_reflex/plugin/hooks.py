@@ -392,10 +392,9 @@ class _Controller:
                 self._collector.problem(problem)
         self._collector.close()
         if baseline.update:
-            if problem := baseline.write(self._collector.run()):
+            self._kept, problem = baseline.write(self._collector.run())
+            if problem:
                 self._collector.problem(problem)
-            else:
-                self._kept = f"baseline: {baseline.path} is written; commit it"
         self._commands = self._collector.tell_github()
         if not self._collector.problems:
             return
@@ -408,13 +407,14 @@ class _Controller:
             sys.stderr.writelines(f"reflex: error: {problem}\n" for problem in self._collector.problems)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not _runs_tests(self._config.option) or self._collector.empty:
+        if not _runs_tests(self._config.option) or (self._collector.empty and not self._kept):
             return
         terminalreporter.ensure_newline()
         terminalreporter.section("reflex: parity")
         markup = {"pass": {"green": True}, "fail": {"red": True}, "warning": {"yellow": True}, "plain": {}}
         width = self._config.get_terminal_writer().fullwidth
-        for text, kind in self._collector.summary(width):
+        notes = terminalreporter.verbosity > 0 or terminalreporter.hasopt("P")
+        for text, kind in self._collector.summary(width, notes=notes):
             terminalreporter.write_line(text, **markup[kind])
         if self._kept:
             terminalreporter.write_line(self._kept)

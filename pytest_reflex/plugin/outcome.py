@@ -131,12 +131,12 @@ class Attempt:
         """Take what was to be judged and reached no verdict, under a name of its own."""
         self._outcome.leave("failed", reason, name)
 
-    def drove(self, said: str, *, passed: bool) -> None:
+    def drove(self, said: str, *, passed: bool, note: str = "") -> None:
         """Take the verdict of a closed loop, in one line; it is no parity, and stands in no report of it."""
         self._judged.append(None)
         if not passed:
             self.fails.append(said)
-        self._outcome.add_rollout(self, said, passed=passed)
+        self._outcome.add_rollout(self, said, passed=passed, note=note)
 
 
 class Outcome:
@@ -161,6 +161,7 @@ class Outcome:
         self._outcome = ("passed", NOTHING)
         self._not_compared: list[dict[str, Any]] = []
         self._failures: list[dict[str, Any]] = []
+        self._rollouts: list[tuple[str, str, str]] = []
         self._taken = False
 
     def begin(self) -> Attempt:
@@ -217,8 +218,9 @@ class Outcome:
         if result.precision.short:
             self._item.user_properties.append((f"reflex_precision{suffix}", result.precision.short))
 
-    def add_rollout(self, attempt: Attempt, said: str, *, passed: bool) -> None:
-        """Keep the verdict of a closed loop; JUnit sees it."""
+    def add_rollout(self, attempt: Attempt, said: str, *, passed: bool, note: str) -> None:
+        """Keep the verdict of a closed loop for the terminal; JUnit sees it."""
+        self._rollouts.append((said, "pass" if passed else "fail", note))
         if not passed:
             self.leave("failed", said)
         if attempt.fails:
@@ -262,7 +264,12 @@ class Outcome:
             self._outcome = ("skipped", _reason(report))
         if report.when == "teardown" and not now.judged:
             self.leave(*self._outcome)
-        found = {"results": self._results, "not_compared": self._not_compared, "failures": self._failures}
+        found = {
+            "results": self._results,
+            "not_compared": self._not_compared,
+            "failures": self._failures,
+            "rollouts": self._rollouts,
+        }
         if any(found.values()):
             setattr(report, ATTRIBUTE, json.dumps({"attempt": now.number, **found}))
 

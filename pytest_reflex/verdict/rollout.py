@@ -11,7 +11,18 @@ from pytest_reflex.verdict.drift import Drift, Quantity
 from pytest_reflex.verdict.paired import Paired, paired
 from pytest_reflex.verdict.rounding import CHANCE, FACTOR
 
-__all__ = ["CANDIDATE", "FLOAT64", "FLOORS", "JITTER", "REFERENCE", "OpenLoop", "Rollout", "Seen", "Start"]
+__all__ = [
+    "CANDIDATE",
+    "FLOAT64",
+    "FLOORS",
+    "JITTER",
+    "NOT_DRIVEN",
+    "REFERENCE",
+    "OpenLoop",
+    "Rollout",
+    "Seen",
+    "Start",
+]
 
 REFERENCE: Final = "reference"
 CANDIDATE: Final = "candidate"
@@ -19,6 +30,9 @@ CANDIDATE: Final = "candidate"
 FLOAT64: Final = "float64"
 JITTER: Final = "jitter"
 FLOORS: Final = (FLOAT64, JITTER)
+
+# What is said of a candidate with processors, which get nothing to do here.
+NOT_DRIVEN: Final = "the bundle's processors are not driven: what they do is judged by `reflex validate`"
 
 # Where rounding alone parts the ways visibly, chance makes one drift several times another.
 Word = Literal["rounding", "undecided", "further"]
@@ -119,6 +133,7 @@ class Rollout:
         within: how far the first quantity may drift and still pass, in its unit; None asks for rounding.
         error: why not every start was driven to the end, in one line; else empty.
         notes: what else a reader should know.
+        not_driven: what stands around the candidate's policy and had no part in it, in one line; else empty.
         facts: what ran, by side.
     """
 
@@ -138,6 +153,7 @@ class Rollout:
     within: float | None = None
     error: str = ""
     notes: tuple[str, ...] = ()
+    not_driven: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,33 @@ def test_a_command_that_a_robot_lacks_something_for_gives_one_line(command: str,
     assert done.stderr.startswith("reflex: error: this needs "), done.stderr
     assert done.stderr.endswith(", which is not installed; pip install 'pytest-reflex[export]'\n")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import torch", "{policy} cannot be imported: ModuleNotFoundError: import of torch halted; "),
+        ("from exporters import FlowPolicy", "exporters.flow.policy needs torch, which is not installed; "),
+        ("load = None", ""),
+    ],
+)
+def test_a_policy_that_cannot_be_imported_leaves_the_recording(
+    text: str, said: str, small: Callable[..., Path], tmp_path: Path
+) -> None:
+    policy, bundle = tmp_path / "policy.py", small()
+    policy.write_text(text + "\n")
+    recording = f"{bundle}/fixtures.safetensors"
+    for command in (["validate", "export"], ["matrix"]):
+        given = [*command, str(bundle), "--model", f"{policy}:load"]
+        done = without("torch", code=f"from pytest_reflex.cli import main; main({given!r})")
+        assert done.returncode == 2
+        assert done.stderr.startswith(
+            f"reflex: error: --model is '{policy}:load', and {said.format(policy=policy)}"
+        )
+        assert done.stderr.endswith(f"; the recording needs no policy: --model {recording} judges by it\n")
+        assert done.stderr.count("\n") == 1
+    judged = ["validate", "export", str(bundle), "--model", recording]
+    assert without("torch", code=f"from pytest_reflex.cli import main; main({judged!r})").returncode == 0
 
 
 def test_the_command_gives_one_line() -> None:

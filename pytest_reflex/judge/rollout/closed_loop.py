@@ -19,9 +19,10 @@ from pytest_reflex.judge.rollout.observing import Observe, Observing
 from pytest_reflex.judge.rollout.shown import RolloutResult
 from pytest_reflex.judge.rollout.sides import MEASURED, Work
 from pytest_reflex.judge.rollout.summing import result_of
-from pytest_reflex.judge.sides import sides_of
+from pytest_reflex.judge.sides import has_processors, sides_of
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.settings import PROVIDERS
+from pytest_reflex.verdict.rollout import NOT_DRIVEN
 
 __all__ = ["Driving", "closed_loop", "closed_loops"]
 
@@ -73,7 +74,8 @@ def closed_loop(
 
     Args:
         reference: as of :func:`~pytest_reflex.judge.check.check`.
-        candidate: as there: a bundle, a served policy, a path, a runner.
+        candidate: as there: a bundle, a served policy, a path, a runner. Processors of a bundle are not
+            driven, which the result says.
         env: the name of an environment, ``gym:ID``, or what makes one for a rate in Hz.
         seconds: how long each start is driven.
         hz: control instants a second.
@@ -155,7 +157,9 @@ def closed_loops(
     made = {}
     for name, sides in pairs.items():
         other = work.candidate(sides.candidate, own)
-        made[name] = replace(result_of(work, own, other), name=name, within=told["within"])
+        around = NOT_DRIVEN if has_processors(candidates[name], sides.candidate) else ""
+        found = result_of(work, own, other)
+        made[name] = replace(found, name=name, within=told["within"], not_driven=around)
     return made
 
 

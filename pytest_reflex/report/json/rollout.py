@@ -15,7 +15,7 @@ __all__ = ["rollout_to_json"]
 def rollout_to_json(made: Rollout) -> dict[str, Any]:
     """``passed``, ``exit_code``, ``word``; of each of ``starts`` each side's drift in each quantity, in the
     unit that ``quantities`` says, its floor, its word and both sides' success; ``success``, paired;
-    ``open_loop``, what the same two say without a robot."""
+    ``open_loop``, what the same two say without a robot; ``not_driven``, what had no part in it."""
     paired = made.success
     return {
         "tool": "pytest-reflex",
@@ -47,6 +47,7 @@ def rollout_to_json(made: Rollout) -> dict[str, Any]:
         },
         "open_loop": None if made.open_loop is None else plain(asdict(made.open_loop)),
         "notes": list(made.notes),
+        "not_driven": made.not_driven or None,
         "facts": plain(made.facts),
     }
 

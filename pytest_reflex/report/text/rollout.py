@@ -20,6 +20,8 @@ ROWS: Final = 20
 def rollout_text(made: Rollout, width: int = UNBROKEN) -> str:
     """Everything, the verdict in the first line."""
     lines = [*wrapped(sentence(made), width)]
+    if made.not_driven:
+        lines += wrapped(f"Note: {made.not_driven}", width, rest="  ")
     if made.error:
         lines += wrapped(f"Not driven to the end: {made.error}", width, rest="  ")
     if not made.starts:

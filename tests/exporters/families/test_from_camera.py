@@ -73,6 +73,7 @@ def test_an_export_puts_the_processors_in_and_judges_them(arm: tuple[Path, int, 
     assert "joint_6" not in text
     around_it = open_bundle(place).stated.processors
     assert around_it is not None
+    assert open_bundle(place).has_processors
     assert around_it.units == ("deg",) * 6 + ("%",)
     assert around_it.names[-1] == "gripper.pos"
     assert all(check["passed"] for check in around_it.checks.values())

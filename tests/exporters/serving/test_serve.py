@@ -356,7 +356,7 @@ def test_a_threshold_that_lets_everything_pass_proves_nothing(copy: Path, run: R
     rewrite(copy, lambda manifest: manifest["check"]["asked"]["rest"].update(number=1e30))
     refused(
         run("serve", copy, "--port", 0),
-        f"{copy} is not served: .*1.*threshold.*; export it again",
+        f"{copy} is not served: .*1.*threshold.*; export it again with `--threshold .*`, which it is below",
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from bundle_cases import Reflex
@@ -12,6 +14,7 @@ from docs_tested import PLACE, tested_versions
 
 from pytest_reflex import __version__
 from pytest_reflex.cli.commands import app
+from pytest_reflex.cli.importing import why_not_imported
 
 
 def test_the_page(reflex: Reflex) -> None:
@@ -23,6 +26,7 @@ def test_the_page(reflex: Reflex) -> None:
         (line,) = {line for line in lines if line.split()[:1] == [name]}
         assert version(name) in line
         assert "not installed" not in line
+        assert "not import" not in line
     assert any(line.startswith("  processor ") for line in lines)
     assert any("CPUExecutionProvider" in line for line in lines)
     assert lines[-1] == "A candidate can be judged here."
@@ -36,7 +40,9 @@ def test_the_json_says_the_same(reflex: Reflex) -> None:
         *("click", "jinja2", "numpy", "onnxruntime", "pytest", "rich", "safetensors", "svgwrite"),
     }
     assert list(found["extras"]) == ["export", "lerobot", "serve", "certify"]
-    assert {"name", "version", "needed", "tested", "enough", "possible"} == set(found["packages"][0])
+    assert {"name", "version", "needed", "tested", "enough", "possible", "broken"} == set(
+        found["packages"][0]
+    )
 
 
 def test_what_is_missing_or_too_old_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +56,7 @@ def test_what_is_missing_or_too_old_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     module = sys.modules["pytest_reflex.cli.doctor"]
     assert module.doctor is app.commands["doctor"]
     monkeypatch.setattr(module, "version", installed)
+    monkeypatch.setattr(module, "why_not_imported", lambda names: {})
     found = module.examined()
     assert found["able"] is False
     shown = module.page(found)
@@ -57,6 +64,42 @@ def test_what_is_missing_or_too_old_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert "[export] makes bundles: pip install 'pytest-reflex[export]'" in shown
     assert "torch             not installed; tested with " in shown
     assert shown.endswith("Nothing can be judged here: see above.\n")
+
+
+def test_what_is_installed_and_does_not_import_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = {
+        "torch": "raise ImportError('libtorch_cpu.so: cannot open\\nshared object file')",
+        "onnx": "import os; os.abort()",
+        "onnxruntime": "raise SystemExit(3)",
+        "onnx_ir": "import time; time.sleep(600)",
+        "transformers": 'print(\'["transformers", "no"]\')',
+    }
+    for name, text in broken.items():
+        (tmp_path / f"{name}.py").write_text(text + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = sys.modules["pytest_reflex.cli.doctor"]
+
+    def asked(names: Sequence[str]) -> dict[str, str]:
+        return why_not_imported([name for name in names if name.replace("-", "_") in broken], 10)
+
+    monkeypatch.setattr(module, "why_not_imported", asked)
+    found = module.examined()
+    shown = module.page(found)
+    of_torch = "does not import: ImportError: libtorch_cpu.so: cannot open shared object file"
+    assert f"  torch             {version('torch')}, {of_torch}" in shown
+    assert "onnx-ir" in shown.partition("\n[export] makes bundles: cannot be used: ")[2].splitlines()[0]
+    assert ", does not import: Python died of it (exit -6)" in shown
+    assert ", does not import: not done in 10 s" in shown
+    assert f"  transformers      {version('transformers')}" in shown
+    assert f"  transformers      {version('transformers')}, does not import" not in shown
+    assert ", does not import: SystemExit: 3" in shown
+    assert "  providers     none: there is no onnxruntime that imports\n" in shown
+    assert found["able"] is False
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    untried = "it was not tried, for no Python could be started (No such file or directory)"
+    assert asked(["torch", "onnx"]) == {"torch": untried, "onnx": untried}
 
 
 def test_the_tested_versions_are_those_of_the_constraints() -> None:

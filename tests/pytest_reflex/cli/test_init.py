@@ -123,6 +123,7 @@ def fits(place: Path) -> None:
     assert any(run.startswith(f"python -m pytest {TESTS} --reflex-strict ") for run in runs)
 
 
+GUARDS = "Without --bundle the test guards the export and not a file that was shipped; that is: reflex init"
 IGNORE = "Runs write parity_reports/ and junit.xml; add to .gitignore what is not to be committed\n"
 
 
@@ -133,8 +134,8 @@ def test_a_checkpoint(
     ran = here("init", "checkpoints/tiny-pi0")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == (
-        f"written     {TESTS}/test_tiny_pi0.py\nwritten     {WORKFLOW}\nwritten     {GITLAB}\n\n{IGNORE}\n"
-        f"Next: {RUN}\n"
+        f"written     {TESTS}/test_tiny_pi0.py\nwritten     {WORKFLOW}\nwritten     {GITLAB}\n\n"
+        f"{GUARDS} checkpoints/tiny-pi0 --bundle DIR\n\n{IGNORE}\nNext: {RUN}\n"
     )
     assert str(tmp_path) not in (tmp_path / TESTS / "test_tiny_pi0.py").read_text()
     assert "'pytest-reflex[export]'" in (tmp_path / WORKFLOW).read_text()
@@ -173,6 +174,40 @@ def test_a_script(
     assert str(tmp_path) not in (tmp_path / TESTS / f"test_{name}.py").read_text()
     passes(tmp_path, python, plugin_args)
     fits(tmp_path)
+
+
+def test_a_script_and_the_bundle_that_was_shipped(
+    tmp_path: Path, here: Callable[..., Ran], python: list[str], plugin_args: list[str]
+) -> None:
+    (tmp_path / "actor.py").write_text(INSTANCE)
+    assert here("export", "actor.py:actor", "shipped", "--fixtures", "3").code == 0
+    both = here("init", "actor.py:actor", "--bundle", "shipped", "--inputs", "SPECS")
+    assert both.code == 2
+    assert both.err.startswith(
+        "reflex: error: --inputs was given, and --bundle says itself what it reads; leave it out"
+    )
+    ran = here("init", "actor.py:actor", "--bundle", "shipped", "--ci", "none")
+    assert (ran.code, ran.out) == (0, f"written     {TESTS}/test_actor.py\n\n{IGNORE}\nNext: {RUN}\n")
+    written = (tmp_path / TESTS / "test_actor.py").read_text()
+    assert written.startswith('"""actor.py:actor and shipped compute the same."""\n')
+    passes(tmp_path, python, plugin_args)
+    # The policy was trained on: the bundle is of another one, and a test that exports cannot see it.
+    (tmp_path / "actor.py").write_text(INSTANCE + "with torch.no_grad():\n    actor.weight += 1e-2\n")
+    assert "test_actor_actor_parity.py" in here("init", "actor.py:actor", "--ci", "none").out
+    exports = (tmp_path / TESTS / "test_actor_actor_parity.py").read_text()
+    assert exports.startswith(
+        '"""actor.py:actor and its export compute the same.\n\nWritten by `reflex init`; without --bundle '
+        'the test guards the export and not a file that was shipped.\n"""\n'
+    )
+    done = subprocess.run(
+        [*python, "-m", "pytest", *plugin_args, TESTS, "-q"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert "1 failed, 1 passed" in done.stdout
+    assert f"FAILED {TESTS}/test_actor.py::test_actor - parity FAIL: max_abs_diff " in done.stdout
 
 
 def test_a_file_of_a_package(
@@ -316,6 +351,7 @@ def test_a_policy_from_outside_of_the_repository_is_warned_of(
         f"written     arm/{TESTS}/test_actor.py\n\n"
         f"actor.py is not in the repository {tmp_path / 'arm'}, so the test finds it on this machine alone, "
         "and no job does; copy it into the repository, or give its own by --out\n\n"
+        f"{GUARDS} actor.py:actor --bundle DIR\n\n"
         f"Next: cd arm && {RUN}\n"
     )
 

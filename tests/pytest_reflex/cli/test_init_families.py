@@ -10,7 +10,7 @@ import pytest
 from bundle_cases import Ran
 from tiny_checkpoints import LEROBOT_PI0, tiny_checkpoint
 
-from exporters import FAMILIES
+from exporters import FAMILIES, gaussian_actor
 from pytest_reflex.cli import main
 from pytest_reflex.cli.jobs import RUN, TESTS
 
@@ -77,6 +77,8 @@ def test_what_is_written_passes_as_it_is(
         assert (ran.code, ran.err) == (0, "")
         assert ran.out == (
             f"written     {TESTS}/test_{name}.py\nwritten     {WORKFLOW}\nwritten     {GITLAB}\n\n"
+            "Without --bundle the test guards the export and not a file that was shipped; that is: "
+            f"reflex init checkpoints/{family} --bundle DIR\n\n"
             "Runs write parity_reports/ and junit.xml; add to .gitignore what is not to be committed\n\n"
             f"Next: {RUN}\n"
         )
@@ -103,6 +105,16 @@ def test_a_script_that_loads_a_policy_of_a_family_says_nothing_of_inputs(
         assert run(capfd, "init", "actor.py:policy", "--ci", "github").err == ""
         assert "pip install 'pytest-reflex[lerobot]'" in (repository / WORKFLOW).read_text()
         passes(plugin_args)
+        # With a bundle that is there the family is held against the policy's, and nothing is exported.
+        gaussian_actor.export(gaussian_actor.load("trained"), "shipped", verify=False)
+        assert run(capfd, "init", "actor.py:policy", "--bundle", "shipped", "--ci", "none").err == ""
+        (written,) = [p for p in Path(TESTS).glob("*.py") if "and shipped compute" in p.read_text()]
+        assert "    parity.check(script.policy(), open_bundle(ROOT / 'shipped'))\n" in written.read_text()
+        Path("other.py").write_text("import torch\n\nlayer = torch.nn.Linear(4, 2)\n")
+        assert run(capfd, "init", "other.py:layer", "--bundle", "shipped").err == (
+            "reflex: error: shipped is a bundle of gaussian_actor, and the policy of other.py:layer is a "
+            "Linear\n"
+        )
 
 
 def test_a_training_is_called_by_its_own_name(

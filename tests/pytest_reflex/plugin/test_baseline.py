@@ -47,6 +47,24 @@ def test_what_got_worse_than_a_factor_fails_and_a_flag_takes_it(run: Run) -> Non
     assert run(off(5e-5), *AT).ret == 0
 
 
+def test_an_update_of_a_run_that_compared_nothing_writes_nothing(run: Run) -> None:
+    nothing = "baseline: nothing to write, for this run compared nothing; *main.json"
+    found = run("def test_plain(): pass\n", *UPDATE)
+    assert found.ret == 0
+    found.stdout.fnmatch_lines([f"{nothing} is not written"])
+    assert "commit it" not in found.stdout.str()
+    assert not Path("main.json").exists()
+    found = run(off(1), *UPDATE)
+    assert found.ret == 1
+    found.stdout.fnmatch_lines(["baseline: nothing to write, for no test that compares passed; *not written"])
+    run(off(1e-5), *UPDATE)
+    kept = Path("main.json").read_bytes()
+    found = run(off(1e-5), *UPDATE, "-k", "nowhere")
+    assert found.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    found.stdout.fnmatch_lines([f"{nothing} stays as it was"])
+    assert Path("main.json").read_bytes() == kept
+
+
 def test_a_threshold_that_was_raised_makes_no_figure_small(run: Run) -> None:
     run(off(1e-6), *UPDATE)
     looser = "def test_x(parity): judged(parity, off_by(9e-4), threshold=1.0)\n"

@@ -86,6 +86,25 @@ def test_several_calls_and_their_names(run: Run) -> None:
     ]
 
 
+def test_the_notes_of_a_pass_are_counted_and_told_where_they_are(run: Run) -> None:
+    doubted = (
+        "def test_doubted(parity):\n"
+        "    parity.check(TWICE, off_by(0), inputs=[*INPUTS, InputSpec('unread', (1,))])\n"
+    )
+    row = "PASS        0.000e+00    1.0e-04  test_it.py::test_doubted (1 doubt)"
+    found = run(doubted)
+    assert lines_of(found, row, 2)[1] == (
+        "notes: --reflex-report DIR keeps them; -v or -rA prints them here"
+    )  # fmt: skip
+    for more in ("-v", "-rA"):
+        found = run(doubted, more, "--reflex-report", "out")
+        at = found.outlines.index(row)
+        assert found.outlines[at + 1] == "  doubt: input 'unread' changes neither side"
+        assert "\nnotes:" not in found.stdout.str()
+    found = run(doubted, "--reflex-report", "out")
+    assert lines_of(found, row, 2)[1] == "notes: in the report; -v or -rA prints them here"
+
+
 def test_quiet_and_without_a_terminal(run: Run) -> None:
     assert "PASS        0.000e+00    1.0e-04  test_it.py::test_good" in run(PASSES, "-q").outlines
     found = run(PASSES + FAILS, "-p", "no:terminal", "--reflex-json", "out.json")

@@ -133,7 +133,7 @@ def test_reports_have_each_runtime_and_the_one_that_reached_no_verdict(run: Run)
     text = found.stdout.str()
     assert "FAILED test_it.py::test_it - parity FAIL: on openvino: max_abs_diff 5.000e-01" in text
     for line in (
-        "PASS        0.000e+00    1.0e-04  test_it.py::test_it [onnxruntime]",
+        "PASS        0.000e+00    1.0e-04  test_it.py::test_it [onnxruntime] (1 note)",
         "FAIL        5.000e-01    1.0e-04  test_it.py::test_it [openvino]",
         "no result: test_it.py::test_it [evaluator]: failed: no evaluator here; install one",
     ):

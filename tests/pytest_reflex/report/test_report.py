@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,40 @@ def test_a_summary_puts_names_below_their_figures_on_few_columns() -> None:
         "PASS        4.500e-07    1.0e-05  test_2",
         "PASS        4.500e-07    1.0e-05  test_10",
     ]
+
+
+def test_a_summary_counts_notes_and_doubts_or_prints_them() -> None:
+    doubt = Answer.no("power", "the threshold is a fifth of all that the output does")
+    noted = replace(PASSING, name="test_1", notes=("one", "two", doubt.said), doubts=(doubt,))
+    run = as_json.run_of(as_json.document([noted.to_json()]))
+    row = "PASS        4.500e-07    1.0e-05"
+    where = "in the report; -v or -rA prints them here"
+    assert [text for text, _ in summary_lines(run, where=where)][1:] == [
+        f"{row}  test_1 (2 notes, 1 doubt)",
+        f"notes: {where}",
+    ]
+    narrow = [text for text, _ in summary_lines(run, width=40, where=where, notes=True)]
+    assert narrow == [
+        "verdict  max_abs_diff  threshold  name",
+        row,
+        "  test_1 (2 notes, 1 doubt)",
+        "  note: one",
+        "  note: two",
+        "  doubt: the threshold is a fifth of all",
+        "    that the output does",
+    ]
+    long = as_json.run_of(as_json.document([replace(noted, name="test_of_a_name_as_long_as_it").to_json()]))
+    assert [text for text, _ in summary_lines(long, width=40, where=where)][1:] == [
+        row,
+        "  test_of_a_name_as_long_as_it",
+        "  (2 notes, 1 doubt)",
+        "notes: in the report; -v or -rA prints",
+        "  them here",
+    ]
+    # Those that are not listed are counted together.
+    many = [replace(noted, name=f"test_{i}").to_json() for i in range(53)]
+    lines = [text for text, _ in summary_lines(as_json.run_of(as_json.document(many)), where=where)]
+    assert lines[-2:] == ["... 3 more PASS (6 notes, 3 doubts)", f"notes: {where}"]
 
 
 def test_a_narrow_table_says_the_same_in_shorter_words() -> None:

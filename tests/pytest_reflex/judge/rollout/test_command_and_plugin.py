@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 from bundle_cases import Reflex
 from rollout_cases import ROOT
 
+from exporters import open_bundle
+from exporters.bundle.store import StoredBundle
 from pytest_reflex.cli.commands import app
 from pytest_reflex.cli.report import Reported
 from pytest_reflex.errors import ReflexError
+from pytest_reflex.judge.sides import has_processors
 
 pytestmark = pytest.mark.once
 
@@ -62,6 +66,7 @@ def test_the_command_says_the_verdict_and_writes_the_page(small: Callable[..., P
     assert ran.code == 0
     made = json.loads(ran.text)
     assert (made["kind"], made["word"], made["asked"]) == ("rollout", "rounding", 2)
+    assert made["not_driven"] is None
     assert json.loads((tmp_path / "r" / "rollout.json").read_text()) == made
     assert "rollout PASS" in (tmp_path / "r" / "rollout.html").read_text()
     # A narrower precision fails, and passes within what is allowed.
@@ -69,6 +74,23 @@ def test_the_command_says_the_verdict_and_writes_the_page(small: Callable[..., P
     assert narrow.code == 1
     assert narrow.text.startswith("rollout FAIL: ")
     assert said(*asked, "--rounded", "bfloat16", "--within", "1e6").code == 0
+
+
+def test_processors_that_are_not_driven_are_said(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["rollout", small(), "--model", POLICY, *SHORT, "--report", tmp_path / "r"]
+    note = "the bundle's processors are not driven: what they do is judged by `reflex validate`"
+    monkeypatch.setattr(StoredBundle, "has_processors", True)
+    text = " ".join(said(*asked).text.split())
+    assert text.startswith("rollout PASS: ")
+    assert f" its floor Note: {note} Drift from the reference" in text
+    assert json.loads((tmp_path / "r" / "rollout.json").read_text())["not_driven"] == note
+    page = html.unescape((tmp_path / "r" / "rollout.html").read_text())
+    assert f"Note: {note}" in page
+    # A runner of the bundle, which is all that a caller may hold, says it as well.
+    runner = open_bundle(small()).runner()
+    assert has_processors(runner, runner)
 
 
 @pytest.mark.parametrize(
@@ -101,4 +123,17 @@ def test_a_rollout_in_a_test_passes_or_fails_it(pytester: pytest.Pytester, plugi
         ["*rollout FAIL: test_a_rollout*::test_off on planar-reach*further than rounding*"]
     )
     done.stdout.fnmatch_lines(["*test_swallowed*the test went on*"])
+    summary = done.stdout.str().partition("= reflex: parity =")[2]
+    assert " ".join(summary.split()).count("rollout PASS: test_a_rollout") == 1
+    assert " ".join(summary.split()).count("rollout FAIL: test_a_rollout") == 2
     assert len([*(pytester.path / "out" / "rollouts").glob("*.html")]) == 3
+    done = pytester.runpytest(*plugin_args, "-k", "good", "--reflex-strict")
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(
+        [
+            "rollout PASS: test_a_rollout*::test_good on",
+            "  planar-reach, 1 s at 30 Hz: rounding in 2 starts; *",
+            "error: no parity result in this session; --reflex-strict wants at least one; a rollout is no "
+            "parity: add parity.check",
+        ]
+    )
