@@ -93,7 +93,7 @@ def said_of(place: Location) -> str:
     off = f"{place.error:.1e}"
     if place.together:
         what = place.operators
-        verb = "together are" if len(place.together) > 1 else "is"
+        verb = "together are" if len(set(place.together)) > 1 else "is"
         return f"{place.where}: {place.span}, {what} {verb} {off} off; {place.unpaired}"
     against = f", where PyTorch rounds by {place.rounding:.1e}" if place.rounding is not None else ""
     if place.unpaired:
