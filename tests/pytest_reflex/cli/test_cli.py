@@ -538,14 +538,17 @@ def test_export_replaces_nothing_but_a_bundle(
         (
             "no_module:policy",
             "--model is 'no_module:policy', and no_module cannot be imported: "
-            "ModuleNotFoundError: No module named 'no_module'",
+            "ModuleNotFoundError: No module named 'no_module'; the recording needs no policy: "
+            "--model {own}/fixtures.safetensors judges by it",
         ),
     ],
 )
 def test_a_module_that_cannot_be_had_is_one_line_and_exit_2(
     name: str, message: str, own: Path, here: Callable[..., Ran]
 ) -> None:
-    name, message = (text.replace("{file}", str(OWN_POLICY)) for text in (name, message))
+    name, message = (
+        text.replace("{file}", str(OWN_POLICY)).replace("{own}", str(own)) for text in (name, message)
+    )
     refused(here("validate", "export", own, "--model", name), message)
 
 
