@@ -308,18 +308,20 @@ def factor(value: object, source: str = "factor") -> float:
     return number
 
 
+def _count(value: object, source: str, what: str, least: int) -> int:
+    number = _whole(value)
+    if number is None or number < least:
+        raise SettingsError(f"{source}: {value!r} is not {what}; give a whole number, {least} or more")
+    return number
+
+
 def fixtures(value: object, source: str = "fixtures") -> int:
     """How many fixtures to draw: a whole number, 1 or more.
 
     Raises:
         SettingsError: it is anything else.
     """
-    number = _whole(value)
-    if number is None or number < 1:
-        raise SettingsError(
-            f"{source}: {value!r} is not a number of fixtures; give a whole number, 1 or more"
-        )
-    return number
+    return _count(value, source, "a number of fixtures", 1)
 
 
 def workers(value: object, source: str = "workers") -> int:
@@ -328,10 +330,7 @@ def workers(value: object, source: str = "workers") -> int:
     Raises:
         SettingsError: it is anything else.
     """
-    number = _whole(value)
-    if number is None or number < 1:
-        raise SettingsError(f"{source}: {value!r} is not a number of workers; give a whole number, 1 or more")
-    return number
+    return _count(value, source, "a number of workers", 1)
 
 
 def ray(value: object, source: str = "ray") -> str:
@@ -369,10 +368,7 @@ def seed(value: object, source: str = "seed") -> int:
     Raises:
         SettingsError: it is anything else.
     """
-    number = _whole(value)
-    if number is None or number < 0:
-        raise SettingsError(f"{source}: {value!r} is not a seed; give a whole number, 0 or more")
-    return number
+    return _count(value, source, "a seed", 0)
 
 
 def claim(value: object, source: str = "claim") -> Asked:

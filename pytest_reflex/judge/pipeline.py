@@ -144,8 +144,8 @@ def judged(
     seed = 0 if seed is None else settings.seed(seed, "seed")
     units, called = options.pop("units", None), name or made.name
     with closing(made):
-        limits = _limits(made, options.pop("threshold", None), thresholds, stages)
         stages = [stages] if isinstance(stages, str) else stages
+        limits = _limits(made, options.pop("threshold", None), thresholds, stages)
         raw = fixtures_from(made.raw if inputs is None else inputs, fixtures, seed, made.raw)
         kept = {round(float(at)) for at in np.linspace(0, raw.count - 1, min(raw.count, KEPT))}
         found: dict[str, ParityResult] = {}
@@ -181,7 +181,6 @@ def _limits(
             f"thresholds is a {type(thresholds).__name__}, expected those of stages by name, such as "
             "{'whole': '0.001 deg'}"
         )
-    stages = [stages] if isinstance(stages, str) else stages
     if strange := ({*(thresholds or {})} | {*stages}) - {*STAGES}:
         raise SettingsError(f"there is no stage {sorted(strange)[0]!r}; give {', '.join(STAGES)}")
     asked = None if threshold is None else settings.threshold(threshold)

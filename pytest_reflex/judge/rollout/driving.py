@@ -146,7 +146,6 @@ def _stepped(
     env: Environment, action: Array, side: str, start: int, terms: Terms, step: int
 ) -> tuple[bool, dict[str, Array]]:
     """Whether it goes on after an action, and the pose that it came to."""
-    cause = ""
     try:
         goes_on = env.step(action)
     except Unstable as unstable:

@@ -39,16 +39,16 @@ def summary_lines(
     if run.results:
         lines.append(("verdict  max_abs_diff  threshold  name", "plain"))
     ordered = sorted(run.results, key=lambda one: natural(one.nodeid or one.result.name))
-    listed = [entry for entry in ordered if entry.result.passed][:LISTED]
-    left_out: list[RunResult] = []
+    passing = [entry for entry in ordered if entry.result.passed]
+    # By what they are: to compare results with each other is to look through all that they hold.
+    dropped = {id(entry) for entry in passing[LISTED:]}
     for entry in ordered:
-        if not entry.result.passed or entry in listed:
+        if id(entry) not in dropped:
             lines += _rows(entry, width, notes=notes)
-        else:
-            left_out.append(entry.result)
+    left_out = [entry.result for entry in passing[LISTED:]]
     if left_out:
         lines.append((f"... {len(left_out)} more PASS{_counted(left_out)}", "plain"))
-    told = left_out if notes else [entry.result for entry in ordered if entry.result.passed]
+    told = left_out if notes else [entry.result for entry in passing]
     if where and _counted(told):
         lines += [(line, "plain") for line in wrapped(f"notes: {where}", width, rest="  ")]
     for said, kind, note in rollouts:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import docs_tested
 import pytest
 from bundle_cases import Reflex
-from docs_tested import PLACE, tested_versions
 
 from pytest_reflex import __version__
 from pytest_reflex.cli.commands import app
@@ -103,4 +103,4 @@ def test_what_is_installed_and_does_not_import_is_said(
 
 
 def test_the_tested_versions_are_those_of_the_constraints() -> None:
-    assert PLACE.read_text(encoding="utf-8") == tested_versions()
+    assert docs_tested.PLACE.read_text(encoding="utf-8") == docs_tested.tested_versions()

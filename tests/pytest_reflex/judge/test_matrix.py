@@ -10,39 +10,21 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from layered_net import INPUTS, LAYERS, Net, bundle_in
 from onnx import numpy_helper
-from torch import nn
 
-import exporters
 from exporters.bundles import Bundle
-from pytest_reflex import InputSpec, OnnxRunner, TorchRunner
+from pytest_reflex import OnnxRunner, TorchRunner
 from pytest_reflex.errors import RunnerError, SettingsError
-from pytest_reflex.inputs import Gaussian
 from pytest_reflex.judge.matrix import matrix
 from pytest_reflex.report.json.matrix import matrix_to_json
 from pytest_reflex.report.text.matrix import matrix_text
 from pytest_reflex.verdict.matrix import REFERENCE, Matrix
 
-INPUTS = [InputSpec("seen", (1, 8), meaning=Gaussian())]
-LAYERS = 20
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(2)
-        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(LAYERS))
-        self.asked = 0
-
-    def forward(self, seen: torch.Tensor) -> dict[str, torch.Tensor]:
-        for layer in self.layers:
-            seen = seen + torch.tanh(layer(seen))
-        return {"actions": seen}
-
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exporters.export(Net().eval(), tmp_path_factory.mktemp("net") / "b", inputs=INPUTS)
+    return bundle_in(tmp_path_factory.mktemp("net"))
 
 
 def crooked(bundle: Bundle, layer: int) -> OnnxRunner:
@@ -128,6 +110,8 @@ def test_the_reference_is_asked_once(bundle: Bundle) -> None:
 
 def test_a_reference_that_does_not_hold_still_is_seen_though_it_is_remembered(bundle: Bundle) -> None:
     class Restless(Net):
+        asked = 0
+
         def forward(self, seen: torch.Tensor) -> dict[str, torch.Tensor]:
             self.asked += 1
             return {"actions": super().forward(seen)["actions"] + self.asked}

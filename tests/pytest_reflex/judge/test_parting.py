@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from bundle_cases import Reflex
+from layered_net import LAYERS, Net, bundle_in
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from torch import nn
 
 import exporters
 from exporters.bundles import Bundle
 from exporters.flow.schedule import LAYOUTS
-from pytest_reflex import InputSpec, OnnxRunner, check
+from pytest_reflex import OnnxRunner, check
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.inputs import Gaussian
 from pytest_reflex.judge.diagnose import diagnosed
 from pytest_reflex.judge.parting import parting
 from pytest_reflex.report.text.terminal import failure_message
@@ -31,25 +29,10 @@ from pytest_reflex.verdict import machine
 
 pytestmark = pytest.mark.once
 
-INPUTS = [InputSpec("seen", (1, 8), meaning=Gaussian())]
-LAYERS = 20
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(2)
-        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(LAYERS))
-
-    def forward(self, seen: torch.Tensor) -> dict[str, torch.Tensor]:
-        for layer in self.layers:
-            seen = seen + torch.tanh(layer(seen))
-        return {"actions": seen}
-
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exporters.export(Net().eval(), tmp_path_factory.mktemp("net") / "b", inputs=INPUTS)
+    return bundle_in(tmp_path_factory.mktemp("net"))
 
 
 def crooked(weight: str) -> Callable[[Path], OnnxRunner]:
