@@ -75,7 +75,7 @@ class Session:
 
     def claim(self, asked: Asked, until: float) -> Claim:
         first = [idx != self.first for idx in range(FIRST)]
-        claim = Claim.of(first, recorded=False, distinct=FIRST, asked=asked)
+        claim = Claim.of(first, source="drawn", distinct=FIRST, asked=asked)
         if claim.settled:
             return claim
         worst = Worst(0.0, 1.0)

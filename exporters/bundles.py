@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from exporters.divergence import Search
+    from pytest_reflex.inputs import InputSpec
     from pytest_reflex.judge.pipeline import Stages
     from pytest_reflex.progress import Progress
     from pytest_reflex.result import Located, ParityResult, PipelineResult
@@ -78,12 +79,16 @@ class Bundle(StoredBundle):
         """The bundle as a runner, whatever its layout."""
         return BundleRunner(self, provider=provider, runtime=self.runtime)
 
-    def reference_runner(self, model: Any, steps: int | None = None) -> Runner:
+    def reference_runner(
+        self, model: Any, steps: int | None = None, inputs: Sequence[InputSpec] = ()
+    ) -> Runner:
         """``model``, a policy of this bundle's family or a function that loads one, as the reference.
 
-        With ``steps``, so many are meant, whatever the policy says; see :func:`registry.reference_runner`.
+        With ``steps``, so many are meant, whatever the policy says. With ``inputs``, what the file of a policy
+        of one's own says that it reads, the result doubts a bundle that reads another thing. See
+        :func:`registry.reference_runner`.
         """
-        return registry.reference_runner(self.stated, model, steps)
+        return registry.reference_runner(self.stated, model, steps, inputs)
 
     def stages(
         self,

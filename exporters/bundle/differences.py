@@ -15,8 +15,17 @@ _MEANT = "; where that is meant,"
 _INPUTS = f"{_MEANT} give inputs=, on the command line a recording as --model"
 
 
+_AGAIN = "; export it again, or have the file say what the bundle reads"
+
+
 def differences(
-    stated: Manifest, family: Any, steps: int | None, model: Any, specs: Sequence[InputSpec]
+    stated: Manifest,
+    family: Any,
+    steps: int | None,
+    model: Any,
+    specs: Sequence[InputSpec],
+    *,
+    read: Sequence[InputSpec] = (),
 ) -> list[str]:
     """Each difference in words that name both sides.
 
@@ -26,8 +35,9 @@ def differences(
         steps: how many steps are meant, where the caller has said it.
         model: the policy.
         specs: what fixtures are drawn from, as the manifest has it; nothing where somebody else says that.
+        read: what the file of a module says that it reads; nothing where it says nothing.
     """
-    of_inputs = _of_inputs(stated, family, model, specs) if family else ()
+    of_inputs = _of_inputs(stated, family, model, specs) if family else _of_file(specs, read)
     return [*_of_loop(stated, family, steps, model), *of_inputs]
 
 
@@ -74,6 +84,15 @@ def _of_inputs(stated: Manifest, family: Any, model: Any, specs: Sequence[InputS
     for spec, want in zip(specs, own, strict=True):
         if not _same(spec, want):
             yield f"the bundle reads {_words(spec)} and the policy {_words(want)}{_INPUTS}"
+
+
+def _of_file(specs: Sequence[InputSpec], read: Sequence[InputSpec]) -> Iterator[str]:
+    """What a file says of inputs that are in the bundle too, in whatever order; of others a run says more."""
+    own = {spec.name: spec for spec in read}
+    for spec in specs:
+        want = own.get(spec.name, spec)
+        if not _same(spec, want):
+            yield f"the bundle reads {_words(spec)} and the policy's file says {_words(want)}{_AGAIN}"
 
 
 def _same(spec: InputSpec, want: InputSpec) -> bool:

@@ -10,7 +10,7 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from exporters.bundle.manifest import Manifest
     from exporters.flow.policy import FlowPolicy
+    from pytest_reflex.inputs import InputSpec
 
 FAMILIES: Final = (
     "act", "diffusion", "gaussian_actor", "groot", "multi_task_dit", "pi0", "pi05", "pi0_fast", "smolvla",
@@ -158,7 +159,9 @@ def family_of(checkpoint: str | os.PathLike[str], *, revision: str | None = None
     return theirs[0]
 
 
-def reference_runner(stated: Manifest, model: Any, steps: int | None = None) -> Runner:
+def reference_runner(
+    stated: Manifest, model: Any, steps: int | None = None, inputs: Sequence[InputSpec] = ()
+) -> Runner:
     """``model``, a policy of the bundle's family or a function that loads one, as its reference.
 
     It is asked what the manifest says, and doubts it where the policy says otherwise.
@@ -167,6 +170,7 @@ def reference_runner(stated: Manifest, model: Any, steps: int | None = None) -> 
         stated: the manifest.
         model: the policy.
         steps: how many steps are meant, where the caller says so and not the policy.
+        inputs: what a module's own file says that it reads.
 
     Raises:
         BundleError: the manifest tells it what no reference of the family can be told, or takes another
@@ -191,7 +195,7 @@ def reference_runner(stated: Manifest, model: Any, steps: int | None = None) -> 
         looped = stated.layout != "single"
         runner = flow_runner(model, stated.steps, stated.output_names, looped=looped)
     if isinstance(runner, TorchRunner):
-        runner.doubted_by = functools.partial(differences, stated, family, steps)
+        runner.doubted_by = functools.partial(differences, stated, family, steps, read=tuple(inputs))
     return runner
 
 

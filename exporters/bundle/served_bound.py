@@ -65,8 +65,4 @@ def _largest_bound(result: ParityResult, share: float) -> float:
     unequal = {o.name for o in outputs if o.difference is not None and o.difference.max_abs_diff != 0}
     bounds = [LARGEST_SHARE * swing for name, swing in result.swings.items() if name in unequal]
     bounds += [share * max(moved) for moved in (v.values() for v in result.effects.values()) if any(moved)]
-    bound = min(bounds, default=math.inf)
-    if not 0 < bound < math.inf:
-        return bound
-    digit = 10.0 ** (math.floor(math.log10(bound)) - 1)
-    return float(f"{math.floor(bound / digit) * digit:.1e}")
+    return rounded_down(min(bounds, default=math.inf))

@@ -417,4 +417,4 @@ def _kept(groups: Sequence[_Group]) -> dict[str, list[str]]:
 
 
 def _said(curve: Sequence[Point]) -> str:
-    return ", ".join(f"{point.nodes} {point.error:.1e}" for point in curve)
+    return ", ".join(f"{point.nodes}: {point.error:.1e}" for point in curve)

@@ -78,7 +78,16 @@ class Derived:
                     yield make_fixture(self.specs, self.seed, number)
 
         known = base.known_distinct if base.known_distinct is not None else base.count
-        return replace(base, seed=None, make=make, specs=(), spares=spares, given=(), known_distinct=known)
+        return replace(
+            base,
+            seed=None,
+            make=make,
+            specs=(),
+            spares=spares,
+            given=(),
+            known_distinct=known,
+            derived=base.source != "recorded",
+        )
 
 
 class _Reference(FunctionRunner):

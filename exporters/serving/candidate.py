@@ -110,9 +110,11 @@ class Served:
         made: Stages = registry.stages_of(self, policy, source, seed=seed, provider=provider, steps=steps)
         return made
 
-    def reference_runner(self, model: object, steps: int | None = None) -> Runner:
+    def reference_runner(
+        self, model: object, steps: int | None = None, inputs: Sequence[InputSpec] = ()
+    ) -> Runner:
         """``model`` as the reference, called as for the bundle itself."""
-        return registry.reference_runner(self.stated, model, steps)
+        return registry.reference_runner(self.stated, model, steps, inputs)
 
 
 def open_served(url: str, *, api_key: str | None = None) -> Served:

@@ -149,7 +149,10 @@ def export(
         from pytest_reflex.report.text.terminal import headline
 
         unserved = "".join(f"\nNote: {note}" for note in result.notes if note.startswith(UNSERVED))
-        return made.pipeline, f"\nPolicy alone: {headline(result)}{unserved}\nBundle: {out}"
+        drawn = result.seed is not None
+        what = "on inputs drawn for it" if drawn else "on the inputs that were recorded"
+        alone = f"The policy alone, {what}: {headline(result)}"
+        return made.pipeline, f"\n{alone}{unserved}\nBundle: {out}"
     return result, f"Bundle: {out}"
 
 

@@ -17,6 +17,7 @@ import click
 
 from pytest_reflex.cli.jobs import RUN, TESTS, Job, jobs_of, leftovers
 from pytest_reflex.cli.reference import (
+    are_specs,
     importable,
     inputs_of,
     is_script,
@@ -141,8 +142,23 @@ def test_{name}(parity):
     parity.{check}(script.{policy}, open_bundle({opened}))
 '''
 
+_OF_A_SCRIPT_S_BUNDLE_AND_INPUTS: Final = _OF_A_SCRIPT_S_BUNDLE.replace(
+    "    parity.{check}(script.{policy}, open_bundle({opened}))\n",
+    """\
+    bundle = open_bundle({opened})
+    # What the file says that the policy reads now, so that a bundle which reads another thing is doubted.
+    policy = bundle.reference_runner(script.{policy}, inputs=script.INPUTS)
+    parity.{check}(policy, bundle)
+""",
+)
+
 # Where trainings keep their checkpoints; which policy it is says what is above.
 _ANY_S: Final = re.compile(r"pretrained_model|last|checkpoints?|\d+")
+
+# What a script calls the function that gives its policy, which says nothing of which policy that is.
+_A_FACTORY: Final = re.compile(
+    r"(?i)(make|build|create|load|get|new)?_?(the_|my_|own_)?(policy|model|module|net|network)?"
+)
 
 
 @dataclass(frozen=True)
@@ -201,7 +217,10 @@ def init(model: str, ci: str, inputs: str, bundle: Path | None, out: Path) -> Re
                 "alone, and no job does; copy it into the repository, or give its own by --out"
             )
     if bundle is None:
-        below.append(f"{_GUARDS.capitalize()}; that is: reflex init {shlex.quote(model)} --bundle DIR")
+        below.append(
+            f"{_GUARDS.capitalize()}. Where one was shipped, judge it: reflex init {shlex.quote(model)} "
+            "--bundle DIR"
+        )
     below += leftovers(out)
     return Reported(
         PASS, "\n".join([*lines, "", *(f"{said}\n" for said in below), f"Next: {_next(out)}"]) + "\n"
@@ -355,6 +374,19 @@ def _names(short: str, longer: str = "") -> tuple[str, ...]:
     return (name, *([more] if longer and longer != short else []), f"{more}_parity")
 
 
+def _names_of_a_script(name: str, stem: str) -> tuple[str, ...]:
+    """As its policy; of a function that every script has, such as ``make_policy``, as the file is."""
+    if _A_FACTORY.fullmatch(name) and not _A_FACTORY.fullmatch(stem):
+        file, both = _identifier(stem), _identifier(f"{stem}_{name}")
+        return (file, both, f"{both}_parity")
+    return _names(name, stem)
+
+
+def _folder(place: str) -> str:
+    """A folder of the repository on Python's path, in a test."""
+    return "str(ROOT)" if place == "." else f"str(ROOT / {place!r})"
+
+
 def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Made:
     source, _, name = model.rpartition(":")
     if not source.endswith(".py"):
@@ -368,6 +400,9 @@ def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Ma
     text = _OF_A_SCRIPT
     if bundle is not None:
         text, judged = _OF_A_SCRIPT_S_BUNDLE, _judging_a_script_s(bundle, model, held, out)
+        own = judged["extra"] == "export" and judged["check"] == "check"
+        if own and are_specs(getattr(sys.modules[called], "INPUTS", None)):
+            text = _OF_A_SCRIPT_S_BUNDLE_AND_INPUTS
     elif _reads(source, held, inputs):
         judged = {"export": "export", "reads": f"inputs=script.{inputs}, ", "extra": "export"}
     else:
@@ -377,13 +412,13 @@ def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Ma
         *([Path(source).parent] if root != Path(source).resolve().parent and _beside(source) else []),
     ]
     return _Made(
-        _names(name, called.rpartition(".")[2]),
+        _names_of_a_script(name, called.rpartition(".")[2]),
         partial(
             text.format,
             **judged,
             guards=_SAID_IN_IT,
             shown=_in_docstring(f"{_from(out, Path(source))}:{name}"),
-            folders=", ".join(f"str(ROOT / {_from(out, folder)!r})" for folder in folders),
+            folders=", ".join(_folder(_from(out, folder)) for folder in folders),
             module=called,
             policy=name if isinstance(held, nn.Module) else f"{name}()",
         ),
@@ -435,14 +470,18 @@ def _reads(source: str, held: Any, inputs: str) -> bool:
 
     from exporters.families.one_call import family_of_policy
 
+    policy = held if isinstance(held, nn.Module) else made_by(held, source)
+    if (family := family_of_policy(policy)) is not None:
+        if inputs != "INPUTS":
+            raise CheckpointError(
+                f"--inputs was given, and a policy of {family.name} says itself what it reads; leave it out"
+            )
+        return False
     try:
         specs = named(f"{source}:{inputs}", "--inputs")
     except CheckpointError:
-        policy = held if isinstance(held, nn.Module) else made_by(held, source)
-        if family_of_policy(policy) is not None:
-            return False
         there = [
-            name for name, value in vars(sys.modules[importable(source)[1]]).items() if _are_specs(value)
+            name for name, value in vars(sys.modules[importable(source)[1]]).items() if are_specs(value)
         ]
         raise CheckpointError(
             f"{source} has no {inputs!r}, and a test has to know what the policy reads; "
@@ -452,17 +491,11 @@ def _reads(source: str, held: Any, inputs: str) -> bool:
                 else f"write there: {inputs_of(policy)}; or name what is there by --inputs"
             )
         ) from None
-    if not _are_specs(specs):
+    if not are_specs(specs):
         raise CheckpointError(
             f"{inputs} in {source} is no list of InputSpec; give the name of one by --inputs"
         )
     return True
-
-
-def _are_specs(value: Any) -> bool:
-    from pytest_reflex.inputs import InputSpec
-
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, InputSpec) for v in value)
 
 
 def _from(out: Path, path: Path) -> str:

@@ -143,7 +143,7 @@ def leftovers(root: Path) -> list[str]:
     known = {line.strip().strip("/") for line in ignored}
     missing = [name for name in ("parity_reports/", "junit.xml") if name.strip("/") not in known]
     return (
-        [f"Runs write {' and '.join(missing)}; add to .gitignore what is not to be committed"]
+        [f"The jobs write {' and '.join(missing)}; where you run them yourself, add these to .gitignore"]
         if missing
         else []
     )

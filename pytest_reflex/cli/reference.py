@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import importlib.util
@@ -9,6 +10,7 @@ import inspect
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -86,7 +88,8 @@ def named_reference(bundle: Bundle | Served, model: str, steps: int | None = Non
         recording = RecordedRunner(model)
         return recording, recording.recorded()
     if bundle.family == "module" or is_script(model):
-        runner = bundle.reference_runner(named(model), steps)
+        held = named(model)
+        runner = bundle.reference_runner(held, steps, _read_by(model))
         runner.name = model
         return runner, None
     if model.endswith(".py"):
@@ -143,6 +146,19 @@ def script_inputs(inputs: str, model: str | None = None) -> Any:
     return made() if callable(made) else made
 
 
+def are_specs(value: Any) -> bool:
+    """Whether it is a list of ``InputSpec``, and not empty."""
+    from pytest_reflex.inputs import InputSpec
+
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, InputSpec) for v in value)
+
+
+def _read_by(model: str) -> Any:
+    """What the file of a policy says that it reads; nothing where it says nothing."""
+    beside = getattr(_module_of(model.rpartition(":")[0]), "INPUTS", None)
+    return beside if are_specs(beside) else ()
+
+
 def said_beside(model: str) -> str | None:
     """``file.py:INPUTS`` where the file of ``file.py:name`` was imported and has such a name."""
     source = model.rpartition(":")[0]
@@ -195,12 +211,20 @@ def named(model: str, option: str = "--model") -> Any:
         )
         raise CheckpointError(
             f"{option} is {model!r}, and {source} cannot be imported: {type(error).__name__}: {error}{out}"
+            f"{_installed_by(error)}"
         ) from error
     if not hasattr(module, name):
         own = [each for each in vars(module) if not each.startswith("_")]
         nearest = did_you_mean(name, own)
         raise CheckpointError(f"{option} is {model!r}, and {source} has no {name!r}{nearest}")
     return getattr(module, name)
+
+
+def _installed_by(error: Exception) -> str:
+    """How a package is had that is not installed, where it is one of those that make bundles."""
+    name = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
+    extra = {"torch": "export", "transformers": "export", "lerobot": "lerobot"}.get(name.partition(".")[0])
+    return f"; pip install 'pytest-reflex[{extra}]'" if extra else ""
 
 
 def importable(source: str | Path) -> tuple[Path, str]:
@@ -302,6 +326,29 @@ def require_policy(found: Any, model: str) -> None:
         )
 
 
+def _keys_of(called: Any, name: str, *, alone: bool) -> list[str]:
+    """What a parameter is called among the inputs: by the keys of the dict that it is read as, where it is one.
+
+    The keys are those that the function itself writes out; what it hands on is not followed.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(called)))
+    except (OSError, TypeError, SyntaxError):
+        return [name]
+    keys = [
+        node.slice.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == name
+        and isinstance(node.slice, ast.Constant)
+        and isinstance(node.slice.value, str)
+    ]
+    # A lone dict is given with just its keys where their names have dots; else by the parameter's name too.
+    bare = alone and all("." in key for key in keys)
+    return [key if bare else f"{name}.{key}" for key in dict.fromkeys(keys)] or [name]
+
+
 def inputs_of(policy: Any) -> str:
     """The lines that say what a policy reads, but for shapes and meanings, which nothing else tells."""
     from torch import nn
@@ -313,7 +360,8 @@ def inputs_of(policy: Any) -> str:
         called: Any = policy.prefix if isinstance(policy, FlowPolicy) else policy.forward
         given = inspect.signature(called).parameters.values()
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        names = [p.name for p in given if p.kind in kinds and p.default is p.empty]
+        asked = [p.name for p in given if p.kind in kinds and p.default is p.empty]
+        names = [key for name in asked for key in _keys_of(called, name, alone=len(asked) == 1)]
         names += [policy.noise] if isinstance(policy, FlowPolicy) else []
     specs = ", ".join(f'InputSpec("{name}", (1, ...))' for name in names) or "InputSpec(...), ..."
     return (

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -62,6 +62,7 @@ class Fixtures:
             after the other, whether they were judged or not.
         given: the arrays of given ones, which nobody may write to; nothing where they are drawn.
         known_distinct: how many differ, where that was found without :attr:`given`.
+        derived: whether they are made of drawn ones, which have the seed.
         notes: what a report says of them.
         label: what a fixture is called besides its number, such as the frame that it was.
     """
@@ -73,6 +74,7 @@ class Fixtures:
     spares: Callable[[int], Iterator[Mapping[str, Array]]]
     given: Sequence[Mapping[str, Array]] = ()
     known_distinct: int | None = None
+    derived: bool = False
     notes: tuple[str, ...] = ()
     label: Callable[[int], str] | None = None
 
@@ -80,6 +82,11 @@ class Fixtures:
     def probed(self) -> tuple[int, ...]:
         """The fixtures that inputs are swapped in: the plain one, and one of other sizes with all cameras."""
         return tuple(dict.fromkeys((0, min(2, self.count - 1))))
+
+    @property
+    def source(self) -> Literal["drawn", "derived", "recorded"]:
+        """Where they come from, as a :class:`~pytest_reflex.verdict.claim.Claim` of them says it."""
+        return "derived" if self.derived else "recorded" if self.seed is None else "drawn"
 
     @cached_property
     def distinct(self) -> int:

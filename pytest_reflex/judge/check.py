@@ -117,7 +117,7 @@ def _judged(
         return verdict_of(called, drawn, terms, truth, run, dependence, of_sides, claim, coverage)
 
     asked_claim = told.claim and replace(told.claim, budget=told.claim_budget)
-    claim = Claim.of(passed, recorded=drawn.seed is None, distinct=drawn.distinct, asked=asked_claim)
+    claim = Claim.of(passed, source=drawn.source, distinct=drawn.distinct, asked=asked_claim)
     result = judged_so_far()
     if claim.sequential and fit(result):  # corners make no claim, and may refuse one
         known = coverage.chosen if coverage is not None else ()

@@ -215,10 +215,13 @@ def _markers(item: pytest.Item) -> list[settings.Source]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A bad marker is a fail of its own test: the others run, and each bad one is told of."""
+    bad = ""
     try:
         settings.resolve(*_markers(item))
     except SettingsError as error:
-        pytest.fail(str(error), pytrace=False)
+        bad = str(error)
+    if bad:  # out here, for what is raised in there is shown with what it was raised for
+        pytest.fail(bad, pytrace=False)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -281,7 +284,7 @@ def _simplest_place(config: pytest.Config, name: str) -> Path | None:
 
 def _short(name: str) -> str:
     """A file's name for a result's, short, for it stands in a line of the failure."""
-    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[-16:].strip("-.")
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", name.rpartition("::")[2])[:16].strip("-._")
     return f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 

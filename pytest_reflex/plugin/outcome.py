@@ -396,6 +396,6 @@ def _reason(report: pytest.TestReport) -> str:
         text = str(longrepr[2]).removeprefix("Skipped: ")
     else:
         crash = getattr(longrepr, "reprcrash", None)
-        text = str(crash.message if crash is not None else longrepr)
+        text = str(crash.message if crash is not None else longrepr).removeprefix("Failed: ")
     lines = text.strip().splitlines()
     return lines[0] if lines else "no reason given"

@@ -88,10 +88,10 @@ def _claim(result: RunResult, fixtures: Sequence[FixtureResult]) -> Claim | None
     """What the fixtures establish as they are judged now."""
     if result.claim is None or result.left_out:
         return result.claim
-    recorded, asked = result.claim.source == "recorded", result.claim.asked
     passed = [fixture.passed for fixture in fixtures]
-    found = Claim.of(passed, recorded=recorded, distinct=result.claim.counted, asked=asked)
-    return replace(found, stopped=result.claim.stopped)
+    before = result.claim
+    found = Claim.of(passed, source=before.source, distinct=before.counted, asked=before.asked)
+    return replace(found, stopped=before.stopped)
 
 
 def _asked(result: RunResult, threshold: object, rtol: float | None) -> Tolerances:

@@ -28,7 +28,7 @@ LEAST_SHARE: Final = 1e-9
 MOST_SHARE: Final = 0.5
 LEAST_CONFIDENCE: Final = 0.5
 MOST_CONFIDENCE: Final = 1 - 1e-6
-Source = Literal["drawn", "recorded"]
+Source = Literal["drawn", "derived", "recorded"]
 
 
 def clopper_pearson(refused: int, judged: int, confidence: float = CONFIDENCE) -> float:
@@ -141,8 +141,9 @@ class Claim:
     """What the fixtures of a run establish.
 
     Attributes:
-        source: whether fixtures were drawn, and the claim is of inputs that are drawn like them; or recorded,
-            and it is of what these inputs were taken from.
+        source: whether fixtures were drawn, and the claim is of inputs that are drawn like them; derived from
+            drawn ones, as what a pipeline's stage is handed, and it is of inputs that come of such; or
+            recorded, and it is of what these inputs were taken from.
         judged: how many fixtures were judged.
         counted: how many of them the claim rests on: recorded ones that are near copies count once.
         refused: how many were refused.
@@ -178,12 +179,12 @@ class Claim:
             )
 
     @classmethod
-    def of(cls, passed: list[bool], *, recorded: bool, distinct: int, asked: Asked | None = None) -> Self:
+    def of(cls, passed: list[bool], *, source: Source, distinct: int, asked: Asked | None = None) -> Self:
         """What some fixtures establish, by whether each passed, in order."""
         clean = passed.index(False) if False in passed else len(passed)
-        counted = distinct if recorded else len(passed)
+        counted = distinct if source == "recorded" else len(passed)
         return cls(
-            "recorded" if recorded else "drawn",
+            source,
             len(passed),
             counted,
             len(passed) - sum(passed),
@@ -235,7 +236,7 @@ class Claim:
         if self.bound >= 1:
             return f"nothing is claimed of other inputs ({self.refused:,} of {self.judged:,} fail)"
         share, sure = percent(self.bound), f"{100 * self.confidence:g} %"
-        if self.source == "drawn":
+        if self.source != "recorded":
             return f"at most {share} of inputs drawn like these exceed the threshold, at {sure} ({did})"
         return (
             f"at most {share} of the inputs that these recorded ones were taken from exceed the threshold, "
@@ -254,6 +255,11 @@ class Claim:
             return [
                 f"{said}, and {self.counted:,} recorded fixtures that differ establish {shown}; record "
                 f"{self.asked.draws:,}, or give InputSpecs to draw from"
+            ]
+        if self.source == "derived":
+            return [
+                f"{said}, and {self.counted:,} fixtures establish {shown}; no more are drawn for a pipeline's "
+                f"stages, so ask for {self.asked.draws:,} fixtures"
             ]
         if self.refused:
             return [f"{said}, and of {self.clean + 1:,} draws the last exceeds the threshold"]

@@ -122,8 +122,16 @@ def _smaller(swing: float, added: float, sizes: Sequence[float]) -> str:
     if not swing:
         return "scale it"
     if added > LARGEST_SHARE * swing:
-        return f"give an rtol of {LARGEST_SHARE * swing / max(sizes):.1e} or less"
-    return f"give a threshold of {LARGEST_SHARE * swing:.1e} or less"
+        return f"give an rtol of {rounded_down(LARGEST_SHARE * swing / max(sizes)):.1e} or less"
+    return f"give a threshold of {rounded_down(LARGEST_SHARE * swing):.1e} or less"
+
+
+def rounded_down(bound: float) -> float:
+    """In two digits that are no more than it, so that what is advised is enough."""
+    if not 0 < bound < math.inf:
+        return bound
+    digit = 10.0 ** (math.floor(math.log10(bound)) - 1)
+    return float(f"{math.floor(bound / digit) * digit:.1e}")
 
 
 def _swing(arrays: Iterable[Array]) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from pytest_reflex.errors import SettingsError
@@ -114,11 +114,26 @@ class Tolerances:
         """As it was asked: ``1e-05``, or ``logits 0.001, others 2x floor; rtol 1e-06``."""
         return self.said(by_default=False)
 
-    def said(self, *, by_default: bool) -> str:
-        """The same, and that nobody gave the threshold where nobody did."""
-        named = [f"{name} {amount}" for name, amount in self.outputs.items()]
-        rest = f"others {self.rest}" if named else f"{self.rest}{' by default' if by_default else ''}"
-        return "; ".join([", ".join([*named, rest]), *([f"rtol {self.rtol:g}"] if self.rtol else [])])
+    def among(self, names: Collection[str]) -> Tolerances:
+        """The same of these outputs alone: one threshold, where all of them have the same."""
+        amounts = {self.of(name) for name in names}
+        if len(amounts) != 1 or not self.outputs:
+            return self
+        return replace(self, rest=amounts.pop(), outputs={})
+
+    def said(self, *, by_default: bool, names: Collection[str] = ()) -> str:
+        """The same, and that nobody gave the threshold where nobody did; of these outputs, where they are known."""
+        asked = self.among(names)
+        named = [f"{name} {amount}" for name, amount in asked.outputs.items()]
+        rest = [f"others {asked.rest}" if named else f"{asked.rest}{' by default' if by_default else ''}"]
+        if named and names and all(name in asked.outputs for name in names):
+            rest = []  # there are no others
+        return "; ".join([", ".join([*named, *rest]), *([f"rtol {self.rtol:g}"] if self.rtol else [])])
+
+    def is_in_full(self, bound: float) -> bool:
+        """Whether the numbers that were asked for say already that the largest bound is this one."""
+        parts = [part.number for amount in (self.rest, *self.outputs.values()) for part in amount.parts]
+        return not self.needs_floors and bound == max(parts)
 
 
 @dataclass(frozen=True)

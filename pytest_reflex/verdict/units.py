@@ -61,8 +61,13 @@ class Amount:
 
     def __str__(self) -> str:
         if self.unit:
-            return " and ".join(f"{one.number:g} {one.unit}" for one in self.parts)
+            return " and ".join(f"{one.number:g} {one.unit_in_words}" for one in self.parts)
         return f"{self.number:g}x floor" if self.in_floors else f"{self.number!r}"
+
+    @property
+    def unit_in_words(self) -> str:
+        """``deg``; of each element's own that it is that."""
+        return "in each element's own unit" if self.unit == OWN else self.unit
 
     @property
     def parts(self) -> tuple[Amount, ...]:

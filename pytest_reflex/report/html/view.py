@@ -18,6 +18,7 @@ from pytest_reflex.report.json.values import plain
 from pytest_reflex.report.text import advice
 from pytest_reflex.report.text.in_units import in_units_lines
 from pytest_reflex.report.text.terminal import (
+    asked_text,
     cosine,
     coverage_lines,
     element,
@@ -74,7 +75,7 @@ def result_view(
         "against": result.against,
         "figure": figure(largest, threshold),
         "threshold": limit_text(result, threshold),
-        "asked": "" if result.asked.is_plain else result.asked.text,
+        "asked": asked_text(result),
         "nearest": _nearest(result),
         "precision": precision_lines(result, _UNBROKEN).splitlines(),
         "least": least_lines(result, _UNBROKEN).splitlines()[1:],
@@ -104,12 +105,20 @@ def result_view(
     }
 
 
+def _source(result: RunResult) -> str:
+    """Where the fixtures come from."""
+    if result.seed is not None:
+        return f"drawn with seed {result.seed}"
+    derived = result.claim is not None and result.claim.source == "derived"
+    return "made of drawn observations" if derived else "recorded"
+
+
 def _established(result: RunResult) -> dict[str, Any]:
     """The two sides, over which fixtures they were compared, and what that establishes."""
     return {
         "reference": side(result.reference) or "not stated",
         "candidate": side(result.candidate) or "not stated",
-        "drawn": "recorded" if result.seed is None else f"drawn with seed {result.seed}",
+        "drawn": _source(result),
         "strict": result.strict,
         "count": result.count,
         "left_out": result.left_out,

@@ -163,7 +163,7 @@ def _miscounted(result: RunResult) -> str:
     sound = (
         claim.refused == len(refused),
         more == 0 or (more > 0 and claim.sequential),
-        claim.source == ("recorded" if result.seed is None else "drawn"),
+        (claim.source == "drawn") == (result.seed is not None),
         not claim.sequential or claim.clean == (min(refused) if refused else claim.judged),
     )
     # Last, for what it takes hangs on numbers that are sound.

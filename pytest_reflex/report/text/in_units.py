@@ -17,6 +17,10 @@ _FORMS = (
     Form(("element", "in its unit", "unit", "max_abs_diff", "below"), (0, 1, 2, 3)),
     Form(("element", "error", "unit", "max_abs_diff", "below"), (0, 1, 2), gap=1),
 )
+_THE_SAME = (
+    Form(("element", "max_abs_diff", "unit", "", "below"), (0, 1, 2, 4)),
+    Form(("element", "error", "unit", "", "below"), (0, 1, 2), gap=1),
+)
 _STEPS = (
     Form(("chunk step", "in its unit", "unit", "element"), (0, 1, 2, 3)),
     Form(("step", "error", "unit", "element"), (0, 1, 2), gap=1),
@@ -33,7 +37,9 @@ def in_units_lines(result: RunResult, width: int) -> list[str]:
         if not outputs:
             continue
         rows = _by_element(result, units, outputs)
-        lines += ["", f"{name}, largest of any fixture", *table(rows, _FORMS, width)]
+        # Behind postprocessing an output is in the robot's units itself.
+        forms = _FORMS if any(row[1] != row[3] for row in rows) else _THE_SAME
+        lines += ["", f"{name}, largest of any fixture", *table(rows, forms, width)]
         worst = next(((f, o) for f in result.fixtures for o in f.outputs if o.name == name and o.grid), None)
         if worst is not None and (steps := _by_step(units, *worst)):
             lines += [

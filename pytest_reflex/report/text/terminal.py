@@ -14,6 +14,7 @@ from pytest_reflex.report.text.layout import NARROW, Form, named_facts, table
 from pytest_reflex.report.text.layout import wrapped as _wrap
 from pytest_reflex.report.text.rounding import floor_table, word_line
 from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult, RunResult
+from pytest_reflex.verdict.tolerances import Tolerances
 
 WIDTH: Final = 80
 # pytest puts "E" and an indent of seven before each line of a failure.
@@ -96,7 +97,7 @@ def _headline(result: RunResult) -> str:
         seen, shown = told_apart(worst[2], result.limit_of(worst[1]))
         below = f"{shown}{_relative(result)}"
         # With thresholds of their own it is not the one with the largest figure.
-        own = not result.asked.is_plain and sum("float" in o.dtype for o in worst[0].outputs) > 1
+        own = not _asked(result).is_plain and sum("float" in o.dtype for o in worst[0].outputs) > 1
         # Bounds in floors are those of a fixture, and the table shows a larger figure elsewhere.
         largest = max((f.max_abs_diff or 0.0 for f in result.fixtures), default=0.0)
         places = [f"fixture {worst[0].fixture_idx}"] if worst[2] < largest and not own else []
@@ -144,9 +145,24 @@ def _relative(result: RunResult) -> str:
 
 def _held_to(result: RunResult) -> str:
     """What else the first line has to say: another precision than float32, another bound than a number."""
-    short, asked = result.precision.short, result.asked
-    said = "" if asked.is_plain else f"; asked: {asked.said(by_default=result.by_default)}"
-    return (f"; candidate: {short}" if short else "") + said
+    short, said = result.precision.short, asked_text(result)
+    return (f"; candidate: {short}" if short else "") + (f"; asked: {said}" if said else "")
+
+
+def asked_text(result: RunResult) -> str:
+    """What was asked of the outputs that there are; empty where it is one number for all."""
+    if _asked(result).is_plain:
+        return ""
+    return result.asked.said(by_default=result.by_default, names=_of_floats(result))
+
+
+def _asked(result: RunResult) -> Tolerances:
+    return result.asked.among(_of_floats(result))
+
+
+def _of_floats(result: RunResult) -> list[str]:
+    found = (o.name for f in result.fixtures for o in f.outputs if "float" in o.dtype)
+    return list(dict.fromkeys(found))
 
 
 def verdict_lines(result: RunResult) -> str:
@@ -208,8 +224,12 @@ def _located(result: RunResult, width: int) -> str:
 
 
 def _threshold(result: RunResult) -> str:
-    asked = result.asked
-    said = f"{asked.text}, at most " if not asked.rest.plain or asked.outputs else ""
+    asked, said = _asked(result), ""
+    if not asked.rest.plain or asked.outputs:
+        said = asked_text(result)
+        if asked.is_in_full(result.threshold):
+            return f"{said}{' (strict)' if result.strict else ''}"
+        said += ", at most "
     limit = figure(result.threshold) if asked.needs_floors else bound(result.threshold)
     return f"{said}{limit}{_relative(result)}{' (strict)' if result.strict else ''}"
 
@@ -217,8 +237,12 @@ def _threshold(result: RunResult) -> str:
 def least_lines(result: RunResult, width: int = WIDTH) -> str:
     """``Would pass with``, for each output the least of each kind of tolerance; empty without figures."""
     lines: list[str] = []
+    beside = " beside its rtol" if result.asked.rtol else ""
     for least in result.least:
         ways = [f"threshold {figure(least.atol)}"]
+        if least.atol == 0:
+            lines += _wrap(f"{least.name}: with any threshold{beside}", width, first="  ", rest="    ")
+            continue
         ways += [f"{least.floors:.3g}x floor"] if least.floors is not None else []
         ways += [f"rtol {figure(least.rtol)} beside its threshold"] if least.rtol else []
         lines += _wrap(f"{least.name}: above {', or '.join(ways)}", width, first="  ", rest="    ")
@@ -345,7 +369,7 @@ def failure_message(
     advised = advice.next_steps(result, first_refusal(result)[1])
     last = _wrap(f"Next: {advised}", width, rest="  ")
     if rerun:
-        last += [f"  {rerun}"]
+        last += ["A page with every figure:", f"  {rerun}"]
     if report:
         last += [f"Report: {report}"]
     return _evidence(result, width, "\n".join(last))

@@ -261,7 +261,7 @@ class Clock:
             yield FixtureResult(idx, tuple(Answer.yes(gate) for gate in FIXTURE_GATE_NAMES))
 
     def draw_on(self, asked: Asked, *, guessed: float, until: float, most: int = 256) -> Claim:
-        first = Claim.of([True] * 5, recorded=False, distinct=5, asked=asked)
+        first = Claim.of([True] * 5, source="drawn", distinct=5, asked=asked)
         worst = drawing.Worst(0.0, 1.0)
         return drawing.draw_on(
             first, self.judge, worst, each=guessed, most=most, until=until, now=lambda: self.time

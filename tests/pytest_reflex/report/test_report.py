@@ -65,6 +65,7 @@ Candidate: onnx pi0/model.onnx, on CPUExecutionProvider
 Next: compare the inputs of fixture 1, which fails, with those of
   fixture 0, which passes: a masked camera, a short prompt or a state at
   its limits is where masks and padding go wrong.
+A page with every figure:
   pytest test_pi0.py::test_pi0 --reflex-report parity_reports
 Report: parity_reports/index.html"""
 

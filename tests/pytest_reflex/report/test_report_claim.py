@@ -26,7 +26,8 @@ from pytest_reflex.verdict.claim import Asked, Claim
 def claiming(made: ParityResult, *, left_out: int = 0, **given: Any) -> ParityResult:
     """The result with the claim of its fixtures, and of so many more that passed."""
     passed = [True] * left_out + [fixture.passed for fixture in made.fixtures]
-    given = {"recorded": made.seed is None, "distinct": len(passed), **given}
+    source = "recorded" if made.seed is None else "drawn"
+    given = {"source": source, "distinct": len(passed), **given}
     return dataclasses.replace(made, claim=Claim.of(passed, **given))
 
 

@@ -132,7 +132,7 @@ def test_the_page_shows_all_that_a_result_holds() -> None:
         "versions.onnxruntime", "0123456789abcdef", "float floor 6.0e-08",
         "Floor: bug: the candidate is further from float64", "Where: bug: step 7, pi0 (modeling.py:88)",
         "Error along the run, fixture 1", "9,737 values of fixture 1", "fed alike", "0.12345",
-        "Distance from float64", "10,511", "Behind each layer",
+        "Distance from float64", "1.1e+04", "Behind each layer",
     ):  # fmt: skip
         assert word in page.text, word
 

@@ -107,48 +107,59 @@ def _ever_below(share: float, most: int) -> float:
 def test_a_claim_goes_on_as_if_all_had_been_judged_at_once() -> None:
     asked = Asked(0.2)
     for order in ([True] * 14, [True] * 6 + [False], [False, True, False, True], [True]):
-        whole = Claim.of(order, recorded=False, distinct=0, asked=asked)
-        step = Claim.of(order[:1], recorded=False, distinct=0, asked=asked)
+        whole = Claim.of(order, source="drawn", distinct=0, asked=asked)
+        step = Claim.of(order[:1], source="drawn", distinct=0, asked=asked)
         for passed in order[1:]:
             step = step.going_on(passed)
         assert step == whole
         assert whole.settled is (whole.reached or not all(order))
-    assert Claim.of([True] * 14, recorded=False, distinct=0, asked=asked).reached
-    assert not Claim.of([True] * 13, recorded=False, distinct=0, asked=asked).reached
+    assert Claim.of([True] * 14, source="drawn", distinct=0, asked=asked).reached
+    assert not Claim.of([True] * 13, source="drawn", distinct=0, asked=asked).reached
 
 
 def test_what_is_asked_for_rests_on_the_draws_before_the_first_refusal() -> None:
     passed = [True] * 20 + [False] + [True] * 30
-    asked = Claim.of(passed, recorded=False, distinct=0, asked=Asked(0.01))
-    unasked = Claim.of(passed, recorded=False, distinct=0)
+    asked = Claim.of(passed, source="drawn", distinct=0, asked=Asked(0.01))
+    unasked = Claim.of(passed, source="drawn", distinct=0)
     assert (asked.bound, unasked.bound) == (anytime(20), clopper_pearson(1, 51))
     assert "of 21 draws the last exceeds the threshold" in asked.refusals[0]
     assert unasked.refusals == []
 
 
 def test_near_copies_count_once_and_a_recording_says_whose_claim_it_is() -> None:
-    three = Claim.of([True] * 5, recorded=True, distinct=3)
+    three = Claim.of([True] * 5, source="recorded", distinct=3)
     assert three.bound == clopper_pearson(0, 3)
     assert three.text == (
         "at most 63.2 % of the inputs that these recorded ones were taken from exceed the threshold, "
         "at 95 %, if each was picked independently of the others (0 of 5 did, of which 3 differ)"
     )
-    assert Claim.of([False] * 5, recorded=True, distinct=3).bound == 1.0
-    drawn = Claim.of([True] * 5, recorded=False, distinct=5)
+    assert Claim.of([False] * 5, source="recorded", distinct=3).bound == 1.0
+    drawn = Claim.of([True] * 5, source="drawn", distinct=5)
     assert drawn.text == (
         "at most 45.1 % of inputs drawn like these exceed the threshold, at 95 % (0 of 5 did)"
     )
-    asked = Claim.of([True] * 5, recorded=True, distinct=3, asked=Asked(1e-3, 0.99))
+    asked = Claim.of([True] * 5, source="recorded", distinct=3, asked=Asked(1e-3, 0.99))
     assert asked.refusals == [
         "0.1 % at 99 % is asked for, and 3 recorded fixtures that differ establish 78.5 %; record 4,603, or "
         "give InputSpecs to draw from"
     ]
 
 
+def test_what_is_made_of_drawn_observations_was_not_recorded() -> None:
+    stage = Claim.of([True] * 5, source="derived", distinct=3, asked=Asked(1e-3))
+    assert stage.text == (
+        "at most 45.1 % of inputs drawn like these exceed the threshold, at 95 % (0 of 5 did)"
+    )
+    assert stage.refusals == [
+        "0.1 % at 95 % is asked for, and 5 fixtures establish 45.1 %; no more are drawn for a pipeline's "
+        "stages, so ask for 2,995 fixtures"
+    ]
+
+
 def test_nothing_judged_claims_nothing() -> None:
-    nothing = Claim.of([], recorded=False, distinct=0)
+    nothing = Claim.of([], source="drawn", distinct=0)
     assert (nothing.bound, nothing.text) == (1.0, "nothing was judged, so nothing is claimed of any input")
-    assert Claim.of([False] * 3, recorded=False, distinct=3).text == (
+    assert Claim.of([False] * 3, source="drawn", distinct=3).text == (
         "nothing is claimed of other inputs (3 of 3 fail)"
     )
 
