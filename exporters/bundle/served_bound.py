@@ -8,7 +8,7 @@ import shlex
 from typing import Final
 
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict.power import LARGEST_SHARE
+from pytest_reflex.verdict.power import LARGEST_SHARE, rounded_down
 
 __all__ = ["MODEL", "UNSERVED", "doubted_bounds", "not_served", "way_to_be_served"]
 

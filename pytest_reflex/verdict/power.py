@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["LARGEST_SHARE", "Power", "judge_power", "swings_of"]
+__all__ = ["LARGEST_SHARE", "Power", "judge_power", "rounded_down", "swings_of"]
 
 # A bound above this share of an output's swing is doubted.
 LARGEST_SHARE: Final = 0.01
@@ -130,8 +130,8 @@ def rounded_down(bound: float) -> float:
     """In two digits that are no more than it, so that what is advised is enough."""
     if not 0 < bound < math.inf:
         return bound
-    digit = 10.0 ** (math.floor(math.log10(bound)) - 1)
-    return float(f"{math.floor(bound / digit) * digit:.1e}")
+    near = float(f"{bound:.1e}")
+    return near if near <= bound else float(f"{near - 10.0 ** (math.floor(math.log10(bound)) - 1):.1e}")
 
 
 def _swing(arrays: Iterable[Array]) -> float:

@@ -18,6 +18,19 @@ pytestmark = pytest.mark.once
 OWN = Path(__file__).parents[3] / "examples" / "own_policy.py"
 
 
+DICT = """
+import torch
+
+
+class Reads(torch.nn.Module):
+    def forward(self, batch):
+        return {read}
+
+
+policy = Reads()
+"""
+
+
 def test_a_live_policy_tells_its_family_by_its_class() -> None:
     found = family_of_policy(tiny_pi0())
     assert found is not None
@@ -71,6 +84,11 @@ def test_the_command_exports_what_a_module_names(reflex: Reflex, tmp_path: Path)
             "has no INPUTS beside it; write in {own}: from pytest_reflex import InputSpec; "
             'INPUTS = [InputSpec("input1", (1, ...)), InputSpec("input2", (1, ...))], each with its shape',
         ),
+        (
+            DICT.format(read="batch['observation.image'] + batch['observation.state']"),
+            'INPUTS = [InputSpec("observation.image", (1, ...)), InputSpec("observation.state", (1, ...))], each',
+        ),
+        (DICT.format(read="batch['image']"), 'INPUTS = [InputSpec("batch.image", (1, ...))], each'),
     ],
 )
 def test_a_file_that_names_no_policy_is_told_so(text: str, said: str, reflex: Reflex, tmp_path: Path) -> None:

@@ -123,8 +123,13 @@ def fits(place: Path) -> None:
     assert any(run.startswith(f"python -m pytest {TESTS} --reflex-strict ") for run in runs)
 
 
-GUARDS = "Without --bundle the test guards the export and not a file that was shipped; that is: reflex init"
-IGNORE = "Runs write parity_reports/ and junit.xml; add to .gitignore what is not to be committed\n"
+GUARDS = (
+    "Without --bundle the test guards the export and not a file that was shipped. Where one was shipped, judge "
+    "it: reflex init"
+)
+IGNORE = (
+    "The jobs write parity_reports/ and junit.xml; where you run them yourself, add these to .gitignore\n"
+)
 
 
 def test_a_checkpoint(
@@ -171,7 +176,13 @@ def test_a_script(
     (tmp_path / file).with_name("sizes.py").write_text("SIZE = 5\n")
     ran = here("init", f"{file}:{name}", *more)
     assert (ran.code, ran.err) == (0, "")
-    assert str(tmp_path) not in (tmp_path / TESTS / f"test_{name}.py").read_text()
+    # A function that every script has does not say which policy that is; the file does.
+    (written,) = (tmp_path / TESTS).iterdir()
+    assert written.name == f"test_{name if name != 'policy' else Path(file).stem}.py"
+    assert str(tmp_path) not in written.read_text()
+    assert ("[str(ROOT)]" if "/" not in file else f"[str(ROOT / {file.rpartition('/')[0]!r})]") in (
+        written.read_text()
+    )
     passes(tmp_path, python, plugin_args)
     fits(tmp_path)
 
@@ -190,7 +201,19 @@ def test_a_script_and_the_bundle_that_was_shipped(
     assert (ran.code, ran.out) == (0, f"written     {TESTS}/test_actor.py\n\n{IGNORE}\nNext: {RUN}\n")
     written = (tmp_path / TESTS / "test_actor.py").read_text()
     assert written.startswith('"""actor.py:actor and shipped compute the same."""\n')
+    assert "    policy = bundle.reference_runner(script.actor, inputs=script.INPUTS)\n" in written
     passes(tmp_path, python, plugin_args)
+    assert here("validate", "shipped", "--model", "actor.py:actor", "--strict").code == 0
+    # The file says now that it reads another thing: the command says so, and strict refuses it.
+    narrower = INSTANCE.replace("(1, 4))", "(1, 4), meaning=State())")
+    (tmp_path / "actor.py").write_text(f"from pytest_reflex.inputs import State\n{narrower}")
+    del sys.modules["actor"]
+    said = here("validate", "shipped", "--model", "actor.py:actor", "--strict", "--fixtures", "3")
+    assert said.code == 1
+    assert (
+        "the bundle reads 'x' float32 [1, 4] Gaussian(mean=0.0, std=1.0) and the policy's file says 'x' float32 "
+        "[1, 4] State(); export it again, or have the file say what the bundle reads"
+    ) in " ".join(said.out.split())
     # The policy was trained on: the bundle is of another one, and a test that exports cannot see it.
     (tmp_path / "actor.py").write_text(INSTANCE + "with torch.no_grad():\n    actor.weight += 1e-2\n")
     assert "test_actor_actor_parity.py" in here("init", "actor.py:actor", "--ci", "none").out
@@ -220,7 +243,7 @@ def test_a_file_of_a_package(
     (tmp_path / "src" / "arms" / "left" / "torch.py").write_text("raise ImportError('another torch')\n")
     ran = here("init", "src/arms/left/actor.py:policy")
     assert (ran.code, ran.err) == (0, "")
-    assert "\nimport arms.left.actor as script  # noqa" in (tmp_path / TESTS / "test_policy.py").read_text()
+    assert "\nimport arms.left.actor as script  # noqa" in (tmp_path / TESTS / "test_actor.py").read_text()
     passes(tmp_path, python, plugin_args)
     assert here("export", "src/arms/left/actor.py:policy", "out", "--fixtures", "3").code == 0
     assert here("validate", "export", "out", "--model", "src/arms/left/actor.py:policy").code == 0
@@ -233,17 +256,19 @@ def test_each_model_has_a_test_of_its_own(tmp_path: Path, here: Callable[..., Ra
     for file in ("reach.py", "grasp.py", "lift.py"):
         (tmp_path / file).write_text(FUNCTION.replace("SPECS", "INPUTS").replace("from sizes import", "#"))
         (tmp_path / file).write_text((tmp_path / file).read_text().replace("SIZE", "5"))
-    assert "test_policy.py\n" in here("init", "reach.py:policy", "--ci", "none").out
-    (tmp_path / TESTS / "test_policy.py").write_text(
-        (tmp_path / TESTS / "test_policy.py").read_text().replace("1e-4", "1e-5")
+    assert "test_reach.py\n" in here("init", "reach.py:policy", "--ci", "none").out
+    (tmp_path / TESTS / "test_reach.py").write_text(
+        (tmp_path / TESTS / "test_reach.py").read_text().replace("1e-4", "1e-5")
     )
     assert here("init", "reach.py:policy", "--ci", "none").out.startswith(
-        f"left alone  {TESTS}/test_policy.py, which is another\n"
+        f"left alone  {TESTS}/test_reach.py, which is another\n"
     )
+    (tmp_path / TESTS / "test_grasp.py").write_text("def test_grasps(): pass\n")
     assert here("init", "grasp.py:policy", "--ci", "none").out.startswith(
         f"written     {TESTS}/test_grasp_policy.py\n"
     )
     # pytest takes no two files of one name from directories that are no packages.
+    (tmp_path / "tests" / "test_lift.py").write_text("def test_lifts(): pass\n")
     (tmp_path / "tests" / "test_lift_policy.py").write_text("def test_lifts(): pass\n")
     assert here("init", "lift.py:policy", "--ci", "none").out.startswith(
         f"written     {TESTS}/test_lift_policy_parity.py\n"

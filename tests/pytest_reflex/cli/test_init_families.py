@@ -77,9 +77,10 @@ def test_what_is_written_passes_as_it_is(
         assert (ran.code, ran.err) == (0, "")
         assert ran.out == (
             f"written     {TESTS}/test_{name}.py\nwritten     {WORKFLOW}\nwritten     {GITLAB}\n\n"
-            "Without --bundle the test guards the export and not a file that was shipped; that is: "
-            f"reflex init checkpoints/{family} --bundle DIR\n\n"
-            "Runs write parity_reports/ and junit.xml; add to .gitignore what is not to be committed\n\n"
+            "Without --bundle the test guards the export and not a file that was shipped. Where one was "
+            f"shipped, judge it: reflex init checkpoints/{family} --bundle DIR\n\n"
+            "The jobs write parity_reports/ and junit.xml; where you run them yourself, add these to "
+            ".gitignore\n\n"
             f"Next: {RUN}\n"
         )
         assert str(repository) not in (repository / TESTS / f"test_{name}.py").read_text()
@@ -100,7 +101,13 @@ def test_a_script_that_loads_a_policy_of_a_family_says_nothing_of_inputs(
     with tiny_checkpoint("gaussian_actor", repository / "trained", tmp_path):
         (repository / "actor.py").write_text(
             "from exporters import gaussian_actor\n\n\n"
-            "def policy():\n    return gaussian_actor.load('trained')\n"
+            "def policy():\n    return gaussian_actor.load('trained')\n\n\n"
+            # The family says what it reads, whatever else stands there.
+            "from pytest_reflex import InputSpec\n\nINPUTS = [InputSpec('x', (1, 4))]\n"
+        )
+        assert run(capfd, "init", "actor.py:policy", "--inputs", "MINE", "--ci", "none").err == (
+            "reflex: error: --inputs was given, and a policy of gaussian_actor says itself what it reads; "
+            "leave it out\n"
         )
         assert run(capfd, "init", "actor.py:policy", "--ci", "github").err == ""
         assert "pip install 'pytest-reflex[lerobot]'" in (repository / WORKFLOW).read_text()
