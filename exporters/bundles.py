@@ -84,8 +84,8 @@ class Bundle(StoredBundle):
     ) -> Runner:
         """``model``, a policy of this bundle's family or a function that loads one, as the reference.
 
-        With ``steps``, so many are meant, whatever the policy says. With ``inputs``, what the file of a policy
-        of one's own says that it reads, the result doubts a bundle that reads another thing. See
+        With ``steps``, so many are meant, whatever the policy says. With ``inputs``, what a policy's own file
+        says that it reads, the result doubts a bundle that reads another thing. See
         :func:`registry.reference_runner`.
         """
         return registry.reference_runner(self.stated, model, steps, inputs)

@@ -480,9 +480,7 @@ def _reads(source: str, held: Any, inputs: str) -> bool:
     try:
         specs = named(f"{source}:{inputs}", "--inputs")
     except CheckpointError:
-        there = [
-            name for name, value in vars(sys.modules[importable(source)[1]]).items() if are_specs(value)
-        ]
+        there = [name for name, value in vars(sys.modules[importable(source)[1]]).items() if are_specs(value)]
         raise CheckpointError(
             f"{source} has no {inputs!r}, and a test has to know what the policy reads; "
             + (

@@ -327,7 +327,7 @@ def require_policy(found: Any, model: str) -> None:
 
 
 def _keys_of(called: Any, name: str, *, alone: bool) -> list[str]:
-    """What a parameter is called among the inputs: by the keys of the dict that it is read as, where it is one.
+    """What a parameter is called among the inputs: by the keys of a dict, where it is read as one.
 
     The keys are those that the function itself writes out; what it hands on is not followed.
     """

@@ -258,8 +258,8 @@ class Claim:
             ]
         if self.source == "derived":
             return [
-                f"{said}, and {self.counted:,} fixtures establish {shown}; no more are drawn for a pipeline's "
-                f"stages, so ask for {self.asked.draws:,} fixtures"
+                f"{said}, and {self.counted:,} fixtures establish {shown}; no more are drawn for a "
+                f"pipeline's stages, so ask for {self.asked.draws:,} fixtures"
             ]
         if self.refused:
             return [f"{said}, and of {self.clean + 1:,} draws the last exceeds the threshold"]

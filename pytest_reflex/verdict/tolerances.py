@@ -122,10 +122,11 @@ class Tolerances:
         return replace(self, rest=amounts.pop(), outputs={})
 
     def said(self, *, by_default: bool, names: Collection[str] = ()) -> str:
-        """The same, and that nobody gave the threshold where nobody did; of these outputs, where they are known."""
+        """The same of these outputs, where they are known, and that nobody gave the threshold."""
         asked = self.among(names)
-        named = [f"{name} {amount}" for name, amount in asked.outputs.items()]
-        rest = [f"others {asked.rest}" if named else f"{asked.rest}{' by default' if by_default else ''}"]
+        named = [f"{name} {amount.in_words}" for name, amount in asked.outputs.items()]
+        said = asked.rest.in_words
+        rest = [f"others {said}" if named else f"{said}{' by default' if by_default else ''}"]
         if named and names and all(name in asked.outputs for name in names):
             rest = []  # there are no others
         return "; ".join([", ".join([*named, *rest]), *([f"rtol {self.rtol:g}"] if self.rtol else [])])

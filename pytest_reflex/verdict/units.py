@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,13 +61,16 @@ class Amount:
 
     def __str__(self) -> str:
         if self.unit:
-            return " and ".join(f"{one.number:g} {one.unit_in_words}" for one in self.parts)
+            return " and ".join(f"{one.number:g} {one.unit}" for one in self.parts)
         return f"{self.number:g}x floor" if self.in_floors else f"{self.number!r}"
 
     @property
-    def unit_in_words(self) -> str:
-        """``deg``; of each element's own that it is that."""
-        return "in each element's own unit" if self.unit == OWN else self.unit
+    def in_words(self) -> str:
+        """As it is written, but for a unit that each element has of its own."""
+        return " and ".join(
+            f"{one.number:g} in each element's own unit" if one.unit == OWN else str(replace(one, also=()))
+            for one in self.parts
+        )
 
     @property
     def parts(self) -> tuple[Amount, ...]:

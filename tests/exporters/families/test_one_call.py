@@ -86,7 +86,7 @@ def test_the_command_exports_what_a_module_names(reflex: Reflex, tmp_path: Path)
         ),
         (
             DICT.format(read="batch['observation.image'] + batch['observation.state']"),
-            'INPUTS = [InputSpec("observation.image", (1, ...)), InputSpec("observation.state", (1, ...))], each',
+            'INPUTS = [InputSpec("observation.image", (1, ...)), InputSpec("observation.state", (1, ...))], ',
         ),
         (DICT.format(read="batch['image']"), 'INPUTS = [InputSpec("batch.image", (1, ...))], each'),
     ],

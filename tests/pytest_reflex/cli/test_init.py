@@ -124,8 +124,8 @@ def fits(place: Path) -> None:
 
 
 GUARDS = (
-    "Without --bundle the test guards the export and not a file that was shipped. Where one was shipped, judge "
-    "it: reflex init"
+    "Without --bundle the test guards the export and not a file that was shipped. Where one was shipped, "
+    "judge it: reflex init"
 )
 IGNORE = (
     "The jobs write parity_reports/ and junit.xml; where you run them yourself, add these to .gitignore\n"
@@ -211,8 +211,8 @@ def test_a_script_and_the_bundle_that_was_shipped(
     said = here("validate", "shipped", "--model", "actor.py:actor", "--strict", "--fixtures", "3")
     assert said.code == 1
     assert (
-        "the bundle reads 'x' float32 [1, 4] Gaussian(mean=0.0, std=1.0) and the policy's file says 'x' float32 "
-        "[1, 4] State(); export it again, or have the file say what the bundle reads"
+        "the bundle reads 'x' float32 [1, 4] Gaussian(mean=0.0, std=1.0) and the policy's file says 'x' "
+        "float32 [1, 4] State(); export it again, or have the file say what the bundle reads"
     ) in " ".join(said.out.split())
     # The policy was trained on: the bundle is of another one, and a test that exports cannot see it.
     (tmp_path / "actor.py").write_text(INSTANCE + "with torch.no_grad():\n    actor.weight += 1e-2\n")

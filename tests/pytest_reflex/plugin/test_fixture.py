@@ -15,7 +15,7 @@ from pytest_reflex import settings
 from pytest_reflex.errors import ParityError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.plugin.fixture import Parity
-from pytest_reflex.plugin.hooks import _last_line
+from pytest_reflex.plugin.hooks import _last_line, _short
 from pytest_reflex.plugin.outcome import _reason
 from pytest_reflex.runners import RecordedRunner
 
@@ -74,6 +74,20 @@ def test_a_pass_is_recorded_and_returned_and_a_fail_is_recorded_and_raised() -> 
     assert failed.value.result is kept.parity.results[0]
     assert failed.value.result.name == "policy.onnx (attempt 2)"
     assert bad.looked == 1, "a fail is looked into"
+
+
+@pytest.mark.parametrize(
+    ("name", "starts"),
+    [
+        ("tests/parity/test_arm.py::test_reach", "test_reach-"),
+        ("test_arm.py::TestArm::test_what_the_robot_runs[0.5-x]", "test_what_the_ro-"),
+        ("a result of a notebook", "a-result-of-a-no-"),
+    ],
+)
+def test_a_stored_input_is_called_as_its_test_begins(name: str, starts: str) -> None:
+    short = _short(name)
+    assert short[:-6] == starts
+    assert _short(f"{name} ") != short
 
 
 @pytest.mark.parametrize(("simplest", "found"), [(None, True), (0, False)])

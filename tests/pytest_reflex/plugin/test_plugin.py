@@ -250,7 +250,10 @@ def test_a_bad_marker_fails_its_test_and_no_other_and_all_are_told_of(
     assert found.ret == 1
     assert found.parseoutcomes() == {"errors": len(BAD_MARKERS), "passed": 1}
     for idx, said in enumerate(BAD_MARKERS.values()):
-        assert f"parity marker on test_it.py::test_{idx}: {said}" in found.outlines
+        told = f"parity marker on test_it.py::test_{idx}: {said}"
+        assert told in found.outlines
+        assert f"no result: test_it.py::test_{idx}: failed: {told}" in found.outlines
+    assert not any("During handling" in line for line in found.outlines)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from pytest_reflex.inputs import Gaussian
 from pytest_reflex.report.json import document, schema
 from pytest_reflex.report.json.results import result_from_json, result_to_json
 from pytest_reflex.report.rejudge import rejudge
+from pytest_reflex.report.text.rounding import floor_cells
 from pytest_reflex.report.text.terminal import result_text
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import save_recording
@@ -287,6 +288,15 @@ def test_a_root_mean_square_is_of_all_elements_and_of_any_size() -> None:
         assert (floor.scale, floor.reference_max) == (10 * scale, 4 * scale)
         assert floor.reference_rms == pytest.approx(expected, rel=4 * np.finfo(float).eps)
         assert (floor.candidate_max, floor.candidate_rms) == (0.0, 0.0)
+
+
+def test_a_ratio_has_no_more_digits_than_the_figures_that_it_is_of() -> None:
+    shown = {1.7: "1.70", 41.494: "41.5", 221.6: "222", 1234.5: "1.2e+03", 1.46e9: "1.5e+09"}
+    for ratio, text in shown.items():
+        floor = Floor(2.0, 1000, 1.0, 1e-6, 1e-7, 1e-6, 1e-7, 1e-6 * ratio, 1e-7 * ratio)
+        cells = floor_cells(0, floor)
+        assert (cells[4], cells[5]) == (text, text)
+        assert cells[3] == "2.000e-06", "what is allowed as rounding stands beside it"
 
 
 @pytest.mark.parametrize("which", ["max", "rms"])

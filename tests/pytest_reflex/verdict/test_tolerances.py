@@ -273,6 +273,34 @@ def test_what_would_pass_passes_just_above_and_not_at_it() -> None:
                 assert ("threshold" not in refused) is passes, (least, way, share)
 
 
+def test_a_bound_is_said_once_and_of_the_outputs_that_there_are() -> None:
+    """The first line and the summary, of what was asked."""
+    said = {
+        # All outputs have one, so that there are no others.
+        "actions=1e-3, logits=1e-2": ("; asked: actions 0.001, logits 0.01)", "actions 0.001, logits 0.01"),
+        "actions=1e-3": ("; asked: actions 0.001, others 0.0001)", "actions 0.001, others 0.0001"),
+        # The same for each of them is one for all.
+        "actions=1e-3, logits=1e-3": ("(3 fixtures)", "1.0e-03"),
+        "actions=1000x floor, logits=1000x floor": ("; asked: 1000x floor)", "1000x floor, at most "),
+    }
+    for threshold, (first, below) in said.items():
+        text = str(judged(threshold=threshold))
+        assert first in text.splitlines()[0]
+        (line,) = (line for line in text.splitlines() if line.startswith("  threshold  "))
+        assert line.removeprefix("  threshold").strip().startswith(below), line
+        assert ("at most" in line) is below.endswith("at most ")
+    # What strict lowers is not what was asked for.
+    assert "logits 0.01, at most 1.0e-05 (strict)" in str(
+        judged(threshold="actions=1e-3, logits=1e-2", strict=True)
+    )
+
+
+def test_an_output_that_passes_with_any_threshold_is_said_to() -> None:
+    lines = str(judged(rtol=0.9)).splitlines()
+    assert "  actions: with any threshold beside its rtol" in lines
+    assert not any("above threshold 0.000e+00" in line for line in lines)
+
+
 # --- judged again --------------------------------------------------------------------------------------
 
 ASKED: list[dict[str, Any]] = [

@@ -169,6 +169,15 @@ def test_words() -> None:
     assert settings.units("deg, gripper.pos=%") == Units("deg", {"gripper.pos": "%"})
     assert str(settings.threshold("0.010 degrees and 1 mm").rest) == "0.01 deg and 1 mm"
     assert settings.threshold(settings.threshold("1 deg and 1 mm")) == settings.threshold("1 deg and 1 mm")
+    assert settings.threshold("0.010 degrees and 1 mm").rest.in_words == "0.01 deg and 1 mm"
+    own = settings.threshold("0.001 units")
+    assert (str(own.rest), own.text) == ("0.001 units", "0.001 in each element's own unit")
+
+
+def test_what_is_in_its_unit_already_has_one_column_of_figures() -> None:
+    text = str(judged("0.03 deg and 1 %", "deg, 2=%"))
+    assert "element  max_abs_diff  unit  below" in text
+    assert "in its unit  unit  max_abs_diff" not in text
 
 
 def test_a_document_from_before_units_is_read(tmp_path: Path) -> None:
