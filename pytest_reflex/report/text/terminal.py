@@ -105,6 +105,7 @@ def _headline(result: RunResult) -> str:
         nearest = f"; nearest: {', '.join(places)}" if places else ""
         if (physical := nearest_in_units(result, worst[1])) is not None:
             seen, below = _told_in_units(physical)
+        held = _held_to(result, result.limit_of(worst[1]))
         return _line(f"parity PASS: max_abs_diff {seen} is below {below} ({_count(count)}{nearest}{held})")
     failing = [f for f in result.fixtures if not f.passed]
     idx, answer = first_refusal(result)
@@ -121,6 +122,7 @@ def _headline(result: RunResult) -> str:
     why = f"max_abs_diff {seen} is not below {shown}{_relative(result)}"
     if (physical := nearest_in_units(result, output)) is not None:
         why = "max_abs_diff {} is not below {}".format(*_told_in_units(physical))
+    held = _held_to(result, limit)
     if limit == 0 and output.floor is not None and output.floor.unknown:
         why = answer.said  # it says why there is no floor
     return _line(f"parity FAIL: {why} ({how_many}; worst: fixture {fixture.fixture_idx}, {where}{held})")
@@ -143,9 +145,14 @@ def _relative(result: RunResult) -> str:
     return f" + {result.asked.rtol:g} of the value" if result.asked.rtol else ""
 
 
-def _held_to(result: RunResult) -> str:
-    """What else the first line has to say: another precision than float32, another bound than a number."""
-    short, said = result.precision.short, asked_text(result)
+def _held_to(result: RunResult, bound: float | None = None) -> str:
+    """What else the first line has to say: another precision than float32, another bound than a number.
+
+    Where it says the ``bound`` itself, with what rtol adds, a number for all outputs says nothing more.
+    """
+    short, said, asked = result.precision.short, asked_text(result), _asked(result)
+    if asked.rest.plain and not asked.outputs and asked.rest.number == bound:
+        said = ""
     return (f"; candidate: {short}" if short else "") + (f"; asked: {said}" if said else "")
 
 

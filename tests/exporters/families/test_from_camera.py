@@ -71,6 +71,8 @@ def test_an_export_puts_the_processors_in_and_judges_them(arm: tuple[Path, int, 
     assert [line.partition(":")[0] for line in lines[1:5]] == ["preprocess", "policy", "postprocess", "whole"]
     assert "In the robot's units" in text
     assert "joint_6" not in text
+    assert "\nThe policy alone, on inputs drawn for it: parity PASS: " in text
+    assert "asked: 0.001 in each element's own unit)" in lines[4]
     around_it = open_bundle(place).stated.processors
     assert around_it is not None
     assert open_bundle(place).has_processors
@@ -93,6 +95,11 @@ def test_a_bundle_with_processors_is_judged_stage_by_stage(
     assert (code, document["passed"]) == (0, True)
     assert names == ["preprocess", "policy", "postprocess", "whole"]
     assert document["results"][3]["units"]["action"]["units"][-1] == "%"
+    # The observations were drawn, and what each stage is handed was made of them: nothing was recorded.
+    assert {result["claim"]["source"] for result in document["results"]} == {"derived"}
+    assert document["results"][3]["claim"]["text"] == (
+        "at most 63.2 % of inputs drawn like these exceed the threshold, at 95 % (0 of 3 did)"
+    )
     for recording in ("raw", "episodes", "fixtures"):
         code, text, _ = said("validate", place, "--model", place / f"{recording}.safetensors")
         assert code == 0, text
@@ -249,6 +256,7 @@ def test_a_robot_is_served_what_it_sees(
     nested = {"images": {"top": raw[TOP]}, "state": raw[STATE]}
     with serving(place) as running:
         assert "from the camera to the joint parity PASS" in running.proven
+        assert "asked" not in running.proven, "one bound for all stands there already"
         with client(running.url) as connection:
             for message in (raw, openpi, nested):
                 assert same_bits(asked(connection, message)["actions"], expected)

@@ -289,6 +289,8 @@ def test_a_bound_is_said_once_and_of_the_outputs_that_there_are() -> None:
         (line,) = (line for line in text.splitlines() if line.startswith("  threshold  "))
         assert line.removeprefix("  threshold").strip().startswith(below), line
         assert ("at most" in line) is below.endswith("at most ")
+    assert " + 1e-06 of the value (3 fixtures; nearest: " in str(judged(threshold=1e-4, rtol=1e-6))
+    assert "rtol" not in str(judged(threshold=1e-4, rtol=1e-6)).splitlines()[0]
     # What strict lowers is not what was asked for.
     assert "logits 0.01, at most 1.0e-05 (strict)" in str(
         judged(threshold="actions=1e-3, logits=1e-2", strict=True)
