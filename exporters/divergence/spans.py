@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from exporters.divergence.alignment import Alignment
+from exporters.divergence.attributes import told_otherwise
 from exporters.divergence.interpreter import Interpreter, Key, Step
 from exporters.divergence.reads import End, folded, maker, theirs, unread
 from exporters.divergence.scopes import Origin, origin_in_program, origin_of, source_in_program, source_of
@@ -86,7 +87,7 @@ class Spans:
             own = " and ".join(map(_in, [*before, end.own]))
             said = f"the graph's {node.op_type} is the policy's {own} in one"
             return Compared("", source, alone.node, alone.operator, unpaired=said)
-        return alone
+        return replace(alone, unpaired=told_otherwise(node, step.node))
 
     def _made_of(self, value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
         """The nodes that make ``value`` of values that have counterparts, in order, and these."""

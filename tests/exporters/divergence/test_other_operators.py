@@ -179,8 +179,14 @@ def other_mean(policy: nn.Sequential) -> None:
 
 
 EXACT = {
-    "gelu": (lambda policy: setattr(policy[1], "approximate", "tanh"), "1: Gelu is "),
-    "layer_norm": (lambda policy: setattr(policy[2], "eps", 1e-2), "2: LayerNormalization is "),
+    "gelu": (
+        lambda policy: setattr(policy[1], "approximate", "tanh"),
+        "1: the graph's Gelu has approximate none, the policy's gelu approximate tanh",
+    ),
+    "layer_norm": (
+        lambda policy: setattr(policy[2], "eps", 1e-2),
+        "2: the graph's LayerNormalization has epsilon 1e-05, the policy's layer_norm eps 0.01",
+    ),
     "getitem": (other_mean, "3: BatchNormalization is "),
     "output": (other_weight, "5: Gemm is "),
 }
@@ -193,9 +199,12 @@ def test_the_same_operator_with_other_numbers_is_wrong_by_itself(
     change, said = EXACT[value]
     found = locate(seeded(partial(plainly, change)), bundle_of(plainly))
     assert found.said.startswith(said)
-    assert " off by itself, where PyTorch rounds by " in found.said
     assert found.place is not None
-    assert (found.place.value, found.place.together, found.place.unpaired) == (value, (), "")
+    assert (found.place.value, found.place.together) == (value, ())
+    # What it is told is named where that differs; of weights it is the operator by itself.
+    told = found.place.unpaired
+    assert (f"{found.place.where}: {told}" == said) if told else said.endswith(" is ")
+    assert (", and fed alike they are " if told else " off by itself, where PyTorch ") in found.said
     assert "fed alike" in divergence_text(found)
 
 
