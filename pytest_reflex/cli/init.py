@@ -24,6 +24,7 @@ from pytest_reflex.cli.reference import (
     made_by,
     named,
     nameless,
+    require_no_dict,
     require_policy,
 )
 from pytest_reflex.cli.report import PASS, Reported
@@ -493,6 +494,7 @@ def _reads(source: str, held: Any, inputs: str) -> bool:
         raise CheckpointError(
             f"{inputs} in {source} is no list of InputSpec; give the name of one by --inputs"
         )
+    require_no_dict(policy, specs, source)
     return True
 
 

@@ -304,6 +304,7 @@ def own_policy(model: str) -> tuple[Any, Any]:
     inputs = getattr(place, "INPUTS", None)
     if inputs is None:
         raise CheckpointError(f"{model} has no INPUTS beside it; write in {source}: {inputs_of(policy)}")
+    require_no_dict(policy, inputs, source)
     return policy, inputs
 
 
@@ -349,6 +350,34 @@ def _keys_of(called: Any, name: str, *, alone: bool) -> list[str]:
     return [key if bare else f"{name}.{key}" for key in dict.fromkeys(keys)] or [name]
 
 
+def require_no_dict(policy: Any, inputs: Any, source: str) -> None:
+    """Refuse one input in place of a dict, whose keys are inputs each.
+
+    Raises:
+        CheckpointError: with the line to write.
+    """
+    if not are_specs(inputs):
+        return
+    called, asked = _asked_of(policy)
+    for name in asked:
+        keys = _keys_of(called, name, alone=len(asked) == 1)
+        if keys != [name] and name in [spec.name for spec in inputs]:
+            raise CheckpointError(
+                f"INPUTS in {source} has {name!r} as one input, and the policy reads a dict of it; each key is "
+                f"an input; write there: {inputs_of(policy)}"
+            )
+
+
+def _asked_of(policy: Any) -> tuple[Any, list[str]]:
+    """What of a policy reads the observation, and the parameters that it wants."""
+    from exporters.flow.policy import FlowPolicy
+
+    called = policy.prefix if isinstance(policy, FlowPolicy) else policy.forward
+    given = inspect.signature(called).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return called, [p.name for p in given if p.kind in kinds and p.default is p.empty]
+
+
 def inputs_of(policy: Any) -> str:
     """The lines that say what a policy reads, but for shapes and meanings, which nothing else tells."""
     from torch import nn
@@ -357,10 +386,7 @@ def inputs_of(policy: Any) -> str:
 
     names: list[str] = []
     if isinstance(policy, nn.Module):
-        called: Any = policy.prefix if isinstance(policy, FlowPolicy) else policy.forward
-        given = inspect.signature(called).parameters.values()
-        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        asked = [p.name for p in given if p.kind in kinds and p.default is p.empty]
+        called, asked = _asked_of(policy)
         names = [key for name in asked for key in _keys_of(called, name, alone=len(asked) == 1)]
         names += [policy.noise] if isinstance(policy, FlowPolicy) else []
     specs = ", ".join(f'InputSpec("{name}", (1, ...))' for name in names) or "InputSpec(...), ..."

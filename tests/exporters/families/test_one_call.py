@@ -89,6 +89,12 @@ def test_the_command_exports_what_a_module_names(reflex: Reflex, tmp_path: Path)
             'INPUTS = [InputSpec("observation.image", (1, ...)), InputSpec("observation.state", (1, ...))], ',
         ),
         (DICT.format(read="batch['image']"), 'INPUTS = [InputSpec("batch.image", (1, ...))], each'),
+        (
+            DICT.format(read="batch['image']")
+            + "from pytest_reflex import InputSpec\nINPUTS = [InputSpec('batch', (1, 3))]",
+            "INPUTS in {own} has 'batch' as one input, and the policy reads a dict of it; each key is an "
+            'input; write there: from pytest_reflex import InputSpec; INPUTS = [InputSpec("batch.image", (1, ...))]',
+        ),
     ],
 )
 def test_a_file_that_names_no_policy_is_told_so(text: str, said: str, reflex: Reflex, tmp_path: Path) -> None:
