@@ -363,8 +363,8 @@ def require_no_dict(policy: Any, inputs: Any, source: str) -> None:
         keys = _keys_of(called, name, alone=len(asked) == 1)
         if keys != [name] and name in [spec.name for spec in inputs]:
             raise CheckpointError(
-                f"INPUTS in {source} has {name!r} as one input, and the policy reads a dict of it; each key is "
-                f"an input; write there: {inputs_of(policy)}"
+                f"INPUTS in {source} has {name!r} as one input, and the policy reads a dict of it; each key "
+                f"is an input; write there: {inputs_of(policy)}"
             )
 
 

@@ -93,7 +93,8 @@ def test_the_command_exports_what_a_module_names(reflex: Reflex, tmp_path: Path)
             DICT.format(read="batch['image']")
             + "from pytest_reflex import InputSpec\nINPUTS = [InputSpec('batch', (1, 3))]",
             "INPUTS in {own} has 'batch' as one input, and the policy reads a dict of it; each key is an "
-            'input; write there: from pytest_reflex import InputSpec; INPUTS = [InputSpec("batch.image", (1, ...))]',
+            'input; write there: from pytest_reflex import InputSpec; INPUTS = [InputSpec("batch.image", '
+            "(1, ...))]",
         ),
     ],
 )
