@@ -20,6 +20,7 @@ from exporters import checkpoints
 from exporters.bundle.processors import POSTPROCESS, PREPROCESS, SPOKEN, TASK, TOKENIZER, Processors, Prompt
 from exporters.families.lerobot_features import FeatureFamily
 from exporters.families.lerobot_statistics import require_statistics
+from exporters.families.pipeline_files import require_known_steps
 from pytest_reflex.errors import CheckpointError, InputError, ReflexError
 from pytest_reflex.inputs import InputSpec, Integers, State, Text
 from pytest_reflex.inputs.episodes import Episodes
@@ -28,9 +29,8 @@ from pytest_reflex.runners.float64 import lifted
 Array = np.ndarray[Any, Any]
 Named = Mapping[str, torch.Tensor]
 
-# What lerobot keeps of its pipelines in a checkpoint.
-PIPELINES: Final = ("policy_preprocessor.json", "policy_postprocessor.json")
 _STATE: Final = "observation.state"
+_DEVICE: Final = "device_processor"
 _TOKENS, _MASKS = "observation.language.tokens", "observation.language.attention_mask"
 # The steps that handle text, and where a pipeline puts its tensors; neither is traced.
 _TEXT: Final = {
@@ -252,14 +252,14 @@ def _loaded(directory: Path) -> tuple[Any, Any]:
     from lerobot.configs import PreTrainedConfig
     from lerobot.policies.factory import make_pre_post_processors
 
-    for name in PIPELINES:
-        if not (directory / name).is_file():
-            raise CheckpointError(f"no {name} in {directory}: it holds no processors of lerobot's")
+    # The weights are here too; lerobot refuses what is to be changed in a step that is not there.
+    here = [{n: {"device": "cpu"} for n in steps & {_DEVICE}} for steps in require_known_steps(directory)]
     try:
         before, after = make_pre_post_processors(
             PreTrainedConfig.from_pretrained(str(directory)),
             pretrained_path=str(directory),
-            preprocessor_overrides={"device_processor": {"device": "cpu"}},
+            preprocessor_overrides=here[0],
+            postprocessor_overrides=here[1],
         )
     except Exception as error:
         raise CheckpointError(

@@ -228,7 +228,7 @@ def test_a_test_is_written_that_judges_every_stage(
 def test_the_steps_that_a_test_is_written_for_are_those_that_can_be_put_in() -> None:
     from lerobot.processor.pipeline import ProcessorStepRegistry
 
-    from exporters.families.one_call import KNOWN_STEPS
+    from exporters.families.pipeline_files import KNOWN_STEPS
 
     classes = {ProcessorStepRegistry.get(name).__name__ for name in KNOWN_STEPS}
     assert classes == lerobot_processors._TRACED | lerobot_processors._LEFT_OUT

@@ -14,7 +14,14 @@ import pytest
 import pytest_reflex as reflex
 from exporters import export_policy, open_bundle
 from exporters.bundle.manifest import Manifest, write_manifest
-from pytest_reflex.errors import BundleError, CheckpointError, InputError, ParityError, SettingsError
+from pytest_reflex.errors import (
+    BundleError,
+    CheckpointError,
+    InputError,
+    ParityError,
+    ReflexError,
+    SettingsError,
+)
 from pytest_reflex.judge.pipeline import check_pipeline
 
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
@@ -119,6 +126,44 @@ def test_a_source_that_is_none_is_named(checkpoint: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=said):
             pipelines(act.FAMILY, policy, source)  # type: ignore[arg-type]
+
+
+def written(checkpoint: Path, place: Path, change: Callable[[Any], Any]) -> Path:
+    """A copy of the checkpoint whose preprocessor's file is another."""
+    shutil.copytree(checkpoint, place)
+    file = place / "policy_preprocessor.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    return place
+
+
+def test_nothing_is_made_of_a_file_but_steps_that_are_known(checkpoint: Path, tmp_path: Path) -> None:
+    run = {"class": "os.system", "config": {"command": f"touch {tmp_path / 'ran'}"}}
+    wrong = written(checkpoint, tmp_path / "wrong", lambda said: {**said, "steps": [*said["steps"], run]})
+    policy = act.load(wrong)
+    with pytest.raises(ReflexError, match=r"the step os\.system cannot be put into a bundle; these can: abs"):
+        pipelines(act.FAMILY, policy, wrong)
+    assert not (tmp_path / "ran").exists()
+    for at, (change, said) in enumerate(
+        [
+            (lambda _: [1], "is no pipeline"),
+            (lambda _: {"name": "x"}, "is no pipeline .no 'steps'"),
+            (lambda _: {"steps": [1]}, "a step is a int"),
+        ]
+    ):
+        other = written(checkpoint, tmp_path / str(at), change)
+        with pytest.raises(CheckpointError, match=said):
+            pipelines(act.FAMILY, policy, other)
+    (wrong / "policy_preprocessor.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(CheckpointError, match=r"preprocessor\.json is a Git LFS pointer"):
+        pipelines(act.FAMILY, policy, wrong)
+
+
+def test_a_pipeline_without_a_device_is_one(checkpoint: Path, tmp_path: Path) -> None:
+    def bare(said: Any) -> Any:
+        return {**said, "steps": [s for s in said["steps"] if s["registry_name"] != "device_processor"]}
+
+    place = written(checkpoint, tmp_path / "bare", bare)
+    assert len(pipelines(act.FAMILY, act.load(place), place).before.steps) == 3
 
 
 @pytest.mark.parametrize(
