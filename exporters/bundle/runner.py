@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.bundle.processors import OpenProcessors
+from exporters.bundle.processors import WORDS, OpenProcessors
 from exporters.flow.schedule import BACKBONE
 from pytest_reflex.errors import InputError, RunnerError
 from pytest_reflex.inputs import InputSpec
@@ -265,6 +265,8 @@ class BundleRunner(RunnerBase):
         if history:
             before = self._looked_back if seen is None else seen
             for name, array in read.items():
+                if name in WORDS:
+                    continue
                 kept = before.setdefault(name, [array[:, -1]] * (history - 1))
                 before[name] = kept = [*kept, array[:, -1]][-history:]
                 read[name] = np.stack(kept, axis=1)

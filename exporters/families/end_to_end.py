@@ -23,12 +23,12 @@ from exporters.families.lerobot_processors import (
     pipelines,
     said_of,
     scale_of,
-    tokenizer_text,
 )
+from exporters.families.lerobot_prompt import tokenizer_text
 from exporters.families.pipeline_sides import PipelineStages
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.tracing import trace
-from pytest_reflex.errors import BundleError, ReflexError
+from pytest_reflex.errors import BundleError, ReflexError, SettingsError
 from pytest_reflex.inputs.episodes import Episodes
 from pytest_reflex.judge.pipeline import check_pipeline
 from pytest_reflex.progress import Progress
@@ -131,12 +131,12 @@ class Processing:
             files |= write_graph(graph, stage, role)
         said = said_of(self.whole, bundle.inputs, bundle.outputs[0])
         if said.prompt is not None:
-            (stage / TOKENIZER).write_text(tokenizer_text(self.whole), encoding="utf-8")
+            (stage / TOKENIZER).write_text(tokenizer_text(self.whole.text), encoding="utf-8")
             files |= file_facts(stage, [TOKENIZER])
         shape = tuple(int(n) for n in stated.outputs[0]["shape"])
         scale = scale_of(self.whole, shape)
         names, recorded = _told_by(inputs, int(self.whole.dim))
-        names = tuple(self.names) or names
+        names = _names(self.names, self.whole.dim) or names
         stated_units = recorded if units is None else units_setting(units).of(names, self.whole.dim)
         said = replace(
             said,
@@ -157,6 +157,20 @@ class Processing:
         told = dict(judging)
         how = (told.get("seed") or 0, told.get("provider") or "cpu", told.pop("steps", None))
         return proven_around(made, PipelineStages(self.whole.policy, made, self.whole, *how), told)
+
+
+def _names(given: Sequence[str], count: int) -> tuple[str, ...]:
+    """What somebody calls the elements of an action.
+
+    Raises:
+        SettingsError: they are not as many, or not different texts.
+    """
+    good = all(isinstance(name, str) and name for name in given) and len({*given}) == len(given)
+    if given and (not good or len(given) != count):
+        raise SettingsError(
+            f"names is {list(given)!r}, expected {count} different texts, one for each element"
+        )
+    return tuple(given)
 
 
 def _told_by(inputs: object, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
