@@ -88,12 +88,21 @@ class Processing:
         required: whether what cannot be traced is an error, or a bundle without processors.
         names: what each element of an action is called.
         judging: what :func:`check_pipeline` takes besides the options of the export's check.
+
+    Raises:
+        SettingsError: the names are not as many as the elements, or not different texts.
     """
 
     whole: Pipelines
     required: bool = True
     names: Sequence[str] = ()
     judging: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given, count = list(self.names), self.whole.dim
+        good = all(isinstance(name, str) and name for name in given) and len({*given}) == len(given)
+        if given and (not good or len(given) != count):
+            raise SettingsError(f"names is {given!r}, expected {count} different texts, one for each element")
 
     def __call__(
         self, bundle: Bundle, progress: Progress, options: Any
@@ -136,7 +145,7 @@ class Processing:
         shape = tuple(int(n) for n in stated.outputs[0]["shape"])
         scale = scale_of(self.whole, shape)
         names, recorded = _told_by(inputs, int(self.whole.dim))
-        names = _names(self.names, self.whole.dim) or names
+        names = tuple(self.names) or names
         stated_units = recorded if units is None else units_setting(units).of(names, self.whole.dim)
         said = replace(
             said,
@@ -157,20 +166,6 @@ class Processing:
         told = dict(judging)
         how = (told.get("seed") or 0, told.get("provider") or "cpu", told.pop("steps", None))
         return proven_around(made, PipelineStages(self.whole.policy, made, self.whole, *how), told)
-
-
-def _names(given: Sequence[str], count: int) -> tuple[str, ...]:
-    """What somebody calls the elements of an action.
-
-    Raises:
-        SettingsError: they are not as many, or not different texts.
-    """
-    good = all(isinstance(name, str) and name for name in given) and len({*given}) == len(given)
-    if given and (not good or len(given) != count):
-        raise SettingsError(
-            f"names is {list(given)!r}, expected {count} different texts, one for each element"
-        )
-    return tuple(given)
 
 
 def _told_by(inputs: object, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

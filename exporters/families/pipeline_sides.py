@@ -22,7 +22,7 @@ from exporters.bundle.registry import family_named
 from exporters.bundle.store import StoredBundle
 from exporters.bundles import Bundle
 from exporters.families.lerobot_processors import Pipelines, pipelines
-from exporters.families.lerobot_prompt import apart
+from exporters.families.lerobot_prompt import another_vocabulary, apart
 from exporters.families.lerobot_statistics import statistics_notes, unnormalised
 from exporters.serving.candidate import Served
 from pytest_reflex.errors import BundleError, CheckpointError, ReflexError, RunnerError
@@ -241,7 +241,8 @@ class PipelineStages:
         said, step = bundle.stated.processors, self.whole.text
         if said is None or said.prompt is None or step is None:
             return ""
-        wrong = apart(step, said.prompt, tokenizer_of(bundle.path / TOKENIZER))
+        stored = tokenizer_of(bundle.path / TOKENIZER)
+        wrong = apart(step, said.prompt, stored) or another_vocabulary(step, stored)
         return f"of {wrong}; export the bundle again" if wrong else ""
 
     def _drawn(self, idx: int) -> dict[str, Array]:

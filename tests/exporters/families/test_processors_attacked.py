@@ -22,15 +22,18 @@ from pytest_reflex.errors import (
     ReflexError,
     SettingsError,
 )
+from pytest_reflex.inputs import Joints
 from pytest_reflex.judge.pipeline import check_pipeline
 
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
 pytestmark = pytest.mark.lerobot
 
+from processor_faults import Fault, planted  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 from tiny_pipelines import blind_act  # noqa: E402
 
 from exporters import act  # noqa: E402
+from exporters.families.end_to_end import Processing  # noqa: E402
 from exporters.families.lerobot_processors import pipelines  # noqa: E402
 
 STATE, SEEN = "observation.state", "observation.environment_state"
@@ -62,6 +65,14 @@ def with_statistics(checkpoint: Path, place: Path, which: str, change: Callable[
     (file,) = place.glob(f"policy_{which}processor*.safetensors")
     known = load_file(file)
     save_file(change(known), file)
+    return place
+
+
+def written(checkpoint: Path, place: Path, change: Callable[[Any], Any]) -> Path:
+    """A copy of the checkpoint whose preprocessor's file is another."""
+    shutil.copytree(checkpoint, place)
+    file = place / "policy_preprocessor.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
     return place
 
 
@@ -116,6 +127,44 @@ def test_what_stays_unnormalised_and_what_never_varied_is_said(
     assert "has no statistics of it" in " ".join(answer.refusal or "" for answer in strict.answers)
 
 
+def test_what_no_step_normalises_is_said(checkpoint: Path, arm: Path, tmp_path: Path) -> None:
+    def bare(said: Any) -> Any:
+        return {**said, "steps": [s for s in said["steps"] if s["registry_name"] != "normalizer_processor"]}
+
+    place = written(checkpoint, tmp_path / "bare", bare)
+    asked: Any = {"fixtures": 3, "stages": ["preprocess"], "threshold": 1e9, "strict": True}
+    found = check_pipeline(act.load(place), open_bundle(arm), place, **asked).stages["preprocess"]
+    said = (
+        f"{STATE} is to be normalised by MEAN_STD, as the policy's configuration says, and no step does that"
+    )
+    assert said in " ".join(answer.refusal or "" for answer in found.answers)
+
+
+def test_joints_are_drawn_where_the_data_lie(checkpoint: Path, arm: Path, tmp_path: Path) -> None:
+    policy = act.load(checkpoint)
+    whole = pipelines(act.FAMILY, policy, checkpoint)
+    assert whole.raw()[0].meaning == Joints((-100.0,) * 3, (100.0,) * 3)
+    # Of an element that never varied any other value would be divided by next to nothing.
+    still = with_statistics(
+        checkpoint, tmp_path / "still", "pre",
+        lambda known: {**known, f"{STATE}.max": np.float32([100, -100, 100])},
+    )  # fmt: skip
+    assert pipelines(act.FAMILY, policy, still).raw()[0].meaning == Joints((-100,) * 3, (100, -100, 100))
+    clipped = Fault("clipped", "preprocess", given=lambda raw: {n: v.clamp(-5, 5) for n, v in raw.items()})
+    wrong = planted(clipped, open_bundle(arm), policy, (whole.before, whole.after), tmp_path / "wrong")
+    assert (
+        check_pipeline(policy, wrong, checkpoint, fixtures=3, stages=["preprocess"]).failing == "preprocess"
+    )
+
+
+@pytest.mark.parametrize("names", [("a", "a", "b"), ("a", "b"), (1, 2, 3)])
+def test_names_of_joints_are_different_texts(names: Any) -> None:
+    policy, before, after = blind_act()
+    whole = pipelines(act.FAMILY, policy, (before, after))
+    with pytest.raises(SettingsError, match="expected 3 different texts, one for each element"):
+        Processing(whole, names=names)
+
+
 def test_a_source_that_is_none_is_named(checkpoint: Path) -> None:
     policy, before, after = blind_act()
     for source, said in (
@@ -126,14 +175,6 @@ def test_a_source_that_is_none_is_named(checkpoint: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=said):
             pipelines(act.FAMILY, policy, source)  # type: ignore[arg-type]
-
-
-def written(checkpoint: Path, place: Path, change: Callable[[Any], Any]) -> Path:
-    """A copy of the checkpoint whose preprocessor's file is another."""
-    shutil.copytree(checkpoint, place)
-    file = place / "policy_preprocessor.json"
-    file.write_text(json.dumps(change(json.loads(file.read_text()))))
-    return place
 
 
 def test_nothing_is_made_of_a_file_but_steps_that_are_known(checkpoint: Path, tmp_path: Path) -> None:
