@@ -15,7 +15,7 @@ from exporters.bundle.manifest import write_manifest
 from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TOKENIZER
 from exporters.bundle.registry import family_named
 from exporters.bundle.store import file_facts, staged
-from exporters.bundles import Bundle, open_bundle
+from exporters.bundles import Bundle, open_bundle, require_bundle
 from exporters.exporting.around import proven_around
 from exporters.families.lerobot_processors import (
     Pipelines,
@@ -66,7 +66,7 @@ def add_processors(
         ParityError: a stage failed; the bundle stays as it was.
         ReflexError: the processors could not be had, traced or judged; the bundle stays as it was.
     """
-    if bundle.changed:
+    if require_bundle(bundle).changed:
         raise BundleError(f"{bundle.changed}; export the bundle again")
     whole = pipelines(family_named(bundle.family), policy, source)
     with staged(bundle.path) as stage:
