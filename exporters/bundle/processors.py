@@ -21,6 +21,7 @@ from pytest_reflex.errors import InputError, MissingPackageError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.result import POSTPROCESS, PREPROCESS
 from pytest_reflex.runners import OnnxRunner
+from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.external_data import FileFacts
 from pytest_reflex.verdict.units import UNITS, InUnits
 
@@ -279,7 +280,9 @@ class OpenProcessors:
             raise InputError(f"the observation is a {type(raw).__name__}; give what is seen by its name")
         given = {spec.name: fitting(spec, raw) for spec in self.said.raw}
         if unknown := raw.keys() - given.keys():
-            raise InputError(f"{sorted(unknown)[0]!r} is not known; the policy sees {', '.join(given)}")
+            raise InputError(
+                f"{sorted(unknown, key=str)[0]!r} is not known; the policy sees {', '.join(given)}"
+            )
         found = dict(self.before.run({spec.name: given[spec.name] for spec in self.said.numbers}))
         spoken, prompt = found.pop(SPOKEN, None), self.said.prompt
         if prompt is not None:
@@ -302,11 +305,18 @@ def fitting(spec: InputSpec, raw: Mapping[str, Any]) -> Array:
         InputError: it is missing, of another dtype or shape, or not finite.
     """
     if spec.name not in raw:
-        raise InputError(f"{spec.name!r} is missing from the observation; it has {', '.join(raw)}")
+        there = ", ".join(map(str, raw)) or "nothing"
+        raise InputError(f"{spec.name!r} is missing from the observation; it has {there}")
     value = raw[spec.name]
     if spec.name == TASK:
         return _words(value)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        seen = f"{spec.dtype} {list(spec.shape)}"
+        raise InputError(
+            f"{spec.name!r} is no array ({first_line(error)}); the policy sees {seen}"
+        ) from error
     if array.dtype == np.float64 and spec.dtype == "float32":
         with np.errstate(over="ignore"):  # what float32 has no number for is refused below
             array = array.astype(np.float32)

@@ -16,7 +16,7 @@ from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TOKENIZER
 from exporters.bundle.registry import family_named
 from exporters.bundle.store import file_facts, staged
 from exporters.bundles import Bundle, open_bundle, require_bundle
-from exporters.exporting.around import proven_around
+from exporters.exporting.around import policy_alone, proven_around
 from exporters.families.lerobot_processors import (
     Pipelines,
     graphs_of,
@@ -52,7 +52,7 @@ def add_processors(
 
     Args:
         policy: the live policy that the bundle was made from.
-        bundle: the bundle.
+        bundle: the bundle; processors that it has are replaced.
         source: the checkpoint with ``policy_preprocessor.json`` and ``policy_postprocessor.json``, or the two
             pipelines as lerobot makes them.
         names: what each element of an action is called; by default as the episodes that it is judged on say.
@@ -69,10 +69,12 @@ def add_processors(
     if require_bundle(bundle).changed:
         raise BundleError(f"{bundle.changed}; export the bundle again")
     whole = pipelines(family_named(bundle.family), policy, source)
+    # Those that it has may be the same file under a second name, which nobody may write to.
+    alone = policy_alone(bundle.stated)
     with staged(bundle.path) as stage:
-        for name in bundle.stated.files:
+        for name in alone.files:
             linked(bundle.path / name, stage / name)
-        made = Bundle(stage, bundle.manifest, shown=bundle.called)
+        made = Bundle(stage, write_manifest(stage, alone), shown=bundle.called)
         around = Processing(whole, names=names)
         around.put_in(made, around.traced(made), judging.get("inputs"), judging.get("units"))
         result = around.proven(made, judging)

@@ -202,6 +202,11 @@ def pipelines(family: Any, policy: Any, source: str | os.PathLike[str] | tuple[A
         raise ReflexError(
             f"{family.name} has images of its own making, so what is before it cannot be put in"
         )
+    if not isinstance(policy, nn.Module) or not hasattr(policy, "config"):
+        raise ReflexError(
+            f"{_briefly(policy)} was given as {family.name}, around which lerobot's pipelines stand; give "
+            f"the live policy, lerobot's {family.policy}"
+        )
     before, after = _both(source)
     for step in (*before.steps, *after.steps):
         name = type(step).__name__

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import pytest_reflex as reflex
 from exporters import export_policy, open_bundle
@@ -33,7 +35,7 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 from tiny_pipelines import blind_act  # noqa: E402
 
 from exporters import act  # noqa: E402
-from exporters.families.end_to_end import Processing  # noqa: E402
+from exporters.families.end_to_end import Processing, add_processors  # noqa: E402
 from exporters.families.lerobot_processors import pipelines  # noqa: E402
 
 STATE, SEEN = "observation.state", "observation.environment_state"
@@ -165,6 +167,42 @@ def test_names_of_joints_are_different_texts(names: Any) -> None:
         Processing(whole, names=names)
 
 
+def test_processors_are_replaced_or_stay_as_they_were(arm: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(arm, tmp_path / "arm"))
+    held = {file.name: file.read_bytes() for file in place.iterdir()}
+    policy, *both = blind_act(12.0)
+    with pytest.raises(ParityError, match=r"^pipeline FAIL in policy"):
+        add_processors(policy, open_bundle(place), tuple(both), fixtures=3, thresholds={"policy": 1e-30})
+    assert {file.name: file.read_bytes() for file in place.iterdir()} == held
+    made, result = add_processors(policy, open_bundle(place), tuple(both), fixtures=3)
+    assert result.passed
+    assert made.stated.processors.scale == pytest.approx((12, 13, 14))
+
+
+def test_a_scale_that_is_not_the_pipelines_is_refused(checkpoint: Path, arm: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(arm, tmp_path / "scaled"))
+    stated = open_bundle(place).stated
+    write_manifest(place, replace(stated, processors=replace(stated.processors, scale=(1e-6,) * 3)))
+    asked: Any = {"fixtures": 3, "stages": ["postprocess"]}
+    found = check_pipeline(act.load(checkpoint), open_bundle(place), checkpoint, **asked)
+    assert found.failing == "postprocess"
+    assert "one of the policy's own units is [1e-06, 1e-06, 1e-06] of the robot's, and by lerobot's" in str(
+        found
+    )
+
+
+def test_observations_that_are_one_are_counted_as_one(checkpoint: Path, arm: Path) -> None:
+    asked: Any = {"inputs": [RAW] * 3, "strict": True, "stages": ["preprocess"]}
+    with pytest.raises(SettingsError, match="1 that differ by more than rounding are too few for strict"):
+        check_pipeline(act.load(checkpoint), open_bundle(arm), checkpoint, **asked)
+
+
+@pytest.mark.parametrize("policy", [torch.nn.Linear(1, 1), torch.nn.Linear, blind_act])
+def test_what_is_no_live_policy_is_named(policy: Any, checkpoint: Path) -> None:
+    with pytest.raises(ReflexError, match="was given as act, .* give the live policy, lerobot's ACTPolicy"):
+        pipelines(act.FAMILY, policy, checkpoint)
+
+
 def test_a_source_that_is_none_is_named(checkpoint: Path) -> None:
     policy, before, after = blind_act()
     for source, said in (
@@ -284,6 +322,9 @@ def test_an_observation_that_is_none_is_refused(arm: Path) -> None:
             ({**RAW, STATE: None}, r"is object \[\]; the policy sees float32 \[3\]"),
             ({**RAW, STATE: np.zeros(3, bool)}, r"is bool \[3\]"),
             ({**RAW, STATE: np.full(3, 1e300)}, "is inf; every value must be finite"),
+            ({**RAW, STATE: [[1], [1, 2]]}, r"is no array \(.*\); the policy sees float32 \[3\]"),
+            ({1: 2}, "is missing from the observation; it has 1"),
+            ({}, "is missing from the observation; it has nothing"),
         ):
             with pytest.raises(InputError, match=said):
                 robot.act(raw)
