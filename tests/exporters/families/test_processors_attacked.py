@@ -199,7 +199,7 @@ def test_observations_that_are_one_are_counted_as_one(checkpoint: Path, arm: Pat
 
 @pytest.mark.parametrize("policy", [torch.nn.Linear(1, 1), torch.nn.Linear, blind_act])
 def test_what_is_no_live_policy_is_named(policy: Any, checkpoint: Path) -> None:
-    with pytest.raises(ReflexError, match="was given as act, .* give the live policy, lerobot's ACTPolicy"):
+    with pytest.raises(ReflexError, match=r"was given as act, .* give the live policy, lerobot's ACTPolicy"):
         pipelines(act.FAMILY, policy, checkpoint)
 
 
