@@ -29,6 +29,8 @@ from pytest_reflex.errors import BundleError, RunnerError
 from pytest_reflex.runners import RecordedRunner
 from pytest_reflex.runners.external_data import external_files
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

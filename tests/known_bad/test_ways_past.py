@@ -14,6 +14,8 @@ from known_bad_cases import CASES
 from pytest_reflex.cli import main
 from pytest_reflex.judge.check import check
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # --- a result that is asked whether it is true -----------------------------------------------------------

@@ -24,6 +24,8 @@ from pytest_reflex.verdict.metrics import difference, ulp_distance
 from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, Answer, FixtureResult
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, Amount, Tolerances
 
+pytestmark = pytest.mark.once
+
 DTYPES = [
     *("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64"),
     *("uint8", "uint16", "uint32", "uint64"),

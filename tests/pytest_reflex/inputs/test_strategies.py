@@ -14,6 +14,8 @@ from pytest_reflex.errors import InputError, MissingPackageError
 from pytest_reflex.inputs import make_fixture
 from pytest_reflex.inputs.strategies import rest
 
+pytestmark = pytest.mark.once
+
 SEVEN = seven("float16")
 # Each example is quick, but the first of all waits for hypothesis' own imports.
 plainly = settings(max_examples=40, deadline=None, database=None, suppress_health_check=[*HealthCheck])

@@ -21,6 +21,8 @@ from pytest_reflex.report.json.matrix import matrix_to_json
 from pytest_reflex.report.text.matrix import matrix_text
 from pytest_reflex.verdict.matrix import REFERENCE, Matrix
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
