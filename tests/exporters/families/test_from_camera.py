@@ -316,6 +316,15 @@ def test_processors_that_were_never_proven_are_not_served(arm: tuple[Path, int, 
         prepared(place, port=0)
 
 
+def test_what_is_served_knows_the_units_of_its_policy_too(arm: tuple[Path, int, str]) -> None:
+    from exporters.serving.candidate import Served
+
+    bundle = open_bundle(arm[0])
+    served = Served("ws://127.0.0.1:9", bundle.stated, "")
+    with bundle.runner() as here:
+        assert served.runner().robot_units == here.robot_units != {}
+
+
 def test_fields_have_the_names_that_openpi_gives_them() -> None:
     from pytest_reflex.inputs import InputSpec, Integers, State, Text
 
