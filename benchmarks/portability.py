@@ -237,7 +237,7 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         junit, log = Path(folder, "junit.xml"), Path(folder, "floors.jsonl")
         # Under CI whatever could have run and did not fails the run (conftest.py).
-        # The two environments share the cores: a thread that waits gives up its own instead of spinning on it.
+        # Two environments share the cores: a thread that waits gives its own up instead of spinning.
         passive = {"OMP_WAIT_POLICY": "PASSIVE"}
         around = {**kept, **passive, **one.environment, "PYTHONPATH": str(ROOT), LOG: str(log), "CI": "true"}
         began = time.perf_counter()

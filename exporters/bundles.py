@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from exporters.bundle import registry
 from exporters.bundle.runner import BundleRunner
 from exporters.bundle.store import StoredBundle, verified
-from pytest_reflex.errors import ReflexError
+from pytest_reflex.errors import BundleError, ReflexError
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.runtimes import DEFAULT, full_name, graph_runtime
 
@@ -250,6 +250,17 @@ def locate(reference: Any, bundle: Bundle, **options: Any) -> Located:
             "order"
         )
     return bundle.locate(reference, **options)
+
+
+def require_bundle(given: object) -> Bundle:
+    """A bundle that was given as one.
+
+    Raises:
+        BundleError: it is something else.
+    """
+    if isinstance(given, Bundle):
+        return given
+    raise BundleError(f"a {type(given).__name__} is no bundle; give open_bundle(DIRECTORY)")
 
 
 def open_bundle(directory: str | os.PathLike[str], *, to_judge: bool = False) -> Bundle:

@@ -25,6 +25,9 @@ _PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt"]
 # How the file begins that Git LFS leaves in place of one that it has not fetched.
 _POINTER = b"version https://git-lfs"
 
+# What PEFT's ``save_pretrained`` writes.
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+
 _sources: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
@@ -92,7 +95,7 @@ def _trained(directory: Path) -> Path:
     return directory
 
 
-def _require_no_pointer(file: Path) -> None:
+def require_no_pointer(file: Path) -> None:
     """Refuse what Git LFS leaves in place of a file that it has not fetched.
 
     Raises:
@@ -105,6 +108,20 @@ def _require_no_pointer(file: Path) -> None:
             )
 
 
+def require_no_adapter(directory: Path) -> None:
+    """Refuse the adapter of a policy that was trained with PEFT: beside its base it is left out in silence.
+
+    Raises:
+        CheckpointError: the directory holds one.
+    """
+    found = next((name for name in _ADAPTER if (directory / name).exists()), None)
+    if found is not None:
+        raise CheckpointError(
+            f"{directory} holds a PEFT adapter ({found}), which is not the whole policy; merge it into its "
+            "base (merge_and_unload) and save that"
+        )
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """``config.json`` of a checkpoint directory.
 
@@ -113,13 +130,14 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     file = directory / "config.json"
     try:
-        _require_no_pointer(file)
+        require_no_pointer(file)
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if (directory / "reflex.json").is_file():
             raise CheckpointError(
                 f"{directory} is a bundle, and no checkpoint directory; give the policy that it was made from"
             ) from None
+        require_no_adapter(directory)
         raise CheckpointError(f"no config.json in {directory}: it is no checkpoint directory") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
@@ -142,13 +160,14 @@ def weight_files(directory: Path) -> list[Path]:
     """The safetensors files of a checkpoint directory, in order.
 
     Raises:
-        CheckpointError: there are none; pickled weights are named and refused.
+        CheckpointError: there are none, or an adapter's; pickled weights are named and refused.
     """
+    require_no_adapter(directory)
     files = sorted(directory.glob("*.safetensors"))
     pickled = _pickled_shards(directory)
     if files and not pickled:
         for file in files:
-            _require_no_pointer(file)
+            require_no_pointer(file)
         return files
     pickled += sorted(
         p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern)

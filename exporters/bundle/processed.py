@@ -45,6 +45,8 @@ class ProcessedRunner(RunnerBase):
         if stage not in (PREPROCESS, POSTPROCESS, WHOLE):
             raise BundleError(f"{stage!r} is no stage of processors; the stages are {', '.join(STAGES)}")
         self.name = f"{bundle.called}: {stage}"
+        # What whoever knows lerobot's tokenizer says of the bundle's, where they are apart.
+        self.apart = ""
         self._bundle, self._stage = bundle, stage
         self._around = OpenProcessors(bundle.path, said, provider)
         self._policy = BundleRunner(bundle, provider=provider) if stage == WHOLE else None
@@ -94,10 +96,10 @@ class ProcessedRunner(RunnerBase):
 
     @property
     def changed(self) -> str:
-        """What its files are that the manifest does not say."""
+        """What its files are that the manifest does not say, or that is no tokenizer of the policy's."""
         holders: list[Any] = [self._bundle, *self._sessions.values()]
         holders += [self._policy] if self._policy is not None else []
-        return "; ".join(dict.fromkeys(filter(None, (holder.changed for holder in holders))))
+        return "; ".join(dict.fromkeys(filter(None, (self.apart, *(holder.changed for holder in holders)))))
 
     def facts(self) -> dict[str, Any]:
         sessions = {role: session.facts() for role, session in self._sessions.items()}

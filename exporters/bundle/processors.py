@@ -21,18 +21,21 @@ from pytest_reflex.errors import InputError, MissingPackageError, ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.result import POSTPROCESS, PREPROCESS
 from pytest_reflex.runners import OnnxRunner
+from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.external_data import FileFacts
 from pytest_reflex.verdict.units import UNITS, InUnits
 
 __all__ = [
-    "POSTPROCESS", "PREPROCESS", "SPOKEN", "TASK", "TOKENIZER", "OpenProcessors", "Processors", "Prompt",
-    "fitting", "require_fits",
+    "POSTPROCESS", "PREPROCESS", "SPOKEN", "TASK", "TOKENIZER", "WORDS", "OpenProcessors", "Processors",
+    "Prompt", "fitting", "require_fits", "tokenizer_of",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 
 TOKENIZER: Final = "tokenizer.json"
 TASK: Final = "task"
+# A prompt's tokens and which of them are there, which a policy that looks back reads of the last one alone.
+WORDS: Final = ("lang_tokens", "lang_masks")
 # The normalised state that a prompt says in words; an output of the first graph, and no input of the policy.
 SPOKEN: Final = "spoken_state"
 # So many stretches of [-1, 1] it is said in: openpi's ``PaligemmaTokenizer.tokenize``, as lerobot has it.
@@ -51,6 +54,8 @@ class Prompt:
         padded: whether the tokenizer's own padding fills it up to ``most``, else zeros do.
         pad: the tokenizer's padding.
         left: whether that padding stands before the prompt.
+        cut: whether more than ``most`` are cut, as the tokenizer's file says how; else they are refused where
+            the policy reads fewer.
     """
 
     kind: str
@@ -59,10 +64,11 @@ class Prompt:
     padded: bool
     pad: int
     left: bool = False
+    cut: bool = True
 
     @classmethod
     def from_json(cls, said: Said) -> Prompt:
-        flags = {name: said.at(name) for name in ("padded", "left")}
+        flags = {"padded": said.at("padded"), "left": said.at("left"), "cut": said.at("cut", True)}
         for flag in flags.values():
             flag.such(isinstance(flag.value, bool), "true or false")
         return cls(
@@ -72,6 +78,7 @@ class Prompt:
             bool(flags["padded"].value),
             said.at("pad").whole(0),
             bool(flags["left"].value),
+            bool(flags["cut"].value),
         )
 
     def text(self, task: str, spoken: Array | None) -> str:
@@ -86,7 +93,7 @@ class Prompt:
 
     def tokens(self, tokenizer: Any, text: str) -> tuple[Array, Array]:
         """Ids int64 and mask bool, ``[1, length]`` each."""
-        ids = list(tokenizer.encode(text).ids)[: self.most]
+        ids = list(tokenizer.encode(text).ids)[: self.most if self.cut else None]
         mask = [True] * len(ids)
         if self.padded:
             missing = self.most - len(ids)
@@ -223,7 +230,7 @@ def require_fits(
     said.at("raw").such(bool(raw) and len({*raw}) == len(raw), "inputs of different names, and at least one")
     said.at("raw").such((TASK in raw) is (around.prompt is not None), f"{TASK!r} where there is a prompt")
     if around.history:
-        shapes = [known[name].shape for name in needed]
+        shapes = [known[name].shape for name in needed if name not in WORDS]
         looks_back = all(len(shape) > 2 and shape[1] == around.history for shape in shapes)
         said.at("history").such(looks_back, "as many observations as the policy reads of each input")
     if around.prompt is not None and "lang_tokens" in known:
@@ -251,7 +258,7 @@ class OpenProcessors:
 
     def open(self) -> None:
         if self.said.prompt is not None and self._tokenizer is None:
-            self._tokenizer = _tokenizer(self._path / TOKENIZER)
+            self._tokenizer = tokenizer_of(self._path / TOKENIZER)
         self.before.open()
         self.after.open()
 
@@ -273,12 +280,14 @@ class OpenProcessors:
             raise InputError(f"the observation is a {type(raw).__name__}; give what is seen by its name")
         given = {spec.name: fitting(spec, raw) for spec in self.said.raw}
         if unknown := raw.keys() - given.keys():
-            raise InputError(f"{sorted(unknown)[0]!r} is not known; the policy sees {', '.join(given)}")
+            raise InputError(
+                f"{sorted(unknown, key=str)[0]!r} is not known; the policy sees {', '.join(given)}"
+            )
         found = dict(self.before.run({spec.name: given[spec.name] for spec in self.said.numbers}))
         spoken, prompt = found.pop(SPOKEN, None), self.said.prompt
         if prompt is not None:
             text = prompt.text(bytes(given[TASK]).decode(), None if spoken is None else spoken[0])
-            found["lang_tokens"], found["lang_masks"] = prompt.tokens(self._tokenizer, text)
+            found |= zip(WORDS, prompt.tokens(self._tokenizer, text), strict=True)
         return {name: found[name] for name in self.said.read}
 
     def postprocess(self, actions: Array, raw: Mapping[str, Any]) -> Array:
@@ -296,11 +305,18 @@ def fitting(spec: InputSpec, raw: Mapping[str, Any]) -> Array:
         InputError: it is missing, of another dtype or shape, or not finite.
     """
     if spec.name not in raw:
-        raise InputError(f"{spec.name!r} is missing from the observation; it has {', '.join(raw)}")
+        there = ", ".join(map(str, raw)) or "nothing"
+        raise InputError(f"{spec.name!r} is missing from the observation; it has {there}")
     value = raw[spec.name]
     if spec.name == TASK:
         return _words(value)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        seen = f"{spec.dtype} {list(spec.shape)}"
+        raise InputError(
+            f"{spec.name!r} is no array ({first_line(error)}); the policy sees {seen}"
+        ) from error
     if array.dtype == np.float64 and spec.dtype == "float32":
         with np.errstate(over="ignore"):  # what float32 has no number for is refused below
             array = array.astype(np.float32)
@@ -331,7 +347,12 @@ def _words(task: object) -> Array:
     raise InputError(f"{TASK!r} is a {type(task).__name__}; give the task as text")
 
 
-def _tokenizer(file: Path) -> Any:
+def tokenizer_of(file: Path) -> Any:
+    """The tokenizer of a file.
+
+    Raises:
+        ReflexError: it is none, or the package tokenizers is not installed.
+    """
     try:
         from tokenizers import Tokenizer
     except ImportError:

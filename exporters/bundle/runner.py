@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.bundle.processors import OpenProcessors
+from exporters.bundle.processors import WORDS, OpenProcessors
 from exporters.flow.schedule import BACKBONE
 from pytest_reflex.errors import InputError, RunnerError
 from pytest_reflex.inputs import InputSpec
@@ -265,6 +265,8 @@ class BundleRunner(RunnerBase):
         if history:
             before = self._looked_back if seen is None else seen
             for name, array in read.items():
+                if name in WORDS:
+                    continue
                 kept = before.setdefault(name, [array[:, -1]] * (history - 1))
                 before[name] = kept = [*kept, array[:, -1]][-history:]
                 read[name] = np.stack(kept, axis=1)
@@ -277,18 +279,7 @@ class BundleRunner(RunnerBase):
         self._looked_back = {}
 
     def _fitting(self, given: Mapping[str, np.ndarray]) -> dict[str, int]:
-        """Refuse what the graphs would refuse less clearly, or would take for what it is not; free sizes."""
-        takes = ", ".join(self._inputs)
-        for name in given:
-            if name not in self._inputs:
-                raise InputError(f"input {name!r} is not known; this policy takes {takes}")
-        sizes: dict[str, int] = {}
-        for name, spec in self._inputs.items():
-            if name in given:
-                _require_fit(spec, given[name], sizes)
-            elif name not in self._noises:
-                raise InputError(f"input {name!r} is missing; this policy takes {takes}")
-        return sizes
+        return sizes_of(self._inputs, given, drawn=self._noises)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with self._turn:
@@ -395,6 +386,32 @@ class BundleRunner(RunnerBase):
 
 # What a robot calls it.
 Policy = BundleRunner
+
+
+def sizes_of(
+    inputs: Mapping[str, InputSpec], given: Mapping[str, np.ndarray], *, drawn: Sequence[str] = ()
+) -> dict[str, int]:
+    """The free sizes of a policy's inputs.
+
+    Args:
+        inputs: what it reads, by name.
+        given: the inputs.
+        drawn: those that are drawn where they are not given.
+
+    Raises:
+        InputError: what its graphs would refuse less clearly, or would take for what it is not.
+    """
+    takes = ", ".join(inputs)
+    for name in given:
+        if name not in inputs:
+            raise InputError(f"input {name!r} is not known; this policy takes {takes}")
+    sizes: dict[str, int] = {}
+    for name, spec in inputs.items():
+        if name in given:
+            _require_fit(spec, given[name], sizes)
+        elif name not in drawn:
+            raise InputError(f"input {name!r} is missing; this policy takes {takes}")
+    return sizes
 
 
 def _require_fit(spec: InputSpec, array: np.ndarray, sizes: dict[str, int]) -> None:

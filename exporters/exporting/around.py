@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from exporters.bundle.kept import linked
-from exporters.bundle.manifest import write_manifest
+from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.processors import TOKENIZER
 from exporters.bundle.store import RAW, file_facts
 from exporters.bundles import Bundle, open_bundle
@@ -16,7 +16,24 @@ from pytest_reflex.judge.pipeline import Stages, judged
 from pytest_reflex.result import WHOLE, PipelineResult
 from pytest_reflex.runners import save_recording
 
-__all__ = ["proven_around", "taken_along"]
+__all__ = ["policy_alone", "proven_around", "taken_along"]
+
+
+def policy_alone(stated: Manifest) -> Manifest:
+    """What a manifest says without its processors, and without their files."""
+    own = {*_own_files(stated)}
+    files = {name: facts for name, facts in stated.files.items() if name not in own}
+    return replace(stated, processors=None, files=files)
+
+
+def _own_files(stated: Manifest) -> list[str]:
+    """The files of a bundle's processors."""
+    graphs = () if stated.processors is None else tuple(stated.processors.graphs.values())
+    return [
+        name
+        for name in stated.files
+        if name in (TOKENIZER, RAW) or any(name == graph or name.startswith(f"{graph}.") for graph in graphs)
+    ]
 
 
 def taken_along(bundle: Bundle, made: Bundle) -> Bundle:
@@ -29,12 +46,7 @@ def taken_along(bundle: Bundle, made: Bundle) -> Bundle:
     processors = bundle.stated.processors
     if processors is None:
         return made
-    graphs = [*processors.graphs.values()]
-    names = [
-        name
-        for name in bundle.stated.files
-        if name == TOKENIZER or any(name == graph or name.startswith(f"{graph}.") for graph in graphs)
-    ]
+    names = [name for name in _own_files(bundle.stated) if name != RAW]
     for name in names:
         linked(bundle.path / name, made.path / name)
     files = {**made.stated.files, **{name: bundle.stated.files[name] for name in names}}

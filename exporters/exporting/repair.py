@@ -24,7 +24,7 @@ from torch import nn
 
 from exporters.bundle import registry
 from exporters.bundle.store import require_replaceable, staged
-from exporters.bundles import Bundle, Export, open_bundle
+from exporters.bundles import Bundle, Export, open_bundle, require_bundle
 from exporters.divergence.contributions import Unit, contributions
 from exporters.divergence.interpreter import Interpreter
 from exporters.divergence.search import programs_of
@@ -139,7 +139,7 @@ def repair(
             the message has the nodes kept against the error left. What was there stays.
         ParityError: what was made, or a stage of it, is refused for another reason. What was there stays.
     """
-    bound = budget_of(budget)
+    bundle, bound = require_bundle(bundle), budget_of(budget)
     told = of_call({"fixtures": fixtures, "seed": seed, "threshold": bound}, "repair")
     options: Any = {"fixtures": told.fixtures, "seed": told.seed, "threshold": bound}
     precision = _precision_of(bundle, calibration)

@@ -19,6 +19,7 @@ from exporters import checkpoints
 from exporters.bundle.manifest import Manifest, write_manifest
 from exporters.bundle.registry import distribution_of
 from exporters.bundle.replaced import replaced
+from exporters.bundle.runner import sizes_of
 from exporters.bundle.served_bound import not_served
 from exporters.bundle.store import EPISODES, FIXTURES, file_facts, staged
 from exporters.bundles import Bundle, Export
@@ -206,7 +207,8 @@ def narrowing_of(
     """What the graphs are brought to.
 
     Raises:
-        SettingsError: there is no such precision, or it takes no calibration or keeps nothing.
+        SettingsError: there is no such precision, or it takes no calibration or keeps nothing; or what is
+            given as calibration is not what the policy reads.
     """
     if precision not in PRECISIONS:
         raise SettingsError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
@@ -221,6 +223,15 @@ def narrowing_of(
     if calibration is not None:
         if not calibration:
             raise SettingsError("calibration is empty, expected at least one set of inputs")
+        known = {spec.name: spec for spec in plan.inputs}
+        for number, given in enumerate(calibration):
+            try:
+                sizes_of(known, {name: np.asarray(array) for name, array in given.items()})
+            except (InputError, AttributeError) as error:
+                said = (
+                    error if isinstance(error, InputError) else f"a {type(given).__name__}, expected inputs"
+                )
+                raise SettingsError(f"calibration[{number}]: {said}") from error
         said = f"{len(calibration)} sets of inputs that were given"
         return Narrowing(precision, calibration, said, keep)
     sizes = plan.example.sizes

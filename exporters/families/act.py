@@ -26,6 +26,8 @@ class ACT(FeatureFamily):
     parts = ("model.encoder", "model.decoder", "model.action_head")
     looped = False
     queued = False
+    # It reads its cameras one by one, for they may be of different sizes.
+    stacked = False
 
     def sample(self, policy: Any, named: Mapping[str, torch.Tensor], steps: int | None) -> torch.Tensor:
         actions: torch.Tensor = policy.predict_action_chunk(self.batch(policy, named))

@@ -15,20 +15,20 @@ from exporters.bundle.manifest import write_manifest
 from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TOKENIZER
 from exporters.bundle.registry import family_named
 from exporters.bundle.store import file_facts, staged
-from exporters.bundles import Bundle, open_bundle
-from exporters.exporting.around import proven_around
+from exporters.bundles import Bundle, open_bundle, require_bundle
+from exporters.exporting.around import policy_alone, proven_around
 from exporters.families.lerobot_processors import (
     Pipelines,
     graphs_of,
     pipelines,
     said_of,
     scale_of,
-    tokenizer_text,
 )
+from exporters.families.lerobot_prompt import tokenizer_text
 from exporters.families.pipeline_sides import PipelineStages
 from exporters.graph.graph_passes import write_graph
 from exporters.graph.tracing import trace
-from pytest_reflex.errors import BundleError, ReflexError
+from pytest_reflex.errors import BundleError, ReflexError, SettingsError
 from pytest_reflex.inputs.episodes import Episodes
 from pytest_reflex.judge.pipeline import check_pipeline
 from pytest_reflex.progress import Progress
@@ -52,7 +52,7 @@ def add_processors(
 
     Args:
         policy: the live policy that the bundle was made from.
-        bundle: the bundle.
+        bundle: the bundle; processors that it has are replaced.
         source: the checkpoint with ``policy_preprocessor.json`` and ``policy_postprocessor.json``, or the two
             pipelines as lerobot makes them.
         names: what each element of an action is called; by default as the episodes that it is judged on say.
@@ -66,13 +66,15 @@ def add_processors(
         ParityError: a stage failed; the bundle stays as it was.
         ReflexError: the processors could not be had, traced or judged; the bundle stays as it was.
     """
-    if bundle.changed:
+    if require_bundle(bundle).changed:
         raise BundleError(f"{bundle.changed}; export the bundle again")
     whole = pipelines(family_named(bundle.family), policy, source)
+    # Those that it has may be the same file under a second name, which nobody may write to.
+    alone = policy_alone(bundle.stated)
     with staged(bundle.path) as stage:
-        for name in bundle.stated.files:
+        for name in alone.files:
             linked(bundle.path / name, stage / name)
-        made = Bundle(stage, bundle.manifest, shown=bundle.called)
+        made = Bundle(stage, write_manifest(stage, alone), shown=bundle.called)
         around = Processing(whole, names=names)
         around.put_in(made, around.traced(made), judging.get("inputs"), judging.get("units"))
         result = around.proven(made, judging)
@@ -88,12 +90,21 @@ class Processing:
         required: whether what cannot be traced is an error, or a bundle without processors.
         names: what each element of an action is called.
         judging: what :func:`check_pipeline` takes besides the options of the export's check.
+
+    Raises:
+        SettingsError: the names are not as many as the elements, or not different texts.
     """
 
     whole: Pipelines
     required: bool = True
     names: Sequence[str] = ()
     judging: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given, count = list(self.names), self.whole.dim
+        good = all(isinstance(name, str) and name for name in given) and len({*given}) == len(given)
+        if given and (not good or len(given) != count):
+            raise SettingsError(f"names is {given!r}, expected {count} different texts, one for each element")
 
     def __call__(
         self, bundle: Bundle, progress: Progress, options: Any
@@ -131,7 +142,7 @@ class Processing:
             files |= write_graph(graph, stage, role)
         said = said_of(self.whole, bundle.inputs, bundle.outputs[0])
         if said.prompt is not None:
-            (stage / TOKENIZER).write_text(tokenizer_text(self.whole), encoding="utf-8")
+            (stage / TOKENIZER).write_text(tokenizer_text(self.whole.text), encoding="utf-8")
             files |= file_facts(stage, [TOKENIZER])
         shape = tuple(int(n) for n in stated.outputs[0]["shape"])
         scale = scale_of(self.whole, shape)

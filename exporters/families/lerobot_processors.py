@@ -17,28 +17,24 @@ import torch
 from torch import nn
 
 from exporters import checkpoints
-from exporters.bundle.processors import POSTPROCESS, PREPROCESS, SPOKEN, TASK, TOKENIZER, Processors, Prompt
+from exporters.bundle.processors import POSTPROCESS, PREPROCESS, SPOKEN, TASK, Processors
 from exporters.families.lerobot_features import FeatureFamily
-from exporters.families.lerobot_statistics import require_statistics
+from exporters.families.lerobot_prompt import KINDS, prompt_of, require_prompt, tokenizer_text
+from exporters.families.lerobot_statistics import ranges, require_statistics
+from exporters.families.pipeline_files import require_known_steps
 from pytest_reflex.errors import CheckpointError, InputError, ReflexError
-from pytest_reflex.inputs import InputSpec, Integers, State, Text
+from pytest_reflex.inputs import InputSpec, Integers, Joints, State, Text
 from pytest_reflex.inputs.episodes import Episodes
 from pytest_reflex.runners.float64 import lifted
 
 Array = np.ndarray[Any, Any]
 Named = Mapping[str, torch.Tensor]
 
-# What lerobot keeps of its pipelines in a checkpoint.
-PIPELINES: Final = ("policy_preprocessor.json", "policy_postprocessor.json")
 _STATE: Final = "observation.state"
+_DEVICE: Final = "device_processor"
 _TOKENS, _MASKS = "observation.language.tokens", "observation.language.attention_mask"
 # The steps that handle text, and where a pipeline puts its tensors; neither is traced.
-_TEXT: Final = {
-    "NewLineTaskProcessorStep": "newline",
-    "Pi05PrepareStateTokenizerProcessorStep": "state",
-    "TokenizerProcessorStep": "plain",
-}
-_LEFT_OUT: Final = {*_TEXT, "DeviceProcessorStep"}
+_LEFT_OUT: Final = {*KINDS, "DeviceProcessorStep"}
 # The steps that only rename, add an axis, or compute element by element: what a trace carries whole.
 _TRACED: Final = {
     "RenameObservationsProcessorStep",
@@ -92,17 +88,17 @@ class Pipelines:
     @property
     def text(self) -> Any:
         """The step that makes tokens, or None."""
-        found = [s for s in self.before.steps if type(s).__name__ == "TokenizerProcessorStep"]
-        return found[0] if found else None
+        return next(iter(tokenizing(self.before)), None)
 
     def raw(self) -> list[InputSpec]:
         """What a robot gives: cameras uint8 [height, width, 3], numbers float32 [dim], the task as bytes."""
-        specs = []
+        specs, known = [], {self.renamed.get(k, k): ends for k, ends in ranges(self.before.steps).items()}
         for name, shape in self.features.items():
             if len(shape) == 3:
                 specs.append(InputSpec(name, (*shape[1:], shape[0]), "uint8", Integers(0, 256)))
             else:
-                specs.append(InputSpec(name, shape, "float32", State()))
+                joints = Joints(*known[name]) if name in known else State()
+                specs.append(InputSpec(name, shape, "float32", joints))
         return [*specs, *([InputSpec(TASK, (16,), "uint8", Text(), ("bytes",))] if self.text else [])]
 
     @property
@@ -206,6 +202,11 @@ def pipelines(family: Any, policy: Any, source: str | os.PathLike[str] | tuple[A
         raise ReflexError(
             f"{family.name} has images of its own making, so what is before it cannot be put in"
         )
+    if not isinstance(policy, nn.Module) or not hasattr(policy, "config"):
+        raise ReflexError(
+            f"{_briefly(policy)} was given as {family.name}, around which lerobot's pipelines stand; give "
+            f"the live policy, lerobot's {family.policy}"
+        )
     before, after = _both(source)
     for step in (*before.steps, *after.steps):
         name = type(step).__name__
@@ -223,7 +224,13 @@ def pipelines(family: Any, policy: Any, source: str | os.PathLike[str] | tuple[A
             f"{', '.join(type(s).__name__ for s in after.steps)} behind; give (preprocessor, postprocessor)"
         )
     require_statistics((*before.steps, *after.steps))
+    require_prompt(tokenizing(before))
     return Pipelines(family, policy, before, after)
+
+
+def tokenizing(before: Any) -> list[Any]:
+    """The steps of a pipeline that make tokens."""
+    return [step for step in before.steps if type(step).__name__ == "TokenizerProcessorStep"]
 
 
 def _both(source: object) -> tuple[Any, Any]:
@@ -252,14 +259,14 @@ def _loaded(directory: Path) -> tuple[Any, Any]:
     from lerobot.configs import PreTrainedConfig
     from lerobot.policies.factory import make_pre_post_processors
 
-    for name in PIPELINES:
-        if not (directory / name).is_file():
-            raise CheckpointError(f"no {name} in {directory}: it holds no processors of lerobot's")
+    # The weights are here too; lerobot refuses what is to be changed in a step that is not there.
+    here = [{n: {"device": "cpu"} for n in steps & {_DEVICE}} for steps in require_known_steps(directory)]
     try:
         before, after = make_pre_post_processors(
             PreTrainedConfig.from_pretrained(str(directory)),
             pretrained_path=str(directory),
-            preprocessor_overrides={"device_processor": {"device": "cpu"}},
+            preprocessor_overrides=here[0],
+            postprocessor_overrides=here[1],
         )
     except Exception as error:
         raise CheckpointError(
@@ -294,7 +301,7 @@ def graphs_of(
         if spec.name != TASK
     }
     steps = [step for step in whole.before.steps if type(step).__name__ not in _LEFT_OUT]
-    spoken = "state" in {_TEXT.get(type(step).__name__) for step in whole.before.steps}
+    spoken = "state" in {KINDS.get(type(step).__name__) for step in whole.before.steps}
 
     def before(**raw: torch.Tensor) -> Named:
         batch = dict(_again(whole.before, steps)(prepared(raw)))
@@ -331,11 +338,9 @@ def said_of(whole: Pipelines, specs: Sequence[InputSpec], actions: str) -> Proce
     history = int(whole.policy.config.n_obs_steps) if queued else 0
     step, prompt = whole.text, None
     if step is not None:
-        kinds = [_TEXT[type(s).__name__] for s in whole.before.steps if type(s).__name__ in _TEXT]
+        kinds = [KINDS[type(s).__name__] for s in whole.before.steps if type(s).__name__ in KINDS]
         length = next(spec.shape[1] for spec in specs if spec.name == "lang_tokens")
-        pad = step.input_tokenizer.pad_token_id or 0
-        padded = step.padding == "max_length"
-        prompt = Prompt(kinds[0], step.max_length, length, padded, pad, step.padding_side == "left")
+        prompt = prompt_of(step, kinds[0], length)
     return Processors(whole.raw(), read, {}, prompt, history, actions)
 
 
@@ -356,8 +361,9 @@ def scale_of(whole: Pipelines, actions: tuple[int, ...]) -> tuple[float, ...]:
             whole.remember(still)
         low, middle, high = (whole.answered(torch.full(actions, x)).double().numpy() for x in (0.0, 1.0, 2.0))
     found, twice = middle - low, high - low
-    same = np.allclose(twice, 2 * found) and np.allclose(found, found[:1, :1])
-    return tuple(float(factor) for factor in found[0, 0]) if same else ()
+    found, twice = (one.reshape(-1, one.shape[-1]) for one in (found, twice))  # an actor's have no chunk
+    same = np.allclose(twice, 2 * found) and np.allclose(found, found[:1])
+    return tuple(float(factor) for factor in found[0]) if same else ()
 
 
 def content_of(whole: Pipelines) -> list[Any]:
@@ -366,23 +372,4 @@ def content_of(whole: Pipelines) -> list[Any]:
         [type(step).__qualname__, dict(step.get_config()), dict(step.state_dict())]
         for step in (*whole.before.steps, *whole.after.steps)
     ]
-    return [len(whole.before.steps), steps, tokenizer_text(whole) if whole.text is not None else None]
-
-
-def tokenizer_text(whole: Pipelines) -> str:
-    """The tokenizer in its own JSON, without padding or truncation, which the prompt says.
-
-    Raises:
-        ReflexError: it is none of the package tokenizers.
-    """
-    backend = getattr(whole.text.input_tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ReflexError(
-            f"{type(whole.text.input_tokenizer).__name__} has no {TOKENIZER}; take a fast tokenizer"
-        )
-    import tokenizers
-
-    again = tokenizers.Tokenizer.from_str(backend.to_str())
-    again.no_padding()
-    again.no_truncation()
-    return str(again.to_str())
+    return [len(whole.before.steps), steps, tokenizer_text(whole.text) if whole.text is not None else None]

@@ -6,14 +6,14 @@ not a number; both sides of a check would do the same, so that no figure shows i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 
 from pytest_reflex.errors import CheckpointError
 
-__all__ = ["require_statistics", "statistics_notes", "unnormalised"]
+__all__ = ["ranges", "require_statistics", "statistics_notes", "unnormalised"]
 
 # What each of lerobot's normalisations reads (its ``_NormalizationMixin._apply_transform``).
 _READS: Final = {
@@ -23,6 +23,8 @@ _READS: Final = {
     "QUANTILE10": ("q10", "q90"),
 }
 _ACTION: Final = "action"
+# No joint is so far from its rest, in whatever unit.
+_FAR: Final = 1e6
 
 
 def _normalised(steps: Sequence[Any]) -> Iterator[tuple[str, Any, str, Any]]:
@@ -79,14 +81,50 @@ def _wrong(name: str, value: torch.Tensor, shape: tuple[int, ...]) -> str:
     return ""
 
 
-def unnormalised(steps: Sequence[Any]) -> list[str]:
-    """What stays as it is for want of statistics, though it is meant to be normalised, in words."""
-    return [
+def unnormalised(steps: Sequence[Any], features: Mapping[str, Any], modes: Mapping[str, Any]) -> list[str]:
+    """What stays as it is, though it is meant to be normalised, in words.
+
+    Args:
+        steps: the steps before the policy, or behind it.
+        features: what the policy's configuration says that goes through them, by key.
+        modes: how that normalises each kind of feature.
+    """
+    there = {key: (mode, known) for key, _, mode, known in _normalised(steps)}
+    found = [
         f"{key} is to be normalised by {mode}, and the checkpoint has no statistics of it, so that lerobot "
         "leaves it as it is"
-        for key, _, mode, known in _normalised(steps)
+        for key, (mode, known) in there.items()
         if known is None
     ]
+    for key, feature in features.items():
+        mode = getattr(modes.get(feature.type.name), "name", "IDENTITY")
+        if mode in _READS and key not in there:
+            found.append(
+                f"{key} is to be normalised by {mode}, as the policy's configuration says, and no step does "
+                "that"
+            )
+    return found
+
+
+def ranges(steps: Sequence[Any]) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Between which values each element of a feature without pixels lay in the data, by key.
+
+    The smallest and largest where the statistics have them, else what the normalisation reads: three
+    deviations around the mean, or two quantiles. Nothing of a feature of which no element varied.
+    """
+    found = {}
+    for key, feature, mode, known in _normalised(steps):
+        if known is None or len(feature.shape) != 1:
+            continue
+        first, second = (known[name].double() for name in _READS[mode])
+        ends = (first - 3 * second, first + 3 * second) if mode == "MEAN_STD" else (first, second)
+        extremes = [known[name].double() for name in ("min", "max") if name in known]
+        if len(extremes) == 2 and all(one.shape == first.shape for one in extremes):
+            ends = (extremes[0], extremes[1])
+        low, high = (tuple(float(one) for one in end.reshape(-1)) for end in ends)
+        if all(-_FAR < a <= b < _FAR for a, b in zip(low, high, strict=True)) and low != high:
+            found[key] = low, high
+    return found
 
 
 def statistics_notes(steps: Sequence[Any]) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from exporters.bundle.registry import family_named, family_of, known_families
+from exporters.families.pipeline_files import has_pipelines
 from pytest_reflex.errors import CheckpointError, InputError, ReflexError, SettingsError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.settings import threshold
@@ -23,31 +22,11 @@ if TYPE_CHECKING:
     from pytest_reflex.progress import Progress
 
 __all__ = [
-    "KNOWN_STEPS",
-    "can_be_put_in",
     "export_policy",
     "family_of_policy",
-    "has_pipelines",
     "processors_of",
     "with_processors",
 ]
-
-# What lerobot calls in a checkpoint the steps that :mod:`.lerobot_processors` takes.
-KNOWN_STEPS: Final = frozenset(
-    (
-        "absolute_actions_processor",
-        "device_processor",
-        "normalizer_processor",
-        "pi05_prepare_state_tokenizer_processor_step",
-        "relative_actions_processor",
-        "rename_observations_processor",
-        "smolvla_new_line_processor",
-        "to_batch_processor",
-        "tokenizer_processor",
-        "unnormalizer_processor",
-    )
-)
-_PIPELINES: Final = ("policy_preprocessor.json", "policy_postprocessor.json")
 
 
 def family_of_policy(policy: object) -> Family | None:
@@ -189,24 +168,6 @@ def processors_of(policy: object, asked: Any) -> list[Any] | None:
         return content_of(pipelines(family, policy, source))
     except ReflexError:  # the export says it, or goes without
         return None
-
-
-def has_pipelines(source: object) -> bool:
-    """Whether lerobot's two pipelines are in a checkpoint's directory, or are at hand."""
-    if isinstance(source, tuple):
-        return True
-    return isinstance(source, (str, os.PathLike)) and all(Path(source, name).is_file() for name in _PIPELINES)
-
-
-def can_be_put_in(directory: Path) -> bool:
-    """Whether a checkpoint's directory has lerobot's two pipelines, of steps alone that go into a bundle."""
-    if not has_pipelines(directory):
-        return False
-    try:
-        said = [json.loads((directory / name).read_text(encoding="utf-8")) for name in _PIPELINES]
-        return {step["registry_name"] for one in said for step in one["steps"]} <= KNOWN_STEPS
-    except (ValueError, KeyError, TypeError, OSError):  # a step of one's own, or what is no such file
-        return False
 
 
 def _without(why: ReflexError) -> Around:

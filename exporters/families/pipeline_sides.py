@@ -17,10 +17,12 @@ from torch.overrides import TorchFunctionMode
 
 from exporters import checkpoints
 from exporters.bundle.processed import ProcessedRunner
-from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TASK, fitting
+from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TASK, TOKENIZER, fitting, tokenizer_of
 from exporters.bundle.registry import family_named
+from exporters.bundle.store import StoredBundle
 from exporters.bundles import Bundle
-from exporters.families.lerobot_processors import Pipelines, pipelines
+from exporters.families.lerobot_processors import Pipelines, pipelines, scale_of
+from exporters.families.lerobot_prompt import another_vocabulary, apart
 from exporters.families.lerobot_statistics import statistics_notes, unnormalised
 from exporters.serving.candidate import Served
 from pytest_reflex.errors import BundleError, CheckpointError, ReflexError, RunnerError
@@ -77,7 +79,6 @@ class Derived:
                 if self.specs:  # from the first on, for there the ends are
                     yield make_fixture(self.specs, self.seed, number)
 
-        known = base.known_distinct if base.known_distinct is not None else base.count
         return replace(
             base,
             seed=None,
@@ -85,7 +86,7 @@ class Derived:
             specs=(),
             spares=spares,
             given=(),
-            known_distinct=known,
+            known_distinct=base.distinct,
             derived=base.source != "recorded",
         )
 
@@ -220,7 +221,7 @@ class PipelineStages:
         }
         called = f"lerobot's {stage}"
         steps = {PREPROCESS: self.whole.before.steps, POSTPROCESS: self.whole.after.steps}.get(stage, ())
-        reference = _Reference(called, asked, unnormalised(steps))
+        reference = _Reference(called, asked, self._unnormalised(stage, steps))
         if stage == WHOLE:
             reference = _Narrowed(called, asked, self._through)
             reference.policy = self._policy
@@ -234,8 +235,36 @@ class PipelineStages:
             )
         else:
             candidate = ProcessedRunner(at_hand, stage, self._provider)
+            found = {PREPROCESS: self._words_apart, POSTPROCESS: self._scales_apart}.get(stage)
+            candidate.apart = found(at_hand) if found is not None else ""
         raw = replace(raw, notes=(*raw.notes, *statistics_notes(steps)))
         return reference, candidate, Derived(raw, makes[stage])
+
+    def _unnormalised(self, stage: str, steps: Sequence[Any]) -> list[str]:
+        config = self.whole.policy.config
+        features = {PREPROCESS: config.input_features, POSTPROCESS: config.output_features}.get(stage, {})
+        return unnormalised(steps, features, config.normalization_mapping)
+
+    def _words_apart(self, bundle: StoredBundle) -> str:
+        """Of which text the bundle makes other tokens than lerobot; a few fixtures have few words."""
+        said, step = bundle.stated.processors, self.whole.text
+        if said is None or said.prompt is None or step is None:
+            return ""
+        stored = tokenizer_of(bundle.path / TOKENIZER)
+        wrong = apart(step, said.prompt, stored) or another_vocabulary(step, stored)
+        return f"of {wrong}; export the bundle again" if wrong else ""
+
+    def _scales_apart(self, bundle: StoredBundle) -> str:
+        """Whether what thresholds in the robot's units count by is what lerobot's pipelines do."""
+        said = bundle.stated.processors
+        shape = tuple(int(n) for n in bundle.stated.outputs[0]["shape"])
+        own = scale_of(self.whole, shape)
+        if said is None or (len(said.scale) == len(own) and np.allclose(said.scale, own, rtol=1e-6, atol=0)):
+            return ""
+        return (
+            f"its manifest says that one of the policy's own units is {list(said.scale)} of the robot's, and "
+            f"by lerobot's pipelines it is {list(own)}; export the bundle again"
+        )
 
     def _drawn(self, idx: int) -> dict[str, Array]:
         return make_fixture(self._noise, self._seed, idx) if self._noise else {}

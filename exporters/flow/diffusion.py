@@ -8,6 +8,7 @@ policy holds, and is told by its class.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -301,6 +302,13 @@ def _table(
         update = [*update[:-3], update[-3]._replace(name=X_NEXT)]
     read = {name for operation in update for name in operation.reads}
     table = {name: tuple(float(row[name]) for row in rows) for name in rows[0] if name in read}
+    for name, column in table.items():
+        step = next((at for at, number in enumerate(column) if not math.isfinite(number)), None)
+        if step is not None:
+            raise SettingsError(
+                f"the scheduler's own {name} of step {step} is {column[step]}, so that it computes nothing "
+                "with these settings; give it others"
+            )
     times = tuple(t.item() for t in scheduler.timesteps)
     dtype = "float32" if scheduler.timesteps.is_floating_point() else "int64"
     return TableSchedule(times, tuple(update), table, dtype, earlier, draws)

@@ -74,7 +74,9 @@ class Served:
 
     def runner(self, provider: str = "cpu") -> ServedRunner:
         """The served policy as a runner, which must have run on ``provider`` and be the same bundle still."""
-        return self._asked(provider)
+        said = self.stated.processors
+        units = None if said is None else said.robot_units(said.actions, behind=False)
+        return self._asked(provider, units=units)
 
     @property
     def outputs(self) -> list[str]:

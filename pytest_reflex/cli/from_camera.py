@@ -107,7 +107,7 @@ def policy_with_processors(bundle: Bundle | Served, model: str) -> tuple[Any, An
         return found[0], found[1:]
     from exporters import checkpoints
     from exporters.bundle import registry
-    from exporters.families.one_call import has_pipelines
+    from exporters.families.pipeline_files import has_pipelines
 
     place = checkpoints.resolve(model)
     if not has_pipelines(place):

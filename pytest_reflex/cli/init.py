@@ -276,7 +276,7 @@ def _is_free(out: Path, name: str, made: _Made) -> bool:
 def _of_a_checkpoint(model: str, bundle: Path | None, out: Path) -> _Made:
     from exporters import FAMILIES, checkpoints
     from exporters.bundle import registry
-    from exporters.families.one_call import can_be_put_in
+    from exporters.families.pipeline_files import can_be_put_in
 
     if model.endswith(".py"):
         raise CheckpointError(nameless(model, "MODEL"))

@@ -244,6 +244,39 @@ class ScaledImage(Image):
 
 
 @dataclass(frozen=True)
+class Joints(Distribution):
+    """A robot's joints in its own units, each between its own ends; fixtures 1 and 2 hold them all.
+
+    Attributes:
+        low: the least value of each element of the last axis.
+        high: the largest; the same as ``low`` of an element that never varies.
+    """
+
+    kind: ClassVar[str] = "joints"
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def check(self, spec: InputSpec) -> None:
+        _require_kind(spec, "f")
+        count = spec.shape[-1] if spec.shape else 0
+        for name, ends in (("low", self.low), ("high", self.high)):
+            require(len(ends) == count > 0, spec, name, ends, f"{count} numbers, one for each element")
+        good = all(-math.inf < low <= high < math.inf for low, high in zip(self.low, self.high, strict=True))
+        require(good, spec, "high", self.high, f"finite numbers, none below its own of {self.low}")
+
+    def draw(self, draw: Draw, spec: InputSpec) -> Array:
+        low, high = np.array(self.low), np.array(self.high)
+        if draw.fixture_idx in (1, 2):
+            place = np.arange(math.prod(spec.shape)).reshape(spec.shape)
+            return np.where((place + draw.fixture_idx) % 2, low, high)
+        return np.asarray(low + (high - low) * draw.rng.random(spec.shape))
+
+
+@dataclass(frozen=True)
 class State(Distribution):
     """A robot's normalised state: gaussian, at rest (0), at its limits (-1 or 1), then clipped gaussian."""
 

@@ -294,5 +294,7 @@ class Text(Distribution):
         )
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
-        letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz  ", np.uint8)
+        # From the second on whatever a keyboard has.
+        plain = b"abcdefghijklmnopqrstuvwxyz  "
+        letters = np.frombuffer(plain if draw.fixture_idx == 0 else bytes(range(32, 127)) + b"\n", np.uint8)
         return letters[draw.rng.integers(0, len(letters), spec.shape)]

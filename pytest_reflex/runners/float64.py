@@ -20,15 +20,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["NotLifted", "lifted"]
+__all__ = ["MOVES", "NotLifted", "lifted"]
 
 # float16 and bfloat16 are left alone: who rounds to them means it, and ONNX has to round too. In a module
 # that is in half precision itself, that rounding is what is measured.
 NARROW = frozenset({torch.float32})
 HALF = frozenset({torch.float16, torch.bfloat16})
 _aten = torch.ops.aten
-# They move elements and compute nothing, so the table is not widened for the few rows that are read.
-_MOVES = frozenset(
+# They move elements and compute nothing, so no table is widened, or rounded, for the few rows that are read.
+MOVES = frozenset(
     {_aten.embedding.default, _aten.index_select.default, _aten.gather.default, _aten.index.Tensor}
 )
 # They write numbers down.
@@ -105,7 +105,7 @@ class _WideOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = dict(kwargs or {})
         if func in _BITS:
             raise NotLifted(f"{func} reads a float's bits as another dtype")
-        if func in _MOVES or not any(isinstance(a, torch.Tensor) for a in pytree.tree_leaves((args, kwargs))):
+        if func in MOVES or not any(isinstance(a, torch.Tensor) for a in pytree.tree_leaves((args, kwargs))):
             return self._wide(func(*args, **kwargs))
         if func.is_view:
             # A view of a weight stays one, and is widened by whoever computes with it.

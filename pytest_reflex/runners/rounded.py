@@ -31,6 +31,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_reflex.errors import RunnerError
+from pytest_reflex.runners.float64 import MOVES
 
 __all__ = ["NARROW_TYPES", "Arithmetic", "NotRounded", "Spared", "narrow_type", "rounded"]
 
@@ -139,12 +140,13 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         read = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
         at_work = self._at_work(read)
         if not at_work and not (self._spared == "nothing" and _widens(read, kwargs)):
-            folded = func(*args, **kwargs)
-            if any(_is_in(self._told, tensor) for tensor in read):
-                pytree.tree_map_only(torch.Tensor, lambda made: _mark(self._told, made), folded)
-            return folded
+            return self._folded(func(*args, **kwargs), read)
         written = self._written(func, args, kwargs)
         own = {id(tensor) for tensor in written}
+        if func in MOVES and self._is_weight(read[0]):
+            moved = self._stored(func(*args, **kwargs))
+            _mark(self._computed, moved)
+            return moved
 
         def stored(value: Any) -> Any:
             if not isinstance(value, torch.Tensor):
@@ -167,6 +169,12 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if at_work:
             pytree.tree_map_only(torch.Tensor, lambda made: _mark(self._computed, made), out)
         return out
+
+    def _folded(self, made: Any, read: list[torch.Tensor]) -> Any:
+        """What a graph has as a constant, told where it was made of what was told."""
+        if any(_is_in(self._told, tensor) for tensor in read):
+            pytree.tree_map_only(torch.Tensor, lambda one: _mark(self._told, one), made)
+        return made
 
     def _at_work(self, read: list[torch.Tensor]) -> bool:
         """Whether a graph has this operator: whatever reads only constants is folded into another."""

@@ -116,6 +116,19 @@ def test_a_directory_without_weights(tmp_path: Path) -> None:
         checkpoints.weight_files(tmp_path)
 
 
+def test_an_adapter_is_no_policy(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(
+        CheckpointError, match=r"a PEFT adapter \(adapter_config\.json\), .*merge it into its"
+    ):
+        checkpoints.read_config(tmp_path)
+    # Beside its base's weights, which are whole and of another policy.
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="a PEFT adapter"):
+        checkpoints.weight_files(tmp_path)
+
+
 def test_the_digest_changes_with_any_byte(checkpoint: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     assert checkpoints.digest(copy) == checkpoints.digest(checkpoint)

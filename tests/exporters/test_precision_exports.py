@@ -18,6 +18,7 @@ from pytest_reflex.inputs import make_fixture
 from pytest_reflex.runners.graph_precision import precision_of
 
 SPECS = toy_transformer.inputs()
+GIVEN, NAN = make_fixture(SPECS, 0, 0), np.float32("nan")
 # Three steps: their times are no float16.
 STEPS = 3
 
@@ -113,6 +114,24 @@ def test_nothing_is_walked_through_in_a_narrow_bundle(tmp_path: Path) -> None:
         ({"precision": "int8", "layout": "loop"}, TracingError, "with a loop in it"),
         ({"precision": "float16", "layout": "loop"}, TracingError, "with a loop in it"),
         ({"precision": "int8", "calibration": []}, SettingsError, "calibration is empty"),
+        (
+            {"precision": "int8", "calibration": [3]},
+            SettingsError,
+            r"calibration\[0\]: a int, expected inputs",
+        ),
+        (
+            {"precision": "int8", "calibration": [GIVEN, {}]},
+            SettingsError,
+            r"calibration\[1\]: input .* missing",
+        ),
+        (
+            {
+                "precision": "int8",
+                "calibration": [{n: a * NAN if a.dtype == NAN.dtype else a for n, a in GIVEN.items()}],
+            },
+            SettingsError,
+            r"calibration\[0\]: input .* is nan at",
+        ),
         ({"precision": "float16", "calibration": [{}]}, SettingsError, "float16 takes none"),
     ],
 )

@@ -171,6 +171,8 @@ def test_what_cannot_be_repaired_is_said_in_one_line(tmp_path: Path) -> None:
     # Said before anything is run, whatever the reference is.
     with pytest.raises(ReflexError, match=r"exists and is no bundle: it will not be replaced"):
         repair(half, None, budget=1e-3, out=tmp_path / "other")
+    with pytest.raises(ReflexError, match=r"a str is no bundle; give open_bundle\(DIRECTORY\)"):
+        repair(str(half.path), None, budget=1e-3)  # type: ignore[arg-type]
     with pytest.raises(ReflexError, match="is no PyTorch policy, so it cannot be traced again"):
         repair(half, half.recording(), budget=1e-3)
 

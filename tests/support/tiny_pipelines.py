@@ -69,7 +69,7 @@ def policy_of(family: str, work: Path, recording: Path = GOLDEN) -> Any:
 
 
 def pipelines_of(
-    family: str, policy: Any, work: Path, recording: Path = GOLDEN, **changes: Any
+    family: str, policy: Any, work: Path, recording: Path | None = GOLDEN, *, vocab: int = 90, **changes: Any
 ) -> tuple[Any, Any]:
     """The two pipelines as lerobot makes them; with a tokenizer that needs no network.
 
@@ -77,13 +77,14 @@ def pipelines_of(
         family: the family's name.
         policy: the policy.
         work: a directory for the tokenizer.
-        recording: whose statistics they take.
+        recording: whose statistics they take; without one they are made up.
+        vocab: how many tokens the tokenizer has at most.
         **changes: keywords of the tokenizer's step.
     """
     home = importlib.import_module(f"lerobot.policies.{family}.processor_{family}")
     with contextlib.ExitStack() as stack:
         if hasattr(home, "TokenizerProcessorStep"):
-            tiny_lerobot.tiny_tokenizer().save_pretrained(work / "tokenizer")
+            tiny_lerobot.tiny_tokenizer(vocab).save_pretrained(work / "tokenizer")
             step = home.TokenizerProcessorStep
 
             def local(tokenizer_name: str, **options: Any) -> Any:
@@ -91,9 +92,19 @@ def pipelines_of(
 
             stack.enter_context(mock.patch.object(home, "TokenizerProcessorStep", local))
         made: tuple[Any, Any] = getattr(home, f"make_{family}_pre_post_processors")(
-            policy.config, statistics(recording)
+            policy.config, made_up(policy) if recording is None else statistics(recording)
         )
     return made
+
+
+def made_up(policy: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """Statistics of every feature of a policy."""
+    config, said = policy.config, {"mean": 0.4, "std": 0.3, "min": -1.0, "max": 2.0}
+    shapes = {key: one.shape for key, one in {**config.input_features, **config.output_features}.items()}
+    return {
+        key: {name: torch.full((shape[0], *[1] * (len(shape) - 1)), value) for name, value in said.items()}
+        for key, shape in shapes.items()
+    }
 
 
 def blind_act(std: float = 10.0) -> tuple[Any, Any, Any]:

@@ -192,6 +192,12 @@ def episodes(
     """
     if frames is not None and (not isinstance(frames, int) or isinstance(frames, bool) or frames < 1):
         raise InputError(f"frames is {frames!r}, expected a whole number of at least 1")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
+        raise InputError(f"seed is {seed!r}, expected a whole number of at least 0")
+    if keys is not None and not isinstance(keys, Mapping):
+        raise InputError(
+            f"keys is a {type(keys).__name__}, expected the recording's key of an input by its name"
+        )
     return Episodes(opened(source), frames, seed, dict(keys or {}), tuple(specs_of(inputs)), through)
 
 

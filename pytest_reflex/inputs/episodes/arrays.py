@@ -64,11 +64,13 @@ class ArrayRecording:
         for key in keys:
             try:
                 value = self._arrays(episode).read(key, index, index + 1)[0]
+                value = value.decode() if np.asarray(value).dtype.kind == "S" else value
             except (OSError, ValueError, EOFError, KeyError) as error:
                 said = str(error).splitlines()[0] if str(error) else type(error).__name__
                 where = place(self.called, episode, index)
                 raise InputError(f"{where}: {key}: {self._files[episode].name}: {said}") from error
-            found[key] = str(value) if np.asarray(value).dtype.kind == "U" else np.asarray(value)
+            is_text = isinstance(value, str) or np.asarray(value).dtype.kind == "U"
+            found[key] = str(value) if is_text else np.asarray(value)
         return found
 
     def _arrays(self, episode: int) -> _Arrays:
@@ -160,4 +162,4 @@ def _of_safetensors(file: Path) -> _Said:
 def _feature(key: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Feature:
     each = shape[1:]
     camera = dtype == np.uint8 and len(each) == 3 and each[-1] in (1, 3)
-    return Feature(each, "str" if dtype.kind == "U" else dtype.name, camera)
+    return Feature(each, "str" if dtype.kind in "US" else dtype.name, camera)

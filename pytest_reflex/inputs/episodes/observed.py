@@ -103,6 +103,10 @@ def as_read(spec: InputSpec, key: str, value: Value, where: str) -> Array:
             f"{where}: {key} is text, and the policy's {spec.name!r} is {spec.dtype}; tokenise it"
         )
     array, dtype = value, np.dtype(spec.dtype)
+    is_text = isinstance(spec.meaning, Text)
+    if array.dtype.kind not in "fiub" or (is_text and array.dtype != np.uint8):
+        wanted = "text" if is_text else spec.dtype
+        raise InputError(f"{where}: {key} is {array.dtype}, and the policy's {spec.name!r} is {wanted}")
     if array.dtype == np.uint8 and array.ndim == 3 and dtype.kind == "f":
         array = _pixels(array, spec)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -114,7 +118,14 @@ def as_read(spec: InputSpec, key: str, value: Value, where: str) -> Array:
             f"{where}: {key} is {list(value.shape)}, and {spec.name!r} takes {list(spec.shape)}; "
             "nothing is resized here: give through=, the policy's own preprocessing"
         )
-    cast = array.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if dtype.kind == "f" and not np.isfinite(cast).all():
+        at = [int(i) for i in np.argwhere(~np.isfinite(cast))[0]]
+        raise InputError(
+            f"{where}: {key} is {array[tuple(at)]} at {at}, which {spec.dtype}, that the policy reads, does "
+            "not reach"
+        )
     if dtype.kind != "f" and not np.array_equal(cast, array):
         raise InputError(
             f"{where}: {key} is {array.dtype}, and the policy's {spec.name!r} takes {spec.dtype}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -14,6 +15,9 @@ Value = Array | str
 
 # Keys that a reader adds to say where a frame is, and none that a policy reads.
 PLACES = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index"})
+
+# How the file begins that Git LFS leaves in place of one that it has not fetched.
+_POINTER: Final = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -68,3 +72,14 @@ class Recording(Protocol):
 def place(called: str, episode: int, index: int) -> str:
     """Where a frame is, as every message says it."""
     return f"{called}: episode {episode}, frame {index}"
+
+
+def if_pointer(file: Path) -> str:
+    """What to say besides of a file that cannot be read; empty where Git LFS did not leave it."""
+    try:
+        with file.open("rb") as stream:
+            is_pointer = stream.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return ""
+    said = f"; it is a Git LFS pointer, and not the file itself: run `git lfs pull` in {file.parent}"
+    return said if is_pointer else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from floors import require_rounding, ulps  # noqa: E402
 from processor_faults import FAULTS, planted  # noqa: E402
 from tiny_pipelines import FAMILIES, GOLDEN, exported, pipelines_of, policy_of  # noqa: E402
 
+from exporters.bundle.manifest import write_manifest  # noqa: E402
+from exporters.bundle.store import file_facts  # noqa: E402
 from exporters.families.end_to_end import STAGES, add_processors, check_pipeline  # noqa: E402
 
 Made = tuple[Any, tuple[Any, Any], Any]
@@ -154,6 +157,27 @@ def test_tokens_are_lerobots_whatever_the_task(family: str, made: Callable[[str]
         assert np.array_equal(ours["lang_masks"][:, : tokens.shape[1]], masks)
         assert not ours["lang_masks"][:, tokens.shape[1] :].any()
     processors.close()
+
+
+def test_a_tokenizer_that_is_wrong_of_words_that_nobody_drew_is_refused(
+    made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    policy, both, bundle = made("smolvla")
+    place = Path(shutil.copytree(bundle.path, tmp_path / "wrong"))
+    file = place / "tokenizer.json"
+    said = json.loads(file.read_text())
+    ids = said["model"]["vocab"]
+    ids["T"], ids["S"] = ids["S"], ids["T"]  # no task of the recording has a capital letter
+    file.write_text(json.dumps(said))
+    stated = bundle.stated
+    write_manifest(
+        place, dataclasses.replace(stated, files={**stated.files, **file_facts(place, [file.name])})
+    )
+    result = check_pipeline(
+        policy, open_bundle(place), both, inputs=reflex.episodes(GOLDEN, frames=3), stages=["preprocess"]
+    )
+    assert result.failing == "preprocess"
+    assert "of the token 'S' its tokenizer.json has the number" in str(result)
 
 
 def test_a_robot_without_torch_acts(made: Callable[[str], Made], tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,15 @@ from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD, THRESHOLD
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
 pytestmark = pytest.mark.lerobot
 
-from floors import require_rounding  # noqa: E402
+from floors import require_rounding, ulps  # noqa: E402
 from tiny_features import features, normalised, queued_actions, save_checkpoint, tiny_policy  # noqa: E402
+from tiny_pipelines import pipelines_of  # noqa: E402
 
 from exporters import export, open_bundle  # noqa: E402
 from exporters.bundle.registry import family_named, family_of  # noqa: E402
+from exporters.families.end_to_end import add_processors  # noqa: E402
 from exporters.families.given_draws import given_draws  # noqa: E402
+from exporters.families.lerobot_processors import Pipelines, scale_of  # noqa: E402
 from exporters.flow.schedule import LAYOUTS  # noqa: E402
 from exporters.flow.update import Operation  # noqa: E402
 
@@ -274,6 +279,50 @@ def test_what_cannot_be_exported_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(SettingsError, match=said):
         family_named(family).export(tiny_policy(family, **overrides), tmp_path / "b")
+
+
+def test_a_scheduler_that_computes_nothing_is_named() -> None:
+    policy = tiny_policy("diffusion")
+    scheduler = policy.diffusion.noise_scheduler
+    config = {**scheduler.config, "variance_type": "fixed_large_log"}  # the root of a logarithm below 0
+    policy.diffusion.noise_scheduler = type(scheduler)(**config)
+    with pytest.raises(
+        SettingsError, match="the scheduler's own sigma of step 0 is nan, so that it computes"
+    ):
+        family_named("diffusion").flow(policy).schedule.over(5)
+
+
+def test_cameras_may_be_of_different_sizes_where_the_policy_reads_them_so() -> None:
+    seen = features(size=(66, 72))
+    key = list(seen["input_features"])[1]
+    seen["input_features"][key] = replace(seen["input_features"][key], shape=(3, 40, 48))
+    policy, family = tiny_policy("act", **seen), family_named("act")
+    named = {n: torch.from_numpy(a) for n, a in make_fixture(family.inputs(policy), 0, 0).items()}
+    with torch.no_grad():
+        own = policy.predict_action_chunk({key: named[name] for name, key in family.keys(policy).items()})
+    with family.reference(policy) as runner:
+        assert np.array_equal(runner.run({n: t.numpy() for n, t in named.items()})["actions"], own)
+
+
+def test_processors_stand_around_a_policy_that_looks_back_and_reads_a_prompt(
+    live: Callable[[str], Any], exported: Callable[..., Any], tmp_path: Path
+) -> None:
+    policy = live("dit-flow")
+    both = pipelines_of("multi_task_dit", policy, tmp_path, None, vocab=38)
+    bundle = open_bundle(shutil.copytree(exported("dit-flow", "unrolled").path, tmp_path / "b"))
+    bundle, result = add_processors(policy, bundle, both, fixtures=3)
+    assert result.passed, str(result)
+    raw = make_fixture(bundle.stated.processors.raw, 0, 0)
+    with bundle.runner() as robot:
+        assert robot.act({**raw, "task": "go home"}).shape == (1, 12, 4)
+        assert robot.act({**raw, "task": ""}).shape == (1, 12, 4)
+
+
+def test_an_action_without_a_chunk_has_a_scale(live: Callable[[str], Any], tmp_path: Path) -> None:
+    both = pipelines_of("gaussian_actor", live("sac"), tmp_path, None)
+    whole = Pipelines(family_named("gaussian_actor"), live("sac"), *both)
+    # From [-1, 1] to [-1, 2].
+    assert ulps(np.float32(scale_of(whole, (1, 4))), np.float32([1.5] * 4)) < 2
 
 
 def test_a_camera_that_upstream_itself_cannot_read_is_named() -> None:

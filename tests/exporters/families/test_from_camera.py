@@ -234,7 +234,7 @@ def test_a_test_is_written_that_judges_every_stage(
 def test_the_steps_that_a_test_is_written_for_are_those_that_can_be_put_in() -> None:
     from lerobot.processor.pipeline import ProcessorStepRegistry
 
-    from exporters.families.one_call import KNOWN_STEPS
+    from exporters.families.pipeline_files import KNOWN_STEPS
 
     classes = {ProcessorStepRegistry.get(name).__name__ for name in KNOWN_STEPS}
     assert classes == lerobot_processors._TRACED | lerobot_processors._LEFT_OUT
@@ -321,6 +321,15 @@ def test_processors_that_were_never_proven_are_not_served(arm: tuple[Path, int, 
     write_manifest(place, replace(stated, processors=replace(stated.processors, checks={})))
     with pytest.raises(BundleError, match="its processors were never proven; export it with its check"):
         prepared(place, port=0)
+
+
+def test_what_is_served_knows_the_units_of_its_policy_too(arm: tuple[Path, int, str]) -> None:
+    from exporters.serving.candidate import Served
+
+    bundle = open_bundle(arm[0])
+    served = Served("ws://127.0.0.1:9", bundle.stated, "")
+    with bundle.runner() as here:
+        assert served.runner().robot_units == here.robot_units != {}
 
 
 def test_fields_have_the_names_that_openpi_gives_them() -> None:

@@ -5,25 +5,38 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import pytest_reflex as reflex
 from exporters import export_policy, open_bundle
 from exporters.bundle.manifest import Manifest, write_manifest
-from pytest_reflex.errors import BundleError, CheckpointError, InputError, ParityError, SettingsError
+from pytest_reflex.errors import (
+    BundleError,
+    CheckpointError,
+    InputError,
+    ParityError,
+    ReflexError,
+    SettingsError,
+)
+from pytest_reflex.inputs import Joints
 from pytest_reflex.judge.pipeline import check_pipeline
 
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
 pytestmark = pytest.mark.lerobot
 
+from floors import ulps  # noqa: E402
+from processor_faults import Fault, planted  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 from tiny_pipelines import blind_act  # noqa: E402
 
 from exporters import act  # noqa: E402
+from exporters.families.end_to_end import Processing, add_processors  # noqa: E402
 from exporters.families.lerobot_processors import pipelines  # noqa: E402
 
 STATE, SEEN = "observation.state", "observation.environment_state"
@@ -55,6 +68,14 @@ def with_statistics(checkpoint: Path, place: Path, which: str, change: Callable[
     (file,) = place.glob(f"policy_{which}processor*.safetensors")
     known = load_file(file)
     save_file(change(known), file)
+    return place
+
+
+def written(checkpoint: Path, place: Path, change: Callable[[Any], Any]) -> Path:
+    """A copy of the checkpoint whose preprocessor's file is another."""
+    shutil.copytree(checkpoint, place)
+    file = place / "policy_preprocessor.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
     return place
 
 
@@ -109,6 +130,80 @@ def test_what_stays_unnormalised_and_what_never_varied_is_said(
     assert "has no statistics of it" in " ".join(answer.refusal or "" for answer in strict.answers)
 
 
+def test_what_no_step_normalises_is_said(checkpoint: Path, arm: Path, tmp_path: Path) -> None:
+    def bare(said: Any) -> Any:
+        return {**said, "steps": [s for s in said["steps"] if s["registry_name"] != "normalizer_processor"]}
+
+    place = written(checkpoint, tmp_path / "bare", bare)
+    asked: Any = {"fixtures": 3, "stages": ["preprocess"], "threshold": 1e9, "strict": True}
+    found = check_pipeline(act.load(place), open_bundle(arm), place, **asked).stages["preprocess"]
+    said = (
+        f"{STATE} is to be normalised by MEAN_STD, as the policy's configuration says, and no step does that"
+    )
+    assert said in " ".join(answer.refusal or "" for answer in found.answers)
+
+
+def test_joints_are_drawn_where_the_data_lie(checkpoint: Path, arm: Path, tmp_path: Path) -> None:
+    policy = act.load(checkpoint)
+    whole = pipelines(act.FAMILY, policy, checkpoint)
+    assert whole.raw()[0].meaning == Joints((-100.0,) * 3, (100.0,) * 3)
+    # Of an element that never varied any other value would be divided by next to nothing.
+    still = with_statistics(
+        checkpoint, tmp_path / "still", "pre",
+        lambda known: {**known, f"{STATE}.max": np.float32([100, -100, 100])},
+    )  # fmt: skip
+    assert pipelines(act.FAMILY, policy, still).raw()[0].meaning == Joints((-100,) * 3, (100, -100, 100))
+    clipped = Fault("clipped", "preprocess", given=lambda raw: {n: v.clamp(-5, 5) for n, v in raw.items()})
+    wrong = planted(clipped, open_bundle(arm), policy, (whole.before, whole.after), tmp_path / "wrong")
+    assert (
+        check_pipeline(policy, wrong, checkpoint, fixtures=3, stages=["preprocess"]).failing == "preprocess"
+    )
+
+
+@pytest.mark.parametrize("names", [("a", "a", "b"), ("a", "b"), (1, 2, 3)])
+def test_names_of_joints_are_different_texts(names: Any) -> None:
+    policy, before, after = blind_act()
+    whole = pipelines(act.FAMILY, policy, (before, after))
+    with pytest.raises(SettingsError, match="expected 3 different texts, one for each element"):
+        Processing(whole, names=names)
+
+
+def test_processors_are_replaced_or_stay_as_they_were(arm: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(arm, tmp_path / "arm"))
+    held = {file.name: file.read_bytes() for file in place.iterdir()}
+    policy, *both = blind_act(12.0)
+    with pytest.raises(ParityError, match=r"^pipeline FAIL in policy"):
+        add_processors(policy, open_bundle(place), tuple(both), fixtures=3, thresholds={"policy": 1e-30})
+    assert {file.name: file.read_bytes() for file in place.iterdir()} == held
+    made, result = add_processors(policy, open_bundle(place), tuple(both), fixtures=3)
+    assert result.passed
+    assert ulps(np.float32(made.stated.processors.scale), np.float32([12, 13, 14])) < 2
+
+
+def test_a_scale_that_is_not_the_pipelines_is_refused(checkpoint: Path, arm: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(arm, tmp_path / "scaled"))
+    stated = open_bundle(place).stated
+    write_manifest(place, replace(stated, processors=replace(stated.processors, scale=(1e-6,) * 3)))
+    asked: Any = {"fixtures": 3, "stages": ["postprocess"]}
+    found = check_pipeline(act.load(checkpoint), open_bundle(place), checkpoint, **asked)
+    assert found.failing == "postprocess"
+    assert "one of the policy's own units is [1e-06, 1e-06, 1e-06] of the robot's, and by lerobot's" in str(
+        found
+    )
+
+
+def test_observations_that_are_one_are_counted_as_one(checkpoint: Path, arm: Path) -> None:
+    asked: Any = {"inputs": [RAW] * 3, "strict": True, "stages": ["preprocess"]}
+    with pytest.raises(SettingsError, match="1 that differ by more than rounding are too few for strict"):
+        check_pipeline(act.load(checkpoint), open_bundle(arm), checkpoint, **asked)
+
+
+@pytest.mark.parametrize("policy", [torch.nn.Linear(1, 1), torch.nn.Linear, blind_act])
+def test_what_is_no_live_policy_is_named(policy: Any, checkpoint: Path) -> None:
+    with pytest.raises(ReflexError, match=r"was given as act, .* give the live policy, lerobot's ACTPolicy"):
+        pipelines(act.FAMILY, policy, checkpoint)
+
+
 def test_a_source_that_is_none_is_named(checkpoint: Path) -> None:
     policy, before, after = blind_act()
     for source, said in (
@@ -119,6 +214,36 @@ def test_a_source_that_is_none_is_named(checkpoint: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=said):
             pipelines(act.FAMILY, policy, source)  # type: ignore[arg-type]
+
+
+def test_nothing_is_made_of_a_file_but_steps_that_are_known(checkpoint: Path, tmp_path: Path) -> None:
+    run = {"class": "os.system", "config": {"command": f"touch {tmp_path / 'ran'}"}}
+    wrong = written(checkpoint, tmp_path / "wrong", lambda said: {**said, "steps": [*said["steps"], run]})
+    policy = act.load(wrong)
+    with pytest.raises(ReflexError, match=r"the step os\.system cannot be put into a bundle; these can: abs"):
+        pipelines(act.FAMILY, policy, wrong)
+    assert not (tmp_path / "ran").exists()
+    for at, (change, said) in enumerate(
+        [
+            (lambda _: [1], "is no pipeline"),
+            (lambda _: {"name": "x"}, "is no pipeline .no 'steps'"),
+            (lambda _: {"steps": [1]}, "a step is a int"),
+        ]
+    ):
+        other = written(checkpoint, tmp_path / str(at), change)
+        with pytest.raises(CheckpointError, match=said):
+            pipelines(act.FAMILY, policy, other)
+    (wrong / "policy_preprocessor.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(CheckpointError, match=r"preprocessor\.json is a Git LFS pointer"):
+        pipelines(act.FAMILY, policy, wrong)
+
+
+def test_a_pipeline_without_a_device_is_one(checkpoint: Path, tmp_path: Path) -> None:
+    def bare(said: Any) -> Any:
+        return {**said, "steps": [s for s in said["steps"] if s["registry_name"] != "device_processor"]}
+
+    place = written(checkpoint, tmp_path / "bare", bare)
+    assert len(pipelines(act.FAMILY, act.load(place), place).before.steps) == 3
 
 
 @pytest.mark.parametrize(
@@ -198,6 +323,9 @@ def test_an_observation_that_is_none_is_refused(arm: Path) -> None:
             ({**RAW, STATE: None}, r"is object \[\]; the policy sees float32 \[3\]"),
             ({**RAW, STATE: np.zeros(3, bool)}, r"is bool \[3\]"),
             ({**RAW, STATE: np.full(3, 1e300)}, "is inf; every value must be finite"),
+            ({**RAW, STATE: [[1], [1, 2]]}, r"is no array \(.*\); the policy sees float32 \[3\]"),
+            ({1: 2}, "is missing from the observation; it has 1"),
+            ({}, "is missing from the observation; it has nothing"),
         ):
             with pytest.raises(InputError, match=said):
                 robot.act(raw)

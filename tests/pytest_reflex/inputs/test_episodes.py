@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 import pytest_reflex as reflex
 from pytest_reflex.errors import InputError
-from pytest_reflex.inputs import Gaussian, Image, InputSpec, Integers, ScaledImage, State
+from pytest_reflex.inputs import Gaussian, Image, InputSpec, Integers, ScaledImage, State, Text
 from pytest_reflex.inputs.episodes.choice import chosen, distinct, extremes
 from pytest_reflex.inputs.fixtures import Fixtures
 
@@ -230,6 +230,30 @@ def lost_task(dataset: Path) -> None:
     pq.write_table(pq.read_table(file).slice(0, 0), file)
 
 
+def column(dataset: Path, where: str, key: str, change: Callable[[list[Any]], list[Any]]) -> None:
+    """Write a column of a table again."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = next(dataset.glob(where))
+    table = pq.read_table(file)
+    at = table.schema.get_field_index(key)
+    rows = pa.array(change(table[key].to_pylist()), table.schema.field(at).type)
+    pq.write_table(table.set_column(at, table.schema.field(at), rows), file)
+
+
+def in_rows(key: str, change: Callable[[list[Any]], list[Any]]) -> Callable[[Path], None]:
+    return lambda dataset: column(dataset, "data/*/*.parquet", key, change)
+
+
+def in_episodes(key: str, change: Callable[[list[Any]], list[Any]]) -> Callable[[Path], None]:
+    return lambda dataset: column(dataset, "meta/episodes/*/*.parquet", key, change)
+
+
+def of_the_state(**said: Any) -> Callable[[Path], None]:
+    return lambda dataset: rewritten(dataset, lambda info: info["features"]["observation.state"].update(said))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -241,6 +265,22 @@ def lost_task(dataset: Path) -> None:
         ),
         (lost_state, r"episode 0, frame 0: no key is the policy's input 'state'; it has .*action.*keys="),
         (lost_rows, r"episode 2, frame 4: file-000\.parquet has 20 rows and not the frame's"),
+        # Another frame's state beside this one's picture.
+        (
+            in_rows("frame_index", lambda v: v[::-1]),
+            r"episode 0, frame 0: its row says .* frame 7 of episode 0",
+        ),
+        (
+            in_episodes("dataset_from_index", lambda v: [0] * 3),
+            r"episode 1, frame 0: .* frame 0 of episode 0",
+        ),
+        (in_episodes("length", lambda v: [-1, *v[1:]]), r"says length -1 of episode 0, expected a whole"),
+        (in_episodes("length", lambda v: [None, *v[1:]]), r"says length None of episode 0"),
+        (in_rows("observation.state", lambda v: [*v[:9], None, *v[10:]]), r"episode 1, frame 1: .*are none"),
+        (of_the_state(shape=[6]), r"episode 0, frame 0: .*state: .*says \[6\] numbers, and there are \[7\]"),
+        (of_the_state(dtype="int64"), r"it holds float64, and meta/info\.json says int64, which changes it"),
+        (lambda d: rewritten(d, lambda i: i.update(data_path="{nope}")), r"says data_path '\{nope\}'"),
+        (lambda d: rewritten(d, lambda i: i.update(video_path=5)), r"says video_path 5, expected a place"),
     ],
 )
 def test_a_damaged_recording_is_one_line_that_names_episode_and_frame(
@@ -256,6 +296,45 @@ def test_a_task_that_is_not_there_is_named(dataset: Path) -> None:
     lost_task(dataset)
     with pytest.raises(InputError, match=r"episode 1, frame 2: task: its task_index is 1, which"):
         reflex.episodes(dataset).recording.frame(1, 2, ["task"])
+
+
+def test_a_task_without_a_word_stays_one(dataset: Path) -> None:
+    column(dataset, "meta/tasks.parquet", "task", lambda v: ["", *v[1:]])
+    assert reflex.episodes(dataset).recording.frame(0, 0, ["task"]) == {"task": ""}
+    column(dataset, "meta/tasks.parquet", "task", lambda v: [None, *v[1:]])
+    with pytest.raises(InputError, match=r"tasks\.parquet: the task of 0 is None, expected text"):
+        reflex.episodes(dataset).recording.frame(0, 0, ["task"])
+
+
+def test_what_git_lfs_left_is_named(dataset: Path) -> None:
+    next(dataset.glob("data/*/*.parquet")).write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match=r"it is a Git LFS pointer, .*git lfs pull"):
+        fixtures(dataset)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (
+            np.full((3, 7), 1e300),
+            r"1e\+300 at \[0, 0\], which float32, that the policy reads, does not reach",
+        ),
+        (np.ones((3, 7), complex), r"state is complex128, and the policy's 'state' is float32"),
+    ],
+)
+def test_numbers_that_would_be_changed_are_refused(state: np.ndarray, said: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", state=state, image=np.zeros((3, 32, 32, 3), np.uint8))
+    with pytest.raises(InputError, match=said):
+        every(fixtures(tmp_path))
+
+
+def test_words_are_words_however_they_are_stored(tmp_path: Path) -> None:
+    specs = [InputSpec("task", (16,), "uint8", Text(), ("bytes",))]
+    np.savez(tmp_path / "e.npz", task=np.array([b"go", b"stay"]))
+    assert bytes(reflex.episodes(tmp_path).fixtures(specs, 2, 0).make(1)["task"]) == b"stay"
+    np.savez(tmp_path / "e.npz", task=np.zeros(2, np.int64))
+    with pytest.raises(InputError, match="task is int64, and the policy's 'task' is text"):
+        reflex.episodes(tmp_path).fixtures(specs, 2, 0).make(1)
 
 
 def test_another_size_of_image_is_one_line_and_nothing_is_resized() -> None:
@@ -281,8 +360,13 @@ def test_other_versions_and_empty_places_are_refused(dataset: Path, tmp_path: Pa
     ):
         with pytest.raises(InputError, match=said):
             reflex.episodes(source)
-    with pytest.raises(InputError, match="frames is 0"):
-        reflex.episodes(GOLDEN, frames=0)
+    for told, said in (
+        ({"frames": 0}, "frames is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"keys": ["a"]}, "a list"),
+    ):
+        with pytest.raises(InputError, match=said):
+            reflex.episodes(GOLDEN, **told)
 
 
 def test_damaged_files_of_arrays_are_one_line(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from pytest_reflex.inputs import (
     ImagePromptTokens,
     InputSpec,
     Integers,
+    Joints,
     PromptMask,
     ScaledImage,
     State,
@@ -166,6 +167,14 @@ def test_three_fixtures_hold_both_ends_of_a_range(shape):
     assert {-5, 999} <= {n for values in drawn(ids, 3) for n in values.ravel().tolist()}
 
 
+def test_three_fixtures_hold_both_ends_of_each_joint():
+    joints = InputSpec("joints", (1, 3), meaning=Joints([-90, 0, 5], [90, 100, 5]))
+    assert InputSpec.from_json(json.loads(json.dumps(joints.to_json()))) == joints
+    values = np.concatenate(drawn(joints, 3))
+    assert [set(values[1:, at].tolist()) for at in range(3)] == [{-90, 90}, {0, 100}, {5}]
+    assert -90 < values[0, 0] < 90
+
+
 @pytest.mark.parametrize(
     ("shape", "categories", "enough"), [((), 32, 33), ((2,), 32, 17), ((1,), 64, 65), ((40,), 4, 2)]
 )
@@ -231,6 +240,12 @@ def test_bad_json_is_refused(data, message):
         (lambda: InputSpec("x", (1,), meaning=Gaussian(mean=float("nan"))), "mean is nan"),
         (lambda: InputSpec("x", (1,), meaning=Gaussian(mean="0")), "wrong type"),
         (lambda: InputSpec("x", (1,), "uint8", Integers(0, 257)), "high - 1 is 256"),
+        (lambda: InputSpec("x", (2,), meaning=Joints((0,), (1,))), r"low is \(0,\); give 2 numbers"),
+        (
+            lambda: InputSpec("x", (1,), meaning=Joints((1,), (0,))),
+            r"high is \(0,\); give finite numbers, none",
+        ),
+        (lambda: InputSpec("x", (1,), meaning=Joints((0,), (math.inf,))), r"give finite numbers, none below"),
         (lambda: InputSpec("x", (1,), "bool", Bernoulli(1)), "p is 1; give between 0 and 1"),
         (lambda: InputSpec("x", (4,), meaning=Image()), r"shape is \[4\]"),
         (lambda: InputSpec("x", (1,), "bool", CameraMask()), r"\[batch, cameras\]"),

@@ -21,7 +21,7 @@ import exporters
 from pytest_reflex import OnnxRunner, TorchRunner
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import make_fixture
-from pytest_reflex.runners.rounded import rounded
+from pytest_reflex.runners.rounded import _Rounding, rounded
 
 X = torch.linspace(-2, 2, 12).reshape(3, 4)
 TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -216,3 +216,27 @@ def test_the_error_of_real_graphs_is_predicted(tmp_path: Path) -> None:
                 real = runner.run(inputs)["actions"]
             ratio = np.abs(real - exact).max() / np.abs(predicted - exact).max()
             assert 0.8 < ratio < 1.25, (precision, arithmetic)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        lambda table, at: nn.functional.embedding(at, table),
+        lambda table, at: table[at],
+        lambda table, at: table.index_select(0, at),
+        lambda table, at: table.gather(0, at[:, None].expand(-1, 4)),
+    ],
+)
+def test_of_a_table_the_rows_that_are_read_are_rounded(
+    look_up: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of a whole vocabulary took more memory than the rest of the model."""
+    table, at = torch.linspace(-3, 3, 4000).exp().mul(5e3).reshape(1000, 4), torch.tensor([0, 7, 999])
+    sizes: list[int] = []
+    stored = _Rounding._stored
+    monkeypatch.setattr(_Rounding, "_stored", lambda self, v: (sizes.append(v.numel()), stored(self, v))[1])
+    got = in_precision(lambda x: look_up(table, at) * 1.0, dtype, held=[table])
+    top = torch.finfo(dtype).max
+    assert torch.equal(got, look_up(table.clamp(-top, top).to(dtype).float(), at))
+    assert max(sizes) <= 3 * 4
