@@ -112,16 +112,16 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._spared = spared
         self._weights = {tensor.untyped_storage()._cdata for tensor in weights}
         self._held = self._weights | {tensor.untyped_storage()._cdata for tensor in buffers}
-        # What was computed of inputs and weights. The references keep an address from being used again.
-        self._computed: dict[int, StorageWeakRef] = {}
+        # What was computed of inputs and weights.
+        self._computed = _Marked()
         # What was made of numbers of the program's text alone.
-        self._told: dict[int, StorageWeakRef] = {}
+        self._told = _Marked()
 
     def given(self, value: torch.Tensor) -> torch.Tensor:
         """An input, as the program is to get it."""
         with torch.utils._python_dispatch._disable_current_modes():
             value = self._stored(value) if self._narrow else value
-        _mark(self._computed, value)
+        self._computed.add(value)
         return value
 
     def __torch_dispatch__(
@@ -132,7 +132,7 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise NotRounded(f"{func} reads a float's bits as another dtype")
         if func in _NUMBERS and self._spared == "nothing":
             number = func(*args, **kwargs)
-            _mark(self._told, number)
+            self._told.add(number)
             return number
         if func.is_view:
             # A view of a weight stays one, and is rounded by whoever computes with it.
@@ -145,13 +145,13 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         own = {id(tensor) for tensor in written}
         if func in MOVES and self._is_weight(read[0]):
             moved = self._stored(func(*args, **kwargs))
-            _mark(self._computed, moved)
+            self._computed.add(moved)
             return moved
 
         def stored(value: Any) -> Any:
             if not isinstance(value, torch.Tensor):
                 return value if self._spared == "constants" else self._number(value)
-            if id(value) in own or _is_in(self._computed, value):
+            if id(value) in own or value in self._computed:
                 return value
             if self._spared == "constants" and not self._is_weight(value):
                 return value
@@ -161,26 +161,26 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in written:
             if self._narrow:
                 tensor.copy_(self._result(tensor))
-            _mark(self._computed, tensor)
+            self._computed.add(tensor)
         if written:
             return out
         if self._narrow:
             out = pytree.tree_map(self._result, out)
         if at_work:
-            pytree.tree_map_only(torch.Tensor, lambda made: _mark(self._computed, made), out)
+            pytree.tree_map_only(torch.Tensor, lambda made: self._computed.add(made), out)
         return out
 
     def _folded(self, made: Any, read: list[torch.Tensor]) -> Any:
         """What a graph has as a constant, told where it was made of what was told."""
-        if any(_is_in(self._told, tensor) for tensor in read):
-            pytree.tree_map_only(torch.Tensor, lambda one: _mark(self._told, one), made)
+        if any(tensor in self._told for tensor in read):
+            pytree.tree_map_only(torch.Tensor, lambda one: self._told.add(one), made)
         return made
 
     def _at_work(self, read: list[torch.Tensor]) -> bool:
         """Whether a graph has this operator: whatever reads only constants is folded into another."""
-        if any(_is_in(self._computed, tensor) or self._is_weight(tensor) for tensor in read):
+        if any(tensor in self._computed or self._is_weight(tensor) for tensor in read):
             return True
-        told = [_is_in(self._told, tensor) for tensor in read]
+        told = [tensor in self._told for tensor in read]
         return any(told) and not all(told)
 
     def _is_weight(self, tensor: torch.Tensor) -> bool:
@@ -222,14 +222,29 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return value
 
 
-def _is_in(storages: dict[int, StorageWeakRef], tensor: torch.Tensor) -> bool:
-    return tensor.untyped_storage()._cdata in storages
+class _Marked:
+    """Tensors, known by their storage for as long as that is there."""
 
+    def __init__(self) -> None:
+        # The references keep an address from being used again.
+        self._storages: dict[int, StorageWeakRef] = {}
+        self._room = 64
 
-def _mark(storages: dict[int, StorageWeakRef], tensor: torch.Tensor) -> None:
-    storage = tensor.untyped_storage()
-    if storage._cdata not in storages:
-        storages[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+    def __contains__(self, tensor: torch.Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self._storages
+
+    def __len__(self) -> int:
+        return len(self._storages)
+
+    def add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata in self._storages:
+            return
+        if len(self) >= self._room:
+            # What a dead storage leaves behind lies where a tensor was, and the next would not fit there.
+            alive = {at: kept for at, kept in self._storages.items() if not kept.expired()}  # type: ignore[no-untyped-call]
+            self._storages, self._room = alive, 2 * len(alive) + 64
+        self._storages[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
 
 def _widens(read: list[torch.Tensor], kwargs: dict[str, Any]) -> bool:
