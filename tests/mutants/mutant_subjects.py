@@ -17,6 +17,7 @@ FAMILIES: Final = ("groot", "pi0", "pi05", "smolvla")
 FEATURES: Final = ("act", "diffusion", "gaussian_actor", "multi_task_dit", "tdmpc", "vqbet", "xvla")
 # What says tokens, in one graph.
 DECODING: Final = ("pi0_fast",)
+ALL: Final = (*FAMILIES, *FEATURES, *DECODING)
 # Enough for a first, a middle and a last one.
 STEPS: Final = 3
 SMALL: Final = {"cameras": 2, "prompt_tokens": 12}
@@ -24,7 +25,7 @@ SMALL: Final = {"cameras": 2, "prompt_tokens": 12}
 
 def families() -> tuple[str, ...]:
     """Those that can be made here: without lerobot, transformers' pi0."""
-    return (*FAMILIES, *FEATURES, *DECODING) if find_spec("lerobot") else ("pi0",)
+    return ALL if find_spec("lerobot") else ("pi0",)
 
 
 def layouts_of(family: str) -> tuple[Any, ...]:
