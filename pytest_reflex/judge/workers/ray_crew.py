@@ -141,8 +141,7 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
         return
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     if address is None:
-        # "local", or one that somebody else runs on this machine would be joined.
-        ray.init("local", num_cpus=size, include_dashboard=False, **quiet)
+        _start(ray, num_cpus=size, include_dashboard=False, **quiet)
         _silence()
         return
     _require_there(address)
@@ -155,6 +154,26 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
             f"--ray {address}: no cluster of Ray's that this process can join ({_one_line(error)}); give "
             "HOST:PORT, as `ray start --head` says it"
         ) from error
+
+
+def _start(ray: Any, **how: Any) -> None:
+    """Ray on this machine, which gives itself 30 seconds: too few where everything else is at work, once.
+
+    Raises:
+        RunnerError: it does not start.
+    """
+    for last in (False, True):
+        try:
+            # "local", or one that somebody else runs on this machine would be joined.
+            ray.init("local", **how)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if last:
+                raise RunnerError(
+                    f"workers: Ray does not start on this machine ({_one_line(error)}); try when it has less "
+                    "to do, or go without --workers"
+                ) from error
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from worker_cases import SPECS, Called, Ends, Off, plain
 
 from pytest_reflex.errors import MissingPackageError, RunnerError, SettingsError
 from pytest_reflex.judge.check import check
+from pytest_reflex.judge.workers import ray_crew
 from pytest_reflex.runners import OnnxRunner, ServedRunner, TorchRunner
 
 pytestmark = pytest.mark.once
@@ -28,10 +29,8 @@ pytestmark = pytest.mark.once
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Ray on this machine, once for all tests; its address."""
     ray = pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
-    around = ray.init(
-        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
-    )
-    yield around.address_info["gcs_address"]
+    ray_crew._connect(ray, None, 2)
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 
@@ -188,3 +187,25 @@ def test_a_bad_number_of_workers_is_refused(workers) -> None:
 def test_a_bad_address_is_refused(address) -> None:
     with pytest.raises(SettingsError, match="is no address; give HOST:PORT"):
         check(Called(plain), Called(plain), inputs=SPECS, ray=address)
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_ray_that_does_not_start_is_started_again_once(fails: int) -> None:
+    """It gives itself 30 seconds, and a machine may be busy for as long."""
+    asked: list[str] = []
+
+    class Ray:
+        def init(self, address: str, **_: object) -> None:
+            asked.append(address)
+            if asked.count("local") <= fails:
+                raise Exception("The current node timed out during startup.")
+
+        def shutdown(self) -> None:
+            asked.append("ended")
+
+    if fails == 1:
+        ray_crew._start(Ray())
+    else:
+        with pytest.raises(RunnerError, match=r"does not start .*\(The current node timed out .*try when it"):
+            ray_crew._start(Ray())
+    assert asked == ["local", "ended", "local", "ended"][: 2 * fails + (fails == 1)]
