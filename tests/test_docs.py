@@ -350,3 +350,14 @@ def test_the_gitlab_job_fits_gitlab_s_schema(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.gitlab-ci", str(job)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+SCRIPTS = sorted(set(re.findall(r"python (\S+\.py)", (ROOT / "Makefile").read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_make_runs_finds_what_it_imports(script: str, python: list[str]) -> None:
+    """Some of them take gigabytes, so that nothing else in the suite starts them."""
+    load = f"import runpy, sys; sys.path[0] = {str(Path(script).parent)!r}; runpy.run_path({script!r})"
+    done = subprocess.run([*python, "-c", load], cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode, done.stderr[-400:]
