@@ -40,7 +40,12 @@ def prompt_of(step: Any, kind: str, length: int) -> Prompt:
 
 
 def tokenizer_text(step: Any) -> str:
-    """The tokenizer in its own JSON, with what cuts a long text and without padding, which the prompt says.
+    """The tokenizer in its own JSON; see :func:`_to_store`."""
+    return str(_to_store(step).to_str())
+
+
+def _to_store(step: Any) -> Any:
+    """The tokenizer with what cuts a long text and without padding, which the prompt says.
 
     Raises:
         ReflexError: it is none of the package tokenizers.
@@ -56,7 +61,7 @@ def tokenizer_text(step: Any) -> str:
     again.no_truncation()
     if step.truncation not in _NEVER:
         again.enable_truncation(step.max_length, direction=step.input_tokenizer.truncation_side)
-    return str(again.to_str())
+    return again
 
 
 def require_prompt(steps: list[Any]) -> None:
@@ -76,10 +81,7 @@ def require_prompt(steps: list[Any]) -> None:
             raise ReflexError(
                 f"the task is read as {step.task_key!r}, and a bundle is given it as {TASK!r}; rename it"
             )
-        import tokenizers
-
-        stored = tokenizers.Tokenizer.from_str(tokenizer_text(step))
-        if wrong := apart(step, prompt_of(step, "plain", step.max_length), stored):
+        if wrong := apart(step, prompt_of(step, "plain", step.max_length), _to_store(step)):
             raise ReflexError(f"the tokenizer cannot be put into a bundle: of {wrong}")
 
 

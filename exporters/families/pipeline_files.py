@@ -68,7 +68,7 @@ def _steps(file: Path) -> frozenset[str]:
         raise CheckpointError(f"no {file.name} in {file.parent}: it holds no processors of lerobot's")
     checkpoints.require_no_pointer(file)
     try:
-        steps = [step for step in json.loads(file.read_text(encoding="utf-8"))["steps"] if _is_step(step)]
+        steps = [_step(one) for one in json.loads(file.read_text(encoding="utf-8"))["steps"]]
         names = frozenset(str(step.get("registry_name", step.get("class"))) for step in steps)
         kept = [file.parent / str(step["state_file"]) for step in steps if step.get("state_file")]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -86,7 +86,7 @@ def _steps(file: Path) -> frozenset[str]:
     return names
 
 
-def _is_step(step: Any) -> bool:
-    if not isinstance(step, Mapping):
-        raise TypeError(f"a step is a {type(step).__name__}")
-    return True
+def _step(said: Any) -> Mapping[str, Any]:
+    if not isinstance(said, Mapping):
+        raise TypeError(f"a step is a {type(said).__name__}")
+    return said

@@ -233,14 +233,11 @@ class _Marked:
     def __contains__(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._storages
 
-    def __len__(self) -> int:
-        return len(self._storages)
-
     def add(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage._cdata in self._storages:
             return
-        if len(self) >= self._room:
+        if len(self._storages) >= self._room:
             # What a dead storage leaves behind lies where a tensor was, and the next would not fit there.
             alive = {at: kept for at, kept in self._storages.items() if not kept.expired()}  # type: ignore[no-untyped-call]
             self._storages, self._room = alive, 2 * len(alive) + 64
