@@ -206,7 +206,10 @@ def run_candidate(
         }
         facts = _facts(sides.candidate)
         if workers is not None:
-            workers.require_same(Seen.of(truth.facts, truth.outputs[0]), Seen.of(facts, plain[0]))
+            workers.require_same(
+                Seen.of(truth.facts, truth.outputs[0], repeats=truth.steadiness.again is None),
+                Seen.of(facts, plain[0], repeats=not again),
+            )
         facts |= runner.matched_facts
         open_axes = said_by(sides.candidate, "open_axes", ())
         said = robot_units(sides.candidate)

@@ -140,6 +140,20 @@ def test_a_worker_that_gives_other_bits_is_no_worker(cluster) -> None:
     assert "it gives other bits in fixture 0" in wrong
 
 
+@pytest.mark.parametrize("side", ["candidate", "reference"])
+def test_a_side_that_does_not_repeat_fails_wherever_it_runs(cluster, side: str) -> None:
+    def restless(x, mask):
+        return {"actions": plain(x, mask)["actions"] + np.float32(1e-7 * time.monotonic_ns() % 1e-5)}
+
+    kinds = {"candidate": "function", "reference": "torch"}
+    sides = {one: Called(plain, name=one, kind=kind) for one, kind in kinds.items()}
+    sides[side] = Called(restless, name=side, kind=kinds[side])
+    gate = {"candidate": "repeat", "reference": "reference"}[side]
+    for workers in (1, 2):
+        result = check(**sides, inputs=SPECS, fixtures=8, threshold=1e-3, strict=True, workers=workers)
+        assert gate in [answer.gate for _, answer in result.refusals]
+
+
 def test_what_cannot_be_sent_is_named() -> None:
     pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
     lock = threading.Lock()

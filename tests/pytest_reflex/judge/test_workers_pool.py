@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pytest_reflex.errors import RunnerError
@@ -213,6 +214,12 @@ def test_a_worker_that_is_another_ends_the_check(theirs: Seen, said: str) -> Non
     pool.get(0)
     with pytest.raises(RunnerError, match=wrong):
         pool.require_same(SAME, SAME)
+
+
+def test_bits_that_never_come_again_are_not_compared() -> None:
+    restless = Seen.of(SAME.facts, {"actions": np.zeros(2)}, repeats=False)
+    assert unlike(restless, Seen(SAME.facts, "others")) == ""
+    assert unlike(restless, Seen({**SAME.facts, "threads": 4}, "others")) == "threads is 4 there and 2 here"
 
 
 def test_a_process_that_is_another_is_none() -> None:
