@@ -68,8 +68,13 @@ class Program:
             for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)
             if spec.kind is not InputKind.USER_INPUT
         }
-        # What it holds besides its inputs, and which of that are the policy's weights.
+        # What it holds besides its inputs, what the policy calls it, and which of that are weights.
         self.fixed = frozenset(self._fixed)
+        self.called = {
+            node: str(spec.target).removeprefix("owner.")
+            for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)
+            if node in self._fixed
+        }
         self.weights = frozenset(
             node
             for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)
@@ -88,6 +93,11 @@ class Program:
                 touched.add(node)
             parts[depends].append(node)
         return parts
+
+    @property
+    def held(self) -> Mapping[fx.Node, Any]:
+        """The weights and constants."""
+        return self._fixed
 
     def values(self, given: Mapping[str, torch.Tensor]) -> dict[fx.Node, Any]:
         """What is known before any node has run."""
@@ -149,9 +159,9 @@ class Interpreter:
         """The names of its programs."""
         return tuple(self._programs)
 
-    def fixed(self, half: str) -> frozenset[fx.Node]:
-        """The weights and constants of a half."""
-        return self._programs[half].fixed
+    def program(self, half: str) -> Program:
+        """The program of a half."""
+        return self._programs[half]
 
     def nodes_in_order(self, half: str) -> list[fx.Node]:
         """A half's operators, those first that a graph computes once, before its loop."""

@@ -78,7 +78,7 @@ def unread(
             or (read.name not in end.alignment.found and (other or (fold and kind.startswith(_LINEAR))))
         ):
             waiting += read.all_input_nodes
-        elif not _constant(read, fixed):
+        elif not constant(read, fixed):
             yield read
 
 
@@ -118,7 +118,7 @@ def _same(tensor: torch.Tensor, array: Array) -> bool:
     return bool(np.array_equal(np.sort(flat), np.sort(other), equal_nan=flat.dtype.kind == "f"))
 
 
-def _constant(node: fx.Node, fixed: frozenset[fx.Node]) -> bool:
+def constant(node: fx.Node, fixed: frozenset[fx.Node]) -> bool:
     """Whether it is made of weights and constants alone, as what a graph has as one."""
     waiting, seen = [node], set()
     while waiting:

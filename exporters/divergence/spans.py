@@ -14,6 +14,7 @@ from exporters.divergence.attributes import told_otherwise
 from exporters.divergence.interpreter import Interpreter, Key, Step
 from exporters.divergence.reads import End, folded, maker, theirs, unread
 from exporters.divergence.scopes import Origin, origin_in_program, origin_of, source_in_program, source_of
+from exporters.divergence.weights import held_otherwise
 
 Array = np.ndarray[Any, Any]
 # So many operators are named; of more, how many there are.
@@ -87,7 +88,9 @@ class Spans:
             own = " and ".join(map(_in, [*before, end.own]))
             said = f"the graph's {node.op_type} is the policy's {own} in one"
             return Compared("", source, alone.node, alone.operator, unpaired=said)
-        return replace(alone, unpaired=told_otherwise(node, step.node))
+        program = self._interpreter.program(step.key.half)
+        said = told_otherwise(node, step.node) or held_otherwise(end, program.held, program.called)
+        return replace(alone, unpaired=said)
 
     def _made_of(self, value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
         """The nodes that make ``value`` of values that have counterparts, in order, and these."""
@@ -145,7 +148,7 @@ class Spans:
         self, end: End, given: Callable[[ir.Value], Array | None]
     ) -> tuple[str, str, str] | None:
         """What the policy's operator reads and the graph's does not: its module, its line, and in words."""
-        fixed = self._interpreter.fixed(end.step.key.half)
+        fixed = self._interpreter.program(end.step.key.half).fixed
         for read in unread(end, self._paired, fixed, given):
             origin = origin_in_program(read)
             module = origin.module or self._interpreter.code(end.step.key.half)

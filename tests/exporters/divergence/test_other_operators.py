@@ -187,8 +187,14 @@ EXACT = {
         lambda policy: setattr(policy[2], "eps", 1e-2),
         "2: the graph's LayerNormalization has epsilon 1e-05, the policy's layer_norm eps 0.01",
     ),
-    "getitem": (other_mean, "3: BatchNormalization is "),
-    "output": (other_weight, "5: Gemm is "),
+    "getitem": (
+        other_mean,
+        "3: the graph's BatchNormalization holds other numbers than `3.running_mean`: 16 of 16, by up to 0.5",
+    ),
+    "output": (
+        other_weight,
+        "5: the graph's Gemm holds other numbers than `5.weight`: 16 of 128, by up to ",
+    ),
 }
 
 
@@ -201,11 +207,78 @@ def test_the_same_operator_with_other_numbers_is_wrong_by_itself(
     assert found.said.startswith(said)
     assert found.place is not None
     assert (found.place.value, found.place.together) == (value, ())
-    # What it is told is named where that differs; of weights it is the operator by itself.
-    told = found.place.unpaired
-    assert (f"{found.place.where}: {told}" == said) if told else said.endswith(" is ")
-    assert (", and fed alike they are " if told else " off by itself, where PyTorch ") in found.said
+    # What it is told is named, and what it holds.
+    assert f"{found.place.where}: {found.place.unpaired}".startswith(said)
+    assert ", and fed alike they are " in found.said
     assert "fed alike" in divergence_text(found)
+
+
+class Squares(nn.Module):
+    """Weights whose shapes leave open which they are, and which way round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH, bias=False)
+        self.own = nn.Parameter(torch.randn(WIDTH, WIDTH))
+        self.rows = nn.Embedding(WIDTH, WIDTH)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        rows = self.rows((input.abs() * 3).long().clamp(max=WIDTH - 1)).sum(1)
+        return self.b(torch.tanh(self.a(input))) @ self.own.mT + rows
+
+
+def put(name: str, of: Callable[[Squares], torch.Tensor]) -> Callable[[Squares], None]:
+    """Gives a policy another weight there."""
+    return lambda policy: policy.get_parameter(name).data.copy_(of(policy).detach().clone())
+
+
+HELD = {
+    "a linear's": (put("a.weight", lambda p: p.a.weight.T), "Gemm holds `a.weight` transposed"),
+    "without bias": (put("b.weight", lambda p: p.b.weight.T), "Gemm holds `b.weight` transposed"),
+    "of its own": (put("own", lambda p: p.own.T), "holds `own` transposed"),
+    "another's": (
+        lambda p: setattr(p.a, "weight", nn.Parameter(p.b.weight.detach().clone())),
+        "Gemm holds other numbers than `a.weight`: 64 of 64, by up to ",
+    ),
+    "rows in another order": (
+        put("rows.weight", lambda p: p.rows.weight.flip(0)),
+        "Gather holds the numbers of `rows.weight` in another order",
+    ),
+    "one number": (
+        put("b.weight", lambda p: p.b.weight + torch.eye(WIDTH)[3] * torch.eye(WIDTH)[3][:, None] / 2),
+        "Gemm holds other numbers than `b.weight`: 1 of 64, by up to 0.5",
+    ),
+    "another bias": (
+        put("a.bias", lambda p: p.a.bias * 0),
+        "holds other numbers than `a.bias`: 8 of 8, ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HELD)
+def test_a_weight_that_is_not_the_policy_s_is_named(case: str, bundle_of: Callable[..., Bundle]) -> None:
+    change, said = HELD[case]
+
+    def changed() -> nn.Module:
+        policy = Squares()
+        change(policy)
+        return policy
+
+    found = locate(seeded(changed), bundle_of(Squares))
+    assert said in found.said
+    assert found.place is not None
+    assert not found.place.together
+
+
+def test_weights_that_changed_places_are_named(bundle_of: Callable[..., Bundle]) -> None:
+    def swapped() -> nn.Module:
+        policy = Squares()
+        a, b = policy.a.weight.detach().clone(), policy.b.weight.detach().clone()
+        policy.a.weight.data, policy.b.weight.data = b, a
+        return policy
+
+    found = locate(seeded(swapped), bundle_of(Squares))
+    assert "the graph's Gemm holds `b.weight` where the policy has `a.weight`" in found.said
 
 
 # What a place says of one operator alone.
