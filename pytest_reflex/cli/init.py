@@ -206,7 +206,7 @@ def init(model: str, ci: str, inputs: str, bundle: Path | None, out: Path) -> Re
     made = (
         _of_a_script(model, inputs, bundle, out) if is_script(model) else _of_a_checkpoint(model, bundle, out)
     )
-    name = next((name for name in made.names if _is_free(out, name, made)), made.names[-1])
+    name = _name_there(out, made) or next((n for n in made.names if _is_free(out, n)), made.names[-1])
     lines = [_written(out, f"{TESTS}/test_{name}.py", made.text(name=name))]
     below: list[str] = []
     for job in jobs_of(ci):
@@ -256,21 +256,29 @@ def _next(out: Path) -> str:
     return f"{there}{RUN}"
 
 
-def _is_free(out: Path, name: str, made: _Made) -> bool:
-    """Whether no test of another model has the name; of the same one, it may have been changed since.
+def _name_there(out: Path, made: _Made) -> str:
+    """What the test of the same model is called that is there already; empty where there is none.
+
+    It may have been changed since, and another version may have called it otherwise.
+    """
+    own = made.text(name="").partition("\n")[0]
+    found = (
+        path.stem.removeprefix("test_")
+        for path in sorted((out / TESTS).glob("test_*.py"))
+        # An earlier version's first line says no more.
+        if (_text(path) or "").partition("\n")[0].rstrip('"') == own.rstrip('"')
+    )
+    return next(found, "")
+
+
+def _is_free(out: Path, name: str) -> bool:
+    """Whether no test has the name.
 
     Two files of one name in two directories without an ``__init__.py`` are an error of pytest's.
     """
     path = out / TESTS / f"test_{name}.py"
     others = [each for each in (out / "tests").rglob(path.name) if each != path]
-    if others and not (path.parent / "__init__.py").exists():
-        return False
-    try:
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-    except (OSError, ValueError):
-        return not path.exists()
-    own = made.text(name="").partition("\n")[0]
-    return first.rstrip('"') == own.rstrip('"')  # an earlier version's says no more
+    return not path.exists() and (not others or (path.parent / "__init__.py").exists())
 
 
 def _of_a_checkpoint(model: str, bundle: Path | None, out: Path) -> _Made:

@@ -263,6 +263,11 @@ def test_each_model_has_a_test_of_its_own(tmp_path: Path, here: Callable[..., Ra
     assert here("init", "reach.py:policy", "--ci", "none").out.startswith(
         f"left alone  {TESTS}/test_reach.py, which is another\n"
     )
+    # Whatever it is called: by its owner, or by a version that had other names.
+    (tmp_path / TESTS / "test_reach.py").rename(tmp_path / TESTS / "test_policy.py")
+    again = here("init", "reach.py:policy", "--ci", "none").out
+    assert again.startswith(f"left alone  {TESTS}/test_policy.py, which is another\n")
+    assert [*(tmp_path / TESTS).glob("test_*.py")] == [tmp_path / TESTS / "test_policy.py"]
     (tmp_path / TESTS / "test_grasp.py").write_text("def test_grasps(): pass\n")
     assert here("init", "grasp.py:policy", "--ci", "none").out.startswith(
         f"written     {TESTS}/test_grasp_policy.py\n"
