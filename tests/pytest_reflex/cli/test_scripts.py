@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,6 +194,29 @@ def test_what_a_name_is_that_cannot_be_taken(
     script = str(place / "policy.py")
     ran = here("validate", place / "actor.onnx", "--model", model.replace("{}", script))
     assert (ran.code, ran.err) == (2, f"reflex: error: {said.replace('{}', script)}\n")
+
+
+@pytest.mark.parametrize(
+    ("package", "advice"),
+    [
+        ("torch", "; pip install 'pytest-reflex[export]'"),
+        ("transformers", "; pip install 'pytest-reflex[export]'"),
+        ("lerobot", "; pip install 'pytest-reflex[lerobot]'"),
+        ("scaled_servo", ""),
+    ],
+)
+def test_a_package_that_a_script_lacks_is_named_with_its_extra(
+    package: str, advice: str, place: Path, here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = place / f"wants_{package}.py"
+    script.write_text(f"import {package}\n")
+    monkeypatch.setitem(sys.modules, package, None)
+    ran = here("validate", place / "actor.onnx", "--model", f"{script}:policy")
+    assert (ran.code, ran.err) == (
+        2,
+        f"reflex: error: --model is '{script}:policy', and {script} cannot be imported: ModuleNotFoundError: "
+        f"import of {package} halted; None in sys.modules{advice}\n",
+    )
 
 
 def test_whole_numbers_need_a_meaning(place: Path, here: Callable[..., Ran]) -> None:

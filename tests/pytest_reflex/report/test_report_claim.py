@@ -57,6 +57,19 @@ def test_every_face_says_it(found: ParityResult) -> None:
     assert found.to_json()["claim"]["text"] == said  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("source", "seed", "words"),
+    [
+        ("drawn", 7, "drawn with seed 7"),
+        ("derived", None, "made of drawn observations"),
+        ("recorded", None, "recorded"),
+    ],
+)
+def test_the_page_says_where_its_fixtures_come_from(source: str, seed: int | None, words: str) -> None:
+    made = claiming(result(measured(0, 3e-7), measured(1, 4.5e-7), seed=seed), source=source)
+    assert f"2 fixtures, {words}" in plainly(page(Run((Entry(made),))))
+
+
 def test_several_results_share_a_line_and_the_weakest_comes_first() -> None:
     run = Run((Entry(MANY), Entry(FEW), Entry(dataclasses.replace(FEW, name="other")), Entry(FRAMES)))
     claims = [text for text, _ in summary_lines(run) if text.startswith("claim: ")]

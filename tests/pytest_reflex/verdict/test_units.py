@@ -91,6 +91,16 @@ def test_each_element_has_a_factor_of_its_own() -> None:
     assert "actions by chunk step, fixture " in text
 
 
+def test_a_figure_that_is_in_the_robots_unit_itself_is_shown_once() -> None:
+    header = "element  max_abs_diff  unit  below"
+    text = str(judged("0.04 deg and 0.04 %", said=InUnits(("deg", "deg", "%"), (1.0,) * 3)))
+    assert [line.rstrip() for line in text.splitlines()].count(header) == 1
+    assert "in its unit" not in text.partition("by chunk step")[0]
+    scaled = str(judged("0.04 deg and 0.04 %", said=InUnits(("deg", "deg", "%"), (1.0, 2.0, 1.0))))
+    assert header not in scaled
+    assert "in its unit" in scaled.partition("by chunk step")[0]
+
+
 def test_what_pads_a_policys_actions_is_held_to_the_strictest() -> None:
     said = InUnits(("deg", "deg"), (10.0, 1.0))
     assert judged("0.3 deg", said=said).passed
