@@ -175,7 +175,7 @@ def mutants(subject: Subject, per_operator: int) -> Iterator[Mutant]:
                     stem,
                     operator,
                     places[number],
-                    lambda d=data, o=operator, n=number, s=stem: _with_graph(
+                    lambda d=data, o=operator, n=number, s=stem: with_graph(
                         subject.bundle, s, mutated(d, o, n)
                     ),
                 )
@@ -200,7 +200,8 @@ def _chosen(count: int, wanted: int, key: str) -> list[int]:
     return sorted(int(n) for n in rng.permutation(count)[:wanted])
 
 
-def _with_graph(bundle: Bundle, stem: str, data: bytes) -> Policy:
+def with_graph(bundle: Bundle, stem: str, data: bytes) -> Policy:
+    """The bundle with another graph in one's place."""
     policy = Policy(bundle)
     policy.sessions[stem] = OnnxRunner(data, optimization=OPTIMIZATION, threads=1, name=stem)
     return policy

@@ -1,0 +1,236 @@
+"""Decisions of every family's graph: who takes them both ways, and whether a wrong one is seen.
+
+    python benchmarks/decisions.py --evidence parity_reports
+
+Of each family's tiny policy, exported as it is by default: how many of the decisions that inputs can turn
+round (conditions, limits, choices, rows; see ``docs/howto/claim.md``) the five plain fixtures take both ways,
+and how many `coverage="95%"` does, in how many fixtures. Then mutants of the graph
+(``tests/mutants/decision_operators.py``), each with one of those decisions flipped or frozen, judged as this
+repository's parity tests judge, with the five and with coverage. One that both let pass is run on 200 random
+fixtures and on all corners: it is *equivalent* where it gives the honest export's bits on all of them, or
+stays below the strict threshold, else it *survived*. Exit 1 when one did, or a family is below 95 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "mutants")]
+
+# ruff: noqa: E402
+from decision_operators import decision_mutants
+from mutant_judge import Subject, graph_bytes, refused, with_graph
+from mutant_subjects import families, layouts_of, subject
+from side_by_side import write
+
+from exporters import Policy
+from pytest_reflex.errors import RunnerError
+from pytest_reflex.inputs import make_fixture
+from pytest_reflex.inputs.fixtures import fixtures_from
+from pytest_reflex.inputs.ranges import corners
+from pytest_reflex.judge import coverage
+from pytest_reflex.judge.check import check
+from pytest_reflex.judge.input_dependence import unequal_bits
+from pytest_reflex.result import ParityResult
+from pytest_reflex.runners.base import copied
+from pytest_reflex.verdict.metrics import difference
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
+
+ASKED: Final = 0.95
+RANDOM: Final = 200
+ENDS: Final = ("by five", "by coverage", "equivalent", "survived", "stillborn")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A graph with one decision changed, and how it ended: one of :data:`ENDS`."""
+
+    family: str
+    where: str
+    end: str
+    gates: tuple[str, ...] = ()
+    largest: float = 0.0
+
+
+def judged(made: Subject, candidate: Policy, **more: Any) -> ParityResult:
+    made.reference.remember()
+    return check(made.reference, candidate, inputs=made.inputs, strict=True, floor=True, **more)
+
+
+def looked(made: Subject) -> dict[str, Any]:
+    """What the five fixtures ask of the honest export's graph, and what is asked for 95 %."""
+    rows = {}
+    for name, share in (("five", 0.0), ("chosen", ASKED)):
+        result = judged(made, Policy(made.bundle), coverage=share)
+        if result.coverage is None or result.coverage.unknown:
+            sys.exit(f"{made.family}: {result.coverage and result.coverage.text}")
+        # Under strict what five fixtures never asked is a doubt.
+        others = [gate for gate in refused(result) if gate != "coverage"]
+        if others or (share and refused(result)):
+            sys.exit(f"{made.family}: the honest export does not pass: {result}")
+        rows[name] = result.coverage
+    five, chosen = rows["five"], rows["chosen"]
+    return {
+        "family": made.family,
+        "layout": made.layout,
+        "reachable": chosen.reachable,
+        "constant": chosen.constant,
+        "guards": chosen.guards,
+        "both ways in five": five.both,
+        "both ways": chosen.both,
+        "share": chosen.share,
+        "fixtures": chosen.fixtures,
+        "never asked": [one.text for one in chosen.missed],
+    }
+
+
+def mutants(made: Subject, wanted: int) -> Iterator[tuple[str, Callable[[], Policy]]]:
+    """So many, spread over all by a generator that the family's name seeds."""
+    ranges = coverage._ranges(fixtures_from(made.inputs, 5, 0))
+    found = []
+    for stem in made.bundle.manifest["graphs"]:
+        data = graph_bytes(made.bundle, stem)
+        for where, make in decision_mutants(data, ranges):
+            found.append((f"{stem}: {where}", lambda s=stem, m=make: with_graph(made.bundle, s, m())))
+    rng = np.random.default_rng(zlib.crc32(made.family.encode()))
+    yield from (found[number] for number in sorted(rng.permutation(len(found))[:wanted].tolist()))
+
+
+def judge(made: Subject, where: str, candidate: Callable[[], Policy]) -> Mutant:
+    try:
+        if gates := refused(judged(made, candidate())):
+            return Mutant(made.family, where, "by five", gates)
+    except RunnerError:
+        return Mutant(made.family, where, "stillborn")
+    try:
+        gates = refused(judged(made, candidate(), coverage=ASKED))
+    except RunnerError:
+        gates = ("refused to run",)
+    # Below the share it asks for more than it was given, which is no look at what is wrong.
+    if seen := tuple(gate for gate in gates if gate != "coverage"):
+        return Mutant(made.family, where, "by coverage", seen)
+    largest, same = _everywhere(made, candidate())
+    end = "equivalent" if same or largest < STRICT_THRESHOLD else "by coverage" if gates else "survived"
+    return Mutant(made.family, where, end, gates, largest)
+
+
+def _everywhere(made: Subject, candidate: Policy) -> tuple[float, bool]:
+    """Its largest difference from the reference, and whether it gives the honest export's bits throughout."""
+    largest, same = 0.0, True
+    numbers = [*((1, idx) for idx in range(RANDOM)), *((0, idx) for idx in corners(made.inputs))]
+    with candidate, made.bundle.runner() as honest:
+        for seed, idx in numbers:
+            inputs = make_fixture(made.inputs, seed, idx)
+            try:
+                got = candidate.run(copied(inputs))
+            except RunnerError:
+                return float("inf"), False
+            same = same and not unequal_bits(got, honest.run(copied(inputs)))
+            if same:
+                continue
+            expected = made.reference.run(inputs)
+            found = max(difference(expected[name], got[name]).max_abs_diff for name in expected)
+            largest = max(largest, float("inf") if np.isnan(found) else found)
+    made.reference.close()
+    return largest, same
+
+
+def page(rows: Sequence[dict[str, Any]], ends: Sequence[Mutant], seconds: float) -> str:
+    counted = Counter(end.end for end in ends)
+    killed = counted["by five"] + counted["by coverage"]
+    lines = [
+        "# Decisions",
+        "",
+        "Which decisions of every family's graph the fixtures take both ways, and whether a wrong one is "
+        "seen. Made by `python benchmarks/decisions.py --evidence parity_reports`, which says how, in "
+        f"{seconds:.0f} s; every mutant is in [decisions.json](decisions.json).",
+        "",
+        f"{killed} of {killed + counted['survived']} mutants with one decision flipped or frozen are "
+        f"refused: {counted['by five']} by the five plain fixtures, {counted['by coverage']} more with "
+        f'`coverage="95%"`. {counted["equivalent"]} others are equivalent on {RANDOM} random fixtures and all '
+        f"corners; {counted['stillborn']} gave graphs that ONNX Runtime refuses.",
+        "",
+        "| family | decisions | both ways in five | both ways | share | fixtures | by constants | guards "
+        "| refused by five | by coverage | equivalent | survived |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        own = Counter(end.end for end in ends if end.family == row["family"])
+        lines.append(
+            f"| {row['family']} | {row['reachable']} | {row['both ways in five']} | {row['both ways']} "
+            f"| {100 * row['share']:.1f} % | {row['fixtures']} | {row['constant']} | {row['guards']} "
+            f"| {own['by five']} | {own['by coverage']} | {own['equivalent']} | {own['survived']} |"
+        )
+    never = [f"- {row['family']}: `{text}`" for row in rows for text in row["never asked"]]
+    if never:
+        lines += ["", "## Never asked", "", "What inputs might turn round, and none of the fixtures did:", ""]
+        lines += never
+    late = [end for end in ends if end.end in ("by coverage", "equivalent", "survived")]
+    lines += [
+        "",
+        "## What five fixtures let pass",
+        "",
+        "| family | where | end | gates |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [f"| {end.family} | `{end.where}` | {end.end} | {', '.join(end.gates)} |" for end in late]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--families", nargs="+", default=list(families()))
+    parser.add_argument("--per-family", type=int, default=24, help="mutants of each at most")
+    parser.add_argument(
+        "--evidence", type=Path, help="write decisions.json and decisions.md into this directory"
+    )
+    options = parser.parse_args()
+
+    import torch
+
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    ends: list[Mutant] = []
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for family in options.families:
+            made = subject(family, layouts_of(family)[0], Path(folder))
+            rows.append(row := looked(made))
+            own = [judge(made, where, candidate) for where, candidate in mutants(made, options.per_family)]
+            ends += own
+            counts = Counter(end.end for end in own)
+            print(
+                f"{family:14} {row['both ways in five']:4} then {row['both ways']:4} of {row['reachable']:4} "
+                f"both ways ({100 * row['share']:.1f} %, {row['fixtures']} fixtures); mutants: "
+                + ", ".join(f"{counts[name]} {name}" for name in ENDS),
+                flush=True,
+            )
+            for end in own:
+                if end.end in ("survived", "equivalent"):
+                    print(f"  {end.end}: {end.where}, {end.largest:.1e}", flush=True)
+    seconds = time.perf_counter() - began
+    if options.evidence is not None:
+        kept = [json.loads(json.dumps(asdict(end), default=str).replace("Infinity", '"inf"')) for end in ends]
+        write(options.evidence / "decisions.json", "decisions", rows, mutants=kept, seconds=round(seconds))
+        (options.evidence / "decisions.md").write_text(page(rows, ends, seconds), encoding="utf-8")
+    low = [row["family"] for row in rows if row["share"] < ASKED or row["fixtures"] > coverage.MOST]
+    lost = [end for end in ends if end.end == "survived"]
+    print(f"below 95 %: {', '.join(low) or 'none'}; survived: {len(lost)}")
+    sys.exit(bool(low or lost))
+
+
+if __name__ == "__main__":
+    main()
