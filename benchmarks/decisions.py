@@ -160,8 +160,8 @@ def page(rows: Sequence[dict[str, Any]], ends: Sequence[Mutant], seconds: float)
         "",
         f"{killed} of {killed + counted['survived']} mutants with one decision flipped or frozen are "
         f"refused: {counted['by five']} by the five plain fixtures, {counted['by coverage']} more with "
-        f'`coverage="95%"`. {counted["equivalent"]} others are equivalent on {RANDOM} random fixtures and all '
-        f"corners; {counted['stillborn']} gave graphs that ONNX Runtime refuses.",
+        f'`coverage="95%"`. {counted["equivalent"]} others are equivalent on {RANDOM} random fixtures and '
+        f"all corners; {counted['stillborn']} gave graphs that ONNX Runtime refuses.",
         "",
         "| family | decisions | both ways in five | both ways | share | fixtures | by constants | guards "
         "| refused by five | by coverage | equivalent | survived |",
