@@ -65,6 +65,19 @@ class Mutant:
     largest: float = 0.0
 
 
+def within_reach(policy: Any) -> None:
+    """Give a Gaussian actor's random weights a deviation that observations drive to both of its limits.
+
+    As they are drawn it is near 1 whatever is seen, and its limits are 1e-5 and 10.
+    """
+    import torch
+
+    with torch.no_grad():
+        layer = policy.actor.std_layer
+        layer.weight *= 200 / layer.weight.abs().sum(1).max()
+        layer.bias.zero_()
+
+
 def judged(made: Subject, candidate: Policy, **more: Any) -> ParityResult:
     made.reference.remember()
     return check(made.reference, candidate, inputs=made.inputs, strict=True, floor=True, **more)
@@ -77,9 +90,8 @@ def looked(made: Subject) -> dict[str, Any]:
         result = judged(made, Policy(made.bundle), coverage=share)
         if result.coverage is None or result.coverage.unknown:
             sys.exit(f"{made.family}: {result.coverage and result.coverage.text}")
-        # Under strict what five fixtures never asked is a doubt.
-        others = [gate for gate in refused(result) if gate != "coverage"]
-        if others or (share and refused(result)):
+        # What was never asked is in the row.
+        if [gate for gate in refused(result) if gate != "coverage"]:
             sys.exit(f"{made.family}: the honest export does not pass: {result}")
         rows[name] = result.coverage
     five, chosen = rows["five"], rows["chosen"]
@@ -207,7 +219,8 @@ def main() -> None:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for family in options.families:
-            made = subject(family, layouts_of(family)[0], Path(folder))
+            change = within_reach if family == "gaussian_actor" else None
+            made = subject(family, layouts_of(family)[0], Path(folder), change)
             rows.append(row := looked(made))
             own = [judge(made, where, candidate) for where, candidate in mutants(made, options.per_family)]
             ends += own

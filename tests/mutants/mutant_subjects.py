@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -34,10 +35,19 @@ def layouts_of(family: str) -> tuple[Any, ...]:
     return ("unrolled", "loop", "stepwise") if looped else (None,)
 
 
-def subject(family: str, layout: Any, work: Path) -> Subject:
-    """A bundle made without a verdict, and what is needed to judge mutants of it."""
+def subject(family: str, layout: Any, work: Path, change: Callable[[Any], None] | None = None) -> Subject:
+    """A bundle made without a verdict, and what is needed to judge mutants of it.
+
+    Args:
+        family: the policy's family.
+        layout: how the bundle carries the loop; None where there is none.
+        work: where it is written.
+        change: what is done to the policy first.
+    """
     module = importlib.import_module(f"exporters.families.{family}")
     policy, sizes, reference = _policy(family, work)
+    if change is not None:
+        change(policy)
     looped: dict[str, Any] = {"layout": layout, "steps": STEPS} if layout else {}
     bundle = module.export(policy, work / family / str(layout), verify=False, **looped, **sizes)
     return Subject(family, layout or "single", bundle, reference, bundle.inputs)
