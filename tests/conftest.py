@@ -52,6 +52,16 @@ def pytest_configure(config: pytest.Config) -> None:
         os.sched_setaffinity(0, {cores[(first + i) % len(cores)] for i in range(wanted)})
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where coverage is measured a worker writes what it has: pytest-xdist ends one that is slow to leave."""
+    coverage = sys.modules.get("coverage")
+    measured = coverage.Coverage.current() if coverage and hasattr(session.config, "workerinput") else None
+    if measured is not None:
+        measured.stop()
+        measured.save()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _collect_rarely() -> None:
     """Objects by the million stay once torch is imported: to look through them each time takes long."""
