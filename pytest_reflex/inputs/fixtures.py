@@ -153,8 +153,10 @@ def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSp
         check_specs(items)
 
         def spares(fixture_idx: int) -> Iterator[Mapping[str, Array]]:
-            # Drawn as others are, in this one's sizes.
-            return (make_fixture(items, seed, count + i, fixture_idx) for i in range(_SPARE))
+            # Drawn as others are, in this one's sizes. Of what one fixture alone has, as of the mask of an
+            # only camera, there is no other value but in the first.
+            numbers = (*range(count, count + _SPARE), *range(min(count, _SPARE)))
+            return (make_fixture(items, seed, idx, fixture_idx) for idx in numbers)
 
         return Fixtures(count, seed, lambda idx: make_fixture(items, seed, idx), items, spares)
     given = _given(items)

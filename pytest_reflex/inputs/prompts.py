@@ -21,8 +21,8 @@ CAMERA_TAG: Final = 0xCA3E7A
 class CameraMask(Distribution):
     """Which cameras are present, bool: [B, cameras], or [B] for the one camera numbered ``camera``.
 
-    All are present in fixtures 0 and 2, all but the last in fixture 1, all but the first in fixture 3, none
-    in fixture 4, all but the second of three or more in fixture 5, at least one in the others. Both forms
+    All are present in fixtures 0 and 2, all but the last in fixture 1, all but the first in fixture 3 (an
+    only one is in every second row), none in fixture 4, all but the second of three or more in fixture 5, at least one in the others. Both forms
     follow one pattern per ``(seed, fixture_idx)``, so they can be mixed and compared.
     """
 
@@ -54,8 +54,9 @@ class CameraMask(Distribution):
         present = np.ones((batch, cameras), dtype=bool)
         if draw.fixture_idx == 1 and cameras > 1:
             present[:, -1] = False
-        if draw.fixture_idx == 3 and cameras > 1:
-            present[:, 0] = False
+        if draw.fixture_idx == 3:
+            # Of an only camera every second row, so that rows are told apart.
+            present[:, 0] &= cameras == 1 and np.arange(batch) % 2 == 0
         if draw.fixture_idx == 4:
             present[:] = False
         if draw.fixture_idx == 5 and cameras > 2:

@@ -142,6 +142,16 @@ def test_as_many_cameras_as_the_configuration_names(family: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_policy_of_one_camera_is_proven_strictly(
+    family: str, golden: Callable[[str], Any], tmp_path: Path
+) -> None:
+    made = module(family).export(
+        golden(family), tmp_path / "p", steps=1, cameras=1, prompt_tokens=4, strict=True
+    )
+    assert "image_mask_0" in made.result.candidate["live_inputs"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_float64_sinusoid_stays_float64(
     family: str, golden: Callable[[str], Any], tmp_path: Path
 ) -> None:

@@ -75,6 +75,11 @@ def test_parity(
         assert np.array_equal(unrolled, looped)
 
 
+def test_a_policy_of_one_camera_is_proven_strictly(tmp_path: Path) -> None:
+    made = pi0.export(tiny_pi0(), tmp_path / "p", steps=1, cameras=1, prompt_tokens=6, strict=True)
+    assert "pixel_attention_mask" in made.result.candidate["live_inputs"]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_parity_with_a_free_batch(layout: Layout, tmp_path: Path) -> None:
     def exported() -> Export:
