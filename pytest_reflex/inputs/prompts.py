@@ -22,8 +22,9 @@ class CameraMask(Distribution):
     """Which cameras are present, bool: [B, cameras], or [B] for the one camera numbered ``camera``.
 
     All are present in fixtures 0 and 2, all but the last in fixture 1, all but the first in fixture 3 (an
-    only one is in every second row), none in fixture 4, all but the second of three or more in fixture 5, at least one in the others. Both forms
-    follow one pattern per ``(seed, fixture_idx)``, so they can be mixed and compared.
+    only one is in every second row), none in fixture 4, all but the second of three or more in fixture 5, at
+    least one in the others. Both forms follow one pattern per ``(seed, fixture_idx)``, so they can be mixed
+    and compared.
     """
 
     kind: ClassVar[str] = "camera_mask"

@@ -9,7 +9,7 @@ A copy of the graph is opened that counts beside what it computes. What a decisi
 - a count: ``Loop`` runs so many times, and another time as many others;
 - a row: ``Gather`` reads one row of a table of weights, and another time another.
 
-Two kinds are told apart. A decision that constants take, or what the inputs can be at all
+Two kinds are told apart. A decision that constants take, or what inputs and operators can give at all
 (:mod:`.graph_ranges`), no input can turn round. And a guard looks for NaN or infinity, or acts where one was
 found: nothing that is finite turns it round. Needs onnx.
 """
@@ -24,6 +24,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.graph_file import inlined
@@ -31,7 +33,6 @@ from pytest_reflex.runners.graph_ranges import Range, ranges_of
 from pytest_reflex.verdict.coverage import Decision
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
     Array = np.ndarray[Any, Any]
@@ -50,6 +51,7 @@ _RANDOM: Final = frozenset(
 )
 # They look at sizes alone, which a graph without free axes has written down.
 _SIZES: Final = frozenset({"Shape", "Size"})
+_ZERO: Final = np.zeros(()), np.zeros(())
 _PREFIX: Final = "reflex_watch/"
 # Sums take their axes as an input from here on.
 _OPSET: Final = 13
@@ -125,10 +127,8 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     sized = all(d.HasField("dim_value") for i in made.graph.input for d in i.type.tensor_type.shape.dim)
     names = {value.name for value in made.graph.input}
     given = {name: one for name, one in (inputs or {}).items() if name in names} if sized else {}
-    ranges = ranges_of(made.graph, given, None if isinstance(model, bytes) else model.parent)
-    settled = {name for name, (low, high) in ranges.items() if (low == high).all()}
-    watcher = _Watcher(sized, frozenset(settled))
-    counted, conditions = watcher.graph(made.graph, None)
+    watcher = _Watcher(sized, None if isinstance(model, bytes) else model.parent)
+    counted, conditions = watcher.graph(made.graph, None, given)
     if counted:
         made.graph.output.append(onnx.helper.make_tensor_value_info(counted, _INT64, None))
     for name in watcher.values:
@@ -141,25 +141,34 @@ class _Watcher:
 
     Args:
         sized: whether the graph's inputs have one size each.
-        settled: values of the outermost graph that no input changes.
+        place: where weights lie that are not in the graph.
     """
 
-    def __init__(self, sized: bool, settled: frozenset[str]) -> None:
-        self._sized, self._settled = sized, settled
+    def __init__(self, sized: bool, place: Path | None) -> None:
+        self._sized, self._place = sized, place
         self._numbers = itertools.count()
         # Of the outermost graph: whole numbers of which one and another are two ways.
         self.values: dict[str, Decision] = {}
 
-    def graph(self, graph: onnx.GraphProto, outer: frozenset[str] | None) -> tuple[str, list[Decision]]:
+    def graph(
+        self, graph: onnx.GraphProto, outer: frozenset[str] | None, around: Mapping[str, Range]
+    ) -> tuple[str, list[Decision]]:
         """Its conditions, and the name of what counts them, ``[conditions, 2]``; empty without any.
 
         Args:
             graph: it is written to.
             outer: the constants of the graphs around it; None where there is none around it.
+            around: the ranges of its inputs, or of what is around it.
         """
         given = {value.name for value in graph.input}
+        inside = {name for node in graph.node for name in node.output} | (
+            given if outer is not None else set()
+        )
+        seen = {name: one for name, one in around.items() if name not in inside}
+        ranges = ranges_of(graph, seen, self._place)
+        settled = {name for name, (low, high) in ranges.items() if (low == high).all()}
         tables = {value.name for value in graph.initializer} - given
-        fixed = (set(outer or self._settled) | tables) - given
+        fixed = (set(outer or ()) | settled | tables) - given
         guards: set[str] = set()
         added = _Added(self._numbers)
         parts: list[str] = []
@@ -170,10 +179,11 @@ class _Watcher:
             for what, condition, tested in _conditions(node, added):
                 guard = node.op_type in _GUARDS or condition in guards
                 guards.update([condition] if guard else [])
-                constant = condition in fixed or fixed.issuperset(tested)
+                constant = condition in fixed or fixed.issuperset(filter(None, tested))
+                constant = constant or (what != "condition" and _settled(tested, ranges))
                 found.append(_decision(node, "guard" if guard else what, constant=constant))
                 parts.append(added.counted(condition))
-            part, inner = self._inner(node, frozenset(fixed), added)
+            part, inner = self._inner(node, frozenset(fixed), ranges, added)
             parts += [part] if part else []
             found += inner
             if outer is None:
@@ -189,7 +199,7 @@ class _Watcher:
         return (self._sized and node.op_type in _SIZES) or fixed.issuperset(filter(None, node.input))
 
     def _inner(
-        self, node: onnx.NodeProto, fixed: frozenset[str], added: _Added
+        self, node: onnx.NodeProto, fixed: frozenset[str], ranges: Mapping[str, Range], added: _Added
     ) -> tuple[str, list[Decision]]:
         """What the graphs inside of a node decide, handed out of it."""
         import onnx
@@ -197,7 +207,7 @@ class _Watcher:
         graphs = {attribute.name: attribute.g for attribute in node.attribute if attribute.HasField("g")}
         if node.op_type == "Loop":
             body = graphs["body"]
-            part, found = self.graph(body, fixed)
+            part, found = self.graph(body, fixed, ranges)
             if not found:
                 return "", []
             outside = _handed_out(node, len(body.output) - 1, added)
@@ -206,7 +216,7 @@ class _Watcher:
             return added.node("ReduceSum", [outside, added.numbers(0)], keepdims=0), found
         if node.op_type == "If":
             branches = [graphs["then_branch"], graphs["else_branch"]]
-            every = [self.graph(branch, fixed) for branch in branches]
+            every = [self.graph(branch, fixed, ranges) for branch in branches]
             if not any(found for _, found in every):
                 return "", []
             outside = _handed_out(node, len(branches[0].output), added)
@@ -289,7 +299,10 @@ def _handed_out(node: onnx.NodeProto, outputs: int, added: _Added) -> str:
 
 
 def _conditions(node: onnx.NodeProto, added: _Added) -> list[tuple[str, str, list[str]]]:
-    """What a node decides: in a word, the tensor of booleans, and what that is made of."""
+    """What a node decides: in a word, the tensor of booleans, and what that is made of.
+
+    Of a limit and of a choice it is two values, and whether the one is below the other.
+    """
     given = [*node.input, "", ""]
     if node.op_type in _CONDITIONS:
         return [("condition", node.output[0], list(node.input))]
@@ -297,16 +310,31 @@ def _conditions(node: onnx.NodeProto, added: _Added) -> list[tuple[str, str, lis
         return [("condition", given[0], [given[0]])]
     if node.op_type == "Relu":
         return [
-            ("lower limit", added.below(given[0], added.node("Constant", [], value_float=0.0)), [given[0]])
+            (
+                "lower limit",
+                added.below(given[0], added.node("Constant", [], value_float=0.0)),
+                [given[0], ""],
+            )
         ]
     if node.op_type == "Clip":
         low, high = given[1:3]
         found = [("lower limit", added.below(given[0], low), [given[0], low])] if low else []
-        return found + ([("upper limit", added.below(high, given[0]), [given[0], high])] if high else [])
+        return found + ([("upper limit", added.below(high, given[0]), [high, given[0]])] if high else [])
     if node.op_type in ("Max", "Min"):
         first, *others = node.input
         return [("choice", added.below(first, other), [first, other]) for other in others]
     return []
+
+
+def _settled(tested: Sequence[str], ranges: Mapping[str, Range]) -> bool:
+    """Whether the first of two values is always below the second, or never; 0 has no name."""
+    if not all(name in ranges for name in tested if name):
+        return False
+    (low, high), (least, most) = (ranges[name] if name else _ZERO for name in tested)
+    try:
+        return bool((high < least).all() or not (low < most).any())
+    except ValueError:  # sizes that are not known
+        return False
 
 
 def _decision(node: onnx.NodeProto, what: str, *, constant: bool) -> Decision:
