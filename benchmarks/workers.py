@@ -3,9 +3,10 @@
     python benchmarks/workers.py --kills 50 --nodes --json workers.json
 
 One worker and two workers over Ray beside one and two bare processes that do the same without Ray, on the
-tiny pi0, in turn. Then claims on a policy of numpy while its workers are killed, each beside what one process
-says, to the byte. With `--nodes` the same on two nodes of Ray's, each in a network namespace of its own (on
-Linux, as root), of which the second is killed and started again; where the machine makes none, it says so.
+tiny pi0, in turn; with `--bundle DIR --model CHECKPOINT` on those. Then claims on a policy of numpy while its
+workers are killed, each beside what one process says, to the byte. With `--nodes` the same on two nodes of
+Ray's, each in a network namespace of its own (on Linux, as root), of which the second is killed and started
+again; where the machine makes none, it says so.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
@@ -46,25 +47,35 @@ SPACES = ("reflex-one", "reflex-two")
 HEAD, SECOND, PORT = "10.77.0.1", "10.77.0.2", 6399
 
 
-def tiny_pi0(folder: Path) -> Work:
-    """The tiny pi0 and its bundle, as every worker holds them."""
+class Given(NamedTuple):
+    """What is judged: a bundle and its policy, or where there is none the tiny pi0, exported there."""
+
+    bundle: Path
+    model: str = ""
+
+
+def held(given: Given) -> Work:
+    """Both sides as every worker holds them."""
     from examples.tiny_pi0 import tiny_pi0 as policy
     from exporters import pi0
     from exporters.bundles import open_bundle
+    from pytest_reflex.cli.reference import named_reference
     from pytest_reflex.inputs.fixtures import fixtures_from
     from pytest_reflex.settings import provider_name
 
-    if not folder.is_dir():
-        pi0.export(policy(), folder, cameras=2, prompt_tokens=6, verify=False)
-    sides = sides_of(policy(), open_bundle(folder), None, provider_name("cpu"))
+    if not given.model and not given.bundle.is_dir():
+        pi0.export(policy(), given.bundle, cameras=2, prompt_tokens=6, verify=False)
+    bundle = open_bundle(given.bundle)
+    reference = named_reference(bundle, given.model)[0] if given.model else policy()
+    sides = sides_of(reference, bundle, None, provider_name("cpu"))
     fixtures = fixtures_from(sides.inputs, 5, 0)
     return Work(sides.reference, sides.candidate, fixtures.make, fixtures.specs, False)
 
 
-def bare(folder: Path, fixture_idxs: range, here: Here, gate: Any, told: Any) -> None:
+def bare(given: Given, fixture_idxs: range, here: Here, gate: Any, told: Any) -> None:
     """One bare process: opens both sides, waits for the others, and runs its part."""
     here.take_over()
-    worker = Worker(tiny_pi0(folder), here)
+    worker = Worker(held(given), here)
     gate.wait()
     begun = time.perf_counter()
     for idx in fixture_idxs:
@@ -72,12 +83,12 @@ def bare(folder: Path, fixture_idxs: range, here: Here, gate: Any, told: Any) ->
     told.put((begun, time.perf_counter()))
 
 
-def bare_seconds(folder: Path, draws: int, processes: int) -> float:
+def bare_seconds(given: Given, draws: int, processes: int) -> float:
     """From the first that begins to the last that ends."""
     context = multiprocessing.get_context("spawn")
     gate, told, here = context.Barrier(processes), context.Queue(), Here.of_this_process()
     parts = [range(part, draws, processes) for part in range(processes)]
-    made = [context.Process(target=bare, args=(folder, part, here, gate, told)) for part in parts]
+    made = [context.Process(target=bare, args=(given, part, here, gate, told)) for part in parts]
     for process in made:
         process.start()
     times = [told.get() for _ in made]
@@ -86,10 +97,10 @@ def bare_seconds(folder: Path, draws: int, processes: int) -> float:
     return max(ended for _, ended in times) - min(begun for begun, _ in times)
 
 
-def worker_seconds(folder: Path, draws: int, workers: int) -> tuple[float, float]:
+def worker_seconds(given: Given, draws: int, workers: int) -> tuple[float, float]:
     """What the first answer takes, with starting and loading; and all others, once every worker is ready."""
     began = time.perf_counter()
-    pool = Pool(RayCrew(None, workers, tiny_pi0(folder)), workers)
+    pool = Pool(RayCrew(None, workers, held(given)), workers)
     try:
         warm = range(draws, draws + 4 * workers)
         pool.plan(warm)
@@ -108,19 +119,19 @@ def worker_seconds(folder: Path, draws: int, workers: int) -> tuple[float, float
         pool.close()
 
 
-def rates(folder: Path, draws: int, rounds: int) -> dict[str, Any]:
+def rates(given: Given, draws: int, rounds: int) -> dict[str, Any]:
     """Fixtures a second of each way, in turn, and how they compare."""
     seconds: dict[str, list[float]] = {}
     loads: list[float] = []
-    tiny_pi0(folder)
+    held(given)
     for _ in range(rounds):
         for count, words in ((1, "one"), (2, "two")):
-            seconds.setdefault(f"{words} bare", []).append(bare_seconds(folder, draws, count))
-            loaded, took = worker_seconds(folder, draws, count)
+            seconds.setdefault(f"{words} bare", []).append(bare_seconds(given, draws, count))
+            loaded, took = worker_seconds(given, draws, count)
             seconds.setdefault(f"{words} over Ray", []).append(took)
             loads.append(loaded)
     rows = [{"way": name, "fixtures a second": draws / min(took)} for name, took in seconds.items()]
-    table("the tiny pi0, best of the rounds", rows)
+    table(f"{given.model or 'the tiny pi0'}, best of the rounds", rows)
     found = {
         "rates": rows,
         "two_to_one_over_ray": ratio(seconds, "one over Ray", "two over Ray"),
@@ -131,9 +142,9 @@ def rates(folder: Path, draws: int, rounds: int) -> dict[str, Any]:
     return found
 
 
-def merge(folder: Path, share: str) -> dict[str, Any]:
+def merge(given: Given, share: str) -> dict[str, Any]:
     """What the first process itself takes for each fixture that workers ran."""
-    work = tiny_pi0(folder)
+    work = held(given)
     used = {}
     for asked in ("50%", share):
         begun = time.process_time()
@@ -286,12 +297,16 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--draws", type=int, default=150, help="fixtures of each rate")
     options.add_argument("--rounds", type=int, default=3, help="how often each rate is taken, in turn")
+    options.add_argument("--bundle", type=Path, help="judge this one with its --model, not the tiny pi0")
+    options.add_argument("--model", default="", help="the policy of --bundle: a checkpoint")
     options.add_argument("--kills", type=int, default=50)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--nodes", action="store_true", help="two nodes in network namespaces, too")
     options.add_argument("--inside", metavar="ADDRESS", help=argparse.SUPPRESS)
     options.add_argument("--json", type=Path)
     told = options.parse_args()
+    if bool(told.bundle) != bool(told.model):
+        options.error("--bundle and --model are given together")
     if told.inside:
         found = killed(told.kills, told.seed, restarted, ray=told.inside)
         write(told.json, "workers on nodes", [found])
@@ -299,8 +314,8 @@ def main() -> int:
     found: dict[str, Any] = {}
     if told.rounds:
         with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder) / "p0"
-            found |= rates(place, told.draws, told.rounds) | merge(place, "2%")
+            given = Given(told.bundle or Path(folder) / "p0", told.model)
+            found |= rates(given, told.draws, told.rounds) | (merge(given, "2%") if not told.model else {})
     kills = {"one machine": killed(told.kills, told.seed)} if told.kills else {}
     if told.nodes:
         kills["two nodes"] = nodes(told.kills, told.seed)
