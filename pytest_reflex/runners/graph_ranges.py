@@ -112,8 +112,9 @@ def ranges_of(graph: onnx.GraphProto, inputs: Mapping[str, Range], place: Path |
 
 
 def _followed(made: Range) -> bool:
-    nothing = any(one.dtype.kind == "f" and np.isnan(one).any() for one in made)
-    return made[0].size <= _MOST and not nothing
+    if made[0].size > _MOST:
+        return False
+    return not any(one.dtype.kind == "f" and np.isnan(one).any() for one in made)
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
@@ -130,16 +131,16 @@ def _of_operator(
     node: onnx.NodeProto, given: list[Range | None], shapes: Mapping[str, tuple[int, ...]]
 ) -> Range | None:
     """What can be said though something of what a node reads is not known."""
-    # Without sizes one number stands for all.
+    # Without sizes one number stands for all; with them it is seen everywhere, and kept once.
     sizes = shapes.get(node.output[0], ())
     if node.op_type in _WITHIN:
-        low, high = (np.full(sizes, end, np.float64) for end in _WITHIN[node.op_type])
+        low, high = (np.broadcast_to(np.float64(end), sizes) for end in _WITHIN[node.op_type])
         return low, high
     if node.op_type in _PLACES:
         axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
         read = shapes.get(node.input[0])
         last = read[axis] - 1 if read else np.iinfo(np.int64).max
-        return np.zeros(sizes, np.int64), np.full(sizes, last, np.int64)
+        return np.broadcast_to(np.int64(0), sizes), np.broadcast_to(np.int64(last), sizes)
     if node.op_type == "Where" and given[0] is None and given[1] is not None and given[2] is not None:
         (a_low, a_high), (b_low, b_high) = given[1], given[2]
         low, high = np.minimum(a_low, b_low), np.maximum(a_high, b_high)
