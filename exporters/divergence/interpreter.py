@@ -63,17 +63,17 @@ class Program:
         self.inputs, self.outputs = traced.given, traced.made
         placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
         held = {**program.constants, **program.state_dict}
-        self._fixed: dict[fx.Node, Any] = {
+        # What it holds besides its inputs, what the policy calls it, and which of that are its weights.
+        self.held: dict[fx.Node, Any] = {
             node: held[str(spec.target)]
             for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)
             if spec.kind is not InputKind.USER_INPUT
         }
-        # What it holds besides its inputs, what the policy calls it, and which of that are weights.
-        self.fixed = frozenset(self._fixed)
+        self.fixed = frozenset(self.held)
         self.called = {
             node: str(spec.target).removeprefix("owner.")
             for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)
-            if node in self._fixed
+            if node in self.held
         }
         self.weights = frozenset(
             node
@@ -94,14 +94,9 @@ class Program:
             parts[depends].append(node)
         return parts
 
-    @property
-    def held(self) -> Mapping[fx.Node, Any]:
-        """The weights and constants."""
-        return self._fixed
-
     def values(self, given: Mapping[str, torch.Tensor]) -> dict[fx.Node, Any]:
         """What is known before any node has run."""
-        return {**self._fixed, **{self.inputs[name]: tensor for name, tensor in given.items()}}
+        return {**self.held, **{self.inputs[name]: tensor for name, tensor in given.items()}}
 
     @staticmethod
     def compute(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:

@@ -88,8 +88,8 @@ class Spans:
             own = " and ".join(map(_in, [*before, end.own]))
             said = f"the graph's {node.op_type} is the policy's {own} in one"
             return Compared("", source, alone.node, alone.operator, unpaired=said)
-        program = self._interpreter.program(step.key.half)
-        said = told_otherwise(node, step.node) or held_otherwise(end, program.held, program.called)
+        said = told_otherwise(node, step.node)
+        said = said or held_otherwise(end, self._interpreter.program(step.key.half))
         return replace(alone, unpaired=said)
 
     def _made_of(self, value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx_ir as ir
 import torch
 from torch import fx
 
+from exporters.divergence.interpreter import Program
 from exporters.divergence.reads import End, constant, maker
 
 __all__ = ["held_otherwise"]
@@ -19,40 +20,41 @@ Array = np.ndarray[Any, Any]
 _PRODUCTS: Final = ("mm", "addmm", "matmul", "bmm", "baddbmm")
 
 
-def held_otherwise(end: End, held: Mapping[fx.Node, Any], called: Mapping[fx.Node, str]) -> str:
+def held_otherwise(end: End, program: Program) -> str:
     """How a weight in the graph is not the policy's, in words; empty where each is, or none can be paired.
 
     A weight is paired with the one that has as many numbers, where that leaves no choice.
 
     Args:
         end: both sides of the wrong value.
-        held: the weights and constants of the policy's program.
-        called: what the policy calls them.
+        program: the policy's.
     """
-    fixed = frozenset(held)
-    read_there = [(read, _own(end, read, held)) for read in maker(end.made).all_input_nodes]
-    ours = [(read, array) for read, array in read_there if array is not None]
     theirs = list(_stored(end))
-    for own in [*ours]:
-        same = next((place for place, (_, stored) in enumerate(theirs) if _fits(own[1], stored)), None)
-        if same is not None:
+    ours: list[tuple[fx.Node, Array]] = []
+    for read in maker(end.made).all_input_nodes:
+        array = _own(end, read, program)
+        if array is None:
+            continue
+        same = next((place for place, (_, stored) in enumerate(theirs) if _fits(array, stored)), None)
+        if same is None:
+            ours.append((read, array))
+        else:
             theirs.pop(same)
-            ours = [one for one in ours if one is not own]
     for read, array in ours:
         alike = [other for other in theirs if other[1].size == array.size]
         if len(alike) == 1 and sum(other.size == array.size for _, other in ours) == 1:
-            name = f"`{_name(read, fixed, called)}`"
+            name = f"`{_name(read, program)}`"
             node, stored = alike[0]
-            return f"the graph's {node.op_type} holds {_unlike(array, stored, name, held, called)}"
+            return f"the graph's {node.op_type} holds {_unlike(array, stored, name, program)}"
     return ""
 
 
-def _own(end: End, read: fx.Node, held: Mapping[fx.Node, Any]) -> Array | None:
+def _own(end: End, read: fx.Node, program: Program) -> Array | None:
     """What the policy's operator reads there, where that is made of its weights alone."""
-    tensor = held[read] if read in held else end.step.given.get(read)
+    tensor = program.held[read] if read in program.fixed else end.step.given.get(read)
     if not isinstance(tensor, torch.Tensor) or tensor.numel() < 2 or tensor.dtype != torch.float32:
         return None
-    return tensor.detach().numpy() if constant(read, frozenset(held)) else None
+    return tensor.detach().numpy() if constant(read, program.fixed) else None
 
 
 def _stored(end: End) -> Iterator[tuple[ir.Node, Array]]:
@@ -70,9 +72,7 @@ def _stored(end: End) -> Iterator[tuple[ir.Node, Array]]:
 def _as_the_policy_holds(kind: str, node: ir.Node, place: int, array: Array) -> Array:
     if array.ndim < 2 or place != 1 or node.op_type not in ("MatMul", "Gemm"):
         return array
-    turned = (
-        node.op_type == "Gemm" and "transB" in node.attributes and node.attributes["transB"].as_int() == 1
-    )
+    turned = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
     wanted = kind == "linear"
     if not wanted and kind not in _PRODUCTS:
         return array
@@ -86,18 +86,16 @@ def _fits(ours: Array, theirs: Array) -> bool:
     return np.array_equal(np.squeeze(ours), np.squeeze(theirs), equal_nan=True)
 
 
-def _unlike(
-    ours: Array, theirs: Array, name: str, held: Mapping[fx.Node, Any], called: Mapping[fx.Node, str]
-) -> str:
+def _unlike(ours: Array, theirs: Array, name: str, program: Program) -> str:
     if ours.ndim > 1 and _fits(np.swapaxes(ours, -1, -2), theirs):
         return f"{name} transposed"
     # One number over and over, as zeros, is nobody's.
     telling = (theirs != theirs.flat[0]).any()
-    for node, tensor in held.items():
+    for node, tensor in program.held.items():
         if telling and isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32:
             other = tensor.detach().numpy()
             if _fits(other, theirs) or (other.ndim > 1 and _fits(np.swapaxes(other, -1, -2), theirs)):
-                return f"`{called[node]}` where the policy has {name}"
+                return f"`{program.called[node]}` where the policy has {name}"
     if np.array_equal(np.sort(ours, axis=None), np.sort(theirs, axis=None)):
         return f"the numbers of {name} in another order"
     if np.squeeze(ours).shape != np.squeeze(theirs).shape:
@@ -109,12 +107,12 @@ def _unlike(
     )
 
 
-def _name(read: fx.Node, fixed: frozenset[fx.Node], called: Mapping[fx.Node, str]) -> str:
+def _name(read: fx.Node, program: Program) -> str:
     """What the policy calls the one weight that a value is made of; of several, the value itself."""
     waiting, found = [read], set()
     while waiting:
         node = waiting.pop()
-        if node in fixed:
+        if node in program.fixed:
             found.add(node)
         waiting += node.all_input_nodes
-    return called[found.pop()] if len(found) == 1 else read.name
+    return program.called[found.pop()] if len(found) == 1 else read.name
