@@ -14,11 +14,9 @@ stays below the strict threshold, else it *survived*. Exit 1 when one did, or a 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,25 +30,28 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" /
 
 # ruff: noqa: E402
 from decision_operators import decision_mutants
-from mutant_judge import Subject, graph_bytes, refused, with_graph
+from mutant_judge import (
+    RANDOM,
+    RANDOM_FIXTURES,
+    Subject,
+    chosen,
+    graph_bytes,
+    judged,
+    on_fixtures,
+    refused,
+    with_graph,
+)
 from mutant_subjects import families, layouts_of, subject
 from side_by_side import write
 
 from exporters import Policy
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.inputs import make_fixture
 from pytest_reflex.inputs.fixtures import fixtures_from
 from pytest_reflex.inputs.ranges import corners
 from pytest_reflex.judge import coverage
-from pytest_reflex.judge.check import check
-from pytest_reflex.judge.input_dependence import unequal_bits
-from pytest_reflex.result import ParityResult
-from pytest_reflex.runners.base import copied
-from pytest_reflex.verdict.metrics import difference
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 ASKED: Final = 0.95
-RANDOM: Final = 200
 ENDS: Final = ("by five", "by coverage", "equivalent", "survived", "stillborn")
 
 
@@ -78,13 +79,9 @@ def within_reach(policy: Any) -> None:
         layer.bias.zero_()
 
 
-def judged(made: Subject, candidate: Policy, **more: Any) -> ParityResult:
-    made.reference.remember()
-    return check(made.reference, candidate, inputs=made.inputs, strict=True, floor=True, **more)
-
-
 def looked(made: Subject) -> dict[str, Any]:
     """What the five fixtures ask of the honest export's graph, and what is asked for 95 %."""
+    made.reference.remember()
     rows = {}
     for name, share in (("five", 0.0), ("chosen", ASKED)):
         result = judged(made, Policy(made.bundle), coverage=share)
@@ -94,34 +91,34 @@ def looked(made: Subject) -> dict[str, Any]:
         if [gate for gate in refused(result) if gate != "coverage"]:
             sys.exit(f"{made.family}: the honest export does not pass: {result}")
         rows[name] = result.coverage
-    five, chosen = rows["five"], rows["chosen"]
+    five, more = rows["five"], rows["chosen"]
     return {
         "family": made.family,
         "layout": made.layout,
-        "reachable": chosen.reachable,
-        "constant": chosen.constant,
-        "guards": chosen.guards,
+        "reachable": more.reachable,
+        "constant": more.constant,
+        "guards": more.guards,
         "both ways in five": five.both,
-        "both ways": chosen.both,
-        "share": chosen.share,
-        "fixtures": chosen.fixtures,
-        "never asked": [one.text for one in chosen.missed],
+        "both ways": more.both,
+        "share": more.share,
+        "fixtures": more.fixtures,
+        "never asked": [one.text for one in more.missed],
     }
 
 
 def mutants(made: Subject, wanted: int) -> Iterator[tuple[str, Callable[[], Policy]]]:
     """So many, spread over all by a generator that the family's name seeds."""
-    ranges = coverage._ranges(fixtures_from(made.inputs, 5, 0))
+    ranges = coverage.input_ranges(fixtures_from(made.inputs, 5, 0))
     found = []
     for stem in made.bundle.manifest["graphs"]:
         data = graph_bytes(made.bundle, stem)
         for where, make in decision_mutants(data, ranges):
             found.append((f"{stem}: {where}", lambda s=stem, m=make: with_graph(made.bundle, s, m())))
-    rng = np.random.default_rng(zlib.crc32(made.family.encode()))
-    yield from (found[number] for number in sorted(rng.permutation(len(found))[:wanted].tolist()))
+    yield from (found[number] for number in chosen(len(found), wanted, made.family))
 
 
 def judge(made: Subject, where: str, candidate: Callable[[], Policy]) -> Mutant:
+    made.reference.remember()
     try:
         if gates := refused(judged(made, candidate())):
             return Mutant(made.family, where, "by five", gates)
@@ -134,30 +131,13 @@ def judge(made: Subject, where: str, candidate: Callable[[], Policy]) -> Mutant:
     # Below the share it asks for more than it was given, which is no look at what is wrong.
     if seen := tuple(gate for gate in gates if gate != "coverage"):
         return Mutant(made.family, where, "by coverage", seen)
-    largest, same = _everywhere(made, candidate())
+    corner = [(0, fixture_idx) for fixture_idx in corners(made.inputs)]
+    try:
+        largest, same = on_fixtures(made, candidate(), [*RANDOM, *corner])
+    except RunnerError:
+        largest, same = float("inf"), False
     end = "equivalent" if same or largest < STRICT_THRESHOLD else "by coverage" if gates else "survived"
     return Mutant(made.family, where, end, gates, largest)
-
-
-def _everywhere(made: Subject, candidate: Policy) -> tuple[float, bool]:
-    """Its largest difference from the reference, and whether it gives the honest export's bits throughout."""
-    largest, same = 0.0, True
-    numbers = [*((1, idx) for idx in range(RANDOM)), *((0, idx) for idx in corners(made.inputs))]
-    with candidate, made.bundle.runner() as honest:
-        for seed, idx in numbers:
-            inputs = make_fixture(made.inputs, seed, idx)
-            try:
-                got = candidate.run(copied(inputs))
-            except RunnerError:
-                return float("inf"), False
-            same = same and not unequal_bits(got, honest.run(copied(inputs)))
-            if same:
-                continue
-            expected = made.reference.run(inputs)
-            found = max(difference(expected[name], got[name]).max_abs_diff for name in expected)
-            largest = max(largest, float("inf") if np.isnan(found) else found)
-    made.reference.close()
-    return largest, same
 
 
 def page(rows: Sequence[dict[str, Any]], ends: Sequence[Mutant], seconds: float) -> str:
@@ -172,8 +152,8 @@ def page(rows: Sequence[dict[str, Any]], ends: Sequence[Mutant], seconds: float)
         "",
         f"{killed} of {killed + counted['survived']} mutants with one decision flipped or frozen are "
         f"refused: {counted['by five']} by the five plain fixtures, {counted['by coverage']} more with "
-        f'`coverage="95%"`. {counted["equivalent"]} others are equivalent on {RANDOM} random fixtures and '
-        f"all corners; {counted['stillborn']} gave graphs that ONNX Runtime refuses.",
+        f'`coverage="95%"`. {counted["equivalent"]} others are equivalent on {RANDOM_FIXTURES} random '
+        f"fixtures and all corners; {counted['stillborn']} gave graphs that ONNX Runtime refuses.",
         "",
         "| family | decisions | both ways in five | both ways | share | fixtures | by constants | guards "
         "| refused by five | by coverage | equivalent | survived |",
@@ -236,7 +216,9 @@ def main() -> None:
                     print(f"  {end.end}: {end.where}, {end.largest:.1e}", flush=True)
     seconds = time.perf_counter() - began
     if options.evidence is not None:
-        kept = [json.loads(json.dumps(asdict(end), default=str).replace("Infinity", '"inf"')) for end in ends]
+        # JSON has no infinity.
+        shown = [end.largest if np.isfinite(end.largest) else str(end.largest) for end in ends]
+        kept = [{**asdict(end), "largest": largest} for end, largest in zip(ends, shown, strict=True)]
         write(options.evidence / "decisions.json", "decisions", rows, mutants=kept, seconds=round(seconds))
         (options.evidence / "decisions.md").write_text(page(rows, ends, seconds), encoding="utf-8")
     low = [row["family"] for row in rows if row["share"] < ASKED or row["fixtures"] > coverage.MOST]

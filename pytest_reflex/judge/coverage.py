@@ -21,7 +21,7 @@ from pytest_reflex.runners import Runner
 from pytest_reflex.runners.base import HasDecisions, Watching, asked
 from pytest_reflex.verdict.coverage import Coverage
 
-__all__ = ["MOST", "POOL", "covered"]
+__all__ = ["MOST", "POOL", "covered", "input_ranges"]
 
 # So many fixtures are judged at most to reach what was asked for, chosen among the first so many draws and
 # so many swaps of each input.
@@ -49,7 +49,7 @@ def covered(
     if not isinstance(candidate, HasDecisions):
         return Coverage(asked=share, unknown=f"{candidate.name} shows no graph")
     try:
-        ranges = _ranges(fixtures)
+        ranges = input_ranges(fixtures)
         watched = candidate.watching(ranges)
         watched.open()
     except ReflexError as error:
@@ -119,7 +119,7 @@ def _fewer(watch: Callable[[], Watching], fixtures: Fixtures, chosen: list[int],
     return found
 
 
-def _ranges(fixtures: Fixtures) -> dict[str, tuple[Array, Array]]:
+def input_ranges(fixtures: Fixtures) -> dict[str, tuple[Array, Array]]:
     """What inputs of whole numbers and booleans can be: as they are drawn; of recorded booleans, both."""
     found: dict[str, tuple[Array, Array]] = {}
     if any(spec.free for spec in fixtures.specs):

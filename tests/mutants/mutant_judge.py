@@ -35,7 +35,7 @@ Arrays = Mapping[str, Array]
 
 # A mutant that the default fixtures let pass is run on so many others before it is called equivalent.
 RANDOM_FIXTURES: Final = 200
-RANDOM_SEED: Final = 1
+RANDOM: Final = [(1, fixture_idx) for fixture_idx in range(RANDOM_FIXTURES)]
 HOST: Final = "host"
 # Not a gate: more floors than an honest export can be off, as the tests of parity have it.
 BEYOND: Final = "floors"
@@ -168,7 +168,7 @@ def mutants(subject: Subject, per_operator: int) -> Iterator[Mutant]:
         model = ir.from_proto(onnx.ModelProto.FromString(data))
         for operator, sites in OPERATORS.items():
             places = [where for where, _ in sites(model)]
-            for number in _chosen(
+            for number in chosen(
                 len(places), per_operator, f"{subject.family}/{subject.layout}/{stem}/{operator}"
             ):
                 yield Mutant(
@@ -194,7 +194,7 @@ def _host_faults(bundle: Bundle) -> Iterator[Mutant]:
             yield Mutant(HOST, operator, f"{fault}, step {at}", lambda f=fault, a=at: HostLoop(bundle, f, a))
 
 
-def _chosen(count: int, wanted: int, key: str) -> list[int]:
+def chosen(count: int, wanted: int, key: str) -> list[int]:
     """Up to ``wanted`` numbers below ``count``, spread by a generator that ``key`` seeds."""
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     return sorted(int(n) for n in rng.permutation(count)[:wanted])
@@ -207,9 +207,9 @@ def with_graph(bundle: Bundle, stem: str, data: bytes) -> Policy:
     return policy
 
 
-def judged(subject: Subject, candidate: Policy) -> ParityResult:
+def judged(subject: Subject, candidate: Policy, **more: Any) -> ParityResult:
     """The verdict on a candidate with the default fixtures, as strict as this repository's parity tests."""
-    return check(subject.reference, candidate, inputs=subject.inputs, strict=True, floor=True)
+    return check(subject.reference, candidate, inputs=subject.inputs, strict=True, floor=True, **more)
 
 
 def refused(result: ParityResult) -> tuple[str, ...]:
@@ -230,17 +230,25 @@ def judge(subject: Subject, mutant: Mutant) -> End:
         return End(*about, "stillborn")
     if gates := refused(result):
         return End(*about, "killed", gates, result.max_abs_diff_across_all)
-    largest, same_bits = _on_random_fixtures(subject, mutant.runner())
+    largest, same_bits = on_fixtures(subject, mutant.runner(), RANDOM)
     end = "equivalent" if same_bits or largest < STRICT_THRESHOLD else "survived"
     return End(*about, end, (), largest, same_bits)
 
 
-def _on_random_fixtures(subject: Subject, candidate: Policy) -> tuple[float, bool]:
-    """Its largest difference from the reference, and whether it gives the honest export's bits throughout."""
+def on_fixtures(
+    subject: Subject, candidate: Policy, numbers: Sequence[tuple[int, int]]
+) -> tuple[float, bool]:
+    """Its largest difference from the reference, and whether it gives the honest export's bits throughout.
+
+    Args:
+        subject: what the candidate was made of.
+        candidate: the mutant.
+        numbers: ``(seed, fixture_idx)`` of each fixture.
+    """
     largest, same_bits = 0.0, True
     with candidate, subject.bundle.runner() as honest:
-        for fixture_idx in range(RANDOM_FIXTURES):
-            inputs = make_fixture(subject.inputs, RANDOM_SEED, fixture_idx)
+        for seed, fixture_idx in numbers:
+            inputs = make_fixture(subject.inputs, seed, fixture_idx)
             got, expected = candidate.run(copied(inputs)), subject.reference.run(inputs)
             same_bits = same_bits and not unequal_bits(got, honest.run(copied(inputs)))
             found = max(difference(expected[name], got[name]).max_abs_diff for name in expected)

@@ -45,16 +45,24 @@ def subject(family: str, layout: Any, work: Path, change: Callable[[Any], None] 
         change: what is done to the policy first.
     """
     module = importlib.import_module(f"exporters.families.{family}")
-    policy, sizes, reference = _policy(family, work)
-    if change is not None:
-        change(policy)
+    policy, sizes, reference = _policy(family, work, change)
     looped: dict[str, Any] = {"layout": layout, "steps": STEPS} if layout else {}
     bundle = module.export(policy, work / family / str(layout), verify=False, **looped, **sizes)
     return Subject(family, layout or "single", bundle, reference, bundle.inputs)
 
 
 @functools.cache
-def _policy(family: str, work: Path) -> tuple[Any, dict[str, Any], RememberedRunner]:
+def _policy(
+    family: str, work: Path, change: Callable[[Any], None] | None
+) -> tuple[Any, dict[str, Any], RememberedRunner]:
+    """A policy that was changed is none that anybody else is given."""
+    policy, sizes, reference = _made(family, work)
+    if change is not None:
+        change(policy)
+    return policy, sizes, reference
+
+
+def _made(family: str, work: Path) -> tuple[Any, dict[str, Any], RememberedRunner]:
     module = importlib.import_module(f"exporters.families.{family}")
     if family in FEATURES:
         from tiny_features import tiny_policy

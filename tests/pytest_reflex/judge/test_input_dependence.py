@@ -42,11 +42,11 @@ def test_an_input_that_varies_in_no_judged_fixture_is_drawn_until_it_does():
     assert said.startswith("input 'camera_0' is dead")
 
 
-@pytest.mark.parametrize("spec", [(1, 1), (2, 1), (1,)], ids=["of all", "two rows", "of one"])
-def test_the_mask_of_an_only_camera_is_known_to_be_used(spec: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1,)], ids=["of all", "two rows", "of one"])
+def test_the_mask_of_an_only_camera_is_known_to_be_used(shape: tuple[int, ...]) -> None:
     """It is false in one fixture alone, which is judged; what is drawn beyond has always the one camera."""
-    meaning = CameraMask() if len(spec) == 2 else CameraMask(0, 1)
-    specs = [InputSpec("x", (spec[0], 8)), InputSpec("camera", spec, "bool", meaning)]
+    meaning = CameraMask() if len(shape) == 2 else CameraMask(0, 1)
+    specs = [InputSpec("x", (shape[0], 8)), InputSpec("camera", shape, "bool", meaning)]
     seen = Function(lambda x, camera: {"actions": x * camera.reshape(-1, 1)}, "reference")
     same = check(seen, Function(seen.function), inputs=specs, strict=True)
     assert same.passed
@@ -54,7 +54,7 @@ def test_the_mask_of_an_only_camera_is_known_to_be_used(spec: tuple[int, ...]) -
     # One that does not look, and one that looks at the first row for all.
     assert not check(seen, Function(lambda x, camera: {"actions": x}), inputs=specs).passed
     first = Function(lambda x, camera: {"actions": x * camera.reshape(-1, 1)[:1]})
-    assert check(seen, first, inputs=specs).passed is (spec[0] == 1)
+    assert check(seen, first, inputs=specs).passed is (shape[0] == 1)
 
 
 def test_an_input_that_neither_side_uses_is_a_note_and_under_strict_a_refusal():
