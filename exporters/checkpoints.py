@@ -14,16 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_reflex.errors import CheckpointError
+from pytest_reflex.errors import CheckpointError, lfs_pointer
 from pytest_reflex.runners.base import first_line
 from pytest_reflex.verdict.naming import near_path
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a policy is made of. Pickled weights are not fetched, and never loaded.
 _PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt"]
-
-# How the file begins that Git LFS leaves in place of one that it has not fetched.
-_POINTER = b"version https://git-lfs"
 
 # What PEFT's ``save_pretrained`` writes.
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -101,11 +98,8 @@ def require_no_pointer(file: Path) -> None:
     Raises:
         CheckpointError: naming the file.
     """
-    with file.open("rb") as stream:
-        if stream.read(len(_POINTER)) == _POINTER:
-            raise CheckpointError(
-                f"{file} is a Git LFS pointer, and not the file itself; run `git lfs pull` in {file.parent}"
-            )
+    if said := lfs_pointer(file):
+        raise CheckpointError(f"{file} is {said}")
 
 
 def require_no_adapter(directory: Path) -> None:

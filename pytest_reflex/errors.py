@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, Final
+
+# How the file begins that Git LFS leaves in place of one that it has not fetched.
+_POINTER: Final = b"version https://git-lfs"
 
 
 class ReflexError(Exception):
@@ -57,3 +61,15 @@ class ParityError(AssertionError):
         super().__init__(message)
         self.result = result
         self.pipeline = pipeline
+
+
+def lfs_pointer(file: str | os.PathLike[str]) -> str:
+    """What to say of a file that Git LFS has not fetched, after "is"; empty of any other."""
+    try:
+        with open(file, "rb") as stream:
+            if stream.read(len(_POINTER)) != _POINTER:
+                return ""
+    except OSError:
+        return ""
+    where = os.path.dirname(file) or "."
+    return f"a Git LFS pointer, and not the file itself; run `git lfs pull` in {where}"

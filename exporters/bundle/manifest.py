@@ -28,7 +28,7 @@ from exporters.flow.schedule import (
     TableSchedule,
     loop_from_json,
 )
-from pytest_reflex.errors import BundleError, ReflexError
+from pytest_reflex.errors import BundleError, ReflexError, lfs_pointer
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.spec import DTYPES
 from pytest_reflex.report.json.values import shallow
@@ -234,6 +234,8 @@ def _parsed(path: Path, file: Path) -> Any:
         size = file.stat().st_size
         if size > _LARGEST_BYTES:
             raise BundleError(f"{file} has {size} bytes, more than any manifest; export the bundle again")
+        if said := lfs_pointer(file):
+            raise BundleError(f"{file} is {said}")
         parsed = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
         if not shallow(parsed):
             raise ValueError("it is nested deeper than any manifest")

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.bundle.manifest import MANIFEST, Manifest, read_manifest
-from pytest_reflex.errors import BundleError
+from pytest_reflex.errors import BundleError, lfs_pointer
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import RecordedRunner
 from pytest_reflex.runners.external_data import FileFacts, external_files
@@ -183,6 +183,8 @@ def _check_file(path: Path, name: str, facts: Any) -> str:
         raise BundleError(f"{file} is missing; export the bundle again")
     size = file.stat().st_size
     if size != facts.get("size"):
+        if said := lfs_pointer(file):
+            raise BundleError(f"{file} is {said}")
         raise BundleError(
             f"{file} has {size} bytes, its manifest says {facts.get('size')}: it is truncated or was "
             "written over; export the bundle again"

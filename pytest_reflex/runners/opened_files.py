@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pytest_reflex.errors import RunnerError, lfs_pointer
+
 # Up to here a file is read again whenever it is asked about; a larger one is known by its stamp.
 _READ_ANEW_BYTES: Final = 16 << 20
 # A file system may give two writes within this time one stamp.
@@ -37,9 +39,13 @@ class OpenedFiles:
 
     Raises:
         OSError: one cannot be read.
+        RunnerError: one is still to be fetched by Git LFS.
     """
 
     def __init__(self, files: Mapping[str, Path]) -> None:
+        for path in files.values():
+            if said := lfs_pointer(path):
+                raise RunnerError(f"{path} is {said}")
         self._files = dict(files)
         self._then = {name: _seen(path) for name, path in self._files.items()}
 

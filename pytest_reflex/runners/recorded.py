@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import RunnerError, lfs_pointer
 from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.runners.opened_files import file_digest
 from pytest_reflex.verdict import machine
@@ -178,6 +178,8 @@ def _read(path: Path) -> tuple[list[Fixture], tuple[str, ...]]:
     if not os.path.isfile(path):  # unlike a path's own, it takes what is too long for a name
         wrong = "is a directory" if os.path.isdir(path) else "does not exist"
         raise RunnerError(f"{path} cannot be read as a recording: it {wrong}; give the path of a recording")
+    if said := lfs_pointer(path):
+        raise RunnerError(f"{path} is {said}")
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundle_cases import LFS_POINTER
 
 from examples.tiny_pi0 import tiny_pi0
 from exporters import checkpoints, family_of
@@ -180,7 +181,7 @@ def test_a_training_without_a_last_checkpoint_names_those_that_it_has(tmp_path: 
 def test_a_pointer_of_git_lfs_is_told_from_the_file(name: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (tmp_path / name).write_text(LFS_POINTER)
     asked = checkpoints.read_config if name == "config.json" else checkpoints.weight_files
     with pytest.raises(CheckpointError, match=rf"{name} is a Git LFS pointer, .*; run `git lfs pull` in"):
         asked(tmp_path)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# What Git LFS leaves in place of a file that it has not fetched.
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
 
 @dataclass(frozen=True)
 class Ran:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from pytest_reflex.errors import InputError
-from pytest_reflex.inputs.episodes.recording import PLACES, Feature, Value, place
+from pytest_reflex.inputs.episodes.recording import PLACES, Feature, Value, place, why_unread
 
 Array = np.ndarray[Any, Any]
 Rows = Callable[[int, int], Array]
@@ -88,7 +88,7 @@ class _Arrays:
         except InputError:
             raise
         except Exception as error:  # whatever a damaged file leads to
-            raise InputError(f"{file} cannot be read as a recording: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{file} cannot be read as a recording: {why_unread(file, error)}") from error
         lengths = {key: shape[0] for key, (_, shape, _) in self.rows.items() if shape}
         if len(set(lengths.values())) != 1:
             raise InputError(

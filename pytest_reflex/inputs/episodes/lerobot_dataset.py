@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from pytest_reflex.errors import InputError
-from pytest_reflex.inputs.episodes.recording import PLACES, Feature, Value, if_pointer, place
+from pytest_reflex.inputs.episodes.recording import PLACES, Feature, Value, place, why_unread
 from pytest_reflex.inputs.episodes.video import Video, VideoError, picture
 from pytest_reflex.verdict.units import UNITS, unit_named
 
@@ -141,7 +141,7 @@ class LeRobotRecording:
             try:
                 self._videos[key] = known = Video(path)
             except VideoError as error:
-                raise VideoError(f"{error}{if_pointer(path)}") from error
+                raise VideoError(why_unread(path, error)) from error
         return known.frame(float(said[f"videos/{key}/from_timestamp"]) + moment)
 
     def _image(self, stored: Any) -> bytes:
@@ -167,8 +167,7 @@ class LeRobotRecording:
                 self._rows = None  # let go of it before the next is read
                 self._rows = wanted, file.read_row_group(group, columns=list(dict.fromkeys(keys)))
         except (OSError, ValueError) as error:
-            said_of = f"{str(error).splitlines()[0]}{if_pointer(path)}"
-            raise InputError(f"{where}: {path} cannot be read: {said_of}") from error
+            raise InputError(f"{where}: {path} cannot be read: {why_unread(path, error)}") from error
         missing = [key for key in keys if key not in self._rows[1].column_names]
         if missing:
             raise InputError(f"{where}: {path.name} has no {missing[0]}; the recording is not whole")
@@ -237,15 +236,13 @@ class LeRobotRecording:
         try:
             return list(self._parquet.read_schema(path).names)
         except (OSError, ValueError) as error:
-            said = f"{str(error).splitlines()[0]}{if_pointer(path)}"
-            raise InputError(f"{path} cannot be read: {said}") from error
+            raise InputError(f"{path} cannot be read: {why_unread(path, error)}") from error
 
     def _read(self, path: Path, names: Sequence[str] | None = None) -> Any:
         try:
             return self._parquet.read_table(path, columns=None if names is None else list(names))
         except (OSError, ValueError) as error:
-            said = f"{str(error).splitlines()[0]}{if_pointer(path)}"
-            raise InputError(f"{path} cannot be read: {said}") from error
+            raise InputError(f"{path} cannot be read: {why_unread(path, error)}") from error
 
 
 def _parquet(called: str) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+
+from pytest_reflex.errors import lfs_pointer
 
 Array = np.ndarray[Any, Any]
 # What one key of a frame holds: numbers, or the task in words.
@@ -15,9 +17,6 @@ Value = Array | str
 
 # Keys that a reader adds to say where a frame is, and none that a policy reads.
 PLACES = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index"})
-
-# How the file begins that Git LFS leaves in place of one that it has not fetched.
-_POINTER: Final = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,6 @@ def place(called: str, episode: int, index: int) -> str:
     return f"{called}: episode {episode}, frame {index}"
 
 
-def if_pointer(file: Path) -> str:
-    """What to say besides of a file that cannot be read; empty where Git LFS did not leave it."""
-    try:
-        with file.open("rb") as stream:
-            is_pointer = stream.read(len(_POINTER)) == _POINTER
-    except OSError:
-        return ""
-    said = f"; it is a Git LFS pointer, and not the file itself: run `git lfs pull` in {file.parent}"
-    return said if is_pointer else ""
+def why_unread(file: Path, error: Exception) -> str:
+    """Why a file of a recording cannot be read, in a line."""
+    return f"it is {said}" if (said := lfs_pointer(file)) else str(error).splitlines()[0]

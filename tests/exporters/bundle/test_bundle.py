@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundle_cases import LFS_POINTER
 from torch import nn
 
 from examples.own_policy import INPUTS, policy
@@ -250,6 +251,17 @@ def test_a_truncated_file_is_named_with_both_sizes(bundle: Path, name: str) -> N
     (bundle / name).write_bytes(data[:-1])
     with pytest.raises(BundleError, match=f"{name} has {len(data) - 1} bytes, its manifest says {len(data)}"):
         open_bundle(bundle, to_judge=True)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "fixtures.safetensors", "reflex.json"])
+@pytest.mark.parametrize("to_judge", [False, True])
+def test_what_git_lfs_has_not_fetched_is_named_so(bundle: Path, name: str, to_judge: bool) -> None:
+    (bundle / name).write_text(LFS_POINTER)
+    with pytest.raises(BundleError) as raised:
+        open_bundle(bundle, to_judge=to_judge)
+    assert str(raised.value) == (
+        f"{bundle / name} is a Git LFS pointer, and not the file itself; run `git lfs pull` in {bundle}"
+    )
 
 
 def test_a_changed_byte_is_refused_or_judged(bundle: Path) -> None:

@@ -30,6 +30,7 @@ from pytest_reflex.judge.pipeline import check_pipeline
 pytest.importorskip("lerobot", reason="live lerobot policies need lerobot (Python 3.12 or later)")
 pytestmark = pytest.mark.lerobot
 
+from bundle_cases import LFS_POINTER  # noqa: E402
 from floors import ulps  # noqa: E402
 from processor_faults import Fault, planted  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
@@ -233,7 +234,7 @@ def test_nothing_is_made_of_a_file_but_steps_that_are_known(checkpoint: Path, tm
         other = written(checkpoint, tmp_path / str(at), change)
         with pytest.raises(CheckpointError, match=said):
             pipelines(act.FAMILY, policy, other)
-    (wrong / "policy_preprocessor.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (wrong / "policy_preprocessor.json").write_text(LFS_POINTER)
     with pytest.raises(CheckpointError, match=r"preprocessor\.json is a Git LFS pointer"):
         pipelines(act.FAMILY, policy, wrong)
 

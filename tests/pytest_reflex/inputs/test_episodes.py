@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle_cases import LFS_POINTER
 from safetensors.numpy import save_file
 
 import pytest_reflex as reflex
@@ -307,7 +308,7 @@ def test_a_task_without_a_word_stays_one(dataset: Path) -> None:
 
 
 def test_what_git_lfs_left_is_named(dataset: Path) -> None:
-    next(dataset.glob("data/*/*.parquet")).write_text("version https://git-lfs.github.com/spec/v1\n")
+    next(dataset.glob("data/*/*.parquet")).write_text(LFS_POINTER)
     with pytest.raises(InputError, match=r"it is a Git LFS pointer, .*git lfs pull"):
         fixtures(dataset)
 
@@ -375,6 +376,9 @@ def test_damaged_files_of_arrays_are_one_line(tmp_path: Path) -> None:
         reflex.episodes(tmp_path)
     (tmp_path / "a.npz").write_bytes(b"no archive")
     with pytest.raises(InputError, match=r"a\.npz cannot be read as a recording"):
+        reflex.episodes(tmp_path)
+    (tmp_path / "a.npz").write_text(LFS_POINTER)
+    with pytest.raises(InputError, match=r"a\.npz cannot be read as a recording: it is a Git LFS pointer"):
         reflex.episodes(tmp_path)
     np.savez(tmp_path / "a.npz", state=np.zeros((4, 7), np.float32))
     np.savez(tmp_path / "b.npz", joints=np.zeros((4, 7), np.float32))

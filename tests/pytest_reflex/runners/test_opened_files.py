@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from bundle_cases import LFS_POINTER
 from onnx import TensorProto, helper
 
 from pytest_reflex import InputSpec, check
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.runners import OnnxRunner, opened_files
+from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, opened_files
 from pytest_reflex.runners.onnx import WEIGHTS_PLACE
 from pytest_reflex.runners.opened_files import OpenedFiles, file_digest
+from pytest_reflex.runners.openvino import OpenVinoRunner
+from pytest_reflex.runners.packaged import AotInductorRunner, ExecuTorchRunner
 
 X = np.ones((2, 3), np.float32)
 
@@ -59,6 +63,36 @@ def test_a_file_that_does_not_is_named(how: str, file: Path) -> None:
     expected = "is gone since it was opened" if how == "removed" else "was written to after it was opened"
     assert str(file) in seen.changed()
     assert expected in seen.changed()
+
+
+@pytest.mark.parametrize(
+    ("name", "runner"),
+    [
+        ("m.onnx", OnnxRunner),
+        ("m.onnx", OpenVinoRunner),
+        ("m.pt2", AotInductorRunner),
+        ("m.pte", ExecuTorchRunner),
+        ("m.safetensors", RecordedRunner),
+    ],
+)
+def test_what_git_lfs_has_not_fetched_is_named_so(
+    name: str, runner: Callable[[Path], Runner], tmp_path: Path
+) -> None:
+    if runner is OpenVinoRunner:
+        pytest.importorskip("openvino")
+    (tmp_path / name).write_text(LFS_POINTER)
+    with pytest.raises(RunnerError) as raised:
+        runner(tmp_path / name).open()
+    assert str(raised.value) == (
+        f"{tmp_path / name} is a Git LFS pointer, and not the file itself; run `git lfs pull` in {tmp_path}"
+    )
+
+
+def test_weights_beside_a_graph_that_git_lfs_has_not_fetched_are_named_so(tmp_path: Path) -> None:
+    path = external(tmp_path / "a")
+    (path.parent / "m.data").write_text(LFS_POINTER)
+    with pytest.raises(RunnerError, match=r"a/m\.data is a Git LFS pointer, .*; run `git lfs pull` in "):
+        OnnxRunner(path).open()
 
 
 def test_a_time_put_back_hides_no_change(file: Path) -> None:
