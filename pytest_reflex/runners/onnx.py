@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
@@ -166,6 +167,8 @@ class OnnxRunner(FilesRunner):
             options.intra_op_num_threads = self._threads
         if not self._prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
+        if os.environ.get(machine.WAITING, "").upper() == "PASSIVE":
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for key, value in self._config.items():
             options.add_session_config_entry(key, value)
         there = self.provider_asked in onnxruntime.get_available_providers()

@@ -39,6 +39,9 @@ SETTINGS: Final = (
     "OPENBLAS_CORETYPE",
     "OPENBLAS_NUM_THREADS",
 )
+# Where OpenMP's libraries are told whether threads that wait for others leave their core meanwhile, by
+# "PASSIVE". It decides no bit.
+WAITING: Final = "OMP_WAIT_POLICY"
 
 
 def here() -> dict[str, Any]:

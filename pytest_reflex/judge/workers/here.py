@@ -81,6 +81,9 @@ class Here:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+        # Each has as many threads as the first process, for its bits, and shares the cores with others:
+        # threads that wait without giving theirs up would take it from them. It decides no bit.
+        os.environ.setdefault(machine.WAITING, "PASSIVE")
         ours = {"pytest-reflex": __version__, "Python": platform.python_version(), **_built(machine.here())}
         theirs = {"pytest-reflex": self.version, "Python": self.python, **self.machine}
         if said := _apart("", theirs, ours):

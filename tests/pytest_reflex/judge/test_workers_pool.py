@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import random
 from collections import Counter
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pytest_reflex.errors import RunnerError
 from pytest_reflex.judge.workers.here import Here, Seen, unlike
 from pytest_reflex.judge.workers.pool import AHEAD, LOSSES, UNREADY, Event, Pool
 from pytest_reflex.judge.workers.work import Answer
+from pytest_reflex.verdict import machine
 
 pytestmark = pytest.mark.once
 
@@ -222,7 +224,20 @@ def test_bits_that_never_come_again_are_not_compared() -> None:
     assert unlike(restless, Seen({**SAME.facts, "threads": 4}, "others")) == "threads is 4 there and 2 here"
 
 
-def test_a_process_that_is_another_is_none() -> None:
+def test_threads_of_a_worker_that_wait_leave_their_core_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = Here.of_this_process()
+    monkeypatch.setenv(machine.WAITING, "ACTIVE")
+    here.take_over()
+    assert os.environ[machine.WAITING] == "ACTIVE"
+    del os.environ[machine.WAITING]
+    here.take_over()
+    assert os.environ[machine.WAITING] == "PASSIVE"
+
+
+def test_a_process_that_is_another_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(machine.WAITING, "PASSIVE")
     here = Here.of_this_process()
     here.take_over()
     for other, said in [

@@ -232,6 +232,35 @@ def test_the_level_of_optimization_is_the_one_asked_for(level, fused, tmp_path, 
     assert ("Gelu" in {node.op_type for node in onnx.load(kept).graph.node}) is fused
 
 
+@pytest.mark.parametrize(
+    ("policy", "config", "asked"),
+    [
+        ("PASSIVE", {}, "0"),
+        ("passive", {}, "0"),
+        ("ACTIVE", {}, None),
+        (None, {}, None),
+        ("PASSIVE", {"session.intra_op.allow_spinning": "1"}, "1"),
+    ],
+)
+def test_threads_that_wait_leave_their_core_where_openmp_is_told_so(policy, config, asked, monkeypatch):
+    import onnxruntime
+
+    found = []
+    real = onnxruntime.InferenceSession
+
+    def seen(model, options, **rest):
+        try:
+            found.append(options.get_session_config_entry("session.intra_op.allow_spinning"))
+        except RuntimeError:  # nobody asked
+            found.append(None)
+        return real(model, options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", seen)
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy or "")
+    run(OnnxRunner(double_model(), config=config), x=X)
+    assert found == [asked]
+
+
 def test_a_level_of_optimization_that_does_not_exist_is_refused():
     with pytest.raises(RunnerError, match=r"optimization is 'O3'; give one of disable, basic, extended, all"):
         OnnxRunner(double_model(), optimization="O3")
