@@ -266,6 +266,33 @@ class OpenProcessors:
         self.before.close()
         self.after.close()
 
+    def scale_apart(self, shape: Sequence[int]) -> str:
+        """Whether the scale that the manifest states is not what the second graph does, in words.
+
+        By it thresholds in the robot's units are counted, also where the policy is judged without what is
+        behind it.
+
+        Args:
+            shape: the shape of the policy's output.
+        """
+        if not (stated := self.said.scale):
+            return ""
+        known = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in self.said.numbers}
+        file = self.said.graphs[POSTPROCESS]
+        with OnnxRunner(self._path / file) as behind:
+            beside = {name: known[name] for name in behind.inputs if name in known}
+            gave = [behind.run({"actions": np.full(shape, x, np.float32), **beside}) for x in (0.0, 1.0)]
+        still, moved = (one["action"].reshape(-1, one["action"].shape[-1]) for one in gave)
+        found = moved.astype(np.float64) - still
+        # It is in float32, and what it adds may be much larger than what it multiplies by.
+        near = 1e-4 * np.abs(found) + 8 * np.spacing(np.maximum(np.abs(still), np.abs(moved)))
+        if found.shape[-1] == len(stated) and (np.abs(found - np.asarray(stated)) <= near).all():
+            return ""
+        return (
+            f"its manifest says that one of the policy's own units is {list(stated)} of the robot's, and "
+            f"{file} makes {[float(f'{one:.6g}') for one in found[0]]} of it; export the bundle again"
+        )
+
     def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Array]:
         """The policy's inputs but its noise, of one observation.
 

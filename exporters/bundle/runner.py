@@ -160,6 +160,15 @@ class BundleRunner(RunnerBase):
         said = self._bundle.stated.processors
         return {} if said is None else said.robot_units(said.actions, behind=False)
 
+    @functools.cached_property
+    def units_apart(self) -> str:
+        """Whether these are not to be believed, in words: what is behind the policy does not keep to them."""
+        if self._around is None:
+            return ""
+        said, outputs = self._around.said, self._bundle.stated.outputs
+        shape = next(output["shape"] for output in outputs if output["name"] == said.actions)
+        return self._around.scale_apart(shape)
+
     @property
     def precision_stated(self) -> str:
         """In which precision its manifest says that the graphs are, such as ``float16`` or ``int8``."""

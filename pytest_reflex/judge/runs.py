@@ -212,7 +212,7 @@ def run_candidate(
             )
         facts |= runner.matched_facts
         open_axes = said_by(sides.candidate, "open_axes", ())
-        said = robot_units(sides.candidate)
+        said = robot_units(sides.candidate, terms.asked)
         seen = {o.name: o.shape for result in results for o in result.outputs if o.elements}
         units = {name: units_of(said, terms.units, name, shape) for name, shape in seen.items()}
         known = {name: one for name, one in units.items() if one is not None}

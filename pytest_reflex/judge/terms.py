@@ -129,7 +129,7 @@ def _in_units(
     evidence: Evidence, floats: Sequence[str], terms: Terms, sides: Sides
 ) -> dict[str, tuple[InUnits, tuple[float, ...]]]:
     """Of outputs with physical units those, and the largest difference of each element in its own unit."""
-    said = robot_units(sides.candidate)
+    said = robot_units(sides.candidate, terms.asked)
     found = {}
     for name in floats:
         known = units_of(said, terms.units, name, evidence.reference[name].shape)
@@ -138,10 +138,18 @@ def _in_units(
     return found
 
 
-def robot_units(runner: object) -> Mapping[str, InUnits]:
-    """What a candidate says of the robot's units of its outputs; often nothing."""
+def robot_units(runner: object, asked: Tolerances) -> Mapping[str, InUnits]:
+    """What a candidate says of the robot's units of its outputs, as far as it is to be believed.
+
+    Raises:
+        SettingsError: a threshold counts in units of which what it says is not to be believed.
+    """
     said: Mapping[str, InUnits] = runner.robot_units if isinstance(runner, SaysUnits) else {}
-    return said
+    if not said or not (apart := said_by(runner, "units_apart", "")):
+        return said
+    if counted := [name for name in said if asked.of(name).unit]:
+        raise SettingsError(f"threshold: {asked.of(counted[0])} is asked of {counted[0]}, and {apart}")
+    return {}
 
 
 def _without_infinities(side: Outputs, evidence: Evidence) -> Outputs:

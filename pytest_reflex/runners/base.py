@@ -238,7 +238,10 @@ class SaysUnits(Protocol):
 
     @property
     def robot_units(self) -> Mapping[str, InUnits]:
-        """By the name of an output, what the elements of its last axis are."""
+        """By the name of an output, what the elements of its last axis are.
+
+        Where it is not to be believed, an attribute ``units_apart`` says why, in words.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -191,6 +192,25 @@ def test_a_scale_that_is_not_the_pipelines_is_refused(checkpoint: Path, arm: Pat
     assert "one of the policy's own units is [1e-06, 1e-06, 1e-06] of the robot's, and by lerobot's" in str(
         found
     )
+
+
+@pytest.mark.parametrize("scale", [(1e-6,) * 3, (10, 11, 11), (10.01, 11, 12)])
+def test_a_scale_that_is_not_the_graphs_is_refused_where_the_policy_is_judged_alone(
+    scale: tuple[float, ...], checkpoint: Path, arm: Path, tmp_path: Path
+) -> None:
+    policy, place = act.load(checkpoint), Path(shutil.copytree(arm, tmp_path / "scaled"))
+    assert reflex.check(policy, open_bundle(place), threshold="0.1 deg", units="deg", fixtures=3).passed
+    stated = open_bundle(place).stated
+    write_manifest(place, replace(stated, processors=replace(stated.processors, scale=scale)))
+    said = (
+        rf"own units is {re.escape(str(list(map(float, scale))))} of the robot's, and postprocess\.onnx makes"
+    )
+    with pytest.raises(SettingsError, match=f"threshold: 0.1 deg is asked of actions, and its .*{said}"):
+        reflex.check(policy, open_bundle(place), threshold="0.1 deg", units="deg", fixtures=3)
+    # A number is of the policy's own unit, whatever that is to the robot, of which nothing is said then.
+    found = reflex.check(policy, open_bundle(place), fixtures=3)
+    assert found.passed
+    assert not found.units
 
 
 def test_observations_that_are_one_are_counted_as_one(checkpoint: Path, arm: Path) -> None:
