@@ -3,7 +3,10 @@
 A certificate is an in-toto statement (v1) with a ``test-result`` predicate (v0.1) in an envelope of
 :mod:`exporters.bundle.envelope`. Its subjects are all files of the bundle, the manifest among them; what was
 asked and found stands in the annotations of its one configuration. It says no more than the verdict that it
-is made of, and nothing of a machine that computes otherwise.
+is made of, and nothing of a machine that computes otherwise. Of a bundle with processors its terms are those of
+the whole, as a robot runs it, and ``stages`` says the same of every stage.
+
+What stands in a certificate is anybody's text until it is shown: nothing of it ends a line or steers a terminal.
 """
 
 from __future__ import annotations
@@ -12,20 +15,29 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from exporters.bundle.envelope import canonical, opened, private_key, public_key, sealed, strictly
+from exporters.bundle.envelope import (
+    LARGEST,
+    canonical,
+    opened,
+    private_key,
+    public_key,
+    read_file,
+    sealed,
+    strictly,
+)
 from exporters.bundle.manifest import MANIFEST
-from exporters.bundle.store import FIXTURES, StoredBundle
+from exporters.bundle.proof import graphs_unsaid, judge_all, proven, provider_of
+from exporters.bundle.store import StoredBundle
 from pytest_reflex._version import __version__
 from pytest_reflex.errors import BundleError, CertificateError
 from pytest_reflex.report.files import write_text
-from pytest_reflex.report.json.documents import read_run
-from pytest_reflex.report.json.results import result_from_json, result_to_json
-from pytest_reflex.report.rejudge import rejudge
+from pytest_reflex.report.json.results import result_to_json
+from pytest_reflex.result import POLICY, STAGES, WHOLE
 from pytest_reflex.runners.onnx import WHOLE_SUMS
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.results import RunResult
@@ -59,6 +71,35 @@ _TERMS: Final[Mapping[str, type]] = {
     "integers": str,
     "versions": dict,
 }
+# What it says of every stage of a bundle with processors.
+_OF_A_STAGE: Final = (
+    "reference",
+    "threshold",
+    "asked",
+    "fixtures",
+    "seed",
+    "max_abs_diff",
+    "claim",
+    "coverage",
+)
+_NO_CLAIM: Final = {"text": "nothing is said of inputs that were not judged"}
+
+
+def shown(text: object) -> str:
+    """Anybody's text in one line that a terminal shows and does not obey; what cannot be shown is escaped.
+
+    Several blanks become one, for with enough of them the rest would stand in the terminal's next line.
+    """
+    return " ".join(str(_escaped(str(text))).split())
+
+
+def _escaped(value: Any) -> Any:
+    """The texts of a JSON value without what ends a line, turns it round or is not seen, in escapes instead."""
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+    if isinstance(value, Mapping):
+        return {_escaped(key): _escaped(held) for key, held in value.items()}
+    return [_escaped(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -82,17 +123,24 @@ class Certificate:
 
     @property
     def text(self) -> str:
-        """What is certified, in a few lines."""
+        """What is certified, in a few lines, each of which begins with what it says."""
         terms = self.terms
-        steps = [
-            f"certified by key {self.signed_by[:16]}: {terms['family']}, {terms['layout']}",
-            f"  precision   {terms['precision']}",
-            f"  against     {terms['reference']}",
-            f"  threshold   {terms['threshold']:g}, strict, {terms['fixtures']:,} fixtures",
-            f"  claim       {terms['claim']['text']}",
-            f"  on          {terms['provider']}, {terms['machine'].get('processor', machine.UNKNOWN)}",
+        stages = terms.get("stages", {})
+        lines = [
+            ("precision", terms["precision"]),
+            ("against", terms["reference"]),
+            ("threshold", f"{_threshold(terms)}, strict, {terms['fixtures']:,} fixtures"),
+            ("claim", terms["claim"]["text"]),
+            *(
+                (stage, f"{_threshold(stages[stage])}: {stages[stage]['claim']['text']}")
+                for stage in STAGES[:-1]
+                if stages
+            ),
+            ("on", f"{terms['provider']}, {terms['machine'].get('processor', machine.UNKNOWN)}"),
+            *(("note", note) for note in self.notes),
         ]
-        return "\n".join([*steps, *(f"  note        {note}" for note in self.notes)])
+        first = f"certified by key {shown(self.signed_by[:16])}: {shown(terms['family'])}, {shown(terms['layout'])}"
+        return "\n".join([first, *(f"  {name:11} {shown(said)}" for name, said in lines)])
 
 
 def certify(
@@ -107,22 +155,22 @@ def certify(
     Args:
         bundle: it, with every digest checked.
         key: the file of the Ed25519 key to sign with, in PEM.
-        verdict: the JSON of a later run with one result, of this bundle; by default the verdict that it was
-            made under.
+        verdict: the JSON of a later run of this bundle, with a result of every stage where it has processors;
+            by default the verdict that it was made under.
         place: where the certificate goes; by default :data:`CERTIFICATE` in the bundle.
 
     Returns:
         Where it is.
 
     Raises:
-        CertificateError: the verdict is no strict pass against a policy, or is of other files than these.
+        CertificateError: the verdict is no strict pass against a policy, is of other files than these, or not
+            of all of them.
         ReflexError: the verdict or the key cannot be read, or nothing can be written there.
     """
     signer = private_key(key)
-    result = _proven(bundle, _verdict(bundle, verdict))
     # Read once: what is signed is what was compared.
     files = _digests(bundle)
-    envelope = sealed(canonical(_statement(bundle, result, files)), signer)
+    envelope = sealed(canonical(_statement(bundle, proven(bundle, verdict), files)), signer)
     out = Path(place) if place is not None else bundle.path / CERTIFICATE
     try:
         write_text(out, envelope.decode("ascii"))
@@ -133,61 +181,14 @@ def certify(
     return out
 
 
-def _verdict(bundle: StoredBundle, file: str | os.PathLike[str] | None) -> RunResult:
-    if file is None:
-        if bundle.stated.check is None:
-            raise CertificateError(f"{bundle.called} was never proven; export it with its check, with strict")
-        return result_from_json(bundle.stated.check)
-    run = read_run(file)
-    if len(run.results) != 1 or not run.passed:
-        told = "no pass" if len(run.results) == 1 else f"{len(run.results)} results"
-        raise CertificateError(f"{file} holds {told}; give the JSON of one run that passed, of this bundle")
-    return result_from_json(run.results[0].json)
+def _digests(bundle: StoredBundle) -> dict[str, str]:
+    """SHA-256, in hex, of every file of the bundle, its manifest among them, by name.
 
-
-def _proven(bundle: StoredBundle, result: RunResult) -> RunResult:
-    """A verdict as it is certified; one that says less than a certificate would is refused."""
+    Raises:
+        CertificateError: the bundle holds something else than its manifest says.
+    """
     if bundle.changed:
         raise CertificateError(f"{bundle.changed}; nothing of it is certified")
-    if not result.passed:
-        raise CertificateError(f"{bundle.called} did not pass; there is nothing to certify")
-    if not result.strict:
-        raise CertificateError(
-            f"{bundle.called} was not judged strictly; judge it with --strict --output-json, and give "
-            "that as --result"
-        )
-    # Judged again from its own figures: who wrote the manifest may have written the word alone.
-    result = rejudge(result, strict=True)
-    if not result.passed:
-        raise CertificateError(f"{bundle.called} says that it was judged strictly, and does not pass so")
-    if result.against != "policy":
-        raise CertificateError(
-            f"{bundle.called} was held against another graph, and no policy; judge it with --model"
-        )
-    if result.candidate.get("kind") != "bundle":
-        raise CertificateError(
-            f"what was judged is a {result.candidate.get('kind')}, expected the bundle itself"
-        )
-    judged = result.candidate.get("sha256")
-    judged = judged if isinstance(judged, Mapping) else {}
-    # The recording was written after the verdict at an export, and no figure of it is the candidate's.
-    for name in sorted(bundle.stated.files.keys() - {FIXTURES}):
-        if judged.get(name) != bundle.stated.files[name]["sha256"]:
-            raise CertificateError(
-                f"{bundle.path / name} is not the file that was judged; judge the bundle again"
-            )
-    if not _provider(result):
-        raise CertificateError(f"{bundle.called} was judged without saying on which provider; judge it again")
-    return result
-
-
-def _provider(result: RunResult) -> str:
-    used = result.candidate.get("providers_used")
-    return str(used[0]) if isinstance(used, list | tuple) and used else ""
-
-
-def _digests(bundle: StoredBundle) -> dict[str, str]:
-    """SHA-256, in hex, of every file of the bundle, its manifest among them, by name."""
     try:
         text = (bundle.path / MANIFEST).read_bytes()
         same = json.loads(text) == bundle.manifest
@@ -199,9 +200,14 @@ def _digests(bundle: StoredBundle) -> dict[str, str]:
     return {**found, MANIFEST: hashlib.sha256(text).hexdigest()}
 
 
-def _statement(bundle: StoredBundle, result: RunResult, files: Mapping[str, str]) -> dict[str, Any]:
-    said = result_to_json(result)
-    claim = said["claim"] or {"text": "nothing is said of inputs that were not judged"}
+def _statement(
+    bundle: StoredBundle, proof: Mapping[str, RunResult], files: Mapping[str, str]
+) -> dict[str, Any]:
+    verdicts = {stage: result_to_json(one) for stage, one in proof.items()}
+    stages = {stage: _of_a_stage(one, verdicts[stage]) for stage, one in proof.items()}
+    # As a robot runs it.
+    all_of_it = WHOLE if WHOLE in proof else POLICY
+    result = proof[all_of_it]
     versions = result.candidate.get("versions")
     where = machine.stated(result.candidate.get("machine"))
     terms = {
@@ -209,34 +215,50 @@ def _statement(bundle: StoredBundle, result: RunResult, files: Mapping[str, str]
         "made_by": f"pytest-reflex {__version__}",
         "family": bundle.family,
         "layout": bundle.layout,
-        "reference": str(result.reference.get("name") or result.reference.get("kind") or "policy"),
         "strict": result.strict,
-        "threshold": float(result.threshold),
-        "asked": said["asked"],
         "precision": result.precision.text,
-        "provider": _provider(result),
-        "fixtures": result.count,
-        "seed": result.seed,
-        "max_abs_diff": said["max_abs_diff_across_all"],
-        "claim": claim,
-        "coverage": said["coverage"] and {key: said["coverage"][key] for key in ("text", "share", "asked")},
+        "provider": provider_of(result),
+        **stages[all_of_it],
         "machine": where,
         "integers": _integers(bundle, result.precision.text, where),
         "versions": dict(versions) if isinstance(versions, Mapping) else {},
+        **({"stages": stages} if WHOLE in proof else {}),
     }
-    verdict = hashlib.sha256(canonical(said)).hexdigest()
+    verdict = hashlib.sha256(canonical(verdicts if WHOLE in proof else verdicts[POLICY])).hexdigest()
     return {
         "_type": _STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": files[name]}} for name in sorted(files)],
         "predicateType": _PREDICATE,
         "predicate": {
             "result": "PASSED",
-            "configuration": [{"name": "verdict", "digest": {"sha256": verdict}, "annotations": terms}],
+            "configuration": [
+                {"name": "verdict", "digest": {"sha256": verdict}, "annotations": _escaped(terms)}
+            ],
             "passedTests": [answer.gate for answer in result.answers],
             "warnedTests": [],
             "failedTests": [],
         },
     }
+
+
+def _of_a_stage(result: RunResult, said: Mapping[str, Any]) -> dict[str, Any]:
+    coverage = said["coverage"]
+    return {
+        "reference": str(result.reference.get("name") or result.reference.get("kind") or "policy"),
+        "threshold": float(result.threshold),
+        "asked": said["asked"],
+        "fixtures": result.count,
+        "seed": result.seed,
+        "max_abs_diff": said["max_abs_diff_across_all"],
+        "claim": said["claim"] or _NO_CLAIM,
+        "coverage": coverage and {key: coverage[key] for key in ("text", "share", "asked")},
+    }
+
+
+def _threshold(terms: Mapping[str, Any]) -> str:
+    rest = terms["asked"].get("rest")
+    unit = rest.get("unit") if isinstance(rest, Mapping) else None
+    return f"{terms['threshold']:g}{f' {unit}' if unit else ''}"
 
 
 def _integers(bundle: StoredBundle, precision: str, where: object) -> str:
@@ -267,21 +289,22 @@ def certified(
 
     Raises:
         CertificateError: there is none, or it does not hold: it was changed, is signed by another key, is of
-            other files, of a verdict that was not strict, for another provider, or for a processor whose
-            integers saturate otherwise.
-        SettingsError: a key cannot be read.
+            other files, of a verdict that was not strict or not on all stages, for another provider, or for a
+            processor whose integers saturate otherwise; or the bundle was changed.
+        SettingsError: a key cannot be read, or the certificate is no regular file or larger than any.
     """
     trusted = [public_key(key) for key in keys]
     file = Path(place) if place is not None else bundle.path / CERTIFICATE
     try:
-        text = file.read_bytes()
-    except OSError as error:
+        text = read_file(file, LARGEST, "certificate")
+    except (OSError, ValueError) as error:
         raise CertificateError(
-            f"{file} cannot be read ({error.strerror or error}); make it with reflex certify"
+            f"{file} cannot be read ({getattr(error, 'strerror', None) or error}); make it with reflex certify"
         ) from error
     try:
         payload, signer = opened(text, trusted)
         terms = _terms(payload, _digests(bundle))
+        _require_stages(bundle, terms)
         _require_fit(bundle, terms, provider, here if here is not None else machine.here())
     except CertificateError as error:
         raise CertificateError(f"{file}: {error}") from error
@@ -311,10 +334,32 @@ def _terms(payload: bytes, files: Mapping[str, str]) -> dict[str, Any]:
     terms = every[0].get("annotations") if len(every) == 1 and isinstance(every[0], dict) else None
     if not isinstance(terms, dict) or terms.get("format") != _FORMAT:
         raise CertificateError(f"its statement is of another format than {_FORMAT}")
-    wrong = [name for name, kind in _TERMS.items() if name not in terms or not isinstance(terms[name], kind)]
-    if wrong or not isinstance(terms["claim"].get("text"), str):
-        raise CertificateError(f"its statement does not say its {', '.join(wrong) or 'claim'}")
+    _require_said(terms, _TERMS, "its statement")
     return terms
+
+
+def _require_said(terms: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+    wrong = [name for name in names if name not in terms or not isinstance(terms[name], _TERMS[name])]
+    if wrong or not isinstance(terms["claim"].get("text"), str):
+        raise CertificateError(f"{where} does not say its {', '.join(wrong) or 'claim'}")
+
+
+def _require_stages(bundle: StoredBundle, terms: Mapping[str, Any]) -> None:
+    """Refuse what was judged of a bundle with processors without them, as earlier versions certified it."""
+    stages = terms.get("stages")
+    if stages is None and bundle.has_processors:
+        raise CertificateError(
+            f"it is of a verdict on the policy alone, and nobody judged {graphs_unsaid(bundle)}; "
+            f"{judge_all(bundle)} to reflex certify"
+        )
+    if stages is None:
+        return
+    if not isinstance(stages, dict) or {*stages} != {*STAGES}:
+        raise CertificateError(f"its statement does not say its stages, {', '.join(STAGES)}")
+    for stage, said in stages.items():
+        if not isinstance(said, dict):
+            raise CertificateError(f"its statement does not say its {stage}")
+        _require_said(said, _OF_A_STAGE, f"its {stage}")
 
 
 def _subject(one: object) -> tuple[str, str]:
@@ -338,13 +383,13 @@ def _require_fit(
     if terms["strict"] is not True:
         raise CertificateError("its verdict was not strict")
     if provider is not None and provider != terms["provider"]:
-        raise CertificateError(f"it is for {terms['provider']}, and {provider} is asked for")
+        raise CertificateError(f"it is for {shown(terms['provider'])}, and {provider} is asked for")
     sums = _integers(bundle, terms["precision"], here)
     if sums != terms["integers"] or sums == machine.UNKNOWN:
         there = terms["machine"].get("processor", machine.UNKNOWN)
         raise CertificateError(
-            f"its integers were summed {terms['integers']} on {there}, and here they are summed {sums}: a "
-            "quantised graph gives other numbers on such a processor; judge it here, and certify that"
+            f"its integers were summed {shown(terms['integers'])} on {shown(there)}, and here they are summed "
+            f"{sums}: a quantised graph gives other numbers on such a processor; judge it here, and certify that"
         )
 
 

@@ -12,23 +12,28 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import importlib
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from pytest_reflex.errors import CertificateError, MissingPackageError, SettingsError
 from pytest_reflex.report.json.values import shallow
 
-__all__ = ["PASSWORD", "PAYLOAD_TYPE", "canonical", "key_id", "opened", "private_key", "public_key", "sealed"]
+__all__ = [
+    "LARGEST", "PASSWORD", "PAYLOAD_TYPE", "canonical", "key_id", "opened", "private_key", "public_key", "read_file",
+    "require_file", "sealed",
+]  # fmt: skip
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 # Where the password of a signing key may stand: on a command line every process could read it.
 PASSWORD: Final = "REFLEX_KEY_PASSWORD"
-_MOST_BYTES: Final = 16 << 20
+# No certificate has more bytes.
+LARGEST: Final = 16 << 20
 _MOST_KEY_BYTES: Final = 64 << 10
 _MOST_SIGNATURES: Final = 16
 
@@ -81,7 +86,7 @@ def opened(text: bytes, keys: Sequence[Any]) -> tuple[bytes, str]:
     Raises:
         CertificateError: it is no envelope, of another type of payload, or not signed by one of them.
     """
-    if len(text) > _MOST_BYTES:
+    if len(text) > LARGEST:
         raise CertificateError(f"it has {len(text)} bytes, more than any certificate")
     if not text.endswith(b"\n"):
         raise CertificateError("its envelope is cut off")
@@ -194,11 +199,49 @@ def public_key(path: str | os.PathLike[str]) -> Any:
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
-        with open(Path(path), "rb") as stream:
-            return stream.read(_MOST_KEY_BYTES)
+        return read_file(path, _MOST_KEY_BYTES, "key")
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise SettingsError(f"key: {path} cannot be read ({said}); {_MAKE}") from error
+
+
+def read_file(path: str | os.PathLike[str], most: int, what: str) -> bytes:
+    """A file's bytes, once it is sure that they end and are not too many.
+
+    Args:
+        path: where it is; a link is followed.
+        most: so many bytes it has at most.
+        what: what it is to be, in a word.
+
+    Raises:
+        SettingsError: it is no regular file, such as a pipe, of which nobody knows when it ends; or too large.
+        OSError: it cannot be read.
+        ValueError: its name can be none.
+    """
+    require_file(path, most, what)
+    # Should another file have come there meanwhile, a pipe is not waited for.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+        _require_kind(os.fstat(stream.fileno()), path, most, what)
+        found = stream.read(most + 1)
+    if len(found) > most:
+        raise SettingsError(f"{what}: {path} grows while it is read")
+    return found
+
+
+def require_file(path: str | os.PathLike[str], most: int, what: str) -> None:
+    """Refuse what is there and is no regular file, or larger than ``most`` bytes; see :func:`read_file`."""
+    with contextlib.suppress(OSError, ValueError):  # whoever reads it says why it cannot be read
+        _require_kind(os.stat(path), path, most, what)
+
+
+def _require_kind(found: os.stat_result, path: str | os.PathLike[str], most: int, what: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = "directory" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
+        raise SettingsError(f"{what}: {path} is a {kind}; give a regular file")
+    if found.st_size > most:
+        raise SettingsError(
+            f"{what}: {path} has {found.st_size} bytes, expected at most {most}; give another"
+        )
 
 
 def _ed25519() -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.bundle.processors import POSTPROCESS, PREPROCESS, OpenProcessors
+from exporters.bundle.processors import POSTPROCESS, PREPROCESS, TOKENIZER, OpenProcessors
 from exporters.bundle.runner import BundleRunner
 from exporters.bundle.store import StoredBundle
 from pytest_reflex.errors import BundleError
@@ -104,7 +104,13 @@ class ProcessedRunner(RunnerBase):
     def facts(self) -> dict[str, Any]:
         sessions = {role: session.facts() for role, session in self._sessions.items()}
         policy = {} if self._policy is None else self._policy.facts()
-        ran = {role: facts["sha256"] for role, facts in sessions.items()}
+        ran: dict[str, str] = {}
+        for role, session in self._sessions.items():
+            own = session.digests()
+            # A graph stands under its role, the weights beside it under their names.
+            ran |= {role: own.pop(self._around.said.graphs[role]), **own}
+        if PREPROCESS in ran and self._around.tokenizer_digest:
+            ran[TOKENIZER] = self._around.tokenizer_digest
         return {
             **next(iter(sessions.values())),
             **policy,

@@ -23,6 +23,7 @@ from pytest_reflex.result import POSTPROCESS, PREPROCESS
 from pytest_reflex.runners import OnnxRunner
 from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.external_data import FileFacts
+from pytest_reflex.runners.opened_files import file_digest
 from pytest_reflex.verdict.units import UNITS, InUnits
 
 __all__ = [
@@ -255,10 +256,13 @@ class OpenProcessors:
             OnnxRunner(path / said.graphs[role], provider=provider) for role in (PREPROCESS, POSTPROCESS)
         )
         self._tokenizer: Any = None
+        # SHA-256, in hex, of the tokenizer's file as it was opened; empty where none was.
+        self.tokenizer_digest = ""
 
     def open(self) -> None:
         if self.said.prompt is not None and self._tokenizer is None:
             self._tokenizer = tokenizer_of(self._path / TOKENIZER)
+            self.tokenizer_digest = file_digest(self._path / TOKENIZER)
         self.before.open()
         self.after.open()
 

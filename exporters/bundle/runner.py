@@ -188,7 +188,8 @@ class BundleRunner(RunnerBase):
         first = next(iter(self.sessions.values()))
         stated = {name: file["sha256"] for name, file in self._bundle.stated.files.items()}
         # A runtime that somebody else brings need not say what it read: then what was opened is said.
-        told = [s.digests() if hasattr(s, "digests") else {} for s in self.sessions.values()]
+        opened = {role: {file: stated[file]} for role, file in self._bundle.stated.graphs.items()}
+        told = [s.digests() if hasattr(s, "digests") else opened[r] for r, s in self.sessions.items()]
         ran = {name: found for one in told for name, found in one.items()}
         unlike = sorted(name for name, found in ran.items() if found != stated.get(name))
         if unlike and not self._bundle.changed:
@@ -206,7 +207,8 @@ class BundleRunner(RunnerBase):
             "source": self._bundle.stated.origin.get("source"),
             "call": dict(self._bundle.stated.call),
             "graphs": dict(self._bundle.stated.graphs),
-            "sha256": {**stated, **ran},
+            # Of a file that nobody opened nothing is said: it was not judged.
+            "sha256": ran,
         }
 
     def _fell_back(self) -> list[str]:

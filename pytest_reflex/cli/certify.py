@@ -55,7 +55,7 @@ def certify(
         bundle = StoredBundle(path, manifest, changed=changed)
         if not verify:
             made = certificate.certify(bundle, keys[0], verdict=verdict, place=place)
-            return Reported(PASS, f"Certificate: {made}\n")
+            return Reported(PASS, f"Certificate: {certificate.shown(made)}\n")
         held = certificate.certified(bundle, keys, place=place)
     except (CertificateError, BundleError) as error:
         if not verify:
