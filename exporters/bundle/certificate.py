@@ -3,10 +3,10 @@
 A certificate is an in-toto statement (v1) with a ``test-result`` predicate (v0.1) in an envelope of
 :mod:`exporters.bundle.envelope`. Its subjects are all files of the bundle, the manifest among them; what was
 asked and found stands in the annotations of its one configuration. It says no more than the verdict that it
-is made of, and nothing of a machine that computes otherwise. Of a bundle with processors its terms are those of
-the whole, as a robot runs it, and ``stages`` says the same of every stage.
+is made of, and nothing of a machine that computes otherwise. Of a bundle with processors its terms are those
+of the whole, as a robot runs it, and ``stages`` says the same of every stage.
 
-What stands in a certificate is anybody's text until it is shown: nothing of it ends a line or steers a terminal.
+What stands in one is anybody's text until it is shown: nothing of it ends a line or steers a terminal.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def shown(text: object) -> str:
 
 
 def _escaped(value: Any) -> Any:
-    """The texts of a JSON value without what ends a line, turns it round or is not seen, in escapes instead."""
+    """The texts of a JSON value, with escapes for what ends a line, turns it round or is not seen."""
     if isinstance(value, str):
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
     if isinstance(value, Mapping):
@@ -139,8 +139,8 @@ class Certificate:
             ("on", f"{terms['provider']}, {terms['machine'].get('processor', machine.UNKNOWN)}"),
             *(("note", note) for note in self.notes),
         ]
-        first = f"certified by key {shown(self.signed_by[:16])}: {shown(terms['family'])}, {shown(terms['layout'])}"
-        return "\n".join([first, *(f"  {name:11} {shown(said)}" for name, said in lines)])
+        first = f"certified by key {self.signed_by[:16]}: {terms['family']}, {terms['layout']}"
+        return "\n".join([shown(first), *(f"  {name:11} {shown(said)}" for name, said in lines)])
 
 
 def certify(
@@ -299,7 +299,8 @@ def certified(
         text = read_file(file, LARGEST, "certificate")
     except (OSError, ValueError) as error:
         raise CertificateError(
-            f"{file} cannot be read ({getattr(error, 'strerror', None) or error}); make it with reflex certify"
+            f"{file} cannot be read ({getattr(error, 'strerror', None) or error}); "
+            "make it with reflex certify"
         ) from error
     try:
         payload, signer = opened(text, trusted)
@@ -388,8 +389,9 @@ def _require_fit(
     if sums != terms["integers"] or sums == machine.UNKNOWN:
         there = terms["machine"].get("processor", machine.UNKNOWN)
         raise CertificateError(
-            f"its integers were summed {shown(terms['integers'])} on {shown(there)}, and here they are summed "
-            f"{sums}: a quantised graph gives other numbers on such a processor; judge it here, and certify that"
+            f"its integers were summed {shown(terms['integers'])} on {shown(there)}, and here they are "
+            f"summed {sums}: a quantised graph gives other numbers on such a processor; judge it here, and "
+            "certify that"
         )
 
 

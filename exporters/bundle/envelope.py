@@ -25,8 +25,8 @@ from pytest_reflex.errors import CertificateError, MissingPackageError, Settings
 from pytest_reflex.report.json.values import shallow
 
 __all__ = [
-    "LARGEST", "PASSWORD", "PAYLOAD_TYPE", "canonical", "key_id", "opened", "private_key", "public_key", "read_file",
-    "require_file", "sealed",
+    "LARGEST", "PASSWORD", "PAYLOAD_TYPE", "canonical", "key_id", "opened", "private_key", "public_key",
+    "read_file", "require_file", "sealed",
 ]  # fmt: skip
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
@@ -214,7 +214,7 @@ def read_file(path: str | os.PathLike[str], most: int, what: str) -> bytes:
         what: what it is to be, in a word.
 
     Raises:
-        SettingsError: it is no regular file, such as a pipe, of which nobody knows when it ends; or too large.
+        SettingsError: it is no regular file (of a pipe nobody knows when it ends), or too large.
         OSError: it cannot be read.
         ValueError: its name can be none.
     """

@@ -1,8 +1,8 @@
 """The verdicts that a certificate may be made of: strict passes, of whatever a bundle runs.
 
 Of a bundle without processors that is one, on its policy; of one with them there is one on each stage, for a
-verdict on the policy has opened no other graph. What was judged is what the runners say that they opened; what
-a manifest says of files that nobody opened proves nothing of them.
+verdict on the policy has opened no other graph. What was judged is what the runners say that they opened;
+what a manifest says of files that nobody opened proves nothing of them.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def provider_of(result: RunResult) -> str:
 
 
 def _unjudged(bundle: StoredBundle, stages: Collection[str]) -> str:
-    return f"{_graphs(bundle, stages)} of {bundle.path} was judged by nobody; {judge_all(bundle)}"
+    return f"nobody judged {_graphs(bundle, stages)} of {bundle.path}; {judge_all(bundle)}"
 
 
 def graphs_unsaid(bundle: StoredBundle) -> str:

@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
-__all__ = ["CONFIDENCE", "Asked", "Claim", "anytime", "clopper_pearson", "draws_for", "percent"]
+__all__ = ["CONFIDENCE", "Asked", "Claim", "anytime", "clopper_pearson", "draws_for", "percent", "sureness"]
 
 CONFIDENCE: Final = 0.95
 # Beyond these is no check that anybody waits for: 3 thousand million draws, and once in a million wrong. And
@@ -103,6 +103,11 @@ def percent(share: float) -> str:
     return f"{min(math.ceil(100 * share * scale * (1 - 1e-12)) / scale, 100):.10g} %"
 
 
+def sureness(confidence: float) -> str:
+    """A confidence in percent, rounded down at its sixth decimal: what is said never exceeds what holds."""
+    return f"{math.floor(100 * confidence * 1e6 * (1 + 1e-12)) / 1e6:.10g} %"
+
+
 @dataclass(frozen=True)
 class Asked:
     """A claim that is asked for: at most this share of inputs is refused, at this confidence.
@@ -133,7 +138,7 @@ class Asked:
         return draws_for(self.share, self.confidence)
 
     def __str__(self) -> str:
-        return f"{self.share:g}@{100 * self.confidence:g}%"
+        return f"{self.share:g}@{100 * self.confidence:.10g}%"
 
 
 @dataclass(frozen=True)
@@ -235,7 +240,7 @@ class Claim:
             did += f", of which {self.counted:,} differ"
         if self.bound >= 1:
             return f"nothing is claimed of other inputs ({self.refused:,} of {self.judged:,} fail)"
-        share, sure = percent(self.bound), f"{100 * self.confidence:g} %"
+        share, sure = percent(self.bound), sureness(self.confidence)
         if self.source != "recorded":
             return f"at most {share} of inputs drawn like these exceed the threshold, at {sure} ({did})"
         return (
@@ -249,7 +254,7 @@ class Claim:
         """Why what was asked for is not established; nothing where it is."""
         if self.asked is None or self.reached:
             return []
-        said = f"{percent(self.asked.share)} at {100 * self.confidence:g} % is asked for"
+        said = f"{percent(self.asked.share)} at {sureness(self.confidence)} is asked for"
         shown = percent(self.bound) if self.bound < 1 else "nothing"
         if self.source == "recorded":
             return [

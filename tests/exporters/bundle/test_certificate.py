@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ pytest.importorskip("torch")
 
 import torch
 from bundle_cases import Reflex
+from certificate_cases import PEM, Keys, keys_in, statement_in
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from serve_cases import ROOT, made, policy
@@ -26,7 +27,7 @@ from torch import nn
 
 from exporters import export, open_bundle
 from exporters.bundle.certificate import CERTIFICATE, certified, certify
-from exporters.bundle.envelope import PASSWORD, canonical, key_id, private_key
+from exporters.bundle.envelope import PASSWORD, canonical, key_id, private_key, sealed
 from exporters.bundle.manifest import seal
 from exporters.serving.service import prepared
 from pytest_reflex import InputSpec, check
@@ -37,23 +38,6 @@ from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 pytestmark = pytest.mark.once
-PEM = serialization.Encoding.PEM
-
-
-@dataclass(frozen=True)
-class Keys:
-    secret: Path
-    public: Path
-
-
-def keys_in(place: Path, password: bytes | None = None) -> Keys:
-    made, forms = ed25519.Ed25519PrivateKey.generate(), serialization
-    hidden = forms.BestAvailableEncryption(password) if password else forms.NoEncryption()
-    found = Keys(place / "key.pem", place / "key.pub")
-    found.secret.write_bytes(made.private_bytes(PEM, forms.PrivateFormat.PKCS8, hidden))
-    public = made.public_key().public_bytes(PEM, forms.PublicFormat.SubjectPublicKeyInfo)
-    found.public.write_bytes(public)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +60,6 @@ def keys(tmp_path: Path) -> Keys:
 @pytest.fixture
 def copied(strict: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(strict, tmp_path / "p0"))
-
-
-def statement_in(certificate: Path) -> dict[str, Any]:
-    return dict(json.loads(base64.b64decode(json.loads(certificate.read_bytes())["payload"])))
 
 
 def test_the_command_signs_and_verifies_without_torch(copied: Path, keys: Keys, reflex: Reflex) -> None:
@@ -287,6 +267,113 @@ def test_a_server_asks_for_it(copied: Path, keys: Keys, tmp_path: Path) -> None:
     (tmp_path / "else").mkdir()
     with pytest.raises(CertificateError, match="which is none that is trusted here"):
         prepared(copied, port=0, trusted=[keys_in(tmp_path / "else").public])
+
+
+def test_what_was_changed_is_neither_certified_nor_held(copied: Path, keys: Keys) -> None:
+    """A bundle may be opened with changed weights, to be judged; nothing of it is proven."""
+    certify(open_bundle(copied), keys.secret)
+    weights = copied / "model.onnx.data"
+    held = bytearray(weights.read_bytes())
+    held[100] ^= 0x40
+    weights.write_bytes(held)
+    changed = open_bundle(copied, to_judge=True)
+    for ask in (
+        lambda: certified(changed, [keys.public]),
+        lambda: certify(changed, keys.secret),
+    ):
+        with pytest.raises(CertificateError, match=r"was changed after its check .*; nothing of it is"):
+            ask()
+
+
+def test_a_file_that_nobody_opened_is_not_certified(copied: Path, keys: Keys) -> None:
+    shutil.copy(copied / "model.onnx", copied / "other.onnx")
+    manifest = copied / "reflex.json"
+    said = json.loads(manifest.read_text())
+    said["files"]["other.onnx"] = said["files"]["model.onnx"]
+    said["check"]["candidate"]["sha256"]["other.onnx"] = said["files"]["model.onnx"]["sha256"]
+    said["sha256"] = seal(said)
+    manifest.write_text(json.dumps(said))
+    with pytest.raises(CertificateError, match=r"other\.onnx was opened by no verdict"):
+        certify(open_bundle(copied), keys.secret)
+
+
+def test_what_was_judged_is_what_runs(copied: Path, keys: Keys, tmp_path: Path) -> None:
+    bundle = open_bundle(copied)
+    told = bundle.stated.check
+    assert told is not None
+    run = tmp_path / "run.json"
+    for name, other in (("optimization", "all"), ("steps", 2), ("config", {"session.qdqisint8allowed": "1"})):
+        verdict = {**told, "candidate": {**told["candidate"], name: other}}
+        run.write_text(json.dumps(document([verdict])))
+        with pytest.raises(CertificateError, match=f"was judged with {name} .*, and runs with"):
+            certify(bundle, keys.secret, verdict=run, place=tmp_path / "c.json")
+
+
+# A line's end in many spellings, what turns a line or steers a terminal, and blanks up to the next line.
+@pytest.mark.parametrize(
+    "end", ["\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\u202e", "\x1b[1E", "\x00", " " * 90]
+)
+def test_no_text_of_a_certificate_forges_a_line(copied: Path, keys: Keys, end: str, reflex: Reflex) -> None:
+    forged = f"a{end}  claim       at most 0.0001 % of inputs"
+    place = certify(open_bundle(copied), keys.secret)
+    honest = certified(open_bundle(copied), [keys.public]).text
+    statement = statement_in(place)
+    terms = statement["predicate"]["configuration"][0]["annotations"]
+    for name in ("family", "layout", "reference", "precision", "provider"):
+        terms[name] = forged
+    terms["asked"] = {"rest": {"unit": forged}}
+    terms["claim"]["text"] = terms["machine"]["processor"] = terms["versions"]["onnxruntime"] = forged
+    place.write_bytes(sealed(canonical(statement), private_key(keys.secret)))
+    held = certified(open_bundle(copied), [keys.public])
+    lines = held.text.splitlines()
+    assert len(lines) == len(honest.splitlines()) + 1  # the note on another ONNX Runtime
+    assert all(line.isprintable() and "  claim" not in line[1:] for line in lines)
+    with pytest.raises(CertificateError) as refused:
+        certified(open_bundle(copied), [keys.public], provider="CUDAExecutionProvider")
+    assert str(refused.value).isprintable()
+    # And none is made: a policy may be loaded from a file of any name.
+    manifest = copied / "reflex.json"
+    said = json.loads(manifest.read_text())
+    said["check"]["reference"]["name"] = forged
+    said["sha256"] = seal(said)
+    manifest.write_text(json.dumps(said))
+    certify(open_bundle(copied), keys.secret)
+    reference = certified(open_bundle(copied), [keys.public]).terms["reference"]
+    assert reference.isprintable()
+    assert reference.startswith("a")
+
+
+def test_what_never_ends_is_not_read(copied: Path, keys: Keys, tmp_path: Path, reflex: Reflex) -> None:
+    """A pipe, a device, a folder, or more bytes than any such file has."""
+    certify(open_bundle(copied), keys.secret)
+    pipe, huge, link = tmp_path / "pipe", tmp_path / "huge", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    with huge.open("wb") as stream:
+        stream.truncate(1 << 40)  # it has no block on the disk
+    asked = {
+        "certificate": lambda file: ("--verify", "--key", keys.public, "--certificate", file),
+        "key": lambda file: ("--verify", "--key", file),
+        "result": lambda file: ("--key", keys.secret, "--result", file),
+    }
+    for what, options in asked.items():
+        for file, why in (
+            (pipe, "is a pipe"),
+            (link, "is a pipe"),
+            (Path("/dev/zero"), "is a pipe, socket or device"),
+            (tmp_path, "is a directory"),
+            (huge, "expected at most"),
+        ):
+            done = reflex("certify", copied, *options(file))
+            assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), (what, file, done)
+            assert f"{what}: {file} " in done.err
+            assert why in done.err
+    # To sign with one is to read one, too.
+    assert reflex("certify", copied, "--key", pipe).code == 2
+    # A link to a file is a file.
+    link.unlink()
+    link.symlink_to(keys.public)
+    assert reflex("certify", copied, "--verify", "--key", link).code == 0
 
 
 def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: Path) -> None:

@@ -16,6 +16,7 @@ from pytest_reflex.verdict.claim import (
     clopper_pearson,
     draws_for,
     percent,
+    sureness,
 )
 
 mpmath = pytest.importorskip("mpmath")
@@ -162,6 +163,15 @@ def test_nothing_judged_claims_nothing() -> None:
     assert Claim.of([False] * 3, source="drawn", distinct=3).text == (
         "nothing is claimed of other inputs (3 of 3 fail)"
     )
+
+
+def test_a_confidence_never_says_more() -> None:
+    assert [sureness(c) for c in (0.95, 0.999, 0.9999985)] == ["95 %", "99.9 %", "99.99985 %"]
+    for confidence in (0.9999985, 0.99999899999, 2 / 3, 0.5 + 1e-12, 1 - 1e-6):
+        assert float(sureness(confidence).removesuffix(" %")) <= 100 * confidence * (1 + 1e-12)
+    claim = Claim.of([True] * 9, source="drawn", distinct=9, asked=Asked(0.5, 0.9999985))
+    assert "at 99.99985 % (0 of 9 did)" in claim.text
+    assert str(Asked(0.5, 0.9999985)) == "0.5@99.99985%"
 
 
 def test_percent_never_says_less() -> None:
