@@ -42,7 +42,7 @@ from pytest_reflex.runners.onnx import WHOLE_SUMS
 from pytest_reflex.verdict import machine
 from pytest_reflex.verdict.results import RunResult
 
-__all__ = ["CERTIFICATE", "Certificate", "certified", "certify"]
+__all__ = ["CERTIFICATE", "Certificate", "certified", "certify", "escaped", "shown"]
 
 # Beside the manifest: an export that takes the bundle's place takes this away with it.
 CERTIFICATE: Final = "certificate.json"
@@ -90,16 +90,16 @@ def shown(text: object) -> str:
 
     Several blanks become one, for with enough of them the rest would stand in the terminal's next line.
     """
-    return " ".join(str(_escaped(str(text))).split())
+    return " ".join(str(escaped(str(text))).split())
 
 
-def _escaped(value: Any) -> Any:
+def escaped(value: Any) -> Any:
     """The texts of a JSON value, with escapes for what ends a line, turns it round or is not seen."""
     if isinstance(value, str):
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
     if isinstance(value, Mapping):
-        return {_escaped(key): _escaped(held) for key, held in value.items()}
-    return [_escaped(one) for one in value] if isinstance(value, list | tuple) else value
+        return {escaped(key): escaped(held) for key, held in value.items()}
+    return [escaped(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def _statement(
         "predicate": {
             "result": "PASSED",
             "configuration": [
-                {"name": "verdict", "digest": {"sha256": verdict}, "annotations": _escaped(terms)}
+                {"name": "verdict", "digest": {"sha256": verdict}, "annotations": escaped(terms)}
             ],
             "passedTests": [answer.gate for answer in result.answers],
             "warnedTests": [],

@@ -55,10 +55,10 @@ def certify(
         bundle = StoredBundle(path, manifest, changed=changed)
         if not verify:
             made = certificate.certify(bundle, keys[0], verdict=verdict, place=place)
-            return Reported(PASS, f"Certificate: {certificate.shown(made)}\n")
+            return Reported(PASS, f"Certificate: {certificate.escaped(str(made))}\n")
         held = certificate.certified(bundle, keys, place=place)
     except (CertificateError, BundleError) as error:
         if not verify:
             raise
-        return Reported(FAIL, f"certificate REFUSED: {' '.join(str(error).split())}\n")
+        return Reported(FAIL, f"certificate REFUSED: {certificate.shown(' '.join(str(error).split()))}\n")
     return Reported(PASS, f"certificate HOLDS\n{held.text}\n")

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ def test_what_no_longer_holds_is_a_fail(copied: Path, keys: Keys, reflex: Reflex
     missing = reflex("certify", copied, "--verify", "--key", keys.public)
     why = f"{copied / CERTIFICATE} cannot be read (No such file or directory); make it with reflex certify"
     assert (missing.code, missing.out) == (1, f"certificate REFUSED: {why}\n")
+    steering = reflex(
+        "certify", copied, "--verify", "--key", keys.public, "--certificate", tmp_path / "\x1b[1E\u202e"
+    )
+    assert steering.out.startswith(f"certificate REFUSED: {tmp_path}/\\x1b[1E\\u202e cannot be read")
     reflex("certify", copied, "--key", keys.secret)
     foreign = reflex("certify", copied, "--verify", "--key", stranger.public)
     assert foreign.code == 1
@@ -313,7 +317,7 @@ def test_what_was_judged_is_what_runs(copied: Path, keys: Keys, tmp_path: Path) 
 @pytest.mark.parametrize(
     "end", ["\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\u202e", "\x1b[1E", "\x00", " " * 90]
 )
-def test_no_text_of_a_certificate_forges_a_line(copied: Path, keys: Keys, end: str, reflex: Reflex) -> None:
+def test_no_text_of_a_certificate_forges_a_line(copied: Path, keys: Keys, end: str) -> None:
     forged = f"a{end}  claim       at most 0.0001 % of inputs"
     place = certify(open_bundle(copied), keys.secret)
     honest = certified(open_bundle(copied), [keys.public]).text
@@ -351,29 +355,28 @@ def test_what_never_ends_is_not_read(copied: Path, keys: Keys, tmp_path: Path, r
     link.symlink_to(pipe)
     with huge.open("wb") as stream:
         stream.truncate(1 << 40)  # it has no block on the disk
-    asked = {
-        "certificate": lambda file: ("--verify", "--key", keys.public, "--certificate", file),
-        "key": lambda file: ("--verify", "--key", file),
-        "result": lambda file: ("--key", keys.secret, "--result", file),
+    bundle = open_bundle(copied)
+    asked: dict[str, Callable[[Path], object]] = {
+        "certificate": lambda file: certified(bundle, [keys.public], place=file),
+        "key": lambda file: certified(bundle, [file]),
+        "result": lambda file: certify(bundle, keys.secret, verdict=file, place=tmp_path / "c.json"),
     }
-    for what, options in asked.items():
+    for what, ask in {**asked, "key: to sign": private_key}.items():
         for file, why in (
             (pipe, "is a pipe"),
             (link, "is a pipe"),
             (Path("/dev/zero"), "is a pipe, socket or device"),
             (tmp_path, "is a directory"),
-            (huge, "expected at most"),
+            (huge, "has 1099511627776 bytes, expected at most"),
         ):
-            done = reflex("certify", copied, *options(file))
-            assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), (what, file, done)
-            assert f"{what}: {file} " in done.err
-            assert why in done.err
-    # To sign with one is to read one, too.
-    assert reflex("certify", copied, "--key", pipe).code == 2
+            with pytest.raises(SettingsError, match=f"^{what.partition(':')[0]}: {file} {why}"):
+                ask(file)
+    done = reflex("certify", copied, "--verify", "--key", keys.public, "--certificate", huge)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     # A link to a file is a file.
     link.unlink()
     link.symlink_to(keys.public)
-    assert reflex("certify", copied, "--verify", "--key", link).code == 0
+    assert certified(bundle, [link])
 
 
 def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: Path) -> None:
