@@ -91,7 +91,7 @@ def check(
     with sharing(told, sides, drawn, exact=terms.factor is not None) as workers:
         truth = run_reference(sides.reference, drawn, report_progress, terms, record, stated, workers)
         run = run_candidate(sides, drawn, truth, terms, report_progress, workers)
-        rounds = Rounds(sides, drawn, truth, terms, report_progress, workers=workers)
+        rounds = Rounds(sides, drawn, truth, run.first, terms, report_progress, workers=workers)
         return _judged(candidate, called, rounds, run, told, started)
 
 
@@ -111,7 +111,8 @@ def _judged(
     def judged_so_far() -> ParityResult:
         of_sides = {
             "intact": [*changed(candidate, sides.candidate), *changed(sides.reference, sides.reference)],
-            "reference": one_model(sides.reference, sides.candidate),
+            "reference": [*one_model(sides.reference, sides.candidate), *rounds.of("reference")],
+            "repeat": rounds.of("candidate"),
             "coverage": coverage.refusals if coverage is not None else [],
         }
         return verdict_of(called, drawn, terms, truth, run, dependence, of_sides, claim, coverage)
@@ -128,6 +129,9 @@ def _judged(
         claim = drawn_on(rounds, run, claim, result, started)
         if coverage is not None:  # what was drawn for the claim was drawn, and not chosen
             coverage = replace(coverage, chosen=tuple(i for i in coverage.chosen if i >= claim.judged))
+        result = judged_so_far()
+    if result.passed:
+        rounds.ask_workers_again()
         result = judged_so_far()
     # After the verdict, which nothing of it can change.
     if not result.passed:

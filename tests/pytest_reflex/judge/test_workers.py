@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worker_cases import SPECS, Called, Ends, Off, plain
+from worker_cases import SPECS, Called, Ends, Off, Strays, plain
 
 from pytest_reflex.errors import MissingPackageError, RunnerError, SettingsError
 from pytest_reflex.judge.check import check
@@ -66,6 +66,16 @@ def test_two_workers_say_what_one_process_says(cluster, wrong, options, passes) 
     assert one["passed"] is passes
     if "claim" in options and wrong:
         assert one["claim"]["judged"] == 10  # up to the first by number
+
+
+def test_a_side_that_strays_where_it_runs_often_is_refused(cluster) -> None:
+    honest = Called(plain, name="reference", kind="torch")
+    told = {"inputs": SPECS, "fixtures": 40, "ray": cluster, "workers": 2}
+    result = check(honest, Called(Strays(16), name="candidate"), **told)
+    assert not result.passed
+    assert all(result.fixtures)
+    assert [a.gate for a in result.answers if not a.passed] == ["repeat"]
+    assert "fixture 0 run again on " in str(result)
 
 
 def test_a_candidate_that_fails_fails_in_the_same_words(cluster) -> None:
