@@ -130,12 +130,17 @@ class Coverage:
         return self.both / self.reachable if self.reachable else 1.0
 
     @property
+    def _percent(self) -> str:
+        """The share in percent; 100 where there is none that went one way, and of 9,999 in 10,000 not yet."""
+        return f"{min(100 * self.share, 99.9 if self.share < 1 else 100.0):.1f} %"
+
+    @property
     def text(self) -> str:
         """What was asked of the graph, as a sentence without its full stop."""
         if self.unknown:
             return f"not known: {self.unknown}"
         told = f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways"
-        share = f"{100 * self.share:.1f} %"
+        share = self._percent
         rest = (
             f"{self.constant:,} more are decided by constants, {self.guards:,} guard against NaN and infinity"
         )
@@ -162,7 +167,7 @@ class Coverage:
             return [f"the decisions of the graph are not known: {self.unknown}"] if self.asked else []
         if not self.share < self.asked:
             return []
-        share = f"{100 * self.share:.1f} %"
+        share = self._percent
         return [
             f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways, {share}, and "
             f"{100 * self.asked:g} % is asked for; never asked: {self._named}"

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import OnnxRunner
-from pytest_reflex.verdict.coverage import Coverage, Decision
+from pytest_reflex.verdict.coverage import Coverage, Decision, ModuleCoverage
 
 FLOAT, BOOL, INT64 = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
 
@@ -288,3 +288,12 @@ def test_what_cannot_be_watched_says_why() -> None:
         OnnxRunner(model(node("Relu", ["x"]), opset=12)).watching()
     with pytest.raises(RunnerError, match="is no ONNX model"):
         OnnxRunner(b"\0 no model").watching()
+
+
+@pytest.mark.parametrize(
+    ("one_way", "share"), [(0, "100.0 %"), (1, "99.9 %"), (10, "99.9 %"), (334, "96.7 %")]
+)
+def test_a_share_is_not_all_while_one_went_one_way(one_way: int, share: str) -> None:
+    found = Coverage((ModuleCoverage("", 9_999, one_way, 0, 0),), fixtures=3, asked=1.0)
+    assert f"in 3 fixtures ({share})" in found.text
+    assert [share in refusal for refusal in found.refusals] == [True] * bool(one_way)
