@@ -11,6 +11,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from pytest_reflex import settings
+from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, MakesFixtures, fixtures_from
 from pytest_reflex.inputs.ranges import corners
@@ -90,7 +91,12 @@ def check(
     called = name or sides.candidate.name
     with sharing(told, sides, drawn, exact=terms.factor is not None) as workers:
         truth = run_reference(sides.reference, drawn, report_progress, terms, record, stated, workers)
-        run = run_candidate(sides, drawn, truth, terms, report_progress, workers)
+        try:
+            run = run_candidate(sides, drawn, truth, terms, report_progress, workers)
+        except RunnerError as error:  # what was changed may be why
+            if known := changed(candidate, sides.candidate):
+                raise RunnerError(f"{'; '.join(known)}; {error}") from error
+            raise
         rounds = Rounds(sides, drawn, truth, run.first, terms, report_progress, workers=workers)
         return _judged(candidate, called, rounds, run, told, started)
 
