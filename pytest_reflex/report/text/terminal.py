@@ -242,7 +242,12 @@ def _threshold(result: RunResult) -> str:
 
 
 def least_lines(result: RunResult, width: int = WIDTH) -> str:
-    """``Would pass with``, for each output the least of each kind of tolerance; empty without figures."""
+    """``Would pass with``, for each output the least of each kind of tolerance.
+
+    Empty without figures, and where a gate of the run refuses, which no tolerance mends.
+    """
+    if any(not answer.passed for answer in result.answers):
+        return ""
     lines: list[str] = []
     beside = " beside its rtol" if result.asked.rtol else ""
     for least in result.least:

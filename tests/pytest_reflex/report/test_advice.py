@@ -124,7 +124,7 @@ def test_next_prints_the_real_paths() -> None:
         candidate={**FAILING.candidate, "kind": "bundle", "path": "out/p 0"},
         reference={**FAILING.reference, "name": "checkpoints/pi0"},
     )
-    assert "reflex locate 'out/p 0' --model checkpoints/pi0 --repro repro writes" in " ".join(
+    assert "reflex locate 'out/p 0' --model checkpoints/pi0 --fixture 1 --repro repro writes" in " ".join(
         failure_message(made).split()
     )
     stored = dataclasses.replace(
@@ -142,8 +142,11 @@ def test_next_names_the_search_where_nobody_has_looked() -> None:
         candidate={**FAILING.candidate, "kind": "bundle", "path": "out/p 0"},
         reference={**FAILING.reference, "kind": "torch", "name": "arm.py:policy"},
     )
-    said = " reflex locate 'out/p 0' --model arm.py:policy names the first module that parts."
+    said = " reflex locate 'out/p 0' --model arm.py:policy --fixture 1 names the first module that parts."
     assert advised(made).endswith(said)
+    assert "--fixture 1 --seed 7 names" in advised(dataclasses.replace(made, seed=7))
+    told = advised(dataclasses.replace(made, seed=None))  # the command draws inputs of its own
+    assert "locate(policy, inputs=INPUTS, fixture_idx=1), with the inputs that were judged, names" in told
     # A recording has no modules, a plain file no manifest; and what was looked for is not looked for again.
     for other in (
         dataclasses.replace(made, reference={**made.reference, "kind": "recorded"}),
