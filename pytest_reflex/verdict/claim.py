@@ -292,7 +292,8 @@ class Claim:
         needed = 0 if self.asked is None else self.asked.draws
         if self.refused:
             fail = "fails" if self.refused == 1 else "fail"
-            told = f"{self.refused:,} of {self.judged:,} recorded fixtures {fail}, so that they establish {shown}"
+            told = f"{self.refused:,} of {self.judged:,} recorded fixtures {fail}, so that they establish "
+            told += shown
             return told if self.counted == self.judged else f"{told} ({self.counted:,} differ)"
         return (
             f"{self.counted:,} recorded fixtures that differ establish {shown}; record {needed:,}, or give "

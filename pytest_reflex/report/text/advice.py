@@ -9,7 +9,7 @@ from typing import Final
 
 from pytest_reflex.verdict.claim import MOST_SHARE, percent, seconds_text
 from pytest_reflex.verdict.divergence import Location
-from pytest_reflex.verdict.results import BASELINE_GATE, SWAPPED, TRAP, Answer, RunResult
+from pytest_reflex.verdict.results import BASELINE_GATE, IDLE, SWAPPED, TRAP, Answer, RunResult, named_fixture
 
 # So much of an output, where the error is concentrated, is little of it; so much of what it is, is small.
 FEW: Final = 0.05
@@ -40,9 +40,9 @@ _ADVICE: Final = MappingProxyType(
         "in no fixed order; an answer that does not repeat cannot be trusted.",
         BASELINE_GATE: "find out what changed since the baseline was kept, or take the figures as they are "
         "with --reflex-baseline-update.",
-        "coverage": "see under Coverage what was never asked, and what it hangs on: give the input a wider "
-        "meaning, or recorded frames in which it happens (inputs=, --episodes), so that fixtures go the other "
-        "way too; or ask for a lower share, where no input of the robot's can.",
+        "coverage": "see under Coverage what was never asked: give the input that it hangs on a wider "
+        "meaning, or recorded frames in which it happens (inputs=, --episodes); or ask for a lower share, "
+        "where no input of the robot's goes the other way.",
         "claim": "see under Claim what was reached; more fixtures establish more.",
         "inputs": "look for where the input leaves the graph: an input that is not wired, a mask that was "
         "dropped, or a value that was fixed while tracing.",
@@ -53,6 +53,13 @@ _ADVICE: Final = MappingProxyType(
 _LIKE_THE_POLICY: Final = (
     "export it again from this policy, or give the policy that it was made from; where other steps are "
     "meant, say so as above."
+)
+
+
+_IDLE: Final = (
+    "where other inputs decide whether it is read, such as a mask that is off in these fixtures, take "
+    "another seed (--seed N) or recorded frames in which it is on; an input that the policy never reads is "
+    "none of its inputs: leave it out of them, or judge without strict."
 )
 
 
@@ -75,6 +82,8 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
         return "the file was made for another loop or other inputs than the policy has: " + _LIKE_THE_POLICY
     if refusal.gate in ("finite", "exact"):
         return (_floats_first(result) or _ADVICE[refusal.gate]) + _where(result)
+    if refusal.gate == "inputs" and IDLE in refusal.said:
+        return _IDLE
     if refusal.gate == "claim":
         return _of_claim(result) or _ADVICE["claim"]
     return _ADVICE.get(refusal.gate, "see what the gate says of itself, under Refused by.")
@@ -142,7 +151,10 @@ def _again(result: RunResult, *more: str, told: tuple[str, ...] = ()) -> str:
             f"in Python open_bundle({bundle!r}).locate(policy, inputs=INPUTS, fixture_idx={idx}), with the "
             "inputs that were judged,"
         )
-    which = [*(["--fixture", str(idx)] if idx else []), *(["--seed", str(result.seed)] if result.seed else [])]
+    which = [
+        *(["--fixture", str(idx)] if idx else []),
+        *(["--seed", str(result.seed)] if result.seed else []),
+    ]
     return shlex.join(["reflex", "locate", bundle, *(told or model), *which, *more])
 
 
@@ -168,9 +180,9 @@ def _beyond(result: RunResult) -> str:
     if passing:
         failing = next(fixture.fixture_idx for fixture in result.fixtures if not fixture.passed)
         return (
-            f"compare the inputs of fixture {failing}, which fails, with those of fixture {passing[0]}, "
-            "which passes: a masked camera, a short prompt or a state at its limits is where masks and "
-            "padding go wrong."
+            f"compare the inputs of {named_fixture(failing)}, which fails, with those of "
+            f"{named_fixture(passing[0])}, which passes: a masked camera, a short prompt or a "
+            "state at its limits is where masks and padding go wrong."
         )
     if d is not None and output is not None and d.scale and d.max_abs_diff < SMALL * d.scale:
         share = f"{d.max_abs_diff / d.scale:.0e} of what {output.name} is"
