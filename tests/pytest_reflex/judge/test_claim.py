@@ -150,7 +150,7 @@ def test_a_corner_makes_no_claim_and_can_refuse_one(end: bool) -> None:
     corner = corners(SPECS)[end]
     assert make_fixture(SPECS, 0, corner)["mask"].tolist() == [[end] * 8]
     refused = [(idx, answer.gate) for idx, answer in result.refusals]
-    text, page = str(result), result.to_html()
+    text, page = str(result), result._repr_html_()
     assert f"corner {int(end)}" in text
     assert f"corner {int(end)}" in page
     assert f"(1 of 5 drawn + {CORNERS} corners fails" in text.replace("\n", " ")
