@@ -467,3 +467,8 @@ def test_a_budget_is_that_of_a_claim() -> None:
     own = settings.call({})
     chosen = settings.with_its_claim(settings.resolve(own, ini), own)
     assert (chosen.claim_budget, chosen.check_options()["claim_budget"]) == (60, None)
+    own = settings.marker({"claim_budget": 5})
+    with pytest.raises(SettingsError, match="parity marker: claim_budget: 5 is the budget of a claim"):
+        settings.with_its_claim(settings.resolve(own, ini), own)
+    weaker = settings.ini_file({"claim": "1%"})
+    assert settings.with_its_claim(settings.resolve(own, weaker), own).claim_budget == 5

@@ -16,6 +16,7 @@ from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import FunctionRunner
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.quantised import QuantisedDistances
+from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer
 from pytest_reflex.verdict.rounding import Floor
 
 SPECS = [InputSpec("x", (1, 64))]
@@ -190,3 +191,10 @@ def test_a_pass_says_which_fixture_is_nearest_where_another_has_the_larger_figur
     said = headline(result(*made, threshold=1e-4))
     assert said == "parity PASS: max_abs_diff 2.000e-05 is below 2.1e-05 (2 fixtures; nearest: fixture 0)"
     assert "nearest" not in headline(result(*made[:1], threshold=1e-4))
+
+
+def test_each_gate_of_the_run_has_its_own_advice() -> None:
+    said = {gate: next_steps(FAILING, Answer.no(gate, "no")) for gate in RUN_GATE_NAMES}
+    assert len(set(said.values())) == len(said)
+    assert "lower share" in said["coverage"]
+    assert all("--reflex-report" not in one for one in said.values())
