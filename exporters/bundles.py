@@ -203,7 +203,8 @@ class Bundle(StoredBundle):
         """
         from exporters.divergence.search import BUDGET_BYTES, Deadline
 
-        deadline = None if seconds is None else Deadline(seconds, self)
+        drawn_with = seed if inputs is None else None
+        deadline = None if seconds is None else Deadline(seconds, self, fixture_idx, drawn_with)
         if self.runtime != DEFAULT and models is None:
             from exporters.divergence.across import parted_on
             from exporters.divergence.search import fixture_of

@@ -407,8 +407,10 @@ def coverage(value: object, source: str = "coverage") -> float:
 
 
 def _share(value: object) -> float | None:
-    """A share of all: a number, or text of one that may be in percent."""
+    """A share of all: a number, or text of one that may be in percent, in ASCII's digits and no others."""
     text = value.strip() if isinstance(value, str) else ""
+    if not text.isascii() or "_" in text:
+        return None
     number = _number(text[:-1]) if text.endswith("%") else _number(value)
     return number / 100 if number is not None and text.endswith("%") else number
 
@@ -760,7 +762,10 @@ class Settings(_Values):
 
     def check_options(self) -> CheckOptions:
         """What of it one check is told."""
-        return cast(CheckOptions, {name: getattr(self, name) for name in CHECK})
+        told = {name: getattr(self, name) for name in CHECK}
+        if self.claim is None:  # a budget for all claims of a run says nothing where there is none
+            told["claim_budget"] = None
+        return cast(CheckOptions, told)
 
 
 @dataclass(frozen=True)
@@ -803,7 +808,28 @@ def of_call(values: Mapping[str, object], function: str) -> Settings:
         # No weaker place is asked here, so None says nothing but where it is the default; parse refuses it.
         if value is None and CHECK[name].default is not None:
             CHECK[name].parse(value, name)
-    return resolve(Source("{name}", values))
+    source = Source("{name}", values)
+    return with_its_claim(resolve(source), source)
+
+
+def with_its_claim(chosen: Settings, *sources: Source) -> Settings:
+    """What was chosen, where no budget was given to a claim that nobody asks for.
+
+    Args:
+        chosen: what was chosen of these and of weaker places.
+        sources: places that speak of one comparison alone. A run of pytest has a budget for whatever claims
+            its tests have.
+
+    Raises:
+        SettingsError: one gives ``claim_budget``, and nobody a claim.
+    """
+    for source in sources if chosen.claim is None else ():
+        if (given := source.values.get("claim_budget")) is not None:
+            raise SettingsError(
+                f"{source.named('claim_budget')}: {given!r} is the budget of a claim, and no claim is asked "
+                "for; give claim, such as 1e-3@95%, or leave the budget out"
+            )
+    return chosen
 
 
 def _known(values: Mapping[str, object], good: Mapping[str, Setting], function: str) -> Mapping[str, object]:

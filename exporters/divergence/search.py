@@ -39,21 +39,28 @@ class Deadline:
     Args:
         seconds: how long it may take from now.
         bundle: what is looked into.
+        fixture_idx: in which fixture.
+        seed: what it is drawn with; None where it was given.
     """
 
     # Tracing cannot be stopped; some 100 MB of weights are traced in a second.
     BYTES_PER_SECOND = 100e6
 
-    def __init__(self, seconds: float, bundle: StoredBundle) -> None:
+    def __init__(
+        self, seconds: float, bundle: StoredBundle, fixture_idx: int = 0, seed: int | None = 0
+    ) -> None:
         self._seconds, self._end = seconds, time.monotonic() + seconds
-        self._again = f"reflex locate {bundle.called} --model MODEL"
+        which = f" --fixture {fixture_idx}" * (fixture_idx > 0) + (f" --seed {seed}" if seed else "")
+        self._again = f"run reflex locate {bundle.called} --model MODEL{which}"
+        if seed is None:
+            self._again = f"call locate with the same inputs, fixture_idx={fixture_idx} and no seconds"
         weights = sum(facts["size"] for facts in bundle.stated.files.values())
         if weights > self.BYTES_PER_SECOND * seconds:
-            raise ReflexError(f"{weights / 1e9:.1f} GB are too much for {seconds:g} s; run {self._again}")
+            raise ReflexError(f"{weights / 1e9:.1f} GB are too much for {seconds:g} s; {self._again}")
 
     def __call__(self) -> None:
         if time.monotonic() > self._end:
-            raise ReflexError(f"{self._seconds:g} s were not enough; run {self._again}")
+            raise ReflexError(f"{self._seconds:g} s were not enough; {self._again}")
 
 
 class Search:

@@ -22,7 +22,7 @@ from pytest_reflex.inputs.distributions import (
     Uniform,
 )
 from pytest_reflex.inputs.spec import InputSpec
-from pytest_reflex.verdict.results import FIRST_MADE
+from pytest_reflex.verdict.results import FIRST_MADE, FIRST_SWAP
 
 __all__ = ["CORNERS", "corners", "ends", "far_ends", "groups", "made", "rest", "swaps"]
 
@@ -32,7 +32,7 @@ CORNERS: Final = 8
 # So many standard deviations from its mean a normal value is looked for.
 _FAR: Final = 6.0
 # Swaps have the numbers from here on.
-_FIRST_SWAP: Final = 10**6
+_FIRST_SWAP: Final = FIRST_SWAP - FIRST_MADE
 
 
 def ends(spec: InputSpec) -> tuple[Any, Any] | None:

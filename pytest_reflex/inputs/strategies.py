@@ -1,13 +1,15 @@
 """Observations as hypothesis draws them, so that a property test of a policy shrinks to the simplest failing.
 
-Each input is at rest, or has a few values that are not, or all of them at an end of its range, or what a
-fixture has. Hypothesis shrinks towards the first of these, so that what does not matter comes to rest. Needs
-hypothesis.
+Each input is at rest but for a stretch of its values, none to all of them, which are at an end of its range
+or what a fixture has there; or but for a few values of any kind. Hypothesis shrinks numbers towards 0, and so
+the end of the stretch to the last value that matters, its length to one, and what it is of to an end of the
+range. Needs hypothesis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +29,8 @@ __all__ = ["observations", "rest"]
 
 # The fixtures that values are taken from.
 _FIXTURES: Final = 256
+# So many values of any kind an input has beside those at rest: each takes hypothesis time to make simpler.
+FEW: Final = 4
 
 
 def observations(inputs: Sequence[InputSpec], *, seed: int = 0) -> SearchStrategy[dict[str, Array]]:
@@ -67,7 +71,11 @@ def observations(inputs: Sequence[InputSpec], *, seed: int = 0) -> SearchStrateg
             parts[names[0]] = drawn
             continue
         spec, low, high = group[0], *ends
-        alone = _alone(spec, low, high, drawn.map(lambda found, name=spec.name: found[name]))  # type: ignore[misc]
+
+        def value(idx: int, name: str = spec.name) -> Array:
+            return fixture(idx)[name]
+
+        alone = _alone(spec, low, high, value)
         parts[spec.name] = alone.map(lambda array, name=spec.name: {name: array})  # type: ignore[misc]
     order = list(plain)
 
@@ -78,9 +86,8 @@ def observations(inputs: Sequence[InputSpec], *, seed: int = 0) -> SearchStrateg
     return st.fixed_dictionaries(parts).map(together)
 
 
-def _alone(spec: InputSpec, low: Any, high: Any, drawn: SearchStrategy[Array]) -> SearchStrategy[Array]:
+def _alone(spec: InputSpec, low: Any, high: Any, drawn: Callable[[int], Array]) -> SearchStrategy[Array]:
     from hypothesis import strategies as st
-    from hypothesis.extra.numpy import arrays
 
     dtype, still = np.dtype(spec.dtype), rest(spec)
     elements: SearchStrategy[Any] = st.booleans()
@@ -90,7 +97,34 @@ def _alone(spec: InputSpec, low: Any, high: Any, drawn: SearchStrategy[Array]) -
         elements = st.floats(low, high, width=8 * dtype.itemsize)  # type: ignore[arg-type]
     elif dtype.kind in "iu":
         elements = st.integers(low, high)
-    some = arrays(dtype, spec.shape, elements=elements, fill=st.just(dtype.type(still)))
-    ends = st.sampled_from((low, high)).map(lambda end: np.full(spec.shape, end, dtype))
+    size = math.prod(spec.shape)
+    whole = [np.full(spec.shape, end, dtype) for end in (high, low)]
+
+    def stretch(which: int, end: int, more: int) -> Array:
+        """At rest but for the values before ``end``: one, and ``more`` before it."""
+        array = np.full(spec.shape, still, dtype)
+        own = whole[which] if which < len(whole) else drawn(which - len(whole))
+        last = min(end, size)
+        places = slice(max(0, last - 1 - more), last)
+        array.reshape(-1)[places] = own.reshape(-1)[places]
+        return array
+
+    def few(values: Sequence[tuple[int, Any]]) -> Array:
+        array = np.full(spec.shape, still, dtype)
+        for at, value in values:
+            array.reshape(-1)[at] = value
+        return array
+
+    # Twice as far as there are values, so that as often as not it is all of them.
+    stretches = st.builds(
+        stretch,
+        st.integers(0, len(whole) + _FIXTURES - 1),
+        st.integers(0, 2 * size),
+        st.integers(0, 2 * size),
+    )
     resting = st.builds(lambda: np.full(spec.shape, still, dtype))
-    return st.one_of(resting, some, ends, drawn)
+    if not size:
+        return resting
+    return st.one_of(
+        resting, stretches, st.lists(st.tuples(st.integers(0, size - 1), elements), max_size=FEW).map(few)
+    )

@@ -123,7 +123,9 @@ def _judged(
         }
         return verdict_of(called, drawn, terms, truth, run, dependence, of_sides, claim, coverage)
 
-    asked_claim = told.claim and replace(told.claim, budget=told.claim_budget)
+    asked_claim = told.claim
+    if asked_claim is not None and told.claim_budget is not None:
+        asked_claim = replace(asked_claim, budget=told.claim_budget)
     claim = Claim.of(passed, source=drawn.source, distinct=drawn.distinct, asked=asked_claim)
     result = judged_so_far()
     if claim.sequential and fit(result):  # corners make no claim, and may refuse one

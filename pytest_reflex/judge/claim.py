@@ -115,7 +115,7 @@ def draw_on(
         if left < size * each:
             size = int(left / each)
         if size < 1:
-            return replace(claim, stopped="budget")
+            return _ended(claim, each, until - now())
         begun, before = now(), claim.judged
         with closing(judge_round(range(before, before + size), until)) as results:
             for result in results:
@@ -124,6 +124,15 @@ def draw_on(
                 if claim.settled:
                     break
         if claim.judged == before:
-            return replace(claim, stopped="budget")
+            return _ended(claim, each, until - now())
         each = (now() - begun) / (claim.judged - before)
     return claim
+
+
+def _ended(claim: Claim, each: float, left: float) -> Claim:
+    """The claim where the budget ended, with what the whole of it takes at ``each`` seconds a fixture."""
+    asked = claim.asked
+    if asked is None or asked.budget is None:
+        return replace(claim, stopped="budget")
+    taken = asked.budget - left
+    return replace(claim, stopped="budget", needs=taken + each * (asked.draws - claim.judged))

@@ -17,6 +17,7 @@ from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import asked, copied
 from pytest_reflex.verdict.metrics import largest_difference, pieces
+from pytest_reflex.verdict.results import IDLE
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -141,7 +142,7 @@ def _judge_input(name: str, candidate: Effects, reference: Effects, found: Input
         does = f"with another value the reference {effect.words}"
         found.dead.append(f"input {name!r} is dead{where}: {does}, and the candidate gives the same bits")
     elif len(missed) == len(swaps):
-        found.unproven.append(f"input {name!r} changes neither side")
+        found.unproven.append(_idle(name, list(swaps)))
     else:
         found.live.append(name)
         refused = {idx: effect for idx, effect in swaps.items() if effect.refused}
@@ -156,6 +157,12 @@ def _judge_input(name: str, candidate: Effects, reference: Effects, found: Input
         if all(seen):  # one without figures may have moved anything
             outputs = dict.fromkeys(output for changes in seen for output in changes)
             found.effects[name] = {o: _largest(c[o] for c in seen if o in c) for o in outputs}
+
+
+def _idle(name: str, swapped_in: list[int]) -> str:
+    """An input of which another value changed neither side, and in how much of the run that was seen."""
+    where = f"fixture{'s' if len(swapped_in) > 1 else ''} {' and '.join(map(str, swapped_in))}"
+    return f"input {name!r} {IDLE} where it was swapped, in {where}"
 
 
 def unequal_bits(first: Arrays, again: Arrays) -> str:

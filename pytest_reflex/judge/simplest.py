@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,7 @@ from pytest_reflex.runners.base import asked, copied, first_line, said_by
 from pytest_reflex.runners.recorded import save_recording
 from pytest_reflex.settings import PROVIDERS
 from pytest_reflex.verdict.gates import Evidence, judge_fixture
-from pytest_reflex.verdict.results import FIRST_MADE, FixtureResult
+from pytest_reflex.verdict.results import FIRST_MADE, FixtureResult, named_fixture
 
 __all__ = ["Simplest", "simplest", "simplified"]
 
@@ -131,7 +131,8 @@ def simplified(
     except (Exception, SystemExit) as error:
         said = str(error) if isinstance(error, ReflexError) else first_line(error)
         return replace(result, notes=(*result.notes, f"no simpler input was looked for: {said}"))
-    note = f"the simplest input found that fails as fixture {found.fixture_idx} does{stored}: {found.text}"
+    worst = named_fixture(found.fixture_idx)
+    note = f"the simplest input found that fails as {worst} does{stored}: {found.text}"
     return replace(result, notes=(*result.notes, note))
 
 
@@ -203,6 +204,16 @@ class _Search:
             self.still[spec.name] = plain[spec.name] if still is None else np.full_like(array, still)
         if not self.first_failing([start]):
             return None
+        with suppress(Exception):  # whatever ends it, what is best so far is as true
+            self.simpler()
+        inputs, outputs, refused = self.kept()
+        awake = {name: (len(found), inputs[name].size) for name, found in self.awake().items()}
+        resting = tuple(name for name in inputs if name not in awake)
+        took = self.now() - begun
+        return Simplest(idx, inputs, outputs, refused, resting, awake, self.tries, took, self.still)
+
+    def simpler(self) -> None:
+        """Whole inputs first, then parts of them, then single values."""
         self.whole_inputs()
         # What hangs together, or has no rest, stays as some fixture has it.
         self.alone = {g[0].name for g in groups(self.specs) if len(g) == 1 and rest(g[0]) is not None}
@@ -210,11 +221,6 @@ class _Search:
             self.parts(name)
         if sum(map(len, self.awake().values())) <= FEW:
             self.round_values()
-        inputs, outputs, refused = self.kept()
-        awake = {name: (len(found), inputs[name].size) for name, found in self.awake().items()}
-        resting = tuple(name for name in inputs if name not in awake)
-        took = self.now() - begun
-        return Simplest(idx, inputs, outputs, refused, resting, awake, self.tries, took, self.still)
 
     def kept(self) -> tuple[dict[str, Array], dict[str, Array], FixtureResult]:
         if self.best is None:
@@ -299,23 +305,35 @@ class _Search:
         for begin in range(0, len(tried), _ROUND):
             some = tried[begin : begin + _ROUND]
             truths = list(self.asked_each(self.sides.reference, some))
-            with closing(self.asked_each(self.sides.candidate, some[: len(truths)])) as given:
-                for index, got in enumerate(given):
+            # What the reference does not take is no observation that fails.
+            taken = [at for at, truth in enumerate(truths) if truth is not None]
+            with closing(self.asked_each(self.sides.candidate, [some[at] for at in taken])) as given:
+                for at, got in zip(taken, given, strict=False):
                     self.tries += 1
-                    refused = self.judged(truths[index], got)
+                    truth = truths[at]
+                    if truth is None or got is None:
+                        continue
+                    refused = self.judged(truth, got)
                     if refused.refusal is not None and refused.refusal.gate == self.gate:
-                        self.best = some[index], truths[index], refused
+                        self.best = some[at], truth, refused
                         return True
         return False
 
     def asked_each(
         self, runner: Runner, some: Sequence[dict[str, Array]]
-    ) -> Generator[dict[str, Array], None, None]:
+    ) -> Generator[dict[str, Array] | None, None, None]:
+        """What a side gives for each; None where it does not run on what was made simpler."""
         if not some or (self.best is not None and self.now() >= self.until):
             return
         with opened(runner):
             for inputs in some:
-                yield copied(asked(runner, copied(inputs)))
+                try:
+                    gave = copied(asked(runner, copied(inputs)))
+                except Exception:
+                    if self.best is None:
+                        raise
+                    gave = None
+                yield gave
                 if self.best is not None and self.now() >= self.until:
                     return
 

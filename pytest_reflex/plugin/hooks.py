@@ -242,7 +242,8 @@ def parity(request: pytest.FixtureRequest) -> Parity:
     given, ini = request.config.stash[_SOURCES]
 
     def resolve(call: settings.Source) -> settings.Settings:
-        return settings.resolve(given, call, *_markers(item), ini)
+        own = call, *_markers(item)
+        return settings.with_its_claim(settings.resolve(given, *own, ini), *own)
 
     report = request.config.stash[_SETTINGS].report
     page = None if report is None else str(Path(report, "index.html"))

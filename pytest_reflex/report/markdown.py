@@ -18,7 +18,7 @@ from pytest_reflex.report.text.rounding import word_line
 from pytest_reflex.report.text.summary import claims
 from pytest_reflex.report.text.terminal import cosine, figure, limit_text
 from pytest_reflex.verdict.divergence import Divergence
-from pytest_reflex.verdict.results import RunResult
+from pytest_reflex.verdict.results import RunResult, fixture_name
 
 # GitHub takes a mebibyte for one step; a reader takes less.
 _ROWS: Final = 100
@@ -102,7 +102,7 @@ def _failure(result: RunResult) -> str:
     failing = [(f, refusal) for f in result.fixtures if (refusal := f.refusal) is not None]
     rows = [
         (
-            str(f.fixture_idx),
+            fixture_name(f.fixture_idx),
             figure(f.max_abs_diff, result.threshold),
             figure(f.mean_abs_diff),
             cosine(f.cos),

@@ -91,7 +91,7 @@ def _claim(result: RunResult, fixtures: Sequence[FixtureResult]) -> Claim | None
     passed = [fixture.passed for fixture in fixtures]
     before = result.claim
     found = Claim.of(passed, source=before.source, distinct=before.counted, asked=before.asked)
-    return replace(found, stopped=before.stopped)
+    return replace(found, stopped=before.stopped, needs=before.needs)
 
 
 def _asked(result: RunResult, threshold: object, rtol: float | None) -> Tolerances:

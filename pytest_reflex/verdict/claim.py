@@ -16,10 +16,13 @@ as with their mean (a product is at most the mean's power), so that the bound ho
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Self
 
-__all__ = ["CONFIDENCE", "Asked", "Claim", "anytime", "clopper_pearson", "draws_for", "percent", "sureness"]
+__all__ = [
+    *("CONFIDENCE", "MOST_SHARE", "Asked", "Claim", "anytime", "clopper_pearson"),
+    *("draws_for", "percent", "seconds_text", "sureness"),
+]
 
 CONFIDENCE: Final = 0.95
 # Beyond these is no check that anybody waits for: 3 thousand million draws, and once in a million wrong. And
@@ -108,6 +111,14 @@ def sureness(confidence: float) -> str:
     return f"{math.floor(100 * confidence * 1e6 * (1 + 1e-12)) / 1e6:.10g} %"
 
 
+def seconds_text(seconds: float) -> str:
+    """Seconds with two digits, rounded up: ``0.38``, ``440``, ``1,300``."""
+    if not 0 < seconds < math.inf:
+        return "0"
+    scale = 10.0 ** (1 - math.floor(math.log10(seconds)))
+    return f"{math.ceil(seconds * scale * (1 - 1e-12)) / scale:,.12g}"
+
+
 @dataclass(frozen=True)
 class Asked:
     """A claim that is asked for: at most this share of inputs is refused, at this confidence.
@@ -156,6 +167,8 @@ class Claim:
         asked: what was asked for; None where nobody asked, and the fixtures establish what they do.
         stopped: why drawing stopped though no fixture was refused: ``budget``, or ``unfit`` where another
             gate had refused the run already. Empty where neither is so.
+        needs: how many seconds the whole check takes for what is asked, at the rate at which it went until
+            the budget ended; None where nobody knows. No report keeps it but in words.
 
     Raises:
         ValueError: the numbers cannot be those of any run.
@@ -168,6 +181,7 @@ class Claim:
     clean: int
     asked: Asked | None = None
     stopped: Literal["", "budget", "unfit"] = ""
+    needs: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         counts = 0 <= self.counted <= self.judged and self.judged < 1 << 53
@@ -236,6 +250,8 @@ class Claim:
         if not self.counted:
             return "nothing was judged, so nothing is claimed of any input"
         did = f"{self.refused:,} of {self.judged:,} did"
+        if self.sequential and self.refused:
+            did = f"0 of the {self.clean:,} before the first refusal did; in all {did}"
         if self.counted < self.judged:
             did += f", of which {self.counted:,} differ"
         if self.bound >= 1:
@@ -255,24 +271,36 @@ class Claim:
         if self.asked is None or self.reached:
             return []
         said = f"{percent(self.asked.share)} at {sureness(self.confidence)} is asked for"
-        shown = percent(self.bound) if self.bound < 1 else "nothing"
+        shown = f"at most {percent(self.bound)}" if self.bound < 1 else "nothing"
         if self.source == "recorded":
-            return [
-                f"{said}, and {self.counted:,} recorded fixtures that differ establish {shown}; record "
-                f"{self.asked.draws:,}, or give InputSpecs to draw from"
-            ]
+            return [f"{said}, and {self._of_recorded(shown)}"]
         if self.source == "derived":
             return [
                 f"{said}, and {self.counted:,} fixtures establish {shown}; no more are drawn for a "
                 f"pipeline's stages, so ask for {self.asked.draws:,} fixtures"
             ]
         if self.refused:
-            return [f"{said}, and of {self.clean + 1:,} draws the last exceeds the threshold"]
+            before = f", the first after {self.clean:,} that pass" if self.clean else " already"
+            return [f"{said}, and fixture {self.clean} fails{before}"]
         judged = f"{self.judged:,} of {self.asked.draws:,} fixtures were judged"
         reached = f"which establish {shown}"
         if self.stopped == "budget" and self.asked.budget is not None:
             ended = f"when the budget of {self.asked.budget:g} s ended"
-            return [f"{said}; {judged} {ended}, {reached}; give it more time"]
+            takes = "" if self.needs is None else f"; at this rate it takes some {seconds_text(self.needs)} s"
+            return [f"{said}; {judged} {ended}, {reached}{takes}; give more with claim_budget"]
         if self.stopped == "unfit":
             return [f"{said}; {judged}, {reached}: no more are drawn where another gate refuses"]
         return [f"{said}; {judged}, {reached}"]
+
+    def _of_recorded(self, shown: str) -> str:
+        """What recorded fixtures establish, ``shown``, and what would establish more."""
+        needed = 0 if self.asked is None else self.asked.draws
+        if self.refused:
+            fail = "fails" if self.refused == 1 else "fail"
+            told = f"{self.refused:,} of {self.judged:,} recorded fixtures {fail}, so that they establish "
+            told += shown
+            return told if self.counted == self.judged else f"{told} ({self.counted:,} differ)"
+        return (
+            f"{self.counted:,} recorded fixtures that differ establish {shown}; record {needed:,}, or give "
+            "InputSpecs to draw from"
+        )

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Fixtures that nobody draws have their numbers from here on: corners of the ranges, and swaps.
 FIRST_MADE: Final = 10**12
+# Swaps have theirs from here on.
+FIRST_SWAP: Final = FIRST_MADE + 10**6
 FIXTURE_GATE_NAMES: Final = ("structure", "provider", "finite", "exact", "threshold")
 # intact: the files are those of the manifest; compared: something was; reference: it is one, and a function
 # of its inputs; power: the bounds could tell something; variation: the fixtures varied what can vary;
@@ -44,9 +46,35 @@ BASELINE_GATE: Final = "baseline"
 SWAPPED: Final = "inputs are swapped: "
 # What a note begins with that names what a processor or a library does unasked.
 TRAP: Final = "the machine explains it: "
+# What is said of an input of which another value changed neither side.
+IDLE: Final = "changes neither side"
 # The kind of a reference that is an ONNX graph because somebody said so.
 ONNX_REFERENCE: Final = "onnx reference"
 Against = Literal["policy", "onnx"]
+
+
+def fixture_name(fixture_idx: int) -> str:
+    """A fixture in a table, for people: its number, or ``corner 0`` and ``swap 3`` of those nobody draws."""
+    if fixture_idx >= FIRST_SWAP:
+        return f"swap {fixture_idx - FIRST_SWAP}"
+    return f"corner {fixture_idx - FIRST_MADE}" if fixture_idx >= FIRST_MADE else str(fixture_idx)
+
+
+def named_fixture(fixture_idx: int) -> str:
+    """The same in a sentence: ``fixture 55``, ``corner 0``."""
+    return f"fixture {fixture_idx}" if fixture_idx < FIRST_MADE else fixture_name(fixture_idx)
+
+
+def fixture_counts(result: RunResult) -> str:
+    """How many fixtures were judged: ``5 fixtures``, ``299 drawn + 8 corners``."""
+    found = [f.fixture_idx for f in result.fixtures if f.fixture_idx >= FIRST_MADE]
+    swaps = sum(idx >= FIRST_SWAP for idx in found)
+    drawn, parts = result.count - len(found), []
+    for count, what in ((len(found) - swaps, "corner"), (swaps, "swap")):
+        parts += [f"{count} {what}{'' if count == 1 else 's'}"] * (count > 0)
+    if parts:
+        return " + ".join([f"{drawn:,} drawn", *parts])
+    return f"{drawn:,} fixture{'' if drawn == 1 else 's'}"
 
 
 @dataclass(frozen=True)

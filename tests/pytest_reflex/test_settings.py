@@ -445,3 +445,30 @@ def test_check_is_the_function_also_after_its_file_was_imported() -> None:
     module = importlib.import_module("pytest_reflex.judge.check")
     assert reflex.check is module.check
     assert callable(reflex.check)
+
+
+@pytest.mark.parametrize("text", ["\u0665%@95%", "1_0%", "1%@9_5%", "1e-\u0663"])
+def test_a_share_is_in_ascii_digits(text: str) -> None:
+    with pytest.raises(SettingsError, match="is no claim"):
+        settings.claim(text)
+    if "@" not in text:
+        with pytest.raises(SettingsError, match="is no share"):
+            settings.coverage(text)
+
+
+def test_a_budget_is_that_of_a_claim() -> None:
+    with pytest.raises(
+        SettingsError, match="claim_budget: 5 is the budget of a claim, and no claim is asked"
+    ):
+        settings.of_call({"claim_budget": 5}, "check")
+    assert settings.of_call({"claim_budget": 5, "claim": "1%"}, "check").claim_budget == 5
+    # A run of pytest has one for whatever its tests claim.
+    ini = settings.ini_file({"claim_budget": "60"})
+    own = settings.call({})
+    chosen = settings.with_its_claim(settings.resolve(own, ini), own)
+    assert (chosen.claim_budget, chosen.check_options()["claim_budget"]) == (60, None)
+    own = settings.marker({"claim_budget": 5})
+    with pytest.raises(SettingsError, match="parity marker: claim_budget: 5 is the budget of a claim"):
+        settings.with_its_claim(settings.resolve(own, ini), own)
+    weaker = settings.ini_file({"claim": "1%"})
+    assert settings.with_its_claim(settings.resolve(own, weaker), own).claim_budget == 5

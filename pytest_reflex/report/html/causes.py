@@ -9,7 +9,7 @@ from pytest_reflex.report.html import cause_pictures
 from pytest_reflex.report.text.divergence import around, by_layer, by_step, where_line
 from pytest_reflex.report.text.rounding import COLUMNS, fixture_floors, floor_cells, reference_far, word_line
 from pytest_reflex.verdict.divergence import Divergence, Growth
-from pytest_reflex.verdict.results import RunResult
+from pytest_reflex.verdict.results import RunResult, fixture_name, named_fixture
 from pytest_reflex.verdict.rounding import WORDS
 
 # Rows of the picture, of its table, and of the table of layers: what says most comes first, and the
@@ -53,10 +53,10 @@ def where_view(divergence: Divergence | None, *, pictured: bool = True) -> dict[
     return {
         "cause": divergence.cause,
         "line": where_line(divergence),
-        "fixture": divergence.fixture_idx,
+        "fixture": fixture_name(divergence.fixture_idx),
         "facts": _facts(divergence),
-        "compared": f"{divergence.values:,} values of fixture {divergence.fixture_idx} were compared in "
-        f"{divergence.seconds:.1f} s; {divergence.unmatched:,} have no counterpart in PyTorch's program.",
+        "compared": f"{divergence.values:,} values of {named_fixture(divergence.fixture_idx)} were compared "
+        f"in {divergence.seconds:.1f} s; {divergence.unmatched:,} have no counterpart in PyTorch's program.",
         "svg": cause_pictures.error_along_run(run, at) if run and pictured else "",
         "marked": at is not None,
         "layers": [_row(g) for g in around(layers, divergence, _LAYERS)],

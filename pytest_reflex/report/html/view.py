@@ -29,7 +29,16 @@ from pytest_reflex.report.text.terminal import (
     precision_lines,
     side,
 )
-from pytest_reflex.verdict.results import Answer, FixtureResult, OutputResult, RunResult
+from pytest_reflex.verdict.results import (
+    FIRST_MADE,
+    Answer,
+    FixtureResult,
+    OutputResult,
+    RunResult,
+    fixture_counts,
+    fixture_name,
+    named_fixture,
+)
 from pytest_reflex.verdict.summaries import InputSummary
 
 # A page breaks its lines itself.
@@ -121,6 +130,7 @@ def _established(result: RunResult) -> dict[str, Any]:
         "drawn": _source(result),
         "strict": result.strict,
         "count": result.count,
+        "counts": fixture_counts(result),
         "left_out": result.left_out,
         "claim": "" if result.claim is None else result.claim.text,
         "coverage": coverage_lines(result, _UNBROKEN).splitlines(),
@@ -133,7 +143,7 @@ def _why(result: RunResult) -> str:
     idx, answer = first_refusal(result)
     if result.passed or answer.gate == "threshold":
         return ""
-    return f"{answer.gate}{'' if idx is None else f', fixture {idx}'}: {answer.said}"
+    return f"{answer.gate}{'' if idx is None else f', {named_fixture(idx)}'}: {answer.said}"
 
 
 def _figures(result: RunResult, threshold: float) -> list[float]:
@@ -177,8 +187,10 @@ def _beyond(fixture: FixtureResult, refusal: Answer) -> str:
 
 
 def _few(idxs: Sequence[int]) -> str:
-    shown = ", ".join(map(str, idxs[:8]))
+    shown = ", ".join(map(fixture_name, idxs[:8]))
     more = f" and {len(idxs) - 8} more" if len(idxs) > 8 else ""
+    if all(idx >= FIRST_MADE for idx in idxs):
+        return f"{shown}{more}"
     return f"fixture{'s' if len(idxs) > 1 else ''} {shown}{more}"
 
 
@@ -188,6 +200,7 @@ def _fixtures(result: RunResult, openable: int) -> list[dict[str, Any]]:
     return [
         {
             "idx": f.fixture_idx,
+            "called": fixture_name(f.fixture_idx),
             "passed": f.passed,
             "cells": (figure(f.max_abs_diff, result.threshold), figure(f.mean_abs_diff), cosine(f.cos)),
             "gate": f.refusal.gate if f.refusal else "",
@@ -256,7 +269,10 @@ def _inputs(result: RunResult, most: int) -> dict[str, Any] | None:
     return {
         "names": [i.name for i in first],
         "forms": [_form(i, " ") for i in first],
-        "rows": [(f.fixture_idx, [_input_cell(given.get(i.name), i) for i in first]) for f, given in fit],
+        "rows": [
+            (fixture_name(f.fixture_idx), [_input_cell(given.get(i.name), i) for i in first])
+            for f, given in fit
+        ],
         "left_out": len(fixtures) - len(fit),
         "different": [len({given[i.name].digest for _, given in held if i.name in given}) for i in first],
         "live": ["yes" if i.name in live else "no" for i in first] if isinstance(live, list) else None,
@@ -275,7 +291,7 @@ def _heat_maps(result: RunResult) -> list[dict[str, Any]]:
     return [
         {
             "output": output.name,
-            "fixture": f.fixture_idx,
+            "fixture": fixture_name(f.fixture_idx),
             "svg": pictures.heat_map(grid, result.most_of(output)),
             "threshold": _most(result, output),
             "largest": _largest(flat := [v for row in grid.cells for v in row]),
@@ -335,7 +351,7 @@ def _growth(result: RunResult) -> dict[str, Any] | None:
     lost = [s.step for s in steps if not math.isfinite(s.max_abs_diff)]
     return {
         "svg": pictures.growth(steps, max([result.threshold, *_mosts(result)])),
-        "of": result.steps_of,
+        "of": None if result.steps_of is None else fixture_name(result.steps_of),
         "lost": lost[0] if lost else None,
         "rows": [(s.step, figure(s.max_abs_diff), figure(s.mean_abs_diff)) for s in steps],
     }

@@ -75,7 +75,8 @@ def _held(record: object) -> Mapping[str, object]:
         why = {"gate": refusal and refusal.gate, "reason": refusal and refusal.said}
         return {**first, **why, **fields}
     if isinstance(record, Claim):
-        return {**_picked(record, "text", "bound", "confidence"), **fields}
+        said = {key: held for key, held in fields.items() if key != "needs"}
+        return {**_picked(record, "text", "bound", "confidence"), **said}
     if isinstance(record, Coverage):
         return {**_picked(record, "text", "share", "both", "reachable", "constant", "guards"), **fields}
     if isinstance(record, RunResult):
@@ -198,6 +199,8 @@ def _fields(kind: type, data: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"together": [], "span": "", "unpaired": "", **data}
     if kind is Amount:
         return {"unit": "", "also": [], **data}
+    if kind is Claim:
+        return {"needs": None, **data}
     if kind is OutputResult:
         return {"elements": [], **data}
     if issubclass(kind, RunResult):

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from pytest_reflex.verdict.claim import MOST_SHARE, percent, seconds_text
 from pytest_reflex.verdict.divergence import Location
-from pytest_reflex.verdict.results import BASELINE_GATE, SWAPPED, TRAP, Answer, RunResult
+from pytest_reflex.verdict.results import BASELINE_GATE, IDLE, SWAPPED, TRAP, Answer, RunResult, named_fixture
 
 # So much of an output, where the error is concentrated, is little of it; so much of what it is, is small.
 FEW: Final = 0.05
@@ -39,6 +40,10 @@ _ADVICE: Final = MappingProxyType(
         "in no fixed order; an answer that does not repeat cannot be trusted.",
         BASELINE_GATE: "find out what changed since the baseline was kept, or take the figures as they are "
         "with --reflex-baseline-update.",
+        "coverage": "see under Coverage what was never asked: give the input that it hangs on a wider "
+        "meaning, or recorded frames in which it happens (inputs=, --episodes); or ask for a lower share, "
+        "where no input of the robot's goes the other way.",
+        "claim": "see under Claim what was reached; more fixtures establish more.",
         "inputs": "look for where the input leaves the graph: an input that is not wired, a mask that was "
         "dropped, or a value that was fixed while tracing.",
     }
@@ -48,6 +53,13 @@ _ADVICE: Final = MappingProxyType(
 _LIKE_THE_POLICY: Final = (
     "export it again from this policy, or give the policy that it was made from; where other steps are "
     "meant, say so as above."
+)
+
+
+_IDLE: Final = (
+    "where other inputs decide whether it is read, such as a mask that is off in these fixtures, take "
+    "another seed (--seed N) or recorded frames in which it is on; an input that the policy never reads is "
+    "none of its inputs: leave it out of them, or judge without strict."
 )
 
 
@@ -70,8 +82,29 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
         return "the file was made for another loop or other inputs than the policy has: " + _LIKE_THE_POLICY
     if refusal.gate in ("finite", "exact"):
         return (_floats_first(result) or _ADVICE[refusal.gate]) + _where(result)
-    return _ADVICE.get(
-        refusal.gate, "run the check again with --reflex-report DIR and read every figure there."
+    if refusal.gate == "inputs" and IDLE in refusal.said:
+        return _IDLE
+    if refusal.gate == "claim":
+        return _of_claim(result) or _ADVICE["claim"]
+    return _ADVICE.get(refusal.gate, "see what the gate says of itself, under Refused by.")
+
+
+def _of_claim(result: RunResult) -> str:
+    """The ways to a claim that was not reached though nothing else refuses; empty where none is known."""
+    claim = result.claim
+    if claim is None or claim.asked is None:
+        return ""
+    if claim.source == "recorded":
+        return "record more frames, each picked independently of the others, or give InputSpecs to draw from."
+    if claim.source == "derived":
+        return f"ask for {claim.asked.draws:,} fixtures, fixtures={claim.asked.draws} or --fixtures."
+    lower = f", or ask for less: {percent(claim.bound)} is reached" if claim.bound <= MOST_SHARE else ""
+    if claim.stopped != "budget":
+        return ""
+    needs = f", some {seconds_text(claim.needs)} s here" if claim.needs is not None else ""
+    return (
+        f"give it more time (claim_budget=, --claim-budget, in pytest --reflex-claim-budget{needs}), more "
+        f"processes (workers=, --workers, --reflex-workers){lower}."
     )
 
 
@@ -97,7 +130,32 @@ def _where(result: RunResult) -> str:
     kinds = result.candidate.get("kind"), result.reference.get("kind")
     if result.located is not None or kinds != ("bundle", "torch"):
         return ""
-    return f" {shlex.join(['reflex', 'locate', *_named(result)])} names the first module that parts."
+    return f" {_again(result)} names the first module that parts."
+
+
+def _again(result: RunResult, *more: str, told: tuple[str, ...] = ()) -> str:
+    """What looks for the place in the very fixture that failed, as one would write it.
+
+    Args:
+        result: a fail.
+        more: options that stand last.
+        told: what stands in place of ``--model MODEL``.
+    """
+    bundle, *model = _named(result)
+    worst = result.worst_fixture
+    idx = worst.fixture_idx if worst is not None else 0
+    if result.located is not None:
+        idx = result.located.fixture_idx
+    if result.seed is None:  # the command draws its own
+        return (
+            f"in Python open_bundle({bundle!r}).locate(policy, inputs=INPUTS, fixture_idx={idx}), with the "
+            "inputs that were judged,"
+        )
+    which = [
+        *(["--fixture", str(idx)] if idx else []),
+        *(["--seed", str(result.seed)] if result.seed else []),
+    ]
+    return shlex.join(["reflex", "locate", bundle, *(told or model), *which, *more])
 
 
 def _beyond(result: RunResult) -> str:
@@ -122,9 +180,9 @@ def _beyond(result: RunResult) -> str:
     if passing:
         failing = next(fixture.fixture_idx for fixture in result.fixtures if not fixture.passed)
         return (
-            f"compare the inputs of fixture {failing}, which fails, with those of fixture {passing[0]}, "
-            "which passes: a masked camera, a short prompt or a state at its limits is where masks and "
-            "padding go wrong."
+            f"compare the inputs of {named_fixture(failing)}, which fails, with those of "
+            f"{named_fixture(passing[0])}, which passes: a masked camera, a short prompt or a "
+            "state at its limits is where masks and padding go wrong."
         )
     if d is not None and output is not None and d.scale and d.max_abs_diff < SMALL * d.scale:
         share = f"{d.max_abs_diff / d.scale:.0e} of what {output.name} is"
@@ -182,17 +240,19 @@ def _of_precision(result: RunResult) -> str:
 def _located(result: RunResult, place: Location) -> str:
     if result.located is not None and result.located.cause == "runtime":
         runtime = str(result.candidate.get("runtime", "ort"))
-        again = shlex.join(["reflex", "locate", _named(result)[0], "--runtime", runtime])
+        again = _again(result, told=("--runtime", runtime))
         return (
             f"{runtime} computes the graph's node {place.node} otherwise than onnx's own evaluator, so that "
             f"the export is not to blame; {again} shows it again. Run the policy on another runtime, or in "
             "another precision."
         )
     where = f"{place.source} and " if place.source else ""
-    again = shlex.join(["reflex", "locate", *_named(result), "--repro", "repro"])
+    looked = f"look at {where}the graph's node {place.node}; {_again(result, '--repro', 'repro')}"
+    if result.seed is None:
+        return f"{looked} finds it again."
     return (
-        f"look at {where}the graph's node {place.node}; {again} writes the smallest graph that shows it, "
-        "with a script that needs onnxruntime and numpy alone."
+        f"{looked} writes the smallest graph that shows it, with a script that needs onnxruntime and numpy "
+        "alone."
     )
 
 

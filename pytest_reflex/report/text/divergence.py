@@ -8,6 +8,7 @@ from typing import Final
 
 from pytest_reflex.report.text.layout import NARROW, UNBROKEN, wrapped
 from pytest_reflex.verdict.divergence import Divergence, Growth, Location
+from pytest_reflex.verdict.results import named_fixture
 
 ROWS: Final = 8
 _BAR: Final = 12
@@ -28,7 +29,7 @@ def place_lines(divergence: Divergence) -> list[str]:
     judge = "the evaluator" if divergence.cause == "runtime" else "PyTorch"
     rounding = "not run in float64" if place.rounding is None else f"{judge} rounds by {place.rounding:.1e}"
     return [
-        f"First to differ: {place.value} (fixture {divergence.fixture_idx}, "
+        f"First to differ: {place.value} ({named_fixture(divergence.fixture_idx)}, "
         f"{divergence.values} values compared)",
         *_node_lines(place),
         f"  reference     {place.reference!r} at [{index}]{', fed alike' if place.fed_alike else ''}",
@@ -77,7 +78,7 @@ def divergence_text(divergence: Divergence) -> str:
     compared = f"{divergence.values} values compared, {divergence.unmatched} without a counterpart"
     head = [
         where_line(divergence),
-        f"Fixture {divergence.fixture_idx}: {compared}, in {divergence.seconds:.1f} s",
+        f"{named_fixture(divergence.fixture_idx).capitalize()}: {compared}, in {divergence.seconds:.1f} s",
     ]
     blocks = [head, place_lines(divergence), growth_lines(divergence, rows=40)]
     return "\n\n".join("\n".join(block) for block in blocks if block)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from pytest_reflex.report.text.layout import Form, table
-from pytest_reflex.verdict.results import FixtureResult, OutputResult, RunResult
+from pytest_reflex.verdict.results import FixtureResult, OutputResult, RunResult, named_fixture
 from pytest_reflex.verdict.units import InUnits
 
 __all__ = ["in_units_lines", "nearest_in_units"]
@@ -44,7 +44,7 @@ def in_units_lines(result: RunResult, width: int) -> list[str]:
         if worst is not None and (steps := _by_step(units, *worst)):
             lines += [
                 "",
-                f"{name} by chunk step, fixture {worst[0].fixture_idx}",
+                f"{name} by chunk step, {named_fixture(worst[0].fixture_idx)}",
                 *table(steps, _STEPS, width),
             ]
     return ["In the robot's units", *lines[1:]] if lines else []

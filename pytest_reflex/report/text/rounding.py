@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_reflex.report.text.layout import UNBROKEN, Form, table, wrapped
-from pytest_reflex.verdict.results import RunResult
+from pytest_reflex.verdict.results import RunResult, fixture_name
 from pytest_reflex.verdict.rounding import WORDS, Floor, in_words
 
 _MEANING: Final = {
@@ -60,7 +60,7 @@ def floor_table(result: RunResult, width: int = UNBROKEN) -> list[str]:
 def floor_cells(fixture_idx: int, floor: Floor) -> tuple[str, ...]:
     """A fixture's row under :data:`COLUMNS`."""
     return (
-        str(fixture_idx),
+        fixture_name(fixture_idx),
         _error(floor.reference_max),
         _error(floor.candidate_max),
         _error(floor.allowed),

@@ -13,7 +13,17 @@ from pytest_reflex.report.text.in_units import in_units_lines, nearest_in_units
 from pytest_reflex.report.text.layout import NARROW, Form, named_facts, table
 from pytest_reflex.report.text.layout import wrapped as _wrap
 from pytest_reflex.report.text.rounding import floor_table, word_line
-from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, Answer, FixtureResult, OutputResult, RunResult
+from pytest_reflex.verdict.results import (
+    FIRST_MADE,
+    FIXTURE_GATE_NAMES,
+    Answer,
+    FixtureResult,
+    OutputResult,
+    RunResult,
+    fixture_counts,
+    fixture_name,
+    named_fixture,
+)
 from pytest_reflex.verdict.tolerances import Tolerances
 
 WIDTH: Final = 80
@@ -90,7 +100,7 @@ def headline(result: RunResult) -> str:
 
 
 def _headline(result: RunResult) -> str:
-    count = result.count
+    count = fixture_counts(result)
     worst = _worst_of(result, result.fixtures)
     held = _held_to(result)
     if result.passed and worst is not None:
@@ -100,21 +110,21 @@ def _headline(result: RunResult) -> str:
         own = not _asked(result).is_plain and sum("float" in o.dtype for o in worst[0].outputs) > 1
         # Bounds in floors are those of a fixture, and the table shows a larger figure elsewhere.
         largest = max((f.max_abs_diff or 0.0 for f in result.fixtures), default=0.0)
-        places = [f"fixture {worst[0].fixture_idx}"] if worst[2] < largest and not own else []
+        places = [named_fixture(worst[0].fixture_idx)] if worst[2] < largest and not own else []
         places += [worst[1].name] if own else []
         nearest = f"; nearest: {', '.join(places)}" if places else ""
         if (physical := nearest_in_units(result, worst[1])) is not None:
             seen, below = _told_in_units(physical)
         held = _held_to(result, result.limit_of(worst[1]))
-        return _line(f"parity PASS: max_abs_diff {seen} is below {below} ({_count(count)}{nearest}{held})")
+        return _line(f"parity PASS: max_abs_diff {seen} is below {below} ({count}{nearest}{held})")
     failing = [f for f in result.fixtures if not f.passed]
     idx, answer = first_refusal(result)
     if idx is None:
         return _line(f"parity FAIL: {answer.gate}: {answer.said}{held and f' ({held[2:]})'}")
-    how_many = f"{len(failing)} of {_count(count)} {'fails' if len(failing) == 1 else 'fail'}"
+    how_many = f"{len(failing)} of {count} {'fails' if len(failing) == 1 else 'fail'}"
     worst = _worst_of(result, failing)
     if answer.gate != "threshold" or worst is None:
-        return _line(f"parity FAIL: fixture {idx}, {answer.gate}: {answer.said} ({how_many}{held})")
+        return _line(f"parity FAIL: {named_fixture(idx)}, {answer.gate}: {answer.said} ({how_many}{held})")
     fixture, output, diff = worst
     where = element(output.name, output.difference.worst_index) if output.difference else output.name
     limit = result.limit_of(output)
@@ -125,7 +135,9 @@ def _headline(result: RunResult) -> str:
     held = _held_to(result, limit)
     if limit == 0 and output.floor is not None and output.floor.unknown:
         why = answer.said  # it says why there is no floor
-    return _line(f"parity FAIL: {why} ({how_many}; worst: fixture {fixture.fixture_idx}, {where}{held})")
+    return _line(
+        f"parity FAIL: {why} ({how_many}; worst: {named_fixture(fixture.fixture_idx)}, {where}{held})"
+    )
 
 
 def _told_in_units(found: tuple[str, float, float, str]) -> tuple[str, str]:
@@ -203,7 +215,7 @@ def fixture_table(result: RunResult, width: int = WIDTH, rows: int = TABLE_ROWS)
 def _cells(fixture: FixtureResult, threshold: float) -> tuple[str, ...]:
     refusal = fixture.refusal
     return (
-        str(fixture.fixture_idx),
+        fixture_name(fixture.fixture_idx),
         figure(fixture.max_abs_diff, threshold),
         figure(fixture.mean_abs_diff),
         cosine(fixture.cos),
@@ -242,7 +254,12 @@ def _threshold(result: RunResult) -> str:
 
 
 def least_lines(result: RunResult, width: int = WIDTH) -> str:
-    """``Would pass with``, for each output the least of each kind of tolerance; empty without figures."""
+    """``Would pass with``, for each output the least of each kind of tolerance.
+
+    Empty without figures, and where a gate of the run refuses, which no tolerance mends.
+    """
+    if any(not answer.passed for answer in result.answers):
+        return ""
     lines: list[str] = []
     beside = " beside its rtol" if result.asked.rtol else ""
     for least in result.least:
@@ -293,7 +310,7 @@ def worst_element(result: RunResult, width: int = WIDTH) -> str:
     shape = "x".join(map(str, output.shape)) or "scalar"
     lines = [
         *_wrap(
-            f"Worst element: fixture {fixture.fixture_idx}, {where} ({output.dtype}, {shape})",
+            f"Worst element: {named_fixture(fixture.fixture_idx)}, {where} ({output.dtype}, {shape})",
             width,
             rest="  ",
         ),
@@ -462,19 +479,17 @@ def side(facts: Mapping[str, Any]) -> str:
 
 
 def _indices(idxs: Sequence[int]) -> str:
-    """``fixture 3``, ``fixtures 0-4, 7``."""
+    """``fixture 3``, ``fixtures 0-4, 7``, ``fixture 3, corner 0``."""
     runs: list[list[int]] = []
-    for idx in sorted(idxs):
+    drawn = [idx for idx in idxs if idx < FIRST_MADE]
+    for idx in sorted(drawn):
         if runs and idx == runs[-1][-1] + 1:
             runs[-1].append(idx)
         else:
             runs.append([idx])
     text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return f"fixture {text}" if len(idxs) == 1 else f"fixtures {text}"
-
-
-def _count(fixtures: int) -> str:
-    return f"{fixtures} fixture" if fixtures == 1 else f"{fixtures:,} fixtures"
+    said = [f"fixture {text}" if len(drawn) == 1 else f"fixtures {text}"] if drawn else []
+    return ", ".join([*said, *(fixture_name(idx) for idx in sorted(idxs) if idx >= FIRST_MADE)])
 
 
 def _line(text: str) -> str:

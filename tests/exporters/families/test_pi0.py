@@ -79,10 +79,10 @@ def test_the_mask_of_an_only_camera_is_varied_and_what_the_policy_makes_of_it_is
     """In newer transformers it only chooses among images, so that one alone is the same either way."""
     given = {"steps": 1, "cameras": 1, "prompt_tokens": 6}
     made = pi0.export(tiny_pi0(), tmp_path / "p", **given)
-    idle = "input 'pixel_attention_mask' changes neither side"
+    idle = "input 'pixel_attention_mask' changes neither side where it was swapped, in fixture"
     live = "pixel_attention_mask" in made.result.candidate["live_inputs"]
     assert "never varies" not in str(made.result.notes)
-    assert (idle in made.result.notes) is not live
+    assert any(note.startswith(idle) for note in made.result.notes) is not live
     if live:
         assert pi0.export(tiny_pi0(), tmp_path / "strict", strict=True, **given).result.passed
         return

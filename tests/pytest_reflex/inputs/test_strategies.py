@@ -63,6 +63,8 @@ def test_a_failing_policy_shrinks_to_the_input_that_breaks_it(name, fails):
         spec.name for spec in SEVEN if not (found[spec.name] == np.dtype(spec.dtype).type(rest(spec))).all()
     }
     assert moved == {name}
+    kept = next(spec for spec in SEVEN if spec.name == name)
+    assert (found[name] != np.dtype(kept.dtype).type(rest(kept))).sum() == 1
 
 
 def test_at_rest_is_what_is_nearest_to_nothing():

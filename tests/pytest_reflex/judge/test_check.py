@@ -297,7 +297,7 @@ def test_a_recorded_reference_brings_its_fixtures_and_knows_what_is_live(tmp_pat
     dead = check(reference, candidate(masked=False))
     assert "'mask' is dead" in {a.gate: a.said for a in dead.answers}["inputs"]
     unknown = check(recorded(tmp_path / "other.safetensors", live=["x"]), candidate(masked=False))
-    assert unknown.notes == ("input 'mask' changes neither side",)
+    assert unknown.notes == ("input 'mask' changes neither side where it was swapped, in fixtures 0 and 2",)
 
 
 def test_a_recording_is_judged_where_torch_cannot_be_imported(tmp_path):

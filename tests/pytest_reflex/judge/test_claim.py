@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from collections.abc import Generator
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_the_first_that_is_refused_ends_it(wrong: tuple[int, ...]) -> None:
     (idx, threshold), (run, own) = result.refusals
     assert (idx, threshold.gate, run, own.gate) == (wrong[0], "threshold", None, "claim")
     assert (result.claim.judged, result.claim.clean, result.claim.refused) == (wrong[0] + 1, wrong[0], 1)
-    assert f"1 of {wrong[0] + 1 + CORNERS} fixtures fails" in str(result)
+    assert f"1 of {wrong[0] + 1} drawn + {CORNERS} corners fails" in str(result)
 
 
 def straying(after: int):
@@ -124,10 +125,14 @@ def test_one_that_is_refused_among_the_first_needs_no_more() -> None:
 
 def test_the_budget_refuses_and_says_what_was_reached() -> None:
     said = only_refusal(judged(claim="1e-3@95%", claim_budget=0), "claim")
-    assert said == (
-        "0.1 % at 95 % is asked for; 5 of 2,995 fixtures were judged when the budget of 0 s ended, which "
-        "establish 45.1 %; give it more time"
+    assert re.fullmatch(
+        r"0\.1 % at 95 % is asked for; 5 of 2,995 fixtures were judged when the budget of 0 s ended, which "
+        r"establish at most 45\.1 %; at this rate it takes some [0-9.,]+ s; give more with claim_budget",
+        said,
     )
+    own = judged(claim=Asked(1e-3, budget=0))
+    assert own.claim.stopped == "budget"
+    assert "give it more time (claim_budget=, --claim-budget" in str(own)
     assert judged(claim="50%", claim_budget=0).passed  # the first five are enough
     some = judged(claim="1e-9@95%", claim_budget=2)
     assert only_refusal(some, "claim")
@@ -147,7 +152,9 @@ def test_recorded_fixtures_establish_what_they_do_and_no_more(tmp_path: Path) ->
     assert (plain.claim.source, plain.claim.judged, plain.claim.counted) == ("recorded", 5, 3)
     assert plain.passed
     said = only_refusal(check(Policy(), candidate(), inputs=given, claim="1%"), "claim")
-    assert said.startswith("1 % at 95 % is asked for, and 3 recorded fixtures that differ establish 63.2 %")
+    assert said.startswith(
+        "1 % at 95 % is asked for, and 3 recorded fixtures that differ establish at most 63.2 %"
+    )
     given = [make_fixture(SPECS, 0, idx) for idx in range(6)]
     save_recording(tmp_path / "r.safetensors", [(one, honest(**one)) for one in given], ["x", "mask"])
     recorded = check(RecordedRunner(tmp_path / "r.safetensors"), candidate(), claim="40%@95%")
@@ -167,6 +174,12 @@ def test_a_corner_makes_no_claim_and_can_refuse_one(end: bool) -> None:
     corner = corners(SPECS)[end]
     assert make_fixture(SPECS, 0, corner)["mask"].tolist() == [[end] * 8]
     refused = [(idx, answer.gate) for idx, answer in result.refusals]
+    text, page = str(result), result._repr_html_()
+    assert f"corner {int(end)}" in text
+    assert f"corner {int(end)}" in page
+    assert f" of 5 drawn + {CORNERS} corners fail" in text
+    assert str(corner) not in text
+    assert "Would pass with" not in text  # the claim refuses too
     assert (corner, "threshold") in refused
     assert (result.claim.judged, result.claim.refused, result.claim.stopped) == (5, 0, "unfit")
     assert ParityResult.from_json(json.loads(json.dumps(result.to_json()))) == result

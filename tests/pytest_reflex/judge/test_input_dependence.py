@@ -10,6 +10,7 @@ from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import CameraMask, InputSpec, Integers, make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.input_dependence import unequal_bits
+from pytest_reflex.report.text.advice import next_steps
 
 
 def test_inputs_refuses_alone():
@@ -61,8 +62,10 @@ def test_an_input_that_neither_side_uses_is_a_note_and_under_strict_a_refusal():
     sides = (Function(unmasked, "reference"), candidate(masked=False))
     result = check(*sides, inputs=SPECS)
     assert result.passed
-    assert result.notes == ("input 'mask' changes neither side",)
-    assert only_refusal(check(*sides, inputs=SPECS, strict=True), "inputs") == result.notes[0]
+    assert result.notes == ("input 'mask' changes neither side where it was swapped, in fixtures 0 and 2",)
+    refused = check(*sides, inputs=SPECS, strict=True)
+    assert only_refusal(refused, "inputs") == result.notes[0]
+    assert "take another seed (--seed N)" in next_steps(refused, refused.refusals[0][1])
 
 
 def test_an_input_that_never_varies_is_a_note_and_under_strict_a_refusal():

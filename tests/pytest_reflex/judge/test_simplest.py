@@ -168,6 +168,27 @@ def test_nothing_is_looked_for_where_nothing_can_be_found() -> None:
     assert simplified(unlike, reference, shapes, inputs=SEVEN, seconds=30) is unlike
 
 
+def test_what_a_side_does_not_take_does_not_fail_so_and_the_search_goes_on() -> None:
+    """One that divides by a sum refuses whatever is at rest; the reference does, or the candidate."""
+    reference, candidate, result = failing()
+
+    def picky(function: Any) -> Any:
+        def given(**one: Array) -> dict[str, Array]:
+            if not one["image"].any():
+                raise ValueError("nothing to divide by")
+            return function(**one)
+
+        return given
+
+    for sides in (
+        (Function(picky(reference.function)), candidate),
+        (reference, Function(picky(candidate.function))),
+    ):
+        noted = simplified(result, *sides, inputs=SEVEN, seconds=30)
+        assert "state[0, 3] = 1.0" in noted.notes[-1]
+        assert "image[" in noted.notes[-1]
+
+
 def test_a_search_that_fails_says_so_and_the_verdict_stands() -> None:
     reference, candidate, result = failing()
 

@@ -16,6 +16,7 @@ from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import FunctionRunner
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.quantised import QuantisedDistances
+from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer
 from pytest_reflex.verdict.rounding import Floor
 
 SPECS = [InputSpec("x", (1, 64))]
@@ -124,7 +125,7 @@ def test_next_prints_the_real_paths() -> None:
         candidate={**FAILING.candidate, "kind": "bundle", "path": "out/p 0"},
         reference={**FAILING.reference, "name": "checkpoints/pi0"},
     )
-    assert "reflex locate 'out/p 0' --model checkpoints/pi0 --repro repro writes" in " ".join(
+    assert "reflex locate 'out/p 0' --model checkpoints/pi0 --fixture 1 --repro repro writes" in " ".join(
         failure_message(made).split()
     )
     stored = dataclasses.replace(
@@ -142,8 +143,11 @@ def test_next_names_the_search_where_nobody_has_looked() -> None:
         candidate={**FAILING.candidate, "kind": "bundle", "path": "out/p 0"},
         reference={**FAILING.reference, "kind": "torch", "name": "arm.py:policy"},
     )
-    said = " reflex locate 'out/p 0' --model arm.py:policy names the first module that parts."
+    said = " reflex locate 'out/p 0' --model arm.py:policy --fixture 1 names the first module that parts."
     assert advised(made).endswith(said)
+    assert "--fixture 1 --seed 7 names" in advised(dataclasses.replace(made, seed=7))
+    told = advised(dataclasses.replace(made, seed=None))  # the command draws inputs of its own
+    assert "locate(policy, inputs=INPUTS, fixture_idx=1), with the inputs that were judged, names" in told
     # A recording has no modules, a plain file no manifest; and what was looked for is not looked for again.
     for other in (
         dataclasses.replace(made, reference={**made.reference, "kind": "recorded"}),
@@ -187,3 +191,10 @@ def test_a_pass_says_which_fixture_is_nearest_where_another_has_the_larger_figur
     said = headline(result(*made, threshold=1e-4))
     assert said == "parity PASS: max_abs_diff 2.000e-05 is below 2.1e-05 (2 fixtures; nearest: fixture 0)"
     assert "nearest" not in headline(result(*made[:1], threshold=1e-4))
+
+
+def test_each_gate_of_the_run_has_its_own_advice() -> None:
+    said = {gate: next_steps(FAILING, Answer.no(gate, "no")) for gate in RUN_GATE_NAMES}
+    assert len(set(said.values())) == len(said)
+    assert "lower share" in said["coverage"]
+    assert all("--reflex-report" not in one for one in said.values())

@@ -85,7 +85,7 @@ def test_what_was_not_kept_is_counted_everywhere() -> None:
     text = str(MANY)
     assert "(2,995 fixtures)" in text.splitlines()[0]
     assert "... 2,993 more were drawn and pass; those with the worst figures are kept" in plainly(text)
-    assert "0 of 2995 fixtures fail" in page(Run((Entry(MANY),)))
+    assert "0 of 2,995 fixtures fail" in page(Run((Entry(MANY),)))
     assert "| 0 of 2995 |" in markdown(Run((Entry(MANY),)))
     assert repr(MANY).endswith("2995 fixtures>")
 

@@ -123,7 +123,10 @@ def test_what_is_asked_for_rests_on_the_draws_before_the_first_refusal() -> None
     asked = Claim.of(passed, source="drawn", distinct=0, asked=Asked(0.01))
     unasked = Claim.of(passed, source="drawn", distinct=0)
     assert (asked.bound, unasked.bound) == (anytime(20), clopper_pearson(1, 51))
-    assert "of 21 draws the last exceeds the threshold" in asked.refusals[0]
+    assert "and fixture 20 fails, the first after 20 that pass" in asked.refusals[0]
+    assert asked.text.endswith("(0 of the 20 before the first refusal did; in all 1 of 51 did)")
+    none = Claim.of([False] * 5, source="drawn", distinct=0, asked=Asked(0.01))
+    assert none.refusals == ["1 % at 95 % is asked for, and fixture 0 fails already"]
     assert unasked.refusals == []
 
 
@@ -141,8 +144,12 @@ def test_near_copies_count_once_and_a_recording_says_whose_claim_it_is() -> None
     )
     asked = Claim.of([True] * 5, source="recorded", distinct=3, asked=Asked(1e-3, 0.99))
     assert asked.refusals == [
-        "0.1 % at 99 % is asked for, and 3 recorded fixtures that differ establish 78.5 %; record 4,603, or "
-        "give InputSpecs to draw from"
+        "0.1 % at 99 % is asked for, and 3 recorded fixtures that differ establish at most 78.5 %; record "
+        "4,603, or give InputSpecs to draw from"
+    ]
+    refused = Claim.of([True] * 58 + [False], source="recorded", distinct=59, asked=Asked(0.05))
+    assert refused.refusals == [
+        "5 % at 95 % is asked for, and 1 of 59 recorded fixtures fails, so that they establish at most 7.79 %"
     ]
 
 
@@ -152,8 +159,8 @@ def test_what_is_made_of_drawn_observations_was_not_recorded() -> None:
         "at most 45.1 % of inputs drawn like these exceed the threshold, at 95 % (0 of 5 did)"
     )
     assert stage.refusals == [
-        "0.1 % at 95 % is asked for, and 5 fixtures establish 45.1 %; no more are drawn for a pipeline's "
-        "stages, so ask for 2,995 fixtures"
+        "0.1 % at 95 % is asked for, and 5 fixtures establish at most 45.1 %; no more are drawn for a "
+        "pipeline's stages, so ask for 2,995 fixtures"
     ]
 
 
