@@ -93,21 +93,10 @@ class Added:
     def row(self, table: str, places: str, axis: int) -> str:
         """Which rows are read, those that are counted from the end as from the beginning."""
         places = self.node("Cast", [places], to=INT64)
-        rows = self.node("Shape", [table])
-        if axis >= 0:
-            rows = self.node("Gather", [rows, self.numbers(axis)])
-        else:
-            rows = self.node("Gather", [rows, self.numbers(axis)])
-        from_end = self.node("Less", [places, self.numbers(0)])
+        rows = self.node("Gather", [self.node("Shape", [table]), self.numbers(axis)])
         flat = self.node("Reshape", [places, self.numbers(-1)])
-        return self.node(
-            "Where",
-            [
-                self.node("Reshape", [from_end, self.numbers(-1)]),
-                self.node("Add", [flat, rows]),
-                flat,
-            ],
-        )
+        from_end = self.node("Less", [flat, self.numbers(0)])
+        return self.node("Where", [from_end, self.node("Add", [flat, rows]), flat])
 
     def below(self, one: str, other: str) -> str:
         """Where one tensor is below another, whatever type of number they are."""
@@ -122,7 +111,7 @@ def handed_out(node: onnx.NodeProto, outputs: int, added: Added) -> str:
 
 
 def decided(node: onnx.NodeProto, added: Added) -> list[tuple[str, str, list[str | float]]]:
-    """What a node decides: in a word, the tensor of booleans, and what that is made of, by name or as a number.
+    """What a node decides: in a word, the tensor of booleans, and what that is made of, by name or as number.
 
     Of a limit and of a choice it is two values, and whether the one is below the other.
     """

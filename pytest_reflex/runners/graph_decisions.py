@@ -232,16 +232,7 @@ class _Watcher:
         self, node: onnx.NodeProto, body: onnx.GraphProto, known: Known, added: Added
     ) -> dict[str, Watched]:
         """Of what runs several times: all times together, and of a loop how many they are."""
-        import onnx
-
-        names = [value.name for value in body.input]
-        outer = _around(known).without(names)
-        if node.op_type == "Loop":
-            alike = frozenset(names[:2])
-            outer = replace(outer, sized=outer.sized | alike, finite=outer.finite | alike)
-        else:
-            read = {name for name, given in zip(names, node.input, strict=True) if given in known.sizes.sized}
-            outer = replace(outer, sized=outer.sized | read)
+        outer = self._begin(node, body, known)
         outputs = len(body.output) - (node.op_type == "Loop")
         watched = self.graph(body, outer)
         found = {}
@@ -266,6 +257,34 @@ class _Watcher:
             joined = added.node("Concat", [values.output, counted.output], axis=0)
             counted = Watched(joined, values.decisions + counted.decisions)
         return {**found, "values": counted}
+
+    def _begin(self, node: onnx.NodeProto, body: onnx.GraphProto, known: Known) -> _Around:
+        """What is known where a body begins; what goes round is finite where it begins so and stays so."""
+        names = [value.name for value in body.input]
+        outer = _around(known).without(names)
+        finite = {
+            name for name, given in zip(names, node.input, strict=True) if known.finite.is_finite(given)
+        }
+        if node.op_type == "Loop":
+            alike = frozenset(names[:2])
+            outer = replace(outer, sized=outer.sized | alike)
+            finite.update(alike)
+            round_about = dict(zip(names[2:], (value.name for value in body.output[1:]), strict=False))
+        else:
+            read = {name for name, given in zip(names, node.input, strict=True) if given in known.sizes.sized}
+            outer = replace(outer, sized=outer.sized | read)
+            scanned = next(a.i for a in node.attribute if a.name == "num_scan_inputs")
+            states = names[: len(names) - scanned]
+            round_about = dict(zip(states, (value.name for value in body.output), strict=False))
+        while True:
+            around = replace(outer, finite=outer.finite | finite)
+            inside = self._known(body, around).finite
+            lost = {
+                name for name, made in round_about.items() if name in finite and not inside.is_finite(made)
+            }
+            if not lost:
+                return around
+            finite -= lost
 
     def _further(
         self, node: onnx.NodeProto, body: onnx.GraphProto, name: str, outputs: int, added: Added

@@ -1,9 +1,9 @@
 """Which values of an ONNX graph stay finite where its inputs are finite, and which are never NaN.
 
-What may be neither is what an operator makes of ordinary numbers: ``Exp`` of 100, ``Log`` of -1, a quotient by
-0, ``Softmax`` of a row that is masked as a whole. Sums and products of values that are finite are taken to be:
-it takes inputs or weights of 1e30 to overflow them, unless a constant above :data:`LARGE` is a factor.
-Needs onnx.
+What may be neither is what an operator makes of ordinary numbers: ``Exp`` of 100, ``Log`` of -1, a quotient
+by 0, ``Softmax`` of a row that is masked as a whole. Sums and products of values that are finite are taken to
+be finite: it takes inputs or weights of 1e30 to overflow them, unless a constant above :data:`LARGE` is a
+factor. Needs onnx.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Interval arithmetic, element by element: of each value a least and a largest array. What such a value is where
 both are equal no input can change; so a condition that is decided by constants is found also where it is made
 of a mask and of constants that overrule it, or where an operator gives nothing beyond a limit, as ``Tanh``
-nothing above 1. Sums of floats are not followed, whose last digits hang on their order; whole numbers that may
-wrap, and what a type may not hold that it is cast to, can be any number of their type. Needs onnx.
+nothing above 1. Sums of floats are not followed, whose last digits hang on their order; whole numbers that
+may wrap, and what a type may not hold that it is cast to, can be any number of their type. Needs onnx.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def ranges_of(
     found = known.ranges
     for tensor in graph.initializer:
         array = _held(tensor, place)
-        if array is not None:
+        if array is not None and _followed((array, array)):
             found[tensor.name] = array, array
     found |= inputs
     values = _Values(graph, known)
@@ -302,9 +302,9 @@ class _Values:
         """Sums, differences and products; of whole numbers that may wrap, any of their type."""
         compute, finite = _ARITHMETIC[node.op_type], self._known.finite
         infinite = sum(not finite.is_finite(name) for name in node.input)
-        if given[0][0].dtype.kind == "f" and infinite > (0 if node.op_type == "Mul" else 1):
-            if any(low is not high for low, high in given):
-                return None
+        most = 0 if node.op_type == "Mul" else 1
+        if given[0][0].dtype.kind == "f" and infinite > most and any(low is not high for low, high in given):
+            return None  # it may be NaN
         a, b = given
         if a[0] is a[1] and b[0] is b[1]:
             return _once(np.asarray(compute(a[0], b[0])))
@@ -378,10 +378,12 @@ def finite_weights(graph: onnx.GraphProto, place: Path | None) -> set[str]:
     found = set()
     for tensor in graph.initializer:
         if tensor.name in read and np.prod([*tensor.dims], dtype=float) <= _MOST:
-            with suppress(Exception):
+            try:
                 array = numpy_helper.to_array(tensor, str(place or ""))
                 if not np.isfinite(array.astype(np.float64)).all():
                     continue
+            except Exception:  # strings, and what is not beside the file
+                continue
         found.add(tensor.name)
     return found
 

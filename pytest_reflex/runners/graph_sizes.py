@@ -1,7 +1,8 @@
 """Which values of an ONNX graph no input can change, and which have one size whatever the inputs are.
 
-A size hangs on values where an operator leaves out or repeats what it reads (``NonZero``, ``Compress``), where
-what it is told by is computed (``Range``, ``Expand``), and where something comes out of a loop. Needs onnx.
+A size hangs on values where an operator leaves out or repeats what it reads (``NonZero``, ``Compress``),
+where what it is told by is computed (``Range``, ``Expand``), and where something comes out of a loop. Needs
+onnx.
 """
 
 from __future__ import annotations

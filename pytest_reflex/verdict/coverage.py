@@ -117,8 +117,8 @@ class Coverage:
         if wrong:
             module = f"{wrong[0].module}: " if wrong[0].module else ""
             unknown = (
-                f"{module}{wrong[0].op} {wrong[0].node}, {wrong[0].what}, was taken to be decided by constants and "
-                "went both ways, so others may be too"
+                f"{module}{wrong[0].op} {wrong[0].node}, {wrong[0].what}, was taken to be decided by "
+                "constants and went both ways, so others may be too"
             )
         return cls(tuple(modules), tuple(missed[:NAMED]), fixtures, tuple(chosen), asked, unknown)
 
@@ -166,11 +166,15 @@ class Coverage:
         one_way = self.reachable - self.both
         if self.asked:
             return []
-        if self.unknown:
-            return [f"the decisions of the graph are not known: {self.unknown}"]
+        if self.unknown:  # one that shows no graph was never looked at
+            return self._unknown if self.modules else []
         if not one_way:
             return []
         return [f"{one_way:,} of {self.reachable:,} decisions of the graph went one way alone: {self._named}"]
+
+    @property
+    def _unknown(self) -> list[str]:
+        return [f"the decisions of the graph are not known: {self.unknown}"]
 
     @property
     def _named(self) -> str:
@@ -182,7 +186,7 @@ class Coverage:
     def refusals(self) -> list[str]:
         """Why what was asked for is not there; nothing where it is."""
         if self.unknown:
-            return [f"the decisions of the graph are not known: {self.unknown}"] if self.asked else []
+            return self._unknown if self.asked else []
         if not self.share < self.asked:
             return []
         return [
