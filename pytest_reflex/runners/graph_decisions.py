@@ -174,6 +174,7 @@ class _Watcher:
         """Its decisions by kind; the graph is written to."""
         known = self._known(graph, around)
         ranges, fixed = known.ranges, known.sizes.fixed
+        settled = fixed | known.settled
         guards: set[str] = set()
         added = Added(self._numbers, self._opset)
         parts: dict[str, list[str]] = {kind: [] for kind in _KINDS}
@@ -183,11 +184,11 @@ class _Watcher:
                 guard = condition in guards or _guards(node, known)
                 guards.update([condition] if guard else [])
                 names = {name for name in tested if isinstance(name, str)}
-                constant = condition in fixed or fixed.issuperset(names)
+                constant = condition in settled or settled.issuperset(names)
                 constant = constant or (what != "condition" and _settled(tested, ranges))
                 found["conditions"].append(_decision(node, "guard" if guard else what, constant=constant))
                 parts["conditions"].append(added.counted(condition))
-            if node.op_type == "Gather" and node.input[0] in fixed and node.input[1] not in fixed:
+            if node.op_type == "Gather" and node.input[0] in fixed and node.input[1] not in settled:
                 axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
                 found["values"].append(_decision(node, "row", constant=False))
                 parts["values"].append(added.spread(added.row(node.input[0], node.input[1], axis)))
@@ -209,8 +210,8 @@ class _Watcher:
         known = Known(sizes, set(around.finite - inside) | finite_weights(graph, self._place))
         seen = {name: one for name, one in around.ranges.items() if name not in inside}
         ranges = ranges_of(graph, seen, self._place, known)
-        settled = {name for name, (low, high) in ranges.items() if (low == high).all()}
-        sizes.fixed |= settled
+        known.settled.update(name for name, (low, high) in ranges.items() if (low == high).all())
+        sizes.fixed |= known.settled & sizes.sized  # what is made of it may hang on its size
         for node in graph.node:
             sizes.read(node)
         return known

@@ -135,7 +135,7 @@ class Finite:
         ends = self._ranges.get(node.input[0 if node.op_type in ("Reciprocal", "Sqrt") else 1])
         if ends is None:
             return fixed
-        low, high = ends
+        low, high = (end.astype(np.float64) for end in ends)  # float16 knows no _SMALL
         if node.op_type == "Sqrt":
             return bool((low >= 0).all())
         if node.op_type == "Pow":

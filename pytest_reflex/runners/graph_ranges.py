@@ -144,6 +144,8 @@ class Known:
     def __init__(self, sizes: Sizes, finite: set[str]) -> None:
         self.sizes = sizes
         self.ranges: dict[str, Range] = {}
+        # Of these each element is one number, however many they are.
+        self.settled: set[str] = set()
         self.finite = Finite(finite, self.ranges)
 
 

@@ -170,7 +170,8 @@ class Coverage:
             return self._unknown if self.modules else []
         if not one_way:
             return []
-        return [f"{one_way:,} of {self.reachable:,} decisions of the graph went one way alone: {self._named}"]
+        told = f"{one_way:,} of {self.reachable:,} decisions of the graph went one way alone"
+        return [f"{told}: {self._named}"]
 
     @property
     def _unknown(self) -> list[str]:
