@@ -171,7 +171,10 @@ class _Values:
                 made = self._of_ranges(node, [one for one in given if one is not None])
         except Exception:  # what cannot be worked out is not known
             return None
-        return made if made is not None and _followed(made) else None
+        if made is None or not _followed(made):
+            return None
+        strange = not self._stand_ins.isdisjoint(node.input)
+        return self._seen(node, *made) if strange else made
 
     def _of_operator(self, node: onnx.NodeProto, given: list[Range | None]) -> Range | None:
         """What can be said though something of what a node reads is not known."""
@@ -257,8 +260,7 @@ class _Values:
             if known:
                 return _once(_evaluated(node, [low for low, _ in given]))
             return self._grown(node, given)
-        made = self._each(node, given)
-        return self._seen(node, *made) if made is not None and strange else made
+        return self._each(node, given)
 
     def _moved(self, node: onnx.NodeProto, given: list[Range]) -> Range | None:
         """One number for all of a value: it is moved anywhere."""

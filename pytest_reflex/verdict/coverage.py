@@ -190,7 +190,5 @@ class Coverage:
             return self._unknown if self.asked else []
         if not self.share < self.asked:
             return []
-        return [
-            f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways, {self._percent}, and "
-            f"{100 * self.asked:g} % is asked for; never asked: {self._named}"
-        ]
+        told = f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways, {self._percent}"
+        return [f"{told}, and {100 * self.asked:g} % is asked for; never asked: {self._named}"]
