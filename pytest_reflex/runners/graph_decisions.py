@@ -246,9 +246,9 @@ class _Watcher:
         if node.op_type != "Loop":
             return found
         times = Added(self._numbers, self._opset)
-        one = times.numbers(1)
+        once = times.numbers(1)
         body.node.extend(times.nodes)
-        rows = self._further(node, body, one, outputs, added)
+        rows = self._further(node, body, once, outputs, added)
         constant = _runs_always_alike(node, body, known.sizes.fixed)
         counted = Watched(
             added.spread(added.node("Size", [rows])), [_decision(node, "count", constant=constant)]
@@ -355,7 +355,8 @@ def _runs_always_alike(node: onnx.NodeProto, body: onnx.GraphProto, fixed: Colle
     name, made = body.output[0].name, {name: one for one in body.node for name in one.output}
     while name in made and made[name].op_type == "Identity":
         name = made[name].input[0]
-    return name == body.input[1].name or name in {one.name for one in body.initializer}
+    held = {one.name for one in body.initializer} | {body.input[1].name, *fixed}
+    return name in held or (name in made and made[name].op_type == "Constant")
 
 
 def _settled(tested: Sequence[str | float], ranges: Mapping[str, Range]) -> bool:
@@ -367,7 +368,7 @@ def _settled(tested: Sequence[str | float], ranges: Mapping[str, Range]) -> bool
                 return False
             ends.append(ranges[value])
         else:
-            ends.append((np.float64(value)[()], np.float64(value)[()]))
+            ends.append((np.asarray(value), np.asarray(value)))
     (low, high), (least, most) = ends
     try:
         return bool(np.all(high < least) or not np.any(low < most))

@@ -157,6 +157,10 @@ def test_a_loop_that_may_stop_sooner_has_a_count() -> None:
                 helper.make_node("ReduceMin", ["next"], ["least"], keepdims=0),
                 helper.make_node("Cast", ["least"], ["on"], to=BOOL),
                 helper.make_node("Identity", ["go"], ["same"]),
+                helper.make_node(
+                    "Constant", [], ["always"], value=numpy_helper.from_array(np.bool_(True)[...])
+                ),
+                helper.make_node("Identity", ["true"], ["outside"]),
             ],
             "body",
             [helper.make_tensor_value_info(n, k, s) for n, k, s in BODY],
@@ -172,9 +176,16 @@ def test_a_loop_that_may_stop_sooner_has_a_count() -> None:
     assert went(ran(sooner, (1, True, 0), (-3, True, 0))) == {"the_y count": ("one", "another")}
     endless = model(node("Loop", ["", "true", "x"], body=body("on")), **held)
     assert went(ran(endless, (-4, True, 0), (-3, True, 0))) == {"the_y count": ("one", "another")}
-    for count, begins, constant in (("nine", "true", True), ("nine", "", True), ("n", "true", False)):
-        found = ran(model(node("Loop", [count, begins, "x"], body=body("same")), **held))
+    for count, begins, ends, constant in (
+        ("nine", "true", "same", True),
+        ("nine", "", "same", True),
+        ("nine", "true", "always", True),
+        ("nine", "true", "outside", True),
+        ("n", "true", "same", False),
+    ):
+        found = ran(model(node("Loop", [count, begins, "x"], body=body(ends)), **held), (1, True, 2))
         assert found["the_y count"].constant == constant
+        assert found["the_y count"].went == ("one",)
 
 
 def test_a_scan_s_body_is_looked_into() -> None:
