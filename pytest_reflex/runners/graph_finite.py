@@ -2,8 +2,7 @@
 
 What may be neither is what an operator makes of ordinary numbers: ``Exp`` of 100, ``Log`` of -1, a quotient
 by 0, ``Softmax`` of a row that is masked as a whole. Sums and products of values that are finite are taken to
-be finite: it takes inputs or weights of 1e30 to overflow them, unless a constant above :data:`LARGE` is a
-factor. Needs onnx.
+be finite: XX
 """
 
 from __future__ import annotations
@@ -20,11 +19,13 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["LARGE", "Finite"]
+__all__ = ["LARGE", "POWER", "Finite"]
 
 # A factor above it may make something infinite of ordinary numbers, and so may a divisor below _SMALL.
 LARGE: Final = 1e6
 _SMALL: Final = 1e-20
+# A power above it may be infinite of ordinary numbers: 100 to the 20th is beyond float32.
+POWER: Final = 16
 # float16 ends at 65504; what a range says to end below it is finite in every type.
 _SAFE: Final = 6e4
 
@@ -51,6 +52,11 @@ _SUMS: Final = frozenset(
 _FACTORS: Final = frozenset({"Mul", "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
 # Finite of all that is not NaN.
 _HELD: Final = frozenset({"Tanh", "Sigmoid", "Erf", "HardSigmoid"})
+# What they give is of the order of 1 whatever the order of what they read.
+_RESETS: Final = _HELD | {
+    *("LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization", "Softmax"),
+    *("Sin", "Cos", "Softsign", "Atan", "Asinh", "Reciprocal", "Sign"),
+}
 # What they give is whole numbers or booleans, or what was drawn.
 _ALWAYS: Final = frozenset(
     {
@@ -81,6 +87,8 @@ class Finite:
         self.ordered = set(given)
         # Of sums of something finite and of something that may be -inf: the least of the latter.
         self._least: dict[str, Array] = {}
+        # As which power of a value that went in the largest part of it grows, where that is not 1.
+        self._powers: dict[str, int] = {}
 
     def read(self, node: onnx.NodeProto, *, fixed: bool) -> None:
         """Note what a node gives; what it reads has been noted.
@@ -89,7 +97,10 @@ class Finite:
             fixed: whether it is made of constants alone.
         """
         names = [name for name in node.input if name]
-        if self._finite(node, names, fixed):
+        power = self._power(node, names)
+        if power > 1:
+            self._powers.update(dict.fromkeys(node.output, power))
+        if self._finite(node, names, fixed) and power <= POWER:
             self.finite.update(node.output)
             self.ordered.update(node.output)
         elif self._ordered(node, names):
@@ -156,6 +167,17 @@ class Finite:
                 and sum(not self.is_finite(name) for name in names) < 2
             )
         return op == "Mul" and all(self.is_finite(name) for name in names)
+
+    def _power(self, node: onnx.NodeProto, names: list[str]) -> int:
+        if node.op_type in _RESETS or node.op_type in _ALWAYS:
+            return 1
+        power = max((self._powers.get(name, 1) for name in names), default=1)
+        if node.op_type == "Pow":
+            ends = self._ranges.get(node.input[1])
+            exponent = float(ends[1].max()) if ends is not None else 1.0
+            return power * int(exponent) if 1 <= exponent <= POWER else power
+        squared = node.op_type in ("Mul", "MatMul") and names[0] == names[1]
+        return min(2 * power if squared or node.op_type == "ReduceSumSquare" else power, 2 * POWER)
 
     def _clipped(self, node: onnx.NodeProto) -> bool:
         ends = node.input[1:]

@@ -104,7 +104,7 @@ _INTEGERS: Final[Mapping[int, type[np.integer[Any]]]] = {
 _FLOATS: Final = frozenset({1, 10, 11, 16})
 _BOOL: Final = 9
 _MOST_FLOATS: Final = 64
-_WEIGHTED: Final = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"})
+_WEIGHTED: Final = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 
 
 def ranges_of(
@@ -374,7 +374,7 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
 
 
 def finite_weights(graph: onnx.GraphProto, place: Path | None) -> set[str]:
-    """Which of its weights are finite; those that are multiplied or looked up alone are taken to be."""
+    """Which of its weights are finite; those that are multiplied alone are taken to be."""
     from onnx import numpy_helper
 
     read = {name for node in graph.node if node.op_type not in _WEIGHTED for name in node.input}

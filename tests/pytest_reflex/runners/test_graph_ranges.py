@@ -20,7 +20,7 @@ HELD: dict[str, Any] = {
     "no": np.int64(0), "few": np.int64(5), "many": np.int64(2**62), "first": np.int64([0]),
     "third": np.float32([3]), "two": np.float32(2), "minus": np.float32(-1), "limit": np.int64(1000),
     "step": np.int64(1), "shape": np.int64([-1]), "hundred": np.int64(100),
-    "six": np.zeros((3, 2), np.float32),
+    "ends": np.float32([0] * 99 + [np.inf]), "six": np.zeros((3, 2), np.float32),
 }  # fmt: skip
 ENDS = {"n": (np.asarray(-3), np.asarray(300)), "mask": (np.zeros((1, 3), bool), np.ones((1, 3), bool))}
 
@@ -197,6 +197,12 @@ ODD: dict[str, Sequence[onnx.NodeProto]] = {
     "Reciprocal": [node("Reciprocal", ["x"], "odd")],
     "a root": [node("Sqrt", ["x"], "odd")],
     "a large factor": [node("Mul", ["x", "huge"], "odd")],
+    "squares of squares": [
+        node("Mul", ["x", "x"], "square1"),
+        *(node("Mul", [f"square{i}"] * 2, f"square{i + 1}") for i in range(1, 6)),
+        node("Identity", ["square6"], "odd"),
+    ],
+    "a table with an end": [node("Gather", ["ends", "n"], "read"), node("Mul", ["x", "read"], "odd")],
     "a power": [node("Pow", ["x", "five"], "fifth"), node("Pow", ["five", "fifth"], "odd")],
     "a row that is masked": [
         node("Where", ["mask", "zero", "gone"], "added"),
@@ -214,7 +220,12 @@ ODD: dict[str, Sequence[onnx.NodeProto]] = {
 def test_what_finite_inputs_make_infinite_is_no_guard(name: str, op: str) -> None:
     graph = model(*ODD[name], node(op, ["odd"], "lost"), node("Where", ["lost", "one", "x"]), **HELD)
     kinds = {each.node: each.what for each in ran(graph, (1, True, 0), inputs=ENDS).values()}
-    ordered = op == "IsNaN" and name in ("Exp", "a large factor", "a smaller type")  # infinite, and never NaN
+    ordered = op == "IsNaN" and name in (
+        "Exp",
+        "a large factor",
+        "a smaller type",
+        "squares of squares",
+    )  # infinite, and never NaN
     assert kinds["the_lost"] == kinds["the_y"] == ("guard" if ordered else "condition")
 
 
