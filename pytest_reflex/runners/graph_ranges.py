@@ -119,8 +119,10 @@ def ranges_of(
         known: which of its values are fixed, sized and finite; the latter is added to.
     """
     found = known.ranges
+    given = {value.name for value in graph.input}
     for tensor in graph.initializer:
-        array = _held(tensor, place)
+        # Of an input it is what holds where none is given.
+        array = None if tensor.name in given else _held(tensor, place)
         if array is not None and _followed((array, array)):
             found[tensor.name] = array, array
     found |= inputs

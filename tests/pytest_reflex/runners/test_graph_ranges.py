@@ -169,6 +169,13 @@ def test_a_free_size_is_that_of_no_stand_in() -> None:
     assert not any(one.constant for one in decisions_of(made.SerializeToString()).found)
 
 
+def test_what_an_input_is_by_default_is_no_constant() -> None:
+    nodes = [node("Less", ["n", "few"], "decided"), node("Cast", ["decided"], to=FLOAT)]
+    found = ran(model(*nodes, few=np.int64(5), n=np.int64(3)), (0, True, 3), (0, True, 9))
+    assert found["the_decided condition"].both
+    assert not found["the_decided condition"].constant
+
+
 def test_a_size_of_constants_is_one() -> None:
     for made in (
         [node("Tanh", ["x"], "found")],
