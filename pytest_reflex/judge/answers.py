@@ -69,7 +69,7 @@ def verdict_of(
         "compared": [*_uncompared(results), *(_infinite(truth) if terms.infinities else ())],
         "reference": [*of_sides["reference"], *no_reference],
         "power": power.refused,
-        "repeat": run.unrepeated,
+        "repeat": run.unrepeated or of_sides["repeat"],
         "inputs": dependence.dead,
         "coverage": of_sides["coverage"],
         "claim": claim.refusals,

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from pytest_reflex import settings
+from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, MakesFixtures, fixtures_from
 from pytest_reflex.inputs.ranges import corners
@@ -90,8 +91,13 @@ def check(
     called = name or sides.candidate.name
     with sharing(told, sides, drawn, exact=terms.factor is not None) as workers:
         truth = run_reference(sides.reference, drawn, report_progress, terms, record, stated, workers)
-        run = run_candidate(sides, drawn, truth, terms, report_progress, workers)
-        rounds = Rounds(sides, drawn, truth, terms, report_progress, workers=workers)
+        try:
+            run = run_candidate(sides, drawn, truth, terms, report_progress, workers)
+        except RunnerError as error:  # what was changed may be why
+            if known := changed(candidate, sides.candidate):
+                raise RunnerError(f"{'; '.join(known)}; {error}") from error
+            raise
+        rounds = Rounds(sides, drawn, truth, run.first, terms, report_progress, workers=workers)
         return _judged(candidate, called, rounds, run, told, started)
 
 
@@ -111,7 +117,8 @@ def _judged(
     def judged_so_far() -> ParityResult:
         of_sides = {
             "intact": [*changed(candidate, sides.candidate), *changed(sides.reference, sides.reference)],
-            "reference": one_model(sides.reference, sides.candidate),
+            "reference": [*one_model(sides.reference, sides.candidate), *rounds.of("reference")],
+            "repeat": rounds.of("candidate"),
             "coverage": coverage.refusals if coverage is not None else [],
         }
         return verdict_of(called, drawn, terms, truth, run, dependence, of_sides, claim, coverage)
@@ -128,6 +135,9 @@ def _judged(
         claim = drawn_on(rounds, run, claim, result, started)
         if coverage is not None:  # what was drawn for the claim was drawn, and not chosen
             coverage = replace(coverage, chosen=tuple(i for i in coverage.chosen if i >= claim.judged))
+        result = judged_so_far()
+    if result.passed:
+        rounds.ask_workers_again()
         result = judged_so_far()
     # After the verdict, which nothing of it can change.
     if not result.passed:

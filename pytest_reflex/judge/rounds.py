@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from pytest_reflex.inputs.fixtures import Fixtures
 from pytest_reflex.judge.claim import MEMORY, MOST, Worst, draw_on
+from pytest_reflex.judge.input_dependence import unequal_bits
 from pytest_reflex.judge.naming import Named
 from pytest_reflex.judge.precision import Outputs, exact_outputs, predicted
 from pytest_reflex.judge.reference import is_half
@@ -24,6 +25,7 @@ from pytest_reflex.judge.workers.pool import Pool
 from pytest_reflex.judge.workers.work import given
 from pytest_reflex.progress import Progress
 from pytest_reflex.result import ParityResult
+from pytest_reflex.runners import RecordedRunner
 from pytest_reflex.runners.base import asked, copied
 from pytest_reflex.verdict.claim import Claim
 from pytest_reflex.verdict.results import FixtureResult
@@ -32,19 +34,50 @@ from pytest_reflex.verdict.summaries import InputSummary, summaries
 __all__ = ["Rounds", "drawn_on", "fit"]
 
 Array = np.ndarray[Any, Any]
+Side = Literal["reference", "candidate"]
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Judges fixtures beyond the first ones as those were judged; ``total`` is how many there will be."""
+    """Judges fixtures beyond the first ones as those were judged.
+
+    Attributes:
+        sides: both sides, closed.
+        fixtures: the fixtures.
+        first: what the reference gave in the first ones.
+        gave: what the candidate gave in fixture 0.
+        terms: what is asked of each.
+        report_progress: is told of each.
+        total: how many there will be.
+        workers: who runs them; None for this process.
+        strayed: which side no longer gives in fixture 0 what it gave at first, and how that is other.
+    """
 
     sides: Sides
     fixtures: Fixtures
     first: ReferenceRun
+    gave: Mapping[str, Array]
     terms: Terms
     report_progress: Progress
     total: int = 0
     workers: Pool | None = None
+    strayed: dict[Side, str] = field(default_factory=dict)
+
+    def ask_workers_again(self) -> None:
+        """Have every worker run fixture 0 once more: a side that goes astray does so where it runs often."""
+        for place, answer in self.workers.asked_again(0) if self.workers is not None else ():
+            self._compare("reference", given(answer.reference), f" on {place}")
+            runner = Named(self.sides.candidate, list(self.first.outputs[0]))
+            self._compare("candidate", runner.named(given(answer.candidate)), f" on {place}")
+
+    def of(self, side: Side) -> list[str]:
+        """That a side strayed, as a reason to refuse."""
+        return [self.strayed[side]] if side in self.strayed else []
+
+    def _compare(self, side: Side, now: Mapping[str, Array], where: str = "") -> None:
+        before = self.first.outputs[0] if side == "reference" else self.gave
+        if (said := unequal_bits(before, now)) and side not in self.strayed:
+            self.strayed[side] = f"fixture 0 run again{where} behind others gave other bits: {said}"
 
     def judged(self, fixture_idxs: Sequence[int], until: float) -> Generator[FixtureResult, None, None]:
         """Each fixture's verdict in order, as far as there is time until that moment."""
@@ -65,6 +98,9 @@ class Rounds:
                 self._note(fed)
                 if self.total:
                     self.report_progress("claim", fixture_idx + 1, self.total)
+                # Before the last one is given, behind which nobody may ask for more.
+                if self.workers is None and fixture_idx == fixture_idxs[len(truths) - 1]:
+                    self._compare("candidate", asked(runner, self.fixtures.make(0)))
                 yield replace(found, inputs=fed)
 
     def _candidate(
@@ -89,6 +125,8 @@ class Rounds:
                     break
                 outputs.append(found[0])
                 exact.append(found[1])
+            if self.workers is None and not isinstance(runner, RecordedRunner):
+                self._compare("reference", asked(runner, make(0)))
             rounded: list[Outputs] = [*outputs]
             if narrow:
                 rounded = [*predicted(runner, self.terms.held, lambda i: make(fixture_idxs[i]), len(outputs))]

@@ -83,7 +83,7 @@ class CandidateRun:
     """What is left of the candidate when it is closed; ``others`` are the values that were swapped in.
 
     ``further`` is what is kept of a claim's draws, ``open_axes`` what its graph leaves open: of each axis the
-    input, its place and its name.
+    input, its place and its name. ``first`` is what it gave in fixture 0.
     """
 
     results: list[FixtureResult]
@@ -95,6 +95,7 @@ class CandidateRun:
     open_axes: Sequence[tuple[str, int, str]]
     further: list[FixtureResult]
     units: Mapping[str, InUnits]
+    first: dict[str, Array]
 
 
 def run_reference(
@@ -211,13 +212,12 @@ def run_candidate(
                 Seen.of(facts, plain[0], repeats=not again),
             )
         facts |= runner.matched_facts
-        open_axes = said_by(sides.candidate, "open_axes", ())
         said = robot_units(sides.candidate, terms.asked)
         seen = {o.name: o.shape for result in results for o in result.outputs if o.elements}
         units = {name: units_of(said, terms.units, name, shape) for name, shape in seen.items()}
         known = {name: one for name, one in units.items() if one is not None}
-        results = keep_worst_grids(results)
-        return CandidateRun(results, outputs, unrepeated, others, swapped, facts, open_axes, [], known)
+        axes, worst = said_by(sides.candidate, "open_axes", ()), keep_worst_grids(results)
+        return CandidateRun(worst, outputs, unrepeated, others, swapped, facts, axes, [], known, plain[0])
 
 
 def reference_effects(

@@ -61,6 +61,18 @@ class Off:
         return {"actions": moved + np.float32(self.far)}
 
 
+class Strays(Off):
+    """Off by rounding in another way from so many runs in a process on."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after, self.runs = after, 0
+
+    def __call__(self, x, mask):
+        self.runs += 1
+        return {"actions": super().__call__(x, mask)["actions"] + np.float32(1e-6 * (self.runs > self.after))}
+
+
 class Ends(Off):
     """Ends its process in some fixtures, where it is not the one that made it."""
 

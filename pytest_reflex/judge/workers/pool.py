@@ -163,6 +163,30 @@ class Pool:
         self._awaited = None
         self._needless = (self._needless | {fixture_idx}) & self._asked
 
+    def asked_again(self, fixture_idx: int) -> list[tuple[str, Answer]]:
+        """What every worker gives in a fixture, and where it runs, asked when all else is done.
+
+        Of one that ends meanwhile there is nothing, and none starts in its place.
+        """
+        self._plan, self._awaited = (), None
+        self._again.clear()
+        found: list[tuple[str, Answer]] = []
+        left, asked = self.ready, set[int]()
+        while left:
+            for worker in [one for one in self._idle if one in left and one not in asked]:
+                self._idle.remove(worker)
+                self._crew.ask(worker, fixture_idx)
+                asked.add(worker)
+            for event in self._crew.wait(LOOK_EVERY):
+                if event.worker in left and event.what in ("lost", "refused"):
+                    left.discard(event.worker)
+                elif event.worker in asked and event.answer is not None:
+                    found.append((self._place(event.worker), event.answer))
+                    left.discard(event.worker)
+                elif event.worker in left and event.answer is not None:  # what it was still at
+                    self._idle.append(event.worker)
+        return found
+
     def close(self) -> None:
         self._crew.close()
 

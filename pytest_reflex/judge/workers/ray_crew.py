@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import re
 import socket
 import time
@@ -139,6 +140,8 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
     """Be at the cluster, or start one on this machine; one that this process is at already is taken."""
     if ray.is_initialized():
         return
+    # What it says of itself, such as that a token guards it, is no warning of a check's.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     if address is None:
         _start(ray, num_cpus=size, include_dashboard=False, **quiet)
@@ -198,7 +201,7 @@ def _require_there(address: str) -> None:
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:  # the last two where it is no host or no port
         raise RunnerError(
             f"--ray {address}: nobody answers there ({error}); give the address that `ray start --head` says"
         ) from error

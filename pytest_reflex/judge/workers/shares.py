@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from pytest_reflex import settings
+from pytest_reflex.errors import SettingsError
 from pytest_reflex.inputs.fixtures import Fixtures
 from pytest_reflex.judge.sides import Sides
 from pytest_reflex.judge.workers.pool import Pool
@@ -18,6 +20,8 @@ __all__ = ["OWN", "own_share", "sharing"]
 # The plain fixture and those where the ends of what is drawn lie. What is asked of a session, whether it
 # repeats and keeps no count, takes more than one run of it.
 OWN: Final = settings.FEWEST_STRICT
+# Each is a process that holds both sides.
+PER_CORE: Final = 16
 
 
 def own_share(workers: Pool | None, count: int) -> int:
@@ -39,11 +43,18 @@ def sharing(
 
     Raises:
         RunnerError: a side cannot be sent to a worker, or no cluster answers.
+        SettingsError: there are to be more of them than this machine can hold.
         MissingPackageError: Ray is not installed.
     """
     if told.ray is None and (told.workers or 1) == 1:
         yield None
         return
+    cores = os.cpu_count() or 1
+    if told.ray is None and told.workers is not None and told.workers > PER_CORE * cores:
+        raise SettingsError(
+            f"workers is {told.workers}, and this machine has {cores} cores; give at most "
+            f"{PER_CORE * cores}, or the address of a cluster too"
+        )
     work = Work(sides.reference, sides.candidate, fixtures.make, fixtures.specs, exact)
     crew = RayCrew(told.ray, told.workers, work)
     pool = Pool(crew, crew.size)

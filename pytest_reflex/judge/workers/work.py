@@ -122,6 +122,8 @@ def given(gave: Gave) -> dict[str, Array]:
 def _asked(runner: Runner, inputs: Mapping[str, Array]) -> Gave:
     try:
         return copied(asked(runner, inputs))
+    except KeyboardInterrupt:  # to Ray it is a task that somebody took back
+        return RunnerError(f"{runner.name} failed: it raised KeyboardInterrupt")
     except Exception as error:
         with contextlib.suppress(Exception):
             if type(pickle.loads(pickle.dumps(error))) is type(error):

@@ -20,9 +20,10 @@ from torch import nn
 from examples.own_policy import INPUTS, policy
 from exporters import export, open_bundle
 from exporters.bundle.manifest import MANIFEST, seal
+from exporters.bundle.runner import BundleRunner
 from exporters.bundle.store import _swap, staged
 from pytest_reflex import InputSpec, ParityError, check
-from pytest_reflex.errors import BundleError, InputError
+from pytest_reflex.errors import BundleError, InputError, RunnerError
 from pytest_reflex.inputs import Integers
 from pytest_reflex.progress import reporting_to
 from pytest_reflex.verdict import machine
@@ -288,6 +289,21 @@ def test_a_change_too_small_to_see_is_no_pass_either(bundle: Path) -> None:
     assert all(fixture.passed for fixture in result.fixtures)
     assert [answer.gate for _, answer in result.refusals] == ["intact"]
     assert not result.passed
+
+
+def test_one_that_fails_since_it_was_changed_says_so(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> dict[str, np.ndarray]:
+        raise RunnerError("it failed: index 4453159313439771853 is out of range")
+
+    monkeypatch.setattr(BundleRunner, "run", fails)
+    with pytest.raises(RunnerError, match=r"^it failed: index 4453159313439771853 is out of range$"):
+        check(policy(), open_bundle(bundle), fixtures=2)
+    file = bundle / "model.onnx.data"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(
+        RunnerError, match=r"model\.onnx\.data was changed after its check .*; it failed: index"
+    ):
+        check(policy(), open_bundle(bundle, to_judge=True), fixtures=2)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,30 @@ def test_the_first_that_is_refused_ends_it(wrong: tuple[int, ...]) -> None:
     assert f"1 of {wrong[0] + 1 + CORNERS} fixtures fails" in str(result)
 
 
+def straying(after: int):
+    """Off by rounding from so many runs on, as what keeps a count may be."""
+    runs = 0
+
+    def run(x, mask):
+        nonlocal runs
+        runs += 1
+        return {"actions": honest(x, mask)["actions"] + np.float32(1e-6 if runs > after else 0)}
+
+    return run
+
+
+@pytest.mark.parametrize("gate", ["reference", "repeat"])
+@pytest.mark.parametrize("after", [20, 29])
+def test_a_side_that_strays_once_it_ran_often_is_refused(gate: str, after: int) -> None:
+    sides = {"reference": honest, "repeat": honest} | {gate: straying(after)}
+    told = {"inputs": SPECS, "claim": "10%@95%"}
+    result = check(Function(sides["reference"], "reference", kind="torch"), Function(sides["repeat"]), **told)
+    assert all(result.fixtures)
+    assert only_refusal(result, gate).startswith(
+        "fixture 0 run again behind others gave other bits: actions[0, 0] was "
+    )
+
+
 def test_one_that_is_refused_among_the_first_needs_no_more() -> None:
     result = judged(wrong_in(3), claim="10%@95%")
     assert (result.count, [gate.gate for _, gate in result.refusals]) == (5, ["threshold", "claim"])

@@ -15,11 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worker_cases import SPECS, Called, Ends, Off, plain
+from worker_cases import SPECS, Called, Ends, Off, Strays, plain
 
 from pytest_reflex.errors import MissingPackageError, RunnerError, SettingsError
+from pytest_reflex.inputs import make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.workers import ray_crew
+from pytest_reflex.judge.workers.here import Here
+from pytest_reflex.judge.workers.work import Work, Worker
 from pytest_reflex.runners import OnnxRunner, ServedRunner, TorchRunner
 
 pytestmark = pytest.mark.once
@@ -66,6 +69,16 @@ def test_two_workers_say_what_one_process_says(cluster, wrong, options, passes) 
     assert one["passed"] is passes
     if "claim" in options and wrong:
         assert one["claim"]["judged"] == 10  # up to the first by number
+
+
+def test_a_side_that_strays_where_it_runs_often_is_refused(cluster) -> None:
+    honest = Called(plain, name="reference", kind="torch")
+    told = {"inputs": SPECS, "fixtures": 40, "ray": cluster, "workers": 2}
+    result = check(honest, Called(Strays(16), name="candidate"), **told)
+    assert not result.passed
+    assert all(result.fixtures)
+    assert [a.gate for a in result.answers if not a.passed] == ["repeat"]
+    assert "fixture 0 run again on " in str(result)
 
 
 def test_a_candidate_that_fails_fails_in_the_same_words(cluster) -> None:
@@ -189,6 +202,36 @@ def test_an_address_where_nobody_answers_is_one_line() -> None:
         address = f"127.0.0.1:{one.getsockname()[1]}"
     with pytest.raises(RunnerError, match=f"--ray {address}: nobody answers there"):
         check(Called(plain), Called(plain), inputs=SPECS, ray=address)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 80, "no such host"])
+def test_an_address_that_is_none_is_one_line(host: str) -> None:
+    pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
+    with pytest.raises(RunnerError, match=f"--ray {host}:6379: nobody answers there"):
+        ray_crew._require_there(f"{host}:6379")
+
+
+def test_more_workers_than_a_machine_holds_are_refused() -> None:
+    with pytest.raises(
+        SettingsError, match=r"workers is 1000000000, and this machine has \d+ cores; give at"
+    ):
+        check(Called(plain), Called(plain), inputs=SPECS, workers=10**9)
+
+
+def test_an_interrupt_in_a_worker_names_the_side() -> None:
+    def interrupted(**_: object) -> dict[str, np.ndarray]:
+        raise KeyboardInterrupt
+
+    held = Work(
+        Called(plain, name="r"),
+        Called(plain, name="c"),
+        lambda idx: make_fixture(SPECS, 0, idx),
+        SPECS,
+        False,
+    )
+    worker = Worker(held, Here.of_this_process())
+    held.candidate.function = interrupted
+    assert str(worker.judge(7).candidate) == "c failed: it raised KeyboardInterrupt"
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "two", True])
