@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,8 +28,10 @@ import numpy as np
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import first_line
+from pytest_reflex.runners.graph_counting import NEVER, Added, decided, handed_out
 from pytest_reflex.runners.graph_file import inlined
-from pytest_reflex.runners.graph_ranges import Range, ranges_of
+from pytest_reflex.runners.graph_ranges import Known, Range, finite_weights, ranges_of
+from pytest_reflex.runners.graph_sizes import Sizes
 from pytest_reflex.verdict.coverage import Decision
 
 if TYPE_CHECKING:
@@ -39,25 +41,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Decisions", "decisions_of"]
 
-_CONDITIONS: Final = frozenset(
-    {
-        *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN", "IsInf"),
-        *("Not", "And", "Or", "Xor"),
-    }
-)
 _GUARDS: Final = frozenset({"IsNaN", "IsInf"})
-_RANDOM: Final = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
-# They look at sizes alone, which a graph without free axes has written down.
-_SIZES: Final = frozenset({"Shape", "Size"})
-_ZERO: Final = np.zeros(()), np.zeros(())
-_PREFIX: Final = "reflex_watch/"
+_KINDS: Final = ("conditions", "values")
 # Sums take their axes as an input from here on.
 _OPSET: Final = 13
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
-# onnx.TensorProto's numbers of types.
-_FLOAT, _INT64, _DOUBLE = 1, 7, 11
+# onnx.TensorProto's number of the type.
+_INT64: Final = 7
 
 
 @dataclass
@@ -72,34 +62,46 @@ class Decisions:
 
     model: bytes
     outputs: tuple[str, ...]
-    _conditions: list[Decision]
-    _counted: str
-    _values: dict[str, Decision]
-    _yes_no: Any = None
-    _seen: dict[str, set[int]] = field(default_factory=dict)
+    _watched: dict[str, Watched]
+    _seen: dict[str, Array] = field(default_factory=dict)
 
     def take(self, made: Mapping[str, Array]) -> dict[str, Array]:
         """Note which ways a run went; what is left is what the graph was to compute."""
-        if self._counted:
-            counts = made[self._counted]
-            self._yes_no = counts if self._yes_no is None else self._yes_no + counts
-        for name in self._values:
-            seen = self._seen.setdefault(name, set())
-            if len(seen) < 2:
-                seen.update(made[name].reshape(-1).tolist())
+        for kind, watched in self._watched.items():
+            if watched.output:
+                rows, before = made[watched.output], self._seen.get(kind)
+                if before is not None:
+                    rows = before + rows if kind == "conditions" else np.minimum(before, rows)
+                self._seen[kind] = rows
         return {name: made[name] for name in self.outputs}
 
     @property
     def found(self) -> list[Decision]:
         """Each decision, with the ways that it went."""
+        conditions, values = (self._watched[kind].decisions for kind in _KINDS)
         every = []
-        counts = [[0, 0]] * len(self._conditions) if self._yes_no is None else self._yes_no.tolist()
-        for decision, (yes, no) in zip(self._conditions, counts, strict=True):
+        counts = self._rows("conditions", 0)
+        for decision, (yes, no) in zip(conditions, counts, strict=True):
             every.append(replace(decision, went=(*(("yes",) if yes else ()), *(("no",) if no else ()))))
-        for name, decision in self._values.items():
-            seen = len(self._seen.get(name, ()))
+        for decision, (least, turned) in zip(values, self._rows("values", NEVER), strict=True):
+            seen = 0 if least == NEVER else 1 if least == -turned else 2
             every.append(replace(decision, went=("one", "another")[:seen]))
         return every
+
+    def _rows(self, kind: str, unseen: int) -> list[list[int]]:
+        seen = self._seen.get(kind)
+        held: list[list[int]] = (
+            [[unseen, unseen]] * len(self._watched[kind].decisions) if seen is None else seen.tolist()
+        )
+        return held
+
+
+@dataclass
+class Watched:
+    """Decisions of one kind, and the name of what counts them, ``[decisions, 2]``; empty without any."""
+
+    output: str
+    decisions: list[Decision]
 
 
 def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None) -> Decisions:
@@ -124,215 +126,252 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     if opset < _OPSET:
         raise RunnerError(f"decisions are watched from opset {_OPSET} on, and this graph has {opset}")
     outputs = tuple(value.name for value in made.graph.output)
-    sized = all(d.HasField("dim_value") for i in made.graph.input for d in i.type.tensor_type.shape.dim)
+    whole = {value.name for value in made.graph.input if _one_size(value)}
+    sized = len(whole) == len(made.graph.input)
     names = {value.name for value in made.graph.input}
     given = {name: one for name, one in (inputs or {}).items() if name in names} if sized else {}
-    watcher = _Watcher(sized, None if isinstance(model, bytes) else model.parent)
-    counted, conditions = watcher.graph(made.graph, None, given)
-    if counted:
-        made.graph.output.append(onnx.helper.make_tensor_value_info(counted, _INT64, None))
-    for name in watcher.values:
-        made.graph.output.append(onnx.helper.make_tensor_value_info(name, _INT64, None))
-    return Decisions(made.SerializeToString(), outputs, conditions, counted, watcher.values)
+    watcher = _Watcher(None if isinstance(model, bytes) else model.parent, opset)
+    watched = watcher.graph(made.graph, _Around(frozenset(), frozenset(whole), frozenset(names), given))
+    for one in watched.values():
+        if one.output:
+            made.graph.output.append(onnx.helper.make_tensor_value_info(one.output, _INT64, None))
+    return Decisions(made.SerializeToString(), outputs, watched)
+
+
+def _one_size(value: onnx.ValueInfoProto) -> bool:
+    kind = value.type.tensor_type
+    return kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What is known where a graph begins: of its inputs, and of what it can read of graphs around it."""
+
+    fixed: frozenset[str]
+    sized: frozenset[str]
+    finite: frozenset[str]
+    ranges: Mapping[str, Range]
+
+    def without(self, names: Collection[str]) -> _Around:
+        """The same where these are names of something else."""
+        ranges = {name: one for name, one in self.ranges.items() if name not in names}
+        return _Around(self.fixed - {*names}, self.sized - {*names}, self.finite - {*names}, ranges)
 
 
 class _Watcher:
     """Adds to graphs what counts their decisions.
 
     Args:
-        sized: whether the graph's inputs have one size each.
         place: where weights lie that are not in the graph.
+        opset: the version of the operators.
     """
 
-    def __init__(self, sized: bool, place: Path | None) -> None:
-        self._sized, self._place = sized, place
+    def __init__(self, place: Path | None, opset: int) -> None:
+        self._place, self._opset = place, opset
         self._numbers = itertools.count()
-        # Of the outermost graph: whole numbers of which one and another are two ways.
-        self.values: dict[str, Decision] = {}
 
-    def graph(
-        self, graph: onnx.GraphProto, outer: frozenset[str] | None, around: Mapping[str, Range]
-    ) -> tuple[str, list[Decision]]:
-        """Its conditions, and the name of what counts them, ``[conditions, 2]``; empty without any.
-
-        Args:
-            graph: it is written to.
-            outer: the constants of the graphs around it; None where there is none around it.
-            around: the ranges of its inputs, or of what is around it.
-        """
-        given = {value.name for value in graph.input}
-        inside = {name for node in graph.node for name in node.output} | (
-            given if outer is not None else set()
-        )
-        seen = {name: one for name, one in around.items() if name not in inside}
-        ranges = ranges_of(graph, seen, self._place)
-        settled = {name for name, (low, high) in ranges.items() if (low == high).all()}
-        tables = {value.name for value in graph.initializer} - given
-        fixed = (set(outer or ()) | settled | tables) - given
+    def graph(self, graph: onnx.GraphProto, around: _Around) -> dict[str, Watched]:
+        """Its decisions by kind; the graph is written to."""
+        known = self._known(graph, around)
+        ranges, fixed = known.ranges, known.sizes.fixed
+        settled = fixed | known.settled
         guards: set[str] = set()
-        added = _Added(self._numbers)
-        parts: list[str] = []
-        found: list[Decision] = []
+        added = Added(self._numbers, self._opset)
+        parts: dict[str, list[str]] = {kind: [] for kind in _KINDS}
+        found: dict[str, list[Decision]] = {kind: [] for kind in _KINDS}
         for node in graph.node:
-            if self._constant(node, fixed):
-                fixed.update(node.output)
-            for what, condition, tested in _conditions(node, added):
-                guard = node.op_type in _GUARDS or condition in guards
+            for what, condition, tested in decided(node, added):
+                guard = condition in guards or _guards(node, known)
                 guards.update([condition] if guard else [])
-                constant = condition in fixed or fixed.issuperset(filter(None, tested))
+                names = {name for name in tested if isinstance(name, str)}
+                constant = condition in settled or settled.issuperset(names)
                 constant = constant or (what != "condition" and _settled(tested, ranges))
-                found.append(_decision(node, "guard" if guard else what, constant=constant))
-                parts.append(added.counted(condition))
-            part, inner = self._inner(node, frozenset(fixed), ranges, added)
-            parts += [part] if part else []
-            found += inner
-            if outer is None:
-                self._value(node, fixed, tables, added)
-        joined = added.node("Concat", parts, axis=0) if parts else ""
+                found["conditions"].append(_decision(node, "guard" if guard else what, constant=constant))
+                parts["conditions"].append(added.counted(condition))
+            if node.op_type == "Gather" and node.input[0] in fixed and node.input[1] not in settled:
+                axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+                found["values"].append(_decision(node, "row", constant=False))
+                parts["values"].append(added.spread(added.row(node.input[0], node.input[1], axis)))
+            for kind, one in self._inner(node, known, added).items():
+                found[kind] += one.decisions
+                parts[kind] += [one.output] if one.output else []
+        joined = {kind: added.node("Concat", each, axis=0) if each else "" for kind, each in parts.items()}
         graph.node.extend(added.nodes)
-        return joined, found
+        return {kind: Watched(joined[kind], found[kind]) for kind in _KINDS}
 
-    def _constant(self, node: onnx.NodeProto, fixed: set[str]) -> bool:
-        """Whether no input changes what it gives."""
-        if node.op_type in _RANDOM or any(a.HasField("g") or a.graphs for a in node.attribute):
-            return False
-        return (self._sized and node.op_type in _SIZES) or fixed.issuperset(filter(None, node.input))
+    def _known(self, graph: onnx.GraphProto, around: _Around) -> Known:
+        """What no input changes in a graph, the sizes, the ranges, and what is finite."""
+        given = {value.name for value in graph.input}
+        constants = {value.name for value in graph.initializer} - given
+        inside = {name for node in graph.node for name in node.output} | constants
+        sizes = Sizes((around.fixed - inside) | constants, around.sized - inside)
+        for node in graph.node:
+            sizes.read(node)
+        known = Known(sizes, set(around.finite - inside) | finite_weights(graph, self._place))
+        seen = {name: one for name, one in around.ranges.items() if name not in inside}
+        ranges = ranges_of(graph, seen, self._place, known)
+        known.settled.update(name for name, (low, high) in ranges.items() if (low == high).all())
+        sizes.fixed |= known.settled & sizes.sized  # what is made of it may hang on its size
+        for node in graph.node:
+            sizes.read(node)
+        return known
 
-    def _inner(
-        self, node: onnx.NodeProto, fixed: frozenset[str], ranges: Mapping[str, Range], added: _Added
-    ) -> tuple[str, list[Decision]]:
+    def _inner(self, node: onnx.NodeProto, known: Known, added: Added) -> dict[str, Watched]:
         """What the graphs inside of a node decide, handed out of it."""
+        graphs = {attribute.name: attribute.g for attribute in node.attribute if attribute.HasField("g")}
+        if node.op_type in ("Loop", "Scan"):
+            return self._body(node, graphs["body"], known, added)
+        if node.op_type == "If":
+            return self._branches(node, [graphs["then_branch"], graphs["else_branch"]], known, added)
+        for inside in itertools.chain(graphs.values(), *(a.graphs for a in node.attribute)):
+            if any(one.decisions for one in self.graph(inside, _around(known)).values()):
+                name = node.name or node.output[0]
+                raise RunnerError(f"the decisions inside of {node.op_type} {name} cannot be watched")
+        return {}
+
+    def _body(
+        self, node: onnx.NodeProto, body: onnx.GraphProto, known: Known, added: Added
+    ) -> dict[str, Watched]:
+        """Of what runs several times: all times together, and of a loop how many they are."""
+        outer = self._begin(node, body, known)
+        outputs = len(body.output) - (node.op_type == "Loop")
+        watched = self.graph(body, outer)
+        found = {}
+        for kind, one in watched.items():
+            if one.decisions:
+                rows = self._further(node, body, one.output, outputs, added)
+                outputs += 1
+                count = added.over_times(kind, rows, len(one.decisions))
+                found[kind] = Watched(count, one.decisions)
+        if node.op_type != "Loop":
+            return found
+        times = Added(self._numbers, self._opset)
+        once = times.numbers(1)
+        body.node.extend(times.nodes)
+        rows = self._further(node, body, once, outputs, added)
+        constant = _runs_always_alike(node, body, known.sizes.fixed)
+        counted = Watched(
+            added.spread(added.node("Size", [rows])), [_decision(node, "count", constant=constant)]
+        )
+        values = found.get("values")
+        if values is not None:
+            joined = added.node("Concat", [values.output, counted.output], axis=0)
+            counted = Watched(joined, values.decisions + counted.decisions)
+        return {**found, "values": counted}
+
+    def _begin(self, node: onnx.NodeProto, body: onnx.GraphProto, known: Known) -> _Around:
+        """What is known where a body begins; what goes round is finite where it begins so and stays so."""
+        names = [value.name for value in body.input]
+        outer = _around(known).without(names)
+        finite = {
+            name for name, given in zip(names, node.input, strict=True) if known.finite.is_finite(given)
+        }
+        if node.op_type == "Loop":
+            alike = frozenset(names[:2])
+            outer = replace(outer, sized=outer.sized | alike)
+            finite.update(alike)
+            round_about = dict(zip(names[2:], (value.name for value in body.output[1:]), strict=False))
+        else:
+            read = {name for name, given in zip(names, node.input, strict=True) if given in known.sizes.sized}
+            outer = replace(outer, sized=outer.sized | read)
+            scanned = next(a.i for a in node.attribute if a.name == "num_scan_inputs")
+            states = names[: len(names) - scanned]
+            round_about = dict(zip(states, (value.name for value in body.output), strict=False))
+        while True:
+            around = replace(outer, finite=outer.finite | finite)
+            inside = self._known(body, around).finite
+            lost = {
+                name for name, made in round_about.items() if name in finite and not inside.is_finite(made)
+            }
+            if not lost:
+                return around
+            finite -= lost
+
+    def _further(
+        self, node: onnx.NodeProto, body: onnx.GraphProto, name: str, outputs: int, added: Added
+    ) -> str:
+        """A further output of a body, by the name of what its times are joined to."""
         import onnx
 
-        graphs = {attribute.name: attribute.g for attribute in node.attribute if attribute.HasField("g")}
-        if node.op_type == "Loop":
-            body = graphs["body"]
-            part, found = self.graph(body, fixed, ranges)
-            if not found:
-                return "", []
-            outside = _handed_out(node, len(body.output) - 1, added)
-            body.output.append(onnx.helper.make_tensor_value_info(part, _INT64, None))
-            # One row for each time that it ran, and none where it never did.
-            return added.node("ReduceSum", [outside, added.numbers(0)], keepdims=0), found
-        if node.op_type == "If":
-            branches = [graphs["then_branch"], graphs["else_branch"]]
-            every = [self.graph(branch, fixed, ranges) for branch in branches]
-            if not any(found for _, found in every):
-                return "", []
-            outside = _handed_out(node, len(branches[0].output), added)
+        body.output.append(onnx.helper.make_tensor_value_info(name, _INT64, None))
+        for attribute in node.attribute:
+            if attribute.name in ("scan_output_axes", "scan_output_directions"):
+                attribute.ints.append(0)
+        return handed_out(node, outputs, added)
+
+    def _branches(
+        self, node: onnx.NodeProto, branches: list[onnx.GraphProto], known: Known, added: Added
+    ) -> dict[str, Watched]:
+        """Of both branches; the one that was not run went no way."""
+        import onnx
+
+        every = [self.graph(branch, _around(known)) for branch in branches]
+        result = {}
+        outputs = len(branches[0].output)
+        for kind, neutral in zip(_KINDS, (0, NEVER), strict=True):
+            if not any(found[kind].decisions for found in every):
+                continue
             for which, branch in enumerate(branches):
-                inside = _Added(self._numbers)
-                # The other branch was not run: its conditions went no way.
+                inside = Added(self._numbers, self._opset)
                 parts = [
-                    part if own == which else inside.zeros(len(found))
-                    for own, (part, found) in enumerate(every)
-                    if found
+                    found[kind].output
+                    if own == which
+                    else inside.filled(neutral, len(found[kind].decisions), 2)
+                    for own, found in enumerate(every)
+                    if found[kind].decisions
                 ]
                 name = inside.node("Concat", parts, axis=0)
                 branch.node.extend(inside.nodes)
                 branch.output.append(onnx.helper.make_tensor_value_info(name, _INT64, None))
-            return outside, [decision for _, found in every for decision in found]
-        return "", []
-
-    def _value(self, node: onnx.NodeProto, fixed: set[str], tables: set[str], added: _Added) -> None:
-        """Note a number of which one and another are two ways: how often a loop runs, which row is read."""
-        if node.op_type == "Loop" and node.input[0]:
-            what, value = "count", node.input[0]
-        elif node.op_type == "Gather" and node.input[0] in tables and node.input[1] not in fixed:
-            what, value = "row", node.input[1]
-        else:
-            return
-        name = added.node("Cast", [value], to=_INT64)
-        self.values[name] = _decision(node, what, constant=value in fixed)
+            outside = handed_out(node, outputs, added)
+            outputs += 1
+            result[kind] = Watched(outside, [one for found in every for one in found[kind].decisions])
+        return result
 
 
-class _Added:
-    """Nodes that are put at the end of a graph, where everything that they read is known."""
-
-    def __init__(self, numbers: Iterable[int]) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self._numbers = numbers
-
-    def name(self) -> str:
-        return f"{_PREFIX}{next(iter(self._numbers))}"
-
-    def node(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """A node, by the name of its output."""
-        import onnx
-
-        name = self.name()
-        self.nodes.append(onnx.helper.make_node(op, list(inputs), [name], name=name, **attributes))
-        return name
-
-    def numbers(self, *values: int) -> str:
-        """A list of whole numbers."""
-        return self.node("Constant", [], value_ints=list(values))
-
-    def zeros(self, rows: int) -> str:
-        return self.node("ConstantOfShape", [self.numbers(rows, 2)], value=_whole(0))
-
-    def counted(self, condition: str) -> str:
-        """How many elements of a condition are true, and how many are not: ``[1, 2]``."""
-        flat = self.node("Reshape", [condition, self.numbers(-1)])
-        sums = []
-        for held in (flat, self.node("Not", [flat])):
-            ones = self.node("Cast", [held], to=_INT64)
-            sums.append(self.node("ReduceSum", [ones, self.numbers(0)], keepdims=1))
-        return self.node("Reshape", [self.node("Concat", sums, axis=0), self.numbers(1, 2)])
-
-    def below(self, one: str, other: str) -> str:
-        """Where one tensor is below another, whatever type of number they are."""
-        return self.node("Less", [self.node("Cast", [name], to=_DOUBLE) for name in (one, other)])
+def _around(known: Known) -> _Around:
+    """What is known in a graph, for those inside of it."""
+    return _Around(
+        frozenset(known.sizes.fixed),
+        frozenset(known.sizes.sized),
+        frozenset(known.finite.finite),
+        known.ranges,
+    )
 
 
-def _whole(value: int) -> onnx.TensorProto:
-    import onnx
-
-    return onnx.helper.make_tensor("", _INT64, [1], [value])
-
-
-def _handed_out(node: onnx.NodeProto, outputs: int, added: _Added) -> str:
-    """A further output of a node with graphs inside, which may have left out the last of those it has."""
-    node.output.extend([""] * (outputs - len(node.output)))
-    node.output.append(added.name())
-    return str(node.output[-1])
-
-
-def _conditions(node: onnx.NodeProto, added: _Added) -> list[tuple[str, str, list[str]]]:
-    """What a node decides: in a word, the tensor of booleans, and what that is made of.
-
-    Of a limit and of a choice it is two values, and whether the one is below the other.
-    """
-    given = [*node.input, "", ""]
-    if node.op_type in _CONDITIONS:
-        return [("condition", node.output[0], list(node.input))]
-    if node.op_type in ("Where", "If"):
-        return [("condition", given[0], [given[0]])]
-    if node.op_type == "Relu":
-        return [
-            (
-                "lower limit",
-                added.below(given[0], added.node("Constant", [], value_float=0.0)),
-                [given[0], ""],
-            )
-        ]
-    if node.op_type == "Clip":
-        low, high = given[1:3]
-        found = [("lower limit", added.below(given[0], low), [given[0], low])] if low else []
-        return found + ([("upper limit", added.below(high, given[0]), [high, given[0]])] if high else [])
-    if node.op_type in ("Max", "Min"):
-        first, *others = node.input
-        return [("choice", added.below(first, other), [first, other]) for other in others]
-    return []
-
-
-def _settled(tested: Sequence[str], ranges: Mapping[str, Range]) -> bool:
-    """Whether the first of two values is always below the second, or never; 0 has no name."""
-    if not all(name in ranges for name in tested if name):
+def _guards(node: onnx.NodeProto, known: Known) -> bool:
+    """Whether it looks for what nothing finite makes."""
+    if node.op_type not in _GUARDS:
         return False
-    (low, high), (least, most) = (ranges[name] if name else _ZERO for name in tested)
+    name = node.input[0]
+    return known.finite.is_finite(name) or (node.op_type == "IsNaN" and known.finite.is_ordered(name))
+
+
+def _runs_always_alike(node: onnx.NodeProto, body: onnx.GraphProto, fixed: Collection[str]) -> bool:
+    """Whether a loop's count is constant, and nothing ends it sooner."""
+    most, begins = [*node.input, "", ""][:2]
+    if not most or most not in fixed or (begins and begins not in fixed):
+        return False
+    name, made = body.output[0].name, {name: one for one in body.node for name in one.output}
+    while name in made and made[name].op_type == "Identity":
+        name = made[name].input[0]
+    held = {one.name for one in body.initializer} | {body.input[1].name, *fixed}
+    return name in held or (name in made and made[name].op_type == "Constant")
+
+
+def _settled(tested: Sequence[str | float], ranges: Mapping[str, Range]) -> bool:
+    """Whether the first of two values is always below the second, or never."""
+    ends: list[Range] = []
+    for value in tested:
+        if isinstance(value, str):
+            if value not in ranges:
+                return False
+            ends.append(ranges[value])
+        else:
+            ends.append((np.asarray(value), np.asarray(value)))
+    (low, high), (least, most) = ends
     try:
-        return bool((high < least).all() or not (low < most).any())
+        return bool(np.all(high < least) or not np.any(low < most))
     except ValueError:  # sizes that are not known
         return False
 

@@ -3,17 +3,22 @@
 Interval arithmetic, element by element: of each value a least and a largest array. What such a value is where
 both are equal no input can change; so a condition that is decided by constants is found also where it is made
 of a mask and of constants that overrule it, or where an operator gives nothing beyond a limit, as ``Tanh``
-nothing above 1. Sums of floats are not followed, whose last digits hang on their order. Needs onnx.
+nothing above 1. Sums of floats are not followed, whose last digits hang on their order; whole numbers that
+may wrap, and what a type may not hold that it is cast to, can be any number of their type. Needs onnx.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+
+from pytest_reflex.runners.graph_finite import Finite
+from pytest_reflex.runners.graph_sizes import STANDARD, Sizes
 
 if TYPE_CHECKING:
     import onnx
@@ -21,27 +26,34 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Range = tuple[Array, Array]
 
-__all__ = ["Range", "ranges_of"]
+__all__ = ["Known", "Range", "finite_weights", "ranges_of"]
 
-# No less where each of its inputs is no less: the least of what goes in gives the least of what comes out.
-_GROWING: Final = frozenset(
+# They move, leave out or hold elements: no less where each of their inputs is no less.
+_MOVES: Final = frozenset(
     {
-        *("And", "Or", "Cast", "Concat", "Reshape", "Transpose", "Expand", "Unsqueeze", "Squeeze", "Slice"),
         *(
+            "Concat",
+            "Reshape",
+            "Transpose",
+            "Expand",
+            "Unsqueeze",
+            "Squeeze",
+            "Slice",
             "ReduceMax",
             "ReduceMin",
-            "ReduceSum",
-            "Add",
-            "Max",
-            "Min",
-            "CumSum",
-            "Identity",
-            "Flatten",
-            "Tile",
         ),
-        *("Gather", "GatherND", "Constant", "ConstantOfShape", "Range", "Shape", "Size", "Trilu"),
+        *("Max", "Min", "Identity", "Flatten", "Tile", "Gather", "GatherND"),
     }
 )
+# So are these, and what they give hangs on how large what they read is.
+_COUNTED: Final = frozenset({"ReduceSum", "CumSum", "Trilu"})
+_ARITHMETIC: Final[Mapping[str, Callable[..., Array]]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+}
+# Made of constants alone.
+_MADE: Final = frozenset({"Constant", "ConstantOfShape", "Range"})
 # Of these the first input alone may be one that is not known to the last digit.
 _PLACED: Final = frozenset(
     {
@@ -57,7 +69,7 @@ _PLACED: Final = frozenset(
             "CumSum",
             "Trilu",
         ),
-        *("ReduceMax", "ReduceMin", "ReduceSum", "ConstantOfShape", "Range"),
+        *("ReduceMax", "ReduceMin", "ReduceSum"),
     }
 )
 _ORDER: Final[Mapping[str, Callable[..., Array]]] = {
@@ -66,49 +78,281 @@ _ORDER: Final[Mapping[str, Callable[..., Array]]] = {
     "Greater": np.greater,
     "GreaterOrEqual": np.greater_equal,
 }
-# What an operator gives, whatever it reads.
+# What an operator gives, whatever it reads; a sum of shares may be above 1 by some last digits.
 _WITHIN: Final[Mapping[str, tuple[float, float]]] = {
     **dict.fromkeys(("Tanh", "Sin", "Cos", "Erf", "Softsign"), (-1.0, 1.0)),
-    **dict.fromkeys(("Sigmoid", "HardSigmoid", "Softmax"), (0.0, 1.0)),
+    **dict.fromkeys(("Sigmoid", "HardSigmoid"), (0.0, 1.0)),
+    "Softmax": (0.0, 1.0009765625),
     **dict.fromkeys(("Relu", "Abs", "Sqrt", "Exp", "Softplus"), (0.0, float("inf"))),
 }
+# Of infinity they make NaN.
+_OF_FINITE: Final = frozenset({"Sin", "Cos", "Softsign", "Softmax"})
 _PLACES: Final = frozenset({"ArgMax", "ArgMin"})
-_SUMS: Final = frozenset({"ReduceSum", "CumSum"})
 # What is larger is a table of weights, which decides nothing; and so are more floats.
 _MOST: Final = 1 << 22
-# onnx.TensorProto's number of the type.
+# onnx.TensorProto's numbers of types.
+_INTEGERS: Final[Mapping[int, type[np.integer[Any]]]] = {
+    2: np.uint8,
+    3: np.int8,
+    4: np.uint16,
+    5: np.int16,
+    6: np.int32,
+    7: np.int64,
+    12: np.uint32,
+    13: np.uint64,
+}
+_FLOATS: Final = frozenset({1, 10, 11, 16})
 _BOOL: Final = 9
 _MOST_FLOATS: Final = 64
+_WEIGHTED: Final = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 
 
-def ranges_of(graph: onnx.GraphProto, inputs: Mapping[str, Range], place: Path | None) -> dict[str, Range]:
-    """The range of each value that can be followed.
+def ranges_of(
+    graph: onnx.GraphProto, inputs: Mapping[str, Range], place: Path | None, known: Known
+) -> dict[str, Range]:
+    """The range of each value that can be followed; none of a value that may be NaN.
 
     Args:
         graph: a graph; those inside of it are not looked into.
         inputs: the ranges of its inputs, and of what it reads of graphs around it, as far as they are known.
         place: where weights lie that are not in the graph.
+        known: which of its values are fixed, sized and finite; the latter is added to.
     """
-    found: dict[str, Range] = {}
+    found = known.ranges
+    given = {value.name for value in graph.input}
     for tensor in graph.initializer:
-        array = _held(tensor, place)
-        if array is not None:
+        # Of an input it is what holds where none is given.
+        array = None if tensor.name in given else _held(tensor, place)
+        if array is not None and _followed((array, array)):
             found[tensor.name] = array, array
     found |= inputs
-    shapes = _shapes(graph)
+    values = _Values(graph, known)
     for node in graph.node:
-        if len(node.output) != 1 or node.domain not in ("", "ai.onnx"):
-            continue
-        given = [found.get(name) for name in node.input if name]
-        try:
-            made = _of_operator(node, given, shapes)
-            if made is None and not any(one is None for one in given):
-                made = _range(node, [one for one in given if one is not None])
-        except Exception:  # what cannot be worked out is not known
-            continue
-        if made is not None and _followed(made):
+        made = values.of(node)
+        if made is not None:
             found[node.output[0]] = made
+        known.finite.read(node, fixed=known.sizes.fixed.issuperset(node.output))
     return found
+
+
+class Known:
+    """What is known of a graph's values beside their ranges.
+
+    Args:
+        sizes: which are fixed, and which have one size; read to its end.
+        finite: what is finite to begin with.
+    """
+
+    def __init__(self, sizes: Sizes, finite: set[str]) -> None:
+        self.sizes = sizes
+        self.ranges: dict[str, Range] = {}
+        # Of these each element is one number, however many they are.
+        self.settled: set[str] = set()
+        self.finite = Finite(finite, self.ranges)
+
+
+class _Values:
+    """The ranges of a graph's values, node by node.
+
+    Of a value whose size is not known one number stands for all of it: what hangs on the size is not known.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, known: Known) -> None:
+        self._found, self._known = known.ranges, known
+        self._shapes = {name: sizes for name, sizes in _shapes(graph).items() if name in known.sizes.sized}
+        self._kinds = {value.name: value.type.tensor_type.elem_type for value in _described(graph)}
+        self._stand_ins: set[str] = set()
+
+    def of(self, node: onnx.NodeProto) -> Range | None:
+        if len(node.output) != 1 or node.domain not in STANDARD:
+            return None
+        given = [self._found.get(name) for name in node.input if name]
+        try:
+            made = self._of_operator(node, given)
+            if made is None and not any(one is None for one in given):
+                made = self._of_ranges(node, [one for one in given if one is not None])
+        except Exception:  # what cannot be worked out is not known
+            return None
+        if made is None or not _followed(made):
+            return None
+        strange = not self._stand_ins.isdisjoint(node.input)
+        return self._seen(node, *made) if strange else made
+
+    def _of_operator(self, node: onnx.NodeProto, given: list[Range | None]) -> Range | None:
+        """What can be said though something of what a node reads is not known."""
+        op, finite = node.op_type, self._known.finite
+        if op in _WITHIN:
+            if not (finite.is_finite if op in _OF_FINITE else finite.is_ordered)(node.input[0]):
+                return None
+            read = given[0]
+            if op == "Sqrt":  # of what is below 0 it is NaN
+                if read is None or (read[0] < 0).any():
+                    return None
+                return np.sqrt(read[0]), np.sqrt(read[1])
+            return self._seen(node, *(np.float16(end) for end in _WITHIN[op]))
+        if op in _PLACES:
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            shape = self._shapes.get(node.input[0])
+            last = shape[axis] - 1 if shape else np.iinfo(np.int64).max
+            return self._seen(node, np.int64(0), np.int64(last))
+        if op == "Cast":
+            return self._cast(node, given[0])
+        if op == "Where" and given[0] is None and given[1] is not None and given[2] is not None:
+            (a_low, a_high), (b_low, b_high) = given[1], given[2]
+            return self._seen(node, np.minimum(a_low, b_low), np.maximum(a_high, b_high))
+        return self._positive(node, given)
+
+    def _positive(self, node: onnx.NodeProto, given: list[Range | None]) -> Range | None:
+        """Squares, their means, and what is made by dividing by more than 0: none is below 0."""
+        op, read = node.op_type, given[0] if given else None
+        if op == "Reciprocal" and read is not None and (read[0] > 0).all():
+            return 1 / read[1], 1 / read[0]
+        if self._kinds.get(node.output[0]) not in _FLOATS:  # a square of whole numbers may wrap
+            return None
+        if op == "ReduceMean":
+            positive = read is not None and bool((read[0] >= 0).all())
+        elif op == "Pow":
+            power = given[1]
+            positive = power is not None and bool((power[0] == power[1]).all() and (power[0] == 2).all())
+        else:
+            positive = (op == "Mul" and node.input[0] == node.input[1]) or op in (
+                "ReduceSumSquare",
+                "ReduceL2",
+            )
+        if positive and self._known.finite.is_ordered(node.input[0]):
+            return self._seen(node, np.float16(0), np.float16(np.inf))
+        return None
+
+    def _cast(self, node: onnx.NodeProto, read: Range | None) -> Range | None:
+        """Of a type that does not hold the whole range it may be any number of that type."""
+        to = next(a.i for a in node.attribute if a.name == "to")
+        if to == _BOOL:
+            if read is None:
+                return None
+            low, high = read
+            return np.asarray((low > 0) | (high < 0)), np.asarray((low != 0) | (high != 0))
+        if to in _INTEGERS:
+            ends = np.iinfo(_INTEGERS[to])
+            whole = read is not None and all(_within(end, ends) for end in read)
+            if not whole:
+                return self._seen(node, np.asarray(ends.min, ends.dtype), np.asarray(ends.max, ends.dtype))
+        if read is None:
+            return None
+        low = _evaluated(node, [read[0]])
+        return (low, low) if read[0] is read[1] else (low, _evaluated(node, [read[1]]))
+
+    def _of_ranges(self, node: onnx.NodeProto, given: list[Range]) -> Range | None:
+        """What follows from the ranges of all that a node reads."""
+        op = node.op_type
+        known = all(low is high for low, high in given)
+        strange = not self._stand_ins.isdisjoint(node.input)
+        if op in ("Shape", "Size"):
+            return (
+                _once(_evaluated(node, [given[0][0]]))
+                if node.input[0] in self._known.sizes.sized and not strange
+                else None
+            )
+        if op in _MADE:
+            return _once(_evaluated(node, [low for low, _ in given])) if known and not strange else None
+        if op in _MOVES and strange:
+            return self._moved(node, given)
+        if op in _MOVES or op in _COUNTED:
+            if strange or (op in _PLACED and any(low is not high for low, high in given[1:])):
+                return None
+            if known:
+                return _once(_evaluated(node, [low for low, _ in given]))
+            return self._grown(node, given)
+        return self._each(node, given)
+
+    def _moved(self, node: onnx.NodeProto, given: list[Range]) -> Range | None:
+        """One number for all of a value: it is moved anywhere."""
+        values = given[:1] if node.op_type in _PLACED else given
+        low = np.minimum.reduce([one[0].min() for one in values])
+        return self._seen(node, low, np.maximum.reduce([one[1].max() for one in values]))
+
+    def _grown(self, node: onnx.NodeProto, given: list[Range]) -> Range | None:
+        if node.op_type in _COUNTED - {"Trilu"}:
+            read = given[0][0]
+            if read.dtype.kind not in "iu":  # sums of floats hang on their order
+                return None
+            bounds = [
+                _evaluated(node, [end.astype(np.float64), *(one[0] for one in given[1:])]) for end in given[0]
+            ]
+            if not all(_within(end, np.iinfo(read.dtype)) for end in bounds):
+                return self._seen(node, *_all_of(read.dtype))
+        return _evaluated(node, [one[0] for one in given]), _evaluated(node, [one[1] for one in given])
+
+    def _each(self, node: onnx.NodeProto, given: list[Range]) -> Range | None:
+        """Operators that look at each element by itself."""
+        op = node.op_type
+        if op in _ORDER:
+            (a, b), compare = given, _ORDER[op]
+            ends = [np.asarray(compare(x, y)) for x in a for y in b]
+            return np.logical_and.reduce(ends), np.logical_or.reduce(ends)
+        if op == "Equal":
+            (a_low, a_high), (b_low, b_high) = given
+            sure = (a_low == a_high) & (b_low == b_high) & (a_low == b_low)
+            return np.asarray(sure), np.asarray((a_low <= b_high) & (b_low <= a_high))
+        if op in ("And", "Or"):
+            (a, b), join = given, np.logical_and if op == "And" else np.logical_or
+            return np.asarray(join(a[0], b[0])), np.asarray(join(a[1], b[1]))
+        if op == "Not":
+            return np.logical_not(given[0][1]), np.logical_not(given[0][0])
+        if op == "Where":
+            condition, one, other = given
+            ways = [np.where(c, x, y) for c in condition for x, y in ((one[0], other[0]), (one[1], other[1]))]
+            return np.minimum.reduce(ways), np.maximum.reduce(ways)
+        return self._arithmetic(node, given) if op in _ARITHMETIC else None
+
+    def _arithmetic(self, node: onnx.NodeProto, given: list[Range]) -> Range | None:
+        """Sums, differences and products; of whole numbers that may wrap, any of their type."""
+        compute, finite = _ARITHMETIC[node.op_type], self._known.finite
+        infinite = sum(not finite.is_finite(name) for name in node.input)
+        most = 0 if node.op_type == "Mul" else 1
+        if given[0][0].dtype.kind == "f" and infinite > most and any(low is not high for low, high in given):
+            return None  # it may be NaN
+        a, b = given
+        if a[0] is a[1] and b[0] is b[1]:
+            return _once(np.asarray(compute(a[0], b[0])))
+        with np.errstate(all="ignore"):
+            ends = [np.asarray(compute(x, y)) for x, y in itertools.product(a, b)]
+            if a[0].dtype.kind in "iu":
+                whole = [
+                    compute(x.astype(np.float64), y.astype(np.float64)) for x, y in itertools.product(a, b)
+                ]
+                if not all(_within(np.asarray(end), np.iinfo(ends[0].dtype)) for end in whole):
+                    low, high = _all_of(ends[0].dtype)
+                    return np.broadcast_to(low, ends[0].shape), np.broadcast_to(high, ends[0].shape)
+        return np.minimum.reduce(ends), np.maximum.reduce(ends)
+
+    def _seen(self, node: onnx.NodeProto, low: Any, high: Any) -> Range:
+        """One range for each element, where the sizes are known; else the widest, once for all."""
+        low, high = np.asarray(low), np.asarray(high)
+        name = node.output[0]
+        if name in self._shapes:
+            with suppress(ValueError):
+                return np.broadcast_to(low, self._shapes[name]), np.broadcast_to(high, self._shapes[name])
+        self._stand_ins.add(name)
+        return np.asarray(low.min()), np.asarray(high.max())
+
+
+def _once(value: Array) -> Range:
+    return value, value
+
+
+def _within(values: Array, ends: np.iinfo[Any]) -> bool:
+    """Whether whole numbers of a type hold these; what rounds in float64 counts as beyond."""
+    held = values.astype(np.float64)
+    below = float(ends.max) if ends.bits < 54 else np.nextafter(float(ends.max), 0)
+    above = float(ends.min) if ends.bits < 54 else np.nextafter(float(ends.min), 0)
+    if values.dtype.kind in "iu" and ends.bits == 64 and values.dtype.kind == ends.kind:
+        return True
+    return bool(((above <= held) & (held <= below)).all())
+
+
+def _all_of(dtype: np.dtype[Any]) -> Range:
+    ends = np.iinfo(dtype)
+    return np.asarray(ends.min, dtype), np.asarray(ends.max, dtype)
 
 
 def _followed(made: Range) -> bool:
@@ -117,35 +361,37 @@ def _followed(made: Range) -> bool:
     return not any(one.dtype.kind == "f" and np.isnan(one).any() for one in made)
 
 
+def _described(graph: onnx.GraphProto) -> Iterable[onnx.ValueInfoProto]:
+    return itertools.chain(graph.value_info, graph.input, graph.output)
+
+
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """The sizes of each value that has them written down."""
     found = {}
-    for value in itertools.chain(graph.value_info, graph.input, graph.output):
+    for value in _described(graph):
         kind = value.type.tensor_type
         if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
             found[value.name] = tuple(dim.dim_value for dim in kind.shape.dim)
     return found
 
 
-def _of_operator(
-    node: onnx.NodeProto, given: list[Range | None], shapes: Mapping[str, tuple[int, ...]]
-) -> Range | None:
-    """What can be said though something of what a node reads is not known."""
-    # Without sizes one number stands for all; with them it is seen everywhere, and kept once.
-    sizes = shapes.get(node.output[0], ())
-    if node.op_type in _WITHIN:
-        low, high = (np.broadcast_to(np.float64(end), sizes) for end in _WITHIN[node.op_type])
-        return low, high
-    if node.op_type in _PLACES:
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        read = shapes.get(node.input[0])
-        last = read[axis] - 1 if read else np.iinfo(np.int64).max
-        return np.broadcast_to(np.int64(0), sizes), np.broadcast_to(np.int64(last), sizes)
-    if node.op_type == "Where" and given[0] is None and given[1] is not None and given[2] is not None:
-        (a_low, a_high), (b_low, b_high) = given[1], given[2]
-        low, high = np.minimum(a_low, b_low), np.maximum(a_high, b_high)
-        return np.broadcast_to(low, sizes or low.shape), np.broadcast_to(high, sizes or high.shape)
-    return None
+def finite_weights(graph: onnx.GraphProto, place: Path | None) -> set[str]:
+    """Which of its weights are finite; those that are multiplied alone are taken to be."""
+    from onnx import numpy_helper
+
+    read = {name for node in graph.node if node.op_type not in _WEIGHTED for name in node.input}
+    read |= {value.name for value in graph.output}
+    found = set()
+    for tensor in graph.initializer:
+        if tensor.name in read and np.prod([*tensor.dims], dtype=float) <= _MOST:
+            try:
+                array = numpy_helper.to_array(tensor, str(place or ""))
+                if not np.isfinite(array.astype(np.float64)).all():
+                    continue
+            except Exception:  # strings, and what is not beside the file
+                continue
+        found.add(tensor.name)
+    return found
 
 
 def _held(tensor: onnx.TensorProto, place: Path | None) -> Array | None:
@@ -161,40 +407,6 @@ def _held(tensor: onnx.TensorProto, place: Path | None) -> Array | None:
     except Exception:
         return None
     return array
-
-
-def _range(node: onnx.NodeProto, given: list[Range]) -> Range | None:
-    op = node.op_type
-    if op in _ORDER:
-        (a, b), compare = given, _ORDER[op]
-        ends = [np.asarray(compare(x, y)) for x in a for y in b]
-        return np.logical_and.reduce(ends), np.logical_or.reduce(ends)
-    if op == "Equal":
-        (a_low, a_high), (b_low, b_high) = given
-        sure = (a_low == a_high) & (b_low == b_high) & (a_low == b_low)
-        return np.asarray(sure), np.asarray((a_low <= b_high) & (b_low <= a_high))
-    if op == "Not":
-        return np.logical_not(given[0][1]), np.logical_not(given[0][0])
-    if op == "Xor":
-        return None
-    if op in ("Sub", "Mul"):
-        (a, b), compute = given, np.subtract if op == "Sub" else np.multiply
-        ends = [np.asarray(compute(x, y)) for x, y in itertools.product(a, b)]
-        return np.minimum.reduce(ends), np.maximum.reduce(ends)
-    if op == "Where":
-        condition, one, other = given
-        ways = [np.where(c, x, y) for c in condition for x, y in ((one[0], other[0]), (one[1], other[1]))]
-        return np.minimum.reduce(ways), np.maximum.reduce(ways)
-    if op == "Cast" and next(a.i for a in node.attribute if a.name == "to") == _BOOL:
-        low, high = given[0]
-        return np.asarray((low > 0) | (high < 0)), np.asarray((low != 0) | (high != 0))
-    if op in _SUMS and given[0][0].dtype.kind not in "biu" and given[0][0] is not given[0][1]:
-        return None
-    if op not in _GROWING or (op in _PLACED and any(low is not high for low, high in given[1:])):
-        return None
-    low = _evaluated(node, [one[0] for one in given])
-    known = all(a is b for a, b in given)
-    return (low, low) if known else (low, _evaluated(node, [one[1] for one in given]))
 
 
 def _evaluated(node: onnx.NodeProto, given: list[Array]) -> Array:

@@ -39,8 +39,13 @@ class Decision:
 
     @property
     def reachable(self) -> bool:
-        """Whether some input could turn it round, and a finite one."""
-        return not self.constant and (self.what != "guard" or self.both)
+        """Whether some input could turn it round, and a finite one; what went both ways was turned."""
+        return self.both or not (self.constant or self.what == "guard")
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether it went both ways though nothing was to turn it round."""
+        return self.constant and self.both
 
     @property
     def text(self) -> str:
@@ -58,7 +63,7 @@ class ModuleCoverage:
         module: as PyTorch names it; empty where the graph does not say.
         both: how many went both ways.
         one_way: how many could, and went one way or none.
-        constant: how many constants decide, or what the inputs can be.
+        constant: how many constants decide, or what the inputs can be, and that went one way or none.
         guards: how many look for NaN or infinity, and found none.
     """
 
@@ -100,13 +105,22 @@ class Coverage:
                 module,
                 sum(one.both for one in own if one.reachable),
                 sum(not one.both for one in own if one.reachable),
-                sum(one.constant for one in own),
+                sum(one.constant and not one.both for one in own),
                 sum(not one.constant and not one.reachable for one in own),
             )
             for module, own in found.items()
         ]
-        missed = [one for own in found.values() for one in own if one.reachable and not one.both]
-        return cls(tuple(modules), tuple(missed[:NAMED]), fixtures, tuple(chosen), asked)
+        every = [one for own in found.values() for one in own]
+        missed = [one for one in every if one.reachable and not one.both]
+        wrong = [one for one in every if one.contradicts]
+        unknown = ""
+        if wrong:
+            module = f"{wrong[0].module}: " if wrong[0].module else ""
+            unknown = (
+                f"{module}{wrong[0].op} {wrong[0].node}, {wrong[0].what}, was taken to be decided by "
+                "constants and went both ways, so others may be too"
+            )
+        return cls(tuple(modules), tuple(missed[:NAMED]), fixtures, tuple(chosen), asked, unknown)
 
     @property
     def both(self) -> int:
@@ -131,8 +145,9 @@ class Coverage:
 
     @property
     def _percent(self) -> str:
-        """The share in percent; 100 where there is none that went one way, and of 9,999 in 10,000 not yet."""
-        return f"{min(100 * self.share, 99.9 if self.share < 1 else 100.0):.1f} %"
+        """The share, cut and not rounded: what is short of 100 % never reads as that."""
+        tenths = 1000 * self.both // self.reachable if self.reachable else 1000
+        return f"{tenths // 10}.{tenths % 10} %"
 
     @property
     def text(self) -> str:
@@ -140,19 +155,27 @@ class Coverage:
         if self.unknown:
             return f"not known: {self.unknown}"
         told = f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways"
-        share = self._percent
         rest = (
             f"{self.constant:,} more are decided by constants, {self.guards:,} guard against NaN and infinity"
         )
-        return f"{told} in {self.fixtures:,} fixtures ({share}); {rest}"
+        return f"{told} in {self.fixtures:,} fixtures ({self._percent}); {rest}"
 
     @property
     def doubts(self) -> list[str]:
         """What was never asked, where nobody said how much has to be."""
         one_way = self.reachable - self.both
-        if self.asked or not one_way:
+        if self.asked:
             return []
-        return [f"{one_way:,} of {self.reachable:,} decisions of the graph went one way alone: {self._named}"]
+        if self.unknown:  # one that shows no graph was never looked at
+            return self._unknown if self.modules else []
+        if not one_way:
+            return []
+        told = f"{one_way:,} of {self.reachable:,} decisions of the graph went one way alone"
+        return [f"{told}: {self._named}"]
+
+    @property
+    def _unknown(self) -> list[str]:
+        return [f"the decisions of the graph are not known: {self.unknown}"]
 
     @property
     def _named(self) -> str:
@@ -164,11 +187,8 @@ class Coverage:
     def refusals(self) -> list[str]:
         """Why what was asked for is not there; nothing where it is."""
         if self.unknown:
-            return [f"the decisions of the graph are not known: {self.unknown}"] if self.asked else []
+            return self._unknown if self.asked else []
         if not self.share < self.asked:
             return []
-        share = self._percent
-        return [
-            f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways, {share}, and "
-            f"{100 * self.asked:g} % is asked for; never asked: {self._named}"
-        ]
+        told = f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways, {self._percent}"
+        return [f"{told}, and {100 * self.asked:g} % is asked for; never asked: {self._named}"]

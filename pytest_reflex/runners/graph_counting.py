@@ -1,0 +1,159 @@
+"""Nodes that count, beside what an ONNX graph computes, how its decisions went. Needs onnx.
+
+Of a condition that is how many of its elements are true and how many are not: ``[1, 2]``, summed over times.
+Of a whole number it is the least and the largest that it was, the latter with its sign turned: ``[1, 2]``, of
+which the least is taken over times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["NEVER", "Added", "decided", "handed_out"]
+
+PREFIX: Final = "reflex_watch/"
+# Of a number that never was.
+NEVER: Final = 1 << 62
+# onnx.TensorProto's numbers of types.
+INT64, DOUBLE = 7, 11
+# The least of an axis takes it as an input from here on.
+_AXES_GIVEN: Final = 18
+
+CONDITIONS: Final = frozenset(
+    {
+        *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN", "IsInf"),
+        *("Not", "And", "Or", "Xor"),
+    }
+)
+_BY_SIGN: Final = frozenset({"Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu"})
+
+
+class Added:
+    """Nodes that are put at the end of a graph, where everything that they read is known."""
+
+    def __init__(self, numbers: Iterable[int], opset: int) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self._numbers, self._opset = numbers, opset
+
+    def name(self) -> str:
+        return f"{PREFIX}{next(iter(self._numbers))}"
+
+    def node(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """A node, by the name of its output."""
+        import onnx
+
+        name = self.name()
+        self.nodes.append(onnx.helper.make_node(op, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def numbers(self, *values: int) -> str:
+        """A list of whole numbers."""
+        return self.node("Constant", [], value_ints=list(values))
+
+    def number(self, value: float) -> str:
+        return self.node("Constant", [], value_float=value)
+
+    def filled(self, value: int, *sizes: int) -> str:
+        import onnx
+
+        tensor = onnx.helper.make_tensor("", INT64, [1], [value])
+        return self.node("ConstantOfShape", [self.numbers(*sizes)], value=tensor)
+
+    def counted(self, condition: str) -> str:
+        """How many elements of a condition are true, and how many are not: ``[1, 2]``."""
+        flat = self.node("Reshape", [condition, self.numbers(-1)])
+        sums = []
+        for held in (flat, self.node("Not", [flat])):
+            ones = self.node("Cast", [held], to=INT64)
+            sums.append(self.node("ReduceSum", [ones, self.numbers(0)], keepdims=1))
+        return self.node("Reshape", [self.node("Concat", sums, axis=0), self.numbers(1, 2)])
+
+    def spread(self, value: str) -> str:
+        """The least of whole numbers, and the largest with its sign turned: ``[1, 2]``."""
+        flat = self.node("Reshape", [self.node("Cast", [value], to=INT64), self.numbers(-1, 1)])
+        both = self.node("Concat", [flat, self.node("Neg", [flat])], axis=1)
+        return self.node("Unsqueeze", [self._least(both, self.filled(NEVER, 1, 2)), self.numbers(0)])
+
+    def over_times(self, kind: str, rows: str, found: int) -> str:
+        """Of one row for each time that something ran, and none where it never did: all times together."""
+        if kind == "conditions":
+            return self.node("ReduceSum", [rows, self.numbers(0)], keepdims=0)
+        return self._least(rows, self.filled(NEVER, 1, found, 2))
+
+    def _least(self, rows: str, never: str) -> str:
+        held = self.node("Concat", [rows, never], axis=0)
+        if self._opset < _AXES_GIVEN:
+            return self.node("ReduceMin", [held], axes=[0], keepdims=0)
+        return self.node("ReduceMin", [held, self.numbers(0)], keepdims=0)
+
+    def row(self, table: str, places: str, axis: int) -> str:
+        """Which rows are read, those that are counted from the end as from the beginning."""
+        places = self.node("Cast", [places], to=INT64)
+        rows = self.node("Gather", [self.node("Shape", [table]), self.numbers(axis)])
+        flat = self.node("Reshape", [places, self.numbers(-1)])
+        from_end = self.node("Less", [flat, self.numbers(0)])
+        return self.node("Where", [from_end, self.node("Add", [flat, rows]), flat])
+
+    def below(self, one: str, other: str) -> str:
+        """Where one tensor is below another, whatever type of number they are."""
+        return self.node("Less", [self.node("Cast", [name], to=DOUBLE) for name in (one, other)])
+
+
+def handed_out(node: onnx.NodeProto, outputs: int, added: Added) -> str:
+    """A further output of a node with graphs inside, which may have left out the last of those it has."""
+    node.output.extend([""] * (outputs - len(node.output)))
+    node.output.append(added.name())
+    return str(node.output[-1])
+
+
+def decided(node: onnx.NodeProto, added: Added) -> list[tuple[str, str, list[str | float]]]:
+    """What a node decides: in a word, the tensor of booleans, and what that is made of, by name or as number.
+
+    Of a limit and of a choice it is two values, and whether the one is below the other.
+    """
+    given = [*node.input, "", ""]
+    if node.op_type in CONDITIONS:
+        return [("condition", node.output[0], list(node.input))]
+    if node.op_type in ("Where", "If"):
+        return [("condition", given[0], [given[0]])]
+    if node.op_type == "Clip":
+        low, high = given[1:3]
+        found: list[tuple[str, str, list[str | float]]] = []
+        if low:
+            found.append(("lower limit", added.below(given[0], low), [given[0], low]))
+        if high:
+            found.append(("upper limit", added.below(high, given[0]), [high, given[0]]))
+        return found
+    if node.op_type in ("Max", "Min"):
+        first, *others = node.input
+        return [("choice", added.below(first, other), [first, other]) for other in others]
+    low_end, high_end = _limits(node)
+    found = []
+    if low_end is not None:
+        found.append(("lower limit", added.below(given[0], added.number(low_end)), [given[0], low_end]))
+    if high_end is not None:
+        found.append(("upper limit", added.below(added.number(high_end), given[0]), [high_end, given[0]]))
+    return found
+
+
+def _limits(node: onnx.NodeProto) -> tuple[float | None, float | None]:
+    """Below and above which an operator takes another branch, as ONNX's operators define it."""
+    held = {a.name: a.f for a in node.attribute}
+    op = node.op_type
+    if op in _BY_SIGN:
+        return 0.0, None
+    if op == "ThresholdedRelu":
+        return held.get("alpha", 1.0), None
+    if op == "HardSwish":
+        return -3.0, 3.0
+    if op == "Shrink":
+        return -held.get("lambd", 0.5), held.get("lambd", 0.5)
+    slope, start = held.get("alpha", 0.2), held.get("beta", 0.5)
+    if op != "HardSigmoid" or slope == 0:
+        return None, None
+    low, high = sorted((-start / slope, (1 - start) / slope))
+    return low, high

@@ -1,0 +1,278 @@
+"""No decision that an input can turn round is taken to be one of constants or a guard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from decision_cases import BOOL, FLOAT, INT64, model, node, ran
+from onnx import TensorProto, helper
+
+from pytest_reflex.runners.graph_decisions import decisions_of
+
+ZERO, ONE = np.float32(0), np.float32(1)
+# What the nodes below may read.
+HELD: dict[str, Any] = {
+    "zero": ZERO, "one": ONE, "five": np.float32(5), "huge": np.float32(1e38), "gone": np.float32(-np.inf),
+    "no": np.int64(0), "few": np.int64(5), "many": np.int64(2**62), "first": np.int64([0]),
+    "third": np.float32([3]), "two": np.float32(2), "minus": np.float32(-1), "limit": np.int64(1000),
+    "step": np.int64(1), "shape": np.int64([-1]), "hundred": np.int64(100),
+    "ends": np.float32([0] * 99 + [np.inf]), "six": np.zeros((3, 2), np.float32),
+}  # fmt: skip
+ENDS = {"n": (np.asarray(-3), np.asarray(300)), "mask": (np.zeros((1, 3), bool), np.ones((1, 3), bool))}
+
+
+def judged(*nodes: onnx.NodeProto, last: str = "decided", typed: bool = False) -> Any:
+    """Of what the nodes decide the last, and a function that runs fixtures."""
+    made = [*nodes, node("Cast", [last], to=FLOAT)]
+    graph = model(*made, **HELD)
+    if typed:
+        graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(graph)).SerializeToString()
+    return lambda *fixtures: ran(graph, *fixtures, inputs=ENDS)[f"the_{last} condition"]
+
+
+def casts(op: str, kind: int, limit: str) -> list[onnx.NodeProto]:
+    return [
+        node(op, ["x"], "made"),
+        node("Cast", ["made"], "whole", to=kind),
+        node("Cast", ["whole"], "long", to=INT64),
+        node("Less", ["long", limit], "decided"),
+    ]
+
+
+def size_of(*nodes: onnx.NodeProto) -> list[onnx.NodeProto]:
+    return [*nodes, node("Size", ["found"], "size"), node("Less", ["size", "few"], "decided")]
+
+
+LOW, HIGH = (0.5, True, 0), (10.0, False, 200)
+TURNED: dict[str, tuple[Sequence[onnx.NodeProto], Any, Any]] = {
+    **{
+        f"Cast of {op} to {kind}": (casts(op, kind, "few"), LOW, HIGH)
+        for op in ("Relu", "Exp", "Abs", "Softplus")
+        for kind in (TensorProto.INT64, TensorProto.INT32)
+    },
+    "what may be NaN": (
+        [node("Log", ["x"], "log"), node("Tanh", ["log"], "made"), node("Less", ["made", "two"], "decided")],
+        (-1, True, 0),
+        LOW,
+    ),
+    "Cast that wraps": (
+        [
+            node("Cast", ["n"], "small", to=TensorProto.INT8), node("Cast", ["small"], "long", to=INT64),
+            node("Less", ["long", "no"], "decided"),
+        ],
+        LOW, HIGH,
+    ),
+    "a product that wraps": (
+        [node("Mul", ["n", "many"], "product"), node("Less", ["product", "no"], "decided")],
+        (0, True, 0), (0, True, 2),
+    ),
+    "a sum that wraps": (
+        [
+            node("Add", ["n", "many"], "more"), node("Add", ["more", "many"], "sum"),
+            node("Greater", ["sum", "no"], "decided"),
+        ],
+        (0, True, -1), (0, True, 1),
+    ),
+    "infinity less infinity": (
+        [
+            node("Exp", ["x"], "up"), node("Exp", ["up"], "upper"), node("Sub", ["upper", "upper"], "none"),
+            node("Abs", ["none"], "size"), node("GreaterOrEqual", ["size", "zero"], "decided"),
+        ],
+        LOW, HIGH,
+    ),
+    "0 times infinity": (
+        [
+            node("Exp", ["x"], "up"), node("Exp", ["up"], "upper"), node("Mul", ["upper", "zero"], "none"),
+            node("Equal", ["none", "zero"], "decided"),
+        ],
+        LOW, HIGH,
+    ),
+    "a root of what is below 0": (
+        [node("Sqrt", ["x"], "root"), node("GreaterOrEqual", ["root", "zero"], "decided")],
+        (-1, True, 0), LOW,
+    ),
+    "the sine of infinity": (
+        [
+            node("Exp", ["x"], "up"), node("Exp", ["up"], "upper"), node("Sin", ["upper"], "sine"),
+            node("Less", ["sine", "two"], "decided"),
+        ],
+        LOW, HIGH,
+    ),
+    "size of NonZero": (size_of(node("NonZero", ["x"], "found")), (0, True, 0), ([1, 2, 3], True, 0)),
+    "size of Range": (size_of(node("Range", ["no", "n", "step"], "found")), LOW, HIGH),
+    "size of Expand": (
+        size_of(node("Reshape", ["n", "shape"], "to"), node("Expand", ["one", "to"], "found")), LOW, HIGH,
+    ),
+    "size of ConstantOfShape": (
+        size_of(node("Reshape", ["n", "shape"], "to"), node("ConstantOfShape", ["to"], "found")), LOW, HIGH,
+    ),
+    "size of Tile": (
+        size_of(node("Reshape", ["n", "shape"], "to"), node("Tile", ["third", "to"], "found")), LOW, HIGH,
+    ),
+    "size of Slice": (
+        size_of(
+            node("Range", ["no", "hundred", "step"], "all"), node("Reshape", ["n", "shape"], "to"),
+            node("Slice", ["all", "first", "to"], "found"),
+        ),
+        LOW, HIGH,
+    ),
+    "size of what is made of NonZero": (
+        size_of(
+            node("NonZero", ["x"], "which"), node("Cast", ["which"], "numbers", to=FLOAT),
+            node("Tanh", ["numbers"], "found"),
+        ),
+        (0, True, 0), ([1, 2, 3], True, 0),
+    ),
+    "a count of what NonZero gave": (
+        [
+            node("NonZero", ["x"], "which"), node("Cast", ["which"], "numbers", to=FLOAT),
+            node("Tanh", ["numbers"], "held"), node("Less", ["held", "two"], "each"),
+            node("Cast", ["each"], "ones", to=INT64), node("ReduceSum", ["ones"], "count", keepdims=0),
+            node("Less", ["count", "few"], "decided"),
+        ],
+        (0, True, 0), ([1, 2, 3], True, 0),
+    ),
+    "Compress": (
+        size_of(
+            node("Reshape", ["mask", "shape"], "which"), node("Compress", ["six", "which"], "found", axis=0),
+        ),
+        (0, False, 0), (0, True, 0),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", [False, True], ids=["bare", "typed"])
+@pytest.mark.parametrize("name", TURNED)
+def test_what_an_input_turns_round_no_constant_decides(name: str, typed: bool) -> None:
+    nodes, one, other = TURNED[name]
+    found = judged(*nodes, typed=typed)(one, other)
+    assert found.both
+    assert not found.constant
+
+
+def test_a_free_size_is_that_of_no_stand_in() -> None:
+    nodes = [
+        node("Tanh", ["x"], "held"),
+        node("Size", ["held"], "size"),
+        node("Equal", ["size", "step"], "decided"),
+        node("Cast", ["decided"], to=FLOAT),
+    ]
+    made = onnx.load_model_from_string(model(*nodes, step=np.int64(1)))
+    made.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "length"
+    wide, narrow = ([0.1, 0.2, 0.3], True, 0), ([0.1], True, 0)
+    assert ran(made.SerializeToString(), wide, narrow)["the_decided condition"].both
+    made.graph.input[0].type.tensor_type.ClearField("shape")
+    assert not any(one.constant for one in decisions_of(made.SerializeToString()).found)
+
+
+def test_what_an_input_is_by_default_is_no_constant() -> None:
+    nodes = [node("Less", ["n", "few"], "decided"), node("Cast", ["decided"], to=FLOAT)]
+    (found,) = decisions_of(model(*nodes, few=np.int64(5), n=np.int64(3))).found
+    assert not found.constant
+
+
+def test_a_size_of_constants_is_one() -> None:
+    for made in (
+        [node("Tanh", ["x"], "found")],
+        [node("Range", ["no", "few", "step"], "found")],
+        [node("Shape", ["x"], "to"), node("Expand", ["one", "to"], "found")],
+    ):
+        nodes = [*made, node("Size", ["found"], "size"), node("Less", ["size", "few"], "decided")]
+        assert judged(*nodes)().constant
+
+
+def test_a_cast_that_fits_keeps_the_range() -> None:
+    nodes = [
+        node("Cast", ["n"], "short", to=TensorProto.INT32),
+        node("Cast", ["limit"], "as", to=TensorProto.INT32),
+    ]
+    assert judged(*nodes, node("Less", ["short", "as"], "decided"))().constant
+    held = [node("Tanh", ["x"], "held"), node("Cast", ["held"], "whole", to=INT64)]
+    assert judged(*held, node("Less", ["whole", "few"], "decided"))().constant
+    assert judged(node("Mul", ["n", "n"], "square"), node("Less", ["square", "many"], "decided"))().constant
+
+
+ODD: dict[str, Sequence[onnx.NodeProto]] = {
+    "Exp": [node("Exp", ["x"], "odd")],
+    "Log": [node("Log", ["x"], "odd")],
+    "a quotient": [node("Div", ["one", "x"], "odd")],
+    "Reciprocal": [node("Reciprocal", ["x"], "odd")],
+    "a root": [node("Sqrt", ["x"], "odd")],
+    "a large factor": [node("Mul", ["x", "huge"], "odd")],
+    "squares of squares": [
+        node("Mul", ["x", "x"], "square1"),
+        *(node("Mul", [f"square{i}"] * 2, f"square{i + 1}") for i in range(1, 6)),
+        node("Identity", ["square6"], "odd"),
+    ],
+    "a table with an end": [node("Gather", ["ends", "n"], "read"), node("Mul", ["x", "read"], "odd")],
+    "a power": [node("Pow", ["x", "five"], "fifth"), node("Pow", ["five", "fifth"], "odd")],
+    "a row that is masked": [
+        node("Where", ["mask", "zero", "gone"], "added"),
+        *(node("Add", ["x", "added"], "sum"), node("Softmax", ["sum"], "odd")),
+    ],
+    "a smaller type": [
+        node("Cast", ["x"], "half", to=TensorProto.FLOAT16),
+        node("Cast", ["half"], "odd", to=FLOAT),
+    ],
+}
+
+
+@pytest.mark.parametrize("op", ["IsNaN", "IsInf"])
+@pytest.mark.parametrize("name", ODD)
+def test_what_finite_inputs_make_infinite_is_no_guard(name: str, op: str) -> None:
+    graph = model(*ODD[name], node(op, ["odd"], "lost"), node("Where", ["lost", "one", "x"]), **HELD)
+    kinds = {each.node: each.what for each in ran(graph, (1, True, 0), inputs=ENDS).values()}
+    # Infinite, and never NaN.
+    ordered = op == "IsNaN" and name in ("Exp", "a large factor", "a smaller type")
+    assert kinds["the_lost"] == kinds["the_y"] == ("guard" if ordered else "condition")
+
+
+@pytest.mark.parametrize("op", ["IsNaN", "IsInf"])
+def test_what_stays_finite_has_a_guard(op: str) -> None:
+    """A norm, and attention of a mask of which one place is always open."""
+    nodes = [
+        *(node("Pow", ["x", "two"], "squared"), node("ReduceMean", ["squared", "last"], "mean")),
+        *(
+            node("Add", ["mean", "one"], "more"),
+            node("Sqrt", ["more"], "root"),
+            node("Div", ["x", "root"], "held"),
+        ),
+        *(node("Where", ["mask", "zero", "gone"], "added"), node("Add", ["held", "added"], "sum")),
+        *(
+            node("Softmax", ["sum"], "share"),
+            node(op, ["share"], "lost"),
+            node("Where", ["lost", "one", "share"]),
+        ),
+    ]
+    graph = model(*nodes, last=np.int64([-1]), **HELD)
+    graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(graph)).SerializeToString()
+    first = np.asarray([[True, False, False]])
+    found = ran(graph, (1, [True, False, True], 0), inputs={**ENDS, "mask": (first, ENDS["mask"][1])})
+    assert found["the_lost guard"].what == found["the_y guard"].what == "guard"
+
+
+def test_what_goes_round_in_a_loop_is_finite_where_it_stays_so() -> None:
+    for op, what in (("Tanh", "guard"), ("Exp", "condition")):
+        body = helper.make_graph(
+            [
+                helper.make_node("Identity", ["go"], ["on"]),
+                helper.make_node("IsInf", ["held"], ["lost"], name="lost"),
+                helper.make_node("Where", ["lost", "one", "held"], ["kept"], name="kept"),
+                helper.make_node(op, ["kept"], ["next"]),
+            ],
+            "body",
+            [
+                helper.make_tensor_value_info("i", INT64, []), helper.make_tensor_value_info("go", BOOL, []),
+                helper.make_tensor_value_info("held", FLOAT, [1, 3]),
+            ],
+            [
+                helper.make_tensor_value_info("on", BOOL, []),
+                helper.make_tensor_value_info("next", FLOAT, [1, 3]),
+            ],
+        )  # fmt: skip
+        found = ran(model(node("Loop", ["n", "", "x"], body=body), one=ONE), (0.1, True, 2))
+        assert f"lost {what}" in found
