@@ -1,8 +1,8 @@
 """Which values of an ONNX graph stay finite where its inputs are finite, and which are never NaN.
 
 What may be neither is what an operator makes of ordinary numbers: ``Exp`` of 100, ``Log`` of -1, a quotient
-by 0, ``Softmax`` of a row that is masked as a whole. Sums and products of values that are finite are taken to
-be finite: XX
+by 0. Sums and products of values that are finite are taken to be finite, as are the rows of a ``Softmax``
+which only a mask could close as a whole.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Finite:
     def __init__(self, given: set[str], ranges: Mapping[str, tuple[Array, Array]]) -> None:
         self.finite, self._ranges = set(given), ranges
         self.ordered = set(given)
-        # Of sums of something finite and of something that may be -inf: the least of the latter.
-        self._least: dict[str, Array] = {}
+        # Sums of something finite and of something that may be -inf.
+        self._masks: set[str] = set()
         # As which power of a value that went in the largest part of it grows, where that is not 1.
         self._powers: dict[str, int] = {}
 
@@ -188,20 +188,24 @@ class Finite:
         )
 
     def _large(self, name: str) -> bool:
+        """Whether it is known to be large; of a range without an end, such as ``Relu``'s, nothing is."""
         ends = self._ranges.get(name)
-        return ends is not None and any((np.abs(end.astype(np.float64)) > LARGE).any() for end in ends)
+        if ends is None:
+            return False
+        sizes = [np.abs(end.astype(np.float64)) for end in ends]
+        return any(((size > LARGE) & np.isfinite(size)).any() for size in sizes)
 
     def _masked(self, node: onnx.NodeProto) -> None:
         for one, other in (node.input, tuple(reversed(node.input))):
             ends = self._ranges.get(other)
             if self.is_finite(one) and ends is not None and (ends[1] < np.inf).all():
-                self._least[node.output[0]] = ends[0]
+                self._masks.add(node.output[0])
 
     def _unmasked(self, node: onnx.NodeProto) -> bool:
-        """Whether each row has a place that is masked never."""
-        least = self._least.get(node.input[0])
-        if least is None or least.ndim == 0:
-            return False
+        """Whether only a mask could make a row NaN, by closing it as a whole.
+
+        PyTorch's attention guards against that wherever it has a mask, also one that no observation closes,
+        such as a prompt's: what asks for it is a guard.
+        """
         axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
-        # Where the mask has fewer dimensions, only the last of them are sure to be the same.
-        return axis == -1 and bool((least > -np.inf).any(axis=-1).all())
+        return axis == -1 and node.input[0] in self._masks
