@@ -189,7 +189,8 @@ class BundleRunner(RunnerBase):
         stated = {name: file["sha256"] for name, file in self._bundle.stated.files.items()}
         # A runtime that somebody else brings need not say what it read: then what was opened is said.
         opened = {role: {file: stated[file]} for role, file in self._bundle.stated.graphs.items()}
-        told = [s.digests() if hasattr(s, "digests") else opened[r] for r, s in self.sessions.items()]
+        read = {role: s.digests() if hasattr(s, "digests") else {} for role, s in self.sessions.items()}
+        told = [found or opened[role] for role, found in read.items()]
         ran = {name: found for one in told for name, found in one.items()}
         unlike = sorted(name for name, found in ran.items() if found != stated.get(name))
         if unlike and not self._bundle.changed:
