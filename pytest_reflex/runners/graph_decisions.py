@@ -63,13 +63,20 @@ class Decisions:
     model: bytes
     outputs: tuple[str, ...]
     _watched: dict[str, Watched]
+    # Conditions, by node and what they are, whose elements are constants: of one kind, or of both.
+    _held: frozenset[tuple[str, str]] = frozenset()
     _seen: dict[str, Array] = field(default_factory=dict)
+    # Of each condition, in which ways some run went throughout.
+    _throughout: Array | None = None
 
     def take(self, made: Mapping[str, Array]) -> dict[str, Array]:
         """Note which ways a run went; what is left is what the graph was to compute."""
         for kind, watched in self._watched.items():
             if watched.output:
                 rows, before = made[watched.output], self._seen.get(kind)
+                if kind == "conditions":
+                    only = (rows > 0) & (rows[:, ::-1] == 0)
+                    self._throughout = only if self._throughout is None else self._throughout | only
                 if before is not None:
                     rows = before + rows if kind == "conditions" else np.minimum(before, rows)
                 self._seen[kind] = rows
@@ -81,12 +88,19 @@ class Decisions:
         conditions, values = (self._watched[kind].decisions for kind in _KINDS)
         every = []
         counts = self._rows("conditions", 0)
-        for decision, (yes, no) in zip(conditions, counts, strict=True):
+        for place, (decision, (yes, no)) in enumerate(zip(conditions, counts, strict=True)):
+            if decision.constant and self._stays(place, decision):
+                no = 0  # what is a constant's own went no other way
             every.append(replace(decision, went=(*(("yes",) if yes else ()), *(("no",) if no else ()))))
         for decision, (least, turned) in zip(values, self._rows("values", NEVER), strict=True):
             seen = 0 if least == NEVER else 1 if least == -turned else 2
             every.append(replace(decision, went=("one", "another")[:seen]))
         return every
+
+    def _stays(self, place: int, decision: Decision) -> bool:
+        """Whether a condition's own constants, of both kinds, explain that it went both ways."""
+        held = (decision.node, decision.what) in self._held
+        return held and self._throughout is not None and not self._throughout[place].all()
 
     def _rows(self, kind: str, unseen: int) -> list[list[int]]:
         seen = self._seen.get(kind)
@@ -135,7 +149,7 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     for one in watched.values():
         if one.output:
             made.graph.output.append(onnx.helper.make_tensor_value_info(one.output, _INT64, None))
-    return Decisions(made.SerializeToString(), outputs, watched)
+    return Decisions(made.SerializeToString(), outputs, watched, frozenset(watcher.held))
 
 
 def _one_size(value: onnx.ValueInfoProto) -> bool:
@@ -169,6 +183,7 @@ class _Watcher:
     def __init__(self, place: Path | None, opset: int) -> None:
         self._place, self._opset = place, opset
         self._numbers = itertools.count()
+        self.held: set[tuple[str, str]] = set()
 
     def graph(self, graph: onnx.GraphProto, around: _Around) -> dict[str, Watched]:
         """Its decisions by kind; the graph is written to."""
@@ -184,9 +199,11 @@ class _Watcher:
                 guard = condition in guards or _guards(node, known)
                 guards.update([condition] if guard else [])
                 names = {name for name in tested if isinstance(name, str)}
-                constant = condition in settled or settled.issuperset(names)
-                constant = constant or (what != "condition" and _settled(tested, ranges))
-                found["conditions"].append(_decision(node, "guard" if guard else what, constant=constant))
+                held = condition in settled or settled.issuperset(names)
+                constant = held or (what != "condition" and _settled(tested, ranges))
+                decision = _decision(node, "guard" if guard else what, constant=constant)
+                self.held.update([(decision.node, decision.what)] if held else [])
+                found["conditions"].append(decision)
                 parts["conditions"].append(added.counted(condition))
             if node.op_type == "Gather" and node.input[0] in fixed and node.input[1] not in settled:
                 axis = next((a.i for a in node.attribute if a.name == "axis"), 0)

@@ -420,3 +420,12 @@ def test_a_share_is_not_all_while_one_went_one_way(one_way: int, share: str) -> 
     found = Coverage((ModuleCoverage("", 9_999, one_way, 0, 0),), fixtures=3, asked=1.0)
     assert f"in 3 fixtures ({share})" in found.text
     assert [share in refusal for refusal in found.refusals] == [True] * bool(one_way)
+
+
+def test_a_constant_mask_of_both_kinds_contradicts_nothing() -> None:
+    graph = model(node("Where", ["causal", "x", "one"]), one=ONE, causal=np.asarray([[True, False, True]]))
+    (only,) = ran(graph, (0, True, 0), (1, False, 0)).values()
+    assert only.constant
+    assert not only.both
+    looked = Coverage.of([only], fixtures=2, chosen=(), asked=1.0)
+    assert (looked.unknown, looked.reachable, looked.constant) == ("", 0, 1)
