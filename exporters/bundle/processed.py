@@ -102,7 +102,7 @@ class ProcessedRunner(RunnerBase):
         return "; ".join(dict.fromkeys(filter(None, (self.apart, *(holder.changed for holder in holders)))))
 
     def facts(self) -> dict[str, Any]:
-        sessions = {role: session.facts() for role, session in self._sessions.items()}
+        first = next(iter(self._sessions.values())).facts()
         policy = {} if self._policy is None else self._policy.facts()
         ran: dict[str, str] = {}
         for role, session in self._sessions.items():
@@ -112,7 +112,7 @@ class ProcessedRunner(RunnerBase):
         if PREPROCESS in ran and self._around.tokenizer_digest:
             ran[TOKENIZER] = self._around.tokenizer_digest
         return {
-            **next(iter(sessions.values())),
+            **first,
             **policy,
             "kind": "bundle",
             "name": self.name,

@@ -138,8 +138,8 @@ def _judged(
         if coverage is not None:  # what was drawn for the claim was drawn, and not chosen
             coverage = replace(coverage, chosen=tuple(i for i in coverage.chosen if i >= claim.judged))
         result = judged_so_far()
-    if result.passed:
-        rounds.ask_workers_again()
+    if result.passed and rounds.workers is not None:
+        rounds.ask_again(rounds.workers)
         result = judged_so_far()
     # After the verdict, which nothing of it can change.
     if not result.passed:

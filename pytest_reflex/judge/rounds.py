@@ -63,11 +63,11 @@ class Rounds:
     workers: Pool | None = None
     strayed: dict[Side, str] = field(default_factory=dict)
 
-    def ask_workers_again(self) -> None:
+    def ask_again(self, workers: Pool) -> None:
         """Have every worker run fixture 0 once more: a side that goes astray does so where it runs often."""
-        for place, answer in self.workers.asked_again(0) if self.workers is not None else ():
+        runner = Named(self.sides.candidate, list(self.first.outputs[0]))
+        for place, answer in workers.asked_again(0):
             self._compare("reference", given(answer.reference), f" on {place}")
-            runner = Named(self.sides.candidate, list(self.first.outputs[0]))
             self._compare("candidate", runner.named(given(answer.candidate)), f" on {place}")
 
     def of(self, side: Side) -> list[str]:

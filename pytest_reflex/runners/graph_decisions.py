@@ -31,7 +31,7 @@ from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.graph_counting import NEVER, Added, decided, handed_out
 from pytest_reflex.runners.graph_file import inlined
 from pytest_reflex.runners.graph_ranges import Known, Range, finite_weights, ranges_of
-from pytest_reflex.runners.graph_sizes import Sizes
+from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
 from pytest_reflex.verdict.coverage import Decision
 
 if TYPE_CHECKING:
@@ -136,11 +136,11 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
         made = inlined(model)
     except Exception as error:
         raise RunnerError(f"this is no ONNX model that can be read: {first_line(error)}") from error
-    opset = next((o.version for o in made.opset_import if o.domain in ("", "ai.onnx")), 0)
+    opset = next((o.version for o in made.opset_import if o.domain in STANDARD), 0)
     if opset < _OPSET:
         raise RunnerError(f"decisions are watched from opset {_OPSET} on, and this graph has {opset}")
     outputs = tuple(value.name for value in made.graph.output)
-    whole = {value.name for value in made.graph.input if _one_size(value)}
+    whole = {value.name for value in made.graph.input if shape_of(value) is not None}
     sized = len(whole) == len(made.graph.input)
     names = {value.name for value in made.graph.input}
     given = {name: one for name, one in (inputs or {}).items() if name in names} if sized else {}
@@ -150,11 +150,6 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
         if one.output:
             made.graph.output.append(onnx.helper.make_tensor_value_info(one.output, _INT64, None))
     return Decisions(made.SerializeToString(), outputs, watched, frozenset(watcher.held))
-
-
-def _one_size(value: onnx.ValueInfoProto) -> bool:
-    kind = value.type.tensor_type
-    return kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pytest_reflex.runners.graph_finite import Finite
-from pytest_reflex.runners.graph_sizes import STANDARD, Sizes
+from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
 
 if TYPE_CHECKING:
     import onnx
@@ -367,12 +367,7 @@ def _described(graph: onnx.GraphProto) -> Iterable[onnx.ValueInfoProto]:
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """The sizes of each value that has them written down."""
-    found = {}
-    for value in _described(graph):
-        kind = value.type.tensor_type
-        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
-            found[value.name] = tuple(dim.dim_value for dim in kind.shape.dim)
-    return found
+    return {value.name: sizes for value in _described(graph) if (sizes := shape_of(value)) is not None}
 
 
 def finite_weights(graph: onnx.GraphProto, place: Path | None) -> set[str]:

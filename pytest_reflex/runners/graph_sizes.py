@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["STANDARD", "Sizes"]
+__all__ = ["STANDARD", "Sizes", "shape_of"]
 
 # The names of the standard operators' domain.
 STANDARD: Final = frozenset({"", "ai.onnx"})
@@ -39,6 +39,14 @@ _TOLD: Final = {
     **dict.fromkeys(("OneHot", "Squeeze", "Unsqueeze", "Split", "CenterCropPad", "AffineGrid"), 1),
     **dict.fromkeys(("Col2Im", "DFT", "STFT"), 1),
 }
+
+
+def shape_of(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
+    """The sizes of a value as they are written down; None where they are not, or one is open."""
+    kind = value.type.tensor_type
+    if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
+        return None
+    return tuple(dim.dim_value for dim in kind.shape.dim)
 
 
 class Sizes:
