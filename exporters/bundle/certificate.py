@@ -122,6 +122,11 @@ class Certificate:
         return str(self.terms["provider"])
 
     @property
+    def headline(self) -> str:
+        """Who certifies, and what that says of inputs that were not judged, in one line."""
+        return shown(f"certified by key {self.signed_by[:16]}: {self.terms['claim']['text']}")
+
+    @property
     def text(self) -> str:
         """What is certified, in a few lines, each of which begins with what it says."""
         terms = self.terms
@@ -322,10 +327,12 @@ def _terms(payload: bytes, files: Mapping[str, str]) -> dict[str, Any]:
         raise CertificateError("its statement names a file twice")
     for name in sorted(subjects.keys() | files.keys()):
         if name not in files or name not in subjects:
-            where = "the bundle" if name not in files else "its statement"
-            raise CertificateError(f"{name!r} is not in {where}; it is of other files")
+            missing = "is certified and not" if name not in files else "was not certified and is"
+            raise CertificateError(f"{name!r} {missing} in the bundle; it is of other files")
         if subjects[name] != files[name]:
-            raise CertificateError(f"{name!r} is another file than the one that it is of")
+            raise CertificateError(
+                f"{name!r} is not the file that was certified; it was changed or exchanged"
+            )
     predicate = said.get("predicate")
     if not isinstance(predicate, dict) or predicate.get("result") != "PASSED":
         raise CertificateError("its statement says of no pass")

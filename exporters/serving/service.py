@@ -210,8 +210,10 @@ def prepared(
     report_progress("digests", 0, 1)
     bundle = open_bundle(directory)
     report_progress("digests", 1, 1)
+    certificate = ""
     if trusted:
-        certified(bundle, trusted, provider=settings.provider_name(provider))
+        held = certified(bundle, trusted, provider=settings.provider_name(provider))
+        certificate = f"; {held.headline}"
     tolerances = _proven_tolerances(bundle)
     policy = BundleRunner(bundle, provider=provider, runtime=runtime)
     # Before the proof, which may take minutes: a port that is taken is said at once.
@@ -228,7 +230,8 @@ def prepared(
     return Server(
         service,
         listening,
-        proven=f"{headline(result)}, as recorded at its export, on {_ran_on(policy)[0]}{from_camera}",
+        proven=f"{headline(result)}, as recorded at its export, on {_ran_on(policy)[0]}{from_camera}"
+        f"{certificate}",
         api_key=api_key,
         max_size=max_size if max_size is not None else _max_size(bundle),
     )

@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 _WORDS: Final = {
     "export": "makes bundles",
     "lerobot": "lerobot's policies, live (Python 3.12 or later)",
+    "processors": "reads tasks, from the camera to the joint",
     "serve": "serves bundles to robots",
     "certify": "signs and verifies certificates",
+    "episodes": "reads recorded episodes",
+    "ray": "shares a check between processes and machines",
+    "sim": "drives simulated arms",
+    "openvino": "judges under OpenVINO, too",
+    "executorch": "judges under ExecuTorch, too",
 }
 
 

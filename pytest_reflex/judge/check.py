@@ -89,7 +89,7 @@ def check(
     # What the caller says is meant; what the candidate alone says may be doubted.
     stated = drawn.specs if inputs is None and drawn.seed is not None else ()
     called = name or sides.candidate.name
-    with sharing(told, sides, drawn, exact=terms.factor is not None) as workers:
+    with sharing(told, sides, drawn, report_progress, exact=terms.factor is not None) as workers:
         truth = run_reference(sides.reference, drawn, report_progress, terms, record, stated, workers)
         try:
             run = run_candidate(sides, drawn, truth, terms, report_progress, workers)

@@ -9,6 +9,7 @@ the same gate is kept. It ends with its budget, and what it has then is as true,
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from pytest_reflex.inputs.fixtures import make_fixture
 from pytest_reflex.inputs.ranges import far_ends, groups, rest
 from pytest_reflex.judge.runs import opened
 from pytest_reflex.judge.sides import Sides, sides_of
+from pytest_reflex.judge.workers.shares import OWN
+from pytest_reflex.progress import Progress
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import asked, copied, first_line, said_by
@@ -31,7 +34,7 @@ from pytest_reflex.settings import PROVIDERS
 from pytest_reflex.verdict.gates import Evidence, judge_fixture
 from pytest_reflex.verdict.results import FIRST_MADE, FixtureResult, named_fixture
 
-__all__ = ["Simplest", "simplest", "simplified"]
+__all__ = ["Pace", "Simplest", "simplest", "simplified"]
 
 Array = np.ndarray[Any, Any]
 Observation = Mapping[str, Array]
@@ -90,6 +93,34 @@ class Simplest:
 def _value(name: str, array: Array, at: tuple[int, ...]) -> str:
     where = f"[{', '.join(map(str, at))}]" if at else ""
     return f"{name}{where} = {array[at].item()!r}"
+
+
+class Pace:
+    """How long a fixture takes in this process, heard from what a check tells of its progress.
+
+    What it waits for does not count: workers that start, and fixtures that they judge.
+
+    Args:
+        tell: who is to be told as well.
+    """
+
+    def __init__(self, tell: Progress) -> None:
+        self._tell, self._since = tell, time.monotonic()
+        self._took = {"reference": 0.0, "candidate": 0.0}
+        self._runs = Counter[str]()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage in self._took and done <= OWN:
+            self._took[stage] += now - self._since
+            self._runs[stage] += 1
+        self._since = now
+        self._tell(stage, done, total)
+
+    @property
+    def each(self) -> float:
+        """Seconds for one fixture on both sides, its part of opening them with it."""
+        return sum(took / max(1, self._runs[stage]) for stage, took in self._took.items())
 
 
 def simplified(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
@@ -425,11 +424,12 @@ class Parity:
         """One check, and of a fail what a failing test looks for."""
         __tracebackhide__ = True
         from pytest_reflex.judge.check import check
+        from pytest_reflex.judge.simplest import Pace
+        from pytest_reflex.progress import progress_callback
 
-        begun = time.monotonic()
-        result = check(reference, candidate, inputs=inputs, name=called, **told)
-        each = (time.monotonic() - begun) / max(1, result.count)
-        return self._diagnosed(result, reference, candidate, inputs, settings, each)
+        pace = Pace(progress_callback(None))
+        result = check(reference, candidate, inputs=inputs, name=called, progress=pace, **told)
+        return self._diagnosed(result, reference, candidate, inputs, settings, pace.each)
 
     def _diagnosed(
         self,

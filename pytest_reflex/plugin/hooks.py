@@ -389,6 +389,8 @@ class _Controller:
         if not _runs_tests(self._config.option):
             return
         self._collector.hear(told_by(self._config))
+        if idle := self._idle_budget():
+            self._collector.hear(Told(notes=[idle]))
         baseline = self._config.stash[BASELINE]
         if baseline.compares:  # a run is read for it, which no other session is to pay for
             self._kept, problem = baseline.told(self._collector.run(), strict=self._collector.strict)
@@ -409,6 +411,17 @@ class _Controller:
         if silent or exitstatus == pytest.ExitCode.INTERNAL_ERROR:
             sys.stderr.writelines(f"{command}\n" for command in self._commands)
             sys.stderr.writelines(f"reflex: error: {problem}\n" for problem in self._collector.problems)
+
+    def _idle_budget(self) -> str:
+        """That this run's budget for claims is nobody's; empty where it is somebody's, or none was given."""
+        given, _ = self._config.stash[_SOURCES]
+        budget = given.values.get("claim_budget")
+        if budget is None or any(
+            one.result.claim and one.result.claim.asked for one in self._collector.run().results
+        ):
+            return ""
+        named = given.named("claim_budget")
+        return f"{named} {budget}: no test asks for a claim; add --reflex-claim 1e-3@95%, or leave it out"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not _runs_tests(self._config.option) or (self._collector.empty and not self._kept):

@@ -158,7 +158,7 @@ class Coverage:
         rest = (
             f"{self.constant:,} more are decided by constants, {self.guards:,} guard against NaN and infinity"
         )
-        return f"{told} in {self.fixtures:,} fixtures ({self._percent}); {rest}"
+        return f"{told} in {self.fixtures:,} fixtures looked at ({self._percent}); {rest}"
 
     @property
     def doubts(self) -> list[str]:
@@ -191,4 +191,7 @@ class Coverage:
         if not self.share < self.asked:
             return []
         told = f"{self.both:,} of {self.reachable:,} decisions of the graph went both ways, {self._percent}"
-        return [f"{told}, and {100 * self.asked:g} % is asked for; never asked: {self._named}"]
+        return [
+            f"{told}, and {100 * self.asked:g} % is asked for; never asked in the "
+            f"{self.fixtures:,} fixtures looked at: {self._named}"
+        ]

@@ -14,14 +14,17 @@ from pytest_reflex.judge.sides import Sides
 from pytest_reflex.judge.workers.pool import Pool
 from pytest_reflex.judge.workers.ray_crew import RayCrew
 from pytest_reflex.judge.workers.work import Work
+from pytest_reflex.progress import Progress
 
-__all__ = ["OWN", "own_share", "sharing"]
+__all__ = ["OWN", "STARTING", "own_share", "sharing"]
 
 # The plain fixture and those where the ends of what is drawn lie. What is asked of a session, whether it
 # repeats and keeps no count, takes more than one run of it.
 OWN: Final = settings.FEWEST_STRICT
 # Each is a process that holds both sides.
 PER_CORE: Final = 16
+# What progress is told under, while they start.
+STARTING: Final = "workers"
 
 
 def own_share(workers: Pool | None, count: int) -> int:
@@ -31,7 +34,7 @@ def own_share(workers: Pool | None, count: int) -> int:
 
 @contextmanager
 def sharing(
-    told: settings.Settings, sides: Sides, fixtures: Fixtures, *, exact: bool
+    told: settings.Settings, sides: Sides, fixtures: Fixtures, report_progress: Progress, *, exact: bool
 ) -> Iterator[Pool | None]:
     """The workers of a check, which end with it; None where there are none.
 
@@ -39,6 +42,7 @@ def sharing(
         told: what was asked for.
         sides: both sides, closed.
         fixtures: the fixtures.
+        report_progress: told when they are asked for, and when somebody is there to start them.
         exact: whether the reference is asked in float64 too.
 
     Raises:
@@ -56,7 +60,9 @@ def sharing(
             f"{PER_CORE * cores}, or the address of a cluster too"
         )
     work = Work(sides.reference, sides.candidate, fixtures.make, fixtures.specs, exact)
+    report_progress(STARTING, 0, 1)
     crew = RayCrew(told.ray, told.workers, work)
+    report_progress(STARTING, 1, 1)
     pool = Pool(crew, crew.size)
     try:
         if fixtures.count > OWN:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -263,7 +264,8 @@ def test_a_server_asks_for_it(copied: Path, keys: Keys, tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match="make it with reflex certify"):
         prepared(copied, port=0, trusted=[keys.public])
     certify(open_bundle(copied), keys.secret)
-    prepared(copied, port=0, trusted=[keys.public])
+    server = prepared(copied, port=0, trusted=[keys.public])
+    assert re.search(r"; certified by key [0-9a-f]{16}: at most \S+ % of ", server.proven)
     with pytest.raises(
         CertificateError, match="it is for CPUExecutionProvider, and CUDAExecutionProvider is"
     ):

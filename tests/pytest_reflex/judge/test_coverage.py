@@ -80,7 +80,7 @@ def test_fixtures_are_chosen_that_ask_what_was_not_asked() -> None:
     # It was not drawn at random, so the claim is that of five.
     assert (found.claim.judged, found.count, found.left_out) == (5, 6, 0)
     assert found.coverage.text.startswith(
-        "3 of 3 decisions of the graph went both ways in 6 fixtures (100.0 %)"
+        "3 of 3 decisions of the graph went both ways in 6 fixtures looked at (100.0 %)"
     )
 
 
@@ -160,9 +160,9 @@ def test_a_corner_that_both_a_claim_and_coverage_ask_for_is_judged_once() -> Non
 def test_what_is_never_drawn_is_refused_by_name() -> None:
     said = only_refusal(judged(100.0, coverage="95%"), "coverage")
     assert said == (
-        "0 of 3 decisions of the graph went both ways, 0.0 %, and 95 % is asked for; never asked: limits: "
-        "Clip clip, upper limit: only no; limits: Greater greater, condition: only no; limits: Where where, "
-        "condition: only no"
+        "0 of 3 decisions of the graph went both ways, 0.0 %, and 95 % is asked for; never asked in the 5 "
+        "fixtures looked at: limits: Clip clip, upper limit: only no; limits: Greater greater, condition: "
+        "only no; limits: Where where, condition: only no"
     )
 
 

@@ -15,7 +15,8 @@ from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.inputs.ranges import corners, ends, rest, swaps
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.sides import sides_of
-from pytest_reflex.judge.simplest import Simplest, simplest, simplified
+from pytest_reflex.judge.simplest import Pace, Simplest, simplest, simplified
+from pytest_reflex.judge.workers.shares import OWN
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner
 
@@ -166,6 +167,23 @@ def test_nothing_is_looked_for_where_nothing_can_be_found() -> None:
     shapes = Function(lambda **one: {"actions": actions(**one)["actions"][:, :2]})
     unlike = check(reference, shapes, inputs=SEVEN)
     assert simplified(unlike, reference, shapes, inputs=SEVEN, seconds=30) is unlike
+
+
+def test_a_fixture_s_pace_counts_no_wait_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening is a part of it, shared between all; starting workers and what they judge are none."""
+    clock = [100.0]
+    monkeypatch.setattr("pytest_reflex.judge.simplest.time.monotonic", lambda: clock[0])
+    heard: list[tuple[str, int, int]] = []
+    pace = Pace(lambda *said: heard.append(said))
+    told = [("workers", 0, 1, 1), ("workers", 1, 1, 30), ("reference", 1, 12, 6)]
+    told += [("reference", done, 12, 1.5) for done in range(2, OWN + 1)]
+    told += [("reference", OWN + 1, 12, 50), ("float64", 1, 12, 20)]
+    told += [("candidate", done, 12, 0.5) for done in range(1, OWN + 1)]
+    for stage, done, total, took in told:
+        clock[0] += took
+        pace(stage, done, total)
+    assert heard == [said[:3] for said in told]
+    assert pace.each == (6 + (OWN - 1) * 1.5) / OWN + 0.5
 
 
 def test_what_a_side_does_not_take_does_not_fail_so_and_the_search_goes_on() -> None:

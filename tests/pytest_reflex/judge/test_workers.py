@@ -22,6 +22,7 @@ from pytest_reflex.inputs import make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.workers import ray_crew
 from pytest_reflex.judge.workers.here import Here
+from pytest_reflex.judge.workers.shares import STARTING
 from pytest_reflex.judge.workers.work import Work, Worker
 from pytest_reflex.runners import OnnxRunner, ServedRunner, TorchRunner
 
@@ -49,8 +50,10 @@ def said(candidate, reference=None, **options) -> str:
 def both(candidate, reference=None, **options) -> str:
     """The same from one process and from two workers."""
     one = said(candidate, reference, **options)
-    two = said(candidate, reference, **options, workers=2)
+    stages: list[str] = []
+    two = said(candidate, reference, **options, workers=2, progress=lambda stage, *_: stages.append(stage))
     assert two == one, two[:400]
+    assert stages[:2] == [STARTING, STARTING], "nobody is told why nothing moves yet"
     return one
 
 

@@ -510,6 +510,17 @@ def test_strict_tightens_the_call_and_keeps_what_is_tighter(run: Run) -> None:
     assert [entry["threshold"] for entry in written("out.json")["results"]] == [1e-5, 1e-6]
 
 
+def test_a_budget_for_claims_that_nobody_makes_is_told_of(run: Run) -> None:
+    source = "def test_x(parity):\n    judged(parity)\n"
+    said = (
+        "warning: --reflex-claim-budget 60: no test asks for a claim; add --reflex-claim 1e-3@95%, or leave "
+        "it out"
+    )
+    budget = "--reflex-claim-budget=60"
+    assert [run(source, *given).outlines.count(said) for given in ((budget,), (budget, "-n1"))] == [1, 1]
+    assert said not in run(source, budget, "--reflex-claim=30%").outlines
+
+
 def test_strict_fails_a_session_without_a_result(run: Run) -> None:
     source = "def test_plain(): pass\n"
     line = "error: no parity result in this session; --reflex-strict wants at least one"
