@@ -418,7 +418,7 @@ def test_what_cannot_be_watched_says_why() -> None:
 )
 def test_a_share_is_not_all_while_one_went_one_way(one_way: int, share: str) -> None:
     found = Coverage((ModuleCoverage("", 9_999, one_way, 0, 0),), fixtures=3, asked=1.0)
-    assert f"in 3 fixtures ({share})" in found.text
+    assert f"in 3 fixtures looked at ({share})" in found.text
     assert [share in refusal for refusal in found.refusals] == [True] * bool(one_way)
 
 
