@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 from pytest_reflex._version import __version__
 from pytest_reflex.errors import ReflexError
-from pytest_reflex.report.json.results import ENTRY_KEYS, least_in, result_from_json, result_to_json
+from pytest_reflex.report.json.results import ENTRY_KEYS, derived, result_from_json, result_to_json
 from pytest_reflex.report.json.values import plain, shallow
 from pytest_reflex.report.session import Session
 from pytest_reflex.verdict.precision import Precision
@@ -240,11 +241,9 @@ def _from_earlier(
 
     What is wrong with it is said by whoever reads it as one of today's.
     """
-    try:
-        entries = [entry_of(entry) for entry in made.get("results", [])]
-    except (KeyError, TypeError, AttributeError):
-        return made
-    results = {"results": entries} if "results" in made else {}
+    results = {}
+    with suppress(KeyError, TypeError, AttributeError, ValueError):
+        results = {"results": [entry_of(entry) for entry in made["results"]]}
     return {**made, **results, "schema_version": version}
 
 
@@ -262,7 +261,10 @@ def _entry_from_version_4(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entry_from_version_3(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A result from before precisions and rtol, whose candidate was held to float32."""
+    """A result from before precisions and rtol, whose candidate was held to float32.
+
+    What follows from the rest was not all there: it is added, and held against the rest like everything.
+    """
     floors = entry["floors"]
     rest = {"number": entry["threshold"] if floors is None else floors, "in_floors": floors is not None}
     fixtures = [
@@ -276,7 +278,8 @@ def _entry_from_version_3(entry: Mapping[str, Any]) -> dict[str, Any]:
         "fixtures": fixtures,
     }
     kept = {key: value for key, value in entry.items() if key != "floors"}
-    return {**kept, **added, "least": least_in({**kept, **added, "claim": None, "coverage": None})}
+    known = {**kept, **added, "claim": None, "coverage": None}
+    return {**derived(known, "against", "least"), **kept, **added}
 
 
 def _output_from_version_3(output: Mapping[str, Any]) -> dict[str, Any]:

@@ -172,9 +172,10 @@ def _miscounted(result: RunResult) -> str:
     return "" if good else "its claim is not what its fixtures establish"
 
 
-def least_in(data: Mapping[str, Any]) -> Any:
-    """What a result's ``least`` has to be, by all else that it holds."""
-    return _written(_record(RunResult, data).least)
+def derived(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What keys of a result have to be that follow from all else that it holds."""
+    result = _record(RunResult, data)
+    return {name: _written(getattr(result, name)) for name in names}
 
 
 def _read_result(data: Mapping[str, Any], kind: type[Result]) -> Result:
