@@ -145,9 +145,12 @@ class LeRobotRecording:
         return known.frame(float(said[f"videos/{key}/from_timestamp"]) + moment)
 
     def _image(self, stored: Any) -> bytes:
-        if stored.get("bytes") is not None:
-            return bytes(stored["bytes"])
-        return Path(self._root, stored["path"]).read_bytes()
+        found = stored if isinstance(stored, dict) else {}
+        if found.get("bytes") is not None:
+            return bytes(found["bytes"])
+        if found.get("path") is None:
+            raise VideoError("the row holds no image, neither its bytes nor a path")
+        return Path(self._root, found["path"]).read_bytes()
 
     def _row_group(self, episode: int, index: int, keys: Sequence[str]) -> tuple[Any, int]:
         """The row group that has a frame, of it these keys, and the frame's row in it."""
