@@ -69,7 +69,8 @@ def _webm(frames: Any, rate: float) -> bytes:
             "a film needs av, which is not installed; pip install 'pytest-reflex[sim]'"
         ) from error
     into = io.BytesIO()
-    with av.open(into, "w", format="webm") as container:
+    # Else the file has numbers of its own that are drawn anew each time.
+    with av.open(into, "w", format="webm", options={"fflags": "+bitexact"}) as container:
         stream: Any = container.add_stream("libvpx-vp9", rate=Fraction(rate).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = 3 * SIDE, SIDE, "yuv420p"
         stream.codec_context.thread_count = 1

@@ -196,10 +196,13 @@ class MujocoArm:
                 held = self._engine.Renderer(self.model, height, width)
             except Exception as error:
                 said = " ".join(f"{type(error).__name__}: {error}".split())
-                backend = os.environ.get("MUJOCO_GL", "nothing")
+                backend = os.environ.get("MUJOCO_GL")
+                way = "install libegl1 (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa)"
+                if backend is None:  # somebody imported it first
+                    way = f"set it before anything imports mujoco; where that is not enough, {way}"
                 raise ReflexError(
-                    f"{self.name} cannot draw what a camera sees with MUJOCO_GL={backend} ({said}); "
-                    "install libegl1 (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa)"
+                    f"{self.name} cannot draw what a camera sees with MUJOCO_GL={backend or 'nothing'} "
+                    f"({said}); {way}"
                 ) from None
             self._renderers[(height, width)] = held
         return held

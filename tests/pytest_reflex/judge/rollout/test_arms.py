@@ -144,6 +144,23 @@ except Exception as error:
     assert done.stdout.count("\n") == 1
 
 
+def test_who_imported_mujoco_first_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not _there("mujoco"):
+        pytest.skip(f"mujoco is {WANTED}")
+    arm = environment_named("panda-reach")(30.0)
+
+    def failing(*args: object) -> None:
+        raise RuntimeError("no OpenGL context")
+
+    monkeypatch.setattr(arm._engine, "Renderer", failing)
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    with pytest.raises(ReflexError, match=r"MUJOCO_GL=nothing \(RuntimeError: .*\); set it before anything"):
+        arm.image("front", 16, 16)
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    with pytest.raises(ReflexError, match=r"MUJOCO_GL=egl \(RuntimeError: .*\); install libegl1"):
+        arm.image("front", 16, 16)
+
+
 def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_reflex.judge.rollout import gym_adapter, mujoco_arm
 
