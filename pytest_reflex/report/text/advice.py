@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -111,10 +112,13 @@ def _of_claim(result: RunResult) -> str:
 def _floats_first(result: RunResult) -> str:
     """The output of floats to look at before whole numbers that may be made of it; empty where none is."""
     off = [
-        (o.difference.max_abs_diff / o.bound, o.difference.max_abs_diff, o.name)
+        (o.difference.max_abs_diff / limit, o.difference.max_abs_diff, o.name)
         for fixture in result.fixtures
         for o in fixture.outputs
-        if o.difference is not None and o.bound and not o.difference.max_abs_diff < o.bound
+        if "float" in o.dtype
+        and o.difference is not None
+        and (limit := result.most_of(o))
+        and limit <= o.difference.max_abs_diff < math.inf
     ]
     if not off:
         return ""

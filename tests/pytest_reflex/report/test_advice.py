@@ -14,6 +14,8 @@ from pytest_reflex.report.text.advice import next_steps
 from pytest_reflex.report.text.terminal import bound, failure_message, first_refusal, headline, told_apart
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import FunctionRunner
+from pytest_reflex.settings import claim as claim_of
+from pytest_reflex.verdict.claim import Claim
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.quantised import QuantisedDistances
 from pytest_reflex.verdict.results import RUN_GATE_NAMES, Answer
@@ -198,3 +200,62 @@ def test_each_gate_of_the_run_has_its_own_advice() -> None:
     assert len(set(said.values())) == len(said)
     assert "lower share" in said["coverage"]
     assert all("--reflex-report" not in one for one in said.values())
+
+
+def of_claim(count: int, *, seed: int | None, claim: Claim, **given: object) -> str:
+    found = result(*(measured(idx, 1e-6) for idx in range(count)), seed=seed, claim=claim)
+    return next_steps(found, Answer.no("claim", "not reached"))
+
+
+def test_the_way_to_a_claim_is_the_one_that_its_fixtures_have() -> None:
+    """Frames are recorded, fixtures without a seed are asked for, draws take time and workers."""
+    passed, asked = [True] * 5, claim_of("1e-3@95%")
+    assert asked is not None
+    recorded = Claim.of(passed, source="recorded", distinct=5, asked=asked)
+    assert of_claim(5, seed=None, claim=recorded).startswith("record more frames, each picked independently")
+    derived = Claim.of(passed, source="derived", distinct=5, asked=asked)
+    assert of_claim(5, seed=0, claim=derived) == "ask for 2,995 fixtures, fixtures=2995 or --fixtures."
+    drawn = Claim.of(passed, source="drawn", distinct=5, asked=asked)
+    early = dataclasses.replace(drawn, stopped="budget", needs=7.2)
+    said = of_claim(5, seed=0, claim=early)
+    assert said.startswith(
+        "give it more time (claim_budget=, --claim-budget, in pytest --reflex-claim-budget"
+    )
+    assert ", some 7" in said
+    assert (
+        "more processes (workers=, --workers, --reflex-workers), or ask for less: 45.1 % is reached." in said
+    )
+    # What was stopped by a violation is no matter of time.
+    assert "more time" not in of_claim(5, seed=0, claim=dataclasses.replace(drawn, stopped="violation"))
+
+
+def test_floats_that_are_off_are_looked_at_before_integers_made_of_them() -> None:
+    def reference(x: np.ndarray) -> dict[str, np.ndarray]:
+        return {"actions": x, "bin": np.floor(4 * x).astype(np.int64)}
+
+    def candidate(x: np.ndarray) -> dict[str, np.ndarray]:
+        return reference(x + np.float32(0.3))
+
+    found = check(FunctionRunner(reference), FunctionRunner(candidate), inputs=SPECS)
+    assert first_refusal(found)[1].gate == "exact"
+    assert re.match(r"actions is off by 3\.0e-01 too, so look at it first: integers", advised(found))
+
+
+def test_floats_that_are_right_are_not_looked_at_first() -> None:
+    """Nor where they are not finite, or within what rtol allows."""
+
+    def told(candidate: object, **options: object) -> str:
+        def reference(x: np.ndarray) -> dict[str, np.ndarray]:
+            return {"actions": x, "bin": np.floor(4 * x).astype(np.int64)}
+
+        return advised(check(FunctionRunner(reference), FunctionRunner(candidate), inputs=SPECS, **options))  # type: ignore[arg-type]
+
+    for off, options in ((0.0, {}), (1e-3, {"rtol": 0.9}), (np.nan, {})):
+        said = told(
+            lambda x, off=off: {
+                "actions": x * np.float32(1 + off),
+                "bin": np.floor(4 * x + 1).astype(np.int64),
+            },
+            **options,
+        )
+        assert "look at it first" not in said

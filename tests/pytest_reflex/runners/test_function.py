@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from policy_cases import SPECS, Policy, candidate, honest
 
 import pytest_reflex as reflex
 from pytest_reflex import FunctionRunner, ReflexError, TorchRunner, check
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import MissingPackageError, RunnerError
 
 
 def in_torch(x: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -128,3 +129,27 @@ def test_random_numbers_are_seen() -> None:
 def test_what_is_no_function_of_the_inputs_is_refused_in_one_line(wrong, said: str) -> None:
     with pytest.raises(RunnerError if "reference" not in said else ReflexError, match=f"^{re.escape(said)}"):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("function", "told", "said"),
+    [
+        (lambda x: 1 / 0, {}, r"^f failed on inputs x: ZeroDivisionError: division by zero$"),
+        (lambda x: object(), {}, r"^f: output 'output' is a object; return arrays or tensors only$"),
+        (lambda x: (x, x), {"outputs": ["a"]}, r"^f "),
+    ],
+)
+def test_what_a_function_cannot_do_is_one_line(function: object, told: dict[str, object], said: str) -> None:
+    with (
+        FunctionRunner(function, name="f", **told) as runner,
+        pytest.raises(RunnerError, match=said) as caught,
+    ):  # type: ignore[arg-type]
+        runner.run({"x": np.ones(3, np.float32)})
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_without_torch_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FunctionRunner(in_torch, tensors=True) as runner:
+        monkeypatch.setitem(sys.modules, "torch", None)
+        with pytest.raises(MissingPackageError, match="in_torch wants tensors, and torch is not installed"):
+            runner.run({"x": np.ones(3, np.float32), "mask": np.ones(3, bool)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from pytest_reflex.judge.rollout.environments import Unstable, environment_named
 from pytest_reflex.judge.rollout.observing import Observing, jittered
 from pytest_reflex.judge.rollout.planar import PlanarReach
 from pytest_reflex.judge.rollout.rounded import Rounded
-from pytest_reflex.verdict.rollout import CANDIDATE
+from pytest_reflex.report.text.rollout import rollout_text, sentence
+from pytest_reflex.verdict.rollout import CANDIDATE, FLOORS, REFERENCE
+from pytest_reflex.verdict.rounding import CHANCE
 
 pytestmark = pytest.mark.once
 
@@ -419,8 +422,6 @@ def test_no_difference_is_never_said_without_what_could_have_been_seen() -> None
 
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_the_text_keeps_to_its_columns(of_bundle: Any, width: int) -> None:
-    from pytest_reflex.report.text.rollout import rollout_text
-
     assert max(map(len, rollout_text(of_bundle, width).splitlines())) <= width
 
 
@@ -433,3 +434,41 @@ def test_the_page_needs_nothing_else_and_says_the_verdict(tmp_path: Path) -> Non
     assert "apart from" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert made._repr_html_().startswith('<div class="reflex fragment">')
+
+
+def test_every_word_has_its_sentence(of_bundle: Any) -> None:
+    """Rounding, undecided, further, allowed, done by one side alone, not driven at all."""
+    head = sentence(of_bundle).partition(": rounding in ")[0]
+    assert sentence(of_bundle).startswith(f"{head}: rounding in 3 starts; tip ")
+    undriven = replace(of_bundle, starts=(), error="start 0: it ended")
+    assert sentence(undriven) == f"{head.replace('PASS', 'ERROR')}: no start was driven"
+    assert rollout_text(undriven).splitlines()[1] == "Not driven to the end: start 0: it ended"
+    stale = driven(changed(FAULTS["a stale action"][0]), starts=2, seconds=1.0, within=1e9)
+    assert "further than rounding (" in sentence(stale)
+    assert sentence(stale).endswith("; 1e+09 mm was allowed")
+    many = replace(of_bundle, starts=of_bundle.starts * 8)
+    assert "and 4 more, which drifted less" in rollout_text(many)
+    # The candidate alone fails everywhere.
+    succeeded = {CANDIDATE: False, REFERENCE: True}
+    alone = replace(many, starts=tuple(replace(start, succeeded=succeeded) for start in many.starts))
+    assert sentence(alone).endswith("; it does the job differently often")
+    without = replace(
+        many, starts=tuple(replace(start, succeeded=dict.fromkeys(succeeded)) for start in many.starts)
+    )
+    assert "Success: planar-reach has no task" in rollout_text(without)
+
+
+def test_where_rounding_alone_is_visible_what_is_near_it_is_undecided(of_bundle: Any) -> None:
+    first = of_bundle.starts[0]
+    floor = {quantity.name: first.floor(quantity.name) for quantity in of_bundle.quantities}
+    parted = {side: tuple(replace(one, diverged_s=0.1) for one in first.drifts[side]) for side in FLOORS}
+    far = tuple(replace(one, largest=CHANCE * floor[one.quantity]) for one in first.drifts[CANDIDATE])
+    chaotic = replace(first, drifts={**first.drifts, **parted, CANDIDATE: far})
+    made = replace(of_bundle, starts=(chaotic, *of_bundle.starts[1:]))
+    assert (made.word, made.passed) == ("undecided", False)
+    assert ": undecided, for rounding alone parts the ways visibly; tip " in sentence(made)
+    assert "Chaos: in 1 of 3 starts rounding alone was visible" in rollout_text(made)
+    calm = replace(
+        of_bundle, starts=(replace(first, drifts={**first.drifts, CANDIDATE: far}), *of_bundle.starts[1:])
+    )
+    assert calm.word == "further"
