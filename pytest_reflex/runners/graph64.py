@@ -224,11 +224,12 @@ def _lift_node(node: Any, kinds: frozenset[int]) -> None:
     from onnx import numpy_helper
 
     made = {a.name: a for a in node.attribute}
-    if node.op_type == "Constant" and "value_float" in made:
-        number = made["value_float"].f
+    stated = next((made[name] for name in ("value_float", "value_floats") if name in made), None)
+    if node.op_type == "Constant" and stated is not None:
+        numbers = stated.f if stated.name == "value_float" else list(stated.floats)
         del node.attribute[:]
         attribute = node.attribute.add(name="value", type=4)
-        attribute.t.CopyFrom(numpy_helper.from_array(_double(number)))
+        attribute.t.CopyFrom(numpy_helper.from_array(_double(numbers)))
     for attribute in node.attribute:
         if attribute.name in _TYPED and attribute.i in kinds:
             attribute.i = _DOUBLE

@@ -293,3 +293,30 @@ def test_a_check_takes_no_more_than_four_times_its_outputs():
             tracemalloc.stop()
         assert result.passed
         assert peak <= 4 * count * rows * 8 * 4
+
+
+def test_what_a_policy_may_hold_is_known_by_its_value() -> None:
+    """Arrays, generators of all three libraries, sparse and strided tensors, long collections."""
+    sparse, wide = torch.eye(3).to_sparse(), torch.zeros(300, 400).t()
+    held = [
+        (np.zeros(3), lambda one: one.__setitem__(0, 1)),
+        (np.random.default_rng(0), lambda one: one.random()),
+        (np.random.RandomState(0), lambda one: one.random()),
+        (random.Random(0), lambda one: one.random()),
+        (torch.Generator(), lambda one: torch.rand(1, generator=one)),
+        (sparse, lambda one: one.mul_(2)),
+        (wide, lambda one: one.add_(1)),
+        (torch.zeros(2), lambda one: one.add_(1)),
+        ([*range(300)], lambda one: one.append(1)),
+        ({"a": (1, [2.0])}, lambda one: one["a"][1].append(3)),
+    ]
+    for value, change in held:
+        model = nn.Linear(2, 2)
+        model.kept = value  # type: ignore[assignment]
+        before = state_of(model)
+        assert state_of(model) == before, f"{type(value).__name__} is itself"
+        change(value)
+        now = state_of(model)
+        moved = {name for name in before if before[name] != now[name]}
+        assert len(moved) == 1, f"a changed {type(value).__name__} is another"
+        assert "'kept'" in moved.pop()

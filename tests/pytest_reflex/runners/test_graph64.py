@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,38 @@ def test_what_cannot_be_evaluated_is_one_line() -> None:
         Graph64Runner(quantised()).run(inputs())
     with pytest.raises(RunnerError, match=r"outputs \['y'\] of the graph are not what the runtime gave"):
         quantised_distances(quantised(), {"z": np.zeros((1, 4))}, inputs())
+
+
+def test_constants_of_every_form_and_functions_are_lifted() -> None:
+    """One number, several, a tensor, and a tensor inside of a function of the model's own."""
+    third, numbers = float(np.float32(1 / 3)), [float(np.float32(0.1)), float(np.float32(0.7))]
+    inside = [
+        helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.float32(third))),
+        helper.make_node("Mul", ["a", "c"], ["b"]),
+    ]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    function = helper.make_function("own", "Thirds", ["a"], ["b"], inside, opsets[:1])
+    nodes = [
+        helper.make_node("Constant", [], ["one"], value_float=third),
+        helper.make_node("Constant", [], ["two"], value_floats=numbers),
+        helper.make_node("Thirds", ["x"], ["t"], domain="own"),
+        helper.make_node("Mul", ["t", "two"], ["u"]),
+        helper.make_node("Add", ["u", "one"], ["y"]),
+    ]
+    ends = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 2])] for n in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", *ends)
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=10)
+    x = np.random.default_rng(0).normal(size=(1, 2)).astype(np.float32)
+    with Graph64Runner(model) as runner:
+        runner.open()  # once more is no other
+        got = runner.run({"x": x})["y"]
+        assert runner.facts()["dtype"] == "float64"
+    assert got.dtype == np.float64
+    expected = x.astype(np.float64) * third * np.array(numbers) + third
+    assert np.array_equal(got, expected)
+
+
+def test_without_onnx_a_graph_is_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(RunnerError, match=r"graph\.onnx is evaluated by onnx; pip install onnx"):
+        Graph64Runner("graph.onnx").open()
