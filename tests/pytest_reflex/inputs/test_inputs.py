@@ -536,14 +536,14 @@ def test_between_two_given_values_lies_one_that_nobody_judged():
     one, two = np.float32([[1, 2, 4]]), np.float32([[3, 2, 0]])
     (found,) = others([{"x": one}, {"x": two}]).values()
     assert (found.dtype, found.tolist()) == (np.float32, [[2, 2, 2]])
-    # Ids, masks and what is not finite have no middle: half of each.
-    for a, b, half in (
-        ([1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 7, 8]),
-        ([True] * 4, [False] * 4, [True, True, False, False]),
-        ([1.0, np.inf, 2.0, 3.0], [5.0, 6.0, 7.0, 8.0], [1.0, np.inf, 7.0, 8.0]),
+    # Ids and what is not finite have no middle: every other place of each. A mask is turned round as a whole.
+    for a, b, between in (
+        ([1, 2, 3, 4], [5, 6, 7, 8], [1, 6, 3, 8]),
+        ([True, True, False], [False] * 3, [False, False, True]),
+        ([np.inf, 1.0, 2.0, 3.0], [5.0, 6.0, 7.0, 8.0], [np.inf, 6.0, 2.0, 8.0]),
     ):
         (found,) = others([{"x": np.array(a)}, {"x": np.array(b)}]).values()
-        assert found.tolist() == half
+        assert found.tolist() == between
 
 
 @pytest.mark.parametrize(
