@@ -450,6 +450,11 @@ def test_whoever_was_given_a_bundle_is_told_what_he_can_do(
     certify(open_bundle(copied), keys.secret)
     no_key = reflex("certify", copied, "--verify", "--key", tmp_path / "none.pub")
     assert no_key.err.endswith("give what `openssl pkey -in key.pem -pubout` writes\n")
+    wrong = reflex("certify", copied, "--key", keys.public)
+    assert wrong.err == (
+        f"reflex: error: key: {keys.public} is a public key, which signs nothing; give the private one that "
+        "it belongs to\n"
+    )
     (copied / "model.onnx").unlink()
     lost = reflex("certify", copied, "--verify", "--key", keys.public)
     assert (lost.code, lost.out) == (
@@ -459,8 +464,3 @@ def test_whoever_was_given_a_bundle_is_told_what_he_can_do(
     )
     nowhere = reflex("certify", tmp_path / "nowhere", "--verify", "--key", keys.public)
     assert nowhere.code == 2
-    wrong = reflex("certify", copied, "--key", keys.public)
-    assert wrong.err == (
-        f"reflex: error: key: {keys.public} is a public key, which signs nothing; give the private one that "
-        "it belongs to\n"
-    )
