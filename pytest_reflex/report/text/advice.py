@@ -11,6 +11,7 @@ from typing import Final
 from pytest_reflex.verdict.claim import MOST_SHARE, percent, seconds_text
 from pytest_reflex.verdict.divergence import Location
 from pytest_reflex.verdict.results import BASELINE_GATE, IDLE, SWAPPED, TRAP, Answer, RunResult, named_fixture
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 # So much of an output, where the error is concentrated, is little of it; so much of what it is, is small.
 FEW: Final = 0.05
@@ -217,6 +218,11 @@ def _of_precision(result: RunResult) -> str:
         )
     if result.word is not None and result.word.startswith("rounding"):
         more = "" if name == "float32" else ", or keep in float32 what costs most: reflex repair --budget"
+        if result.strict and not result.asked.rest.plain:  # that is asked for already
+            return (
+                f"it is rounding, and no bug: strict holds every output to {STRICT_THRESHOLD:g}, whatever "
+                f"else is asked, and {name} does not give that here. Judge it without strict{more}."
+            )
         return (
             f"it is rounding, and no bug: the threshold asks for more than {name} gives here. Say it in "
             f"units of PyTorch's own error, threshold='2x floor'{more}."

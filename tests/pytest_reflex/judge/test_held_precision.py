@@ -137,6 +137,10 @@ def test_strict_keeps_its_promise() -> None:
     result = judged(half(graph()), strict=True)
     assert not result.passed
     assert {o.bound for f in result.fixtures for o in f.outputs} == {1e-5}
+    # What it advises is nothing that is asked already.
+    both = str(judged(half(graph()), strict=True, threshold="2x floor"))
+    assert "strict holds every output to 1e-05, whatever else is asked" in " ".join(both.split())
+    assert "Judge it without strict" in " ".join(both.split())
 
 
 # --- what buys no wider bound ----------------------------------------------------------------------------
