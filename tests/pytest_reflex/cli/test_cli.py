@@ -274,7 +274,7 @@ def test_an_export_that_misses_its_threshold_leaves_everything_as_it_was(
 
 VALIDATE = ["validate", "export", "p0", "--model", "p0/fixtures.safetensors"]
 PROVIDERS = "cpu, cuda, tensorrt, rocm, migraphx, openvino, coreml, dml, qnn"
-NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor"
+NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor, or 0.01 deg"
 
 MISTAKES = {
     "unknown command": (["judge"], "no such command 'judge'; see `reflex -h`"),

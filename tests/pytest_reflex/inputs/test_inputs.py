@@ -376,7 +376,8 @@ def test_an_input_without_a_meaning_in_its_json_is_gaussian():
         (
             Uniform(),
             "int64",
-            r"; give one of kind float, or for int64 meaning=Integers\(low, high\)$",
+            r"; give one of kind float, or for int64 meaning=Integers\(low, high\), "
+            r"or Tokens\(vocab, mask\) of a prompt \(of pytest_reflex\.inputs\)$",
         ),
         (Uniform(0.0, np.inf), "float32", "high - low is inf; give finite$"),
         (Uniform(-1e308, 1e308), "float64", "high - low is inf; give finite$"),
@@ -401,7 +402,8 @@ def test_an_input_without_a_meaning_in_its_json_is_gaussian():
         (
             State(),
             "bool",
-            r"; give one of kind float, or for bool meaning=Bernoulli\(\)$",
+            r"; give one of kind float, or for bool meaning=Bernoulli\(\), "
+            r"or PromptMask\(\) of a padded prompt \(of pytest_reflex\.inputs\)$",
         ),
     ],
 )
@@ -417,13 +419,20 @@ def test_a_meaning_in_the_place_of_a_dtype_is_told_where_it_goes():
 
 
 def test_an_input_of_another_dtype_is_told_what_it_may_stand_for():
-    said = "; give one of kind float, or for "
+    said, where = "; give one of kind float, or for ", " (of pytest_reflex.inputs)"
     for given, message in (
-        (("commands", (1, 3), "int64"), f"gaussian: dtype is 'int64'{said}int64 meaning=Integers(low, high)"),
-        (("on", (1,), "bool"), f"gaussian: dtype is 'bool'{said}bool meaning=Bernoulli()"),
+        (
+            ("commands", (1, 3), "int64"),
+            f"gaussian: dtype is 'int64'{said}int64 meaning=Integers(low, high), or Tokens(vocab, mask) of a "
+            f"prompt{where}",
+        ),
+        (
+            ("on", (1,), "bool"),
+            f"gaussian: dtype is 'bool'{said}bool meaning=Bernoulli(), or PromptMask() of a padded prompt{where}",
+        ),
         (
             ("rgb", (1, 8, 8, 3), "uint8", Image()),
-            f"image: dtype is 'uint8'{said}uint8 meaning=Integers(0, 256), a camera's pixels",
+            f"image: dtype is 'uint8'{said}uint8 meaning=Integers(0, 256), a camera's pixels{where}",
         ),
     ):
         with pytest.raises(InputError) as caught:
