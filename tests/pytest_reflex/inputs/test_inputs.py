@@ -428,7 +428,8 @@ def test_an_input_of_another_dtype_is_told_what_it_may_stand_for():
         ),
         (
             ("on", (1,), "bool"),
-            f"gaussian: dtype is 'bool'{said}bool meaning=Bernoulli(), or PromptMask() of a padded prompt{where}",
+            f"gaussian: dtype is 'bool'{said}bool meaning=Bernoulli(), or PromptMask() of a padded prompt"
+            f"{where}",
         ),
         (
             ("rgb", (1, 8, 8, 3), "uint8", Image()),
