@@ -302,8 +302,8 @@ MISTAKES = {
     "unknown option": ([*VALIDATE, "--hurry"], "no such option '--hurry'; see `reflex validate export -h`"),
     "no model": (
         VALIDATE[:3],
-        "give --model, the policy, or --reference, a graph that is to be the judge; "
-        "see `reflex validate export -h`",
+        "give --model, the policy, or --reference, a graph that is to be the judge; or judge it by its own "
+        "recording, --model p0/fixtures.safetensors; see `reflex validate export -h`",
     ),
     "no bundle named": (VALIDATE[:2], "missing argument 'DIR'; see `reflex validate export -h`"),
     **{
