@@ -28,7 +28,8 @@ import numpy as np
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import first_line
-from pytest_reflex.runners.graph_counting import NEVER, Added, decided, handed_out
+from pytest_reflex.runners.graph_counting import NEVER, Added, handed_out
+from pytest_reflex.runners.graph_deciding import Extreme, Tested, decided
 from pytest_reflex.runners.graph_file import inlined
 from pytest_reflex.runners.graph_ranges import Known, Range, finite_weights, ranges_of
 from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
@@ -193,7 +194,7 @@ class _Watcher:
             for what, condition, tested in decided(node, added):
                 guard = condition in guards or _guards(node, known)
                 guards.update([condition] if guard else [])
-                names = {name for name in tested if isinstance(name, str)}
+                names = {name for value in tested for name in _names(value)}
                 held = condition in settled or settled.issuperset(names)
                 constant = held or (what != "condition" and _settled(tested, ranges))
                 decision = _decision(node, "guard" if guard else what, constant=constant)
@@ -371,18 +372,29 @@ def _runs_always_alike(node: onnx.NodeProto, body: onnx.GraphProto, fixed: Colle
     return name in held or (name in made and made[name].op_type == "Constant")
 
 
-def _settled(tested: Sequence[str | float], ranges: Mapping[str, Range]) -> bool:
+def _names(value: Tested) -> tuple[str, ...]:
+    """The values that something is made of."""
+    if isinstance(value, Extreme):
+        return value.names
+    return (value,) if isinstance(value, str) else ()
+
+
+def _settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
     """Whether the first of two values is always below the second, or never."""
     ends: list[Range] = []
-    for value in tested:
-        if isinstance(value, str):
-            if value not in ranges:
-                return False
-            ends.append(ranges[value])
-        else:
-            ends.append((np.asarray(value), np.asarray(value)))
-    (low, high), (least, most) = ends
     try:
+        for value in tested:
+            if not all(name in ranges for name in _names(value)):
+                return False
+            if isinstance(value, Extreme):
+                reduce = np.maximum.reduce if value.op == "Max" else np.minimum.reduce
+                lows, highs = zip(*(ranges[name] for name in value.names), strict=True)
+                ends.append((reduce([*np.broadcast_arrays(*lows)]), reduce([*np.broadcast_arrays(*highs)])))
+            else:
+                ends.append(
+                    ranges[value] if isinstance(value, str) else (np.asarray(value), np.asarray(value))
+                )
+        (low, high), (least, most) = ends
         return bool(np.all(high < least) or not np.any(low < most))
     except ValueError:  # sizes that are not known
         return False

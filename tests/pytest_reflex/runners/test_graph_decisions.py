@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import OnnxRunner
+from pytest_reflex.runners.graph_decisions import decisions_of
 from pytest_reflex.verdict.coverage import Coverage, ModuleCoverage
 
 ONE = np.float32(1)
@@ -48,6 +49,31 @@ def test_a_condition_goes_one_way_and_the_other(
     assert went(ran(graph, one, one)) == {name: ("yes",)}
     assert went(ran(graph, other)) == {name: ("no",)}
     assert went(ran(graph, other, one)) == {name: ("yes", "no")}
+
+
+@pytest.mark.parametrize(("op", "sign"), [("Max", 1), ("Min", -1)])
+def test_of_three_each_wins_and_is_beaten(op: str, sign: int) -> None:
+    """So that the second against the third is a choice too, where the first loses to both."""
+    graph = model(node("Cast", ["n"], "third", to=FLOAT), node(op, ["x", "one", "third"]), one=ONE * sign)
+
+    def ways(*fixtures: tuple[float, int]) -> list[tuple[str, ...]]:
+        watched = OnnxRunner(graph).watching()
+        with watched:
+            for x, n in fixtures:
+                watched.run(
+                    {
+                        "x": np.full((1, 3), sign * x, np.float32),
+                        "mask": np.ones((1, 3), bool),
+                        "n": np.asarray(sign * n),
+                    }
+                )
+            return [one.went for one in watched.decisions]
+
+    # Whether each is beaten: x, one, third.
+    assert ways((3, 0), (0, 0)) == [("yes", "no"), ("yes", "no"), ("yes",)]
+    assert ways((3, 0), (0, 0), (0, 2)) == [("yes", "no")] * 3
+    held = model(node("Tanh", ["x"], "held"), node("Max", ["held", "two", "one"]), one=ONE, two=ONE * 2)
+    assert all(one.constant for one in decisions_of(held).found)
 
 
 def test_elements_of_one_run_can_go_both_ways() -> None:
