@@ -33,6 +33,7 @@ from pytest_reflex.runners.graph_deciding import Extreme, Tested, decided
 from pytest_reflex.runners.graph_file import inlined
 from pytest_reflex.runners.graph_ranges import Known, Range, finite_weights, ranges_of
 from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
+from pytest_reflex.runners.graph_stated import restate
 from pytest_reflex.verdict.coverage import Decision
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     opset = next((o.version for o in made.opset_import if o.domain in STANDARD), 0)
     if opset < _OPSET:
         raise RunnerError(f"decisions are watched from opset {_OPSET} on, and this graph has {opset}")
+    restate(made)
     outputs = tuple(value.name for value in made.graph.output)
     whole = {value.name for value in made.graph.input if shape_of(value) is not None}
     sized = len(whole) == len(made.graph.input)

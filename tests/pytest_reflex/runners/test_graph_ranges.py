@@ -169,6 +169,21 @@ def test_a_free_size_is_that_of_no_stand_in() -> None:
     assert not any(one.constant for one in decisions_of(made.SerializeToString()).found)
 
 
+def test_what_a_graph_states_of_a_size_bounds_nothing() -> None:
+    """ONNX Runtime warns of another size than is stated, and goes on."""
+    nodes = [
+        node("MatMul", ["x", "w"], "wide"),
+        node("ArgMax", ["wide"], "place", axis=1, keepdims=1),
+        node("Greater", ["place", "step"], "decided"),
+        node("Cast", ["decided"], to=FLOAT),
+    ]
+    for stated, most in ((2, 1), (4, 1), (2, 3)):
+        made = onnx.load_model_from_string(model(*nodes, w=np.ones((3, 4), np.float32), step=np.int64(most)))
+        made.graph.value_info.append(helper.make_tensor_value_info("wide", FLOAT, [1, stated]))
+        (found,) = decisions_of(made.SerializeToString()).found
+        assert found.constant == (most == 3)
+
+
 def test_what_an_input_is_by_default_is_no_constant() -> None:
     nodes = [node("Less", ["n", "few"], "decided"), node("Cast", ["decided"], to=FLOAT)]
     (found,) = decisions_of(model(*nodes, few=np.int64(5), n=np.int64(3))).found
@@ -223,7 +238,7 @@ def test_what_finite_inputs_make_infinite_is_no_guard(name: str, op: str) -> Non
     graph = model(*ODD[name], node(op, ["odd"], "lost"), node("Where", ["lost", "one", "x"]), **HELD)
     kinds = {each.node: each.what for each in ran(graph, (1, True, 0), inputs=ENDS).values()}
     # Infinite, and never NaN.
-    ordered = op == "IsNaN" and name in ("Exp", "a large factor", "a smaller type")
+    ordered = op == "IsNaN" and name in ("Exp", "a large factor", "a smaller type", "squares of squares")
     assert kinds["the_lost"] == kinds["the_y"] == ("guard" if ordered else "condition")
 
 
