@@ -31,9 +31,10 @@ from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.graph_counting import NEVER, Added, handed_out
 from pytest_reflex.runners.graph_deciding import Extreme, Tested, decided
 from pytest_reflex.runners.graph_file import inlined
-from pytest_reflex.runners.graph_ranges import Known, Range, finite_weights, ranges_of
+from pytest_reflex.runners.graph_ranges import Known, Range, ranges_of
 from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
-from pytest_reflex.runners.graph_stated import restate
+from pytest_reflex.runners.graph_stated import graphs_inside, restate, state_nothing
+from pytest_reflex.runners.graph_weights import finite_weights
 from pytest_reflex.verdict.coverage import Decision
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     for one in watched.values():
         if one.output:
             made.graph.output.append(onnx.helper.make_tensor_value_info(one.output, _INT64, None))
+    state_nothing(made.graph)  # ONNX Runtime works it out
     return Decisions(made.SerializeToString(), outputs, watched, frozenset(watcher.held))
 
 
@@ -238,7 +240,7 @@ class _Watcher:
             return self._body(node, graphs["body"], known, added)
         if node.op_type == "If":
             return self._branches(node, [graphs["then_branch"], graphs["else_branch"]], known, added)
-        for inside in itertools.chain(graphs.values(), *(a.graphs for a in node.attribute)):
+        for inside in graphs_inside(node):
             if any(one.decisions for one in self.graph(inside, _around(known)).values()):
                 name = node.name or node.output[0]
                 raise RunnerError(f"the decisions inside of {node.op_type} {name} cannot be watched")

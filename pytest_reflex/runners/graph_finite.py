@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pytest_reflex.runners.graph_sizes import STANDARD
+from pytest_reflex.runners.graph_weights import finite_constant
 
 if TYPE_CHECKING:
     import onnx
@@ -139,7 +140,9 @@ class Finite:
             return self.is_ordered(names[0])
         if op in ("Div", "Reciprocal", "Pow", "Sqrt"):
             return (fixed or every) and self._quotient(node, fixed)
-        return fixed and op in ("Exp", "Log", "Constant", "ConstantOfShape", "Range") and every
+        if op in ("Constant", "ConstantOfShape"):
+            return finite_constant(node)
+        return fixed and op in ("Exp", "Log", "Range") and every
 
     def _quotient(self, node: onnx.NodeProto, fixed: bool) -> bool:
         """Of finite numbers: whether a quotient, a power or a root of them is finite."""

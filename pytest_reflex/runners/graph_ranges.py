@@ -10,7 +10,7 @@ may wrap, and what a type may not hold that it is cast to, can be any number of 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,7 @@ import numpy as np
 
 from pytest_reflex.runners.graph_finite import Finite
 from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
+from pytest_reflex.runners.graph_weights import MOST, held
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Range = tuple[Array, Array]
 
-__all__ = ["Known", "Range", "finite_weights", "ranges_of"]
+__all__ = ["Known", "Range", "ranges_of"]
 
 # They move, leave out or hold elements: no less where each of their inputs is no less.
 _MOVES: Final = frozenset(
@@ -88,8 +89,6 @@ _WITHIN: Final[Mapping[str, tuple[float, float]]] = {
 # Of infinity they make NaN.
 _OF_FINITE: Final = frozenset({"Sin", "Cos", "Softsign", "Softmax"})
 _PLACES: Final = frozenset({"ArgMax", "ArgMin"})
-# What is larger is a table of weights, which decides nothing; and so are more floats.
-_MOST: Final = 1 << 22
 # onnx.TensorProto's numbers of types.
 _INTEGERS: Final[Mapping[int, type[np.integer[Any]]]] = {
     2: np.uint8,
@@ -103,8 +102,6 @@ _INTEGERS: Final[Mapping[int, type[np.integer[Any]]]] = {
 }
 _FLOATS: Final = frozenset({1, 10, 11, 16})
 _BOOL: Final = 9
-_MOST_FLOATS: Final = 64
-_WEIGHTED: Final = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 
 
 def ranges_of(
@@ -122,7 +119,7 @@ def ranges_of(
     given = {value.name for value in graph.input}
     for tensor in graph.initializer:
         # Of an input it is what holds where none is given.
-        array = None if tensor.name in given else _held(tensor, place)
+        array = None if tensor.name in given else held(tensor, place)
         if array is not None and _followed((array, array)):
             found[tensor.name] = array, array
     found |= inputs
@@ -160,7 +157,7 @@ class _Values:
     def __init__(self, graph: onnx.GraphProto, known: Known) -> None:
         self._found, self._known = known.ranges, known
         self._shapes = {name: sizes for name, sizes in _shapes(graph).items() if name in known.sizes.sized}
-        self._kinds = {value.name: value.type.tensor_type.elem_type for value in _described(graph)}
+        self._kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
         self._stand_ins: set[str] = set()
 
     def of(self, node: onnx.NodeProto) -> Range | None:
@@ -356,52 +353,14 @@ def _all_of(dtype: np.dtype[Any]) -> Range:
 
 
 def _followed(made: Range) -> bool:
-    if made[0].size > _MOST:
+    if made[0].size > MOST:
         return False
     return not any(one.dtype.kind == "f" and np.isnan(one).any() for one in made)
 
 
-def _described(graph: onnx.GraphProto) -> Iterable[onnx.ValueInfoProto]:
-    return itertools.chain(graph.value_info, graph.input, graph.output)
-
-
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """The sizes of each value that has them written down."""
-    return {value.name: sizes for value in _described(graph) if (sizes := shape_of(value)) is not None}
-
-
-def finite_weights(graph: onnx.GraphProto, place: Path | None) -> set[str]:
-    """Which of its weights are finite; those that are multiplied alone are taken to be."""
-    from onnx import numpy_helper
-
-    read = {name for node in graph.node if node.op_type not in _WEIGHTED for name in node.input}
-    read |= {value.name for value in graph.output}
-    found = set()
-    for tensor in graph.initializer:
-        if tensor.name in read and np.prod([*tensor.dims], dtype=float) <= _MOST:
-            try:
-                array = numpy_helper.to_array(tensor, str(place or ""))
-                if not np.isfinite(array.astype(np.float64)).all():
-                    continue
-            except Exception:  # strings, and what is not beside the file
-                continue
-        found.add(tensor.name)
-    return found
-
-
-def _held(tensor: onnx.TensorProto, place: Path | None) -> Array | None:
-    """A tensor of whole numbers or booleans, or of a few floats; None of any other."""
-    from onnx import TensorProto, numpy_helper
-
-    whole = (TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64)
-    most = _MOST if tensor.data_type in whole else _MOST_FLOATS
-    if np.prod([*tensor.dims], dtype=float) > most:
-        return None
-    try:
-        array: Array = numpy_helper.to_array(tensor, str(place or ""))
-    except Exception:
-        return None
-    return array
+    return {value.name: sizes for value in graph.value_info if (sizes := shape_of(value)) is not None}
 
 
 def _evaluated(node: onnx.NodeProto, given: list[Array]) -> Array:

@@ -6,12 +6,13 @@ ONNX Runtime warns where a graph's ``value_info`` says another size than there i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["graphs_inside", "restate"]
+__all__ = ["graphs_inside", "restate", "state_nothing"]
 
 # Weights of more numbers are no sizes, and inference is spared them.
 _MOST: Final = 4096
@@ -26,26 +27,32 @@ def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def restate(model: onnx.ModelProto) -> None:
-    """Take what a model states of its values for what its inputs and weights make of them, where that is known.
+    """State in ``value_info`` what a model's inputs and weights make of its values, and nothing else.
 
-    What its inputs are is left, which ONNX Runtime insists on; of graphs inside nothing is.
+    Its inputs and outputs too are stated there; what its inputs are ONNX Runtime insists on.
     """
     import onnx
 
-    _forget(model.graph)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    _forget(copy.graph)
     for tensor in copy.graph.initializer:
         size = 1
         for dim in tensor.dims:
             size *= dim
         if size > _MOST:
             tensor.ClearField("raw_data")
-    try:
-        found = onnx.shape_inference.infer_shapes(copy, check_type=False, strict_mode=False, data_prop=True)
-    except Exception:  # nothing is known then
-        return
-    _take(model.graph, found.graph)
+    with suppress(Exception):  # no more is known then
+        copy = onnx.shape_inference.infer_shapes(copy, check_type=False, strict_mode=False, data_prop=True)
+    _take(model.graph, copy.graph)
+
+
+def state_nothing(graph: onnx.GraphProto) -> None:
+    """Drop what a graph, and those inside of it, say of their values beside inputs and outputs."""
+    del graph.value_info[:]
+    for node in graph.node:
+        for inner in graphs_inside(node):
+            state_nothing(inner)
 
 
 def _forget(graph: onnx.GraphProto, inputs: int | None = None) -> None:
@@ -57,14 +64,13 @@ def _forget(graph: onnx.GraphProto, inputs: int | None = None) -> None:
             value.type.tensor_type.ClearField("shape")
     for node in graph.node:
         for inner in graphs_inside(node):
-            # Which time it is and whether to go on are one number each, and ONNX Runtime wants that said.
+            # Which time it is and whether to go on are one number each.
             _forget(inner, 2 if node.op_type == "Loop" else 0)
 
 
 def _take(graph: onnx.GraphProto, found: onnx.GraphProto) -> None:
-    graph.value_info.extend(found.value_info)
-    for value, other in zip(graph.output, found.output, strict=True):
-        value.type.CopyFrom(other.type)
+    del graph.value_info[:]
+    graph.value_info.extend([*found.input, *found.value_info, *found.output])
     for node, known in zip(graph.node, found.node, strict=True):
-        for inner, other_graph in zip(graphs_inside(node), graphs_inside(known), strict=True):
-            _take(inner, other_graph)
+        for inner, other in zip(graphs_inside(node), graphs_inside(known), strict=True):
+            _take(inner, other)

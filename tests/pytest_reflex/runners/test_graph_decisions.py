@@ -246,6 +246,49 @@ def test_a_scan_s_body_is_looked_into() -> None:
         }  # fmt: skip
 
 
+def test_a_loop_inside_of_a_branch_inside_of_a_scan() -> None:
+    """Whose graphs have to say how large what they give is."""
+
+    def stated(name: str, kind: int = FLOAT) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, [])
+
+    body = helper.make_graph(
+        [
+            helper.make_node("Relu", ["held"], ["above"], name="relu"),
+            helper.make_node("Add", ["above", "one"], ["next"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [stated("i", INT64), stated("go", BOOL), stated("held")], [stated("on", BOOL), stated("next")],
+    )  # fmt: skip
+    branches = {
+        "then_branch": helper.make_graph(
+            [helper.make_node("Loop", ["twice", "", "each"], ["most"], body=body, name="loop")],
+            "then", [], [stated("most")],
+        ),
+        "else_branch": helper.make_graph(
+            [helper.make_node("Identity", ["each"], ["same"])], "else", [], [stated("same")]
+        ),
+    }  # fmt: skip
+    inside = helper.make_graph(
+        [
+            helper.make_node("Less", ["each", "zero"], ["low"], name="low"),
+            helper.make_node("If", ["low"], ["made"], name="if", **branches),
+            helper.make_node("Identity", ["times"], ["later"]),
+        ],
+        "inside", [stated("times", INT64), stated("each")], [stated("later", INT64), stated("made")],
+    )  # fmt: skip
+    nodes = [
+        node("Squeeze", ["x", "first"], "row"),
+        helper.make_node("Scan", ["n", "row"], ["last", "y"], body=inside, num_scan_inputs=1),
+    ]
+    graph = model(*nodes, one=ONE, zero=ONE * 0, twice=np.int64(2), first=np.int64([0]))
+    both = ("yes", "no")
+    assert went(ran(graph, ([-1, 0, 1], True, 0))) == {
+        "low condition": both, "if condition": both, "relu lower limit": both, "loop count": ("one",)
+    }  # fmt: skip
+
+
 def test_what_is_inside_of_no_loop_or_branch_is_refused() -> None:
     """Rather than left out of the share."""
     body = helper.make_graph(

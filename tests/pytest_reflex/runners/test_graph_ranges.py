@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from decision_cases import BOOL, FLOAT, INT64, model, node, ran
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pytest_reflex.runners.graph_decisions import decisions_of
 
@@ -240,6 +240,47 @@ def test_what_finite_inputs_make_infinite_is_no_guard(name: str, op: str) -> Non
     # Infinite, and never NaN.
     ordered = op == "IsNaN" and name in ("Exp", "a large factor", "a smaller type", "squares of squares")
     assert kinds["the_lost"] == kinds["the_y"] == ("guard" if ordered else "condition")
+
+
+@pytest.mark.parametrize("how", ["branch", "constant", "filled", "product"])
+def test_a_constant_that_is_not_finite_makes_no_guard(how: str) -> None:
+    """However it is held and wherever it is read."""
+    ends = np.ones((1, 100), np.float32)
+    ends[0, 70] = np.inf
+    lost = [
+        node("Relu", ["x"], "some"),
+        node("ReduceMax", ["some"], "most", keepdims=0), node("Mul", ["most", "ends"], "odd"),
+        node("IsNaN", ["odd"], "lost"), node("Cast", ["lost"], to=FLOAT),
+    ]  # fmt: skip
+    held: dict[str, Any] = {"ends": ends}
+    if how == "branch":
+        inside = [
+            helper.make_graph(lost if first else [node("Identity", ["ends"])], "b", [], [
+                helper.make_tensor_value_info("y", FLOAT, None)
+            ])
+            for first in (True, False)
+        ]  # fmt: skip
+        nodes = [
+            node("Cast", ["n"], "yes", to=BOOL),
+            node("If", ["yes"], "z", then_branch=inside[0], else_branch=inside[1]),
+            node("Identity", ["z"]),
+        ]
+        inside[1].node[0].output[0] = inside[1].output[0].name = "w"
+        inside[0].output[0].name = inside[0].node[-1].output[0] = "v"
+    elif how == "product":
+        lost[2] = node("MatMul", ["column", "ends"], "odd")
+        nodes = [*lost[:2], node("Reshape", ["most", "single"], "column"), *lost[2:]]
+        held["single"] = np.int64([1, 1])
+    else:
+        made = numpy_helper.from_array(ends if how == "constant" else np.float32([np.inf]))
+        held = {} if how == "constant" else {"hundred": np.int64([100])}
+        given = [] if how == "constant" else ["hundred"]
+        nodes = [
+            node("Constant" if how == "constant" else "ConstantOfShape", given, "ends", value=made),
+            *lost,
+        ]
+    found = decisions_of(model(*nodes, **held)).found
+    assert next(one for one in found if one.node == "the_lost").what == "condition"
 
 
 @pytest.mark.parametrize("op", ["IsNaN", "IsInf"])
