@@ -149,7 +149,7 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     names = {value.name for value in made.graph.input}
     given = {name: one for name, one in (inputs or {}).items() if name in names} if sized else {}
     watcher = _Watcher(None if isinstance(model, bytes) else model.parent, opset)
-    watched = watcher.graph(made.graph, _Around(frozenset(), frozenset(whole), frozenset(names), given))
+    watched = watcher.graph(made.graph, _Around(frozenset(), frozenset(whole), frozenset(names), given, {}))
     for one in watched.values():
         if one.output:
             made.graph.output.append(onnx.helper.make_tensor_value_info(one.output, _INT64, None))
@@ -165,11 +165,13 @@ class _Around:
     sized: frozenset[str]
     finite: frozenset[str]
     ranges: Mapping[str, Range]
+    kinds: Mapping[str, int]
 
     def without(self, names: Collection[str]) -> _Around:
         """The same where these are names of something else."""
         ranges = {name: one for name, one in self.ranges.items() if name not in names}
-        return _Around(self.fixed - {*names}, self.sized - {*names}, self.finite - {*names}, ranges)
+        kinds = {name: one for name, one in self.kinds.items() if name not in names}
+        return _Around(self.fixed - {*names}, self.sized - {*names}, self.finite - {*names}, ranges, kinds)
 
 
 class _Watcher:
@@ -224,7 +226,10 @@ class _Watcher:
         sizes = Sizes((around.fixed - inside) | constants, around.sized - inside)
         for node in graph.node:
             sizes.read(node)
-        known = Known(sizes, set(around.finite - inside) | finite_weights(graph, self._place))
+        kinds = {name: kind for name, kind in around.kinds.items() if name not in inside}
+        kinds |= {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+        kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        known = Known(sizes, set(around.finite - inside) | finite_weights(graph, self._place), kinds)
         seen = {name: one for name, one in around.ranges.items() if name not in inside}
         ranges = ranges_of(graph, seen, self._place, known)
         known.settled.update(name for name, (low, high) in ranges.items() if (low == high).all())
@@ -353,6 +358,7 @@ def _around(known: Known) -> _Around:
         frozenset(known.sizes.sized),
         frozenset(known.finite.finite),
         known.ranges,
+        known.kinds,
     )
 
 

@@ -1,8 +1,8 @@
 """Which values of an ONNX graph stay finite where its inputs are finite, and which are never NaN.
 
 What may be neither is what an operator makes of ordinary numbers: ``Exp`` of 100, ``Log`` of -1, a quotient
-by 0. Sums and products of values that are finite are taken to be finite, as are the rows of a ``Softmax``
-which only a mask could close as a whole.
+by 0. In float32 and float64 sums and products of values that are finite are taken to be finite (float16 ends
+at 65504), as are the rows of a ``Softmax`` which only a mask could close as a whole.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ _SUMS: Final = frozenset(
         *("Swish", "Resize", "DequantizeLinear", "QuantizeLinear", "OneHot", "RotaryEmbedding", "Shrink"),
     }
 )
+# Where they give a smaller type than float32, what they make of ordinary numbers may be beyond it.
+_GROWS: Final = (_SUMS - {"Sin", "Cos", "Softmax", "Softsign", "Atan", "Asinh"}) | {
+    *("Div", "Reciprocal", "Pow", "LeakyRelu", "Elu", "Celu", "Selu", "Exp", "Range", "CastLike"),
+}
 _FACTORS: Final = frozenset({"Mul", "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
 # Finite of all that is not NaN.
 _HELD: Final = frozenset({"Tanh", "Sigmoid", "Erf", "HardSigmoid"})
@@ -81,10 +85,13 @@ class Finite:
     Args:
         given: what is finite to begin with: inputs, and constants that were looked at.
         ranges: the ranges of values; each says of a value that it is never NaN.
+        kinds: the types of values; what has none may be of any.
     """
 
-    def __init__(self, given: set[str], ranges: Mapping[str, tuple[Array, Array]]) -> None:
-        self.finite, self._ranges = set(given), ranges
+    def __init__(
+        self, given: set[str], ranges: Mapping[str, tuple[Array, Array]], kinds: Mapping[str, int]
+    ) -> None:
+        self.finite, self._ranges, self._kinds = set(given), ranges, kinds
         self.ordered = set(given)
         # Sums of something finite and of something that may be -inf.
         self._masks: set[str] = set()
@@ -126,6 +133,8 @@ class Finite:
         if op == "Cast":
             to = next(a.i for a in node.attribute if a.name == "to")
             return to in _WHOLE or (to in _WIDE and every)
+        if op in _GROWS and not all(self._kinds.get(name) in _WIDE for name in node.output if name):
+            return False
         if op == "CastLike" or op in _MOVES:
             return every or (op == "Clip" and self._clipped(node))
         if op in _FACTORS and any(self._large(name) for name in names):

@@ -100,7 +100,7 @@ _INTEGERS: Final[Mapping[int, type[np.integer[Any]]]] = {
     12: np.uint32,
     13: np.uint64,
 }
-_FLOATS: Final = frozenset({1, 10, 11, 16})
+_NUMPY: Final[Mapping[int, type[np.floating[Any]]]] = {1: np.float32, 10: np.float16, 11: np.float64}
 _BOOL: Final = 9
 
 
@@ -138,14 +138,15 @@ class Known:
     Args:
         sizes: which are fixed, and which have one size; read to its end.
         finite: what is finite to begin with.
+        kinds: their types, as onnx.TensorProto numbers them.
     """
 
-    def __init__(self, sizes: Sizes, finite: set[str]) -> None:
-        self.sizes = sizes
+    def __init__(self, sizes: Sizes, finite: set[str], kinds: Mapping[str, int]) -> None:
+        self.sizes, self.kinds = sizes, kinds
         self.ranges: dict[str, Range] = {}
         # Of these each element is one number, however many they are.
         self.settled: set[str] = set()
-        self.finite = Finite(finite, self.ranges)
+        self.finite = Finite(finite, self.ranges, kinds)
 
 
 class _Values:
@@ -157,7 +158,7 @@ class _Values:
     def __init__(self, graph: onnx.GraphProto, known: Known) -> None:
         self._found, self._known = known.ranges, known
         self._shapes = {name: sizes for name, sizes in _shapes(graph).items() if name in known.sizes.sized}
-        self._kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+        self._kinds = known.kinds
         self._stand_ins: set[str] = set()
 
     def of(self, node: onnx.NodeProto) -> Range | None:
@@ -177,16 +178,9 @@ class _Values:
 
     def _of_operator(self, node: onnx.NodeProto, given: list[Range | None]) -> Range | None:
         """What can be said though something of what a node reads is not known."""
-        op, finite = node.op_type, self._known.finite
+        op = node.op_type
         if op in _WITHIN:
-            if not (finite.is_finite if op in _OF_FINITE else finite.is_ordered)(node.input[0]):
-                return None
-            read = given[0]
-            if op == "Sqrt":  # of what is below 0 it is NaN
-                if read is None or (read[0] < 0).any():
-                    return None
-                return np.sqrt(read[0]), np.sqrt(read[1])
-            return self._seen(node, *(np.float16(end) for end in _WITHIN[op]))
+            return self._within(node, given[0])
         if op in _PLACES:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             shape = self._shapes.get(node.input[0])
@@ -199,12 +193,41 @@ class _Values:
             return self._seen(node, np.minimum(a_low, b_low), np.maximum(a_high, b_high))
         return self._positive(node, given)
 
+    def _within(self, node: onnx.NodeProto, read: Range | None) -> Range | None:
+        """What an operator gives whatever it reads, in the type that it gives it in."""
+        op, finite = node.op_type, self._known.finite
+        kind = self._kinds.get(node.output[0], 0)
+        if kind in _INTEGERS and op in ("Relu", "Abs"):
+            return self._above(node, np.iinfo(_INTEGERS[kind]), read)
+        if kind not in _NUMPY or not (finite.is_finite if op in _OF_FINITE else finite.is_ordered)(
+            node.input[0]
+        ):
+            return None
+        if op == "Sqrt":  # of what is below 0 it is NaN
+            if read is None or (read[0] < 0).any():
+                return None
+            return np.sqrt(read[0]), np.sqrt(read[1])
+        return self._seen(node, *(_NUMPY[kind](end) for end in _WITHIN[op]))
+
+    def _above(self, node: onnx.NodeProto, ends: np.iinfo[Any], read: Range | None) -> Range:
+        """Of whole numbers: their least has no size that their type holds."""
+        relu = node.op_type == "Relu"
+        if read is None or not (relu or (read[0] > ends.min).all() or ends.min == 0):
+            least = 0 if relu else ends.min
+            return self._seen(node, np.asarray(least, ends.dtype), np.asarray(ends.max, ends.dtype))
+        low, high = read
+        none = np.zeros((), ends.dtype)
+        if relu or ends.min == 0:
+            return np.maximum(low, none), np.maximum(high, none)
+        return np.maximum(np.maximum(low, -high), none), np.maximum(-low, high)
+
     def _positive(self, node: onnx.NodeProto, given: list[Range | None]) -> Range | None:
         """Squares, their means, and what is made by dividing by more than 0: none is below 0."""
         op, read = node.op_type, given[0] if given else None
         if op == "Reciprocal" and read is not None and (read[0] > 0).all():
             return 1 / read[1], 1 / read[0]
-        if self._kinds.get(node.output[0]) not in _FLOATS:  # a square of whole numbers may wrap
+        kind = self._kinds.get(node.output[0], 0)
+        if kind not in _NUMPY:  # a square of whole numbers may wrap
             return None
         if op == "ReduceMean":
             positive = read is not None and bool((read[0] >= 0).all())
@@ -217,7 +240,7 @@ class _Values:
                 "ReduceL2",
             )
         if positive and self._known.finite.is_ordered(node.input[0]):
-            return self._seen(node, np.float16(0), np.float16(np.inf))
+            return self._seen(node, _NUMPY[kind](0), _NUMPY[kind](np.inf))
         return None
 
     def _cast(self, node: onnx.NodeProto, read: Range | None) -> Range | None:
@@ -230,7 +253,7 @@ class _Values:
             return np.asarray((low > 0) | (high < 0)), np.asarray((low != 0) | (high != 0))
         if to in _INTEGERS:
             ends = np.iinfo(_INTEGERS[to])
-            whole = read is not None and all(_within(end, ends) for end in read)
+            whole = read is not None and all(_holds(end, ends) for end in read)
             if not whole:
                 return self._seen(node, np.asarray(ends.min, ends.dtype), np.asarray(ends.max, ends.dtype))
         if read is None:
@@ -275,7 +298,7 @@ class _Values:
             bounds = [
                 _evaluated(node, [end.astype(np.float64), *(one[0] for one in given[1:])]) for end in given[0]
             ]
-            if not all(_within(end, np.iinfo(read.dtype)) for end in bounds):
+            if not all(_holds(end, np.iinfo(read.dtype)) for end in bounds):
                 return self._seen(node, *_all_of(read.dtype))
         return _evaluated(node, [one[0] for one in given]), _evaluated(node, [one[1] for one in given])
 
@@ -306,6 +329,8 @@ class _Values:
         compute, finite = _ARITHMETIC[node.op_type], self._known.finite
         infinite = sum(not finite.is_finite(name) for name in node.input)
         most = 0 if node.op_type == "Mul" else 1
+        if given[0][0].dtype.kind not in "fiu":
+            return None
         if given[0][0].dtype.kind == "f" and infinite > most and any(low is not high for low, high in given):
             return None  # it may be NaN
         a, b = given
@@ -317,7 +342,7 @@ class _Values:
                 whole = [
                     compute(x.astype(np.float64), y.astype(np.float64)) for x, y in itertools.product(a, b)
                 ]
-                if not all(_within(np.asarray(end), np.iinfo(ends[0].dtype)) for end in whole):
+                if not all(_holds(np.asarray(end), np.iinfo(ends[0].dtype)) for end in whole):
                     low, high = _all_of(ends[0].dtype)
                     return np.broadcast_to(low, ends[0].shape), np.broadcast_to(high, ends[0].shape)
         return np.minimum.reduce(ends), np.maximum.reduce(ends)
@@ -337,7 +362,7 @@ def _once(value: Array) -> Range:
     return value, value
 
 
-def _within(values: Array, ends: np.iinfo[Any]) -> bool:
+def _holds(values: Array, ends: np.iinfo[Any]) -> bool:
     """Whether whole numbers of a type hold these; what rounds in float64 counts as beyond."""
     held = values.astype(np.float64)
     below = float(ends.max) if ends.bits < 54 else np.nextafter(float(ends.max), 0)

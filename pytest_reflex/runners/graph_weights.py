@@ -82,4 +82,4 @@ def held(tensor: onnx.TensorProto, place: Path | None) -> Array | None:
         array: Array = numpy_helper.to_array(tensor, str(place or ""))
     except Exception:
         return None
-    return array
+    return array if array.dtype.kind in "biuf" else None

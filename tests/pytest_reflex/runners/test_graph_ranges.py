@@ -20,6 +20,7 @@ HELD: dict[str, Any] = {
     "no": np.int64(0), "few": np.int64(5), "many": np.int64(2**62), "first": np.int64([0]),
     "third": np.float32([3]), "two": np.float32(2), "minus": np.float32(-1), "limit": np.int64(1000),
     "step": np.int64(1), "shape": np.int64([-1]), "hundred": np.int64(100),
+    "wide": np.int32(2**24), "half32": np.int32(-(2**30)), "no32": np.int32(0), "many16": np.float16(300),
     "ends": np.float32([0] * 99 + [np.inf]), "six": np.zeros((3, 2), np.float32),
 }  # fmt: skip
 ENDS = {"n": (np.asarray(-3), np.asarray(300)), "mask": (np.zeros((1, 3), bool), np.ones((1, 3), bool))}
@@ -69,6 +70,23 @@ TURNED: dict[str, tuple[Sequence[onnx.NodeProto], Any, Any]] = {
     "a product that wraps": (
         [node("Mul", ["n", "many"], "product"), node("Less", ["product", "no"], "decided")],
         (0, True, 0), (0, True, 2),
+    ),
+    **{
+        f"{op} of what wraps later": (
+            [
+                node("Cast", ["n"], "short", to=TensorProto.INT32), node(op, ["short"], "above"),
+                node("Mul", ["above", "wide"], "product"), node("Less", ["product", "no32"], "decided"),
+            ],
+            (0, True, 1), (0, True, 200),
+        )
+        for op in ("Relu", "Abs")
+    },
+    "the size of the least whole number": (
+        [
+            node("Cast", ["n"], "short", to=TensorProto.INT32), node("Mul", ["short", "half32"], "product"),
+            node("Abs", ["product"], "size"), node("Less", ["size", "no32"], "decided"),
+        ],
+        (0, True, 1), (0, True, 2),
     ),
     "a sum that wraps": (
         [
@@ -225,6 +243,13 @@ ODD: dict[str, Sequence[onnx.NodeProto]] = {
     ],
     "a table with an end": [node("Gather", ["ends", "n"], "read"), node("Mul", ["x", "read"], "odd")],
     "a power": [node("Pow", ["x", "five"], "fifth"), node("Pow", ["five", "fifth"], "odd")],
+    "a product of a smaller type": [
+        node("Tanh", ["x"], "held"),
+        node("Cast", ["held"], "half_held", to=TensorProto.FLOAT16),
+        node("Mul", ["half_held", "many16"], "more"),
+        node("Mul", ["more", "many16"], "most"),
+        node("Cast", ["most"], "odd", to=FLOAT),
+    ],
     "a smaller type": [
         node("Cast", ["x"], "half", to=TensorProto.FLOAT16),
         node("Cast", ["half"], "odd", to=FLOAT),
@@ -238,8 +263,31 @@ def test_what_finite_inputs_make_infinite_is_no_guard(name: str, op: str) -> Non
     graph = model(*ODD[name], node(op, ["odd"], "lost"), node("Where", ["lost", "one", "x"]), **HELD)
     kinds = {each.node: each.what for each in ran(graph, (1, True, 0), inputs=ENDS).values()}
     # Infinite, and never NaN.
-    ordered = op == "IsNaN" and name in ("Exp", "a large factor", "a smaller type", "squares of squares")
+    ordered = op == "IsNaN" and name in (
+        "Exp",
+        "a large factor",
+        "a smaller type",
+        "a product of a smaller type",
+        "squares of squares",
+    )
     assert kinds["the_lost"] == kinds["the_y"] == ("guard" if ordered else "condition")
+
+
+@pytest.mark.parametrize("op", ["Add", "Mul", "Gemm", "ReduceSum", "LayerNormalization", "Div", "CastLike"])
+@pytest.mark.parametrize("kind", [FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_what_small_types_do_not_hold_has_no_guard(op: str, kind: int) -> None:
+    given = {"ReduceSum": ["x"], "Div": ["x", "minus"], "CastLike": ["x", "minus"]}.get(op, ["x", "x"])
+    more = {"transB": 1} if op == "Gemm" else {}
+    nodes = [
+        node(op, given, "made", **more),
+        node("IsInf", ["made"], "lost"),
+        node("Cast", ["lost"], to=FLOAT),
+    ]
+    made = onnx.load_model_from_string(model(*nodes, minus=np.float32([-1])))
+    made.graph.input[0].type.tensor_type.elem_type = FLOAT if op == "CastLike" else kind
+    made.graph.initializer[0].CopyFrom(helper.make_tensor("minus", kind, [1], [-1]))
+    (found,) = decisions_of(made.SerializeToString()).found
+    assert found.what == ("guard" if kind == FLOAT else "condition")
 
 
 @pytest.mark.parametrize("how", ["branch", "constant", "filled", "product"])
