@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pytest_reflex.runners.graph_sizes import STANDARD
+from pytest_reflex.runners.graph_sizes import STANDARD, is_random
 from pytest_reflex.runners.graph_weights import finite_constant
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ _ALWAYS: Final = frozenset(
     {
         *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN", "IsInf", "Not", "And", "Or"),
         *("Xor", "ArgMax", "ArgMin", "Shape", "Size", "NonZero", "RandomNormal", "RandomUniform"),
-        *("RandomNormalLike", "RandomUniformLike", "Bernoulli"),
+        *("RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"),
     }
 )
 # onnx.TensorProto's numbers of FLOAT, DOUBLE and of whole numbers and booleans.
@@ -134,6 +134,8 @@ class Finite:
             to = next(a.i for a in node.attribute if a.name == "to")
             return to in _WHOLE or (to in _WIDE and every)
         if op in _GROWS and not all(self._kinds.get(name) in _WIDE for name in node.output if name):
+            return False
+        if op == "Dropout" and is_random(node):  # what it keeps grows without end
             return False
         if op == "CastLike" or op in _MOVES:
             return every or (op == "Clip" and self._clipped(node))

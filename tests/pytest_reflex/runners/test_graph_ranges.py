@@ -208,6 +208,34 @@ def test_what_an_input_is_by_default_is_no_constant() -> None:
     assert not found.constant
 
 
+DRAWN: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "RandomNormal": ([], {"shape": [1, 3]}),
+    "RandomUniform": ([], {"shape": [1, 3]}),
+    "RandomNormalLike": (["six"], {}),
+    "RandomUniformLike": (["six"], {}),
+    "Bernoulli": (["six"], {}),
+    "Multinomial": (["six"], {"dtype": INT64}),
+    "Dropout": (["six", "one", "yes"], {}),
+}
+
+
+@pytest.mark.parametrize("op", DRAWN)
+def test_what_is_drawn_is_no_constant(op: str) -> None:
+    """Though nothing but constants is read."""
+    given, more = DRAWN[op]
+    nodes = [
+        node(op, given, "drawn", **more),
+        node("Cast", ["drawn"], "number", to=FLOAT),
+        node("Less", ["number", "one"], "decided"),
+        node("IsInf", ["number"], "lost"),
+        node("Or", ["decided", "lost"], "either"),
+        node("Cast", ["either"], to=FLOAT),
+    ]
+    found = decisions_of(model(*nodes, yes=np.bool_(True), **HELD)).found
+    assert not any(one.constant for one in found)
+    assert [one.what for one in found if one.op == "IsInf"] == ["condition" if op == "Dropout" else "guard"]
+
+
 def test_a_size_of_constants_is_one() -> None:
     for made in (
         [node("Tanh", ["x"], "found")],
