@@ -166,8 +166,8 @@ class Coverage:
         one_way = self.reachable - self.both
         if self.asked:
             return []
-        if self.unknown:  # one that shows no graph was never looked at
-            return self._unknown if self.modules else []
+        if self.unknown:
+            return self._unknown
         if not one_way:
             return []
         told = f"{one_way:,} of {self.reachable:,} decisions of the graph went one way alone"

@@ -186,6 +186,7 @@ def test_what_shows_no_graph_is_not_known() -> None:
     said = only_refusal(check(*sides, inputs=SPECS, coverage=0.5), "coverage")
     assert said == "the decisions of the graph are not known: function shows no graph"
     assert check(*sides, inputs=SPECS, coverage=0).passed
+    assert only_refusal(check(*sides, inputs=SPECS, coverage=0, strict=True), "coverage") == said
 
 
 def test_a_mask_goes_both_ways() -> None:
