@@ -10,6 +10,8 @@ __all__ = ["Coverage", "Decision", "ModuleCoverage"]
 
 # So many decisions that went one way alone are named; the rest are counted.
 NAMED: Final = 50
+# A share that is asked for and stands for all, as some decisions of honest graphs are out of reach.
+NEARLY_ALL: Final = 0.95
 
 
 @dataclass(frozen=True)
@@ -162,9 +164,9 @@ class Coverage:
 
     @property
     def doubts(self) -> list[str]:
-        """What was never asked, where nobody said how much has to be."""
+        """What was never asked, unless nearly all is asked for: a lower share is no way round a doubt."""
         one_way = self.reachable - self.both
-        if self.asked:
+        if self.asked >= NEARLY_ALL or self.share < self.asked:  # which refuses by itself
             return []
         if self.unknown:
             return self._unknown

@@ -124,7 +124,20 @@ def climbed(limits: list[float], **options) -> ParityResult:
         kind="torch",
     )
     switches = [InputSpec("x", (1, 16), "bool", Bernoulli())]
-    return check(truth, ladder(limits), inputs=switches, coverage=1.0, **options)
+    return check(truth, ladder(limits), inputs=switches, **{"coverage": 1.0, **options})
+
+
+@pytest.mark.parametrize(("asked", "silent"), [("1%", False), ("94%", False), ("95%", True)])
+def test_asking_for_little_silences_no_doubt(asked: str, silent: bool) -> None:
+    """What strict doubts is doubted until nearly all is asked for, which then refuses by itself."""
+    limits = [15.5, *np.linspace(7, 9, 18)]  # no draw reaches the first; one more decision is of them all
+    found = climbed(limits, coverage=asked)
+    assert found.passed
+    assert (found.coverage.both, found.coverage.reachable) == (19, 20)
+    assert bool(found.doubts) is not silent
+    strict = climbed(limits, coverage=asked, strict=True)
+    assert strict.passed is silent
+    assert silent or "went one way alone: " in only_refusal(strict, "coverage")
 
 
 def test_what_no_draw_is_a_corner_is() -> None:
