@@ -12,6 +12,17 @@ __all__ = ["Coverage", "Decision", "ModuleCoverage"]
 NAMED: Final = 50
 # A share that is asked for and stands for all, as some decisions of honest graphs are out of reach.
 NEARLY_ALL: Final = 0.95
+# What is said of a decision that went one way alone.
+_ONE_WAY: Final = {
+    ("condition", "no"): "never true",
+    ("condition", "yes"): "never false",
+    ("lower limit", "no"): "no value was held",
+    ("lower limit", "yes"): "every value was held",
+    ("upper limit", "no"): "no value was held",
+    ("upper limit", "yes"): "every value was held",
+    ("count", "one"): "always the same",
+    ("row", "one"): "always the same",
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,9 @@ class Decision:
 
     @property
     def text(self) -> str:
-        """``embed_prefix: Where node_12, condition: only no``."""
-        went = f"only {self.went[0]}" if self.went else "never reached"
+        """``embed_prefix: Where node_12, condition: never true``."""
+        one_way = _ONE_WAY.get((self.what, self.went[0])) if self.went else "never reached"
+        went = one_way or f"only {self.went[0]}"
         module = f"{self.module}: " if self.module else ""
         return f"{module}{self.op} {self.node}, {self.what}: {went}"
 

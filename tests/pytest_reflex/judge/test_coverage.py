@@ -174,8 +174,8 @@ def test_what_is_never_drawn_is_refused_by_name() -> None:
     said = only_refusal(judged(100.0, coverage="95%"), "coverage")
     assert said == (
         "0 of 3 decisions of the graph went both ways, 0.0 %, and 95 % is asked for; never asked in the 5 "
-        "fixtures looked at: limits: Clip clip, upper limit: only no; limits: Greater greater, condition: "
-        "only no; limits: Where where, condition: only no"
+        "fixtures looked at: limits: Clip clip, upper limit: no value was held; limits: Greater greater, "
+        "condition: never true; limits: Where where, condition: never true"
     )
 
 
@@ -213,7 +213,7 @@ def test_every_face_says_it() -> None:
     text = " ".join(str(found).split())
     assert f"Coverage: {found.coverage.text}" in text
     assert "limits: 0 of 3" in text
-    assert "never asked: limits: Where where, condition: only no" in text
+    assert "never asked: limits: Where where, condition: never true" in text
     for shown in (page(run), markdown(run)):
         assert found.coverage.text in " ".join(html.unescape(shown).split())
     document = as_json.document([found])
