@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import sys
 
 import jsonschema
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from policy_cases import SPECS, Function, candidate, honest, only_refusal
 
-from pytest_reflex.errors import ReflexError
+from pytest_reflex.errors import MissingPackageError, ReflexError
 from pytest_reflex.inputs import Bernoulli, Gaussian, InputSpec, make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.report import json as as_json
@@ -231,3 +232,10 @@ def test_a_chosen_fixture_is_left_out_of_no_count() -> None:
     lost = dataclasses.replace(found, coverage=None)
     with pytest.raises(ReflexError, match="its claim is not what its fixtures establish"):
         as_json.result_from_json(json.loads(json.dumps(lost.to_json())))
+
+
+def test_without_onnx_nobody_can_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is no verdict on the candidate."""
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingPackageError, match=r"coverage reads the graph with onnx, .*\[export\]"):
+        judged(LIMIT, coverage=0)
