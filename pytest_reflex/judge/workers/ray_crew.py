@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError
+from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError, brief
 from pytest_reflex.judge.workers.here import Here
 from pytest_reflex.judge.workers.pool import Event
 from pytest_reflex.judge.workers.work import Answer, Work, Worker
@@ -154,7 +154,7 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
         _silence()
     except Exception as error:
         raise RunnerError(
-            f"--ray {address}: no cluster of Ray's that this process can join ({_one_line(error)}); give "
+            f"--ray {_named(address)}: no cluster of Ray's that this process can join ({_one_line(error)}); give "
             "HOST:PORT, as `ray start --head` says it"
         ) from error
 
@@ -203,8 +203,13 @@ def _require_there(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
     except (OSError, ValueError, OverflowError) as error:  # the last two where it is no host or no port
         raise RunnerError(
-            f"--ray {address}: nobody answers there ({error}); give the address that `ray start --head` says"
+            f"--ray {_named(address)}: nobody answers there ({error}); give the address that `ray start --head` says"
         ) from error
+
+
+def _named(address: str) -> str:
+    """An address, shortened where it is long."""
+    return brief(address)[1:-1]
 
 
 def _placed(worker: int, said: tuple[str, str]) -> Event:
