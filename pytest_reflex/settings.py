@@ -139,8 +139,8 @@ def budget(value: object, source: str = "budget") -> float:
     number = _number(value)
     if number is None or not math.isfinite(number) or number <= 0:
         raise SettingsError(
-            f"{source}: {brief(value)} is no budget; give one finite number above 0, in the outputs' own unit, "
-            "such as 1e-2"
+            f"{source}: {brief(value)} is no budget; give one finite number above 0, in the outputs' own "
+            "unit, such as 1e-2"
         )
     return number
 
@@ -182,11 +182,13 @@ def _amount(value: object, source: str) -> Amount:
     number = _number(given)
     if number is None or not math.isfinite(number) or number <= 0:
         raise SettingsError(
-            f"{source}: {brief(value)} is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor"
+            f"{source}: {brief(value)} is not a threshold; give a finite number above 0, such as "
+            "1e-5, or 2x floor"
         )
     if in_floors and number > MOST_FLOORS:
         raise SettingsError(
-            f"{source}: {brief(value)} is more than any output is in floors; give {MOST_FLOORS:g}x floor at most"
+            f"{source}: {brief(value)} is more than any output is in floors; give "
+            f"{MOST_FLOORS:g}x floor at most"
         )
     return Amount(number, in_floors)
 
@@ -208,8 +210,8 @@ def _physical(value: str, source: str) -> Amount:
         number = _number(digits)
         if not unit or number is None or not math.isfinite(number) or number <= 0:
             raise SettingsError(
-                f"{source}: {brief(part.strip())} in {brief(value)} is not a threshold in a unit; give a finite number "
-                f"above 0 and one of {', '.join(UNITS)}, such as 0.01 deg"
+                f"{source}: {brief(part.strip())} in {brief(value)} is not a threshold in a unit; give a finite "
+                f"number above 0 and one of {', '.join(UNITS)}, such as 0.01 deg"
             )
         found.append(Amount(number, unit=unit))
     kinds = [UNITS[one.unit][0] if one.unit != OWN else OWN for one in found]
@@ -389,8 +391,8 @@ def claim(value: object, source: str = "claim") -> Asked:
         with suppress(ValueError):
             return Asked(share, sure)
     raise SettingsError(
-        f"{source}: {brief(value)} is no claim; give a share of inputs, at most 50%, and a confidence, at least "
-        "50%, such as 1e-3@95%"
+        f"{source}: {brief(value)} is no claim; give a share of inputs, at most 50%, and a confidence, at "
+        "least 50%, such as 1e-3@95%"
     )
 
 
@@ -828,8 +830,8 @@ def with_its_claim(chosen: Settings, *sources: Source) -> Settings:
     for source in sources if chosen.claim is None else ():
         if (given := source.values.get("claim_budget")) is not None:
             raise SettingsError(
-                f"{source.named('claim_budget')}: {brief(given)} is the budget of a claim, and no claim is asked "
-                "for; give claim, such as 1e-3@95%, or leave the budget out"
+                f"{source.named('claim_budget')}: {brief(given)} is the budget of a claim, and no claim is "
+                "asked for; give claim, such as 1e-3@95%, or leave the budget out"
             )
     return chosen
 

@@ -154,8 +154,8 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
         _silence()
     except Exception as error:
         raise RunnerError(
-            f"--ray {_named(address)}: no cluster of Ray's that this process can join ({_one_line(error)}); give "
-            "HOST:PORT, as `ray start --head` says it"
+            f"--ray {_named(address)}: no cluster of Ray's that this process can join ({_one_line(error)}); "
+            "give HOST:PORT, as `ray start --head` says it"
         ) from error
 
 
@@ -203,7 +203,8 @@ def _require_there(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
     except (OSError, ValueError, OverflowError) as error:  # the last two where it is no host or no port
         raise RunnerError(
-            f"--ray {_named(address)}: nobody answers there ({error}); give the address that `ray start --head` says"
+            f"--ray {_named(address)}: nobody answers there ({error}); give the address that "
+            "`ray start --head` says"
         ) from error
 
 
