@@ -210,8 +210,8 @@ def _physical(value: str, source: str) -> Amount:
         number = _number(digits)
         if not unit or number is None or not math.isfinite(number) or number <= 0:
             raise SettingsError(
-                f"{source}: {brief(part.strip())} in {brief(value)} is not a threshold in a unit; give a finite "
-                f"number above 0 and one of {', '.join(UNITS)}, such as 0.01 deg"
+                f"{source}: {brief(part.strip())} in {brief(value)} is not a threshold in a unit; give a "
+                f"finite number above 0 and one of {', '.join(UNITS)}, such as 0.01 deg"
             )
         found.append(Amount(number, unit=unit))
     kinds = [UNITS[one.unit][0] if one.unit != OWN else OWN for one in found]
