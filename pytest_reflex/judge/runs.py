@@ -23,7 +23,7 @@ from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, half_pr
 from pytest_reflex.judge.sides import Sides
 from pytest_reflex.judge.terms import Terms, Truth, judged_fixture, robot_units
 from pytest_reflex.judge.variation import categories_of, note_categories
-from pytest_reflex.judge.workers.here import Seen
+from pytest_reflex.judge.workers.here import Seen, gave
 from pytest_reflex.judge.workers.pool import Pool
 from pytest_reflex.judge.workers.shares import own_share
 from pytest_reflex.judge.workers.work import given
@@ -171,13 +171,16 @@ def run_candidate(
     others = {idx: fixtures.others(idx, digests) for idx in fixtures.probed}
     total = fixtures.count + 1 + sum(map(len, others.values()))
     done = itertools.count(1)
-    results, outputs = [], []
+    results, outputs, own = [], [], own_share(workers, fixtures.count)
+    digests_of_own: list[str] = []
     plain: dict[int, dict[str, Array]] = {}
     with opened(runner):
         for fixture_idx in range(fixtures.count):
-            if workers is None or fixture_idx < own_share(workers, fixtures.count):
+            if workers is None or fixture_idx < own:
                 # Not copied: it is judged before the runner runs again.
                 got = asked(runner, fixtures.make(fixture_idx))
+                if workers is not None:
+                    digests_of_own.append(gave(got))
             else:
                 got = runner.named(given(workers.get(fixture_idx).candidate))
                 workers.done(fixture_idx)
@@ -208,8 +211,10 @@ def run_candidate(
         facts = _facts(sides.candidate)
         if workers is not None:
             workers.require_same(
-                Seen.of(truth.facts, truth.outputs[0], repeats=truth.steadiness.again is None),
-                Seen.of(facts, plain[0], repeats=not again),
+                Seen.of(
+                    truth.facts, [*map(gave, truth.outputs[:own])], repeats=truth.steadiness.again is None
+                ),
+                Seen.of(facts, digests_of_own, repeats=not again),
             )
         facts |= runner.matched_facts
         said = robot_units(sides.candidate, terms.asked)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +25,8 @@ __all__ = ["RayCrew", "installed"]
 
 # How long an address may take to answer, in seconds.
 ANSWERS_WITHIN: Final = 5.0
+# Where Ray's processes read what they log (Ray's manual, "Configuring logging").
+_LEVEL: Final = "RAY_BACKEND_LOG_LEVEL"
 # What Ray calls how often it asks; no option says it.
 _TRIES: Final = "NUM_REDIS_GET_RETRIES"
 
@@ -44,7 +48,13 @@ class Hands:
         from pytest_reflex.judge.workers.sent import received
 
         try:
-            self._worker = Worker(received(sent, weights), self._here)
+            work, modules = received(sent, weights)
+            try:
+                self._worker = Worker(work, self._here)
+            finally:  # where it cannot be opened, another value in a module may be why
+                modules.require_same()
+        except RunnerError as error:
+            return str(error)
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         return self._worker.sides
@@ -140,8 +150,9 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
     """Be at the cluster, or start one on this machine; one that this process is at already is taken."""
     if ray.is_initialized():
         return
-    # What it says of itself, such as that a token guards it, is no warning of a check's.
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # What it says of itself, such as that a token guards it, is no warning of a check's; and what it calls
+    # an error, such as that its dashboard is late where much is at work, ends nothing, or is raised too.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     if address is None:
         _start(ray, num_cpus=size, include_dashboard=False, **quiet)
@@ -149,7 +160,7 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
         return
     _require_there(address)
     try:
-        with _few_tries():
+        with _few_tries(), _quiet():
             ray.init(address=address, **quiet)
         _silence()
     except Exception as error:
@@ -168,7 +179,8 @@ def _start(ray: Any, **how: Any) -> None:
     for last in (False, True):
         try:
             # "local", or one that somebody else runs on this machine would be joined.
-            ray.init("local", **how)
+            with _quiet():
+                ray.init("local", **how)
             return
         except Exception as error:
             ray.shutdown()
@@ -177,6 +189,19 @@ def _start(ray: Any, **how: Any) -> None:
                     f"workers: Ray does not start on this machine ({_one_line(error)}); try when it has less "
                     "to do, or go without --workers"
                 ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Have Ray's processes log what ends them alone, unless somebody asks for more, and print nothing."""
+    asked = _LEVEL in os.environ
+    os.environ.setdefault(_LEVEL, "fatal")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if not asked:
+            del os.environ[_LEVEL]
 
 
 @contextlib.contextmanager

@@ -59,7 +59,8 @@ def sharing(
             f"workers is {brief(told.workers)}, and this machine has {cores} cores; give at most "
             f"{PER_CORE * cores}, or the address of a cluster too"
         )
-    work = Work(sides.reference, sides.candidate, fixtures.make, fixtures.specs, exact)
+    own = min(OWN, fixtures.count)
+    work = Work(sides.reference, sides.candidate, fixtures.make, fixtures.specs, exact, own)
     report_progress(STARTING, 0, 1)
     crew = RayCrew(told.ray, told.workers, work)
     report_progress(STARTING, 1, 1)
