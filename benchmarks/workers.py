@@ -75,7 +75,7 @@ def held(given: Given) -> Work:
 
 def bare(given: Given, fixture_idxs: range, here: Here, gate: Any, told: Any) -> None:
     """One bare process: opens both sides, waits for the others, and runs its part."""
-    here.take_over()
+    here.take_over()  # spawned, it has the path already
     worker = Worker(held(given), here)
     gate.wait()
     begun = time.perf_counter()

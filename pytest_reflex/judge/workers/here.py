@@ -92,8 +92,6 @@ class Here:
         if not os.path.isdir(self.folder):
             raise RunnerError(f"there is no folder {self.folder}, where the check runs; share it or copy it")
         os.chdir(self.folder)
-        # In its order, or a module may be found where another one of its name is; Ray's own places behind.
-        sys.path[:] = [*self.path, *(place for place in sys.path if place not in self.path)]
         process.set_environment(self.environment, self.host)
         # Each has as many threads as the first process, for its bits, and shares the cores with others:
         # threads that wait without giving theirs up would take it from them. It decides no bit.

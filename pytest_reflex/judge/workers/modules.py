@@ -66,7 +66,8 @@ def loaded(named: Container[str] = ()) -> dict[str, Module]:
             continue
         users = _of_user(file)
         if (users or name in named) and (digest := _digest(file)):
-            found[name] = Module(file, digest, dict(_held(name, module)) if users else {})
+            known = users and name.partition(".")[0] not in _OWN
+            found[name] = Module(file, digest, dict(_held(name, module)) if known else {})
     return found
 
 
@@ -178,7 +179,6 @@ def _digest_of(file: str, _changed: int, _size: int) -> str:
 
 def _held(name: str, module: ModuleType) -> Iterator[tuple[str, str]]:
     """What a module's names are, and those of its classes."""
-    values = name.partition(".")[0] not in _OWN
     left: list[tuple[str, Mapping[str, Any]]] = [("", vars(module))]
     seen: set[int] = set()
     while left:
@@ -190,7 +190,7 @@ def _held(name: str, module: ModuleType) -> Iterator[tuple[str, str]]:
             elif isinstance(value, type) and value.__module__ == name and id(value) not in seen:
                 seen.add(id(value))
                 left.append((f"{prefix}{key}.", vars(value)))
-            elif values and not key.startswith(("__", "@", "_abc_")):
+            elif not key.startswith(("__", "@", "_abc_")):
                 text = plain(value)
                 yield prefix + key, _OPAQUE if text is None else _kept(text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
+import pickle
 import re
 import socket
 import sys
@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError, brief
+from pytest_reflex.errors import MissingPackageError, RunnerError, brief
+from pytest_reflex.judge.workers import hands
 from pytest_reflex.judge.workers.here import Here
 from pytest_reflex.judge.workers.pool import Event
-from pytest_reflex.judge.workers.work import Answer, Work, Worker
+from pytest_reflex.judge.workers.work import Answer, Work
 
 if TYPE_CHECKING:
     from pytest_reflex.judge.workers.here import Seen
@@ -25,42 +26,8 @@ __all__ = ["RayCrew", "installed"]
 
 # How long an address may take to answer, in seconds.
 ANSWERS_WITHIN: Final = 5.0
-# Where Ray's processes read what they log (Ray's manual, "Configuring logging").
-_LEVEL: Final = "RAY_BACKEND_LOG_LEVEL"
 # What Ray calls how often it asks; no option says it.
 _TRIES: Final = "NUM_REDIS_GET_RETRIES"
-
-
-class Hands:
-    """What runs in a worker's process, in this order, one call after the other."""
-
-    def place(self, here: Here) -> tuple[str, str]:
-        """Become as the first process is, and say where this is; or why it cannot be so."""
-        self._here = here
-        try:
-            here.take_over()
-        except ReflexError as error:
-            return socket.gethostname(), str(error)
-        return socket.gethostname(), ""
-
-    def hold(self, sent: Any, weights: list[Any]) -> tuple[Seen, ...] | str:
-        """Open both sides; or say why not."""
-        from pytest_reflex.judge.workers.sent import received
-
-        try:
-            work, modules = received(sent, weights)
-            try:
-                self._worker = Worker(work, self._here)
-            finally:  # where it cannot be opened, another value in a module may be why
-                modules.require_same()
-        except RunnerError as error:
-            return str(error)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return self._worker.sides
-
-    def judge(self, fixture_idx: int) -> Answer:
-        return self._worker.judge(fixture_idx)
 
 
 class RayCrew:
@@ -84,8 +51,11 @@ class RayCrew:
         _connect(ray, address, size or 1)
         self.size = size or max(1, int(ray.cluster_resources().get("CPU", 1)))
         # On one machine it is for the user to say how many; on a cluster each has a core of its own.
-        self._kind = ray.remote(num_cpus=0 if address is None else 1, scheduling_strategy="SPREAD")(Hands)
-        self._here = ray.put(Here.of_this_process())
+        cores = 0 if address is None else 1
+        ray.cloudpickle.register_pickle_by_value(hands)
+        self._kind = ray.remote(num_cpus=cores, scheduling_strategy="SPREAD")(hands.Hands)
+        here = Here.of_this_process()
+        self._place = ray.put(here.path), ray.put(pickle.dumps(here))
         self._sent = ray.put(parts)
         self._weights = [ray.put(array) for array in weights]
         self._numbers = itertools.count()
@@ -94,9 +64,9 @@ class RayCrew:
 
     def start(self) -> int:
         worker = next(self._numbers)
-        hands = self._hands[worker] = self._kind.remote()
-        self._waiting[hands.place.remote(self._here)] = worker, _placed
-        self._waiting[hands.hold.remote(self._sent, self._weights)] = worker, _ready
+        held = self._hands[worker] = self._kind.remote()
+        self._waiting[held.place.remote(*self._place)] = worker, _placed
+        self._waiting[held.hold.remote(self._sent, self._weights)] = worker, _ready
         return worker
 
     def ask(self, worker: int, fixture_idx: int) -> None:
@@ -125,9 +95,9 @@ class RayCrew:
             return Event(worker, "lost", _one_line(error), memory=memory)
 
     def close(self) -> None:
-        for hands in self._hands.values():
+        for held in self._hands.values():
             with contextlib.suppress(Exception):
-                self._ray.kill(hands)
+                self._ray.kill(held)
         self._hands, self._waiting, self._weights = {}, {}, []
 
 
@@ -160,7 +130,7 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
         return
     _require_there(address)
     try:
-        with _few_tries(), _quiet():
+        with _few_tries(), contextlib.redirect_stdout(sys.stderr):
             ray.init(address=address, **quiet)
         _silence()
     except Exception as error:
@@ -179,7 +149,7 @@ def _start(ray: Any, **how: Any) -> None:
     for last in (False, True):
         try:
             # "local", or one that somebody else runs on this machine would be joined.
-            with _quiet():
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is a report's
                 ray.init("local", **how)
             return
         except Exception as error:
@@ -189,19 +159,6 @@ def _start(ray: Any, **how: Any) -> None:
                     f"workers: Ray does not start on this machine ({_one_line(error)}); try when it has less "
                     "to do, or go without --workers"
                 ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Have Ray's processes log what ends them alone, unless somebody asks for more, and print nothing."""
-    asked = _LEVEL in os.environ
-    os.environ.setdefault(_LEVEL, "fatal")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        if not asked:
-            del os.environ[_LEVEL]
 
 
 @contextlib.contextmanager
