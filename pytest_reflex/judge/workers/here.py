@@ -113,12 +113,12 @@ class Here:
         """
         other = bool(np.geterr() != self.errors)
         np.seterr(**self.errors)
+        flushed = process.flushes_denormals()
+        kept = process.set_flushing(self.flushes)  # first, for it may load torch
         torch = sys.modules.get("torch")
         if torch is not None and self.threads is not None:
             torch.set_num_threads(self.threads)
         other = process.set_torch(self.torch) or other
-        flushed = process.flushes_denormals()
-        kept = process.set_flushing(self.flushes)
         said = _apart("torch", self.torch, process.torch_settings())
         if not kept:
             said = f"products below the least normal number are {'kept' if self.flushes else '0'} there"

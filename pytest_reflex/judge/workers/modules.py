@@ -34,6 +34,7 @@ _MOST_ELEMENTS: Final = 10_000
 _LONGEST: Final = 60
 # What a function is, before its digest; and how a name is kept whose value is nothing that can be compared.
 _CODE: Final = "function "
+_REWRITTEN: Final = f"{_CODE}with pytest's asserts"
 _OPAQUE: Final = ""
 _INSTEAD: Final = "pass it as an argument or an attribute of what is judged, or give --workers 1"
 
@@ -144,6 +145,8 @@ def other_values(ours: Modules, before: Modules, now: Modules) -> str:
 
 
 def _alike(one: str, other: str) -> bool:
+    if _REWRITTEN in (one, other):
+        return one.startswith(_CODE) and other.startswith(_CODE)
     opaque = _OPAQUE in (one, other)
     # A model that is loaded once has nothing in its place before; a function is there from the beginning.
     return one == other or (opaque and not any(text.startswith(_CODE) for text in (one, other)))
@@ -207,10 +210,10 @@ def _code(module: str, function: FunctionType) -> str:
     """A function of this module as what it does; of another one as its name."""
     if function.__module__ != module:
         return f"{_CODE}{function.__module__}.{function.__qualname__}"
-    code = function.__code__
-    if any(name.startswith("@py") for name in (*code.co_names, *code.co_varnames)):
-        return _OPAQUE  # its asserts were written anew by pytest
-    text = f"{_instructions(code)} {plain(function.__defaults__)} {plain(function.__kwdefaults__)}"
+    instructions = _instructions(function.__code__)
+    if "'@py" in instructions:  # a name that only pytest gives, where it writes asserts anew
+        return _REWRITTEN
+    text = f"{instructions} {plain(function.__defaults__)} {plain(function.__kwdefaults__)}"
     return _CODE + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

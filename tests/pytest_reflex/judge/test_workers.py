@@ -167,8 +167,8 @@ def settings_of_this_process(x, mask):
     import torch
 
     told = [*map(os.environ.get, ("REFLEX_SET", "REFLEX_CHANGED", "REFLEX_REMOVED")), np.geterr()["under"]]
-    told += [torch.get_default_dtype(), torch.backends.mkldnn.enabled, torch.get_float32_matmul_precision()]
-    told += [torch.are_deterministic_algorithms_enabled(), np.float32(1e-38) * np.float32(0.1) == 0]
+    told += [torch.get_default_dtype(), torch.backends.mkldnn.enabled]
+    told += [torch.are_deterministic_algorithms_enabled(), process.flushes_denormals()]
     found = plain(x, mask)["actions"]
     found[0, 0] += np.float32(1e-6 * (zlib.crc32(repr(told).encode()) % 1000))
     return {"actions": found}
@@ -184,7 +184,6 @@ def settings_of_its_own(monkeypatch: pytest.MonkeyPatch, cluster) -> Iterator[No
     monkeypatch.delenv("REFLEX_REMOVED")
     before = process.torch_settings()
     torch.set_default_dtype(torch.float64)
-    torch.set_float32_matmul_precision("medium")
     torch.use_deterministic_algorithms(True)
     torch.backends.mkldnn.enabled = False
     torch.set_flush_denormal(True)
@@ -232,7 +231,7 @@ def test_what_is_asked_of_ray_under_names_of_its_own_is_there() -> None:
 
     assert getattr(ray_constants, ray_crew._TRIES, 0) > 2
     assert callable(worker.print_to_stdstream)
-    assert "print_to_stdstream" in Path(worker.__file__).read_text().split("def print_to_stdstream")[0]
+    assert Path(worker.__file__).read_text().count("print_to_stdstream") > 1, "it is called no more"
 
 
 @pytest.mark.parametrize("side", ["candidate", "reference"])

@@ -128,6 +128,21 @@ def test_the_same_module_is_the_same_in_another_process(policy: ModuleType) -> N
         assert json.loads(told.stdout) == held
 
 
+def test_a_function_whose_asserts_pytest_wrote_anew_is_no_other(policy: ModuleType) -> None:
+    def rewritten(x):
+        def within():
+            assert x, "only this module's asserts are written anew"
+
+        return within
+
+    rewritten.__module__ = "held_policy"
+    before = modules.loaded()
+    policy.helper = rewritten
+    assert named(before) == ""
+    policy.helper = 1
+    assert "held_policy.helper is not there what it is here" in named(before)
+
+
 def test_another_file_is_named_with_both_and_the_same_elsewhere_is_not(policy: ModuleType) -> None:
     ours = modules.loaded()
     one = ours["held_policy"]
