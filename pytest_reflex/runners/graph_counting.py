@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["NEVER", "Added", "decided", "handed_out"]
+__all__ = ["NEVER", "Added", "handed_out"]
 
 PREFIX: Final = "reflex_watch/"
 # Of a number that never was.
@@ -22,14 +22,6 @@ NEVER: Final = 1 << 62
 INT64, DOUBLE = 7, 11
 # The least of an axis takes it as an input from here on.
 _AXES_GIVEN: Final = 18
-
-CONDITIONS: Final = frozenset(
-    {
-        *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN", "IsInf"),
-        *("Not", "And", "Or", "Xor"),
-    }
-)
-_BY_SIGN: Final = frozenset({"Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu"})
 
 
 class Added:
@@ -108,52 +100,3 @@ def handed_out(node: onnx.NodeProto, outputs: int, added: Added) -> str:
     node.output.extend([""] * (outputs - len(node.output)))
     node.output.append(added.name())
     return str(node.output[-1])
-
-
-def decided(node: onnx.NodeProto, added: Added) -> list[tuple[str, str, list[str | float]]]:
-    """What a node decides: in a word, the tensor of booleans, and what that is made of, by name or as number.
-
-    Of a limit and of a choice it is two values, and whether the one is below the other.
-    """
-    given = [*node.input, "", ""]
-    if node.op_type in CONDITIONS:
-        return [("condition", node.output[0], list(node.input))]
-    if node.op_type in ("Where", "If"):
-        return [("condition", given[0], [given[0]])]
-    if node.op_type == "Clip":
-        low, high = given[1:3]
-        found: list[tuple[str, str, list[str | float]]] = []
-        if low:
-            found.append(("lower limit", added.below(given[0], low), [given[0], low]))
-        if high:
-            found.append(("upper limit", added.below(high, given[0]), [high, given[0]]))
-        return found
-    if node.op_type in ("Max", "Min"):
-        first, *others = node.input
-        return [("choice", added.below(first, other), [first, other]) for other in others]
-    low_end, high_end = _limits(node)
-    found = []
-    if low_end is not None:
-        found.append(("lower limit", added.below(given[0], added.number(low_end)), [given[0], low_end]))
-    if high_end is not None:
-        found.append(("upper limit", added.below(added.number(high_end), given[0]), [high_end, given[0]]))
-    return found
-
-
-def _limits(node: onnx.NodeProto) -> tuple[float | None, float | None]:
-    """Below and above which an operator takes another branch, as ONNX's operators define it."""
-    held = {a.name: a.f for a in node.attribute}
-    op = node.op_type
-    if op in _BY_SIGN:
-        return 0.0, None
-    if op == "ThresholdedRelu":
-        return held.get("alpha", 1.0), None
-    if op == "HardSwish":
-        return -3.0, 3.0
-    if op == "Shrink":
-        return -held.get("lambd", 0.5), held.get("lambd", 0.5)
-    slope, start = held.get("alpha", 0.2), held.get("beta", 0.5)
-    if op != "HardSigmoid" or slope == 0:
-        return None, None
-    low, high = sorted((-start / slope, (1 - start) / slope))
-    return low, high

@@ -26,12 +26,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import MissingPackageError, RunnerError
 from pytest_reflex.runners.base import first_line
-from pytest_reflex.runners.graph_counting import NEVER, Added, decided, handed_out
+from pytest_reflex.runners.graph_counting import NEVER, Added, handed_out
+from pytest_reflex.runners.graph_deciding import Extreme, Tested, decided
 from pytest_reflex.runners.graph_file import inlined
-from pytest_reflex.runners.graph_ranges import Known, Range, finite_weights, ranges_of
+from pytest_reflex.runners.graph_ranges import Known, Range, ranges_of
 from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
+from pytest_reflex.runners.graph_stated import graphs_inside, restate, state_nothing
+from pytest_reflex.runners.graph_weights import finite_weights
 from pytest_reflex.verdict.coverage import Decision
 
 if TYPE_CHECKING:
@@ -131,7 +134,9 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     try:
         import onnx
     except ImportError as error:
-        raise RunnerError("the decisions of a graph need onnx; pip install onnx") from error
+        raise MissingPackageError(
+            "coverage reads the graph with onnx, which is not installed; pip install 'pytest-reflex[export]'"
+        ) from error
     try:
         made = inlined(model)
     except Exception as error:
@@ -139,16 +144,18 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     opset = next((o.version for o in made.opset_import if o.domain in STANDARD), 0)
     if opset < _OPSET:
         raise RunnerError(f"decisions are watched from opset {_OPSET} on, and this graph has {opset}")
+    restate(made)
     outputs = tuple(value.name for value in made.graph.output)
     whole = {value.name for value in made.graph.input if shape_of(value) is not None}
     sized = len(whole) == len(made.graph.input)
     names = {value.name for value in made.graph.input}
     given = {name: one for name, one in (inputs or {}).items() if name in names} if sized else {}
     watcher = _Watcher(None if isinstance(model, bytes) else model.parent, opset)
-    watched = watcher.graph(made.graph, _Around(frozenset(), frozenset(whole), frozenset(names), given))
+    watched = watcher.graph(made.graph, _Around(frozenset(), frozenset(whole), frozenset(names), given, {}))
     for one in watched.values():
         if one.output:
             made.graph.output.append(onnx.helper.make_tensor_value_info(one.output, _INT64, None))
+    state_nothing(made.graph)  # ONNX Runtime works it out
     return Decisions(made.SerializeToString(), outputs, watched, frozenset(watcher.held))
 
 
@@ -160,11 +167,13 @@ class _Around:
     sized: frozenset[str]
     finite: frozenset[str]
     ranges: Mapping[str, Range]
+    kinds: Mapping[str, int]
 
     def without(self, names: Collection[str]) -> _Around:
         """The same where these are names of something else."""
         ranges = {name: one for name, one in self.ranges.items() if name not in names}
-        return _Around(self.fixed - {*names}, self.sized - {*names}, self.finite - {*names}, ranges)
+        kinds = {name: one for name, one in self.kinds.items() if name not in names}
+        return _Around(self.fixed - {*names}, self.sized - {*names}, self.finite - {*names}, ranges, kinds)
 
 
 class _Watcher:
@@ -193,7 +202,7 @@ class _Watcher:
             for what, condition, tested in decided(node, added):
                 guard = condition in guards or _guards(node, known)
                 guards.update([condition] if guard else [])
-                names = {name for name in tested if isinstance(name, str)}
+                names = {name for value in tested for name in _names(value)}
                 held = condition in settled or settled.issuperset(names)
                 constant = held or (what != "condition" and _settled(tested, ranges))
                 decision = _decision(node, "guard" if guard else what, constant=constant)
@@ -219,7 +228,10 @@ class _Watcher:
         sizes = Sizes((around.fixed - inside) | constants, around.sized - inside)
         for node in graph.node:
             sizes.read(node)
-        known = Known(sizes, set(around.finite - inside) | finite_weights(graph, self._place))
+        kinds = {name: kind for name, kind in around.kinds.items() if name not in inside}
+        kinds |= {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+        kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        known = Known(sizes, set(around.finite - inside) | finite_weights(graph, self._place), kinds)
         seen = {name: one for name, one in around.ranges.items() if name not in inside}
         ranges = ranges_of(graph, seen, self._place, known)
         known.settled.update(name for name, (low, high) in ranges.items() if (low == high).all())
@@ -235,7 +247,7 @@ class _Watcher:
             return self._body(node, graphs["body"], known, added)
         if node.op_type == "If":
             return self._branches(node, [graphs["then_branch"], graphs["else_branch"]], known, added)
-        for inside in itertools.chain(graphs.values(), *(a.graphs for a in node.attribute)):
+        for inside in graphs_inside(node):
             if any(one.decisions for one in self.graph(inside, _around(known)).values()):
                 name = node.name or node.output[0]
                 raise RunnerError(f"the decisions inside of {node.op_type} {name} cannot be watched")
@@ -348,6 +360,7 @@ def _around(known: Known) -> _Around:
         frozenset(known.sizes.sized),
         frozenset(known.finite.finite),
         known.ranges,
+        known.kinds,
     )
 
 
@@ -371,18 +384,29 @@ def _runs_always_alike(node: onnx.NodeProto, body: onnx.GraphProto, fixed: Colle
     return name in held or (name in made and made[name].op_type == "Constant")
 
 
-def _settled(tested: Sequence[str | float], ranges: Mapping[str, Range]) -> bool:
+def _names(value: Tested) -> tuple[str, ...]:
+    """The values that something is made of."""
+    if isinstance(value, Extreme):
+        return value.names
+    return (value,) if isinstance(value, str) else ()
+
+
+def _settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
     """Whether the first of two values is always below the second, or never."""
     ends: list[Range] = []
-    for value in tested:
-        if isinstance(value, str):
-            if value not in ranges:
-                return False
-            ends.append(ranges[value])
-        else:
-            ends.append((np.asarray(value), np.asarray(value)))
-    (low, high), (least, most) = ends
     try:
+        for value in tested:
+            if not all(name in ranges for name in _names(value)):
+                return False
+            if isinstance(value, Extreme):
+                reduce = np.maximum.reduce if value.op == "Max" else np.minimum.reduce
+                lows, highs = zip(*(ranges[name] for name in value.names), strict=True)
+                ends.append((reduce([*np.broadcast_arrays(*lows)]), reduce([*np.broadcast_arrays(*highs)])))
+            else:
+                ends.append(
+                    ranges[value] if isinstance(value, str) else (np.asarray(value), np.asarray(value))
+                )
+        (low, high), (least, most) = ends
         return bool(np.all(high < least) or not np.any(low < most))
     except ValueError:  # sizes that are not known
         return False

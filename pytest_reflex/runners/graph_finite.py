@@ -1,8 +1,8 @@
 """Which values of an ONNX graph stay finite where its inputs are finite, and which are never NaN.
 
 What may be neither is what an operator makes of ordinary numbers: ``Exp`` of 100, ``Log`` of -1, a quotient
-by 0. Sums and products of values that are finite are taken to be finite, as are the rows of a ``Softmax``
-which only a mask could close as a whole.
+by 0. In float32 and float64 sums and products of values that are finite are taken to be finite (float16 ends
+at 65504), as are the rows of a ``Softmax`` which only a mask could close as a whole.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pytest_reflex.runners.graph_sizes import STANDARD
+from pytest_reflex.runners.graph_sizes import STANDARD, is_random
+from pytest_reflex.runners.graph_weights import finite_constant
 
 if TYPE_CHECKING:
     import onnx
@@ -49,6 +50,10 @@ _SUMS: Final = frozenset(
         *("Swish", "Resize", "DequantizeLinear", "QuantizeLinear", "OneHot", "RotaryEmbedding", "Shrink"),
     }
 )
+# Where they give a smaller type than float32, what they make of ordinary numbers may be beyond it.
+_GROWS: Final = (_SUMS - {"Sin", "Cos", "Softmax", "Softsign", "Atan", "Asinh"}) | {
+    *("Div", "Reciprocal", "Pow", "LeakyRelu", "Elu", "Celu", "Selu", "Exp", "Range", "CastLike"),
+}
 _FACTORS: Final = frozenset({"Mul", "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
 # Finite of all that is not NaN.
 _HELD: Final = frozenset({"Tanh", "Sigmoid", "Erf", "HardSigmoid"})
@@ -62,7 +67,7 @@ _ALWAYS: Final = frozenset(
     {
         *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN", "IsInf", "Not", "And", "Or"),
         *("Xor", "ArgMax", "ArgMin", "Shape", "Size", "NonZero", "RandomNormal", "RandomUniform"),
-        *("RandomNormalLike", "RandomUniformLike", "Bernoulli"),
+        *("RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"),
     }
 )
 # onnx.TensorProto's numbers of FLOAT, DOUBLE and of whole numbers and booleans.
@@ -80,10 +85,13 @@ class Finite:
     Args:
         given: what is finite to begin with: inputs, and constants that were looked at.
         ranges: the ranges of values; each says of a value that it is never NaN.
+        kinds: the types of values; what has none may be of any.
     """
 
-    def __init__(self, given: set[str], ranges: Mapping[str, tuple[Array, Array]]) -> None:
-        self.finite, self._ranges = set(given), ranges
+    def __init__(
+        self, given: set[str], ranges: Mapping[str, tuple[Array, Array]], kinds: Mapping[str, int]
+    ) -> None:
+        self.finite, self._ranges, self._kinds = set(given), ranges, kinds
         self.ordered = set(given)
         # Sums of something finite and of something that may be -inf.
         self._masks: set[str] = set()
@@ -125,6 +133,10 @@ class Finite:
         if op == "Cast":
             to = next(a.i for a in node.attribute if a.name == "to")
             return to in _WHOLE or (to in _WIDE and every)
+        if op in _GROWS and not all(self._kinds.get(name) in _WIDE for name in node.output if name):
+            return False
+        if op == "Dropout" and is_random(node):  # what it keeps grows without end
+            return False
         if op == "CastLike" or op in _MOVES:
             return every or (op == "Clip" and self._clipped(node))
         if op in _FACTORS and any(self._large(name) for name in names):
@@ -139,7 +151,9 @@ class Finite:
             return self.is_ordered(names[0])
         if op in ("Div", "Reciprocal", "Pow", "Sqrt"):
             return (fixed or every) and self._quotient(node, fixed)
-        return fixed and op in ("Exp", "Log", "Constant", "ConstantOfShape", "Range") and every
+        if op in ("Constant", "ConstantOfShape"):
+            return finite_constant(node)
+        return fixed and op in ("Exp", "Log", "Range") and every
 
     def _quotient(self, node: onnx.NodeProto, fixed: bool) -> bool:
         """Of finite numbers: whether a quotient, a power or a root of them is finite."""

@@ -10,7 +10,7 @@ may wrap, and what a type may not hold that it is cast to, can be any number of 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,7 @@ import numpy as np
 
 from pytest_reflex.runners.graph_finite import Finite
 from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
+from pytest_reflex.runners.graph_weights import MOST, held
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Range = tuple[Array, Array]
 
-__all__ = ["Known", "Range", "finite_weights", "ranges_of"]
+__all__ = ["Known", "Range", "ranges_of"]
 
 # They move, leave out or hold elements: no less where each of their inputs is no less.
 _MOVES: Final = frozenset(
@@ -88,8 +89,6 @@ _WITHIN: Final[Mapping[str, tuple[float, float]]] = {
 # Of infinity they make NaN.
 _OF_FINITE: Final = frozenset({"Sin", "Cos", "Softsign", "Softmax"})
 _PLACES: Final = frozenset({"ArgMax", "ArgMin"})
-# What is larger is a table of weights, which decides nothing; and so are more floats.
-_MOST: Final = 1 << 22
 # onnx.TensorProto's numbers of types.
 _INTEGERS: Final[Mapping[int, type[np.integer[Any]]]] = {
     2: np.uint8,
@@ -101,10 +100,8 @@ _INTEGERS: Final[Mapping[int, type[np.integer[Any]]]] = {
     12: np.uint32,
     13: np.uint64,
 }
-_FLOATS: Final = frozenset({1, 10, 11, 16})
+_NUMPY: Final[Mapping[int, type[np.floating[Any]]]] = {1: np.float32, 10: np.float16, 11: np.float64}
 _BOOL: Final = 9
-_MOST_FLOATS: Final = 64
-_WEIGHTED: Final = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 
 
 def ranges_of(
@@ -122,7 +119,7 @@ def ranges_of(
     given = {value.name for value in graph.input}
     for tensor in graph.initializer:
         # Of an input it is what holds where none is given.
-        array = None if tensor.name in given else _held(tensor, place)
+        array = None if tensor.name in given else held(tensor, place)
         if array is not None and _followed((array, array)):
             found[tensor.name] = array, array
     found |= inputs
@@ -141,14 +138,15 @@ class Known:
     Args:
         sizes: which are fixed, and which have one size; read to its end.
         finite: what is finite to begin with.
+        kinds: their types, as onnx.TensorProto numbers them.
     """
 
-    def __init__(self, sizes: Sizes, finite: set[str]) -> None:
-        self.sizes = sizes
+    def __init__(self, sizes: Sizes, finite: set[str], kinds: Mapping[str, int]) -> None:
+        self.sizes, self.kinds = sizes, kinds
         self.ranges: dict[str, Range] = {}
         # Of these each element is one number, however many they are.
         self.settled: set[str] = set()
-        self.finite = Finite(finite, self.ranges)
+        self.finite = Finite(finite, self.ranges, kinds)
 
 
 class _Values:
@@ -160,7 +158,7 @@ class _Values:
     def __init__(self, graph: onnx.GraphProto, known: Known) -> None:
         self._found, self._known = known.ranges, known
         self._shapes = {name: sizes for name, sizes in _shapes(graph).items() if name in known.sizes.sized}
-        self._kinds = {value.name: value.type.tensor_type.elem_type for value in _described(graph)}
+        self._kinds = known.kinds
         self._stand_ins: set[str] = set()
 
     def of(self, node: onnx.NodeProto) -> Range | None:
@@ -180,16 +178,9 @@ class _Values:
 
     def _of_operator(self, node: onnx.NodeProto, given: list[Range | None]) -> Range | None:
         """What can be said though something of what a node reads is not known."""
-        op, finite = node.op_type, self._known.finite
+        op = node.op_type
         if op in _WITHIN:
-            if not (finite.is_finite if op in _OF_FINITE else finite.is_ordered)(node.input[0]):
-                return None
-            read = given[0]
-            if op == "Sqrt":  # of what is below 0 it is NaN
-                if read is None or (read[0] < 0).any():
-                    return None
-                return np.sqrt(read[0]), np.sqrt(read[1])
-            return self._seen(node, *(np.float16(end) for end in _WITHIN[op]))
+            return self._within(node, given[0])
         if op in _PLACES:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             shape = self._shapes.get(node.input[0])
@@ -202,12 +193,41 @@ class _Values:
             return self._seen(node, np.minimum(a_low, b_low), np.maximum(a_high, b_high))
         return self._positive(node, given)
 
+    def _within(self, node: onnx.NodeProto, read: Range | None) -> Range | None:
+        """What an operator gives whatever it reads, in the type that it gives it in."""
+        op, finite = node.op_type, self._known.finite
+        kind = self._kinds.get(node.output[0], 0)
+        if kind in _INTEGERS and op in ("Relu", "Abs"):
+            return self._above(node, np.iinfo(_INTEGERS[kind]), read)
+        if kind not in _NUMPY or not (finite.is_finite if op in _OF_FINITE else finite.is_ordered)(
+            node.input[0]
+        ):
+            return None
+        if op == "Sqrt":  # of what is below 0 it is NaN
+            if read is None or (read[0] < 0).any():
+                return None
+            return np.sqrt(read[0]), np.sqrt(read[1])
+        return self._seen(node, *(_NUMPY[kind](end) for end in _WITHIN[op]))
+
+    def _above(self, node: onnx.NodeProto, ends: np.iinfo[Any], read: Range | None) -> Range:
+        """Of whole numbers: their least has no size that their type holds."""
+        relu = node.op_type == "Relu"
+        if read is None or not (relu or (read[0] > ends.min).all() or ends.min == 0):
+            least = 0 if relu else ends.min
+            return self._seen(node, np.asarray(least, ends.dtype), np.asarray(ends.max, ends.dtype))
+        low, high = read
+        none = np.zeros((), ends.dtype)
+        if relu or ends.min == 0:
+            return np.maximum(low, none), np.maximum(high, none)
+        return np.maximum(np.maximum(low, -high), none), np.maximum(-low, high)
+
     def _positive(self, node: onnx.NodeProto, given: list[Range | None]) -> Range | None:
         """Squares, their means, and what is made by dividing by more than 0: none is below 0."""
         op, read = node.op_type, given[0] if given else None
         if op == "Reciprocal" and read is not None and (read[0] > 0).all():
             return 1 / read[1], 1 / read[0]
-        if self._kinds.get(node.output[0]) not in _FLOATS:  # a square of whole numbers may wrap
+        kind = self._kinds.get(node.output[0], 0)
+        if kind not in _NUMPY:  # a square of whole numbers may wrap
             return None
         if op == "ReduceMean":
             positive = read is not None and bool((read[0] >= 0).all())
@@ -220,7 +240,7 @@ class _Values:
                 "ReduceL2",
             )
         if positive and self._known.finite.is_ordered(node.input[0]):
-            return self._seen(node, np.float16(0), np.float16(np.inf))
+            return self._seen(node, _NUMPY[kind](0), _NUMPY[kind](np.inf))
         return None
 
     def _cast(self, node: onnx.NodeProto, read: Range | None) -> Range | None:
@@ -233,7 +253,7 @@ class _Values:
             return np.asarray((low > 0) | (high < 0)), np.asarray((low != 0) | (high != 0))
         if to in _INTEGERS:
             ends = np.iinfo(_INTEGERS[to])
-            whole = read is not None and all(_within(end, ends) for end in read)
+            whole = read is not None and all(_holds(end, ends) for end in read)
             if not whole:
                 return self._seen(node, np.asarray(ends.min, ends.dtype), np.asarray(ends.max, ends.dtype))
         if read is None:
@@ -278,7 +298,7 @@ class _Values:
             bounds = [
                 _evaluated(node, [end.astype(np.float64), *(one[0] for one in given[1:])]) for end in given[0]
             ]
-            if not all(_within(end, np.iinfo(read.dtype)) for end in bounds):
+            if not all(_holds(end, np.iinfo(read.dtype)) for end in bounds):
                 return self._seen(node, *_all_of(read.dtype))
         return _evaluated(node, [one[0] for one in given]), _evaluated(node, [one[1] for one in given])
 
@@ -309,6 +329,8 @@ class _Values:
         compute, finite = _ARITHMETIC[node.op_type], self._known.finite
         infinite = sum(not finite.is_finite(name) for name in node.input)
         most = 0 if node.op_type == "Mul" else 1
+        if given[0][0].dtype.kind not in "fiu":
+            return None
         if given[0][0].dtype.kind == "f" and infinite > most and any(low is not high for low, high in given):
             return None  # it may be NaN
         a, b = given
@@ -320,7 +342,7 @@ class _Values:
                 whole = [
                     compute(x.astype(np.float64), y.astype(np.float64)) for x, y in itertools.product(a, b)
                 ]
-                if not all(_within(np.asarray(end), np.iinfo(ends[0].dtype)) for end in whole):
+                if not all(_holds(np.asarray(end), np.iinfo(ends[0].dtype)) for end in whole):
                     low, high = _all_of(ends[0].dtype)
                     return np.broadcast_to(low, ends[0].shape), np.broadcast_to(high, ends[0].shape)
         return np.minimum.reduce(ends), np.maximum.reduce(ends)
@@ -340,7 +362,7 @@ def _once(value: Array) -> Range:
     return value, value
 
 
-def _within(values: Array, ends: np.iinfo[Any]) -> bool:
+def _holds(values: Array, ends: np.iinfo[Any]) -> bool:
     """Whether whole numbers of a type hold these; what rounds in float64 counts as beyond."""
     held = values.astype(np.float64)
     below = float(ends.max) if ends.bits < 54 else np.nextafter(float(ends.max), 0)
@@ -356,52 +378,14 @@ def _all_of(dtype: np.dtype[Any]) -> Range:
 
 
 def _followed(made: Range) -> bool:
-    if made[0].size > _MOST:
+    if made[0].size > MOST:
         return False
     return not any(one.dtype.kind == "f" and np.isnan(one).any() for one in made)
 
 
-def _described(graph: onnx.GraphProto) -> Iterable[onnx.ValueInfoProto]:
-    return itertools.chain(graph.value_info, graph.input, graph.output)
-
-
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """The sizes of each value that has them written down."""
-    return {value.name: sizes for value in _described(graph) if (sizes := shape_of(value)) is not None}
-
-
-def finite_weights(graph: onnx.GraphProto, place: Path | None) -> set[str]:
-    """Which of its weights are finite; those that are multiplied alone are taken to be."""
-    from onnx import numpy_helper
-
-    read = {name for node in graph.node if node.op_type not in _WEIGHTED for name in node.input}
-    read |= {value.name for value in graph.output}
-    found = set()
-    for tensor in graph.initializer:
-        if tensor.name in read and np.prod([*tensor.dims], dtype=float) <= _MOST:
-            try:
-                array = numpy_helper.to_array(tensor, str(place or ""))
-                if not np.isfinite(array.astype(np.float64)).all():
-                    continue
-            except Exception:  # strings, and what is not beside the file
-                continue
-        found.add(tensor.name)
-    return found
-
-
-def _held(tensor: onnx.TensorProto, place: Path | None) -> Array | None:
-    """A tensor of whole numbers or booleans, or of a few floats; None of any other."""
-    from onnx import TensorProto, numpy_helper
-
-    whole = (TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64)
-    most = _MOST if tensor.data_type in whole else _MOST_FLOATS
-    if np.prod([*tensor.dims], dtype=float) > most:
-        return None
-    try:
-        array: Array = numpy_helper.to_array(tensor, str(place or ""))
-    except Exception:
-        return None
-    return array
+    return {value.name: sizes for value in graph.value_info if (sizes := shape_of(value)) is not None}
 
 
 def _evaluated(node: onnx.NodeProto, given: list[Array]) -> Array:

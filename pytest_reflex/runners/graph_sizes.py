@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["STANDARD", "Sizes", "shape_of"]
+__all__ = ["STANDARD", "Sizes", "is_random", "shape_of"]
 
 # The names of the standard operators' domain.
 STANDARD: Final = frozenset({"", "ai.onnx"})
+# Each run gives something else; so does Dropout where it trains.
 _RANDOM: Final = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
@@ -49,6 +50,13 @@ def shape_of(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     return tuple(dim.dim_value for dim in kind.shape.dim)
 
 
+def is_random(node: onnx.NodeProto) -> bool:
+    """Whether what a node gives is drawn, or may be."""
+    if node.op_type == "Dropout":  # its third input says that it trains
+        return len(node.input) > 2 and bool(node.input[2])
+    return node.op_type in _RANDOM
+
+
 class Sizes:
     """What is fixed in one graph, read node by node.
 
@@ -68,10 +76,14 @@ class Sizes:
             self.sized.update(node.output)
 
     def _fixed(self, node: onnx.NodeProto) -> bool:
-        """Whether no input changes what it gives."""
-        if node.op_type in _RANDOM or any(a.HasField("g") or a.graphs for a in node.attribute):
+        """Whether nothing changes what it gives: no input, and no chance."""
+        if (
+            node.domain not in STANDARD
+            or is_random(node)
+            or any(a.HasField("g") or a.graphs for a in node.attribute)
+        ):
             return False
-        if node.op_type in _SIZES and node.domain in STANDARD and node.input[0] in self.sized:
+        if node.op_type in _SIZES and node.input[0] in self.sized:
             return True
         return self.fixed.issuperset(filter(None, node.input))
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import OnnxRunner
+from pytest_reflex.runners.graph_decisions import decisions_of
 from pytest_reflex.verdict.coverage import Coverage, ModuleCoverage
 
 ONE = np.float32(1)
@@ -48,6 +49,31 @@ def test_a_condition_goes_one_way_and_the_other(
     assert went(ran(graph, one, one)) == {name: ("yes",)}
     assert went(ran(graph, other)) == {name: ("no",)}
     assert went(ran(graph, other, one)) == {name: ("yes", "no")}
+
+
+@pytest.mark.parametrize(("op", "sign"), [("Max", 1), ("Min", -1)])
+def test_of_three_each_wins_and_is_beaten(op: str, sign: int) -> None:
+    """So that the second against the third is a choice too, where the first loses to both."""
+    graph = model(node("Cast", ["n"], "third", to=FLOAT), node(op, ["x", "one", "third"]), one=ONE * sign)
+
+    def ways(*fixtures: tuple[float, int]) -> list[tuple[str, ...]]:
+        watched = OnnxRunner(graph).watching()
+        with watched:
+            for x, n in fixtures:
+                watched.run(
+                    {
+                        "x": np.full((1, 3), sign * x, np.float32),
+                        "mask": np.ones((1, 3), bool),
+                        "n": np.asarray(sign * n),
+                    }
+                )
+            return [one.went for one in watched.decisions]
+
+    # Whether each is beaten: x, one, third.
+    assert ways((3, 0), (0, 0)) == [("yes", "no"), ("yes", "no"), ("yes",)]
+    assert ways((3, 0), (0, 0), (0, 2)) == [("yes", "no")] * 3
+    held = model(node("Tanh", ["x"], "held"), node("Max", ["held", "two", "one"]), one=ONE, two=ONE * 2)
+    assert all(one.constant for one in decisions_of(held).found)
 
 
 def test_elements_of_one_run_can_go_both_ways() -> None:
@@ -218,6 +244,49 @@ def test_a_scan_s_body_is_looked_into() -> None:
         assert went(ran(graph, (0, True, 0), (2, True, 1))) == {
             "large condition": both, "held condition": both, "read row": ("one", "another")
         }  # fmt: skip
+
+
+def test_a_loop_inside_of_a_branch_inside_of_a_scan() -> None:
+    """Whose graphs have to say how large what they give is."""
+
+    def stated(name: str, kind: int = FLOAT) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, [])
+
+    body = helper.make_graph(
+        [
+            helper.make_node("Relu", ["held"], ["above"], name="relu"),
+            helper.make_node("Add", ["above", "one"], ["next"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [stated("i", INT64), stated("go", BOOL), stated("held")], [stated("on", BOOL), stated("next")],
+    )  # fmt: skip
+    branches = {
+        "then_branch": helper.make_graph(
+            [helper.make_node("Loop", ["twice", "", "each"], ["most"], body=body, name="loop")],
+            "then", [], [stated("most")],
+        ),
+        "else_branch": helper.make_graph(
+            [helper.make_node("Identity", ["each"], ["same"])], "else", [], [stated("same")]
+        ),
+    }  # fmt: skip
+    inside = helper.make_graph(
+        [
+            helper.make_node("Less", ["each", "zero"], ["low"], name="low"),
+            helper.make_node("If", ["low"], ["made"], name="if", **branches),
+            helper.make_node("Identity", ["times"], ["later"]),
+        ],
+        "inside", [stated("times", INT64), stated("each")], [stated("later", INT64), stated("made")],
+    )  # fmt: skip
+    nodes = [
+        node("Squeeze", ["x", "first"], "row"),
+        helper.make_node("Scan", ["n", "row"], ["last", "y"], body=inside, num_scan_inputs=1),
+    ]
+    graph = model(*nodes, one=ONE, zero=ONE * 0, twice=np.int64(2), first=np.int64([0]))
+    both = ("yes", "no")
+    assert went(ran(graph, ([-1, 0, 1], True, 0))) == {
+        "low condition": both, "if condition": both, "relu lower limit": both, "loop count": ("one",)
+    }  # fmt: skip
 
 
 def test_what_is_inside_of_no_loop_or_branch_is_refused() -> None:

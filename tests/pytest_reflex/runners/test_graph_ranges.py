@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from decision_cases import BOOL, FLOAT, INT64, model, node, ran
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pytest_reflex.runners.graph_decisions import decisions_of
 
@@ -20,6 +20,7 @@ HELD: dict[str, Any] = {
     "no": np.int64(0), "few": np.int64(5), "many": np.int64(2**62), "first": np.int64([0]),
     "third": np.float32([3]), "two": np.float32(2), "minus": np.float32(-1), "limit": np.int64(1000),
     "step": np.int64(1), "shape": np.int64([-1]), "hundred": np.int64(100),
+    "wide": np.int32(2**24), "half32": np.int32(-(2**30)), "no32": np.int32(0), "many16": np.float16(300),
     "ends": np.float32([0] * 99 + [np.inf]), "six": np.zeros((3, 2), np.float32),
 }  # fmt: skip
 ENDS = {"n": (np.asarray(-3), np.asarray(300)), "mask": (np.zeros((1, 3), bool), np.ones((1, 3), bool))}
@@ -69,6 +70,23 @@ TURNED: dict[str, tuple[Sequence[onnx.NodeProto], Any, Any]] = {
     "a product that wraps": (
         [node("Mul", ["n", "many"], "product"), node("Less", ["product", "no"], "decided")],
         (0, True, 0), (0, True, 2),
+    ),
+    **{
+        f"{op} of what wraps later": (
+            [
+                node("Cast", ["n"], "short", to=TensorProto.INT32), node(op, ["short"], "above"),
+                node("Mul", ["above", "wide"], "product"), node("Less", ["product", "no32"], "decided"),
+            ],
+            (0, True, 1), (0, True, 200),
+        )
+        for op in ("Relu", "Abs")
+    },
+    "the size of the least whole number": (
+        [
+            node("Cast", ["n"], "short", to=TensorProto.INT32), node("Mul", ["short", "half32"], "product"),
+            node("Abs", ["product"], "size"), node("Less", ["size", "no32"], "decided"),
+        ],
+        (0, True, 1), (0, True, 2),
     ),
     "a sum that wraps": (
         [
@@ -169,10 +187,53 @@ def test_a_free_size_is_that_of_no_stand_in() -> None:
     assert not any(one.constant for one in decisions_of(made.SerializeToString()).found)
 
 
+def test_what_a_graph_states_of_a_size_bounds_nothing() -> None:
+    """ONNX Runtime warns of another size than is stated, and goes on."""
+    nodes = [
+        node("MatMul", ["x", "w"], "wide"),
+        node("ArgMax", ["wide"], "place", axis=1, keepdims=1),
+        node("Greater", ["place", "step"], "decided"),
+        node("Cast", ["decided"], to=FLOAT),
+    ]
+    for stated, most in ((2, 1), (4, 1), (2, 3)):
+        made = onnx.load_model_from_string(model(*nodes, w=np.ones((3, 4), np.float32), step=np.int64(most)))
+        made.graph.value_info.append(helper.make_tensor_value_info("wide", FLOAT, [1, stated]))
+        (found,) = decisions_of(made.SerializeToString()).found
+        assert found.constant == (most == 3)
+
+
 def test_what_an_input_is_by_default_is_no_constant() -> None:
     nodes = [node("Less", ["n", "few"], "decided"), node("Cast", ["decided"], to=FLOAT)]
     (found,) = decisions_of(model(*nodes, few=np.int64(5), n=np.int64(3))).found
     assert not found.constant
+
+
+DRAWN: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "RandomNormal": ([], {"shape": [1, 3]}),
+    "RandomUniform": ([], {"shape": [1, 3]}),
+    "RandomNormalLike": (["six"], {}),
+    "RandomUniformLike": (["six"], {}),
+    "Bernoulli": (["six"], {}),
+    "Multinomial": (["six"], {"dtype": INT64}),
+    "Dropout": (["six", "one", "yes"], {}),
+}
+
+
+@pytest.mark.parametrize("op", DRAWN)
+def test_what_is_drawn_is_no_constant(op: str) -> None:
+    """Though nothing but constants is read."""
+    given, more = DRAWN[op]
+    nodes = [
+        node(op, given, "drawn", **more),
+        node("Cast", ["drawn"], "number", to=FLOAT),
+        node("Less", ["number", "one"], "decided"),
+        node("IsInf", ["number"], "lost"),
+        node("Or", ["decided", "lost"], "either"),
+        node("Cast", ["either"], to=FLOAT),
+    ]
+    found = decisions_of(model(*nodes, yes=np.bool_(True), **HELD)).found
+    assert not any(one.constant for one in found)
+    assert [one.what for one in found if one.op == "IsInf"] == ["condition" if op == "Dropout" else "guard"]
 
 
 def test_a_size_of_constants_is_one() -> None:
@@ -210,6 +271,13 @@ ODD: dict[str, Sequence[onnx.NodeProto]] = {
     ],
     "a table with an end": [node("Gather", ["ends", "n"], "read"), node("Mul", ["x", "read"], "odd")],
     "a power": [node("Pow", ["x", "five"], "fifth"), node("Pow", ["five", "fifth"], "odd")],
+    "a product of a smaller type": [
+        node("Tanh", ["x"], "held"),
+        node("Cast", ["held"], "half_held", to=TensorProto.FLOAT16),
+        node("Mul", ["half_held", "many16"], "more"),
+        node("Mul", ["more", "many16"], "most"),
+        node("Cast", ["most"], "odd", to=FLOAT),
+    ],
     "a smaller type": [
         node("Cast", ["x"], "half", to=TensorProto.FLOAT16),
         node("Cast", ["half"], "odd", to=FLOAT),
@@ -223,8 +291,72 @@ def test_what_finite_inputs_make_infinite_is_no_guard(name: str, op: str) -> Non
     graph = model(*ODD[name], node(op, ["odd"], "lost"), node("Where", ["lost", "one", "x"]), **HELD)
     kinds = {each.node: each.what for each in ran(graph, (1, True, 0), inputs=ENDS).values()}
     # Infinite, and never NaN.
-    ordered = op == "IsNaN" and name in ("Exp", "a large factor", "a smaller type")
+    ordered = op == "IsNaN" and name in (
+        "Exp",
+        "a large factor",
+        "a smaller type",
+        "a product of a smaller type",
+        "squares of squares",
+    )
     assert kinds["the_lost"] == kinds["the_y"] == ("guard" if ordered else "condition")
+
+
+@pytest.mark.parametrize("op", ["Add", "Mul", "Gemm", "ReduceSum", "LayerNormalization", "Div", "CastLike"])
+@pytest.mark.parametrize("kind", [FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_what_small_types_do_not_hold_has_no_guard(op: str, kind: int) -> None:
+    given = {"ReduceSum": ["x"], "Div": ["x", "minus"], "CastLike": ["x", "minus"]}.get(op, ["x", "x"])
+    more = {"transB": 1} if op == "Gemm" else {}
+    nodes = [
+        node(op, given, "made", **more),
+        node("IsInf", ["made"], "lost"),
+        node("Cast", ["lost"], to=FLOAT),
+    ]
+    made = onnx.load_model_from_string(model(*nodes, minus=np.float32([-1])))
+    made.graph.input[0].type.tensor_type.elem_type = FLOAT if op == "CastLike" else kind
+    made.graph.initializer[0].CopyFrom(helper.make_tensor("minus", kind, [1], [-1]))
+    (found,) = decisions_of(made.SerializeToString()).found
+    assert found.what == ("guard" if kind == FLOAT else "condition")
+
+
+@pytest.mark.parametrize("how", ["branch", "constant", "filled", "product"])
+def test_a_constant_that_is_not_finite_makes_no_guard(how: str) -> None:
+    """However it is held and wherever it is read."""
+    ends = np.ones((1, 100), np.float32)
+    ends[0, 70] = np.inf
+    lost = [
+        node("Relu", ["x"], "some"),
+        node("ReduceMax", ["some"], "most", keepdims=0), node("Mul", ["most", "ends"], "odd"),
+        node("IsNaN", ["odd"], "lost"), node("Cast", ["lost"], to=FLOAT),
+    ]  # fmt: skip
+    held: dict[str, Any] = {"ends": ends}
+    if how == "branch":
+        inside = [
+            helper.make_graph(lost if first else [node("Identity", ["ends"])], "b", [], [
+                helper.make_tensor_value_info("y", FLOAT, None)
+            ])
+            for first in (True, False)
+        ]  # fmt: skip
+        nodes = [
+            node("Cast", ["n"], "yes", to=BOOL),
+            node("If", ["yes"], "z", then_branch=inside[0], else_branch=inside[1]),
+            node("Identity", ["z"]),
+        ]
+        inside[1].node[0].output[0] = inside[1].output[0].name = "w"
+        inside[0].output[0].name = inside[0].node[-1].output[0] = "v"
+    elif how == "product":
+        lost[2] = node("MatMul", ["column", "ends"], "odd")
+        nodes = [*lost[:2], node("Reshape", ["most", "single"], "column"), *lost[2:]]
+        held["single"] = np.int64([1, 1])
+    else:
+        made = numpy_helper.from_array(ends if how == "constant" else np.float32([np.inf]))
+        held = {} if how == "constant" else {"hundred": np.int64([100])}
+        given = [] if how == "constant" else ["hundred"]
+        nodes = [
+            node("Constant" if how == "constant" else "ConstantOfShape", given, "ends", value=made),
+            *lost,
+        ]
+    found = decisions_of(model(*nodes, **held)).found
+    assert next(one for one in found if one.node == "the_lost").what == "condition"
 
 
 @pytest.mark.parametrize("op", ["IsNaN", "IsInf"])
