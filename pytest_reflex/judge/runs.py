@@ -165,14 +165,11 @@ def run_candidate(
 ) -> CandidateRun:
     """Run and judge every fixture; then the first again, and some with each input swapped."""
     runner = Named(sides.candidate, list(truth.outputs[0]))
-    digests: dict[str, set[str]] = {}
-    for fed in itertools.chain.from_iterable(truth.inputs):
-        digests.setdefault(fed.name, set()).add(fed.digest)
-    others = {idx: fixtures.others(idx, digests) for idx in fixtures.probed}
+    others = _swapped_in(fixtures, truth)
     total = fixtures.count + 1 + sum(map(len, others.values()))
     done = itertools.count(1)
     results, outputs, own = [], [], own_share(workers, fixtures.count)
-    digests_of_own: list[str] = []
+    digests: list[str] = []  # of what it gives in its own fixtures
     plain: dict[int, dict[str, Array]] = {}
     with opened(runner):
         for fixture_idx in range(fixtures.count):
@@ -180,7 +177,7 @@ def run_candidate(
                 # Not copied: it is judged before the runner runs again.
                 got = asked(runner, fixtures.make(fixture_idx))
                 if workers is not None:
-                    digests_of_own.append(gave(got))
+                    digests.append(gave(got))
             else:
                 got = runner.named(given(workers.get(fixture_idx).candidate))
                 workers.done(fixture_idx)
@@ -210,12 +207,7 @@ def run_candidate(
         }
         facts = _facts(sides.candidate)
         if workers is not None:
-            workers.require_same(
-                Seen.of(
-                    truth.facts, [*map(gave, truth.outputs[:own])], repeats=truth.steadiness.again is None
-                ),
-                Seen.of(facts, digests_of_own, repeats=not again),
-            )
+            _require_same(workers, truth, Seen.of(facts, digests, repeats=not again))
         facts |= runner.matched_facts
         said = robot_units(sides.candidate, terms.asked)
         seen = {o.name: o.shape for result in results for o in result.outputs if o.elements}
@@ -223,6 +215,20 @@ def run_candidate(
         known = {name: one for name, one in units.items() if one is not None}
         axes, worst = said_by(sides.candidate, "open_axes", ()), keep_worst_grids(results)
         return CandidateRun(worst, outputs, unrepeated, others, swapped, facts, axes, [], known, plain[0])
+
+
+def _require_same(workers: Pool, truth: ReferenceRun, candidate: Seen) -> None:
+    """Compare every worker's sides with this process's, as they are in its own fixtures."""
+    digests = [gave(outputs) for outputs in truth.outputs[: own_share(workers, len(truth.outputs))]]
+    workers.require_same(Seen.of(truth.facts, digests, repeats=truth.steadiness.again is None), candidate)
+
+
+def _swapped_in(fixtures: Fixtures, truth: ReferenceRun) -> dict[int, dict[str, Array]]:
+    """Of each fixture that is probed the values that are swapped in, which are no fixture's own."""
+    digests: dict[str, set[str]] = {}
+    for fed in itertools.chain.from_iterable(truth.inputs):
+        digests.setdefault(fed.name, set()).add(fed.digest)
+    return {idx: fixtures.others(idx, digests) for idx in fixtures.probed}
 
 
 def reference_effects(
