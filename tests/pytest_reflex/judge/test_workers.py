@@ -157,7 +157,7 @@ def test_a_worker_that_gives_other_bits_is_no_worker(cluster, fixture_idx: int) 
         same = os.getpid() == home or x.tobytes() != where
         return {"actions": found if same else np.nextafter(found, np.float32(9))}
 
-    wrong = said(Called(elsewhere, name="candidate"), fixtures=5, workers=2)
+    wrong = said(Called(elsewhere, name="candidate"), fixtures=5, ray=cluster, workers=1)
     assert "the candidate of the worker on " in wrong
     assert f"it gives other bits in fixture {fixture_idx}" in wrong
 
@@ -193,8 +193,10 @@ def settings_of_its_own(monkeypatch: pytest.MonkeyPatch, cluster) -> Iterator[No
     process.set_torch(before)
 
 
-def test_a_worker_is_set_as_the_first_process_is_by_then(settings_of_its_own) -> None:
-    assert json.loads(both(Called(settings_of_this_process), fixtures=5))["name"]
+def test_a_worker_is_set_as_the_first_process_is_by_then(cluster, settings_of_its_own) -> None:
+    one = said(Called(settings_of_this_process), fixtures=5)
+    assert json.loads(one)["name"]
+    assert said(Called(settings_of_this_process), fixtures=5, ray=cluster, workers=1) == one
 
 
 def test_a_value_that_was_set_in_a_module_is_not_a_worker_s(cluster, tmp_path, monkeypatch) -> None:
@@ -204,9 +206,10 @@ def test_a_value_that_was_set_in_a_module_is_not_a_worker_s(cluster, tmp_path, m
     )
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("set_since")
-    both(Called(module.policy), fixtures=5)
+    told = {"fixtures": 5, "ray": cluster, "workers": 1}
+    assert json.loads(said(Called(module.policy), **told))["passed"]
     monkeypatch.setattr(module, "MODE", "old")
-    wrong = said(Called(module.policy), fixtures=5, workers=2)
+    wrong = said(Called(module.policy), **told)
     assert "set_since.MODE is 'new' there and 'old' here, where it was set after the import" in wrong
     assert "--workers 1" in wrong
 
@@ -220,7 +223,7 @@ def test_a_module_of_another_file_is_not_a_worker_s(cluster, tmp_path, monkeypat
         only.syspath_prepend(tmp_path / "here")
         module = importlib.import_module("found_twice")
     monkeypatch.syspath_prepend(tmp_path / "there")
-    wrong = said(Called(module.policy), fixtures=5, workers=2)
+    wrong = said(Called(module.policy), fixtures=5, ray=cluster, workers=1)
     assert f"module found_twice is {tmp_path}/there/found_twice.py there and {module.__file__} here" in wrong
 
 
