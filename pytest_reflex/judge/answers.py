@@ -57,11 +57,7 @@ def verdict_of(
     doubted, noted = _of_variation(fixtures, truth, results)
     doubted += judge_open_axes(run.open_axes, fixtures.specs, truth.inputs)
     doubts = {
-        "compared": [
-            *random_numbers(truth.steadiness, truth.facts),
-            *terms.held.doubts,
-            *_fell_back(run.facts),
-        ],
+        "compared": _doubted_runs(truth, run, terms),
         "reference": [*doubtful, *truth.doubts],
         "power": power.doubted,
         "variation": doubted,
@@ -100,6 +96,12 @@ def verdict_of(
         coverage=coverage,
         units=run.units,
     )
+
+
+def _doubted_runs(truth: ReferenceRun, run: CandidateRun, terms: Terms) -> list[str]:
+    """Whether something else than the inputs and the provider asked for had a part in what was given."""
+    drawn = random_numbers(truth.steadiness, truth.facts)
+    return [*drawn, *terms.held.doubts, *_fell_back(run.facts)]
 
 
 def _fell_back(facts: Mapping[str, object]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import pickle
 import re
 import socket
@@ -134,9 +135,16 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
             ray.init(address=address, **quiet)
         _silence()
     except Exception as error:
+        # Ray itself says no more than that it failed, and on stderr that a token is missing.
+        token = ""
+        if os.environ.get("RAY_AUTH_MODE") != "token":
+            token = (
+                "; where it asks for a token, as newer versions do by themselves, set RAY_AUTH_MODE=token and "
+                "have its ~/.ray/auth_token here, too"
+            )
         raise RunnerError(
             f"--ray {_named(address)}: no cluster of Ray's that this process can join ({_one_line(error)}); "
-            "give HOST:PORT, as `ray start --head` says it"
+            f"give HOST:PORT, as `ray start --head` says it{token}"
         ) from error
 
 
