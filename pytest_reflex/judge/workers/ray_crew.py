@@ -139,7 +139,7 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
         token = ""
         if os.environ.get("RAY_AUTH_MODE") != "token":
             token = (
-                "; where it asks for a token, as newer versions do by themselves, set RAY_AUTH_MODE=token and "
+                "; where it asks for a token, as newer versions do, set RAY_AUTH_MODE=token and "
                 "have its ~/.ray/auth_token here, too"
             )
         raise RunnerError(
