@@ -17,8 +17,7 @@ found: nothing that is finite turns it round. Needs onnx.
 from __future__ import annotations
 
 import ast
-import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from pytest_reflex.runners.graph_deciding import Extreme, Tested, decided
 from pytest_reflex.runners.graph_file import inlined
 from pytest_reflex.runners.graph_ranges import Known, Range, ranges_of
 from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
-from pytest_reflex.runners.graph_stated import graphs_inside, restate, state_nothing
+from pytest_reflex.runners.graph_stated import free_names, graphs_inside, restate, state_nothing
 from pytest_reflex.runners.graph_weights import finite_weights
 from pytest_reflex.verdict.coverage import Decision
 
@@ -148,7 +147,7 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     sized = len(whole) == len(made.graph.input)
     names = {value.name for value in made.graph.input}
     given = {name: one for name, one in (inputs or {}).items() if name in names} if sized else {}
-    watcher = _Watcher(None if isinstance(model, bytes) else model.parent, opset)
+    watcher = _Watcher(None if isinstance(model, bytes) else model.parent, opset, free_names(made.graph))
     watched = watcher.graph(made.graph, _Around(frozenset(), frozenset(whole), frozenset(names), given, {}))
     for one in watched.values():
         if one.output:
@@ -180,11 +179,11 @@ class _Watcher:
     Args:
         place: where weights lie that are not in the graph.
         opset: the version of the operators.
+        names: what the graph and those inside of it name nothing.
     """
 
-    def __init__(self, place: Path | None, opset: int) -> None:
-        self._place, self._opset = place, opset
-        self._numbers = itertools.count()
+    def __init__(self, place: Path | None, opset: int, names: Iterator[str]) -> None:
+        self._place, self._opset, self._names = place, opset, names
         self.held: set[tuple[str, str]] = set()
 
     def graph(self, graph: onnx.GraphProto, around: _Around) -> dict[str, Watched]:
@@ -193,27 +192,36 @@ class _Watcher:
         ranges, fixed = known.ranges, known.sizes.fixed
         settled = fixed | known.settled
         guards: set[str] = set()
-        added = Added(self._numbers, self._opset)
+        held_ends: list[tuple[Decision, str]] = []
+        added = Added(self._names, self._opset)
         parts: dict[str, list[str]] = {kind: [] for kind in _KINDS}
         found: dict[str, list[Decision]] = {kind: [] for kind in _KINDS}
         for node in graph.node:
-            for what, condition, tested in decided(node, added):
+            for what, condition, tested in decided(node, added, known.kinds, ranges):
                 guard = condition in guards or _guards(node, known)
                 guards.update([condition] if guard else [])
                 names = {name for value in tested for name in _names(value)}
-                held = condition in settled or settled.issuperset(names)
-                constant = held or (what != "condition" and _settled(tested, ranges))
+                held = condition in settled or settled.issuperset(names) or fixed.issuperset(node.output)
+                constant = (
+                    held or _is_empty(node, known) or (what != "condition" and _settled(tested, ranges))
+                )
                 decision = _decision(node, "guard" if guard else what, constant=constant)
                 self.held.update([(decision.node, decision.what)] if held else [])
+                if node.op_type == "QuantizeLinear" and not constant:
+                    held_ends.append((decision, added.counted(condition)))
+                    continue
                 found["conditions"].append(decision)
                 parts["conditions"].append(added.counted(condition))
             if node.op_type == "Gather" and node.input[0] in fixed and node.input[1] not in settled:
                 axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-                found["values"].append(_decision(node, "row", constant=False))
+                found["values"].append(_decision(node, "row", constant=_is_empty(node, known)))
                 parts["values"].append(added.spread(added.row(node.input[0], node.input[1], axis)))
             for kind, one in self._inner(node, known, added).items():
                 found[kind] += one.decisions
                 parts[kind] += [one.output] if one.output else []
+        if held_ends:
+            found["conditions"].append(_one_of(held_ends))
+            parts["conditions"].append(added.summed([count for _, count in held_ends]))
         joined = {kind: added.node("Concat", each, axis=0) if each else "" for kind, each in parts.items()}
         graph.node.extend(added.nodes)
         return {kind: Watched(joined[kind], found[kind]) for kind in _KINDS}
@@ -229,7 +237,9 @@ class _Watcher:
         kinds = {name: kind for name, kind in around.kinds.items() if name not in inside}
         kinds |= {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
         kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-        known = Known(sizes, set(around.finite - inside) | finite_weights(graph, self._place), kinds)
+        shapes = {value.name: shape for value in graph.value_info if (shape := shape_of(value)) is not None}
+        finite = set(around.finite - inside) | finite_weights(graph, self._place)
+        known = Known(sizes, finite, kinds, shapes)
         seen = {name: one for name, one in around.ranges.items() if name not in inside}
         ranges = ranges_of(graph, seen, self._place, known)
         known.settled.update(name for name, (low, high) in ranges.items() if (low == high).all())
@@ -267,7 +277,7 @@ class _Watcher:
                 found[kind] = Watched(count, one.decisions)
         if node.op_type != "Loop":
             return found
-        times = Added(self._numbers, self._opset)
+        times = Added(self._names, self._opset)
         once = times.numbers(1)
         body.node.extend(times.nodes)
         rows = self._further(node, body, once, outputs, added)
@@ -334,7 +344,7 @@ class _Watcher:
             if not any(found[kind].decisions for found in every):
                 continue
             for which, branch in enumerate(branches):
-                inside = Added(self._numbers, self._opset)
+                inside = Added(self._names, self._opset)
                 parts = [
                     found[kind].output
                     if own == which
@@ -360,6 +370,21 @@ def _around(known: Known) -> _Around:
         known.ranges,
         known.kinds,
     )
+
+
+def _one_of(held: Sequence[tuple[Decision, str]]) -> Decision:
+    """One decision for all tensors of a graph that are quantised.
+
+    Their scales are those of the largest values that were met, beyond which inputs take some and cannot take
+    others, such as their own declared ranges; nothing in the graph tells these apart.
+    """
+    first = held[0][0]
+    return first if len(held) == 1 else replace(first, node=f"{first.node} and {len(held) - 1} more")
+
+
+def _is_empty(node: onnx.NodeProto, known: Known) -> bool:
+    """Whether nothing is decided, as what is made of it has no element, whatever the inputs are."""
+    return 0 in known.shapes.get(node.output[0], ())
 
 
 def _guards(node: onnx.NodeProto, known: Known) -> bool:
@@ -390,7 +415,12 @@ def _names(value: Tested) -> tuple[str, ...]:
 
 
 def _settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
-    """Whether the first of two values is always below the second, or never."""
+    """Whether of each pair the first value is always below the second, or never."""
+    pairs = zip(tested[::2], tested[1::2], strict=True)
+    return all(_is_settled(pair, ranges) for pair in pairs)
+
+
+def _is_settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
     ends: list[Range] = []
     try:
         for value in tested:

@@ -47,7 +47,15 @@ _SUMS: Final = frozenset(
         *("ReduceSum", "ReduceMean", "ReduceSumSquare", "ReduceL1", "ReduceL2", "AveragePool", "PRelu"),
         *("GlobalAveragePool", "LayerNormalization", "RMSNormalization", "InstanceNormalization", "Gelu"),
         *("GroupNormalization", "Sin", "Cos", "Softmax", "Softsign", "Atan", "Asinh", "Mish", "HardSwish"),
-        *("Swish", "Resize", "DequantizeLinear", "QuantizeLinear", "OneHot", "RotaryEmbedding", "Shrink"),
+        *(
+            "Swish",
+            "Resize",
+            "DequantizeLinear",
+            "DynamicQuantizeLinear",
+            "OneHot",
+            "RotaryEmbedding",
+            "Shrink",
+        ),
     }
 )
 # Where they give a smaller type than float32, what they make of ordinary numbers may be beyond it.
@@ -127,7 +135,7 @@ class Finite:
         op = node.op_type
         if node.domain not in STANDARD:
             return False
-        if op in _ALWAYS:
+        if op in _ALWAYS or all(self._kinds.get(name) in _WHOLE for name in node.output if name):
             return True
         every = all(self.is_finite(name) for name in names)
         if op == "Cast":
