@@ -194,8 +194,8 @@ def _choices(node: onnx.NodeProto, added: Added, kind: int) -> list[Decided]:
         others = Extreme(node.op_type, (*names[:place], *names[place + 1 :]))
         best = added.node(node.op_type, others.names)
         tested: list[Tested] = [name, others] if node.op_type == "Max" else [others, name]
-        ends = (name, best) if node.op_type == "Max" else (best, name)
-        found.append(("choice", added.below(*ends, kind), tested))
+        low, high = (name, best) if node.op_type == "Max" else (best, name)
+        found.append(("choice", added.below(low, high, kind), tested))
     return found
 
 

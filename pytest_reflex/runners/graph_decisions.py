@@ -4,8 +4,9 @@ A copy of the graph is opened that counts beside what it computes. What a decisi
 
 - a condition: each element of ``Less``, ``Equal``, ``And`` and their kin is true or false, of ``Where`` the
   one value or the other, of ``If`` the one branch or the other;
-- a limit: ``Clip`` and ``Relu`` hand an element on, or hold it at an end;
-- a choice: ``Max`` and ``Min`` take the one element or the other;
+- a limit: ``Clip`` and ``Relu`` hand an element on, or hold it at an end; of all ``QuantizeLinear`` of a
+  graph whether any element is held is one decision;
+- a choice: ``Max`` and ``Min`` take the one element or the other; of three or more each is beaten or not;
 - a count: ``Loop`` runs so many times, and another time as many others;
 - a row: ``Gather`` reads one row of a table of weights, and another time another.
 
@@ -30,6 +31,7 @@ from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.graph_counting import NEVER, Added, handed_out
 from pytest_reflex.runners.graph_deciding import Extreme, Tested, decided
 from pytest_reflex.runners.graph_file import inlined
+from pytest_reflex.runners.graph_finite import WHOLE
 from pytest_reflex.runners.graph_ranges import Known, Range, ranges_of
 from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
 from pytest_reflex.runners.graph_stated import free_names, graphs_inside, restate, state_nothing
@@ -148,7 +150,8 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     names = {value.name for value in made.graph.input}
     given = {name: one for name, one in (inputs or {}).items() if name in names} if sized else {}
     watcher = _Watcher(None if isinstance(model, bytes) else model.parent, opset, free_names(made.graph))
-    watched = watcher.graph(made.graph, _Around(frozenset(), frozenset(whole), frozenset(names), given, {}))
+    around = _Around(frozenset(), frozenset(whole), frozenset(names), given, {}, _discrete(made.graph))
+    watched = watcher.graph(made.graph, around)
     for one in watched.values():
         if one.output:
             made.graph.output.append(onnx.helper.make_tensor_value_info(one.output, _INT64, None))
@@ -165,12 +168,16 @@ class _Around:
     finite: frozenset[str]
     ranges: Mapping[str, Range]
     kinds: Mapping[str, int]
+    discrete: frozenset[str]
 
     def without(self, names: Collection[str]) -> _Around:
         """The same where these are names of something else."""
         ranges = {name: one for name, one in self.ranges.items() if name not in names}
         kinds = {name: one for name, one in self.kinds.items() if name not in names}
-        return _Around(self.fixed - {*names}, self.sized - {*names}, self.finite - {*names}, ranges, kinds)
+        fixed, sized, finite, discrete = (
+            known - {*names} for known in (self.fixed, self.sized, self.finite, self.discrete)
+        )
+        return _Around(fixed, sized, finite, ranges, kinds, discrete)
 
 
 class _Watcher:
@@ -239,7 +246,7 @@ class _Watcher:
         kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         shapes = {value.name: shape for value in graph.value_info if (shape := shape_of(value)) is not None}
         finite = set(around.finite - inside) | finite_weights(graph, self._place)
-        known = Known(sizes, finite, kinds, shapes)
+        known = Known(sizes, finite, kinds, shapes, (around.discrete - inside) | constants)
         seen = {name: one for name, one in around.ranges.items() if name not in inside}
         ranges = ranges_of(graph, seen, self._place, known)
         known.settled.update(name for name, (low, high) in ranges.items() if (low == high).all())
@@ -300,14 +307,16 @@ class _Watcher:
         }
         if node.op_type == "Loop":
             alike = frozenset(names[:2])
-            outer = replace(outer, sized=outer.sized | alike)
+            outer = replace(outer, sized=outer.sized | alike, discrete=outer.discrete | {*names[:1]})
             finite.update(alike)
             round_about = dict(zip(names[2:], (value.name for value in body.output[1:]), strict=False))
         else:
             read = {name for name, given in zip(names, node.input, strict=True) if given in known.sizes.sized}
-            outer = replace(outer, sized=outer.sized | read)
             scanned = next(a.i for a in node.attribute if a.name == "num_scan_inputs")
             states = names[: len(names) - scanned]
+            told = zip(names[len(states) :], node.input[len(states) :], strict=True)
+            discrete = {name for name, given in told if given in known.finite.discrete}
+            outer = replace(outer, sized=outer.sized | read, discrete=outer.discrete | discrete)
             round_about = dict(zip(states, (value.name for value in body.output), strict=False))
         while True:
             around = replace(outer, finite=outer.finite | finite)
@@ -361,6 +370,12 @@ class _Watcher:
         return result
 
 
+def _discrete(graph: onnx.GraphProto) -> frozenset[str]:
+    """Its inputs of whole numbers and booleans."""
+    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    return frozenset(name for name, kind in kinds.items() if kind in WHOLE)
+
+
 def _around(known: Known) -> _Around:
     """What is known in a graph, for those inside of it."""
     return _Around(
@@ -369,6 +384,7 @@ def _around(known: Known) -> _Around:
         frozenset(known.finite.finite),
         known.ranges,
         known.kinds,
+        frozenset(known.finite.discrete),
     )
 
 

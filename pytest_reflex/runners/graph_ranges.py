@@ -10,7 +10,7 @@ may wrap, and what a type may not hold that it is cast to, can be any number of 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -140,6 +140,7 @@ class Known:
         finite: what is finite to begin with.
         kinds: their types, as onnx.TensorProto numbers them.
         shapes: how large they are; of those that have one size it is kept.
+        discrete: what whole numbers, booleans and constants make, to begin with.
     """
 
     def __init__(
@@ -148,13 +149,14 @@ class Known:
         finite: set[str],
         kinds: Mapping[str, int],
         shapes: Mapping[str, tuple[int, ...]],
+        discrete: Collection[str],
     ) -> None:
         self.sizes, self.kinds = sizes, kinds
         self.shapes = {name: shape for name, shape in shapes.items() if name in sizes.sized}
         self.ranges: dict[str, Range] = {}
         # Of these each element is one number, however many they are.
         self.settled: set[str] = set()
-        self.finite = Finite(finite, self.ranges, kinds)
+        self.finite = Finite(finite, self.ranges, kinds, discrete)
 
 
 class _Values:
