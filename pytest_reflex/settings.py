@@ -182,7 +182,8 @@ def _amount(value: object, source: str) -> Amount:
     number = _number(given)
     if number is None or not math.isfinite(number) or number <= 0:
         raise SettingsError(
-            f"{source}: {value!r} is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor"
+            f"{source}: {value!r} is not a threshold; give a finite number above 0, such as 1e-5, or 2x "
+            "floor, or 0.01 deg"
         )
     if in_floors and number > MOST_FLOORS:
         raise SettingsError(

@@ -136,6 +136,7 @@ class Certificate:
             ("against", terms["reference"]),
             ("threshold", f"{_threshold(terms)}, strict, {terms['fixtures']:,} fixtures"),
             ("claim", terms["claim"]["text"]),
+            ("coverage", _coverage(terms["coverage"])),
             *(
                 (stage, f"{_threshold(stages[stage])}: {stages[stage]['claim']['text']}")
                 for stage in STAGES[:-1]
@@ -239,11 +240,27 @@ def _statement(
             "configuration": [
                 {"name": "verdict", "digest": {"sha256": verdict}, "annotations": escaped(terms)}
             ],
-            "passedTests": [answer.gate for answer in result.answers],
+            "passedTests": [answer.gate for answer in result.answers if _was_asked(result, answer.gate)],
             "warnedTests": [],
             "failedTests": [],
         },
     }
+
+
+def _was_asked(result: RunResult, gate: str) -> bool:
+    """Whether a gate of the run had a question to answer: two have none where nobody asked."""
+    if gate == "coverage":
+        return result.coverage is not None and result.coverage.asked > 0
+    return gate != "claim" or (result.claim is not None and result.claim.asked is not None)
+
+
+def _coverage(said: object) -> str:
+    """What a certificate says of the graph's decisions, with the share that was asked for."""
+    if not isinstance(said, Mapping):
+        return "nobody looked at the graph's decisions"
+    asked = said.get("asked")
+    share = f"; {100 * asked:g} % was asked for" if isinstance(asked, int | float) and asked else ""
+    return f"{said.get('text')}{share}"
 
 
 def _of_a_stage(result: RunResult, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,6 +152,7 @@ def key_id(key: Any) -> str:
 
 
 _MAKE: Final = "make one with `openssl genpkey -algorithm ed25519 -out key.pem`"
+_SIGN: Final = "give the private one that it belongs to"
 _PUBLIC: Final = "give what `openssl pkey -in key.pem -pubout` writes"
 
 
@@ -162,11 +163,13 @@ def private_key(path: str | os.PathLike[str]) -> Any:
         SettingsError: it cannot be read, is none, or needs a password that is not in ``REFLEX_KEY_PASSWORD``.
         MissingPackageError: cryptography is not installed.
     """
-    forms, text = _package("cryptography.hazmat.primitives.serialization"), _read(path)
+    forms, text = _package("cryptography.hazmat.primitives.serialization"), _read(path, _MAKE)
     password = os.environ.get(PASSWORD)
     try:
         found = forms.load_pem_private_key(text, password.encode() if password else None)
     except Exception as error:  # whatever a file of another form leads to, in one library or another
+        if b"PUBLIC KEY" in text:
+            raise SettingsError(f"key: {path} is a public key, which signs nothing; {_SIGN}") from error
         asks = f"; its password goes into {PASSWORD}" if "assword" in str(error) else ""
         raise SettingsError(
             f"key: {path} is no private key in PEM ({_short(error)}){asks}; {_MAKE}"
@@ -183,7 +186,7 @@ def public_key(path: str | os.PathLike[str]) -> Any:
         SettingsError: it cannot be read, or is none.
         MissingPackageError: cryptography is not installed.
     """
-    forms, text = _package("cryptography.hazmat.primitives.serialization"), _read(path)
+    forms, text = _package("cryptography.hazmat.primitives.serialization"), _read(path, _PUBLIC)
     if b"PRIVATE" in text:
         raise SettingsError(f"key: {path} is a private key, which is not to lie here; {_PUBLIC}")
     try:
@@ -197,12 +200,12 @@ def public_key(path: str | os.PathLike[str]) -> Any:
     return found
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def _read(path: str | os.PathLike[str], way: str) -> bytes:
     try:
         return read_file(path, _MOST_KEY_BYTES, "key")
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
-        raise SettingsError(f"key: {path} cannot be read ({said}); {_MAKE}") from error
+        raise SettingsError(f"key: {path} cannot be read ({said}); {way}") from error
 
 
 def read_file(path: str | os.PathLike[str], most: int, what: str) -> bytes:

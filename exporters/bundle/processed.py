@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,10 +16,12 @@ from pytest_reflex.errors import BundleError
 from pytest_reflex.result import STAGES, WHOLE
 from pytest_reflex.runners import OnnxRunner
 from pytest_reflex.runners.base import RunnerBase, said_by
+from pytest_reflex.verdict.coverage import Decision
 from pytest_reflex.verdict.units import InUnits
 
 __all__ = ["ProcessedRunner"]
 
+_SESSIONS: Final = {PREPROCESS: "before", POSTPROCESS: "after"}
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
@@ -100,6 +103,27 @@ class ProcessedRunner(RunnerBase):
         holders: list[Any] = [self._bundle, *self._sessions.values()]
         holders += [self._policy] if self._policy is not None else []
         return "; ".join(dict.fromkeys(filter(None, (self.apart, *(holder.changed for holder in holders)))))
+
+    def watching(self, inputs: Mapping[str, tuple[Any, Any]] | None = None) -> ProcessedRunner:
+        """A copy that notes the decisions of its graphs; see :class:`.base.HasDecisions`.
+
+        What its graphs read is made of the inputs on the way, so their ranges bound none of it.
+        """
+        watched = copy.copy(self)
+        watched._around = copy.copy(self._around)
+        for role in self._sessions:
+            name = _SESSIONS[role]
+            setattr(watched._around, name, getattr(self._around, name).watching(None))
+        if self._policy is not None:
+            watched._policy = self._policy.watching(None)
+        return watched
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """The decisions of a copy that notes them, graph by graph, as they are run."""
+        found = {role: list(session.decisions) for role, session in self._sessions.items()}
+        policy = [] if self._policy is None else list(self._policy.decisions)
+        return [*found.get(PREPROCESS, ()), *policy, *found.get(POSTPROCESS, ())]
 
     def facts(self) -> dict[str, Any]:
         first = next(iter(self._sessions.values())).facts()

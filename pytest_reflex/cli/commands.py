@@ -303,7 +303,7 @@ def validate_export(
     A bundle with processors is judged stage by stage and whole, from the camera to the joint. With
     --reference another graph is the judge, and DIR may be an .onnx file; PyTorch is not asked then.
     """
-    require_one(model, reference)
+    require_one(model, reference, directory)
     if reference is not None:
         if processors:
             raise click.UsageError("--processors was given, and a graph that is the judge has none")

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
@@ -38,6 +38,10 @@ def require_draws(context: click.Context, model: str) -> None:
             raise click.UsageError(f"--{name} was given, and a recording brings its own {own}")
 
 
+# What a bundle keeps of its export, that of all stages first.
+_RECORDINGS: Final = ("raw.safetensors", "fixtures.safetensors")
+
+
 def require_policy_of(model: str, why: str) -> None:
     """Refuse a recording where the policy itself is asked; ``why`` says what cannot be done without it."""
     if model.endswith(".safetensors"):
@@ -47,10 +51,14 @@ def require_policy_of(model: str, why: str) -> None:
         )
 
 
-def require_one(model: str | None, reference: Path | None) -> None:
-    """Refuse a candidate that is held against nothing, or against two things."""
+def require_one(model: str | None, reference: Path | None, bundle: Path | None = None) -> None:
+    """Refuse a candidate held against nothing, or against two things; a bundle has a recording of its own."""
     if (model is None) is (reference is None):
-        raise click.UsageError("give --model, the policy, or --reference, a graph that is to be the judge")
+        kept = [bundle / name for name in _RECORDINGS if (bundle / name).is_file()] if bundle else []
+        own = f"; or judge it by its own recording, --model {shlex.quote(str(kept[0]))}" if kept else ""
+        raise click.UsageError(
+            f"give --model, the policy, or --reference, a graph that is to be the judge{own}"
+        )
 
 
 @contextlib.contextmanager

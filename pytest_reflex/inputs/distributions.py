@@ -30,10 +30,13 @@ _FAINT: Final = 0.02
 def _require_kind(spec: InputSpec, kinds: str) -> None:
     """The meaning's kinds of dtype; the message says what an input of another one may stand for."""
     kind = np.dtype(spec.dtype).kind
-    said = {"f": "Gaussian() or Uniform(low, high)", "b": "Bernoulli()"}.get(kind, "Integers(low, high)")
+    said = {
+        "f": "Gaussian() or Uniform(low, high)",
+        "b": "Bernoulli(), or PromptMask() of a padded prompt",
+    }.get(kind, "Integers(low, high), or Tokens(vocab, mask) of a prompt")
     if spec.dtype == "uint8" and len(spec.shape) >= 3:
         said = "Integers(0, 256), a camera's pixels"
-    require_dtype(spec, kinds, f", or for {spec.dtype} meaning={said}")
+    require_dtype(spec, kinds, f", or for {spec.dtype} meaning={said} (of pytest_reflex.inputs)")
 
 
 def _require_range(of: Uniform | Integers | ScaledImage) -> None:

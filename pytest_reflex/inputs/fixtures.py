@@ -174,12 +174,17 @@ def fixtures_from(inputs: object, count: int, seed: int, known: Sequence[InputSp
 def mixtures(
     plain: Mapping[str, Array], others: Callable[[], Iterator[Mapping[str, Array]]]
 ) -> Iterator[Mapping[str, Array]]:
-    """Values between those that were given, which nobody judged; then its own turned round; then theirs.
+    """Masks turned round, then values between those that were given, which nobody judged; then theirs.
+
+    What lies between two masks or two rows of ids has every other place of each. A policy that reads a few
+    of a mask's places would be asked with these as they were, so all of it is turned round first.
 
     Args:
         plain: one fixture.
         others: gives the others, as often as it is called.
     """
+    if masks := {name: _other(array) for name, array in plain.items() if array.dtype.kind == "b"}:
+        yield masks
     for other in others():
         yield {n: _between(a, other[n]) for n, a in plain.items() if _same_form(a, other[n])}
     yield {name: _other(array) for name, array in plain.items()}
@@ -189,8 +194,8 @@ def mixtures(
 def _between(a: Array, b: Array) -> Array:
     if a.dtype.kind == "f" and np.isfinite(a).all() and np.isfinite(b).all():
         return np.asarray(a / 2 + b / 2, a.dtype)
-    half = np.arange(a.size).reshape(a.shape) < a.size // 2
-    return np.where(half, a, b)
+    own = np.arange(a.size).reshape(a.shape) % 2 == 0
+    return np.where(own, a, b)
 
 
 def _same_form(a: Array, b: Array) -> bool:

@@ -29,6 +29,8 @@ __all__ = ["CORNERS", "corners", "ends", "far_ends", "groups", "made", "rest", "
 Array = np.ndarray[Any, Any]
 # How many corners stand beside a claim's draws.
 CORNERS: Final = 8
+# Of so many inputs every choice of those that are high is listed, and of more some are drawn.
+_LISTED: Final = 10
 # So many standard deviations from its mean a normal value is looked for.
 _FAR: Final = 6.0
 # Swaps have the numbers from here on.
@@ -124,6 +126,18 @@ def made(
     return {**draw(0), **{spec.name: other[spec.name] for spec in groups_of[which]}}
 
 
+def _whole_inputs(count: int, seed: int, number: int) -> list[bool]:
+    """Which inputs are high as wholes: none, all; then every other choice before one comes again."""
+    if number < 2:
+        return [number == 1] * count
+    turn = number // 2 - 1
+    if count > _LISTED:
+        chosen = np.random.default_rng([seed, FIRST_MADE, number]).random(count) < 0.5
+        return [bool(one) for one in chosen]
+    mixed = np.random.default_rng([seed, FIRST_MADE]).permutation(np.arange(1, max(2, 2**count - 1)))
+    return [bool(int(mixed[turn % len(mixed)]) >> place & 1) for place in range(count)]
+
+
 def _corner(
     specs: Sequence[InputSpec],
     seed: int,
@@ -132,13 +146,12 @@ def _corner(
 ) -> dict[str, Array]:
     rng = np.random.default_rng([seed, FIRST_MADE, number])
     found = dict(plain)
-    for spec in specs:
-        own = ends(spec)
-        if own is None:
-            continue
+    ranged = [spec for spec in specs if ends(spec) is not None]
+    whole = _whole_inputs(len(ranged), seed, number)
+    for spec, at_high in zip(ranged, whole, strict=True):
+        own = ends(spec) or (0, 0)
         array = plain[spec.name]
-        high: Any = number % 2 == 1
-        if number >= 2:
-            high = rng.random(array.shape if number % 2 else ()) < 0.5
+        # From the fourth on every other has each element at an end of its own.
+        high: Any = rng.random(array.shape) < 0.5 if number > 2 and number % 2 else at_high
         found[spec.name] = np.full(array.shape, np.where(high, own[1], own[0]), dtype=array.dtype)
     return found

@@ -57,7 +57,11 @@ def verdict_of(
     doubted, noted = _of_variation(fixtures, truth, results)
     doubted += judge_open_axes(run.open_axes, fixtures.specs, truth.inputs)
     doubts = {
-        "compared": [*random_numbers(truth.steadiness, truth.facts), *_fell_back(run.facts)],
+        "compared": [
+            *random_numbers(truth.steadiness, truth.facts),
+            *terms.held.doubts,
+            *_fell_back(run.facts),
+        ],
         "reference": [*doubtful, *truth.doubts],
         "power": power.doubted,
         "variation": doubted,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pytest_reflex.errors import ReflexError
+from pytest_reflex.errors import MissingPackageError, ReflexError
 from pytest_reflex.inputs.fixtures import Fixtures
 from pytest_reflex.inputs.ranges import corners, swaps, whole_ends
 from pytest_reflex.progress import Progress
@@ -43,6 +43,9 @@ def covered(
         share: the share of decisions that has to go both ways; 0 to look, and to choose nothing.
         report_progress: told of each run.
         choose: whether more may be chosen.
+
+    Raises:
+        MissingPackageError: onnx is not installed, so nobody can look.
     """
     if not isinstance(candidate, HasDecisions):
         return Coverage(asked=share, unknown=f"{candidate.name} shows no graph")
@@ -50,6 +53,8 @@ def covered(
         ranges = input_ranges(fixtures)
         watched = candidate.watching(ranges)
         watched.open()
+    except MissingPackageError:
+        raise
     except ReflexError as error:
         return Coverage(asked=share, unknown=str(error))
     try:

@@ -17,7 +17,7 @@ from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import asked, copied
 from pytest_reflex.verdict.metrics import largest_difference, pieces
-from pytest_reflex.verdict.results import IDLE
+from pytest_reflex.verdict.results import DEAD, IDLE
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -140,7 +140,7 @@ def _judge_input(name: str, candidate: Effects, reference: Effects, found: Input
         idx, effect = dead[0]
         where = "" if idx == 0 else f" in fixture {idx}"
         does = f"with another value the reference {effect.words}"
-        found.dead.append(f"input {name!r} is dead{where}: {does}, and the candidate gives the same bits")
+        found.dead.append(f"input {name!r} {DEAD}{where}: {does}, and the candidate gives the same bits")
     elif len(missed) == len(swaps):
         found.unproven.append(_idle(name, list(swaps)))
     else:

@@ -63,6 +63,17 @@ class Held:
             return ""
         return "" if self.graph is not None and same_scales(self.graph.scales, self.seen) else _UNSURE
 
+    @property
+    def doubts(self) -> list[str]:
+        """That a graph draws, as it was read: runs may repeat, and those of other processes differ."""
+        drawing = {} if self.graph is None else self.graph.draws
+        if not drawing:
+            return []
+        return [
+            f"the candidate's graph draws random numbers by itself ({', '.join(drawing)}), so inputs alone "
+            "do not determine its output; export it in evaluation mode, with noise as an input"
+        ]
+
     def reasons(self, facts: Mapping[str, Any]) -> list[str]:
         """Why what ran is not what was read, by the runner's facts, or not what it is said to be."""
         refused = [self.refused] if self.refused else []

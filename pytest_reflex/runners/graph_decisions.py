@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import MissingPackageError, RunnerError
 from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.graph_counting import NEVER, Added, handed_out
 from pytest_reflex.runners.graph_deciding import Extreme, Tested, decided
@@ -135,7 +135,9 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     try:
         import onnx
     except ImportError as error:
-        raise RunnerError("the decisions of a graph need onnx; pip install onnx") from error
+        raise MissingPackageError(
+            "coverage reads the graph with onnx, which is not installed; pip install 'pytest-reflex[export]'"
+        ) from error
     try:
         made = inlined(model)
     except Exception as error:

@@ -36,6 +36,10 @@ _WHOLE: Final = frozenset(
     {"MatMulInteger", "ConvInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "MatMulNBits"}
 )
 # They multiply matrices, beside those above.
+_BOOL: Final = 9
+_RANDOM: Final = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 _PRODUCTS: Final = frozenset(
     {
         "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "FusedMatMul", "FusedGemm", "Attention",
@@ -120,10 +124,12 @@ class _Found:
         self.waves: Counter[str] = Counter()
         self.casts: Counter[str] = Counter()
         self.unread: Counter[str] = Counter()
+        self.draws: Counter[str] = Counter()
         self.quantizing = 0
         self.dynamic = self.activations = False
         self.scales: list[float] = []
         self.held: dict[str, float] = {}  # numbers that may be scales, by name
+        self.off: set[str] = set()  # what is false whatever comes in
 
     def described(self) -> GraphPrecision:
         quantized: Quantized = ""
@@ -140,11 +146,14 @@ class _Found:
             quantized=quantized,
             scales=tuple(self.scales),
             unread=_sorted(self.unread),
+            draws=_sorted(self.draws),
         )
 
     def graph(self, graph: Any, outer: Mapping[str, str]) -> None:
         types = {**outer, **_types(graph)}
         stored = {tensor.name for tensor in graph.initializer}
+        self.off |= {tensor.name for tensor in graph.initializer if _false(tensor)}
+        self.off |= {node.output[0] for node in graph.node for held in _tensors(node) if _false(held)}
         self.held |= {tensor.name: scale for tensor in graph.initializer for scale in _scalar(tensor)}
         nodes, read = _used(graph)
         makers = {name: node for node in nodes for name in node.output if name}
@@ -165,6 +174,7 @@ class _Found:
                 self._weight(held, readers.get(node.output[0], ()))
             for inner in _graphs(node):
                 self.graph(inner, types)
+            self.draws.update([node.op_type] if _draws(node, self.off) else [])
             self._node(node, types, makers, stored)
             if node.op_type == "QuantizeLinear" and node.input[0] not in stored:
                 self._activation(node, makers, readers)
@@ -252,6 +262,18 @@ def _read_in(graph: Any) -> Iterator[str]:
         yield from node.input
         for inner in _graphs(node):
             yield from _read_in(inner)
+
+
+def _draws(node: Any, off: set[str]) -> bool:
+    """Whether a node draws random numbers; dropout does unless its third input is known to be false."""
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    trains = len(node.input) > 2 and bool(node.input[2]) and node.input[2] not in off
+    return node.op_type in _RANDOM or (node.op_type == "Dropout" and trains)
+
+
+def _false(tensor: Any) -> bool:
+    return tensor.data_type == _BOOL and not (any(tensor.raw_data) or any(tensor.int32_data))
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

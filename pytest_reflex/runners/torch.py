@@ -363,7 +363,11 @@ class TorchRunner(RunnerBase):
         except Exception as error:
             raise RunnerError(f"{self.name} could not be loaded: {first_line(error)}") from error
         if not isinstance(model, torch.nn.Module):
-            raise RunnerError(f"{self.name} returned a {type(model).__name__}; it must return an nn.Module")
+            runner = isinstance(model, RunnerBase)
+            way = "; name a runner itself, and no function that gives one" if runner else ""
+            raise RunnerError(
+                f"{self.name} returned a {type(model).__name__}; it must return an nn.Module{way}"
+            )
         return model
 
     def _checked_types(self, model: torch.nn.Module) -> tuple[torch.dtype, ...]:

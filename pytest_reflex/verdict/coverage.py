@@ -10,6 +10,21 @@ __all__ = ["Coverage", "Decision", "ModuleCoverage"]
 
 # So many decisions that went one way alone are named; the rest are counted.
 NAMED: Final = 50
+# A share that is asked for and stands for all, as some decisions of honest graphs are out of reach.
+NEARLY_ALL: Final = 0.95
+# What is said of a decision that went one way alone.
+_ONE_WAY: Final = {
+    ("condition", "no"): "never true",
+    ("condition", "yes"): "never false",
+    ("lower limit", "no"): "no value was held",
+    ("lower limit", "yes"): "every value was held",
+    ("upper limit", "no"): "no value was held",
+    ("upper limit", "yes"): "every value was held",
+    ("limit", "no"): "no value was held",
+    ("limit", "yes"): "every value was held",
+    ("count", "one"): "always the same",
+    ("row", "one"): "always the same",
+}
 
 
 @dataclass(frozen=True)
@@ -49,8 +64,9 @@ class Decision:
 
     @property
     def text(self) -> str:
-        """``embed_prefix: Where node_12, condition: only no``."""
-        went = f"only {self.went[0]}" if self.went else "never reached"
+        """``embed_prefix: Where node_12, condition: never true``."""
+        one_way = _ONE_WAY.get((self.what, self.went[0])) if self.went else "never reached"
+        went = one_way or f"only {self.went[0]}"
         module = f"{self.module}: " if self.module else ""
         return f"{module}{self.op} {self.node}, {self.what}: {went}"
 
@@ -162,12 +178,12 @@ class Coverage:
 
     @property
     def doubts(self) -> list[str]:
-        """What was never asked, where nobody said how much has to be."""
+        """What was never asked, unless nearly all is asked for: a lower share is no way round a doubt."""
         one_way = self.reachable - self.both
-        if self.asked:
+        if self.asked >= NEARLY_ALL or self.share < self.asked:  # which refuses by itself
             return []
         if self.unknown:
-            return self._unknown
+            return [] if self.asked else self._unknown
         if not one_way:
             return []
         told = f"{one_way:,} of {self.reachable:,} decisions of the graph went one way alone"

@@ -41,6 +41,7 @@ class GraphPrecision:
         scales: the scales that activations are quantised with for a product, or for what is none, where
             they are fixed and of a whole tensor.
         unread: operators whose types nobody knows, by name.
+        draws: operators that draw random numbers, by name.
     """
 
     weights: Mapping[str, int] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class GraphPrecision:
     quantized: Quantized = ""
     scales: tuple[float, ...] = ()
     unread: Mapping[str, int] = field(default_factory=dict)
+    draws: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def stored(self) -> str:
@@ -201,6 +203,7 @@ def merged(parts: Iterable[GraphPrecision]) -> GraphPrecision:
         quantized=next((kind for kind in kinds if any(p.quantized == kind for p in every)), ""),
         scales=tuple(scale for p in every for scale in p.scales),
         unread=added(p.unread for p in every),
+        draws=added(p.draws for p in every),
     )
 
 

@@ -46,7 +46,9 @@ BASELINE_GATE: Final = "baseline"
 SWAPPED: Final = "inputs are swapped: "
 # What a note begins with that names what a processor or a library does unasked.
 TRAP: Final = "the machine explains it: "
-# What is said of an input of which another value changed neither side.
+# What is said of an input of which another value changed the reference alone.
+DEAD: Final = "is dead"
+# What is said of one of which it changed neither side.
 IDLE: Final = "changes neither side"
 # The kind of a reference that is an ONNX graph because somebody said so.
 ONNX_REFERENCE: Final = "onnx reference"

@@ -48,7 +48,7 @@ def test_bad_threshold(value: object) -> None:
         settings.threshold(value, "--reflex-threshold")
     assert (
         str(caught.value) == f"--reflex-threshold: {value!r} is not a threshold; "
-        "give a finite number above 0, such as 1e-5, or 2x floor"
+        "give a finite number above 0, such as 1e-5, or 2x floor, or 0.01 deg"
     )
 
 
@@ -407,7 +407,7 @@ def test_bad_markers() -> None:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))
     assert str(caught.value) == (
         "parity marker on test_a.py::test_b[{x}]: threshold: 0 is not a threshold; "
-        "give a finite number above 0, such as 1e-5, or 2x floor"
+        "give a finite number above 0, such as 1e-5, or 2x floor, or 0.01 deg"
     )
 
 

@@ -10,10 +10,22 @@ from typing import Final
 
 from pytest_reflex.verdict.claim import MOST_SHARE, percent, seconds_text
 from pytest_reflex.verdict.divergence import Location
-from pytest_reflex.verdict.results import BASELINE_GATE, IDLE, SWAPPED, TRAP, Answer, RunResult, named_fixture
+from pytest_reflex.verdict.results import (
+    BASELINE_GATE,
+    DEAD,
+    IDLE,
+    SWAPPED,
+    TRAP,
+    Answer,
+    RunResult,
+    named_fixture,
+)
+from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
 # So much of an output, where the error is concentrated, is little of it; so much of what it is, is small.
 FEW: Final = 0.05
+# Fixtures that are off by no more than so many times what others are, are off alike.
+NEAR: Final = 4.0
 SMALL: Final = 1e-2
 
 _ADVICE: Final = MappingProxyType(
@@ -75,6 +87,9 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
         return f"{swapped.removeprefix(SWAPPED)}: wire these two as the policy reads them."
     if trap := next((n for n in result.notes if n.startswith(TRAP)), ""):
         return f"{trap.removeprefix(TRAP)}: end it wherever the policy runs, or make a file that it spares."
+    dead = [a.said for a in result.answers if a.gate == "inputs" and not a.passed and DEAD in a.said]
+    if dead and refusal.gate in ("threshold", "exact"):  # it explains whatever else is wrong
+        return f"{dead[0]}: look first at where the export drops it, such as a mask or a camera."
     if result.located is not None and result.located.place is not None:
         return _located(result, result.located.place)
     if refusal.gate == "threshold":
@@ -82,7 +97,8 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
     if refusal.gate == "reference" and refusal.said.startswith("the bundle"):
         return "the file was made for another loop or other inputs than the policy has: " + _LIKE_THE_POLICY
     if refusal.gate in ("finite", "exact"):
-        return (_floats_first(result) or _ADVICE[refusal.gate]) + _where(result)
+        first = _floats_first(result) if refusal.gate == "exact" else ""
+        return (first or _ADVICE[refusal.gate]) + _where(result)
     if refusal.gate == "inputs" and IDLE in refusal.said:
         return _IDLE
     if refusal.gate == "claim":
@@ -181,7 +197,8 @@ def _beyond(result: RunResult) -> str:
             "index, a slice, a clamp, one joint's scale; what all elements pass through is right."
         )
     passing = [fixture.fixture_idx for fixture in result.fixtures if fixture.passed]
-    if passing:
+    alike = _alike(result)
+    if passing and not alike:
         failing = next(fixture.fixture_idx for fixture in result.fixtures if not fixture.passed)
         return (
             f"compare the inputs of {named_fixture(failing)}, which fails, with those of "
@@ -191,14 +208,36 @@ def _beyond(result: RunResult) -> str:
     if d is not None and output is not None and d.scale and d.max_abs_diff < SMALL * d.scale:
         share = f"{d.max_abs_diff / d.scale:.0e} of what {output.name} is"
         return (
-            f"every fixture fails, by {share}: look at constants and times that should be float64, an "
+            f"{_all_of(result)}, by {share}: look at constants and times that should be float64, an "
             "epsilon, an approximated activation, a cast to half precision; floor=True or --floor says "
             "whether it is rounding."
         )
     return (
-        "every fixture fails, by much, so look at what all of them pass through: the weights, the number of "
+        f"{_all_of(result)}, by much, so look at what all of them pass through: the weights, the number of "
         "steps and their times, an attention mask, a normalisation."
     )
+
+
+def _alike(result: RunResult) -> bool:
+    """Whether fixtures that pass are off nearly as far as those that fail."""
+    shares = [
+        (fixture.passed, o.difference.max_abs_diff / limit)
+        for fixture in result.fixtures
+        for o in fixture.outputs
+        if "float" in o.dtype and o.difference is not None and (limit := result.most_of(o))
+    ]
+    failing = [share for passed, share in shares if not passed]
+    passing = [share for passed, share in shares if passed]
+    return bool(failing and passing) and max(failing) <= NEAR * max(passing)
+
+
+def _all_of(result: RunResult) -> str:
+    """That all that was judged is off, whether or not the threshold lies beyond all of it."""
+    if result.count == 1:
+        return "the only fixture fails"
+    if any(fixture.passed for fixture in result.fixtures):
+        return "all fixtures are off alike, and the threshold lies between them"
+    return "every fixture fails"
 
 
 def _of_precision(result: RunResult) -> str:
@@ -217,6 +256,11 @@ def _of_precision(result: RunResult) -> str:
         )
     if result.word is not None and result.word.startswith("rounding"):
         more = "" if name == "float32" else ", or keep in float32 what costs most: reflex repair --budget"
+        if result.strict and not result.asked.rest.plain:  # that is asked for already
+            return (
+                f"it is rounding, and no bug: strict holds every output to {STRICT_THRESHOLD:g}, whatever "
+                f"else is asked, and {name} does not give that here. Judge it without strict{more}."
+            )
         return (
             f"it is rounding, and no bug: the threshold asks for more than {name} gives here. Say it in "
             f"units of PyTorch's own error, threshold='2x floor'{more}."

@@ -143,6 +143,8 @@ def _headline(result: RunResult) -> str:
 def _told_in_units(found: tuple[str, float, float, str]) -> tuple[str, str]:
     """An element's error and its threshold, with their unit."""
     name, apart, limit, unit = found
+    if name.isdigit():  # nobody named it
+        name = f"element {name}"
     seen, shown = told_apart(apart, limit)
     return f"{seen} {unit} of {name}", f"{shown} {unit}"
 

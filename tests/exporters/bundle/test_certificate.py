@@ -422,3 +422,45 @@ main()
         "reflex: error: certificates need cryptography, which is not installed; "
         "pip install 'pytest-reflex[certify]'\n"
     )
+
+
+def test_gates_that_nobody_asked_are_no_passed_tests(
+    strict: Path, keys: Keys, reflex: Reflex, tmp_path: Path
+) -> None:
+    """A policy that wants coverage or a claim is not satisfied by a verdict that has none."""
+    unasked = Path(shutil.copytree(strict, tmp_path / "unasked"))
+    certify(open_bundle(unasked), keys.secret)
+    found = statement_in(unasked / CERTIFICATE)["predicate"]["passedTests"]
+    assert "intact" in found
+    assert {"coverage", "claim"} & {*found} == set()
+    held = reflex("certify", unasked, "--verify", "--key", keys.public).out
+    assert "\n  coverage    nobody looked at the graph's decisions\n" in held
+    bundle = open_bundle(unasked)
+    run = check(policy(), bundle, strict=True, claim="50%", coverage="10%")
+    (tmp_path / "run.json").write_text(json.dumps(document([run])), encoding="utf-8")
+    certify(bundle, keys.secret, verdict=tmp_path / "run.json")
+    assert {"coverage", "claim"} <= {*statement_in(unasked / CERTIFICATE)["predicate"]["passedTests"]}
+    held = reflex("certify", unasked, "--verify", "--key", keys.public).out
+    assert re.search(r"\n  coverage    \d+ of \d+ decisions .*; 10 % was asked for\n", held)
+
+
+def test_whoever_was_given_a_bundle_is_told_what_he_can_do(
+    copied: Path, keys: Keys, reflex: Reflex, tmp_path: Path
+) -> None:
+    certify(open_bundle(copied), keys.secret)
+    no_key = reflex("certify", copied, "--verify", "--key", tmp_path / "none.pub")
+    assert no_key.err.endswith("give what `openssl pkey -in key.pem -pubout` writes\n")
+    wrong = reflex("certify", copied, "--key", keys.public)
+    assert wrong.err == (
+        f"reflex: error: key: {keys.public} is a public key, which signs nothing; give the private one that "
+        "it belongs to\n"
+    )
+    (copied / "model.onnx").unlink()
+    lost = reflex("certify", copied, "--verify", "--key", keys.public)
+    assert (lost.code, lost.out) == (
+        1,
+        f"certificate REFUSED: {copied / 'model.onnx'} is missing; copy the bundle again from whoever "
+        "certified it\n",
+    )
+    nowhere = reflex("certify", tmp_path / "nowhere", "--verify", "--key", keys.public)
+    assert nowhere.code == 2

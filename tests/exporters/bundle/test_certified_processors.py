@@ -26,7 +26,7 @@ from pytest_reflex import check  # noqa: E402
 from pytest_reflex.errors import CertificateError  # noqa: E402
 from pytest_reflex.judge.pipeline import check_pipeline  # noqa: E402
 from pytest_reflex.report.json import document  # noqa: E402
-from pytest_reflex.result import STAGES, PipelineResult  # noqa: E402
+from pytest_reflex.result import STAGES, WHOLE, PipelineResult  # noqa: E402
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -45,6 +45,18 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 def judged(arm: tuple[Path, Any]) -> PipelineResult:
     found: PipelineResult = check_pipeline(arm[1], open_bundle(arm[0]), fixtures=3, strict=True)
     return found
+
+
+def test_decisions_of_every_stage_are_looked_at(arm: tuple[Path, Any]) -> None:
+    """Processors clamp and fill too; a share that is asked for is asked of each stage's own graphs."""
+    found = check_pipeline(arm[1], open_bundle(arm[0]), fixtures=3, coverage=0)
+    assert found.passed
+    seen = {stage: one.coverage for stage, one in found.stages.items()}
+    assert [stage for stage, one in seen.items() if one is None or one.unknown] == []
+    whole = sum(one.reachable for stage, one in seen.items() if stage != WHOLE)
+    # What ranges of inputs decide for the policy alone is a decision where it is handed what is made of them.
+    assert seen[WHOLE].reachable >= whole > 0
+    assert check_pipeline(arm[1], open_bundle(arm[0]), fixtures=3, coverage="1%").passed
 
 
 @pytest.fixture

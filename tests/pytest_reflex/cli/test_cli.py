@@ -274,7 +274,7 @@ def test_an_export_that_misses_its_threshold_leaves_everything_as_it_was(
 
 VALIDATE = ["validate", "export", "p0", "--model", "p0/fixtures.safetensors"]
 PROVIDERS = "cpu, cuda, tensorrt, rocm, migraphx, openvino, coreml, dml, qnn"
-NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor"
+NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor, or 0.01 deg"
 
 MISTAKES = {
     "unknown command": (["judge"], "no such command 'judge'; see `reflex -h`"),
@@ -302,8 +302,8 @@ MISTAKES = {
     "unknown option": ([*VALIDATE, "--hurry"], "no such option '--hurry'; see `reflex validate export -h`"),
     "no model": (
         VALIDATE[:3],
-        "give --model, the policy, or --reference, a graph that is to be the judge; "
-        "see `reflex validate export -h`",
+        "give --model, the policy, or --reference, a graph that is to be the judge; or judge it by its own "
+        "recording, --model p0/fixtures.safetensors; see `reflex validate export -h`",
     ),
     "no bundle named": (VALIDATE[:2], "missing argument 'DIR'; see `reflex validate export -h`"),
     **{

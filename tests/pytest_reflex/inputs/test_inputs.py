@@ -376,7 +376,8 @@ def test_an_input_without_a_meaning_in_its_json_is_gaussian():
         (
             Uniform(),
             "int64",
-            r"; give one of kind float, or for int64 meaning=Integers\(low, high\)$",
+            r"; give one of kind float, or for int64 meaning=Integers\(low, high\), "
+            r"or Tokens\(vocab, mask\) of a prompt \(of pytest_reflex\.inputs\)$",
         ),
         (Uniform(0.0, np.inf), "float32", "high - low is inf; give finite$"),
         (Uniform(-1e308, 1e308), "float64", "high - low is inf; give finite$"),
@@ -401,7 +402,8 @@ def test_an_input_without_a_meaning_in_its_json_is_gaussian():
         (
             State(),
             "bool",
-            r"; give one of kind float, or for bool meaning=Bernoulli\(\)$",
+            r"; give one of kind float, or for bool meaning=Bernoulli\(\), "
+            r"or PromptMask\(\) of a padded prompt \(of pytest_reflex\.inputs\)$",
         ),
     ],
 )
@@ -417,13 +419,21 @@ def test_a_meaning_in_the_place_of_a_dtype_is_told_where_it_goes():
 
 
 def test_an_input_of_another_dtype_is_told_what_it_may_stand_for():
-    said = "; give one of kind float, or for "
+    said, where = "; give one of kind float, or for ", " (of pytest_reflex.inputs)"
     for given, message in (
-        (("commands", (1, 3), "int64"), f"gaussian: dtype is 'int64'{said}int64 meaning=Integers(low, high)"),
-        (("on", (1,), "bool"), f"gaussian: dtype is 'bool'{said}bool meaning=Bernoulli()"),
+        (
+            ("commands", (1, 3), "int64"),
+            f"gaussian: dtype is 'int64'{said}int64 meaning=Integers(low, high), or Tokens(vocab, mask) of a "
+            f"prompt{where}",
+        ),
+        (
+            ("on", (1,), "bool"),
+            f"gaussian: dtype is 'bool'{said}bool meaning=Bernoulli(), or PromptMask() of a padded prompt"
+            f"{where}",
+        ),
         (
             ("rgb", (1, 8, 8, 3), "uint8", Image()),
-            f"image: dtype is 'uint8'{said}uint8 meaning=Integers(0, 256), a camera's pixels",
+            f"image: dtype is 'uint8'{said}uint8 meaning=Integers(0, 256), a camera's pixels{where}",
         ),
     ):
         with pytest.raises(InputError) as caught:
@@ -536,14 +546,14 @@ def test_between_two_given_values_lies_one_that_nobody_judged():
     one, two = np.float32([[1, 2, 4]]), np.float32([[3, 2, 0]])
     (found,) = others([{"x": one}, {"x": two}]).values()
     assert (found.dtype, found.tolist()) == (np.float32, [[2, 2, 2]])
-    # Ids, masks and what is not finite have no middle: half of each.
-    for a, b, half in (
-        ([1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 7, 8]),
-        ([True] * 4, [False] * 4, [True, True, False, False]),
-        ([1.0, np.inf, 2.0, 3.0], [5.0, 6.0, 7.0, 8.0], [1.0, np.inf, 7.0, 8.0]),
+    # Ids and what is not finite have no middle: every other place of each. A mask is turned round as a whole.
+    for a, b, between in (
+        ([1, 2, 3, 4], [5, 6, 7, 8], [1, 6, 3, 8]),
+        ([True, True, False], [False] * 3, [False, False, True]),
+        ([np.inf, 1.0, 2.0, 3.0], [5.0, 6.0, 7.0, 8.0], [np.inf, 6.0, 2.0, 8.0]),
     ):
         (found,) = others([{"x": np.array(a)}, {"x": np.array(b)}]).values()
-        assert found.tolist() == half
+        assert found.tolist() == between
 
 
 @pytest.mark.parametrize(

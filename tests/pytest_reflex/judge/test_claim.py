@@ -7,13 +7,14 @@ import re
 import tracemalloc
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from policy_cases import SPECS, Function, Policy, candidate, honest, only_refusal, unmasked
 
 from pytest_reflex.errors import SettingsError
-from pytest_reflex.inputs import InputSpec, Integers, make_fixture
+from pytest_reflex.inputs import InputSpec, Integers, Uniform, make_fixture
 from pytest_reflex.inputs.ranges import CORNERS, corners
 from pytest_reflex.judge import claim as drawing
 from pytest_reflex.judge.check import check
@@ -330,3 +331,28 @@ def test_a_guess_of_more_than_the_budget_draws_nothing() -> None:
 
 def test_a_module_and_a_graph_draw_on() -> None:
     assert check(Policy(), candidate(), inputs=SPECS, claim="5%", strict=True).count == 59 + CORNERS
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_corners_of_whole_inputs_come_each_before_one_comes_again(count: int) -> None:
+    """Of two inputs all four are among the first eight corners; of three as many as there is room for."""
+    specs = [InputSpec(f"x{place}", (1, 2), meaning=Uniform(-1, 1)) for place in range(count)]
+    for seed in range(20):
+        made = [make_fixture(specs, seed, idx) for idx in (*corners(specs)[:2], *corners(specs)[2::2])]
+        assert all(np.ptp(array) == 0 for one in made for array in one.values())
+        seen = {tuple(float(array[0, 0]) for array in one.values()) for one in made}
+        assert len(seen) == min(2**count, len(made))
+
+
+def test_a_fault_at_one_choice_of_two_inputs_is_found() -> None:
+    specs = [InputSpec(name, (1, 3), meaning=Uniform(-1, 1)) for name in ("state", "aux")]
+
+    def right(state: Any, aux: Any) -> dict[str, Any]:
+        return {"actions": state + aux}
+
+    def wrong(state: Any, aux: Any) -> dict[str, Any]:
+        return {"actions": state + aux + ((state == -1).all() & (aux == 1).all())}
+
+    for seed in range(4):
+        found = check(Function(right), Function(wrong), inputs=specs, claim="10%", seed=seed)
+        assert not found.passed

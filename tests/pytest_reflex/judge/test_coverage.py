@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import sys
 
 import jsonschema
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from policy_cases import SPECS, Function, candidate, honest, only_refusal
 
-from pytest_reflex.errors import ReflexError
+from pytest_reflex.errors import MissingPackageError, ReflexError
 from pytest_reflex.inputs import (
     Bernoulli,
     CameraMask,
@@ -142,7 +143,20 @@ def climbed(limits: list[float], **options) -> ParityResult:
         kind="torch",
     )
     switches = [InputSpec("x", (1, 16), "bool", Bernoulli())]
-    return check(truth, ladder(limits), inputs=switches, coverage=1.0, **options)
+    return check(truth, ladder(limits), inputs=switches, **{"coverage": 1.0, **options})
+
+
+@pytest.mark.parametrize(("asked", "silent"), [("1%", False), ("94%", False), ("95%", True)])
+def test_asking_for_little_silences_no_doubt(asked: str, silent: bool) -> None:
+    """What strict doubts is doubted until nearly all is asked for, which then refuses by itself."""
+    limits = [15.5, *np.linspace(7, 9, 18)]  # no draw reaches the first; one more decision is of them all
+    found = climbed(limits, coverage=asked)
+    assert found.passed
+    assert (found.coverage.both, found.coverage.reachable) == (19, 20)
+    assert bool(found.doubts) is not silent
+    strict = climbed(limits, coverage=asked, strict=True)
+    assert strict.passed is silent
+    assert silent or "went one way alone: " in only_refusal(strict, "coverage")
 
 
 def test_what_no_draw_is_a_corner_is() -> None:
@@ -216,8 +230,8 @@ def test_what_is_never_drawn_is_refused_by_name() -> None:
     said = only_refusal(judged(100.0, coverage="95%"), "coverage")
     assert said == (
         "0 of 3 decisions of the graph went both ways, 0.0 %, and 95 % is asked for; never asked in the 5 "
-        "fixtures looked at: limits: Clip clip, upper limit: only no; limits: Greater greater, condition: "
-        "only no; limits: Where where, condition: only no"
+        "fixtures looked at: limits: Clip clip, upper limit: no value was held; limits: Greater greater, "
+        "condition: never true; limits: Where where, condition: never true"
     )
 
 
@@ -255,7 +269,7 @@ def test_every_face_says_it() -> None:
     text = " ".join(str(found).split())
     assert f"Coverage: {found.coverage.text}" in text
     assert "limits: 0 of 3" in text
-    assert "never asked: limits: Where where, condition: only no" in text
+    assert "never asked: limits: Where where, condition: never true" in text
     for shown in (page(run), markdown(run)):
         assert found.coverage.text in " ".join(html.unescape(shown).split())
     document = as_json.document([found])
@@ -273,3 +287,10 @@ def test_a_chosen_fixture_is_left_out_of_no_count() -> None:
     lost = dataclasses.replace(found, coverage=None)
     with pytest.raises(ReflexError, match="its claim is not what its fixtures establish"):
         as_json.result_from_json(json.loads(json.dumps(lost.to_json())))
+
+
+def test_without_onnx_nobody_can_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is no verdict on the candidate."""
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingPackageError, match=r"coverage reads the graph with onnx, .*\[export\]"):
+        judged(LIMIT, coverage=0)

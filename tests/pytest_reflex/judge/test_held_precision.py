@@ -137,6 +137,10 @@ def test_strict_keeps_its_promise() -> None:
     result = judged(half(graph()), strict=True)
     assert not result.passed
     assert {o.bound for f in result.fixtures for o in f.outputs} == {1e-5}
+    # What it advises is nothing that is asked already.
+    both = str(judged(half(graph()), strict=True, threshold="2x floor"))
+    assert "strict holds every output to 1e-05, whatever else is asked" in " ".join(both.split())
+    assert "Judge it without strict" in " ".join(both.split())
 
 
 # --- what buys no wider bound ----------------------------------------------------------------------------
@@ -340,3 +344,32 @@ def test_a_recorded_reference_has_no_other_precision() -> None:
     result = check(Recorded(Net()), OnnxRunner(half(graph()).SerializeToString()), inputs=INPUTS)
     assert (result.passed, result.word) == (False, "undecided")
     assert "give the threshold as a number" in first_line(result)
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "told", "draws"),
+    [
+        ("Dropout", ["true", "none", "off"], {}, False),
+        ("Dropout", ["true", "none"], {}, False),
+        ("Dropout", ["true", "none", "on"], {}, True),
+        ("RandomNormalLike", ["true"], {"scale": 1e-30}, True),
+        ("RandomUniformLike", ["true"], {"low": 0.0, "high": 1e-30}, True),
+    ],
+)
+def test_a_graph_that_draws_is_doubted_and_under_strict_refused(
+    op: str, given: list[str], told: dict[str, float], draws: bool
+) -> None:
+    """It may say the same in every run of this process; dropout of none is drawn, and drops nothing."""
+    tail = [helper.make_node(op, given, ["drawn"], **told)]
+    tail += [
+        helper.make_node("Sub", ["drawn", "drawn"], ["zero"]),
+        helper.make_node("Add", ["true", "zero"], ["y"]),
+    ]
+    made = graph(tail, none=np.float32(0), on=np.bool_(True), off=np.bool_(False))
+    candidate = OnnxRunner(made.SerializeToString())
+    doubt = f"the candidate's graph draws random numbers by itself ({op})"
+    found = check(TorchRunner(Net()), candidate, inputs=INPUTS)
+    assert found.passed
+    assert any(note.startswith(doubt) for note in found.notes) is draws
+    strict = check(TorchRunner(Net()), candidate, inputs=INPUTS, strict=True)
+    assert [answer.gate for _, answer in strict.refusals] == ["compared"] * draws

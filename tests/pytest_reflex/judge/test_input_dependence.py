@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from policy_cases import SPECS, Function, Policy, candidate, honest, only_refusal, unmasked
 
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.inputs import CameraMask, InputSpec, Integers, make_fixture
+from pytest_reflex.inputs import Bernoulli, CameraMask, InputSpec, Integers, make_fixture
 from pytest_reflex.judge.check import check
 from pytest_reflex.judge.input_dependence import unequal_bits
 from pytest_reflex.report.text.advice import next_steps
+from pytest_reflex.runners import RecordedRunner
+from pytest_reflex.runners.recorded import save_recording
 
 
 def test_inputs_refuses_alone():
@@ -226,3 +230,24 @@ def test_an_input_that_was_refused_once_has_no_figures_of_what_it_moves():
     result = check(twice, Function(picky, "candidate"), inputs=given)
     assert result.candidate["live_inputs"] == ["x"]
     assert result.effects == {}
+
+
+@pytest.mark.parametrize("places", [(0, 1), (1, 2), (0, 2)])
+@pytest.mark.parametrize("kind", ["mask", "ids"])
+def test_a_recorded_input_of_which_a_part_is_read_is_live(kind: str, places: tuple[int, int], tmp_path: Path):
+    """The places that are not read may be all that another value differs in."""
+    mask = kind == "mask"
+    shape = (1, 2) if mask else (1, 8)
+    spec = InputSpec("given", shape, "bool" if mask else "int64", Bernoulli() if mask else Integers(0, 999))
+    first, last = places if mask else (4 * places[0], 4 * places[1])
+
+    def reads(x, given):
+        return {"actions": x * given[:, first:last].astype(np.float32).mean(dtype=np.float32)}
+
+    specs, kept = [InputSpec("x", (1, 4)), spec], []
+    check(Function(reads), Function(reads), inputs=specs, record=lambda *one: kept.append(one))
+    save_recording(tmp_path / "f.safetensors", kept, live_inputs=["x", "given"])
+    recording = RecordedRunner(tmp_path / "f.safetensors")
+    assert check(recording, Function(reads), inputs=recording.recorded()).passed
+    dropped = Function(lambda x, given: {"actions": reads(x, np.ones_like(given))["actions"]})
+    assert not check(recording, dropped, inputs=recording.recorded()).passed

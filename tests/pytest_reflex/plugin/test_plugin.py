@@ -14,7 +14,7 @@ from plugin_cases import FAILS, PASSES, Run, written
 
 pytestmark = pytest.mark.once
 
-NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor"
+NO_THRESHOLD = "is not a threshold; give a finite number above 0, such as 1e-5, or 2x floor, or 0.01 deg"
 
 
 def lines_of(found: pytest.RunResult, first: str, count: int) -> list[str]:

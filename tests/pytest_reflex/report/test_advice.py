@@ -10,6 +10,7 @@ import pytest
 from report_cases import FAILING, floored, located, measured, result
 
 from pytest_reflex import InputSpec, check
+from pytest_reflex.inputs import Bernoulli
 from pytest_reflex.report.text.advice import next_steps
 from pytest_reflex.report.text.terminal import bound, failure_message, first_refusal, headline, told_apart
 from pytest_reflex.result import ParityResult
@@ -74,7 +75,7 @@ def test_rounding_is_called_so() -> None:
     [
         (Precision("float16", "float16"), None, "float16 costs much by itself: --floor or floor=True says"),
         (Precision("float16", "float16"), 9e-7, "asks for more than float16 gives here. Say it in units"),
-        (Precision("float16", "float16"), 1e-2, "every fixture fails, by "),
+        (Precision("float16", "float16"), 1e-2, "the only fixture fails, by "),
         (
             Precision("float32", "partly float16"),
             None,
@@ -85,7 +86,7 @@ def test_rounding_is_called_so() -> None:
             9e-7,
             "asks for more than float32 gives here. Say it in units",
         ),
-        (Precision("float32", "partly float16", None, True), None, "every fixture fails, by "),
+        (Precision("float32", "partly float16", None, True), None, "the only fixture fails, by "),
         (
             Precision("float32", "said to be int8 (not read)"),
             None,
@@ -259,3 +260,25 @@ def test_floats_that_are_right_are_not_looked_at_first() -> None:
             **options,
         )
         assert "look at it first" not in said
+
+
+def test_fixtures_that_are_off_alike_are_not_compared_with_each_other() -> None:
+    """A threshold between them cuts nothing apart; one that is off by far more is another matter."""
+    near = result(measured(0, 1.4e-5), measured(1, 0.9e-5), threshold=1e-5)
+    assert advised(near).startswith("all fixtures are off alike, and the threshold lies between them, by ")
+    far = result(measured(0, 1e-3), measured(1, 0.9e-5), threshold=1e-5)
+    assert advised(far).startswith("compare the inputs of fixture 0, which fails, with those of fixture 1")
+
+
+def test_a_dead_input_leads_whatever_else_is_wrong() -> None:
+    def reference(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return x * mask
+
+    def candidate(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return x
+
+    specs = [InputSpec("x", (1, 8)), InputSpec("mask", (1, 8), "bool", Bernoulli())]
+    found = check(FunctionRunner(reference), FunctionRunner(candidate), inputs=specs)
+    assert first_refusal(found)[1].gate == "threshold"
+    assert advised(found).startswith("input 'mask' is dead: with another value the reference changes by ")
+    assert advised(found).endswith(": look first at where the export drops it, such as a mask or a camera.")

@@ -195,11 +195,13 @@ def test_headline(found: ParityResult, line: str) -> None:
         ("provider", "see with onnxruntime.get_available_providers() what this build has"),
         ("finite", "look for the first value that is not finite"),
         ("exact", "integers and booleans must be equal"),
-        ("threshold", "every fixture fails, by much, so look at what all of them pass through"),
+        ("threshold", "the only fixture fails, by much, so look at what all of them pass through"),
     ],
 )
 def test_next_for_each_gate(gate: str, said: str) -> None:
-    assert f"Next: {said}" in " ".join(terminal.failure_message(result(refused(0, gate, "why", 1.0))).split())
+    # Floats that are off would be looked at before integers made of them.
+    far = 1e-9 if gate == "exact" else 1.0
+    assert f"Next: {said}" in " ".join(terminal.failure_message(result(refused(0, gate, "why", far))).split())
 
 
 @pytest.mark.parametrize(

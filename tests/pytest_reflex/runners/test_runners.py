@@ -14,7 +14,15 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from pytest_reflex.errors import ReflexError, RunnerError, SettingsError
-from pytest_reflex.runners import OnnxRunner, RecordedRunner, Runner, TorchRunner, base, save_recording
+from pytest_reflex.runners import (
+    FunctionRunner,
+    OnnxRunner,
+    RecordedRunner,
+    Runner,
+    TorchRunner,
+    base,
+    save_recording,
+)
 from pytest_reflex.runners.base import RunnerBase
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -186,7 +194,11 @@ def test_randomness_is_noticed():
 @pytest.mark.parametrize(
     ("load", "message"),
     [
-        (lambda: 3, "returned a int; it must return an nn.Module"),
+        (lambda: 3, "returned a int; it must return an nn.Module$"),
+        (
+            lambda: FunctionRunner(lambda x: x),
+            "returned a FunctionRunner; it must return an nn.Module; name a runner itself, and no function",
+        ),
         (lambda: 1 / 0, "could not be loaded: ZeroDiv"),
     ],
 )

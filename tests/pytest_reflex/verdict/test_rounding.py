@@ -93,7 +93,9 @@ def test_a_small_error_is_a_bug_though_the_threshold_lets_it_pass() -> None:
     assert result.word == "bug"
     assert [f.word for f in result.fixtures] == ["bug"] * 5
     text = result_text(result)
-    assert text.splitlines()[1].startswith("Floor: bug: ")
+    floor = text.splitlines()[1]
+    assert floor.startswith("Floor: bug: ")
+    assert floor.endswith("; the threshold is wider than that: '2x floor' is not")
     assert "Distance from float64" in text
 
 
