@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from pytest_reflex.runners.graph_sizes import STANDARD
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Extreme", "Tested", "decided"]
+__all__ = ["decided", "is_settled", "names_of"]
 
 CONDITIONS: Final = frozenset(
     {
@@ -182,6 +182,39 @@ def _ends_of(node: onnx.NodeProto, ranges: Mapping[str, Range]) -> tuple[Tested,
         return unknown
     ends, step, middle = np.iinfo(zero.dtype), float(scale.item()), int(zero.item())
     return (ends.min - middle - _HALF) * step, (ends.max - middle + _HALF) * step
+
+
+def names_of(value: Tested) -> tuple[str, ...]:
+    """The values that something is made of."""
+    if isinstance(value, Extreme):
+        return value.names
+    return (value,) if isinstance(value, str) else ()
+
+
+def is_settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
+    """Whether of each pair the first value is always below the second, or never."""
+    pairs = zip(tested[::2], tested[1::2], strict=True)
+    return all(_pair_is_settled(pair, ranges) for pair in pairs)
+
+
+def _pair_is_settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
+    ends: list[Range] = []
+    try:
+        for value in tested:
+            if not all(name in ranges for name in names_of(value)):
+                return False
+            if isinstance(value, Extreme):
+                reduce = np.maximum.reduce if value.op == "Max" else np.minimum.reduce
+                lows, highs = zip(*(ranges[name] for name in value.names), strict=True)
+                ends.append((reduce([*np.broadcast_arrays(*lows)]), reduce([*np.broadcast_arrays(*highs)])))
+            else:
+                ends.append(
+                    ranges[value] if isinstance(value, str) else (np.asarray(value), np.asarray(value))
+                )
+        (low, high), (least, most) = ends
+        return bool(np.all(high < least) or not np.any(low < most))
+    except ValueError:  # sizes that are not known
+        return False
 
 
 def _choices(node: onnx.NodeProto, added: Added, kind: int) -> list[Decided]:

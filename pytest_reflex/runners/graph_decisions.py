@@ -28,14 +28,13 @@ import numpy as np
 
 from pytest_reflex.errors import MissingPackageError, RunnerError
 from pytest_reflex.runners.base import first_line
+from pytest_reflex.runners.graph_around import Around, begin, discrete_inputs, inside_of, known_of
 from pytest_reflex.runners.graph_counting import NEVER, Added, handed_out
-from pytest_reflex.runners.graph_deciding import Extreme, Tested, decided
+from pytest_reflex.runners.graph_deciding import decided, is_settled, names_of
 from pytest_reflex.runners.graph_file import inlined
-from pytest_reflex.runners.graph_finite import WHOLE
-from pytest_reflex.runners.graph_ranges import Known, Range, ranges_of
-from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
+from pytest_reflex.runners.graph_ranges import Known, Range
+from pytest_reflex.runners.graph_sizes import STANDARD, shape_of
 from pytest_reflex.runners.graph_stated import free_names, graphs_inside, restate, state_nothing
-from pytest_reflex.runners.graph_weights import finite_weights
 from pytest_reflex.verdict.coverage import Decision
 
 if TYPE_CHECKING:
@@ -152,34 +151,13 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     names = {value.name for value in made.graph.input}
     given = {name: one for name, one in (inputs or {}).items() if name in names} if sized else {}
     watcher = _Watcher(None if isinstance(model, bytes) else model.parent, opset, free_names(made.graph))
-    around = _Around(frozenset(), frozenset(whole), frozenset(names), given, {}, _discrete(made.graph))
+    around = Around(frozenset(), frozenset(whole), frozenset(names), given, {}, discrete_inputs(made.graph))
     watched = watcher.graph(made.graph, around)
     for one in watched.values():
         if one.output:
             made.graph.output.append(onnx.helper.make_tensor_value_info(one.output, _INT64, None))
     state_nothing(made.graph)  # ONNX Runtime works it out
     return Decisions(made.SerializeToString(), outputs, watched, frozenset(watcher.held))
-
-
-@dataclass(frozen=True)
-class _Around:
-    """What is known where a graph begins: of its inputs, and of what it can read of graphs around it."""
-
-    fixed: frozenset[str]
-    sized: frozenset[str]
-    finite: frozenset[str]
-    ranges: Mapping[str, Range]
-    kinds: Mapping[str, int]
-    discrete: frozenset[str]
-
-    def without(self, names: Collection[str]) -> _Around:
-        """The same where these are names of something else."""
-        ranges = {name: one for name, one in self.ranges.items() if name not in names}
-        kinds = {name: one for name, one in self.kinds.items() if name not in names}
-        fixed, sized, finite, discrete = (
-            known - {*names} for known in (self.fixed, self.sized, self.finite, self.discrete)
-        )
-        return _Around(fixed, sized, finite, ranges, kinds, discrete)
 
 
 class _Watcher:
@@ -195,9 +173,9 @@ class _Watcher:
         self._place, self._opset, self._names = place, opset, names
         self.held: set[tuple[str, str]] = set()
 
-    def graph(self, graph: onnx.GraphProto, around: _Around) -> dict[str, Watched]:
+    def graph(self, graph: onnx.GraphProto, around: Around) -> dict[str, Watched]:
         """Its decisions by kind; the graph is written to."""
-        known = self._known(graph, around)
+        known = known_of(graph, around, self._place)
         ranges, fixed = known.ranges, known.sizes.fixed
         settled = fixed | known.settled
         guards: set[str] = set()
@@ -209,10 +187,10 @@ class _Watcher:
             for what, condition, tested in decided(node, added, known.kinds, ranges):
                 guard = condition in guards or _guards(node, known)
                 guards.update([condition] if guard else [])
-                names = {name for value in tested for name in _names(value)}
+                names = {name for value in tested for name in names_of(value)}
                 held = condition in settled or settled.issuperset(names) or fixed.issuperset(node.output)
                 constant = (
-                    held or _is_empty(node, known) or (what != "condition" and _settled(tested, ranges))
+                    held or _is_empty(node, known) or (what != "condition" and is_settled(tested, ranges))
                 )
                 decision = _decision(node, "guard" if guard else what, constant=constant)
                 self.held.update([(decision.node, decision.what)] if held else [])
@@ -235,28 +213,6 @@ class _Watcher:
         graph.node.extend(added.nodes)
         return {kind: Watched(joined[kind], found[kind]) for kind in _KINDS}
 
-    def _known(self, graph: onnx.GraphProto, around: _Around) -> Known:
-        """What no input changes in a graph, the sizes, the ranges, and what is finite."""
-        given = {value.name for value in graph.input}
-        constants = {value.name for value in graph.initializer} - given
-        inside = {name for node in graph.node for name in node.output} | constants
-        sizes = Sizes((around.fixed - inside) | constants, around.sized - inside)
-        for node in graph.node:
-            sizes.read(node)
-        kinds = {name: kind for name, kind in around.kinds.items() if name not in inside}
-        kinds |= {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
-        kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-        shapes = {value.name: shape for value in graph.value_info if (shape := shape_of(value)) is not None}
-        finite = set(around.finite - inside) | finite_weights(graph, self._place)
-        known = Known(sizes, finite, kinds, shapes, (around.discrete - inside) | constants)
-        seen = {name: one for name, one in around.ranges.items() if name not in inside}
-        ranges = ranges_of(graph, seen, self._place, known)
-        known.settled.update(name for name, (low, high) in ranges.items() if (low == high).all())
-        sizes.fixed |= known.settled & sizes.sized  # what is made of it may hang on its size
-        for node in graph.node:
-            sizes.read(node)
-        return known
-
     def _inner(self, node: onnx.NodeProto, known: Known, added: Added) -> dict[str, Watched]:
         """What the graphs inside of a node decide, handed out of it."""
         graphs = {attribute.name: attribute.g for attribute in node.attribute if attribute.HasField("g")}
@@ -265,7 +221,7 @@ class _Watcher:
         if node.op_type == "If":
             return self._branches(node, [graphs["then_branch"], graphs["else_branch"]], known, added)
         for inside in graphs_inside(node):
-            if any(one.decisions for one in self.graph(inside, _around(known)).values()):
+            if any(one.decisions for one in self.graph(inside, inside_of(known)).values()):
                 name = node.name or node.output[0]
                 raise RunnerError(f"the decisions inside of {node.op_type} {name} cannot be watched")
         return {}
@@ -274,7 +230,7 @@ class _Watcher:
         self, node: onnx.NodeProto, body: onnx.GraphProto, known: Known, added: Added
     ) -> dict[str, Watched]:
         """Of what runs several times: all times together, and of a loop how many they are."""
-        outer = self._begin(node, body, known)
+        outer = begin(node, body, known, self._place)
         outputs = len(body.output) - (node.op_type == "Loop")
         watched = self.graph(body, outer)
         found = {}
@@ -300,36 +256,6 @@ class _Watcher:
             counted = Watched(joined, values.decisions + counted.decisions)
         return {**found, "values": counted}
 
-    def _begin(self, node: onnx.NodeProto, body: onnx.GraphProto, known: Known) -> _Around:
-        """What is known where a body begins; what goes round is finite where it begins so and stays so."""
-        names = [value.name for value in body.input]
-        outer = _around(known).without(names)
-        finite = {
-            name for name, given in zip(names, node.input, strict=True) if known.finite.is_finite(given)
-        }
-        if node.op_type == "Loop":
-            alike = frozenset(names[:2])
-            outer = replace(outer, sized=outer.sized | alike, discrete=outer.discrete | {*names[:1]})
-            finite.update(alike)
-            round_about = dict(zip(names[2:], (value.name for value in body.output[1:]), strict=False))
-        else:
-            read = {name for name, given in zip(names, node.input, strict=True) if given in known.sizes.sized}
-            scanned = next(a.i for a in node.attribute if a.name == "num_scan_inputs")
-            states = names[: len(names) - scanned]
-            told = zip(names[len(states) :], node.input[len(states) :], strict=True)
-            discrete = {name for name, given in told if given in known.finite.discrete}
-            outer = replace(outer, sized=outer.sized | read, discrete=outer.discrete | discrete)
-            round_about = dict(zip(states, (value.name for value in body.output), strict=False))
-        while True:
-            around = replace(outer, finite=outer.finite | finite)
-            inside = self._known(body, around).finite
-            lost = {
-                name for name, made in round_about.items() if name in finite and not inside.is_finite(made)
-            }
-            if not lost:
-                return around
-            finite -= lost
-
     def _further(
         self, node: onnx.NodeProto, body: onnx.GraphProto, name: str, outputs: int, added: Added
     ) -> str:
@@ -348,7 +274,7 @@ class _Watcher:
         """Of both branches; the one that was not run went no way."""
         import onnx
 
-        every = [self.graph(branch, _around(known)) for branch in branches]
+        every = [self.graph(branch, inside_of(known)) for branch in branches]
         result = {}
         outputs = len(branches[0].output)
         for kind, neutral in zip(_KINDS, (0, NEVER), strict=True):
@@ -370,24 +296,6 @@ class _Watcher:
             outputs += 1
             result[kind] = Watched(outside, [one for found in every for one in found[kind].decisions])
         return result
-
-
-def _discrete(graph: onnx.GraphProto) -> frozenset[str]:
-    """Its inputs of whole numbers and booleans."""
-    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.input}
-    return frozenset(name for name, kind in kinds.items() if kind in WHOLE)
-
-
-def _around(known: Known) -> _Around:
-    """What is known in a graph, for those inside of it."""
-    return _Around(
-        frozenset(known.sizes.fixed),
-        frozenset(known.sizes.sized),
-        frozenset(known.finite.finite),
-        known.ranges,
-        known.kinds,
-        frozenset(known.finite.discrete),
-    )
 
 
 def _one_of(held: Sequence[tuple[Decision, str]]) -> Decision:
@@ -423,39 +331,6 @@ def _runs_always_alike(node: onnx.NodeProto, body: onnx.GraphProto, fixed: Colle
         name = made[name].input[0]
     held = {one.name for one in body.initializer} | {body.input[1].name, *fixed}
     return name in held or (name in made and made[name].op_type == "Constant")
-
-
-def _names(value: Tested) -> tuple[str, ...]:
-    """The values that something is made of."""
-    if isinstance(value, Extreme):
-        return value.names
-    return (value,) if isinstance(value, str) else ()
-
-
-def _settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
-    """Whether of each pair the first value is always below the second, or never."""
-    pairs = zip(tested[::2], tested[1::2], strict=True)
-    return all(_is_settled(pair, ranges) for pair in pairs)
-
-
-def _is_settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
-    ends: list[Range] = []
-    try:
-        for value in tested:
-            if not all(name in ranges for name in _names(value)):
-                return False
-            if isinstance(value, Extreme):
-                reduce = np.maximum.reduce if value.op == "Max" else np.minimum.reduce
-                lows, highs = zip(*(ranges[name] for name in value.names), strict=True)
-                ends.append((reduce([*np.broadcast_arrays(*lows)]), reduce([*np.broadcast_arrays(*highs)])))
-            else:
-                ends.append(
-                    ranges[value] if isinstance(value, str) else (np.asarray(value), np.asarray(value))
-                )
-        (low, high), (least, most) = ends
-        return bool(np.all(high < least) or not np.any(low < most))
-    except ValueError:  # sizes that are not known
-        return False
 
 
 def _decision(node: onnx.NodeProto, what: str, *, constant: bool) -> Decision:
