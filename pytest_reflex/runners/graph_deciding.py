@@ -73,8 +73,7 @@ def decided(
 ) -> list[Decided]:
     """What a node decides: in a word, the tensor of booleans, and what that is made of.
 
-    Of a limit and of a choice it is two values, and whether the one is below the other; of a limit with two
-    ends it is two such pairs.
+    Of a limit and of a choice it is two values, and whether the one is below the other.
 
     Args:
         node: the node.
@@ -153,7 +152,7 @@ def _value_of(attribute: onnx.AttributeProto) -> Any:
 def _quantised(node: onnx.NodeProto, added: Added, ranges: Mapping[str, Range]) -> list[Decided]:
     """Whether a value is held at an end of a small type: more than half a step from what stands for it.
 
-    Both ends are one limit. Nearly so is taken not to be, as the last digit of a quotient tells.
+    Nearly so is taken not to be, as the last digit of a quotient tells.
     """
     from onnx import helper
 
@@ -168,8 +167,10 @@ def _quantised(node: onnx.NodeProto, added: Added, ranges: Mapping[str, Range]) 
     apart = added.node("Sub", [added.node("Cast", [name], to=DOUBLE) for name in (read, stands)])
     half = added.node("Mul", [step, added.node("Cast", [added.number(_HALF)], to=DOUBLE)])
     low, high = _ends_of(node, ranges)
-    held = added.node("Or", [added.below(apart, added.node("Neg", [half])), added.below(half, apart)])
-    return [("limit", held, [read, low, high, read])]
+    return [
+        ("lower limit", added.below(apart, added.node("Neg", [half])), [read, low]),
+        ("upper limit", added.below(half, apart), [high, read]),
+    ]
 
 
 def _ends_of(node: onnx.NodeProto, ranges: Mapping[str, Range]) -> tuple[Tested, Tested]:
@@ -192,12 +193,7 @@ def names_of(value: Tested) -> tuple[str, ...]:
 
 
 def is_settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
-    """Whether of each pair the first value is always below the second, or never."""
-    pairs = zip(tested[::2], tested[1::2], strict=True)
-    return all(_pair_is_settled(pair, ranges) for pair in pairs)
-
-
-def _pair_is_settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
+    """Whether the first of two values is always below the second, or never."""
     ends: list[Range] = []
     try:
         for value in tested:

@@ -5,7 +5,7 @@ A copy of the graph is opened that counts beside what it computes. What a decisi
 - a condition: each element of ``Less``, ``Equal``, ``And`` and their kin is true or false, of ``Where`` the
   one value or the other, of ``If`` the one branch or the other;
 - a limit: ``Clip`` and ``Relu`` hand an element on, or hold it at an end; of all ``QuantizeLinear`` of a
-  graph whether any element is held is one decision;
+  graph whether any element is held is one decision for each end;
 - a choice: ``Max`` and ``Min`` take the one element or the other; of three or more each is beaten or not;
 - a count: ``Loop`` runs so many times, and another time as many others;
 - a row: ``Gather`` reads one row of a table of weights, and another time another.
@@ -179,7 +179,7 @@ class _Watcher:
         ranges, fixed = known.ranges, known.sizes.fixed
         settled = fixed | known.settled
         guards: set[str] = set()
-        held_ends: list[tuple[Decision, str]] = []
+        held_ends: dict[str, list[tuple[Decision, str]]] = {}
         added = Added(self._names, self._opset)
         parts: dict[str, list[str]] = {kind: [] for kind in _KINDS}
         found: dict[str, list[Decision]] = {kind: [] for kind in _KINDS}
@@ -195,7 +195,7 @@ class _Watcher:
                 decision = _decision(node, "guard" if guard else what, constant=constant)
                 self.held.update([(decision.node, decision.what)] if held else [])
                 if node.op_type == "QuantizeLinear" and not constant:
-                    held_ends.append((decision, added.counted(condition)))
+                    held_ends.setdefault(what, []).append((decision, added.counted(condition)))
                     continue
                 found["conditions"].append(decision)
                 parts["conditions"].append(added.counted(condition))
@@ -206,9 +206,9 @@ class _Watcher:
             for kind, one in self._inner(node, known, added).items():
                 found[kind] += one.decisions
                 parts[kind] += [one.output] if one.output else []
-        if held_ends:
-            found["conditions"].append(_one_of(held_ends))
-            parts["conditions"].append(added.summed([count for _, count in held_ends]))
+        for ends in held_ends.values():
+            found["conditions"].append(_one_of(ends))
+            parts["conditions"].append(added.summed([count for _, count in ends]))
         joined = {kind: added.node("Concat", each, axis=0) if each else "" for kind, each in parts.items()}
         graph.node.extend(added.nodes)
         return {kind: Watched(joined[kind], found[kind]) for kind in _KINDS}
@@ -299,7 +299,7 @@ class _Watcher:
 
 
 def _one_of(held: Sequence[tuple[Decision, str]]) -> Decision:
-    """One decision for all tensors of a graph that are quantised.
+    """One decision for one end of all tensors of a graph that are quantised.
 
     Their scales are those of the largest values that were met, beyond which inputs take some and cannot take
     others, such as their own declared ranges; nothing in the graph tells these apart.

@@ -20,8 +20,6 @@ _ONE_WAY: Final = {
     ("lower limit", "yes"): "every value was held",
     ("upper limit", "no"): "no value was held",
     ("upper limit", "yes"): "every value was held",
-    ("limit", "no"): "no value was held",
-    ("limit", "yes"): "every value was held",
     ("count", "one"): "always the same",
     ("row", "one"): "always the same",
 }
@@ -35,8 +33,8 @@ class Decision:
         module: whose it is, as PyTorch names it; empty where the graph does not say.
         node: the node's name.
         op: its operator, such as ``Where``.
-        what: ``condition``, ``lower limit``, ``upper limit``, ``limit`` of both, ``choice``, ``count``,
-            ``row``, or ``guard`` of one that looks for NaN or infinity, or acts on it.
+        what: ``condition``, ``lower limit``, ``upper limit``, ``choice``, ``count``, ``row``, or ``guard`` of
+            one that looks for NaN or infinity, or acts on it.
         constant: whether constants decide it, or what the inputs can be: no input can turn it round.
         went: the ways that it went, of ``yes`` and ``no``; of counts and rows ``one`` and ``another``.
     """

@@ -90,12 +90,14 @@ def test_what_a_small_type_does_not_hold(axis: bool) -> None:
         node("QuantizeLinear", ["x", "step", "middle"], "small"),
         node("DequantizeLinear", ["small", "step", "middle"]), **held,
     )  # fmt: skip
-    for x, ways in (([15.5, -10, 0], ("no",)), ([15.54, -10.04, 0], ("no",)), ([15.6, 0, 0], ("yes", "no"))):
-        assert went(ran(graph, (x, True, 0))) == {"the_small limit": ways}
-    assert went(ran(graph, ([0, -10.1, 0], True, 0))) == {"the_small limit": ("yes", "no")}
+    low, high = "the_small lower limit", "the_small upper limit"
+    for x in ([15.5, -10, 0], [15.54, -10.04, 0]):
+        assert went(ran(graph, (x, True, 0))) == {low: ("no",), high: ("no",)}
+    assert went(ran(graph, ([15.6, 0, 0], True, 0))) == {low: ("no",), high: ("yes", "no")}
+    assert went(ran(graph, ([0, -10.1, 0], True, 0))) == {low: ("yes", "no"), high: ("no",)}
 
 
-def test_a_quantised_graph_has_one_limit() -> None:
+def test_a_quantised_graph_has_one_limit_at_each_end() -> None:
     nodes = [
         node("Tanh", ["x"], "never"),
         *(node("QuantizeLinear", [name, "step", "middle"], f"small_{name}") for name in ("x", "never")),
@@ -111,10 +113,13 @@ def test_a_quantised_graph_has_one_limit() -> None:
     ]
     found = ran(model(*nodes, **QUANTISED), (15.2, True, 0))
     # What comes of a quantised tensor by the same steps is never held, nor is Tanh.
+    ends = ("lower", "upper")
     assert {name: one.constant for name, one in found.items()} == {
-        "the_small_never limit": True, "the_again limit": True, "the_small_x and 1 more limit": False
-    }  # fmt: skip
-    assert found["the_small_x and 1 more limit"].both
+        **{f"the_{name} {end} limit": True for name in ("small_never", "again") for end in ends},
+        **{f"the_small_x and 1 more {end} limit": False for end in ends},
+    }
+    assert found["the_small_x and 1 more upper limit"].both
+    assert not found["the_small_x and 1 more lower limit"].both
 
 
 def with_domain(*nodes: onnx.NodeProto, **held: Any) -> bytes:
