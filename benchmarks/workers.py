@@ -41,6 +41,7 @@ from pytest_reflex.judge.sides import sides_of
 from pytest_reflex.judge.workers.here import Here
 from pytest_reflex.judge.workers.pool import Pool
 from pytest_reflex.judge.workers.ray_crew import RayCrew
+from pytest_reflex.judge.workers.shares import OWN
 from pytest_reflex.judge.workers.work import Work, Worker
 
 SPACES = ("reflex-one", "reflex-two")
@@ -69,12 +70,12 @@ def held(given: Given) -> Work:
     reference = named_reference(bundle, given.model)[0] if given.model else policy()
     sides = sides_of(reference, bundle, None, provider_name("cpu"))
     fixtures = fixtures_from(sides.inputs, 5, 0)
-    return Work(sides.reference, sides.candidate, fixtures.make, fixtures.specs, False)
+    return Work(sides.reference, sides.candidate, fixtures.make, fixtures.specs, False, OWN)
 
 
 def bare(given: Given, fixture_idxs: range, here: Here, gate: Any, told: Any) -> None:
     """One bare process: opens both sides, waits for the others, and runs its part."""
-    here.take_over()
+    here.take_over()  # spawned, it has the path already
     worker = Worker(held(given), here)
     gate.wait()
     begun = time.perf_counter()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from typing import Any, Final
 
 # How the file begins that Git LFS leaves in place of one that it has not fetched.
 _POINTER: Final = b"version https://git-lfs"
+
+
+# So much of a value is named in a message.
+_LONG: Final = 100
 
 
 class ReflexError(Exception):
@@ -73,3 +78,22 @@ def lfs_pointer(file: str | os.PathLike[str]) -> str:
         return ""
     where = os.path.dirname(file) or "."
     return f"a Git LFS pointer, and not the file itself; run `git lfs pull` in {where}"
+
+
+class _Brief(reprlib.Repr):
+    """``repr`` of a value that somebody gave, with the middle left out where it is long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = _LONG
+
+    def repr_int(self, x: int, level: int) -> str:
+        if x.bit_length() > 4 * _LONG:  # more digits than Python itself writes, where they are very many
+            return f"a whole number of {x.bit_length()} bits"
+        return super().repr_int(x, level)
+
+
+def brief(value: object) -> str:
+    """A value as a message names it: its ``repr``, in one line, shortened where it is long."""
+    text = " ".join(_Brief().repr(value).splitlines())
+    return text if len(text) <= 2 * _LONG else f"{text[:_LONG]}...{text[-_LONG // 2 :]}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, make_dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeAlias, TypedDict, cast, get_type_hints
 
-from pytest_reflex.errors import SettingsError
+from pytest_reflex.errors import SettingsError, brief
 from pytest_reflex.verdict.claim import CONFIDENCE, Asked
 from pytest_reflex.verdict.tolerances import Amount, Tolerances
 from pytest_reflex.verdict.units import OWN, UNITS, Units, unit_named
@@ -55,7 +55,7 @@ def provider_name(value: object, source: str = "provider") -> str:
             if name.lower() == full.lower():
                 return full
     raise SettingsError(
-        f"{source}: {value!r} is not an execution provider; "
+        f"{source}: {brief(value)} is not an execution provider; "
         f"give one of {', '.join(PROVIDERS)} (or ONNX Runtime's full name, such as CPUExecutionProvider)"
     )
 
@@ -80,9 +80,9 @@ def runtimes(value: object, source: str = "runtimes") -> tuple[str, ...]:
         names = [RUNTIMES.get(name.strip(), name.strip()) for name in given if name.strip()]
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or twice is not None:
-        wrong = f"names {twice} twice" if twice is not None else "names no runtimes"
+        wrong = f"names {brief(twice)[1:-1]} twice" if twice is not None else "names no runtimes"
         raise SettingsError(
-            f"{source}: {value!r} {wrong}; give names with commas between them, such as ort,openvino"
+            f"{source}: {brief(value)} {wrong}; give names with commas between them, such as ort,openvino"
         )
     return tuple(names)
 
@@ -117,7 +117,7 @@ def threshold(value: object, source: str = "threshold") -> Tolerances:
         pairs = list(value.items())
         if not pairs or not all(isinstance(name, str) and name for name, _ in pairs):
             raise SettingsError(
-                f"{source}: {value!r} names no outputs; give their thresholds by name, such as "
+                f"{source}: {brief(value)} names no outputs; give their thresholds by name, such as "
                 "{'actions': 1e-5}"
             )
         named = {name: _amount(one, source) for name, one in pairs}
@@ -139,8 +139,8 @@ def budget(value: object, source: str = "budget") -> float:
     number = _number(value)
     if number is None or not math.isfinite(number) or number <= 0:
         raise SettingsError(
-            f"{source}: {value!r} is no budget; give one finite number above 0, in the outputs' own unit, "
-            "such as 1e-2"
+            f"{source}: {brief(value)} is no budget; give one finite number above 0, in the outputs' own "
+            "unit, such as 1e-2"
         )
     return number
 
@@ -163,8 +163,8 @@ def _named(text: object, source: str) -> dict[str, Amount]:
     for part in filter(None, (part.strip() for part in text.replace("\n", ",").split(","))):
         name, _, one = part.rpartition("=")
         if name.strip() in found:
-            whose = f"output {name.strip()!r}" if name.strip() else "the outputs"
-            raise SettingsError(f"{source}: {text!r} gives {whose} two thresholds; give one")
+            whose = f"output {brief(name.strip())}" if name.strip() else "the outputs"
+            raise SettingsError(f"{source}: {brief(text)} gives {whose} two thresholds; give one")
         found[name.strip()] = _amount(one.strip(), source)
     return found
 
@@ -182,12 +182,13 @@ def _amount(value: object, source: str) -> Amount:
     number = _number(given)
     if number is None or not math.isfinite(number) or number <= 0:
         raise SettingsError(
-            f"{source}: {value!r} is not a threshold; give a finite number above 0, such as 1e-5, or 2x "
+            f"{source}: {brief(value)} is not a threshold; give a finite number above 0, such as 1e-5, or 2x "
             "floor, or 0.01 deg"
         )
     if in_floors and number > MOST_FLOORS:
         raise SettingsError(
-            f"{source}: {value!r} is more than any output is in floors; give {MOST_FLOORS:g}x floor at most"
+            f"{source}: {brief(value)} is more than any output is in floors; give "
+            f"{MOST_FLOORS:g}x floor at most"
         )
     return Amount(number, in_floors)
 
@@ -209,13 +210,13 @@ def _physical(value: str, source: str) -> Amount:
         number = _number(digits)
         if not unit or number is None or not math.isfinite(number) or number <= 0:
             raise SettingsError(
-                f"{source}: {part.strip()!r} in {value!r} is not a threshold in a unit; give a finite number "
-                f"above 0 and one of {', '.join(UNITS)}, such as 0.01 deg"
+                f"{source}: {brief(part.strip())} in {brief(value)} is not a threshold in a unit; give a "
+                f"finite number above 0 and one of {', '.join(UNITS)}, such as 0.01 deg"
             )
         found.append(Amount(number, unit=unit))
     kinds = [UNITS[one.unit][0] if one.unit != OWN else OWN for one in found]
     if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
-        raise SettingsError(f"{source}: {value!r} has two thresholds for one {twice}; give one")
+        raise SettingsError(f"{source}: {brief(value)} has two thresholds for one {twice}; give one")
     return replace(found[0], also=tuple(found[1:]))
 
 
@@ -241,14 +242,14 @@ def units(value: object, source: str = "units") -> Units:
     for name, unit in pairs:
         known, key = unit_named(unit), str(name).strip()
         if known is None or key in found:
-            why = f"gives {key or 'all elements'!r} two units" if key in found else f"says {unit!r}"
+            why = f"gives {brief(key or 'all elements')} two units" if key in found else f"says {brief(unit)}"
             raise SettingsError(
-                f"{source}: {value!r} {why}; give one of {', '.join(UNITS)}, or 'deg, NAME=%'"
+                f"{source}: {brief(value)} {why}; give one of {', '.join(UNITS)}, or 'deg, NAME=%'"
             )
         found[key] = known
     if not found:
         raise SettingsError(
-            f"{source}: {value!r} says no unit; give one of {', '.join(UNITS)}, or 'deg, NAME=%'"
+            f"{source}: {brief(value)} says no unit; give one of {', '.join(UNITS)}, or 'deg, NAME=%'"
         )
     return Units(found.pop("", ""), found)
 
@@ -262,7 +263,7 @@ def rtol(value: object, source: str = "rtol") -> float:
     number = _number(value)
     if number is None or not 0 <= number < 1:
         raise SettingsError(
-            f"{source}: {value!r} is no share of a value; give a number from 0 to below 1, such as 1e-6"
+            f"{source}: {brief(value)} is no share of a value; give a number from 0 to below 1, such as 1e-6"
         )
     return number
 
@@ -279,7 +280,7 @@ def rounding(value: object, source: str = "rounding") -> str:
     """
     name = value.strip().lower() if isinstance(value, str) else value
     if name not in ROUNDINGS:
-        raise SettingsError(f"{source}: {value!r} is no precision; give one of {', '.join(ROUNDINGS)}")
+        raise SettingsError(f"{source}: {brief(value)} is no precision; give one of {', '.join(ROUNDINGS)}")
     return str(name)
 
 
@@ -293,7 +294,7 @@ def floor(value: object, source: str = "floor") -> bool | float:
     if number is None:
         return yes_or_no(value, source)
     if not math.isfinite(number) or number < 1:
-        raise SettingsError(f"{source}: {value!r} is neither yes nor no, nor a factor of at least 1")
+        raise SettingsError(f"{source}: {brief(value)} is neither yes nor no, nor a factor of at least 1")
     return number
 
 
@@ -305,14 +306,14 @@ def factor(value: object, source: str = "factor") -> float:
     """
     number = _number(value)
     if number is None or not math.isfinite(number) or number < 1:
-        raise SettingsError(f"{source}: {value!r} is not a factor; give a finite number, 1 or more")
+        raise SettingsError(f"{source}: {brief(value)} is not a factor; give a finite number, 1 or more")
     return number
 
 
 def _count(value: object, source: str, what: str, least: int) -> int:
     number = _whole(value)
     if number is None or number < least:
-        raise SettingsError(f"{source}: {value!r} is not {what}; give a whole number, {least} or more")
+        raise SettingsError(f"{source}: {brief(value)} is not {what}; give a whole number, {least} or more")
     return number
 
 
@@ -346,7 +347,7 @@ def ray(value: object, source: str = "ray") -> str:
     if text == "auto" or (host and number is not None and 0 < number < 1 << 16):
         return text
     raise SettingsError(
-        f"{source}: {value!r} is no address; give HOST:PORT, as `ray start --head` says it, or auto"
+        f"{source}: {brief(value)} is no address; give HOST:PORT, as `ray start --head` says it, or auto"
     )
 
 
@@ -390,8 +391,8 @@ def claim(value: object, source: str = "claim") -> Asked:
         with suppress(ValueError):
             return Asked(share, sure)
     raise SettingsError(
-        f"{source}: {value!r} is no claim; give a share of inputs, at most 50%, and a confidence, at least "
-        "50%, such as 1e-3@95%"
+        f"{source}: {brief(value)} is no claim; give a share of inputs, at most 50%, and a confidence, at "
+        "least 50%, such as 1e-3@95%"
     )
 
 
@@ -403,7 +404,9 @@ def coverage(value: object, source: str = "coverage") -> float:
     """
     share = _share(value)
     if share is None or not 0 <= share <= 1:
-        raise SettingsError(f"{source}: {value!r} is no share of decisions; give one up to 100%, such as 95%")
+        raise SettingsError(
+            f"{source}: {brief(value)} is no share of decisions; give one up to 100%, such as 95%"
+        )
     return share
 
 
@@ -424,7 +427,7 @@ def seconds(value: object, source: str = "locate") -> float:
     """
     number = _number(value)
     if number is None or not math.isfinite(number) or number < 0:
-        raise SettingsError(f"{source}: {value!r} is not a time; give seconds, 0 or more")
+        raise SettingsError(f"{source}: {brief(value)} is not a time; give seconds, 0 or more")
     return number
 
 
@@ -441,7 +444,7 @@ def yes_or_no(value: object, source: str = "strict") -> bool:
         return True
     if word in ("false", "no", "off", "0"):
         return False
-    raise SettingsError(f"{source}: {value!r} is neither yes nor no; give true or false")
+    raise SettingsError(f"{source}: {brief(value)} is neither yes nor no; give true or false")
 
 
 def path(value: object, source: str = "path") -> str:
@@ -454,7 +457,7 @@ def path(value: object, source: str = "path") -> str:
         text = os.fspath(value)
         if isinstance(text, str) and text.strip() and "\0" not in text:
             return text
-    raise SettingsError(f"{source}: {value!r} is not a path; give the path to write to")
+    raise SettingsError(f"{source}: {brief(value)} is not a path; give the path to write to")
 
 
 def _number(value: object) -> float | None:
@@ -827,8 +830,8 @@ def with_its_claim(chosen: Settings, *sources: Source) -> Settings:
     for source in sources if chosen.claim is None else ():
         if (given := source.values.get("claim_budget")) is not None:
             raise SettingsError(
-                f"{source.named('claim_budget')}: {given!r} is the budget of a claim, and no claim is asked "
-                "for; give claim, such as 1e-3@95%, or leave the budget out"
+                f"{source.named('claim_budget')}: {brief(given)} is the budget of a claim, and no claim is "
+                "asked for; give claim, such as 1e-3@95%, or leave the budget out"
             )
     return chosen
 
@@ -857,7 +860,9 @@ def marker(values: Mapping[str, object], positional: tuple[object, ...] = (), wh
     good = ", ".join(PARITY)
     on = f" on {where}" if where else ""
     if positional:
-        raise SettingsError(f"parity marker{on}: {positional[0]!r} has no keyword; the keywords are {good}")
+        raise SettingsError(
+            f"parity marker{on}: {brief(positional[0])} has no keyword; the keywords are {good}"
+        )
     if strange := [name for name in values if name not in PARITY]:
         from pytest_reflex.verdict.naming import unknown
 

@@ -23,7 +23,7 @@ from pytest_reflex.judge.reference import Steadiness, Watch, again_runs, half_pr
 from pytest_reflex.judge.sides import Sides
 from pytest_reflex.judge.terms import Terms, Truth, judged_fixture, robot_units
 from pytest_reflex.judge.variation import categories_of, note_categories
-from pytest_reflex.judge.workers.here import Seen
+from pytest_reflex.judge.workers.here import Seen, gave
 from pytest_reflex.judge.workers.pool import Pool
 from pytest_reflex.judge.workers.shares import own_share
 from pytest_reflex.judge.workers.work import given
@@ -165,19 +165,19 @@ def run_candidate(
 ) -> CandidateRun:
     """Run and judge every fixture; then the first again, and some with each input swapped."""
     runner = Named(sides.candidate, list(truth.outputs[0]))
-    digests: dict[str, set[str]] = {}
-    for fed in itertools.chain.from_iterable(truth.inputs):
-        digests.setdefault(fed.name, set()).add(fed.digest)
-    others = {idx: fixtures.others(idx, digests) for idx in fixtures.probed}
+    others = _swapped_in(fixtures, truth)
     total = fixtures.count + 1 + sum(map(len, others.values()))
     done = itertools.count(1)
-    results, outputs = [], []
+    results, outputs, own = [], [], own_share(workers, fixtures.count)
+    digests: list[str] = []  # of what it gives in its own fixtures
     plain: dict[int, dict[str, Array]] = {}
     with opened(runner):
         for fixture_idx in range(fixtures.count):
-            if workers is None or fixture_idx < own_share(workers, fixtures.count):
+            if workers is None or fixture_idx < own:
                 # Not copied: it is judged before the runner runs again.
                 got = asked(runner, fixtures.make(fixture_idx))
+                if workers is not None:
+                    digests.append(gave(got))
             else:
                 got = runner.named(given(workers.get(fixture_idx).candidate))
                 workers.done(fixture_idx)
@@ -207,10 +207,7 @@ def run_candidate(
         }
         facts = _facts(sides.candidate)
         if workers is not None:
-            workers.require_same(
-                Seen.of(truth.facts, truth.outputs[0], repeats=truth.steadiness.again is None),
-                Seen.of(facts, plain[0], repeats=not again),
-            )
+            _require_same(workers, truth, Seen.of(facts, digests, repeats=not again))
         facts |= runner.matched_facts
         said = robot_units(sides.candidate, terms.asked)
         seen = {o.name: o.shape for result in results for o in result.outputs if o.elements}
@@ -218,6 +215,20 @@ def run_candidate(
         known = {name: one for name, one in units.items() if one is not None}
         axes, worst = said_by(sides.candidate, "open_axes", ()), keep_worst_grids(results)
         return CandidateRun(worst, outputs, unrepeated, others, swapped, facts, axes, [], known, plain[0])
+
+
+def _require_same(workers: Pool, truth: ReferenceRun, candidate: Seen) -> None:
+    """Compare every worker's sides with this process's, as they are in its own fixtures."""
+    digests = [gave(outputs) for outputs in truth.outputs[: own_share(workers, len(truth.outputs))]]
+    workers.require_same(Seen.of(truth.facts, digests, repeats=truth.steadiness.again is None), candidate)
+
+
+def _swapped_in(fixtures: Fixtures, truth: ReferenceRun) -> dict[int, dict[str, Array]]:
+    """Of each fixture that is probed the values that are swapped in, which are no fixture's own."""
+    digests: dict[str, set[str]] = {}
+    for fed in itertools.chain.from_iterable(truth.inputs):
+        digests.setdefault(fed.name, set()).add(fed.digest)
+    return {idx: fixtures.others(idx, digests) for idx in fixtures.probed}
 
 
 def reference_effects(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import pickle
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError
+from pytest_reflex.errors import MissingPackageError, RunnerError, brief
+from pytest_reflex.judge.workers import hands
 from pytest_reflex.judge.workers.here import Here
 from pytest_reflex.judge.workers.pool import Event
-from pytest_reflex.judge.workers.work import Answer, Work, Worker
+from pytest_reflex.judge.workers.work import Answer, Work
 
 if TYPE_CHECKING:
     from pytest_reflex.judge.workers.here import Seen
@@ -25,32 +28,6 @@ __all__ = ["RayCrew", "installed"]
 ANSWERS_WITHIN: Final = 5.0
 # What Ray calls how often it asks; no option says it.
 _TRIES: Final = "NUM_REDIS_GET_RETRIES"
-
-
-class Hands:
-    """What runs in a worker's process, in this order, one call after the other."""
-
-    def place(self, here: Here) -> tuple[str, str]:
-        """Become as the first process is, and say where this is; or why it cannot be so."""
-        self._here = here
-        try:
-            here.take_over()
-        except ReflexError as error:
-            return socket.gethostname(), str(error)
-        return socket.gethostname(), ""
-
-    def hold(self, sent: Any, weights: list[Any]) -> tuple[Seen, ...] | str:
-        """Open both sides; or say why not."""
-        from pytest_reflex.judge.workers.sent import received
-
-        try:
-            self._worker = Worker(received(sent, weights), self._here)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return self._worker.sides
-
-    def judge(self, fixture_idx: int) -> Answer:
-        return self._worker.judge(fixture_idx)
 
 
 class RayCrew:
@@ -74,8 +51,11 @@ class RayCrew:
         _connect(ray, address, size or 1)
         self.size = size or max(1, int(ray.cluster_resources().get("CPU", 1)))
         # On one machine it is for the user to say how many; on a cluster each has a core of its own.
-        self._kind = ray.remote(num_cpus=0 if address is None else 1, scheduling_strategy="SPREAD")(Hands)
-        self._here = ray.put(Here.of_this_process())
+        cores = 0 if address is None else 1
+        ray.cloudpickle.register_pickle_by_value(hands)
+        self._kind = ray.remote(num_cpus=cores, scheduling_strategy="SPREAD")(hands.Hands)
+        here = Here.of_this_process()
+        self._place = ray.put(here.path), ray.put(pickle.dumps(here))
         self._sent = ray.put(parts)
         self._weights = [ray.put(array) for array in weights]
         self._numbers = itertools.count()
@@ -84,9 +64,9 @@ class RayCrew:
 
     def start(self) -> int:
         worker = next(self._numbers)
-        hands = self._hands[worker] = self._kind.remote()
-        self._waiting[hands.place.remote(self._here)] = worker, _placed
-        self._waiting[hands.hold.remote(self._sent, self._weights)] = worker, _ready
+        held = self._hands[worker] = self._kind.remote()
+        self._waiting[held.place.remote(*self._place)] = worker, _placed
+        self._waiting[held.hold.remote(self._sent, self._weights)] = worker, _ready
         return worker
 
     def ask(self, worker: int, fixture_idx: int) -> None:
@@ -115,9 +95,9 @@ class RayCrew:
             return Event(worker, "lost", _one_line(error), memory=memory)
 
     def close(self) -> None:
-        for hands in self._hands.values():
+        for held in self._hands.values():
             with contextlib.suppress(Exception):
-                self._ray.kill(hands)
+                self._ray.kill(held)
         self._hands, self._waiting, self._weights = {}, {}, []
 
 
@@ -140,8 +120,9 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
     """Be at the cluster, or start one on this machine; one that this process is at already is taken."""
     if ray.is_initialized():
         return
-    # What it says of itself, such as that a token guards it, is no warning of a check's.
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # What it says of itself, such as that a token guards it, is no warning of a check's; and what it calls
+    # an error, such as that its dashboard is late where much is at work, ends nothing, or is raised too.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     if address is None:
         _start(ray, num_cpus=size, include_dashboard=False, **quiet)
@@ -149,13 +130,13 @@ def _connect(ray: Any, address: str | None, size: int) -> None:
         return
     _require_there(address)
     try:
-        with _few_tries():
+        with _few_tries(), contextlib.redirect_stdout(sys.stderr):
             ray.init(address=address, **quiet)
         _silence()
     except Exception as error:
         raise RunnerError(
-            f"--ray {address}: no cluster of Ray's that this process can join ({_one_line(error)}); give "
-            "HOST:PORT, as `ray start --head` says it"
+            f"--ray {_named(address)}: no cluster of Ray's that this process can join ({_one_line(error)}); "
+            "give HOST:PORT, as `ray start --head` says it"
         ) from error
 
 
@@ -168,7 +149,8 @@ def _start(ray: Any, **how: Any) -> None:
     for last in (False, True):
         try:
             # "local", or one that somebody else runs on this machine would be joined.
-            ray.init("local", **how)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is a report's
+                ray.init("local", **how)
             return
         except Exception as error:
             ray.shutdown()
@@ -203,8 +185,14 @@ def _require_there(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
     except (OSError, ValueError, OverflowError) as error:  # the last two where it is no host or no port
         raise RunnerError(
-            f"--ray {address}: nobody answers there ({error}); give the address that `ray start --head` says"
+            f"--ray {_named(address)}: nobody answers there ({error}); give the address that "
+            "`ray start --head` says"
         ) from error
+
+
+def _named(address: str) -> str:
+    """An address, shortened where it is long."""
+    return brief(address)[1:-1]
 
 
 def _placed(worker: int, said: tuple[str, str]) -> Event:

@@ -11,11 +11,13 @@ import io
 import pickle
 import sys
 import warnings
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 import numpy as np
 
 from pytest_reflex.errors import RunnerError
+from pytest_reflex.judge.workers.modules import Loaded, loaded
 from pytest_reflex.judge.workers.work import Work
 from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.served import ServedRunner
@@ -28,7 +30,7 @@ _SHARED_FROM_BYTES: Final = 1 << 16
 
 
 def sent(work: Work) -> tuple[bytes, list[Array]]:
-    """The work, and the parameters that it names by number.
+    """The work with what this process has loaded, and the parameters that it names by number.
 
     Raises:
         RunnerError: a side cannot be sent; the message names it.
@@ -36,10 +38,16 @@ def sent(work: Work) -> tuple[bytes, list[Array]]:
     from ray import cloudpickle
 
     torch, weights, known = sys.modules.get("torch"), list[Array](), dict[int, tuple[Any, ...]]()
+    named = set[str]()
 
     pickler: Any = cloudpickle.Pickler
 
     class Apart(pickler):
+        def reducer_override(self, held: Any) -> Any:
+            if isinstance(held, type | FunctionType | ModuleType):
+                named.add(str(held.__name__ if isinstance(held, ModuleType) else held.__module__))
+            return super().reducer_override(held)
+
         def persistent_id(self, held: Any) -> tuple[Any, ...] | None:
             if torch is None or type(held) is not torch.nn.Parameter or not _plain(held):
                 return None
@@ -68,15 +76,21 @@ def sent(work: Work) -> tuple[bytes, list[Array]]:
     parts = (
         pickled(f"the reference, {work.reference.name},", work.reference),
         pickled(f"the candidate, {work.candidate.name},", work.candidate),
-        pickled("what makes the inputs", (work.make, work.specs, work.exact)),
+        pickled("what makes the inputs", (work.make, work.specs, work.exact, work.own)),
     )
-    return pickle.dumps(parts), weights
+    return pickle.dumps((parts, loaded(named))), weights
 
 
-def received(parts: bytes, weights: list[Any]) -> Work:
-    """The work, in a worker. ``weights`` are references into Ray's object store."""
+def received(parts: bytes, weights: list[Any]) -> tuple[Work, Loaded]:
+    """The work, in a worker, and what it has loaded for it. ``weights`` are references into Ray's store.
+
+    Raises:
+        RunnerError: a module is not there, or is another one than in the first process.
+    """
     import ray
 
+    pickled, ours = pickle.loads(parts)
+    modules = Loaded(ours)
     arrays: list[Array] = ray.get(weights)
     found: dict[int, Any] = {}
 
@@ -87,8 +101,16 @@ def received(parts: bytes, weights: list[Any]) -> Work:
                 found[number] = _parameter(arrays[number], dtype, shape, learns)
             return found[number]
 
-    reference, candidate, inputs = (Together(io.BytesIO(part)).load() for part in pickle.loads(parts))
-    return Work(reference, candidate, *inputs)
+    try:
+        reference, candidate, inputs = (Together(io.BytesIO(part)).load() for part in pickled)
+    except (AttributeError, ImportError) as error:
+        modules.require_same_files()  # which says more of why
+        raise RunnerError(
+            f"what is judged cannot be loaded there ({first_line(error)}); have its modules where they are "
+            "here, each name in the file that it was imported from, or give --workers 1"
+        ) from error
+    modules.require_same_files()
+    return Work(reference, candidate, *inputs), modules
 
 
 def _plain(held: Any) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from pytest_reflex import settings
-from pytest_reflex.errors import SettingsError
+from pytest_reflex.errors import SettingsError, brief
 from pytest_reflex.inputs.fixtures import Fixtures
 from pytest_reflex.judge.sides import Sides
 from pytest_reflex.judge.workers.pool import Pool
@@ -56,10 +56,11 @@ def sharing(
     cores = os.cpu_count() or 1
     if told.ray is None and told.workers is not None and told.workers > PER_CORE * cores:
         raise SettingsError(
-            f"workers is {told.workers}, and this machine has {cores} cores; give at most "
+            f"workers is {brief(told.workers)}, and this machine has {cores} cores; give at most "
             f"{PER_CORE * cores}, or the address of a cluster too"
         )
-    work = Work(sides.reference, sides.candidate, fixtures.make, fixtures.specs, exact)
+    own = min(OWN, fixtures.count)
+    work = Work(sides.reference, sides.candidate, fixtures.make, fixtures.specs, exact, own)
     report_progress(STARTING, 0, 1)
     crew = RayCrew(told.ray, told.workers, work)
     report_progress(STARTING, 1, 1)

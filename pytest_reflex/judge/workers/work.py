@@ -19,7 +19,7 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.judge.precision import Outputs, exact_outputs
 from pytest_reflex.judge.reference import is_half
 from pytest_reflex.judge.variation import categories_of, note_categories
-from pytest_reflex.judge.workers.here import Here, Seen
+from pytest_reflex.judge.workers.here import FAILED, Here, Seen, gave
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.base import asked, copied, first_line
 from pytest_reflex.verdict.summaries import InputSummary, summaries
@@ -41,6 +41,7 @@ class Work:
         make: fixture_idx to fresh arrays by name.
         specs: what fixtures are drawn from.
         exact: whether the reference is asked in float64 too.
+        own: how many of the first fixtures are the first process's, by which a worker is compared with it.
     """
 
     reference: Runner
@@ -48,6 +49,7 @@ class Work:
     make: Callable[[int], dict[str, Array]]
     specs: Sequence[InputSpec]
     exact: bool
+    own: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,29 @@ class Worker:
             here: what it took over from the first process.
 
         Raises:
-            ReflexError: a side cannot be opened, or fails in fixture 0.
+            ReflexError: a side cannot be opened, or a library be set as it is there.
         """
         self._work, self._here, self._exact = work, here, work.exact
+        here.set_libraries()
         self.sides = tuple(self._opened(side) for side in (work.reference, work.candidate))
 
     def _opened(self, runner: Runner) -> Seen:
         runner.open()
-        self._here.set_threads()
+        if self._here.set_libraries():  # opening it loaded torch, which made it in other ways than there
+            runner.close()
+            runner.open()
         # Before its facts: what it was run with may be among them.
-        outputs = copied(asked(runner, self._work.make(0)))
+        digests = self._digests(runner)
+        if self._here.set_libraries():
+            digests = self._digests(runner)
         facts = runner.facts()
         self._exact = self._exact or is_half(facts)
-        return Seen.of(facts, outputs)
+        return Seen.of(facts, digests)
+
+    def _digests(self, runner: Runner) -> list[str]:
+        """What it gives in the first process's own fixtures. Where it fails it does so there, too."""
+        found = [_asked(runner, self._work.make(idx)) for idx in range(self._work.own)]
+        return [f"{FAILED}{first_line(one)}" if isinstance(one, Exception) else gave(one) for one in found]
 
     def judge(self, fixture_idx: int) -> Answer:
         """What both sides give; a side that fails is an answer too."""

@@ -76,7 +76,7 @@ def _rows(entry: Entry, width: int, *, notes: bool) -> list[tuple[str, str]]:
     kind = "pass" if result.passed else "fail"
     seen, limit = result.margin
     text = f"{kind.upper():7}  {figure(seen, limit):>12}  {limit_text(result, limit):>9}"
-    counted = _counted([result]) if result.passed else ""
+    counted = _counted([result]) if result.passed else _refused_by(result)
     label = f"{_label(entry)}{counted}"
     if width >= NARROW:
         lines = [f"{text}  {label}"]
@@ -84,11 +84,17 @@ def _rows(entry: Entry, width: int, *, notes: bool) -> list[tuple[str, str]]:
         lines = [text, f"  {label}"]
     else:
         lines = [text, f"  {_label(entry)}", f" {counted}"]
-    if notes and counted:
+    if notes and counted and result.passed:
         own, doubts = _noted(result)
         for said in [*(f"note: {note}" for note in own), *(f"doubt: {doubt}" for doubt in doubts)]:
             lines += wrapped(said, width, first="  ", rest="    ")
     return [(line, kind) for line in lines]
+
+
+def _refused_by(result: RunResult) -> str:
+    """`` (refused by coverage)``; empty where the figures of the row say why by themselves."""
+    gate = next((answer.gate for _, answer in result.refusals), "threshold")
+    return "" if gate == "threshold" else f" (refused by {gate})"
 
 
 def _noted(result: RunResult) -> tuple[list[str], list[str]]:

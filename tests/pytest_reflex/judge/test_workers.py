@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from worker_cases import SPECS, Called, Ends, Off, Strays, plain
 from pytest_reflex.errors import MissingPackageError, RunnerError, SettingsError
 from pytest_reflex.inputs import make_fixture
 from pytest_reflex.judge.check import check
-from pytest_reflex.judge.workers import ray_crew
+from pytest_reflex.judge.workers import process, ray_crew
 from pytest_reflex.judge.workers.here import Here
 from pytest_reflex.judge.workers.shares import STARTING
 from pytest_reflex.judge.workers.work import Work, Worker
@@ -33,9 +35,11 @@ pytestmark = pytest.mark.once
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Ray on this machine, once for all tests; its address."""
     ray = pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
+    os.environ |= {"REFLEX_CHANGED": "once", "REFLEX_REMOVED": "not yet"}
     ray_crew._connect(ray, None, 2)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
+    del os.environ["REFLEX_CHANGED"], os.environ["REFLEX_REMOVED"]
 
 
 def said(candidate, reference=None, **options) -> str:
@@ -144,16 +148,93 @@ def test_a_fixture_that_ends_its_process_is_named(cluster) -> None:
     assert "fixture 6 ended every worker that it was asked of" in said(Called(Ends(6)), fixtures=7, workers=2)
 
 
-def test_a_worker_that_gives_other_bits_is_no_worker(cluster) -> None:
-    home = os.getpid()
+@pytest.mark.parametrize("fixture_idx", [0, 2])
+def test_a_worker_that_gives_other_bits_is_no_worker(cluster, fixture_idx: int) -> None:
+    home, where = os.getpid(), make_fixture(SPECS, 0, fixture_idx)["x"].tobytes()
 
     def elsewhere(x, mask):
         found = plain(x, mask)["actions"]
-        return {"actions": found if os.getpid() == home else np.nextafter(found, np.float32(9))}
+        same = os.getpid() == home or x.tobytes() != where
+        return {"actions": found if same else np.nextafter(found, np.float32(9))}
 
-    wrong = said(Called(elsewhere, name="candidate"), fixtures=5, workers=2)
+    wrong = said(Called(elsewhere, name="candidate"), fixtures=5, ray=cluster, workers=1)
     assert "the candidate of the worker on " in wrong
-    assert "it gives other bits in fixture 0" in wrong
+    assert f"it gives other bits in fixture {fixture_idx}" in wrong
+
+
+def settings_of_this_process(x, mask):
+    """The plain policy, with what its process is set to in the first element's last bits."""
+    import torch
+
+    told = [*map(os.environ.get, ("REFLEX_SET", "REFLEX_CHANGED", "REFLEX_REMOVED")), np.geterr()["under"]]
+    told += [torch.get_default_dtype(), torch.backends.mkldnn.enabled]
+    told += [torch.are_deterministic_algorithms_enabled(), process.flushes_denormals()]
+    found = plain(x, mask)["actions"]
+    found[0, 0] += np.float32(1e-6 * (zlib.crc32(repr(told).encode()) % 1000))
+    return {"actions": found}
+
+
+@pytest.fixture
+def settings_of_its_own(monkeypatch: pytest.MonkeyPatch, cluster) -> Iterator[None]:
+    """Settings that this process has only since Ray was started."""
+    import torch
+
+    monkeypatch.setenv("REFLEX_SET", "by the test")
+    monkeypatch.setenv("REFLEX_CHANGED", "twice")
+    monkeypatch.delenv("REFLEX_REMOVED")
+    before = process.torch_settings()
+    torch.set_default_dtype(torch.float64)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.mkldnn.enabled = False
+    torch.set_flush_denormal(True)
+    with np.errstate(under="raise"):
+        yield
+    torch.set_flush_denormal(False)
+    process.set_torch(before)
+
+
+def test_a_worker_is_set_as_the_first_process_is_by_then(cluster, settings_of_its_own) -> None:
+    one = said(Called(settings_of_this_process), fixtures=5)
+    assert json.loads(one)["name"]
+    assert said(Called(settings_of_this_process), fixtures=5, ray=cluster, workers=1) == one
+
+
+def test_a_value_that_was_set_in_a_module_is_not_a_worker_s(cluster, tmp_path, monkeypatch) -> None:
+    (tmp_path / "set_since.py").write_text(
+        "from worker_cases import plain\nMODE = 'new'\n"
+        "def policy(x, mask):\n    return plain(x, mask) if MODE == 'new' or x[0, 0] < 2 else {}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("set_since")
+    told = {"fixtures": 5, "ray": cluster, "workers": 1}
+    assert json.loads(said(Called(module.policy), **told))["passed"]
+    monkeypatch.setattr(module, "MODE", "old")
+    wrong = said(Called(module.policy), **told)
+    assert "set_since.MODE is 'new' there and 'old' here, where it was set after the import" in wrong
+    assert "--workers 1" in wrong
+
+
+def test_a_module_of_another_file_is_not_a_worker_s(cluster, tmp_path, monkeypatch) -> None:
+    for name, much in (("here", 1), ("there", 2)):
+        (tmp_path / name).mkdir()
+        text = f"from worker_cases import plain\ndef policy(x, mask):\n    return plain({much} * x, mask)\n"
+        (tmp_path / name / "found_twice.py").write_text(text)
+    with monkeypatch.context() as only:
+        only.syspath_prepend(tmp_path / "here")
+        module = importlib.import_module("found_twice")
+    monkeypatch.syspath_prepend(tmp_path / "there")
+    wrong = said(Called(module.policy), fixtures=5, ray=cluster, workers=1)
+    assert f"module found_twice is {tmp_path}/there/found_twice.py there and {module.__file__} here" in wrong
+
+
+def test_what_is_asked_of_ray_under_names_of_its_own_is_there() -> None:
+    """Without them nothing fails: paragraphs are printed, and an address is asked for minutes."""
+    pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
+    from ray._private import ray_constants, worker
+
+    assert getattr(ray_constants, ray_crew._TRIES, 0) > 2
+    assert callable(worker.print_to_stdstream)
+    assert Path(worker.__file__).read_text().count("print_to_stdstream") > 1, "it is called no more"
 
 
 @pytest.mark.parametrize("side", ["candidate", "reference"])

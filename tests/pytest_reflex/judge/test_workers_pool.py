@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from pytest_reflex.errors import RunnerError
-from pytest_reflex.judge.workers.here import Here, Seen, unlike
+from pytest_reflex.judge.workers.here import Here, Seen, gave, unlike
 from pytest_reflex.judge.workers.pool import AHEAD, LOSSES, UNREADY, Event, Pool
 from pytest_reflex.judge.workers.work import Answer
 from pytest_reflex.verdict import machine
 
 pytestmark = pytest.mark.once
 
-SAME = Seen({"kind": "onnx", "sha256": {"model.onnx": "ab"}, "threads": 2}, "bits")
+SAME = Seen({"kind": "onnx", "sha256": {"model.onnx": "ab"}, "threads": 2}, ("bits", "more", "most"))
 
 
 class Crowd:
@@ -193,12 +193,14 @@ def test_another_plan_lets_go_of_the_last() -> None:
 @pytest.mark.parametrize(
     ("theirs", "said"),
     [
-        (Seen(SAME.facts, "others"), "it gives other bits in fixture 0"),
+        (Seen(SAME.facts, ("others", "more", "most")), "it gives other bits in fixture 0"),
+        (Seen(SAME.facts, ("bits", "more", "others")), "it gives other bits in fixture 2"),
+        (Seen(SAME.facts, ("bits", "failed: no", "most")), "it failed: no in fixture 1"),
         (
-            Seen({**SAME.facts, "sha256": {"model.onnx": "cd"}}, "bits"),
+            Seen({**SAME.facts, "sha256": {"model.onnx": "cd"}}, SAME.digests),
             "sha256 model.onnx is cd there and ab here",
         ),
-        (Seen({**SAME.facts, "threads": 4}, "bits"), "threads is 4 there and 2 here"),
+        (Seen({**SAME.facts, "threads": 4}, SAME.digests), "threads is 4 there and 2 here"),
     ],
 )
 def test_a_worker_that_is_another_ends_the_check(theirs: Seen, said: str) -> None:
@@ -219,20 +221,21 @@ def test_a_worker_that_is_another_ends_the_check(theirs: Seen, said: str) -> Non
 
 
 def test_bits_that_never_come_again_are_not_compared() -> None:
-    restless = Seen.of(SAME.facts, {"actions": np.zeros(2)}, repeats=False)
-    assert unlike(restless, Seen(SAME.facts, "others")) == ""
-    assert unlike(restless, Seen({**SAME.facts, "threads": 4}, "others")) == "threads is 4 there and 2 here"
+    restless = Seen.of(SAME.facts, [gave({"actions": np.zeros(2)})], repeats=False)
+    assert unlike(restless, Seen(SAME.facts, ("others",))) == ""
+    assert (
+        unlike(restless, Seen({**SAME.facts, "threads": 4}, ("others",))) == "threads is 4 there and 2 here"
+    )
 
 
 def test_threads_of_a_worker_that_wait_leave_their_core_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    here = Here.of_this_process()
     monkeypatch.setenv(machine.WAITING, "ACTIVE")
-    here.take_over()
+    Here.of_this_process().take_over()
     assert os.environ[machine.WAITING] == "ACTIVE"
     del os.environ[machine.WAITING]
-    here.take_over()
+    Here.of_this_process().take_over()
     assert os.environ[machine.WAITING] == "PASSIVE"
 
 

@@ -31,7 +31,7 @@ def test_what_got_worse_than_a_factor_fails_and_a_flag_takes_it(run: Run) -> Non
         [
             "E*parity FAIL: baseline: max_abs_diff * is * times the baseline's *, and may be 2 times",
             "E*Next: find out what changed since the baseline was kept, or take the*",
-            "FAIL *test_it.py::test_x",
+            "FAIL *test_it.py::test_x (refused by baseline)",
             "baseline main.json: 1 compared",
         ]
     )
