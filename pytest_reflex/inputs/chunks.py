@@ -48,6 +48,9 @@ class Horizon(Distribution):
     def limits(self) -> tuple[int, int]:
         return 0, self.most
 
+    def reach(self, spec: InputSpec) -> tuple[Array, Array]:
+        return np.asarray(0), np.asarray(self.most)
+
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
         drawn = int(draw.rng.integers(1, self.most + 1))
         plain = ((self.most + 1) // 2, 0, self.most)

@@ -150,6 +150,9 @@ class Integers(Distribution):
         # With 0, which is at rest what is drawn from 1 on, such as a count of what there was so far.
         return min(0, self.low), max(0, self.high - 1)
 
+    def reach(self, spec: InputSpec) -> tuple[Array, Array]:
+        return np.asarray(self.low), np.asarray(self.high - 1)
+
     def categories(self) -> range:
         few = self.high - self.low <= MOST_CATEGORIES
         return range(self.low, self.high) if few else range(0)
@@ -183,6 +186,9 @@ class Bernoulli(Distribution):
 
     def draw(self, draw: Draw, spec: InputSpec) -> Array:
         return draw.rng.random(spec.shape) < self.p
+
+    def reach(self, spec: InputSpec) -> tuple[Array, Array]:
+        return np.asarray(False), np.asarray(True)
 
 
 @dataclass(frozen=True)

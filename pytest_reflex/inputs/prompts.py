@@ -90,6 +90,11 @@ class PromptMask(Distribution):
         mask = np.arange(length) < _text_lengths(draw, batch, length)[:, None]
         return mask if self.padding == "right" else mask[:, ::-1]
 
+    def reach(self, spec: InputSpec) -> tuple[Array, Array]:
+        # One token is always there.
+        place = np.arange(spec.shape[1])
+        return place == (0 if self.padding == "right" else spec.shape[1] - 1), np.asarray(True)
+
 
 @dataclass(frozen=True)
 class ImageTokenMask(Distribution):
@@ -147,6 +152,10 @@ class Tokens(Distribution):
         said = (0, self.vocab - 1, self.pad, *(() if self.end is None else (self.end,)))
         return min(said), max(said)
 
+    def reach(self, spec: InputSpec) -> tuple[Array, Array]:
+        low, high = self.limits()
+        return np.asarray(low), np.asarray(high)
+
     def needs(self) -> tuple[str, ...]:
         return () if self.mask is None else (self.mask,)
 
@@ -199,6 +208,9 @@ class ImagePromptMask(Distribution):
         ends = present.sum(axis=1) * self.tokens_per_image + _text_lengths(draw, batch, places)
         return np.asarray(np.arange(length) < ends[:, None])
 
+    def reach(self, spec: InputSpec) -> tuple[Array, Array]:
+        return np.arange(spec.shape[1]) == 0, np.asarray(True)
+
 
 @dataclass(frozen=True)
 class ImagePromptTokens(Distribution):
@@ -244,6 +256,10 @@ class ImagePromptTokens(Distribution):
         mask = draw.drawn[self.mask].astype(bool)
         text = _with_ends(text, mask & ~is_image, self.vocab, draw.fixture_idx, self.image_token)
         return np.where(mask, np.where(is_image, self.image_token, text), self.pad)
+
+    def reach(self, spec: InputSpec) -> tuple[Array, Array]:
+        said = (0, self.vocab - 1, self.image_token, self.pad)
+        return np.asarray(min(said)), np.asarray(max(said))
 
 
 def _with_ends(ids: Array, mask: Array, vocab: int, fixture_idx: int, but: int = -1) -> Array:

@@ -24,7 +24,7 @@ from pytest_reflex.inputs.distributions import (
 from pytest_reflex.inputs.spec import InputSpec
 from pytest_reflex.verdict.results import FIRST_MADE, FIRST_SWAP
 
-__all__ = ["CORNERS", "corners", "ends", "far_ends", "groups", "made", "rest", "swaps"]
+__all__ = ["CORNERS", "corners", "ends", "far_ends", "groups", "made", "rest", "swaps", "whole_ends"]
 
 Array = np.ndarray[Any, Any]
 # How many corners stand beside a claim's draws.
@@ -47,6 +47,19 @@ def ends(spec: InputSpec) -> tuple[Any, Any] | None:
     if isinstance(meaning, Integers):
         return meaning.low, meaning.high - 1
     return (False, True) if isinstance(meaning, Bernoulli) else None
+
+
+def whole_ends(spec: InputSpec) -> tuple[Array, Array]:
+    """What each element of an input of whole numbers or booleans can be at least and at most, however rarely.
+
+    Of a meaning that does not say so that is all that its dtype holds.
+    """
+    dtype = np.dtype(spec.dtype)
+    found: tuple[Any, Any] | None = spec.meaning.reach(spec)
+    if found is None:
+        found = (False, True) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    low, high = (np.broadcast_to(np.asarray(end, dtype), spec.shape) for end in found)
+    return low, high
 
 
 def far_ends(spec: InputSpec) -> tuple[Any, Any] | None:

@@ -81,6 +81,12 @@ class Distribution:
         """The smallest and the largest value that mean something; by default none is known."""
         return None
 
+    def reach(self, spec: InputSpec) -> tuple[Array, Array] | None:
+        """The least and the largest value that each element can be, of the spec's shape or of one that
+        broadcasts to it; by default none is known.
+        """
+        return None
+
 
 DISTRIBUTIONS: Final[dict[str, type[Distribution]]] = {}
 

@@ -52,6 +52,9 @@ class VisionPromptMask(Distribution):
         text = np.full(batch, plain[draw.fixture_idx]) if draw.fixture_idx < len(plain) else drawn
         return np.asarray(np.arange(length) >= (length - self.least - text)[:, None])
 
+    def reach(self, spec: InputSpec) -> tuple[Array, Array]:
+        return np.arange(spec.shape[1]) >= spec.shape[1] - self.least, np.asarray(True)
+
 
 @dataclass(frozen=True)
 class VisionPromptTokens(VisionPromptMask):
@@ -95,6 +98,10 @@ class VisionPromptTokens(VisionPromptMask):
         for row, seen in zip(ids, mask, strict=True):
             self._place(draw, row[seen.argmax() :])
         return ids
+
+    def reach(self, spec: InputSpec) -> tuple[Array, Array]:
+        said = (0, self.vocab - 1, self.image_token, self.pad)
+        return np.asarray(min(said)), np.asarray(max(said))
 
     def _place(self, draw: Draw, row: Array) -> None:
         """Put the images into a row without padding."""

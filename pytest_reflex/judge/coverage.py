@@ -15,7 +15,7 @@ import numpy as np
 
 from pytest_reflex.errors import MissingPackageError, ReflexError
 from pytest_reflex.inputs.fixtures import Fixtures
-from pytest_reflex.inputs.ranges import corners, swaps
+from pytest_reflex.inputs.ranges import corners, swaps, whole_ends
 from pytest_reflex.progress import Progress
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.base import HasDecisions, Watching, asked
@@ -28,8 +28,6 @@ __all__ = ["MOST", "POOL", "covered", "input_ranges"]
 MOST: Final = 32
 POOL: Final = 256
 SWAPS: Final = 16
-# What so many draws of an input never are, it is taken not to be able to be.
-DRAWS: Final = 64
 
 Array = np.ndarray[Any, Any]
 
@@ -125,18 +123,14 @@ def _fewer(watch: Callable[[], Watching], fixtures: Fixtures, chosen: list[int],
 
 
 def input_ranges(fixtures: Fixtures) -> dict[str, tuple[Array, Array]]:
-    """What inputs of whole numbers and booleans can be: as they are drawn; of recorded booleans, both."""
-    found: dict[str, tuple[Array, Array]] = {}
+    """What inputs of whole numbers and booleans can be: as they are meant; of recorded booleans, both."""
     if any(spec.free for spec in fixtures.specs):
-        return found
-    for idx in range(DRAWS if fixtures.seed is not None else 1):
-        for name, array in fixtures.make(idx).items():
-            if fixtures.seed is None and array.dtype.kind == "b":
-                found[name] = np.zeros_like(array), np.ones_like(array)
-            elif fixtures.seed is not None and array.dtype.kind in "biu":
-                low, high = found.get(name, (array, array))
-                found[name] = np.minimum(low, array), np.maximum(high, array)
-    return found
+        return {}
+    if fixtures.seed is not None:
+        whole = [spec for spec in fixtures.specs if np.dtype(spec.dtype).kind in "biu"]
+        return {spec.name: whole_ends(spec) for spec in whole}
+    given = {name: array for name, array in fixtures.make(0).items() if array.dtype.kind == "b"}
+    return {name: (np.zeros_like(array), np.ones_like(array)) for name, array in given.items()}
 
 
 def _ways(watched: Watching) -> int:

@@ -7,7 +7,7 @@ which the least is taken over times.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -15,24 +15,30 @@ if TYPE_CHECKING:
 
 __all__ = ["NEVER", "Added", "handed_out"]
 
-PREFIX: Final = "reflex_watch/"
 # Of a number that never was.
 NEVER: Final = 1 << 62
 # onnx.TensorProto's numbers of types.
 INT64, DOUBLE = 7, 11
+# float64 does not hold all of INT64 and UINT64.
+_LONG: Final = frozenset({INT64, 13})
 # The least of an axis takes it as an input from here on.
 _AXES_GIVEN: Final = 18
 
 
 class Added:
-    """Nodes that are put at the end of a graph, where everything that they read is known."""
+    """Nodes that are put at the end of a graph, where everything that they read is known.
 
-    def __init__(self, numbers: Iterable[int], opset: int) -> None:
+    Args:
+        names: names that nothing in the graph has.
+        opset: the version of the operators.
+    """
+
+    def __init__(self, names: Iterator[str], opset: int) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self._numbers, self._opset = numbers, opset
+        self._names, self._opset = names, opset
 
     def name(self) -> str:
-        return f"{PREFIX}{next(iter(self._numbers))}"
+        return next(self._names)
 
     def node(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
         """A node, by the name of its output."""
@@ -64,6 +70,10 @@ class Added:
             sums.append(self.node("ReduceSum", [ones, self.numbers(0)], keepdims=1))
         return self.node("Reshape", [self.node("Concat", sums, axis=0), self.numbers(1, 2)])
 
+    def summed(self, counts: Sequence[str]) -> str:
+        """Several such counts as one."""
+        return self.node("ReduceSum", [self.node("Concat", counts, axis=0), self.numbers(0)], keepdims=1)
+
     def spread(self, value: str) -> str:
         """The least of whole numbers, and the largest with its sign turned: ``[1, 2]``."""
         flat = self.node("Reshape", [self.node("Cast", [value], to=INT64), self.numbers(-1, 1)])
@@ -90,9 +100,23 @@ class Added:
         from_end = self.node("Less", [flat, self.numbers(0)])
         return self.node("Where", [from_end, self.node("Add", [flat, rows]), flat])
 
-    def below(self, one: str, other: str) -> str:
-        """Where one tensor is below another, whatever type of number they are."""
-        return self.node("Less", [self.node("Cast", [name], to=DOUBLE) for name in (one, other)])
+    def below(self, one: str, other: str, kind: int = DOUBLE) -> str:
+        """Where one tensor is below another, whatever type of number they are.
+
+        Args:
+            one: its name.
+            other: that of the other.
+            kind: the type of both; 0 where it is not known.
+        """
+        if kind in _LONG:
+            return self.node("Less", [one, other])
+        ends = [self.node("Cast", [name], to=DOUBLE) for name in (one, other)]
+        less = self.node("Less", ends)
+        if kind:
+            return less
+        # Of large whole numbers that are one in float64 the last digits decide.
+        digits = self.node("Less", [self.node("Cast", [name], to=INT64) for name in (one, other)])
+        return self.node("Or", [less, self.node("And", [self.node("Equal", ends), digits])])
 
 
 def handed_out(node: onnx.NodeProto, outputs: int, added: Added) -> str:

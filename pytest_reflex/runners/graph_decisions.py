@@ -4,8 +4,9 @@ A copy of the graph is opened that counts beside what it computes. What a decisi
 
 - a condition: each element of ``Less``, ``Equal``, ``And`` and their kin is true or false, of ``Where`` the
   one value or the other, of ``If`` the one branch or the other;
-- a limit: ``Clip`` and ``Relu`` hand an element on, or hold it at an end;
-- a choice: ``Max`` and ``Min`` take the one element or the other;
+- a limit: ``Clip`` and ``Relu`` hand an element on, or hold it at an end; of all ``QuantizeLinear`` of a
+  graph whether any element is held is one decision for each end;
+- a choice: ``Max`` and ``Min`` take the one element or the other; of three or more each is beaten or not;
 - a count: ``Loop`` runs so many times, and another time as many others;
 - a row: ``Gather`` reads one row of a table of weights, and another time another.
 
@@ -17,8 +18,7 @@ found: nothing that is finite turns it round. Needs onnx.
 from __future__ import annotations
 
 import ast
-import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,13 +28,13 @@ import numpy as np
 
 from pytest_reflex.errors import MissingPackageError, RunnerError
 from pytest_reflex.runners.base import first_line
+from pytest_reflex.runners.graph_around import Around, begin, discrete_inputs, inside_of, known_of
 from pytest_reflex.runners.graph_counting import NEVER, Added, handed_out
-from pytest_reflex.runners.graph_deciding import Extreme, Tested, decided
+from pytest_reflex.runners.graph_deciding import decided, is_settled, names_of
 from pytest_reflex.runners.graph_file import inlined
-from pytest_reflex.runners.graph_ranges import Known, Range, ranges_of
-from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
-from pytest_reflex.runners.graph_stated import graphs_inside, restate, state_nothing
-from pytest_reflex.runners.graph_weights import finite_weights
+from pytest_reflex.runners.graph_ranges import Known, Range
+from pytest_reflex.runners.graph_sizes import STANDARD, shape_of
+from pytest_reflex.runners.graph_stated import free_names, graphs_inside, restate, state_nothing
 from pytest_reflex.verdict.coverage import Decision
 
 if TYPE_CHECKING:
@@ -150,30 +150,14 @@ def decisions_of(model: Path | bytes, inputs: Mapping[str, Range] | None = None)
     sized = len(whole) == len(made.graph.input)
     names = {value.name for value in made.graph.input}
     given = {name: one for name, one in (inputs or {}).items() if name in names} if sized else {}
-    watcher = _Watcher(None if isinstance(model, bytes) else model.parent, opset)
-    watched = watcher.graph(made.graph, _Around(frozenset(), frozenset(whole), frozenset(names), given, {}))
+    watcher = _Watcher(None if isinstance(model, bytes) else model.parent, opset, free_names(made.graph))
+    around = Around(frozenset(), frozenset(whole), frozenset(names), given, {}, discrete_inputs(made.graph))
+    watched = watcher.graph(made.graph, around)
     for one in watched.values():
         if one.output:
             made.graph.output.append(onnx.helper.make_tensor_value_info(one.output, _INT64, None))
     state_nothing(made.graph)  # ONNX Runtime works it out
     return Decisions(made.SerializeToString(), outputs, watched, frozenset(watcher.held))
-
-
-@dataclass(frozen=True)
-class _Around:
-    """What is known where a graph begins: of its inputs, and of what it can read of graphs around it."""
-
-    fixed: frozenset[str]
-    sized: frozenset[str]
-    finite: frozenset[str]
-    ranges: Mapping[str, Range]
-    kinds: Mapping[str, int]
-
-    def without(self, names: Collection[str]) -> _Around:
-        """The same where these are names of something else."""
-        ranges = {name: one for name, one in self.ranges.items() if name not in names}
-        kinds = {name: one for name, one in self.kinds.items() if name not in names}
-        return _Around(self.fixed - {*names}, self.sized - {*names}, self.finite - {*names}, ranges, kinds)
 
 
 class _Watcher:
@@ -182,63 +166,52 @@ class _Watcher:
     Args:
         place: where weights lie that are not in the graph.
         opset: the version of the operators.
+        names: what the graph and those inside of it name nothing.
     """
 
-    def __init__(self, place: Path | None, opset: int) -> None:
-        self._place, self._opset = place, opset
-        self._numbers = itertools.count()
+    def __init__(self, place: Path | None, opset: int, names: Iterator[str]) -> None:
+        self._place, self._opset, self._names = place, opset, names
         self.held: set[tuple[str, str]] = set()
 
-    def graph(self, graph: onnx.GraphProto, around: _Around) -> dict[str, Watched]:
+    def graph(self, graph: onnx.GraphProto, around: Around) -> dict[str, Watched]:
         """Its decisions by kind; the graph is written to."""
-        known = self._known(graph, around)
+        known = known_of(graph, around, self._place)
         ranges, fixed = known.ranges, known.sizes.fixed
         settled = fixed | known.settled
         guards: set[str] = set()
-        added = Added(self._numbers, self._opset)
+        held_ends: dict[str, list[tuple[Decision, str]]] = {}
+        added = Added(self._names, self._opset)
         parts: dict[str, list[str]] = {kind: [] for kind in _KINDS}
         found: dict[str, list[Decision]] = {kind: [] for kind in _KINDS}
         for node in graph.node:
-            for what, condition, tested in decided(node, added):
+            for what, condition, tested in decided(node, added, known.kinds, ranges):
                 guard = condition in guards or _guards(node, known)
                 guards.update([condition] if guard else [])
-                names = {name for value in tested for name in _names(value)}
-                held = condition in settled or settled.issuperset(names)
-                constant = held or (what != "condition" and _settled(tested, ranges))
+                names = {name for value in tested for name in names_of(value)}
+                held = condition in settled or settled.issuperset(names) or fixed.issuperset(node.output)
+                constant = (
+                    held or _is_empty(node, known) or (what != "condition" and is_settled(tested, ranges))
+                )
                 decision = _decision(node, "guard" if guard else what, constant=constant)
                 self.held.update([(decision.node, decision.what)] if held else [])
+                if node.op_type == "QuantizeLinear" and not constant:
+                    held_ends.setdefault(what, []).append((decision, added.counted(condition)))
+                    continue
                 found["conditions"].append(decision)
                 parts["conditions"].append(added.counted(condition))
             if node.op_type == "Gather" and node.input[0] in fixed and node.input[1] not in settled:
                 axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-                found["values"].append(_decision(node, "row", constant=False))
+                found["values"].append(_decision(node, "row", constant=_is_empty(node, known)))
                 parts["values"].append(added.spread(added.row(node.input[0], node.input[1], axis)))
             for kind, one in self._inner(node, known, added).items():
                 found[kind] += one.decisions
                 parts[kind] += [one.output] if one.output else []
+        for ends in held_ends.values():
+            found["conditions"].append(_one_of(ends))
+            parts["conditions"].append(added.summed([count for _, count in ends]))
         joined = {kind: added.node("Concat", each, axis=0) if each else "" for kind, each in parts.items()}
         graph.node.extend(added.nodes)
         return {kind: Watched(joined[kind], found[kind]) for kind in _KINDS}
-
-    def _known(self, graph: onnx.GraphProto, around: _Around) -> Known:
-        """What no input changes in a graph, the sizes, the ranges, and what is finite."""
-        given = {value.name for value in graph.input}
-        constants = {value.name for value in graph.initializer} - given
-        inside = {name for node in graph.node for name in node.output} | constants
-        sizes = Sizes((around.fixed - inside) | constants, around.sized - inside)
-        for node in graph.node:
-            sizes.read(node)
-        kinds = {name: kind for name, kind in around.kinds.items() if name not in inside}
-        kinds |= {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
-        kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-        known = Known(sizes, set(around.finite - inside) | finite_weights(graph, self._place), kinds)
-        seen = {name: one for name, one in around.ranges.items() if name not in inside}
-        ranges = ranges_of(graph, seen, self._place, known)
-        known.settled.update(name for name, (low, high) in ranges.items() if (low == high).all())
-        sizes.fixed |= known.settled & sizes.sized  # what is made of it may hang on its size
-        for node in graph.node:
-            sizes.read(node)
-        return known
 
     def _inner(self, node: onnx.NodeProto, known: Known, added: Added) -> dict[str, Watched]:
         """What the graphs inside of a node decide, handed out of it."""
@@ -248,7 +221,7 @@ class _Watcher:
         if node.op_type == "If":
             return self._branches(node, [graphs["then_branch"], graphs["else_branch"]], known, added)
         for inside in graphs_inside(node):
-            if any(one.decisions for one in self.graph(inside, _around(known)).values()):
+            if any(one.decisions for one in self.graph(inside, inside_of(known)).values()):
                 name = node.name or node.output[0]
                 raise RunnerError(f"the decisions inside of {node.op_type} {name} cannot be watched")
         return {}
@@ -257,7 +230,7 @@ class _Watcher:
         self, node: onnx.NodeProto, body: onnx.GraphProto, known: Known, added: Added
     ) -> dict[str, Watched]:
         """Of what runs several times: all times together, and of a loop how many they are."""
-        outer = self._begin(node, body, known)
+        outer = begin(node, body, known, self._place)
         outputs = len(body.output) - (node.op_type == "Loop")
         watched = self.graph(body, outer)
         found = {}
@@ -269,7 +242,7 @@ class _Watcher:
                 found[kind] = Watched(count, one.decisions)
         if node.op_type != "Loop":
             return found
-        times = Added(self._numbers, self._opset)
+        times = Added(self._names, self._opset)
         once = times.numbers(1)
         body.node.extend(times.nodes)
         rows = self._further(node, body, once, outputs, added)
@@ -282,34 +255,6 @@ class _Watcher:
             joined = added.node("Concat", [values.output, counted.output], axis=0)
             counted = Watched(joined, values.decisions + counted.decisions)
         return {**found, "values": counted}
-
-    def _begin(self, node: onnx.NodeProto, body: onnx.GraphProto, known: Known) -> _Around:
-        """What is known where a body begins; what goes round is finite where it begins so and stays so."""
-        names = [value.name for value in body.input]
-        outer = _around(known).without(names)
-        finite = {
-            name for name, given in zip(names, node.input, strict=True) if known.finite.is_finite(given)
-        }
-        if node.op_type == "Loop":
-            alike = frozenset(names[:2])
-            outer = replace(outer, sized=outer.sized | alike)
-            finite.update(alike)
-            round_about = dict(zip(names[2:], (value.name for value in body.output[1:]), strict=False))
-        else:
-            read = {name for name, given in zip(names, node.input, strict=True) if given in known.sizes.sized}
-            outer = replace(outer, sized=outer.sized | read)
-            scanned = next(a.i for a in node.attribute if a.name == "num_scan_inputs")
-            states = names[: len(names) - scanned]
-            round_about = dict(zip(states, (value.name for value in body.output), strict=False))
-        while True:
-            around = replace(outer, finite=outer.finite | finite)
-            inside = self._known(body, around).finite
-            lost = {
-                name for name, made in round_about.items() if name in finite and not inside.is_finite(made)
-            }
-            if not lost:
-                return around
-            finite -= lost
 
     def _further(
         self, node: onnx.NodeProto, body: onnx.GraphProto, name: str, outputs: int, added: Added
@@ -329,14 +274,14 @@ class _Watcher:
         """Of both branches; the one that was not run went no way."""
         import onnx
 
-        every = [self.graph(branch, _around(known)) for branch in branches]
+        every = [self.graph(branch, inside_of(known)) for branch in branches]
         result = {}
         outputs = len(branches[0].output)
         for kind, neutral in zip(_KINDS, (0, NEVER), strict=True):
             if not any(found[kind].decisions for found in every):
                 continue
             for which, branch in enumerate(branches):
-                inside = Added(self._numbers, self._opset)
+                inside = Added(self._names, self._opset)
                 parts = [
                     found[kind].output
                     if own == which
@@ -353,15 +298,19 @@ class _Watcher:
         return result
 
 
-def _around(known: Known) -> _Around:
-    """What is known in a graph, for those inside of it."""
-    return _Around(
-        frozenset(known.sizes.fixed),
-        frozenset(known.sizes.sized),
-        frozenset(known.finite.finite),
-        known.ranges,
-        known.kinds,
-    )
+def _one_of(held: Sequence[tuple[Decision, str]]) -> Decision:
+    """One decision for one end of all tensors of a graph that are quantised.
+
+    Their scales are those of the largest values that were met, beyond which inputs take some and cannot take
+    others, such as their own declared ranges; nothing in the graph tells these apart.
+    """
+    first = held[0][0]
+    return first if len(held) == 1 else replace(first, node=f"{first.node} and {len(held) - 1} more")
+
+
+def _is_empty(node: onnx.NodeProto, known: Known) -> bool:
+    """Whether nothing is decided, as what is made of it has no element, whatever the inputs are."""
+    return 0 in known.shapes.get(node.output[0], ())
 
 
 def _guards(node: onnx.NodeProto, known: Known) -> bool:
@@ -382,34 +331,6 @@ def _runs_always_alike(node: onnx.NodeProto, body: onnx.GraphProto, fixed: Colle
         name = made[name].input[0]
     held = {one.name for one in body.initializer} | {body.input[1].name, *fixed}
     return name in held or (name in made and made[name].op_type == "Constant")
-
-
-def _names(value: Tested) -> tuple[str, ...]:
-    """The values that something is made of."""
-    if isinstance(value, Extreme):
-        return value.names
-    return (value,) if isinstance(value, str) else ()
-
-
-def _settled(tested: Sequence[Tested], ranges: Mapping[str, Range]) -> bool:
-    """Whether the first of two values is always below the second, or never."""
-    ends: list[Range] = []
-    try:
-        for value in tested:
-            if not all(name in ranges for name in _names(value)):
-                return False
-            if isinstance(value, Extreme):
-                reduce = np.maximum.reduce if value.op == "Max" else np.minimum.reduce
-                lows, highs = zip(*(ranges[name] for name in value.names), strict=True)
-                ends.append((reduce([*np.broadcast_arrays(*lows)]), reduce([*np.broadcast_arrays(*highs)])))
-            else:
-                ends.append(
-                    ranges[value] if isinstance(value, str) else (np.asarray(value), np.asarray(value))
-                )
-        (low, high), (least, most) = ends
-        return bool(np.all(high < least) or not np.any(low < most))
-    except ValueError:  # sizes that are not known
-        return False
 
 
 def _decision(node: onnx.NodeProto, what: str, *, constant: bool) -> Decision:

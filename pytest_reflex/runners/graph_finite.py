@@ -7,12 +7,13 @@ at 65504), as are the rows of a ``Softmax`` which only a mask could close as a w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from pytest_reflex.runners.graph_sizes import STANDARD, is_random
+from pytest_reflex.runners.graph_stated import graphs_inside
 from pytest_reflex.runners.graph_weights import finite_constant
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["LARGE", "POWER", "Finite"]
+__all__ = ["LARGE", "POWER", "WHOLE", "Finite"]
 
 # A factor above it may make something infinite of ordinary numbers, and so may a divisor below _SMALL.
 LARGE: Final = 1e6
@@ -47,7 +48,15 @@ _SUMS: Final = frozenset(
         *("ReduceSum", "ReduceMean", "ReduceSumSquare", "ReduceL1", "ReduceL2", "AveragePool", "PRelu"),
         *("GlobalAveragePool", "LayerNormalization", "RMSNormalization", "InstanceNormalization", "Gelu"),
         *("GroupNormalization", "Sin", "Cos", "Softmax", "Softsign", "Atan", "Asinh", "Mish", "HardSwish"),
-        *("Swish", "Resize", "DequantizeLinear", "QuantizeLinear", "OneHot", "RotaryEmbedding", "Shrink"),
+        *(
+            "Swish",
+            "Resize",
+            "DequantizeLinear",
+            "DynamicQuantizeLinear",
+            "OneHot",
+            "RotaryEmbedding",
+            "Shrink",
+        ),
     }
 )
 # Where they give a smaller type than float32, what they make of ordinary numbers may be beyond it.
@@ -72,7 +81,7 @@ _ALWAYS: Final = frozenset(
 )
 # onnx.TensorProto's numbers of FLOAT, DOUBLE and of whole numbers and booleans.
 _WIDE: Final = frozenset({1, 11, 2, 3, 4, 5, 6, 7, 9, 12, 13})
-_WHOLE: Final = frozenset(_WIDE - {1, 11})
+WHOLE: Final = frozenset(_WIDE - {1, 11})
 
 
 class Finite:
@@ -81,16 +90,23 @@ class Finite:
     Attributes:
         finite: the values that are.
         ordered: those that are never NaN, though they may be infinite.
+        discrete: those that whole numbers, booleans, constants and sizes make, and no value of floats.
 
     Args:
         given: what is finite to begin with: inputs, and constants that were looked at.
         ranges: the ranges of values; each says of a value that it is never NaN.
         kinds: the types of values; what has none may be of any.
+        discrete: what is discrete to begin with.
     """
 
     def __init__(
-        self, given: set[str], ranges: Mapping[str, tuple[Array, Array]], kinds: Mapping[str, int]
+        self,
+        given: set[str],
+        ranges: Mapping[str, tuple[Array, Array]],
+        kinds: Mapping[str, int],
+        discrete: Collection[str],
     ) -> None:
+        self.discrete = set(discrete)
         self.finite, self._ranges, self._kinds = set(given), ranges, kinds
         self.ordered = set(given)
         # Sums of something finite and of something that may be -inf.
@@ -105,6 +121,8 @@ class Finite:
             fixed: whether it is made of constants alone.
         """
         names = [name for name in node.input if name]
+        if self._discrete(node, names):
+            self.discrete.update(node.output)
         power = self._power(node, names)
         if power > 1:
             self._powers.update(dict.fromkeys(node.output, power))
@@ -127,12 +145,12 @@ class Finite:
         op = node.op_type
         if node.domain not in STANDARD:
             return False
-        if op in _ALWAYS:
+        if op in _ALWAYS or all(self._kinds.get(name) in WHOLE for name in node.output if name):
             return True
         every = all(self.is_finite(name) for name in names)
         if op == "Cast":
             to = next(a.i for a in node.attribute if a.name == "to")
-            return to in _WHOLE or (to in _WIDE and every)
+            return to in WHOLE or (to in _WIDE and every)
         if op in _GROWS and not all(self._kinds.get(name) in _WIDE for name in node.output if name):
             return False
         if op == "Dropout" and is_random(node):  # what it keeps grows without end
@@ -212,11 +230,17 @@ class Finite:
     def _masked(self, node: onnx.NodeProto) -> None:
         for one, other in (node.input, tuple(reversed(node.input))):
             ends = self._ranges.get(other)
-            if self.is_finite(one) and ends is not None and (ends[1] < np.inf).all():
+            closed = ends is not None and bool((ends[1] < np.inf).all())
+            if self.is_finite(one) and closed and other in self.discrete:
                 self._masks.add(node.output[0])
 
+    def _discrete(self, node: onnx.NodeProto, names: list[str]) -> bool:
+        if node.domain not in STANDARD or is_random(node) or any(graphs_inside(node)):
+            return False
+        return node.op_type in ("Shape", "Size") or self.discrete.issuperset(names)
+
     def _unmasked(self, node: onnx.NodeProto) -> bool:
-        """Whether only a mask could make a row NaN, by closing it as a whole.
+        """Whether only a mask that no values of floats make could make a row NaN, by closing it as a whole.
 
         PyTorch's attention guards against that wherever it has a mask, also one that no observation closes,
         such as a prompt's: what asks for it is a guard.

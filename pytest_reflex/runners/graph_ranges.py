@@ -10,7 +10,7 @@ may wrap, and what a type may not hold that it is cast to, can be any number of 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pytest_reflex.runners.graph_finite import Finite
-from pytest_reflex.runners.graph_sizes import STANDARD, Sizes, shape_of
+from pytest_reflex.runners.graph_sizes import STANDARD, Sizes
 from pytest_reflex.runners.graph_weights import MOST, held
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def ranges_of(
         if array is not None and _followed((array, array)):
             found[tensor.name] = array, array
     found |= inputs
-    values = _Values(graph, known)
+    values = _Values(known)
     for node in graph.node:
         made = values.of(node)
         if made is not None:
@@ -139,14 +139,24 @@ class Known:
         sizes: which are fixed, and which have one size; read to its end.
         finite: what is finite to begin with.
         kinds: their types, as onnx.TensorProto numbers them.
+        shapes: how large they are; of those that have one size it is kept.
+        discrete: what whole numbers, booleans and constants make, to begin with.
     """
 
-    def __init__(self, sizes: Sizes, finite: set[str], kinds: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        sizes: Sizes,
+        finite: set[str],
+        kinds: Mapping[str, int],
+        shapes: Mapping[str, tuple[int, ...]],
+        discrete: Collection[str],
+    ) -> None:
         self.sizes, self.kinds = sizes, kinds
+        self.shapes = {name: shape for name, shape in shapes.items() if name in sizes.sized}
         self.ranges: dict[str, Range] = {}
         # Of these each element is one number, however many they are.
         self.settled: set[str] = set()
-        self.finite = Finite(finite, self.ranges, kinds)
+        self.finite = Finite(finite, self.ranges, kinds, discrete)
 
 
 class _Values:
@@ -155,10 +165,9 @@ class _Values:
     Of a value whose size is not known one number stands for all of it: what hangs on the size is not known.
     """
 
-    def __init__(self, graph: onnx.GraphProto, known: Known) -> None:
+    def __init__(self, known: Known) -> None:
         self._found, self._known = known.ranges, known
-        self._shapes = {name: sizes for name, sizes in _shapes(graph).items() if name in known.sizes.sized}
-        self._kinds = known.kinds
+        self._shapes, self._kinds = known.shapes, known.kinds
         self._stand_ins: set[str] = set()
 
     def of(self, node: onnx.NodeProto) -> Range | None:
@@ -186,6 +195,8 @@ class _Values:
             shape = self._shapes.get(node.input[0])
             last = shape[axis] - 1 if shape else np.iinfo(np.int64).max
             return self._seen(node, np.int64(0), np.int64(last))
+        if op == "DequantizeLinear":
+            return self._dequantised(node, given)
         if op == "Cast":
             return self._cast(node, given[0])
         if op == "Where" and given[0] is None and given[1] is not None and given[2] is not None:
@@ -242,6 +253,18 @@ class _Values:
         if positive and self._known.finite.is_ordered(node.input[0]):
             return self._seen(node, _NUMPY[kind](0), _NUMPY[kind](np.inf))
         return None
+
+    def _dequantised(self, node: onnx.NodeProto, given: list[Range | None]) -> Range | None:
+        """What the ends of a small type stand for, where its steps are constants."""
+        steps, kind = given[1:3], self._kinds.get(node.output[0], 0)
+        if len(steps) < 2 or kind not in _NUMPY or any(one is None for one in steps):
+            return None
+        (scale, same), (zero, alike) = (one for one in steps if one is not None)
+        if scale is not same or zero is not alike or scale.size != 1 or not scale.item() > 0:
+            return None
+        ends = np.iinfo(zero.dtype)
+        stands = [(end - int(zero.item())) * float(scale.item()) for end in (ends.min, ends.max)]
+        return self._seen(node, *(_NUMPY[kind](end) for end in stands))
 
     def _cast(self, node: onnx.NodeProto, read: Range | None) -> Range | None:
         """Of a type that does not hold the whole range it may be any number of that type."""
@@ -381,11 +404,6 @@ def _followed(made: Range) -> bool:
     if made[0].size > MOST:
         return False
     return not any(one.dtype.kind == "f" and np.isnan(one).any() for one in made)
-
-
-def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    """The sizes of each value that has them written down."""
-    return {value.name: sizes for value in graph.value_info if (sizes := shape_of(value)) is not None}
 
 
 def _evaluated(node: onnx.NodeProto, given: list[Array]) -> Array:

@@ -5,6 +5,7 @@ ONNX Runtime warns where a graph's ``value_info`` says another size than there i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["graphs_inside", "restate", "state_nothing"]
+__all__ = ["free_names", "graphs_inside", "restate", "state_nothing"]
 
 # Weights of more numbers are no sizes, and inference is spared them.
 _MOST: Final = 4096
@@ -24,6 +25,24 @@ def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def free_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names without end that nothing has in a graph, nor in those inside of it."""
+    prefix = "reflex_watch/"
+    taken = {*_names(graph)}
+    while any(name.startswith(prefix) for name in taken):
+        prefix = f"_{prefix}"
+    return (f"{prefix}{number}" for number in itertools.count())
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        yield value.name
+    for node in graph.node:
+        yield from (node.name, *node.input, *node.output)
+        for inner in graphs_inside(node):
+            yield from _names(inner)
 
 
 def restate(model: onnx.ModelProto) -> None:

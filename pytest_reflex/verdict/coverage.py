@@ -181,7 +181,7 @@ class Coverage:
         if self.asked >= NEARLY_ALL or self.share < self.asked:  # which refuses by itself
             return []
         if self.unknown:
-            return self._unknown
+            return [] if self.asked else self._unknown
         if not one_way:
             return []
         told = f"{one_way:,} of {self.reachable:,} decisions of the graph went one way alone"

@@ -14,8 +14,26 @@ from onnx import TensorProto, helper, numpy_helper
 from policy_cases import SPECS, Function, candidate, honest, only_refusal
 
 from pytest_reflex.errors import MissingPackageError, ReflexError
-from pytest_reflex.inputs import Bernoulli, Gaussian, InputSpec, make_fixture
+from pytest_reflex.inputs import (
+    Bernoulli,
+    CameraMask,
+    Gaussian,
+    ImagePromptMask,
+    ImagePromptTokens,
+    ImageTokenMask,
+    InputSpec,
+    Integers,
+    PromptMask,
+    Tokens,
+    make_fixture,
+)
+from pytest_reflex.inputs.chunks import Delay, Horizon
+from pytest_reflex.inputs.fixtures import fixtures_from
+from pytest_reflex.inputs.prompts import Text
+from pytest_reflex.inputs.ranges import corners, swaps
+from pytest_reflex.inputs.vision_prompts import VisionPromptMask, VisionPromptTokens
 from pytest_reflex.judge.check import check
+from pytest_reflex.judge.coverage import input_ranges
 from pytest_reflex.report import json as as_json
 from pytest_reflex.report.html.pages import page
 from pytest_reflex.report.json.documents import Entry, Run
@@ -160,6 +178,43 @@ def test_no_more_are_chosen_than_it_takes() -> None:
     assert found.passed
     assert len(found.coverage.chosen) <= 2
     assert found.coverage.share == 1.0
+
+
+RARE = [
+    InputSpec("few", (1, 3), "int64", Integers(-3, 4)),
+    InputSpec("many", (1, 8), "int64", Integers(0, 1000)),
+    InputSpec("flag", (4,), "bool", Bernoulli(0.001)),
+    InputSpec("camera", (2,), "bool", CameraMask(camera=0, cameras=1)),
+    InputSpec("cameras", (1, 2), "bool", CameraMask()),
+    InputSpec("right", (2, 9), "bool", PromptMask()),
+    InputSpec("left", (2, 9), "int64", PromptMask("left")),
+    InputSpec("image_tokens", (1, 8), "bool", ImageTokenMask()),
+    InputSpec("words", (2, 9), "int64", Tokens(2000, mask="right", pad=-1)),
+    InputSpec("prefix", (1, 12), "bool", ImagePromptMask("cameras", 4)),
+    InputSpec("prompt", (1, 12), "int64", ImagePromptTokens(50, 60, 4, "cameras", "prefix")),
+    InputSpec("seen", (1, 14), "bool", VisionPromptMask(2, 3)),
+    InputSpec("read", (1, 14), "int64", VisionPromptTokens(2, 3, 50, 60, "seen", pad=-7)),
+    InputSpec("horizon", (), "int64", Horizon(5)),
+    InputSpec("delay", (), "int64", Delay(5, "horizon")),
+    InputSpec("task", (20,), "uint8", Text()),
+]
+
+
+def test_what_inputs_can_be_is_what_they_mean_and_not_what_was_drawn() -> None:
+    found = input_ranges(fixtures_from(RARE, 5, 0))
+    for name, low, high in (("many", 0, 999), ("flag", False, True), ("words", -1, 1999), ("delay", 0, 5)):
+        assert (found[name][0] == low).all()
+        assert (found[name][1] == high).all()
+    assert {*found} == {spec.name for spec in RARE}
+    # One token is always there, and of a prompt with images as many as they take.
+    assert found["right"][0].tolist() == [[True] + [False] * 8] * 2
+    assert found["left"][0].tolist() == [[0] * 8 + [1]] * 2
+    assert found["seen"][0].sum() == 9
+    for idx in [*range(60), *corners(RARE), *swaps(RARE, 4)]:
+        for name, array in make_fixture(RARE, 0, idx).items():
+            low, high = found[name]
+            assert (low.dtype, low.shape) == (array.dtype, array.shape)
+            assert ((low <= array) & (array <= high)).all(), name
 
 
 def test_a_corner_that_both_a_claim_and_coverage_ask_for_is_judged_once() -> None:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners import OnnxRunner
+from pytest_reflex.runners.graph_counting import Added
 from pytest_reflex.runners.graph_decisions import decisions_of
 from pytest_reflex.verdict.coverage import Coverage, ModuleCoverage
 
@@ -74,6 +75,113 @@ def test_of_three_each_wins_and_is_beaten(op: str, sign: int) -> None:
     assert ways((3, 0), (0, 0), (0, 2)) == [("yes", "no")] * 3
     held = model(node("Tanh", ["x"], "held"), node("Max", ["held", "two", "one"]), one=ONE, two=ONE * 2)
     assert all(one.constant for one in decisions_of(held).found)
+
+
+QUANTISED = {"step": np.float32(0.1), "middle": np.int8(-28), "one": ONE}
+
+
+@pytest.mark.parametrize("axis", [False, True])
+def test_what_a_small_type_does_not_hold(axis: bool) -> None:
+    """From -10 to 15.5, and half a step beyond."""
+    held = dict(QUANTISED)
+    if axis:
+        held |= {"step": np.full(3, 0.1, np.float32), "middle": np.full(3, -28, np.int8)}
+    graph = model(
+        node("QuantizeLinear", ["x", "step", "middle"], "small"),
+        node("DequantizeLinear", ["small", "step", "middle"]), **held,
+    )  # fmt: skip
+    low, high = "the_small lower limit", "the_small upper limit"
+    for x in ([15.5, -10, 0], [15.54, -10.04, 0]):
+        assert went(ran(graph, (x, True, 0))) == {low: ("no",), high: ("no",)}
+    assert went(ran(graph, ([15.6, 0, 0], True, 0))) == {low: ("no",), high: ("yes", "no")}
+    assert went(ran(graph, ([0, -10.1, 0], True, 0))) == {low: ("yes", "no"), high: ("no",)}
+
+
+def test_a_quantised_graph_has_one_limit_at_each_end() -> None:
+    nodes = [
+        node("Tanh", ["x"], "never"),
+        *(node("QuantizeLinear", [name, "step", "middle"], f"small_{name}") for name in ("x", "never")),
+        *(
+            node("DequantizeLinear", [f"small_{name}", "step", "middle"], name + "2")
+            for name in ("x", "never")
+        ),
+        node("Add", ["x2", "never2"], "sum"),
+        node("QuantizeLinear", ["sum", "step", "middle"], "small_sum"),
+        node("QuantizeLinear", ["x2", "step", "middle"], "again"),
+        *(node("DequantizeLinear", [name, "step", "middle"], name + "3") for name in ("small_sum", "again")),
+        node("Add", ["small_sum3", "again3"]),
+    ]
+    found = ran(model(*nodes, **QUANTISED), (15.2, True, 0))
+    # What comes of a quantised tensor by the same steps is never held, nor is Tanh.
+    ends = ("lower", "upper")
+    assert {name: one.constant for name, one in found.items()} == {
+        **{f"the_{name} {end} limit": True for name in ("small_never", "again") for end in ends},
+        **{f"the_small_x and 1 more {end} limit": False for end in ends},
+    }
+    assert found["the_small_x and 1 more upper limit"].both
+    assert not found["the_small_x and 1 more lower limit"].both
+
+
+def with_domain(*nodes: onnx.NodeProto, **held: Any) -> bytes:
+    made = onnx.load_model_from_string(model(*nodes, **held))
+    for domain in ("com.microsoft", "own"):
+        made.opset_import.append(helper.make_opsetid(domain, 1))
+    return made.SerializeToString()
+
+
+def test_an_operator_that_nobody_knows_is_named() -> None:
+    for domain, op, more in (
+        ("own", "Relu6", {}),
+        ("com.microsoft", "FusedGemm", {"activation": "HardSigmoid"}),
+        ("com.microsoft", "QLinearAdd", {}),
+        ("", "QLinearMatMul", {}),
+    ):
+        with pytest.raises(RunnerError, match=rf"what {op} the_y .*is not known"):
+            decisions_of(with_domain(node(op, ["x", "x"], domain=domain, **more)))
+    plain = node("FusedMatMul", ["x", "x"], domain="com.microsoft", transB=1)
+    assert decisions_of(with_domain(plain)).found == []
+
+
+def test_a_fused_limit_is_counted() -> None:
+    fused = {"domain": "com.microsoft", "activation": "Relu"}
+    graph = with_domain(node("FusedGemm", ["x", "w"], **fused), w=np.eye(3, dtype=np.float32))
+    name = "the_y lower limit"
+    assert went(ran(graph, (1, True, 0))) == went(ran(graph, (0, True, 0))) == {name: ("no",)}
+    assert went(ran(graph, ([1, -1, 1], True, 0))) == {name: ("yes", "no")}
+
+
+def test_names_of_a_graph_s_own_stay_its_own() -> None:
+    graph = model(node("Relu", ["x"], "reflex_watch/0"), node("Relu", ["reflex_watch/0"]))
+    assert ran(graph, (-1, True, 0))["the_reflex_watch/0 lower limit"].went == ("yes",)
+
+
+def test_what_has_no_element_decides_nothing() -> None:
+    nodes = [
+        node("Slice", ["x", "three", "three", "last"], "none"), node("Relu", ["none"], "above"),
+        node("Concat", ["x", "above"], axis=1),
+    ]  # fmt: skip
+    (found,) = ran(model(*nodes, three=np.int64([3]), last=np.int64([1])), (1, True, 0)).values()
+    assert found.constant
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+def test_large_whole_numbers_are_compared_as_such(kind: type) -> None:
+    """Beyond 2**53 neighbours are one in float64."""
+    number = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    nodes = [node("Cast", ["n"], "large", to=number), node("Max", ["large", "most"], "chosen")]
+    graph = model(*nodes, node("Cast", ["chosen"], to=FLOAT), most=np.asarray(2**60, kind))
+    for more, way in ((0, "no"), (1, "no"), (-1, "yes")):
+        assert ran(graph, (0, True, 2**60 + more))["the_chosen choice"].went == (way,)
+
+
+def test_large_numbers_of_a_type_that_is_not_known_are_compared_as_such() -> None:
+    added = Added((f"added{number}" for number in range(20)), 20)
+    below = added.below("n", "most", 0)
+    graph = model(*added.nodes, node("Cast", [below], to=FLOAT), most=np.int64(2**60))
+    with OnnxRunner(graph) as runner:
+        given = {"x": np.zeros((1, 3), np.float32), "mask": np.ones((1, 3), bool)}
+        found = [runner.run({**given, "n": np.asarray(2**60 + more)})["y"].item() for more in (-1, 0, 1)]
+    assert found == [1, 0, 0]
 
 
 def test_elements_of_one_run_can_go_both_ways() -> None:

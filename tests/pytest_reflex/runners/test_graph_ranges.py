@@ -383,6 +383,41 @@ def test_what_stays_finite_has_a_guard(op: str) -> None:
     assert found["the_lost guard"].what == found["the_y guard"].what == "guard"
 
 
+@pytest.mark.parametrize(
+    ("told", "what"),
+    [
+        ([node("Identity", ["mask"], "open")], "guard"),
+        ([node("Greater", ["n", "few"], "open")], "guard"),
+        ([node("Size", ["x"], "size"), node("Greater", ["n", "size"], "open")], "guard"),
+        ([node("Greater", ["x", "one"], "open")], "condition"),
+        ([node("Less", ["x", "one"], "low"), node("Or", ["low", "mask"], "open")], "condition"),
+        (
+            [node("ArgMax", ["x"], "place", axis=1, keepdims=1), node("Less", ["place", "step"], "open")],
+            "condition",
+        ),
+        (
+            [node("Cast", ["x"], "whole", to=INT64), node("Less", ["whole", "few"], "open")],
+            "condition",
+        ),
+        (
+            [node("RandomUniformLike", ["zero"], "drawn"), node("Less", ["drawn", "one"], "open")],
+            "condition",
+        ),
+    ],
+)
+def test_a_mask_that_values_close_is_no_guard_s(told: list[onnx.NodeProto], what: str) -> None:
+    nodes = [
+        *told,
+        node("Where", ["open", "zero", "gone"], "added"),
+        node("Add", ["x", "added"], "sum"),
+        node("Softmax", ["sum"], "share"),
+        node("IsNaN", ["share"], "lost"),
+        node("Where", ["lost", "one", "share"]),
+    ]
+    kinds = {one.node: one.what for one in decisions_of(model(*nodes, **HELD), ENDS).found}
+    assert kinds["the_lost"] == kinds["the_y"] == what
+
+
 def test_what_goes_round_in_a_loop_is_finite_where_it_stays_so() -> None:
     for op, what in (("Tanh", "guard"), ("Exp", "condition")):
         body = helper.make_graph(
