@@ -13,8 +13,8 @@ import numpy as np
 
 __all__ = ["carried", "flushes_denormals", "set_environment", "set_flushing", "set_torch", "torch_settings"]
 
-# Ray's own, which it sets in each of its processes.
-_RAYS: Final = ("RAY_", "SPT_NOENV", "PYTHONBREAKPOINT")
+# Ray's own, which it sets in each of its processes; and the password of a signing key, which no worker needs.
+_KEPT: Final = ("RAY_", "SPT_NOENV", "PYTHONBREAKPOINT", "REFLEX_KEY_PASSWORD")
 # What says where a process runs, and is another on another machine.
 _OF_A_HOST: Final = (
     *(
@@ -70,8 +70,8 @@ _Plain = bool | int | str | None
 
 
 def carried() -> dict[str, str]:
-    """The variables of this process that are a worker's, too: all but those that Ray sets."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_RAYS)}
+    """The variables of this process that are a worker's, too."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_KEPT)}
 
 
 def set_environment(theirs: Mapping[str, str], host: str) -> None:
@@ -81,7 +81,7 @@ def set_environment(theirs: Mapping[str, str], host: str) -> None:
         theirs: that process's variables.
         host: where it runs.
     """
-    kept = _RAYS if host == socket.gethostname() else (*_RAYS, *_OF_A_HOST)
+    kept = _KEPT if host == socket.gethostname() else (*_KEPT, *_OF_A_HOST)
     for name in {*os.environ, *theirs}:
         if name.startswith(kept):
             continue

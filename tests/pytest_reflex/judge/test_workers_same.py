@@ -166,7 +166,8 @@ def test_a_worker_has_the_first_process_s_variables_but_for_ray_s(monkeypatch, h
     process.set_environment({"HOME": "/here", "OTHER": "new", "SET": "1", "RAY_JOB_ID": "2"}, host)
     home = "/here" if here else "/there"
     assert os.environ == {"RAY_JOB_ID": "1", "HOME": home, "OTHER": "new", "SET": "1"}
-    assert "RAY_JOB_ID" not in process.carried()
+    os.environ["REFLEX_KEY_PASSWORD"] = "secret"
+    assert process.carried() == {"HOME": home, "OTHER": "new", "SET": "1"}, "nor has it the key's password"
 
 
 def test_what_cannot_be_set_as_it_is_there_is_refused() -> None:
