@@ -359,7 +359,7 @@ def _keys_of(called: Any, name: str, *, alone: bool) -> list[str]:
 
 
 def require_no_dict(policy: Any, inputs: Any, source: str) -> None:
-    """Refuse one input in place of a dict, whose keys are inputs each.
+    """Refuse one input in place of a dict, whose keys are inputs each, and inputs of which it has none.
 
     Raises:
         CheckpointError: with the line to write.
@@ -367,12 +367,21 @@ def require_no_dict(policy: Any, inputs: Any, source: str) -> None:
     if not are_specs(inputs):
         return
     called, asked = _asked_of(policy)
+    names = [spec.name for spec in inputs]
     for name in asked:
         keys = _keys_of(called, name, alone=len(asked) == 1)
-        if keys != [name] and name in [spec.name for spec in inputs]:
+        if keys == [name]:
+            continue
+        write = f"write there: {inputs_of(policy)}"
+        if name in names:
             raise CheckpointError(
                 f"INPUTS in {source} has {name!r} as one input, and the policy reads a dict of it; each key "
-                f"is an input; write there: {inputs_of(policy)}"
+                f"is an input; {write}"
+            )
+        if {*names}.isdisjoint({*keys, *(key.removeprefix(f"{name}.") for key in keys)}):
+            raise CheckpointError(
+                f"INPUTS in {source} has {', '.join(map(repr, names))}, and the policy reads none of these: "
+                f"its {name} is a dict with {', '.join(map(repr, keys))}; {write}"
             )
 
 

@@ -96,6 +96,12 @@ def test_the_command_exports_what_a_module_names(reflex: Reflex, tmp_path: Path)
             'input; write there: from pytest_reflex import InputSpec; INPUTS = [InputSpec("batch.image", '
             "(1, ...))]",
         ),
+        (
+            DICT.format(read="batch['observation.image'] + batch['observation.state']")
+            + "from pytest_reflex import InputSpec\nINPUTS = [InputSpec(n, (1, 3)) for n in ('rgb', 'state')]",
+            "INPUTS in {own} has 'rgb', 'state', and the policy reads none of these: its batch is a dict "
+            "with 'observation.image', 'observation.state'; write there: ",
+        ),
     ],
 )
 def test_a_file_that_names_no_policy_is_told_so(text: str, said: str, reflex: Reflex, tmp_path: Path) -> None:
