@@ -21,6 +21,16 @@ DTYPES: Final = (
     *("float16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
+# What other languages and libraries call some of them.
+_MEANT: Final = {
+    "float": "float32",
+    "double": "float64",
+    "half": "float16",
+    "int": "int64",
+    "long": "int64",
+    "byte": "uint8",
+    "boolean": "bool",
+}
 
 
 @dataclass
@@ -104,7 +114,7 @@ class InputSpec:
         name: its name, the same on both sides.
         shape: its shape, every dimension fixed; ``()`` is a scalar, and a dimension of 0 an input without
             values.
-        dtype: its numpy name, such as ``"float32"``.
+        dtype: its numpy name, such as ``"float32"``; numpy's and torch's own are taken by theirs.
         meaning: what its values stand for, which decides how they are drawn.
         free: for each axis the name of its size where that may be another in every run (``batch``,
             ``tokens``), else None; ``()`` when the whole shape is fixed. Axes of one name, of one input or
@@ -125,13 +135,11 @@ class InputSpec:
             raise InputError(f"input name {self.name!r} is no name; give a string that is not empty")
         object.__setattr__(self, "shape", _shape(self.name, self.shape))
         object.__setattr__(self, "free", _free(self.name, self.free, self.shape))
-        if self.dtype not in DTYPES:
-            good = ", ".join(DTYPES)
-            meant = isinstance(self.dtype, Distribution)
-            how = f"did you mean meaning={self.dtype!r}?" if meant else f"give one of {good}"
-            raise InputError(f"input {self.name!r}: dtype is {self.dtype!r}; {how}")
+        object.__setattr__(self, "dtype", _dtype(self.name, self.dtype))
         if not isinstance(self.meaning, Distribution):
-            raise InputError(f"input {self.name!r}: meaning is {self.meaning!r}; give one such as Gaussian()")
+            kind = isinstance(self.meaning, type) and issubclass(self.meaning, Distribution)
+            how = f"give one of it, {self.meaning.__name__}(...)" if kind else "give one such as Gaussian()"
+            raise InputError(f"input {self.name!r}: meaning is {self.meaning!r}; {how}")
         try:
             self.meaning.check(self)
         except TypeError as error:
@@ -255,6 +263,19 @@ def check_specs(specs: Sequence[InputSpec]) -> None:
                 raise InputError(f"input {spec.name!r} needs {needed!r} before it; before it comes {before}")
         spec.meaning.check_needs(spec, earlier)
         earlier[spec.name] = spec
+
+
+def _dtype(name: str, dtype: Any) -> str:
+    """A dtype by its numpy name, also where numpy's or torch's own is given."""
+    said = str(getattr(dtype, "__name__", dtype)).removeprefix("torch.")
+    if said in DTYPES and not isinstance(dtype, Distribution):
+        return said
+    how = f"give one of {', '.join(DTYPES)}"
+    if isinstance(dtype, Distribution):
+        how = f"did you mean meaning={dtype!r}?"
+    elif said in _MEANT:
+        how = f"did you mean {_MEANT[said]!r}?"
+    raise InputError(f"input {name!r}: dtype is {dtype!r}; {how}")
 
 
 def _shape(name: str, shape: object) -> tuple[int, ...]:

@@ -98,8 +98,8 @@ def test_the_command_exports_what_a_module_names(reflex: Reflex, tmp_path: Path)
         ),
         (
             DICT.format(read="batch['observation.image'] + batch['observation.state']")
-            + "from pytest_reflex import InputSpec\nINPUTS = [InputSpec(n, (1, 3)) for n in ('rgb', 'state')]",
-            "INPUTS in {own} has 'rgb', 'state', and the policy reads none of these: its batch is a dict "
+            + "from pytest_reflex import InputSpec\nINPUTS = [InputSpec(n, (1, 3)) for n in ('rgb', 'arm')]",
+            "INPUTS in {own} has 'rgb', 'arm', and the policy reads none of these: its batch is a dict "
             "with 'observation.image', 'observation.state'; write there: ",
         ),
     ],

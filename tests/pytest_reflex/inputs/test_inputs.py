@@ -233,7 +233,9 @@ def test_bad_json_is_refused(data, message):
         (lambda: InputSpec("x", (2.0,)), r"shape is \(2.0,\)"),
         (lambda: InputSpec("x", (True,)), r"shape is \(True,\)"),
         (lambda: InputSpec("x", 3), "shape is 3"),
-        (lambda: InputSpec("x", (1,), "float"), "dtype is 'float'; give one of float16"),
+        (lambda: InputSpec("x", (1,), "float"), "dtype is 'float'; did you mean 'float32'\\?"),
+        (lambda: InputSpec("x", (1,), "complex64"), "dtype is 'complex64'; give one of float16"),
+        (lambda: InputSpec("x", (1,), "float32", State), r"State'>; give one of it, State\(\.\.\.\)$"),
         (lambda: InputSpec("x", (1,), "int64"), "gaussian: dtype is 'int64'"),
         (lambda: InputSpec("x", (1,), meaning="noise"), "meaning is 'noise'"),
         (lambda: InputSpec("x", (1,), meaning=Gaussian(std=0)), "std is 0"),
@@ -628,3 +630,10 @@ def test_a_gradient_reaches_the_corners_that_were_drawn(size):
         assert image[0, -1] == top
     if height > 1:
         assert image[-1, -1] == top + (bottom - top) * 1.0
+
+
+def test_a_dtype_of_numpy_s_or_torch_s_own_is_taken_by_its_name():
+    torch = pytest.importorskip("torch")
+    for dtype in (np.int64, np.dtype("int64"), torch.int64, "int64"):
+        assert InputSpec("x", (1,), dtype, Integers(0, 3)) == InputSpec("x", (1,), "int64", Integers(0, 3))
+    assert InputSpec("x", (1,), torch.float16).to_json()["dtype"] == "float16"
