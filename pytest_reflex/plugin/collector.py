@@ -236,12 +236,21 @@ class Collector:
 
         if self.empty or not github.running():
             return []
-        if problem := github.add_summary(self.run()):
+        from pytest_reflex.report.text.terminal import headline, verdict_lines
+
+        run = self.run()
+        if problem := github.add_summary(run):
             self.problem(problem)
+        failing = [entry for entry in run.results if not entry.result.passed]
+        # Beside the code stands the place too, where one was looked for.
+        whole = {(entry.nodeid, headline(entry.result)): verdict_lines(entry.result) for entry in failing}
         failures = sorted(self._failures, key=lambda f: (f["nodeid"], f["line"], f["reason"]))
         lines = [
             github.annotation(
-                f["reason"], title=f["nodeid"], file=github.from_workspace(f["file"]), line=f["line"]
+                whole.get((f["nodeid"], f["reason"]), f["reason"]),
+                title=f["nodeid"],
+                file=github.from_workspace(f["file"]),
+                line=f["line"],
             )
             for f in failures
         ]

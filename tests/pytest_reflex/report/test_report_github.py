@@ -65,6 +65,13 @@ def test_failing_parity_tests_are_annotated_at_their_lines(
     assert "3 compared, 2 failing, 1 without a result." in text
 
 
+def test_what_is_found_out_of_a_fail_is_annotated_too(run: Run, job: Path) -> None:
+    """What the floor says, as would where the two sides part: both stand below the first line everywhere."""
+    found = run(FAILS, "--reflex-floor")
+    (said,) = [line for line in found.outlines if line.startswith("::error")]
+    assert re.search(r"::parity FAIL: max_abs_diff \S+ is not below .*%0AFloor: (bug|undecided)", said)
+
+
 def test_nobody_is_told_where_no_github_is(
     run: Run,
     job: Path,
