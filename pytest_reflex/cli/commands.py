@@ -27,6 +27,7 @@ from pytest_reflex.cli.init import init
 from pytest_reflex.cli.matrix import matrix
 from pytest_reflex.cli.options import (
     RUNTIMES,
+    SIMPLEST_S,
     api_key_option,
     episodes_option,
     judged_processors_option,
@@ -38,6 +39,7 @@ from pytest_reflex.cli.options import (
     processors_option,
     save_fixtures_option,
     setting_option,
+    simplest_option,
     steps_option,
 )
 from pytest_reflex.cli.progress import Progress
@@ -218,6 +220,7 @@ def validate() -> None:
     "--inputs", metavar="NAME", help="What is drawn: a list of InputSpec, as module:name or file.py:name."
 )
 @episodes_option
+@simplest_option
 @judging_options
 @click.pass_context
 @to_a_verdict
@@ -229,6 +232,7 @@ def validate_onnx(
     reference: Path | None,
     inputs: str | None,
     episodes: str | None,
+    simplest: Path | None,
     **judging: Any,
 ) -> Judged:
     """Judge a plain FILE.onnx against the PyTorch policy; `reflex validate FILE.onnx` does the same.
@@ -243,16 +247,35 @@ def validate_onnx(
     if reference is not None:
         if episodes is not None:
             raise click.UsageError("--episodes was given, and with --reference fixtures are drawn")
-        return _agreement(file, reference, judging, None if inputs is None else script_inputs(inputs))
-    return _plain(context, file, str(model), inputs, _seen(episodes, model=str(model)), judging)
+        own = None if inputs is None else script_inputs(inputs)
+        return _agreement(file, reference, judging, own, simplest=simplest)
+    return _plain(context, file, str(model), inputs, _seen(episodes, model=str(model)), judging, simplest)
+
+
+def _judged(candidate: Any, judging: dict[str, Any], simplest: Path | None, **told: Any) -> ParityResult:
+    """A check; of a fail with the simplest input that fails, where a file is named for it."""
+    from pytest_reflex.judge.check import check
+    from pytest_reflex.judge.simplest import Pace, simplified
+
+    reference, pace = told.pop("reference"), Pace(told.pop("progress"))
+    result = check(reference, candidate, progress=pace, **told, **judging)
+    if simplest is None:
+        return result
+    how = {"inputs": told["inputs"], "seconds": SIMPLEST_S, "each": pace.each, "place": simplest}
+    return simplified(result, reference, candidate, **how)
 
 
 def _plain(
-    context: click.Context, file: Path, model: str, inputs: str | None, seen: Any, judging: dict[str, Any]
+    context: click.Context,
+    file: Path,
+    model: str,
+    inputs: str | None,
+    seen: Any,
+    judging: dict[str, Any],
+    simplest: Path | None,
 ) -> Judged:
     require_draws(context, model)
     from pytest_reflex.cli.reference import said_beside, script_inputs, script_reference
-    from pytest_reflex.judge.check import check
     from pytest_reflex.runners import OnnxRunner, RecordedRunner
     from pytest_reflex.runners.graph_inputs import graph_inputs
 
@@ -270,10 +293,8 @@ def _plain(
             below = _as_stated(given, "--inputs file.py:NAME says what they stand for")
         if seen is not None:
             given = replace(seen, inputs=tuple(given or ()))
-        result = check(
-            reference, candidate, inputs=given, name=str(file), progress=report_progress, **judging
-        )
-    return result, below
+        told = {"reference": reference, "inputs": given, "name": str(file), "progress": report_progress}
+        return _judged(candidate, judging, simplest, **told), below
 
 
 @validate.command("export", short_help="Judge a bundle.")
@@ -283,6 +304,7 @@ def _plain(
 @judged_processors_option
 @episodes_option
 @save_fixtures_option
+@simplest_option
 @judging_options
 @click.pass_context
 @to_a_verdict
@@ -296,6 +318,7 @@ def validate_export(
     processors: bool | None,
     episodes: str | None,
     save_fixtures: bool,
+    simplest: Path | None,
     **judging: Any,
 ) -> Judged:
     """Judge the bundle DIR against the policy it was made from.
@@ -311,9 +334,10 @@ def validate_export(
             raise click.UsageError("--steps was given, and a graph that is the judge takes its own")
         if episodes is not None or save_fixtures:
             raise click.UsageError("--episodes was given, and with --reference fixtures are drawn")
-        return _agreement(directory, reference, judging)
+        return _agreement(directory, reference, judging, simplest=simplest)
     seen = _seen(episodes, save_fixtures, model=str(model))
     told = {"steps": steps, "seen": seen, "keep": save_fixtures, "processors": processors}
+    told["simplest"] = simplest
     return _parity(context, directory, str(model), judging, **told)
 
 
@@ -322,9 +346,15 @@ def _as_stated(specs: Sequence[InputSpec], advice: str) -> str:
     return f"Inputs: {drawn}, as the graph states them; {advice}"
 
 
-def _agreement(candidate: Path, reference: Path, judging: dict[str, Any], inputs: Any = None) -> Judged:
+def _agreement(
+    candidate: Path,
+    reference: Path,
+    judging: dict[str, Any],
+    inputs: Any = None,
+    *,
+    simplest: Path | None,
+) -> Judged:
     from exporters.bundles import open_bundle
-    from pytest_reflex.judge.check import check
     from pytest_reflex.runners import OnnxReference, OnnxRunner
     from pytest_reflex.runners.graph_inputs import graph_inputs
 
@@ -338,8 +368,8 @@ def _agreement(candidate: Path, reference: Path, judging: dict[str, Any], inputs
             judged = OnnxRunner(candidate, provider=judging["provider"])
             inputs = graph_inputs(judged)
             below = _as_stated(inputs, "reflex validate FILE.onnx --inputs says what they stand for")
-        result = check(judge, judged, inputs=inputs, name=str(candidate), progress=report_progress, **judging)
-    return result, below
+        told = {"reference": judge, "inputs": inputs, "name": str(candidate), "progress": report_progress}
+        return _judged(judged, judging, simplest, **told), below
 
 
 def _parity(
@@ -352,10 +382,10 @@ def _parity(
     seen: Any,
     keep: bool,
     processors: bool | None,
+    simplest: Path | None,
 ) -> Judged:
     require_draws(context, model)
     from exporters.bundles import open_bundle
-    from pytest_reflex.judge.check import check
 
     fixtures: list[Any] = []
     with Progress() as report_progress:
@@ -363,18 +393,24 @@ def _parity(
         bundle = open_bundle(directory, to_judge=True)
         report_progress("digests", 1, 1)
         if from_camera(bundle, processors, keep=keep):
+            if simplest is not None:
+                raise click.UsageError(
+                    "--simplest was given, and stages are judged each by itself; with --no-processors the "
+                    "policy is judged alone"
+                )
             told = {"steps": steps, "progress": report_progress, **judging}
             return judged_from_camera(bundle, model, seen, told), ""
         with or_by_recording(bundle, model):
             reference, inputs = named_reference(bundle, model, steps)
-        result = check(
-            reference,
+        result = _judged(
             bundle,
+            judging,
+            simplest,
+            reference=reference,
             inputs=inputs if seen is None else seen,
             name=str(directory),
             progress=report_progress,
             record=(lambda given, gave: fixtures.append((given, gave))) if keep else None,
-            **judging,
         )
     if not keep or not result.passed:
         return result, ""

@@ -112,6 +112,16 @@ save_fixtures_option = click.option(
     help="Keep the frames of --episodes in the bundle, episodes.safetensors, to be judged without torch.",
 )
 
+# As long as a user waits for it who asks by name.
+SIMPLEST_S: Final = 30.0
+simplest_option = click.option(
+    "--simplest",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Where it fails, look up to {SIMPLEST_S:g} s for the simplest input that fails so, and store it in "
+    "FILE, a .safetensors recording.",
+)
+
 processors_option = click.option(
     "--processors/--no-processors",
     default=None,

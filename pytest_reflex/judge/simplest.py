@@ -22,6 +22,7 @@ from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import make_fixture
 from pytest_reflex.inputs.ranges import far_ends, groups, rest
+from pytest_reflex.judge.naming import Named
 from pytest_reflex.judge.runs import opened
 from pytest_reflex.judge.sides import Sides, sides_of
 from pytest_reflex.judge.workers.shares import OWN
@@ -338,7 +339,10 @@ class _Search:
             truths = list(self.asked_each(self.sides.reference, some))
             # What the reference does not take is no observation that fails.
             taken = [at for at, truth in enumerate(truths) if truth is not None]
-            with closing(self.asked_each(self.sides.candidate, [some[at] for at in taken])) as given:
+            # By the reference's names, as it was judged: of one output on each side both may be called apart.
+            names = list(next((truth for truth in truths if truth is not None), ()))
+            candidate = Named(self.sides.candidate, names)
+            with closing(self.asked_each(candidate, [some[at] for at in taken])) as given:
                 for at, got in zip(taken, given, strict=False):
                     self.tries += 1
                     truth = truths[at]

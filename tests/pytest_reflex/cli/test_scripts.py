@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from bundle_cases import Ran
 
 from pytest_reflex.cli import main
+from pytest_reflex.runners import RecordedRunner
 
 pytestmark = pytest.mark.once
 
@@ -279,3 +282,42 @@ def test_a_report_is_made_of_a_directory(place: Path, tmp_path: Path, here: Call
         f"reflex: error: {tmp_path / 'empty'}: holds no parity.json and no other .json; give the directory "
         "of a report\n"
     )
+
+
+OFF = """
+
+def off():
+    def run(x):
+        return x * x.dtype.type(SCALE) + (x[:, 1:2] > 0.5)
+    return FunctionRunner(run)
+
+wrong = off()
+"""
+
+
+def test_the_simplest_failing_input_is_stored_where_it_is_asked_for(
+    tmp_path: Path, place: Path, here: Callable[..., Ran]
+) -> None:
+    """And judged again from there; of a pass there is none."""
+    for name in ("weights.py", "actor.onnx"):
+        shutil.copy(place / name, tmp_path)
+    if (place / "actor.onnx.data").is_file():
+        shutil.copy(place / "actor.onnx.data", tmp_path)
+    script, graph, one = (
+        tmp_path / "policy.py",
+        tmp_path / "actor.onnx",
+        tmp_path / "found" / "one.safetensors",
+    )
+    script.write_text((place / "policy.py").read_text() + OFF)
+    ran = here("validate", graph, "--model", f"{script}:wrong", "--simplest", one)
+    assert ran.code == 1
+    said = " ".join(ran.out.split())
+    assert "the simplest input found that fails as fixture " in said
+    assert "stored in " in said
+    (inputs,) = RecordedRunner(one).recorded()
+    assert np.flatnonzero(inputs["x"]).tolist() == [1]
+    assert inputs["x"][0, 1] > 0.5
+    assert here("validate", graph, "--model", one).code == 1
+    honest = tmp_path / "none.safetensors"
+    assert here("validate", graph, "--model", f"{script}:ready", "--simplest", honest).code == 0
+    assert not honest.exists()

@@ -241,3 +241,13 @@ def test_corners_and_swaps_are_fixtures_by_their_numbers() -> None:
         assert len(unlike) <= 1
         seen.update(unlike)
     assert seen == {spec.name for spec in SEVEN}
+
+
+def test_outputs_that_are_called_apart_are_paired_as_in_the_check() -> None:
+    """Of one output on each side the names do not matter, nor do they here."""
+    reference = Function(actions, "reference", kind="torch")
+    off = off_where(lambda one: one["state"][0, 3] > 0.5)
+    candidate = Function(lambda **given: {"action": off(**given)["actions"]})
+    result = check(reference, candidate, inputs=SEVEN)
+    noted = simplified(result, reference, candidate, inputs=SEVEN, seconds=30)
+    assert noted.notes[-1].split(": ", 1)[1].startswith("state[0, 3] = 1.0; at rest: ")
