@@ -265,7 +265,9 @@ def test_large_parameters_are_read_where_they_lie(no_ray) -> None:
     given = Called(plain, name="c", one=large, tied=large, frozen=frozen, small=small)
     parts, weights = sent(work(given))
     assert [array.nbytes for array in weights] == [1 << 16, 1 << 17]
-    assert len(parts) < 1 << 16
+    # Beside what this process has loaded, which is sent in any case.
+    bare, _ = sent(work(Called(plain, name="c", small=small)))
+    assert len(parts) - len(bare) < large.nbytes
     held = received(parts, weights)[0].candidate.given
     assert held["one"] is held["tied"]
     assert held["one"].data_ptr() == weights[0].ctypes.data
