@@ -103,7 +103,7 @@ def test_the_command_s_options_are_those_there_are() -> None:
     }
     served = options(serve)
     of_served = {"--api-key", "--bundle"}
-    assert options(validate_serve) == (judged - {"--reference", "--save-fixtures"}) | of_served
+    assert options(validate_serve) == (judged - {"--reference", "--save-fixtures", "--simplest"}) | of_served
     assert set(re.findall(r"^\| `(--[a-z-]+)", SERVING, re.MULTILINE)) == served
     rows = dict(re.findall(r"^\| `(--(?!reflex-)[a-z-]+)[^`]*` \| (\w+) \|", OPTIONS, re.MULTILINE))
     assert rows == expected
