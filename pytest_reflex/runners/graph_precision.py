@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.graph_file import inlined
+from pytest_reflex.runners.graph_sizes import STANDARD, is_random
 from pytest_reflex.verdict.precision import FLOATS, GraphPrecision, Quantized
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ _WHOLE: Final = frozenset(
 )
 # They multiply matrices, beside those above.
 _BOOL: Final = 9
-_RANDOM: Final = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
 _PRODUCTS: Final = frozenset(
     {
         "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "FusedMatMul", "FusedGemm", "Attention",
@@ -266,10 +264,8 @@ def _read_in(graph: Any) -> Iterator[str]:
 
 def _draws(node: Any, off: set[str]) -> bool:
     """Whether a node draws random numbers; dropout does unless its third input is known to be false."""
-    if node.domain not in ("", "ai.onnx"):
-        return False
-    trains = len(node.input) > 2 and bool(node.input[2]) and node.input[2] not in off
-    return node.op_type in _RANDOM or (node.op_type == "Dropout" and trains)
+    idle = node.op_type == "Dropout" and {*node.input[2:3]} <= off
+    return node.domain in STANDARD and is_random(node) and not idle
 
 
 def _false(tensor: Any) -> bool:
