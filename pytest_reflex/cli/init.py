@@ -67,7 +67,7 @@ _FROM_CAMERA: Final = '''\
 from pathlib import Path
 
 import pytest_reflex as reflex
-from exporters import export_policy, {family}
+from exporters import {imported}
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = {checkpoint}
@@ -87,7 +87,7 @@ _OF_A_BUNDLE: Final = '''\
 from pathlib import Path
 
 import pytest_reflex as reflex
-from exporters import {family}, open_bundle
+from exporters import {imported}
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = {checkpoint}
@@ -153,8 +153,17 @@ _OF_A_SCRIPT_S_BUNDLE_AND_INPUTS: Final = _OF_A_SCRIPT_S_BUNDLE.replace(
 """,
 )
 
+_OF_A_SCRIPT_S_FILE: Final = _OF_A_SCRIPT_S_BUNDLE.replace("from exporters import open_bundle\n", "").replace(
+    "(script.{policy}, open_bundle({opened}))", "(script.{policy}, {opened}{reads})"
+)
+
 # Where trainings keep their checkpoints; which policy it is says what is above.
 _ANY_S: Final = re.compile(r"pretrained_model|last|checkpoints?|\d+")
+
+_NO_POLICY_S: Final = (
+    "--bundle is {bundle}, a graph, and {model} is a policy with more around it than one graph says; give the "
+    "bundle that it was exported to"
+)
 
 # What a script calls the function that gives its policy, which says nothing of which policy that is.
 _A_FACTORY: Final = re.compile(
@@ -183,8 +192,8 @@ class _Made:
     help="Of a script, the name of its list of InputSpec.",
 )  # fmt: skip
 @click.option(
-    "--bundle", metavar="DIR", type=click.Path(path_type=Path),
-    help="A bundle of MODEL that was shipped, judged in place of one that the test exports.",
+    "--bundle", metavar="PATH", type=click.Path(path_type=Path),
+    help="A bundle of MODEL that was shipped, or its .onnx file, judged in place of one that the test exports.",
 )  # fmt: skip
 @click.option(
     "-o", "--out", metavar="DIR", default=".", show_default=True, type=click.Path(path_type=Path),
@@ -199,7 +208,7 @@ def init(model: str, ci: str, inputs: str, bundle: Path | None, out: Path) -> Re
     left as it is, but for a job of this command's own that nobody has changed and that lacks what MODEL
     needs.
     """
-    if bundle is not None and inputs != "INPUTS":
+    if bundle is not None and inputs != "INPUTS" and not _is_graph(bundle):
         raise click.UsageError("--inputs was given, and --bundle says itself what it reads; leave it out")
     if inputs != "INPUTS" and not is_script(model):
         raise click.UsageError("--inputs was given, and a checkpoint says itself what it reads; leave it out")
@@ -220,7 +229,7 @@ def init(model: str, ci: str, inputs: str, bundle: Path | None, out: Path) -> Re
     if bundle is None:
         below.append(
             f"{_GUARDS.capitalize()}. Where one was shipped, judge it: reflex init {shlex.quote(model)} "
-            "--bundle DIR"
+            "--bundle PATH"
         )
     below += leftovers(out)
     return Reported(
@@ -293,6 +302,13 @@ def _of_a_checkpoint(model: str, bundle: Path | None, out: Path) -> _Made:
             f"MODEL is {model!r}, a bundle, and a test wants the policy too; give the checkpoint that it was "
             f"made from, and --bundle {model}"
         )
+    if model.endswith(".onnx") and Path(model).is_file():
+        raise CheckpointError(
+            f"MODEL is {model!r}, a graph, and a test wants the policy too; give that as file.py:name, and "
+            f"--bundle {shlex.quote(model)}"
+        )
+    if bundle is not None and _is_graph(bundle):
+        raise BundleError(_NO_POLICY_S.format(bundle=bundle, model=model))
     family = registry.family_of(model)
     if family not in FAMILIES:
         raise ReflexError(
@@ -305,9 +321,11 @@ def _of_a_checkpoint(model: str, bundle: Path | None, out: Path) -> _Made:
     steps = [part for part in Path(model).resolve().parts if local and not _ANY_S.fullmatch(part)]
     short, *longer = [*steps[:-3:-1]] if local else [*model.split("/")[::-1]]
     config = checkpoints.read_config(directory)
-    text, judged = (_FROM_CAMERA if can_be_put_in(directory) else _OF_A_CHECKPOINT), {}
+    text, beside, judged = _OF_A_CHECKPOINT, [], {}
     if bundle is not None:
-        text, judged = _OF_A_BUNDLE, _judging(bundle, family, out)
+        text, beside, judged = _OF_A_BUNDLE, ["open_bundle"], _judging(bundle, family, out)
+    elif can_be_put_in(directory):
+        text, beside = _FROM_CAMERA, ["export_policy"]
     return _Made(
         _names(short, *longer),
         partial(
@@ -315,8 +333,9 @@ def _of_a_checkpoint(model: str, bundle: Path | None, out: Path) -> _Made:
             **judged,
             guards=_SAID_IN_IT,
             family=family,
+            imported=", ".join(sorted([family, *beside])),
             shown=_in_docstring(place or model),
-            checkpoint=f"ROOT / {place!r}" if place is not None else repr(model),
+            checkpoint=_quoted(model) if place is None else _at(place),
         ),
         # transformers has a pi0 of its own; every other policy is lerobot's.
         "export" if family == "pi0" and "model_type" in config else "lerobot",
@@ -369,12 +388,34 @@ def _judging_a_script_s(directory: Path, model: str, held: Any, out: Path) -> di
 
 
 def _opening(bundle: Bundle, directory: Path, out: Path) -> dict[str, str]:
-    place = _from(out, directory)
+    return {"check": "check_pipeline" if bundle.has_processors else "check", **_placed(directory, out)}
+
+
+def _placed(judged: Path, out: Path) -> dict[str, str]:
+    place = _from(out, judged)
     return {
-        "check": "check_pipeline" if bundle.has_processors else "check",
         "bundle": _in_docstring(place),
-        "opened": repr(place) if Path(place).is_absolute() else f"ROOT / {place!r}",
+        "opened": _at(place),
     }
+
+
+def _is_graph(bundle: Path) -> bool:
+    """Whether it is an ``.onnx`` file, and no bundle around one."""
+    return bundle.suffix == ".onnx" and not bundle.is_dir()
+
+
+def _judging_a_graph(file: Path, model: str, held: Any, inputs: str, out: Path) -> dict[str, str]:
+    """How a test judges a plain ``.onnx`` file.
+
+    Raises:
+        BundleError: there is no such file, or the policy is one of a family, which no plain file holds whole.
+        CheckpointError: nobody says what the policy reads.
+    """
+    if not file.is_file():
+        raise BundleError(f"{file}: there is no such file")
+    if not _reads(model.rpartition(":")[0], held, inputs):
+        raise BundleError(_NO_POLICY_S.format(bundle=file, model=model))
+    return {**_placed(file, out), "check": "check", "extra": "export", "reads": f", inputs=script.{inputs}"}
 
 
 def _names(short: str, longer: str = "") -> tuple[str, ...]:
@@ -393,7 +434,18 @@ def _names_of_a_script(name: str, stem: str) -> tuple[str, ...]:
 
 def _folder(place: str) -> str:
     """A folder of the repository on Python's path, in a test."""
-    return "str(ROOT)" if place == "." else f"str(ROOT / {place!r})"
+    return "str(ROOT)" if place == "." else f"str({_at(place)})"
+
+
+def _at(place: str) -> str:
+    """A place in the repository, or a whole path, in a test."""
+    return _quoted(place) if Path(place).is_absolute() else f"ROOT / {_quoted(place)}"
+
+
+def _quoted(text: str) -> str:
+    """A string of Python's as formatters want it: between double quotes where none are in it."""
+    written = repr(text)
+    return written if '"' in written else f'"{written[1:-1]}"'
 
 
 def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Made:
@@ -407,7 +459,9 @@ def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Ma
     from torch import nn
 
     text = _OF_A_SCRIPT
-    if bundle is not None:
+    if bundle is not None and _is_graph(bundle):
+        text, judged = _OF_A_SCRIPT_S_FILE, _judging_a_graph(bundle, model, held, inputs, out)
+    elif bundle is not None:
         text, judged = _OF_A_SCRIPT_S_BUNDLE, _judging_a_script_s(bundle, model, held, out)
         own = judged["extra"] == "export" and judged["check"] == "check"
         if own and are_specs(getattr(sys.modules[called], "INPUTS", None)):

@@ -93,7 +93,15 @@ def here(
 
 
 def passes(place: Path, python: list[str], plugin_args: list[str]) -> None:
-    """The command that ``init`` ends with, in its repository."""
+    """The command that ``init`` ends with, in its repository; and linters have nothing to say of the test."""
+    for check in (["check", "--select", "E,F,W,I,B,UP,RUF"], ["format", "--check"]):
+        said = subprocess.run(
+            [sys.executable, "-m", "ruff", *check, "--isolated", "--line-length", "120", TESTS],
+            cwd=place,
+            capture_output=True,
+            text=True,
+        )
+        assert said.returncode == 0, said.stdout + said.stderr
     done = subprocess.run(
         [*python, "-m", "pytest", *plugin_args, TESTS, "--reflex-strict", "-q"],
         cwd=place,
@@ -140,7 +148,7 @@ def test_a_checkpoint(
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == (
         f"written     {TESTS}/test_tiny_pi0.py\nwritten     {WORKFLOW}\nwritten     {GITLAB}\n\n"
-        f"{GUARDS} checkpoints/tiny-pi0 --bundle DIR\n\n{IGNORE}\nNext: {RUN}\n"
+        f"{GUARDS} checkpoints/tiny-pi0 --bundle PATH\n\n{IGNORE}\nNext: {RUN}\n"
     )
     assert str(tmp_path) not in (tmp_path / TESTS / "test_tiny_pi0.py").read_text()
     assert "'pytest-reflex[export]'" in (tmp_path / WORKFLOW).read_text()
@@ -180,9 +188,10 @@ def test_a_script(
     (written,) = (tmp_path / TESTS).iterdir()
     assert written.name == f"test_{name if name != 'policy' else Path(file).stem}.py"
     assert str(tmp_path) not in written.read_text()
-    assert ("[str(ROOT)]" if "/" not in file else f"[str(ROOT / {file.rpartition('/')[0]!r})]") in (
-        written.read_text()
+    folder = {"": "ROOT", "models": 'ROOT / "models"', "src": 'ROOT / "src"'}.get(
+        file.rpartition("/")[0], "ROOT / 'of \"the\" \\\\N'"
     )
+    assert f"[str({folder})]" in written.read_text()
     passes(tmp_path, python, plugin_args)
     fits(tmp_path)
 
@@ -231,6 +240,40 @@ def test_a_script_and_the_bundle_that_was_shipped(
     )
     assert "1 failed, 1 passed" in done.stdout
     assert f"FAILED {TESTS}/test_actor.py::test_actor - parity FAIL: max_abs_diff " in done.stdout
+
+
+def test_a_script_and_a_plain_file_that_was_shipped(
+    tmp_path: Path, here: Callable[..., Ran], python: list[str], plugin_args: list[str]
+) -> None:
+    (tmp_path / "actor.py").write_text(INSTANCE)
+    assert here("export", "actor.py:actor", "made", "--fixtures", "3").code == 0
+    shutil.copytree(tmp_path / "made", tmp_path / "shipped", ignore=shutil.ignore_patterns("*.json"))
+    (graph,) = (tmp_path / "shipped").glob("*.onnx")
+    plain = f"shipped/{graph.name}"
+    ran = here("init", "actor.py:actor", "--bundle", plain, "--ci", "none")
+    assert (ran.code, ran.out) == (0, f"written     {TESTS}/test_actor.py\n\n{IGNORE}\nNext: {RUN}\n")
+    written = (tmp_path / TESTS / "test_actor.py").read_text()
+    assert f'    parity.check(script.actor, ROOT / "{plain}", inputs=script.INPUTS)\n' in written
+    passes(tmp_path, python, plugin_args)
+    # No file says what its inputs stand for.
+    (tmp_path / "actor.py").write_text(INSTANCE.replace("INPUTS", "SPECS"))
+    del sys.modules["actor"]
+    assert here("init", "actor.py:actor", "--bundle", plain, "--ci", "none").err == (
+        "reflex: error: actor.py has no 'INPUTS', and a test has to know what the policy reads; "
+        "give --inputs SPECS\n"
+    )
+    again = here("init", "actor.py:actor", "--bundle", plain, "--ci", "none", "--inputs", "SPECS")
+    assert again.out.startswith(f"left alone  {TESTS}/test_actor.py, which is another\n")
+    for asked, said in (
+        (
+            [plain],
+            f"MODEL is '{plain}', a graph, and a test wants the policy too; give that as file.py:name, and "
+            f"--bundle {plain}",
+        ),
+        (["actor.py:actor", "--bundle", "gone.onnx"], "gone.onnx: there is no such file"),
+    ):
+        ran = here("init", *asked)
+        assert (ran.code, ran.out, ran.err) == (2, "", f"reflex: error: {said}\n")
 
 
 def test_a_file_of_a_package(
@@ -381,7 +424,7 @@ def test_a_policy_from_outside_of_the_repository_is_warned_of(
         f"written     arm/{TESTS}/test_actor.py\n\n"
         f"actor.py is not in the repository {tmp_path / 'arm'}, so the test finds it on this machine alone, "
         "and no job does; copy it into the repository, or give its own by --out\n\n"
-        f"{GUARDS} actor.py:actor --bundle DIR\n\n"
+        f"{GUARDS} actor.py:actor --bundle PATH\n\n"
         f"Next: cd arm && {RUN}\n"
     )
 
