@@ -41,8 +41,8 @@ Array = np.ndarray[Any, Any]
 def check(
     reference: Any,
     candidate: Any,
-    *,
     inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | MakesFixtures | None = None,
+    *,
     name: str | None = None,
     progress: Progress | None = None,
     record: Recorder | None = None,

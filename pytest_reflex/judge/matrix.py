@@ -36,8 +36,8 @@ Answers = Sequence[Mapping[str, Array]]
 def matrix(
     reference: Any,
     candidates: Mapping[str, Any],
-    *,
     inputs: Sequence[InputSpec] | Sequence[Mapping[str, Array]] | None = None,
+    *,
     name: str = "matrix",
     progress: Progress | None = None,
     **options: Unpack[settings.CheckOptions],

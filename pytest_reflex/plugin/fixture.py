@@ -89,8 +89,8 @@ class Parity:
         self,
         reference: Any,
         candidate: Any,
-        *,
         inputs: Sequence[InputSpec] | Sequence[Mapping[str, np.ndarray]] | Episodes | None = None,
+        *,
         name: str | None = None,
         **options: Unpack[CallOptions],
     ) -> ParityResult:

@@ -304,6 +304,11 @@ def copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.array(array, order="C") for name, array in arrays.items()}
 
 
+def shown(arrays: Mapping[str, Array]) -> str:
+    """What a model was given, for the message where it fails: each name with its shape."""
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+
+
 def asked(runner: Runner, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """What a runner gives, once it is sure to be arrays, and none of objects, such as ONNX's strings.
 

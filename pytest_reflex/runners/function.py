@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError
-from pytest_reflex.runners.base import RunnerBase, first_line
+from pytest_reflex.runners.base import RunnerBase, first_line, shown
 from pytest_reflex.runners.structure import StructureError, by_name, named
 from pytest_reflex.verdict import machine
 
@@ -67,9 +67,7 @@ class FunctionRunner(RunnerBase):
         except ReflexError:
             raise
         except Exception as error:
-            raise RunnerError(
-                f"{self.name} failed on inputs {', '.join(inputs)}: {first_line(error)}"
-            ) from error
+            raise RunnerError(f"{self.name} failed on inputs {shown(inputs)}: {first_line(error)}") from error
         self.drew_random |= before is not None and before != _torch_state()
         torch = sys.modules.get("torch")
         one = (np.ndarray, np.generic, *((torch.Tensor,) if torch is not None else ()))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_reflex.errors import ReflexError, RunnerError
-from pytest_reflex.runners.base import RunnerBase, first_line
+from pytest_reflex.runners.base import RunnerBase, first_line, shown
 from pytest_reflex.runners.memory import release_mapped
 from pytest_reflex.runners.structure import StructureError, arguments, misfit, named
 from pytest_reflex.verdict import machine
@@ -187,7 +187,7 @@ class TorchRunner(RunnerBase):
             raise
         except Exception as error:
             said = first_line(error) + _beyond(error, inputs)
-            raise RunnerError(f"{self.name} failed on inputs {', '.join(inputs)}: {said}") from error
+            raise RunnerError(f"{self.name} failed on inputs {shown(inputs)}: {said}") from error
         after = self._random_state()
         self.drew_random |= any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
         return self._arrays(outputs)

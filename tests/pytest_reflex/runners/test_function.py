@@ -134,7 +134,7 @@ def test_what_is_no_function_of_the_inputs_is_refused_in_one_line(wrong, said: s
 @pytest.mark.parametrize(
     ("function", "told", "said"),
     [
-        (lambda x: 1 / 0, {}, r"^f failed on inputs x: ZeroDivisionError: division by zero$"),
+        (lambda x: 1 / 0, {}, r"^f failed on inputs x \[3\]: ZeroDivisionError: division by zero$"),
         (lambda x: object(), {}, r"^f: output 'output' is a object; return arrays or tensors only$"),
         (lambda x: (x, x), {"outputs": ["a"]}, r"^f "),
     ],

@@ -159,7 +159,7 @@ def test_outputs_get_names(returned, outputs, names):
         (lambda x: (x, x), ["a"], r"returned 2 outputs; 1 are named: \['a'\]"),
         (lambda x: {"a": x}, ["b"], r"returned \['a'\]; its outputs should be \['b'\]"),
         (lambda x: {"a": 1.0}, None, "output 'a' is a float, not a tensor"),
-        (lambda x: 1 / 0, None, "Identity failed on inputs x: ZeroDivisionError: division by zero"),
+        (lambda x: 1 / 0, None, r"Identity failed on inputs x \[2, 3\]: ZeroDivisionError: division by zero"),
         (lambda y: y, None, "takes y, and is given x: no 'y', unknown input 'x'"),
     ],
 )
