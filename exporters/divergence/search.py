@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from pytest_reflex.errors import ReflexError
 from pytest_reflex.progress import Progress
 from pytest_reflex.result import Located
 from pytest_reflex.runners import Runner, TorchRunner
+from pytest_reflex.verdict.results import fixture_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -50,7 +52,8 @@ class Deadline:
         self, seconds: float, bundle: StoredBundle, fixture_idx: int = 0, seed: int | None = 0
     ) -> None:
         self._seconds, self._end = seconds, time.monotonic() + seconds
-        which = f" --fixture {fixture_idx}" * (fixture_idx > 0) + (f" --seed {seed}" if seed else "")
+        fixture = f" --fixture {shlex.quote(fixture_name(fixture_idx))}" if fixture_idx else ""
+        which = fixture + (f" --seed {seed}" if seed else "")
         self._again = f"run reflex locate {bundle.called} --model MODEL{which}"
         if seed is None:
             self._again = f"call locate with the same inputs, fixture_idx={fixture_idx} and no seconds"

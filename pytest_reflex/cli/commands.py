@@ -30,6 +30,7 @@ from pytest_reflex.cli.options import (
     SIMPLEST_S,
     api_key_option,
     episodes_option,
+    fixture_option,
     judged_processors_option,
     judging_options,
     model_option,
@@ -514,7 +515,7 @@ def serve(directory: Path, **options: Any) -> int:
 @app.command("locate", short_help="Find the first module that computes something else.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @policy_or_runtime
-@click.option("--fixture", type=click.IntRange(min=0), default=0, show_default=True, help="Which fixture.")
+@fixture_option
 @setting_option("seed")
 @click.option("--repro", type=click.Path(path_type=Path), metavar="OUT", help="Write a minimal reproduction.")
 @click.option("--output-json", "as_json", is_flag=True, help="Print JSON to stdout and nothing else.")

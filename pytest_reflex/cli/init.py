@@ -161,8 +161,8 @@ _OF_A_SCRIPT_S_FILE: Final = _OF_A_SCRIPT_S_BUNDLE.replace("from exporters impor
 _ANY_S: Final = re.compile(r"pretrained_model|last|checkpoints?|\d+")
 
 _NO_POLICY_S: Final = (
-    "--bundle is {bundle}, a graph, and {model} is a policy with more around it than one graph says; give the "
-    "bundle that it was exported to"
+    "--bundle is {bundle}, a graph, and {model} is a policy with more around it than one graph says; "
+    "give the bundle that it was exported to"
 )
 
 # What a script calls the function that gives its policy, which says nothing of which policy that is.
@@ -193,7 +193,7 @@ class _Made:
 )  # fmt: skip
 @click.option(
     "--bundle", metavar="PATH", type=click.Path(path_type=Path),
-    help="A bundle of MODEL that was shipped, or its .onnx file, judged in place of one that the test exports.",
+    help="A bundle of MODEL that was shipped, or its .onnx file, judged in place of what the test exports.",
 )  # fmt: skip
 @click.option(
     "-o", "--out", metavar="DIR", default=".", show_default=True, type=click.Path(path_type=Path),

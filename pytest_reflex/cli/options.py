@@ -49,6 +49,21 @@ steps_option = click.option(
     type=click.IntRange(min=1),
     help="Denoising steps that are meant, where the bundle takes others than the policy itself.",
 )
+
+
+def _fixture(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    from pytest_reflex.verdict.results import fixture_idx_of  # with numpy, which a help page does without
+
+    found = fixture_idx_of(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no fixture; give its number, or corner 0 as a report has it")
+    return found
+
+
+fixture_option = click.option(
+    "--fixture", default="0", show_default=True, metavar="N", callback=_fixture,
+    help="Which fixture: its number, or its name in a report, such as 'corner 0'.",
+)  # fmt: skip
 api_key_option = click.option(
     "--api-key", metavar="KEY", envvar="REFLEX_API_KEY", help="What clients send  [env: REFLEX_API_KEY]"
 )

@@ -8,6 +8,7 @@ There is no flag to set: ``passed`` is derived from the answers, so what was nev
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, Self
@@ -60,6 +61,14 @@ def fixture_name(fixture_idx: int) -> str:
     if fixture_idx >= FIRST_SWAP:
         return f"swap {fixture_idx - FIRST_SWAP}"
     return f"corner {fixture_idx - FIRST_MADE}" if fixture_idx >= FIRST_MADE else str(fixture_idx)
+
+
+def fixture_idx_of(name: str) -> int | None:
+    """Which fixture such a name means, ``corner0`` and a bare number too; None where it means none."""
+    found = re.fullmatch(r"(?:(corner|swap) ?)?(\d+)", name.strip().lower())
+    if found is None:
+        return None
+    return {None: 0, "corner": FIRST_MADE, "swap": FIRST_SWAP}[found[1]] + int(found[2])
 
 
 def named_fixture(fixture_idx: int) -> str:

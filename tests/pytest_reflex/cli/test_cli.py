@@ -22,6 +22,7 @@ from exporters import FAMILIES
 from pytest_reflex import __version__
 from pytest_reflex.cli import main
 from pytest_reflex.report.json import SCHEMA_VERSION
+from pytest_reflex.verdict.results import FIRST_MADE
 from pytest_reflex.verdict.tolerances import THRESHOLD
 
 pytestmark = pytest.mark.once
@@ -750,6 +751,21 @@ def test_locate_finds_nothing_in_a_clean_bundle(bundle: Path, checkpoint: Path, 
     said = f"Reproduction: none, for no node is wrong by itself; {repro} was not written\n"
     assert ran.out.endswith(said)
     assert not repro.exists()
+
+
+def test_locate_takes_a_fixture_by_its_name_in_a_report(
+    bundle: Path, checkpoint: Path, reflex: Reflex
+) -> None:
+    given = ("locate", bundle, "--model", checkpoint, "--fixture")
+    for named, fixture_idx in (("corner 2", FIRST_MADE + 2), ("corner2", FIRST_MADE + 2)):
+        assert json.loads(reflex(*given, named, "--output-json").out)["fixture_idx"] == fixture_idx
+    for said in ("last", "-1", "corner", "1.5", ""):
+        ran = reflex(*given, said)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err == (
+            f"reflex: error: invalid value for '--fixture': {said!r} is no fixture; give its number, or "
+            "corner 0 as a report has it; see `reflex locate -h`\n"
+        )
 
 
 def test_locate_names_a_changed_weight_and_writes_a_reproduction(
