@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import onnx_ir as ir
 import torch
 from torch import fx
 
 from exporters.divergence.interpreter import Step
+from pytest_reflex.runners.graph_origin import line_in, line_of
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
-_STACK = "pkg.torch.onnx.stack_trace"
-# Files of torch and of this package, by how torch shortens their paths.
-_NOT_THEIRS = ("torch/", "exporters/", "pytest_reflex/", "torch.py:", "tracing.py:", "traced_halves.py:")
-# The same, by whole paths.
-_NOT_THEIR_FILES: Final = re.compile(r"/torch/|/exporters/(graph|flow)/|/pytest_reflex/")
-_FRAME: Final = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 @dataclass(frozen=True)
@@ -92,15 +85,9 @@ def layer_of(module: str) -> str:
 
 def source_of(node: ir.Node | None) -> str:
     """``modeling.py:88``, the innermost frame that torch wrote at the export; empty when it wrote none."""
-    frames = node.metadata_props.get(_STACK, "").splitlines() if node else []
-    # Without lines of the policy's own there are those of its caller and of torch.
-    own = [frame for frame in frames if not frame.startswith(_NOT_THEIRS)]
-    frame = (own or [""])[-1]
-    return frame.partition(" in ")[0]
+    return line_of(node.metadata_props) if node else ""
 
 
 def source_in_program(node: fx.Node | None) -> str:
     """The same of a node of the policy's program: of the file as it is now, not as it was exported."""
-    said = str(node.meta.get("stack_trace") or "") if node is not None else ""
-    own = [frame for frame in _FRAME.findall(said) if not _NOT_THEIR_FILES.search(frame[0])]
-    return f"{own[-1][0].rpartition('/')[2]}:{own[-1][1]}" if own else ""
+    return line_in(str(node.meta.get("stack_trace") or "")) if node is not None else ""

@@ -7,10 +7,8 @@ evaluator feeds it, which tells a wrong operator from one that is wrong only tog
 
 from __future__ import annotations
 
-import ast
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +20,7 @@ from pytest_reflex.judge.runs import opened
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.base import asked
 from pytest_reflex.runners.graph_cut import CutGraph, evaluated, reads
+from pytest_reflex.runners.graph_origin import line_of, module_of, said_of
 from pytest_reflex.verdict.divergence import Location
 
 __all__ = ["Parting", "parting"]
@@ -163,13 +162,13 @@ class _Search:
 
     def _place(self, at: int, name: str, gave: Array, truth: Array) -> Location:
         node, own = self._graph.nodes[at], self._own[name]
-        said = {entry.key: entry.value for entry in node.metadata_props}
+        said = said_of(node)
         error = _distance(own, gave)
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(error)), error.shape))
         return Location(
             step=None,
-            module=_module(said.get("pkg.torch.onnx.name_scopes", "")),
-            source="",
+            module=module_of(said) or "the graph",
+            source=line_of(said),
             value=name,
             node=node.name,
             operator=node.op_type,
@@ -200,12 +199,3 @@ def _distance(one: Array, other: Array) -> Array:
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         found = np.abs(a - b)
     return np.where(same, 0.0, np.where(np.isnan(found), np.inf, found))
-
-
-def _module(scopes: str) -> str:
-    """The policy's module that a node is of, by what torch wrote on it."""
-    with suppress(ValueError, SyntaxError):
-        named = [str(scope) for scope in ast.literal_eval(scopes or "[]")[:-1] if scope]
-        if named:
-            return named[-1].removeprefix("owner.")
-    return "the graph"

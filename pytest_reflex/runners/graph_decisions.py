@@ -17,9 +17,7 @@ found: nothing that is finite turns it round. Needs onnx.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +30,7 @@ from pytest_reflex.runners.graph_around import Around, begin, discrete_inputs, i
 from pytest_reflex.runners.graph_counting import NEVER, Added, handed_out
 from pytest_reflex.runners.graph_deciding import decided, is_settled, names_of
 from pytest_reflex.runners.graph_file import inlined
+from pytest_reflex.runners.graph_origin import line_of, module_of, said_of
 from pytest_reflex.runners.graph_ranges import Known, Range
 from pytest_reflex.runners.graph_sizes import STANDARD, shape_of
 from pytest_reflex.runners.graph_stated import free_names, graphs_inside, restate, state_nothing
@@ -48,7 +47,6 @@ _GUARDS: Final = frozenset({"IsNaN", "IsInf"})
 _KINDS: Final = ("conditions", "values")
 # Sums take their axes as an input from here on.
 _OPSET: Final = 13
-_SCOPES: Final = "pkg.torch.onnx.name_scopes"
 # onnx.TensorProto's number of the type.
 _INT64: Final = 7
 
@@ -334,13 +332,6 @@ def _runs_always_alike(node: onnx.NodeProto, body: onnx.GraphProto, fixed: Colle
 
 
 def _decision(node: onnx.NodeProto, what: str, *, constant: bool) -> Decision:
-    scopes: list[object] = []
-    for prop in node.metadata_props:
-        if prop.key == _SCOPES:
-            with suppress(ValueError, SyntaxError):
-                scopes = list(ast.literal_eval(prop.value))
-    modules = [str(scope) for scope in scopes[:-1] if scope]
-    module = modules[-1].removeprefix("owner.") if modules else ""
-    return Decision(
-        "" if module == "owner" else module, node.name or node.output[0], node.op_type, what, constant
-    )
+    said = said_of(node)
+    name = node.name or node.output[0]
+    return Decision(module_of(said), name, node.op_type, what, constant, source=line_of(said))

@@ -37,6 +37,7 @@ class Decision:
             one that looks for NaN or infinity, or acts on it.
         constant: whether constants decide it, or what the inputs can be: no input can turn it round.
         went: the ways that it went, of ``yes`` and ``no``; of counts and rows ``one`` and ``another``.
+        source: the policy's own line that it was made of, ``policy.py:8``; empty where nothing says it.
     """
 
     module: str
@@ -45,6 +46,7 @@ class Decision:
     what: str
     constant: bool = False
     went: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def both(self) -> bool:
@@ -62,11 +64,12 @@ class Decision:
 
     @property
     def text(self) -> str:
-        """``embed_prefix: Where node_12, condition: never true``."""
+        """``embed_prefix: Where node_12 (policy.py:8), condition: never true``."""
         one_way = _ONE_WAY.get((self.what, self.went[0])) if self.went else "never reached"
         went = one_way or f"only {self.went[0]}"
         module = f"{self.module}: " if self.module else ""
-        return f"{module}{self.op} {self.node}, {self.what}: {went}"
+        source = f" ({self.source})" if self.source else ""
+        return f"{module}{self.op} {self.node}{source}, {self.what}: {went}"
 
 
 @dataclass(frozen=True)
