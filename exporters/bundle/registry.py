@@ -36,6 +36,10 @@ FAMILIES: Final = (
 _OWN_NAMES: Final = {"Gr00tN1d6": "groot", "Gr00tN1d7": "groot"}
 
 
+# transformers has a pi0 of its own; every other policy is lerobot's.
+_LEROBOT_S: Final = frozenset(f"exporters.families.{name}" for name in FAMILIES if name != "pi0")
+
+
 def imported(module: str) -> Any:
     """A module of this package.
 
@@ -47,8 +51,10 @@ def imported(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("exporters", "pytest_reflex"):
             raise
+        # Of these families' policies lerobot's extra has what all of them need, torch and transformers too.
+        extra = "lerobot" if module in _LEROBOT_S else "export"
         raise MissingPackageError(
-            f"{module} needs {error.name}, which is not installed; pip install 'pytest-reflex[export]'"
+            f"{module} needs {error.name}, which is not installed; pip install 'pytest-reflex[{extra}]'"
         ) from error
 
 

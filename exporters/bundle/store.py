@@ -37,6 +37,7 @@ from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import RecordedRunner
 from pytest_reflex.runners.external_data import FileFacts, external_files
 from pytest_reflex.runners.opened_files import file_digest
+from pytest_reflex.verdict.naming import near_path
 
 FIXTURES = "fixtures.safetensors"
 EPISODES = "episodes.safetensors"
@@ -140,7 +141,8 @@ def verified(
     path = Path(directory)
     # Unlike a path's own methods these take what is too long for a name.
     if not os.path.isdir(path):
-        raise BundleError(f"no bundle at {path}: expected a directory that holds {MANIFEST}")
+        near = "" if os.path.exists(path) else near_path(path)
+        raise BundleError(f"no bundle at {path}{near}: expected a directory that holds {MANIFEST}")
     manifest, stated = read_manifest(path)
     around = stated.processors
     graphs = {*stated.graphs.values(), *(around.graphs.values() if around is not None else ())}

@@ -197,9 +197,9 @@ class _Validate(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in self.commands:
-            from pytest_reflex.verdict.naming import did_you_mean
+            from pytest_reflex.verdict.naming import did_you_mean, near_path
 
-            nearest = did_you_mean(args[0], self.commands)
+            nearest = did_you_mean(args[0], self.commands) or near_path(Path(args[0]))
             raise click.UsageError(
                 f"{args[0]!r} is no command{nearest}, no .onnx file and no directory of a bundle", ctx
             )

@@ -20,7 +20,7 @@ import click
 from click.core import ParameterSource
 
 from pytest_reflex.errors import BundleError, CheckpointError, ReflexError
-from pytest_reflex.verdict.naming import did_you_mean
+from pytest_reflex.verdict.naming import did_you_mean, near_path
 
 if TYPE_CHECKING:
     from exporters.bundles import Bundle
@@ -246,7 +246,7 @@ def importable(source: str | Path) -> tuple[Path, str]:
 
 def _of_a_file(source: str, asked: str) -> ModuleType:
     if not Path(source).is_file():
-        raise CheckpointError(f"{asked}, and there is no file {source}")
+        raise CheckpointError(f"{asked}, and there is no file {source}{near_path(Path(source))}")
     root, name = importable(source)
     # As Python itself does with a script: what lies beside it can be imported.
     sys.path.insert(0, str(root))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 from pytest_reflex._version import __version__
@@ -19,6 +20,7 @@ from pytest_reflex.errors import ReflexError
 from pytest_reflex.report.json.results import ENTRY_KEYS, derived, result_from_json, result_to_json
 from pytest_reflex.report.json.values import plain, shallow
 from pytest_reflex.report.session import Session
+from pytest_reflex.verdict.naming import near_path
 from pytest_reflex.verdict.precision import Precision
 from pytest_reflex.verdict.results import RunResult
 
@@ -198,7 +200,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
         if not shallow(made):
             raise ValueError("it is nested deeper than any document")
     except OSError as error:
-        raise ReflexError(f"{shown}: cannot be read ({error.strerror}); give a parity.json") from error
+        near = "" if os.path.exists(path) else near_path(Path(path))
+        raise ReflexError(f"{shown}: cannot be read ({error.strerror}){near}; give a parity.json") from error
     except (ValueError, RecursionError) as error:
         raise ReflexError(
             f"{shown}: is not JSON ({error}); give a parity.json that pytest-reflex wrote"

@@ -325,6 +325,16 @@ MISTAKES = {
         ["validate", "export", "p1", "--model", "p0/fixtures.safetensors"],
         "no bundle at p1: expected a directory that holds reflex.json",
     ),
+    "a bundle beside another": (
+        ["validate", "p00", "--model", "p0/fixtures.safetensors"],
+        "'p00' is no command (did you mean 'p0'?), no .onnx file and no directory of a bundle; see "
+        "`reflex validate -h`",
+    ),
+    "a report that is none": (
+        ["report", "p0/reflex.jsn"],
+        "p0/reflex.jsn: cannot be read (No such file or directory) (did you mean 'p0/reflex.json'?); give a "
+        "parity.json",
+    ),
     "no such recording": (
         [*VALIDATE[:4], "none.safetensors"],
         "none.safetensors cannot be read as a recording: it does not exist; give the path of a recording",
