@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +30,7 @@ from pytest_reflex.cli.options import (
     api_key_option,
     episodes_option,
     fixture_option,
+    inputs_option,
     judged_processors_option,
     judging_options,
     model_option,
@@ -45,6 +45,8 @@ from pytest_reflex.cli.options import (
 )
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import (
+    as_stated,
+    drawn_of_a_file,
     is_own,
     named_reference,
     nameless,
@@ -60,7 +62,6 @@ from pytest_reflex.cli.to_a_verdict import to_a_verdict
 from pytest_reflex.errors import BundleError, CheckpointError
 
 if TYPE_CHECKING:
-    from pytest_reflex.inputs import InputSpec
     from pytest_reflex.result import ParityResult, PipelineResult
 
 # What a command gives back: the verdict, and what to say below it.
@@ -217,9 +218,7 @@ def validate() -> None:
 @validate.command("onnx", short_help="Judge a plain .onnx file.")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @model_or_reference
-@click.option(
-    "--inputs", metavar="NAME", help="What is drawn: a list of InputSpec, as module:name or file.py:name."
-)
+@inputs_option
 @episodes_option
 @simplest_option
 @judging_options
@@ -276,22 +275,13 @@ def _plain(
     simplest: Path | None,
 ) -> Judged:
     require_draws(context, model)
-    from pytest_reflex.cli.reference import said_beside, script_inputs, script_reference
-    from pytest_reflex.runners import OnnxRunner, RecordedRunner
-    from pytest_reflex.runners.graph_inputs import graph_inputs
+    from pytest_reflex.cli.reference import script_reference
+    from pytest_reflex.runners import OnnxRunner
 
     with Progress() as report_progress:
         reference = script_reference(model)
         candidate = OnnxRunner(file, provider=judging["provider"])
-        below, given = "", None
-        beside = said_beside(model)
-        if inputs is not None:
-            given = script_inputs(inputs, model)
-        elif beside is not None:
-            given, below = script_inputs(beside), f"Inputs: those of {beside}; --inputs names others"
-        elif not isinstance(reference, RecordedRunner):
-            given = graph_inputs(candidate)
-            below = _as_stated(given, "--inputs file.py:NAME says what they stand for")
+        given, below = drawn_of_a_file(candidate, model, reference, inputs)
         if seen is not None:
             given = replace(seen, inputs=tuple(given or ()))
         told = {"reference": reference, "inputs": given, "name": str(file), "progress": report_progress}
@@ -342,11 +332,6 @@ def validate_export(
     return _parity(context, directory, str(model), judging, **told)
 
 
-def _as_stated(specs: Sequence[InputSpec], advice: str) -> str:
-    drawn = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in specs)
-    return f"Inputs: {drawn}, as the graph states them; {advice}"
-
-
 def _agreement(
     candidate: Path,
     reference: Path,
@@ -368,7 +353,7 @@ def _agreement(
         if inputs is None and not candidate.is_dir() and not reference.is_dir():
             judged = OnnxRunner(candidate, provider=judging["provider"])
             inputs = graph_inputs(judged)
-            below = _as_stated(inputs, "reflex validate FILE.onnx --inputs says what they stand for")
+            below = as_stated(inputs, "reflex validate FILE.onnx --inputs says what they stand for")
         told = {"reference": judge, "inputs": inputs, "name": str(candidate), "progress": report_progress}
         return _judged(judged, judging, simplest, **told), below
 

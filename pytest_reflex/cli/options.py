@@ -64,6 +64,9 @@ fixture_option = click.option(
     "--fixture", default="0", show_default=True, metavar="N", callback=_fixture,
     help="Which fixture: its number, or its name in a report, such as 'corner 0'.",
 )  # fmt: skip
+inputs_option = click.option(
+    "--inputs", metavar="NAME", help="What is drawn: a list of InputSpec, as module:name or file.py:name."
+)
 api_key_option = click.option(
     "--api-key", metavar="KEY", envvar="REFLEX_API_KEY", help="What clients send  [env: REFLEX_API_KEY]"
 )

@@ -11,7 +11,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +25,8 @@ from pytest_reflex.verdict.naming import did_you_mean, near_path
 if TYPE_CHECKING:
     from exporters.bundles import Bundle
     from exporters.serving.candidate import Served
-    from pytest_reflex.runners import Runner
+    from pytest_reflex.inputs import InputSpec
+    from pytest_reflex.runners import OnnxRunner, Runner
 
 
 def require_draws(context: click.Context, model: str) -> None:
@@ -152,6 +153,33 @@ def script_inputs(inputs: str, model: str | None = None) -> Any:
         )
     made = named(inputs, "--inputs")
     return made() if callable(made) else made
+
+
+def drawn_of_a_file(
+    candidate: OnnxRunner, model: str, reference: Runner, inputs: str | None
+) -> tuple[Any, str]:
+    """What a plain ``.onnx`` file is judged with, and the line that says whence; a recording brings its own.
+
+    It is what ``--inputs`` names, else what the file of ``--model`` calls ``INPUTS``, else floats and bools
+    in the shapes that the graph states.
+    """
+    from pytest_reflex.runners import RecordedRunner
+    from pytest_reflex.runners.graph_inputs import graph_inputs
+
+    if inputs is not None:
+        return script_inputs(inputs, model), ""
+    if (beside := said_beside(model)) is not None:
+        return script_inputs(beside), f"Inputs: those of {beside}; --inputs names others"
+    if isinstance(reference, RecordedRunner):
+        return None, ""
+    stated = graph_inputs(candidate)
+    return stated, as_stated(stated, "--inputs file.py:NAME says what they stand for")
+
+
+def as_stated(specs: Sequence[InputSpec], advice: str) -> str:
+    """The line that says what is drawn where nobody but the graph says it."""
+    drawn = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in specs)
+    return f"Inputs: {drawn}, as the graph states them; {advice}"
 
 
 def are_specs(value: Any) -> bool:

@@ -685,6 +685,42 @@ def test_a_matrix_asks_the_runtimes_that_are_installed(
     )
 
 
+def test_a_matrix_of_a_plain_file(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    script = tmp_path / "grasp.py"
+    script.write_text(
+        "import torch\nfrom pytest_reflex import InputSpec\n\n\ntorch.manual_seed(0)\n"
+        "INPUTS = [InputSpec('input', (1, 2))]\npolicy = torch.nn.Linear(2, 2)\n"
+        "other = torch.nn.Linear(2, 2)\n"
+    )
+    own = f"{script}:policy"
+    assert here("export", own, tmp_path / "grasp", "--fixtures", "2").code == 0
+    file = tmp_path / "grasp" / "model.onnx"
+    given = ("matrix", file, "--runtimes", "ort,evaluator", "--model")
+    ran = here(*given, own, "--report", tmp_path / "page")
+    assert (ran.code, ran.err) == (0, "")
+    assert "passes on 2 of 2 runtimes" in " ".join(ran.out.split())
+    assert ran.out.endswith(f"\n\nInputs: those of {script}:INPUTS; --inputs names others\n")
+    assert {
+        one["name"] for one in json.loads((tmp_path / "page" / "parity.json").read_text())["results"]
+    } == {
+        f"{file} [onnxruntime]",
+        f"{file} [evaluator]",
+    }
+    assert here(*given, f"{script}:other", "--inputs", f"{script}:INPUTS").code == 1
+    refused(
+        here(*given, own, "--steps", "4"),
+        "--steps was given, and a plain file says nothing of steps; leave it out; see `reflex matrix -h`",
+    )
+    refused(
+        here("matrix", tmp_path / "grasp", "--model", own, "--inputs", f"{script}:INPUTS"),
+        "--inputs was given, and a bundle says itself what it reads; leave it out; see `reflex matrix -h`",
+    )
+    refused(
+        here("matrix", file.with_name("modle.onnx"), "--model", own),
+        f"{tmp_path}/grasp/modle.onnx does not exist (did you mean '{file}'?); give a bundle, or a graph",
+    )
+
+
 def test_an_export_without_a_verdict_is_no_pass(
     checkpoint: Path, tmp_path: Path, here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
