@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -127,15 +127,7 @@ def _of_claim(result: RunResult) -> str:
 
 def _floats_first(result: RunResult) -> str:
     """The output of floats to look at before whole numbers that may be made of it; empty where none is."""
-    off = [
-        (o.difference.max_abs_diff / limit, o.difference.max_abs_diff, o.name)
-        for fixture in result.fixtures
-        for o in fixture.outputs
-        if "float" in o.dtype
-        and o.difference is not None
-        and (limit := result.most_of(o))
-        and limit <= o.difference.max_abs_diff < math.inf
-    ]
+    off = [(share, far, name) for _, name, far, share in _shares(result) if share >= 1 and far < math.inf]
     if not off:
         return ""
     _, far, name = max(off)
@@ -220,15 +212,18 @@ def _beyond(result: RunResult) -> str:
 
 def _alike(result: RunResult) -> bool:
     """Whether fixtures that pass are off nearly as far as those that fail."""
-    shares = [
-        (fixture.passed, o.difference.max_abs_diff / limit)
-        for fixture in result.fixtures
-        for o in fixture.outputs
-        if "float" in o.dtype and o.difference is not None and (limit := result.most_of(o))
-    ]
-    failing = [share for passed, share in shares if not passed]
-    passing = [share for passed, share in shares if passed]
+    failing = [share for passed, _, _, share in _shares(result) if not passed]
+    passing = [share for passed, _, _, share in _shares(result) if passed]
     return bool(failing and passing) and max(failing) <= NEAR * max(passing)
+
+
+def _shares(result: RunResult) -> Iterator[tuple[bool, str, float, float]]:
+    """Of each output of floats: whether its fixture passed, its name, how far off, and that by its bound."""
+    for fixture in result.fixtures:
+        for output in fixture.outputs:
+            if "float" in output.dtype and output.difference is not None and (most := result.most_of(output)):
+                far = output.difference.max_abs_diff
+                yield fixture.passed, output.name, far, far / most
 
 
 def _all_of(result: RunResult) -> str:
