@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,11 +40,15 @@ class Seen:
 
 
 def passes(plugin_args: list[str]) -> None:
-    """The command that ``init`` ends with, and strict, in this process.
+    """The command that ``init`` ends with, and strict, in this process; a linter has nothing to say of it.
 
     pytester would forget every module that it was the first to import, and torchvision cannot be imported
     twice.
     """
+    for check in (["check", "--select", "E,F,W,I,B,UP,RUF"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *check, "--isolated", "--line-length", "120", TESTS]
+        said = subprocess.run(command, capture_output=True, text=True)
+        assert said.returncode == 0, said.stdout + said.stderr
     seen = Seen()
     code = pytest.main([*plugin_args, TESTS, "--reflex-strict"], plugins=[seen])
     assert (code, seen.outcomes) == (pytest.ExitCode.OK, ["passed"])
@@ -78,7 +83,7 @@ def test_what_is_written_passes_as_it_is(
         assert ran.out == (
             f"written     {TESTS}/test_{name}.py\nwritten     {WORKFLOW}\nwritten     {GITLAB}\n\n"
             "Without --bundle the test guards the export and not a file that was shipped. Where one was "
-            f"shipped, judge it: reflex init checkpoints/{family} --bundle DIR\n\n"
+            f"shipped, judge it: reflex init checkpoints/{family} --bundle PATH\n\n"
             "The jobs write parity_reports/ and junit.xml; where you run them yourself, add these to "
             ".gitignore\n\n"
             f"Next: {RUN}\n"
@@ -116,7 +121,7 @@ def test_a_script_that_loads_a_policy_of_a_family_says_nothing_of_inputs(
         gaussian_actor.export(gaussian_actor.load("trained"), "shipped", verify=False)
         assert run(capfd, "init", "actor.py:policy", "--bundle", "shipped", "--ci", "none").err == ""
         (written,) = [p for p in Path(TESTS).glob("*.py") if "and shipped compute" in p.read_text()]
-        assert "    parity.check(script.policy(), open_bundle(ROOT / 'shipped'))\n" in written.read_text()
+        assert '    parity.check(script.policy(), open_bundle(ROOT / "shipped"))\n' in written.read_text()
         Path("other.py").write_text("import torch\n\nlayer = torch.nn.Linear(4, 2)\n")
         assert run(capfd, "init", "other.py:layer", "--bundle", "shipped").err == (
             "reflex: error: shipped is a bundle of gaussian_actor, and the policy of other.py:layer is a "
