@@ -23,6 +23,7 @@ from pytest_reflex.progress import Progress
 from pytest_reflex.report.text.matrix import beside_line
 from pytest_reflex.runners.base import Runner, asked, copied
 from pytest_reflex.runners.remembered import RememberedRunner
+from pytest_reflex.runners.resident import Resident
 from pytest_reflex.runners.torch import TorchRunner
 from pytest_reflex.verdict.matrix import REFERENCE, Column, Matrix
 from pytest_reflex.verdict.metrics import distances
@@ -116,6 +117,7 @@ def _judged(
         runner = candidate_runner(candidate, settings.of_call(options, "check").provider)
         names = [output.name for output in result.fixtures[0].outputs]
         named, took, gave = Named(runner, names), [], []
+        memory = Resident()
         began = time.perf_counter()
         with opened(runner):
             to_open = time.perf_counter() - began
@@ -125,9 +127,10 @@ def _judged(
                 got = asked(named, one)
                 took.append(time.perf_counter() - began)
                 gave.append(copied(got))
+            taken = memory.taken()
     except ReflexError as error:
         return Column(runtime, None, " ".join(str(error).split())), []
-    return Column(runtime, result, "", to_open, statistics.median(took)), gave
+    return Column(runtime, result, "", to_open, statistics.median(took), taken), gave
 
 
 def _apart(one: Answers, other: Answers) -> float:

@@ -29,6 +29,7 @@ class Column:
         error: why there is none, in one line; else empty.
         opened_s: seconds that opening it took.
         run_s: seconds of one run, the median over the fixtures.
+        taken_bytes: the most memory that it took while it was open, beyond what the process held before.
     """
 
     runtime: str
@@ -36,6 +37,7 @@ class Column:
     error: str = ""
     opened_s: float | None = None
     run_s: float | None = None
+    taken_bytes: int | None = None
 
     @property
     def passed(self) -> bool:

@@ -14,7 +14,7 @@ __all__ = ["matrix_to_json"]
 
 def matrix_to_json(made: Matrix) -> dict[str, Any]:
     """``passed``, ``exit_code``, ``odd``; of each of ``runtimes`` its result as in a run's document, or why
-    there is none, and its seconds; ``apart``, each pair with its largest difference."""
+    there is none, its seconds and bytes of memory; ``apart``, each pair with its largest difference."""
     return {
         "tool": "pytest-reflex",
         "kind": "matrix",
@@ -30,6 +30,7 @@ def matrix_to_json(made: Matrix) -> dict[str, Any]:
                 "error": column.error or None,
                 "opened_s": column.opened_s,
                 "run_s": column.run_s,
+                "taken_bytes": column.taken_bytes,
                 "result": None if column.result is None else result_to_json(column.result),
             }
             for column in made.columns

@@ -10,13 +10,13 @@ from pytest_reflex.verdict.matrix import REFERENCE, Column, Matrix
 
 __all__ = ["beside_line", "matrix_failure", "matrix_text", "no_verdict", "odd_line", "worst_from_float64"]
 
-_HEADER = ("runtime", "verdict", "max_abs_diff", "from float64", "ms a run", "s to open", "ran on")
+_HEADER = ("runtime", "verdict", "max_abs_diff", "from float64", "ms a run", "s to open", "MB", "ran on")
 
 
 def matrix_text(made: Matrix, width: int = UNBROKEN) -> str:
     """Everything, the verdict and the odd one in the first lines."""
     shown = [_row(column) for column in made.columns]
-    forms = [Form(_HEADER, range(7)), Form(_HEADER, (0, 1, 2, 3, 4, 5)), Form(_HEADER, (0, 1, 2, 3), 1)]
+    forms = [Form(_HEADER, range(8)), Form(_HEADER, range(7)), Form(_HEADER, (0, 1, 2, 3), 1)]
     lines = [
         *wrapped(_first(made), width),
         *wrapped(odd_line(made), width),
@@ -89,7 +89,7 @@ def beside_line(made: Matrix, runtime: str) -> str:
 def _row(column: Column) -> tuple[str, ...]:
     result = column.result
     if result is None:
-        return (column.runtime, "none", "-", "-", "-", "-", "-")
+        return (column.runtime, "none", *"------")
     ran = result.candidate.get("providers_used")
     return (
         column.runtime,
@@ -98,6 +98,7 @@ def _row(column: Column) -> tuple[str, ...]:
         figure(worst_from_float64(column)),
         "-" if column.run_s is None else f"{column.run_s * 1e3:.1f}",
         "-" if column.opened_s is None else f"{column.opened_s:.2f}",
+        "-" if column.taken_bytes is None else f"{column.taken_bytes / 1e6:.1f}",
         ", ".join(map(str, ran)) if isinstance(ran, list | tuple) else "-",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def test_all_agree(bundle: Bundle) -> None:
     for column in made.columns:
         assert column.run_s is not None
         assert column.run_s > 0
+        assert (column.taken_bytes is None) is (sys.platform != "linux")
         floors = [o.floor for f in column.result.fixtures for o in f.outputs]
         assert all(floor is not None and floor.candidate_max is not None for floor in floors)
 
