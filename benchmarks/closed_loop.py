@@ -20,20 +20,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests" / "support")]
 
 import reach  # noqa: E402
+from serve_cases import serving  # noqa: E402
 
 from exporters import export  # noqa: E402
 from pytest_reflex import FunctionRunner  # noqa: E402
 from pytest_reflex.judge.rollout.closed_loop import closed_loops  # noqa: E402
 from pytest_reflex.judge.rollout.rounded import Rounded  # noqa: E402
 from pytest_reflex.judge.rollout.shown import RolloutResult  # noqa: E402
+from pytest_reflex.runners import ServedRunner  # noqa: E402
 from pytest_reflex.verdict.rollout import CANDIDATE  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 REPORTS = ROOT / "parity_reports"
 BIASES = (1e-4, 0.008)
+# Control periods that the honest export's chunks are late.
+LATE = (1, 3)
 
 
 def policies(work: Path) -> dict[str, tuple[str, reach.Reach]]:
@@ -85,7 +89,7 @@ def candidates(policy: reach.Reach, place: Path) -> dict[str, Any]:
     """What is judged, by name: exports that are meant to be right, and what is planted."""
     specs = policy.inputs
     made: dict[str, Any] = {
-        "ONNX": export(policy, place / "onnx", inputs=specs, verify=False),
+        "ONNX": export(policy, place / "onnx", inputs=specs),
         "fp16": export(policy, place / "fp16", inputs=specs, precision="float16", verify=False),
         "bf16": Rounded(policy.own_runner(), "bfloat16", specs),
         "int8": export(policy, place / "int8", inputs=specs, precision="int8-dynamic", verify=False),
@@ -96,6 +100,19 @@ def candidates(policy: reach.Reach, place: Path) -> dict[str, Any]:
     made["stale action"] = asked(policy, stale)
     if policy.camera:
         made["dropped camera"] = asked(policy, lambda actions: actions, unseeing)
+    return made
+
+
+def driven(policy: reach.Reach, env: str, place: Path, **driving: Any) -> dict[str, RolloutResult]:
+    """Every candidate's drift; the honest export's once more over a socket, and late."""
+    every = candidates(policy, place)
+    given = {"inputs": policy.inputs, **driving}
+    made = closed_loops(policy, every, env, **given)
+    with serving(place / "onnx") as running:
+        made["served"] = closed_loops(policy, {"served": ServedRunner(running.url)}, env, **given)["served"]
+    for late in LATE:
+        name = f"{late} period{'s' * (late > 1)} late"
+        made[name] = closed_loops(policy, {name: every["ONNX"]}, env, latency=late, **given)[name]
     return made
 
 
@@ -166,10 +183,7 @@ def main() -> None:
             continue
         began = time.perf_counter()
         place = told.work / name.replace(", ", "-")
-        made = closed_loops(
-            policy, candidates(policy, place), env, seconds=told.seconds, starts=told.starts,
-            inputs=policy.inputs,
-        )  # fmt: skip
+        made = driven(policy, env, place, seconds=told.seconds, starts=told.starts)
         one = next(iter(made.values()))
         tip = one.quantities[0].name
         floor = {
