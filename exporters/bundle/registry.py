@@ -6,6 +6,7 @@ this file, which knows no more of them than their names.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import os
@@ -174,7 +175,7 @@ def reference_runner(
 
     Args:
         stated: the manifest.
-        model: the policy.
+        model: the policy; or a runner that says itself how it is asked, such as a sampler's.
         steps: how many steps are meant, where the caller says so and not the policy.
         inputs: what a module's own file says that it reads.
 
@@ -187,7 +188,9 @@ def reference_runner(
         raise BundleError(f"the bundle {takes} and {steps} were asked for; export one that takes {steps}")
     family = family_named(stated.family) if stated.family != "module" else None
     runner: Runner
-    if family is not None:
+    if isinstance(model, Runner) and not isinstance(model, type):
+        runner = copy.copy(model)  # which says itself how its policy is asked
+    elif family is not None:
         kept = [option.name for option in family.options if option.kept]
         if unknown := sorted(stated.call.keys() - set(kept)):
             raise BundleError(

@@ -16,17 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pytest_reflex.cli.jobs import RUN, TESTS, Job, jobs_of, leftovers
-from pytest_reflex.cli.reference import (
-    are_specs,
-    importable,
-    inputs_of,
-    is_script,
-    made_by,
-    named,
-    nameless,
-    require_no_dict,
-    require_policy,
-)
+from pytest_reflex.cli.reads import are_specs, inputs_of, require_inputs
+from pytest_reflex.cli.reference import importable, is_script, named, nameless, policy_in, require_policy
 from pytest_reflex.cli.report import PASS, Reported
 from pytest_reflex.errors import BundleError, CheckpointError, ReflexError
 
@@ -363,14 +354,12 @@ def _judging_a_script_s(directory: Path, model: str, held: Any, out: Path) -> di
     Raises:
         BundleError: it is of another policy's family, or nobody says what is around the policy.
     """
-    from torch import nn
-
     from exporters import checkpoints, open_bundle
     from exporters.families.one_call import family_of_policy
 
     bundle = open_bundle(directory)
     if bundle.family != "module":
-        policy = held if isinstance(held, nn.Module) else made_by(held, model)
+        policy = policy_in(held, model)
         family = family_of_policy(policy)
         if family is None or family.name != bundle.family:
             own = f"a {type(policy).__name__}" if family is None else f"of {family.name}"
@@ -413,7 +402,7 @@ def _judging_a_graph(file: Path, model: str, held: Any, inputs: str, out: Path) 
     """
     if not file.is_file():
         raise BundleError(f"{file}: there is no such file")
-    if not _reads(model.rpartition(":")[0], held, inputs):
+    if not _reads(model, held, inputs):
         raise BundleError(_NO_POLICY_S.format(bundle=file, model=model))
     return {**_placed(file, out), "check": "check", "extra": "export", "reads": f", inputs=script.{inputs}"}
 
@@ -456,8 +445,6 @@ def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Ma
     _require_free_name(source, called)
     held = named(model, "MODEL")
     require_policy(held, model)
-    from torch import nn
-
     text = _OF_A_SCRIPT
     if bundle is not None and _is_graph(bundle):
         text, judged = _OF_A_SCRIPT_S_FILE, _judging_a_graph(bundle, model, held, inputs, out)
@@ -466,7 +453,7 @@ def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Ma
         own = judged["extra"] == "export" and judged["check"] == "check"
         if own and are_specs(getattr(sys.modules[called], "INPUTS", None)):
             text = _OF_A_SCRIPT_S_BUNDLE_AND_INPUTS
-    elif _reads(source, held, inputs):
+    elif _reads(model, held, inputs):
         judged = {"export": "export", "reads": f"inputs=script.{inputs}, ", "extra": "export"}
     else:
         judged = {"export": "export_policy", "reads": "", "extra": "lerobot"}
@@ -483,7 +470,7 @@ def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Ma
             shown=_in_docstring(f"{_from(out, Path(source))}:{name}"),
             folders=", ".join(_folder(_from(out, folder)) for folder in folders),
             module=called,
-            policy=name if isinstance(held, nn.Module) else f"{name}()",
+            policy=f"{name}()" if policy_in(held, model) is not held else name,
         ),
         judged["extra"],
         Path(source),
@@ -523,17 +510,15 @@ def _beside(source: str) -> bool:
     )
 
 
-def _reads(source: str, held: Any, inputs: str) -> bool:
+def _reads(model: str, held: Any, inputs: str) -> bool:
     """Whether the file says what its policy reads; one of a family says that itself.
 
     Raises:
         CheckpointError: nobody says it.
     """
-    from torch import nn
-
     from exporters.families.one_call import family_of_policy
 
-    policy = held if isinstance(held, nn.Module) else made_by(held, source)
+    source, policy = model.rpartition(":")[0], policy_in(held, model)
     if (family := family_of_policy(policy)) is not None:
         if inputs != "INPUTS":
             raise CheckpointError(
@@ -549,14 +534,14 @@ def _reads(source: str, held: Any, inputs: str) -> bool:
             + (
                 f"give --inputs {there[0]}"
                 if there
-                else f"write there: {inputs_of(policy)}; or name what is there by --inputs"
+                else f"write there: {inputs_of(policy, model, held)}; or name what is there by --inputs"
             )
         ) from None
     if not are_specs(specs):
         raise CheckpointError(
             f"{inputs} in {source} is no list of InputSpec; give the name of one by --inputs"
         )
-    require_no_dict(policy, specs, source)
+    require_inputs(policy, specs, model, held)
     return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import importlib
 import importlib.util
@@ -10,7 +9,6 @@ import inspect
 import re
 import shlex
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from pytest_reflex.cli.reads import are_specs, inputs_of, require_inputs
 from pytest_reflex.errors import BundleError, CheckpointError, ReflexError
 from pytest_reflex.verdict.naming import did_you_mean, near_path
 
@@ -182,13 +181,6 @@ def as_stated(specs: Sequence[InputSpec], advice: str) -> str:
     return f"Inputs: {drawn}, as the graph states them; {advice}"
 
 
-def are_specs(value: Any) -> bool:
-    """Whether it is a list of ``InputSpec``, and not empty."""
-    from pytest_reflex.inputs import InputSpec
-
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, InputSpec) for v in value)
-
-
 def _read_by(model: str) -> Any:
     """What the file of a policy says that it reads; nothing where it says nothing."""
     beside = getattr(_module_of(model.rpartition(":")[0]), "INPUTS", None)
@@ -327,21 +319,42 @@ def own_policy(model: str) -> tuple[Any, Any]:
     found = named(model, "MODEL")
     source = model.rpartition(":")[0]
     place = _module_of(source)
-    from torch import nn
-
     require_policy(found, model)
-    policy = found if isinstance(found, nn.Module) else made_by(found, model)
-    if not isinstance(policy, nn.Module):
-        raise CheckpointError(f"{model} gives a {type(policy).__name__}, expected an nn.Module")
+    policy = policy_in(found, model)
     from exporters.families.one_call import family_of_policy
 
     if family_of_policy(policy) is not None:
         return policy, None
     inputs = getattr(place, "INPUTS", None)
     if inputs is None:
-        raise CheckpointError(f"{model} has no INPUTS beside it; write in {source}: {inputs_of(policy)}")
-    require_no_dict(policy, inputs, source)
+        raise CheckpointError(
+            f"{model} has no INPUTS beside it; write in {source}: {inputs_of(policy, model, found)}"
+        )
+    require_inputs(policy, inputs, model, found)
     return policy, inputs
+
+
+def policy_in(found: Any, model: str) -> Any:
+    """The policy that is named or that a named function gives; or the runner that says how one is asked.
+
+    Raises:
+        CheckpointError: a function raises, or gives something else.
+    """
+    from torch import nn
+
+    from pytest_reflex.runners import TorchRunner
+
+    if isinstance(found, nn.Module | TorchRunner):
+        return found
+    policy = made_by(found, model)
+    if isinstance(policy, TorchRunner):
+        raise CheckpointError(
+            f"{model} gives a TorchRunner; name the runner itself, such as runner = {found.__name__}() in "
+            f"{model.rpartition(':')[0]} and {model.rpartition(':')[0]}:runner"
+        )
+    if not isinstance(policy, nn.Module):
+        raise CheckpointError(f"{model} gives a {type(policy).__name__}, expected an nn.Module")
+    return policy
 
 
 def require_policy(found: Any, model: str) -> None:
@@ -352,6 +365,8 @@ def require_policy(found: Any, model: str) -> None:
     """
     from pytest_reflex.runners import TorchRunner
 
+    if isinstance(found, TorchRunner):
+        return
     try:
         TorchRunner(found)
     except ReflexError as error:
@@ -361,81 +376,3 @@ def require_policy(found: Any, model: str) -> None:
             f"{model} has to be given something, {found.__name__}{inspect.signature(found)}, and is given "
             "nothing; write a function without arguments beside it that gives the policy"
         )
-
-
-def _keys_of(called: Any, name: str, *, alone: bool) -> list[str]:
-    """What a parameter is called among the inputs: by the keys of a dict, where it is read as one.
-
-    The keys are those that the function itself writes out; what it hands on is not followed.
-    """
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(called)))
-    except (OSError, TypeError, SyntaxError):
-        return [name]
-    keys = [
-        node.slice.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Subscript)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == name
-        and isinstance(node.slice, ast.Constant)
-        and isinstance(node.slice.value, str)
-    ]
-    # A lone dict is given with just its keys where their names have dots; else by the parameter's name too.
-    bare = alone and all("." in key for key in keys)
-    return [key if bare else f"{name}.{key}" for key in dict.fromkeys(keys)] or [name]
-
-
-def require_no_dict(policy: Any, inputs: Any, source: str) -> None:
-    """Refuse one input in place of a dict, whose keys are inputs each, and inputs of which it has none.
-
-    Raises:
-        CheckpointError: with the line to write.
-    """
-    if not are_specs(inputs):
-        return
-    called, asked = _asked_of(policy)
-    names = [spec.name for spec in inputs]
-    for name in asked:
-        keys = _keys_of(called, name, alone=len(asked) == 1)
-        if keys == [name]:
-            continue
-        write = f"write there: {inputs_of(policy)}"
-        if name in names:
-            raise CheckpointError(
-                f"INPUTS in {source} has {name!r} as one input, and the policy reads a dict of it; each key "
-                f"is an input; {write}"
-            )
-        if {*names}.isdisjoint({*keys, *(key.removeprefix(f"{name}.") for key in keys)}):
-            raise CheckpointError(
-                f"INPUTS in {source} has {', '.join(map(repr, names))}, and the policy reads none of these: "
-                f"its {name} is a dict with {', '.join(map(repr, keys))}; {write}"
-            )
-
-
-def _asked_of(policy: Any) -> tuple[Any, list[str]]:
-    """What of a policy reads the observation, and the parameters that it wants."""
-    from exporters.flow.policy import FlowPolicy
-
-    called = policy.prefix if isinstance(policy, FlowPolicy) else policy.forward
-    given = inspect.signature(called).parameters.values()
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return called, [p.name for p in given if p.kind in kinds and p.default is p.empty]
-
-
-def inputs_of(policy: Any) -> str:
-    """The lines that say what a policy reads, but for shapes and meanings, which nothing else tells."""
-    from torch import nn
-
-    from exporters.flow.policy import FlowPolicy
-
-    names: list[str] = []
-    if isinstance(policy, nn.Module):
-        called, asked = _asked_of(policy)
-        names = [key for name in asked for key in _keys_of(called, name, alone=len(asked) == 1)]
-        names += [policy.noise] if isinstance(policy, FlowPolicy) else []
-    specs = ", ".join(f'InputSpec("{name}", (1, ...))' for name in names) or "InputSpec(...), ..."
-    return (
-        f"from pytest_reflex import InputSpec; INPUTS = [{specs}], each with its shape, and with its dtype "
-        "where that is not float32"
-    )
