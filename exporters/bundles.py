@@ -246,9 +246,12 @@ def locate(reference: Any, bundle: Bundle, **options: Any) -> Located:
     """
     if not isinstance(bundle, Bundle):
         turned = "; they are turned round" if isinstance(reference, Bundle) else ""
+        path = (
+            f"; open it, open_bundle({os.fspath(bundle)!r})" if isinstance(bundle, str | os.PathLike) else ""
+        )
         raise ReflexError(
-            f"the bundle is a {type(bundle).__name__}{turned}; give locate(reference, bundle), in check's "
-            "order"
+            f"the bundle is a {type(bundle).__name__}{turned}{path}; give locate(reference, bundle), in "
+            "check's order"
         )
     return bundle.locate(reference, **options)
 

@@ -861,7 +861,9 @@ def marker(values: Mapping[str, object], positional: tuple[object, ...] = (), wh
     on = f" on {where}" if where else ""
     if positional:
         raise SettingsError(
-            f"parity marker{on}: {brief(positional[0])} has no keyword; the keywords are {good}"
+            f"parity marker{on}: {brief(positional[0])} has no keyword"
+            + (f"; write threshold={positional[0]!r}" if isinstance(positional[0], int | float | str) else "")
+            + f"; the keywords are {good}"
         )
     if strange := [name for name in values if name not in PARITY]:
         from pytest_reflex.verdict.naming import unknown

@@ -231,6 +231,11 @@ class BundleRunner(RunnerBase):
             InputError: an input is missing, unknown, of another dtype or shape, or not finite.
             RunnerError: the policy is not open, or ONNX Runtime failed.
         """
+        if not isinstance(observation, Mapping):
+            raise InputError(
+                f"observation is a {type(observation).__name__}; give a dict of arrays by the names of the "
+                f"inputs, {', '.join(self._inputs)}"
+            )
         given = {name: np.asarray(array) for name, array in observation.items()}
         if noise is not None:
             if self._noise is None or self._noise in given:

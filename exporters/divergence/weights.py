@@ -15,6 +15,9 @@ from exporters.divergence.reads import End, constant, maker
 
 __all__ = ["held_otherwise"]
 
+# So much of the largest weight is near.
+NEAR: Final = 0.1
+
 Array = np.ndarray[Any, Any]
 # ONNX multiplies by a matrix of (in, out), and so do these; PyTorch's linear holds (out, in).
 _PRODUCTS: Final = ("mm", "addmm", "matmul", "bmm", "baddbmm")
@@ -89,8 +92,9 @@ def _fits(ours: Array, theirs: Array) -> bool:
 def _unlike(ours: Array, theirs: Array, name: str, program: Program) -> str:
     if ours.ndim > 1 and _fits(np.swapaxes(ours, -1, -2), theirs):
         return f"{name} transposed"
-    # One number over and over, as zeros, is nobody's.
-    telling = (theirs != theirs.flat[0]).any()
+    # One number over and over, as zeros, is nobody's; and what is near its own was trained on from there, as
+    # layers that were cloned from one are.
+    telling = (theirs != theirs.flat[0]).any() and not _near(ours, theirs)
     for node, tensor in program.held.items():
         if telling and isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32:
             other = tensor.detach().numpy()
@@ -105,6 +109,14 @@ def _unlike(ours: Array, theirs: Array, name: str, program: Program) -> str:
         f"other numbers than {name}: {np.count_nonzero(apart != 0)} of {apart.size:,}, "
         f"by up to {float(apart.max()):.3g}"
     )
+
+
+def _near(ours: Array, theirs: Array) -> bool:
+    """Whether the numbers are off by little of what they are, in the order in which they stand."""
+    if np.squeeze(ours).shape != np.squeeze(theirs).shape:
+        return False
+    apart = np.abs(np.squeeze(ours).astype(np.float64) - np.squeeze(theirs))
+    return float(apart.max()) < NEAR * float(np.abs(ours).max())
 
 
 def _name(read: fx.Node, program: Program) -> str:

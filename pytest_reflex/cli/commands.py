@@ -200,6 +200,8 @@ class _Validate(click.Group):
         if args[0] not in self.commands:
             from pytest_reflex.verdict.naming import did_you_mean, near_path
 
+            if Path(args[0]).is_dir():
+                raise BundleError(f"no bundle at {args[0]}: expected a directory that holds reflex.json")
             nearest = did_you_mean(args[0], self.commands) or near_path(Path(args[0]))
             raise click.UsageError(
                 f"{args[0]!r} is no command{nearest}, no .onnx file and no directory of a bundle", ctx
@@ -285,7 +287,10 @@ def _plain(
         if seen is not None:
             given = replace(seen, inputs=tuple(given or ()))
         told = {"reference": reference, "inputs": given, "name": str(file), "progress": report_progress}
-        return _judged(candidate, judging, simplest, **told), below
+        result = _judged(candidate, judging, simplest, **told)
+    if not result.passed and simplest is None and result.seed is not None:
+        below += "\nSimplest: --simplest FILE looks for the simplest input that fails, and stores it"
+    return result, below.lstrip("\n")
 
 
 @validate.command("export", short_help="Judge a bundle.")

@@ -68,8 +68,7 @@ parity:
     when: always
     expose_as: parity
     paths:
-      - parity_reports/index.html
-      - parity_reports/parity.json
+      - parity_reports/
     reports:
       junit: junit.xml
 """

@@ -113,9 +113,7 @@ def named_reference(bundle: Bundle | Served, model: str, steps: int | None = Non
         )
     place = checkpoints.resolve(model)
     if (place / "reflex.json").is_file():
-        raise CheckpointError(
-            f"--model is {model!r}, which is a bundle; give the policy that it was made from"
-        )
+        raise CheckpointError(nameless(model))
     checkpoints.read_config(place)
     # Last, for it imports torch.
     family = registry.family_named(bundle.family)
@@ -211,6 +209,8 @@ def nameless(model: str, option: str = "--model") -> str:
         return (
             f"{option} is {model!r}, a graph; give the policy, or --reference {model} where it is the judge"
         )
+    if Path(model, "reflex.json").is_file():
+        return f"{option} is {model!r}, which is a bundle; give the policy that it was made from"
     if not model.endswith(".py") or not Path(model).is_file():
         return f"{option} is {model!r}; give module:name or file.py:name"
     return f"{option} is {model!r}, a Python file; say what in it: {model}:NAME"

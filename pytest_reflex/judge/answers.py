@@ -21,6 +21,7 @@ from pytest_reflex.verdict.coverage import Coverage
 from pytest_reflex.verdict.gates import run_answers
 from pytest_reflex.verdict.power import judge_power
 from pytest_reflex.verdict.results import (
+    ELSEWHERE,
     RUN_GATE_NAMES,
     Answer,
     FixtureResult,
@@ -110,7 +111,7 @@ def _fell_back(facts: Mapping[str, object]) -> list[str]:
     if not isinstance(nodes, list) or not nodes:
         return []
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
-    return [f"{count} ran elsewhere than on {facts.get('provider_asked')}, the first {nodes[0]}"]
+    return [f"{count} {ELSEWHERE} {facts.get('provider_asked')}, the first {nodes[0]}"]
 
 
 def _said_of(fixtures: Fixtures, results: Sequence[FixtureResult]) -> list[str]:

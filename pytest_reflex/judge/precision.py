@@ -21,6 +21,7 @@ from pytest_reflex.runners.base import HasFloat64, HasGraphs, HasNarrower, copie
 from pytest_reflex.settings import PROVIDERS
 from pytest_reflex.verdict.precision import FLOATS, GraphPrecision, Precision, merged
 from pytest_reflex.verdict.quantised import QuantisedDistances, same_scales
+from pytest_reflex.verdict.results import DRAWS
 
 __all__ = ["Held", "Outputs", "distances_of", "exact_outputs", "held_to", "predicted"]
 
@@ -70,7 +71,7 @@ class Held:
         if not drawing:
             return []
         return [
-            f"the candidate's graph draws random numbers by itself ({', '.join(drawing)}), so inputs alone "
+            f"the candidate's graph {DRAWS} ({', '.join(drawing)}), so inputs alone "
             "do not determine its output; export it in evaluation mode, with noise as an input"
         ]
 

@@ -19,7 +19,7 @@ from pytest_reflex.judge.input_dependence import unequal_bits
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import HasModel, HasState, asked
 from pytest_reflex.verdict.metrics import largest_difference
-from pytest_reflex.verdict.results import ONNX_REFERENCE
+from pytest_reflex.verdict.results import DREW, ONNX_REFERENCE
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -190,8 +190,8 @@ def random_numbers(seen: Steadiness, reference: Mapping[str, Any]) -> list[str]:
         return []
     whose = " and ".join(f"{name}'s" for name in drew)
     return [
-        f"the reference drew from {whose} random generator while running, so inputs alone do not "
-        "determine its output; pass noise as an input"
+        f"the reference drew from {whose} {DREW}, so inputs alone do not determine its output; pass noise as "
+        "an input"
     ]
 
 

@@ -156,10 +156,19 @@ def reference_runner(reference: Any, candidate: Any, *, apart: bool = False) -> 
             f"reference is the path {os.fspath(reference)}, expected a runner or an nn.Module; where an ONNX "
             "graph is to be the judge, and PyTorch not, give OnnxReference(path)"
         )
+    called = f"{reference.__name__}(), what it gives, or " if _wants_nothing(reference) else ""
     raise ReflexError(
-        f"reference is {_said(reference)}; give an nn.Module, a runner, or FunctionRunner(f) for a function "
-        "of named inputs"
+        f"reference is {_said(reference)}; give {called}an nn.Module, a runner, or FunctionRunner(f) for a "
+        "function of named inputs"
     )
+
+
+def _wants_nothing(given: object) -> bool:
+    """Whether it is a function that can be called with nothing, such as one that loads a policy."""
+    if not inspect.isfunction(given) or given.__name__ == "<lambda>":
+        return False
+    parameters = inspect.signature(given).parameters.values()
+    return all(p.default is not p.empty for p in parameters)
 
 
 def _said(given: object) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pytest_reflex.inputs import InputSpec, free_sizes
 from pytest_reflex.settings import FEWEST_STRICT
+from pytest_reflex.verdict.results import OPEN_AXIS
 from pytest_reflex.verdict.summaries import InputSummary
 
 Array = np.ndarray[Any, Any]
@@ -59,20 +60,34 @@ def judge_open_axes(
     """
     known = {(spec.name, i) for spec in specs for i, name in enumerate(spec.free) if name}
     free = {name for spec in specs for name in spec.free if name}
-    found: dict[str, str] = {}
+    found: dict[str, tuple[set[int], list[tuple[str, int, int]]]] = {}
     for given, axis, name in open_axes:
         shapes = [held.shape for fixture in fixtures for held in fixture if held.name == given]
         sizes = {shape[axis] for shape in shapes if axis < len(shape)}
         if (given, axis) in known or name in free or not sizes or len(sizes) >= FEWEST_SIZES:
             continue
-        had = ", ".join(map(str, sorted(sizes)))
-        found.setdefault(
-            name,
-            f"axis {axis} of input {given!r} ({name}) is open in the graph and was judged in "
-            f"size{'s' * (len(sizes) > 1)} {had} alone; name it in the free of its InputSpec, or fix it in "
-            "the file",
-        )
-    return list(found.values())
+        _, places = found.setdefault(name, (sizes, []))
+        places.append((given, axis, len(shapes[0])))
+    return [_open_axis(name, sizes, places) for name, (sizes, places) in found.items()]
+
+
+def _open_axis(name: str, sizes: Collection[int], places: Sequence[tuple[str, int, int]]) -> str:
+    """What is said of one open axis: where it is, its sizes, and what to write in each InputSpec."""
+    had = ", ".join(map(str, sorted(sizes)))
+    axes = {axis for _, axis, _ in places}
+    if len(axes) == 1:
+        inputs = ", ".join(repr(given) for given, _, _ in places)
+        where = f"axis {places[0][1]} of input{'s' * (len(places) > 1)} {inputs}"
+    else:
+        where = ", ".join(f"axis {axis} of input {given!r}" for given, axis, _ in places)
+    write = " and ".join(
+        f"InputSpec({given!r}, ..., free={tuple(name if i == axis else None for i in range(rank))!r})"
+        for given, axis, rank in places
+    )
+    return (
+        f"{where} ({name}) {OPEN_AXIS} and was judged in size{'s' * (len(sizes) > 1)} {had} alone; give "
+        f"{write}, or fix it in the file"
+    )
 
 
 def judge_variation(

@@ -103,7 +103,8 @@ class Baseline:
         said += [f"{gone} of its entries not in this run"] * bool(gone)
         if both or not calls:
             return f"baseline {self.path.name}: {', '.join(said)}", ""
-        why = f"baseline {self.path.name}: none of the {new} results of this run has an entry in it"
+        other = f", such as {min(calls)}; its own are such as {min(known)}" if known else ""
+        why = f"baseline {self.path.name}: none of the {new} results of this run has an entry in it{other}"
         mend = "write it with --reflex-baseline-update"
         return ("", f"{why}; --reflex-strict wants one; {mend}") if strict else (f"{why}; {mend}", "")
 

@@ -166,8 +166,9 @@ class Collector:
             if nodeid not in self._failed:
                 self.problem(f"{nodeid}: no report said its fail: {fail}")
         if self.strict and not self._results:
-            drove = "; a rollout is no parity: add parity.check" if self._rollouts else ""
-            self.problem(f"no parity result in this session; --reflex-strict wants at least one{drove}")
+            drove = "a rollout is no parity: add parity.check" if self._rollouts else ""
+            why = drove or "a check() without the parity fixture is no test's: take parity.check"
+            self.problem(f"no parity result in this session; --reflex-strict wants at least one; {why}")
         self._unfinished = self._left_out()
         if self.strict and self._unfinished and not self.problems:
             self.problem(f"{self._unfinished}; --reflex-strict wants every one")

@@ -51,6 +51,13 @@ TRAP: Final = "the machine explains it: "
 DEAD: Final = "is dead"
 # What is said of one of which it changed neither side.
 IDLE: Final = "changes neither side"
+# What is said of an axis of any size that was judged in too few.
+OPEN_AXIS: Final = "is open in the graph"
+# What is said of a side that draws random numbers of its own.
+DRAWS: Final = "draws random numbers by itself"
+DREW: Final = "random generator while running"
+# What is said of nodes that another provider ran.
+ELSEWHERE: Final = "ran elsewhere than on"
 # The kind of a reference that is an ONNX graph because somebody said so.
 ONNX_REFERENCE: Final = "onnx reference"
 Against = Literal["policy", "onnx"]

@@ -431,8 +431,9 @@ def test_bad_markers() -> None:
         settings.marker({}, (1e-5,))
     assert (
         str(caught.value)
-        == "parity marker: 1e-05 has no keyword; the keywords are threshold, units, rtol, fixtures, "
-        "seed, claim, claim_budget, coverage, provider, floor, rounding, infinities, trajectory, runtimes"
+        == "parity marker: 1e-05 has no keyword; write threshold=1e-05; the keywords are threshold, units, "
+        "rtol, fixtures, seed, claim, claim_budget, coverage, provider, floor, rounding, infinities, "
+        "trajectory, runtimes"
     )
     with pytest.raises(SettingsError) as caught:
         settings.resolve(settings.marker({"threshold": 0}, (), "test_a.py::test_b[{x}]"))

@@ -13,7 +13,11 @@ from pytest_reflex.verdict.divergence import Location
 from pytest_reflex.verdict.results import (
     BASELINE_GATE,
     DEAD,
+    DRAWS,
+    DREW,
+    ELSEWHERE,
     IDLE,
+    OPEN_AXIS,
     SWAPPED,
     TRAP,
     Answer,
@@ -27,6 +31,8 @@ FEW: Final = 0.05
 # Fixtures that are off by no more than so many times what others are, are off alike.
 NEAR: Final = 4.0
 SMALL: Final = 1e-2
+# So many units in the last place are what another order of summing does.
+FEW_ULPS: Final = 16
 
 _ADVICE: Final = MappingProxyType(
     {
@@ -76,6 +82,26 @@ _IDLE: Final = (
 )
 
 
+# By gate, then by what a refusal says, which asks for another thing than most of its gate.
+_OF_REASON: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "inputs": {IDLE: _IDLE},
+        "variation": {
+            OPEN_AXIS: "say in the InputSpec of each of these inputs that the axis is free, as above, so "
+            "that several sizes are drawn; more fixtures of one size say nothing of another."
+        },
+        "compared": {
+            DRAWS: "put the policy into evaluation mode, policy.eval(), before it is exported, and give what "
+            "it draws on purpose as an input; one process repeats what the next one does not.",
+            DREW: "give what the policy draws as an input, such as noise, or call it where it draws nothing; "
+            "in evaluation mode dropout does not.",
+            ELSEWHERE: "leave the provider out that cannot run these nodes, or take a build of ONNX Runtime "
+            "that can; what another provider ran says nothing of the one that was asked for.",
+        },
+    }
+)
+
+
 def next_steps(result: RunResult, refusal: Answer) -> str:
     """One short paragraph for the refusal that a result's first line names.
 
@@ -99,8 +125,9 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
     if refusal.gate in ("finite", "exact"):
         first = _floats_first(result) if refusal.gate == "exact" else ""
         return (first or _ADVICE[refusal.gate]) + _where(result)
-    if refusal.gate == "inputs" and IDLE in refusal.said:
-        return _IDLE
+    for said, advice in _OF_REASON.get(refusal.gate, {}).items():
+        if said in refusal.said:
+            return advice
     if refusal.gate == "claim":
         return _of_claim(result) or _ADVICE["claim"]
     return _ADVICE.get(refusal.gate, "see what the gate says of itself, under Refused by.")
@@ -175,6 +202,12 @@ def _beyond(result: RunResult) -> str:
     worst = result.worst_fixture
     output = worst.worst if worst is not None else None
     d = output.difference if output is not None else None
+    if d is not None and output is not None and 0 < d.ulp_max <= FEW_ULPS and d.scale:
+        return (
+            f"{output.name} is off by {d.ulp_max} units in the last place at most, where it is as large as "
+            f"{d.scale:.2g}: likely rounding, and floor=True or --floor says whether it is; then a threshold "
+            "that grows with the output, such as 2x floor, or one in its units (units=, --units)."
+        )
     few = max(1, FEW * d.elements) if d is not None else 0
     # How many elements of the largest error would have the same sum.
     if (

@@ -116,7 +116,9 @@ def _headline(result: RunResult) -> str:
         if (physical := nearest_in_units(result, worst[1])) is not None:
             seen, below = _told_in_units(physical)
         held = _held_to(result, result.limit_of(worst[1]))
-        return _line(f"parity PASS: max_abs_diff {seen} is below {below} ({count}{nearest}{held})")
+        # What strict would refuse is said where nobody reads on.
+        doubts = f", {len(result.doubts)} doubt{'s' * (len(result.doubts) > 1)}" if result.doubts else ""
+        return _line(f"parity PASS: max_abs_diff {seen} is below {below} ({count}{doubts}{nearest}{held})")
     failing = [f for f in result.fixtures if not f.passed]
     idx, answer = first_refusal(result)
     if idx is None:

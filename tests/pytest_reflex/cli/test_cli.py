@@ -545,7 +545,10 @@ def test_export_replaces_nothing_but_a_bundle(
             "--model is '{file}', a Python file; say what in it: {file}:NAME",
         ),
         ("{file}:arm", "--model is '{file}:arm', and {file} has no 'arm'"),
-        ("none.py:policy", "--model is 'none.py:policy', and there is no file none.py"),
+        (
+            "none/policy.py:policy",
+            "--model is 'none/policy.py:policy', and there is no file none/policy.py",
+        ),
         (
             "no_module:policy",
             "--model is 'no_module:policy', and no_module cannot be imported: "

@@ -258,8 +258,8 @@ def open_graph(tmp_path):
 def test_an_axis_that_the_graph_leaves_open_is_varied_or_doubted(tmp_path):
     sides = FunctionRunner(lambda x: {"y": x + x}), open_graph(tmp_path)
     said = (
-        "axis 0 of input 'x' (batch) is open in the graph and was judged in size 2 alone; name it in the "
-        "free of its InputSpec, or fix it in the file"
+        "axis 0 of input 'x' (batch) is open in the graph and was judged in size 2 alone; give "
+        "InputSpec('x', ..., free=('batch', None)), or fix it in the file"
     )
     fixed, free = [InputSpec("x", (2, 3))], [InputSpec("x", (2, 3), free=("batch", None))]
     plain = check(*sides, inputs=fixed)

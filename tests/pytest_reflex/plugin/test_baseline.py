@@ -79,7 +79,8 @@ def test_what_was_compared_with_the_baseline_is_said_and_nothing_at_all_is_no_gr
     found.stdout.fnmatch_lines(
         ["baseline main.json: 1 compared, 1 without an entry, 1 of its entries not in this run"]
     )
-    nothing = "baseline main.json: none of the 1 results of this run has an entry in it"
+    nothing = "baseline main.json: none of the 1 results of this run has an entry in it, "
+    nothing += "such as test_it.py::test_z; its own are such as test_it.py::test_x"
     found = run(off(1e-5, "test_z"), *AT)
     assert found.ret == 0
     found.stdout.fnmatch_lines([f"{nothing}; write it with --reflex-baseline-update"])

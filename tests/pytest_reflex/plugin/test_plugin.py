@@ -232,7 +232,7 @@ KEYWORDS = (
 BAD_MARKERS = {
     "treshold=1": f"unknown keyword 'treshold' (did you mean 'threshold'?); {KEYWORDS}",
     "atol=1, qqq=2": f"unknown keywords 'atol' (did you mean 'threshold'?), 'qqq'; {KEYWORDS}",
-    "1e-5": f"1e-05 has no keyword; {KEYWORDS}",
+    "1e-5": f"1e-05 has no keyword; write threshold=1e-05; {KEYWORDS}",
     "fixtures=0": "fixtures: 0 is not a number of fixtures; give a whole number, 1 or more",
 }
 
@@ -523,7 +523,10 @@ def test_a_budget_for_claims_that_nobody_makes_is_told_of(run: Run) -> None:
 
 def test_strict_fails_a_session_without_a_result(run: Run) -> None:
     source = "def test_plain(): pass\n"
-    line = "error: no parity result in this session; --reflex-strict wants at least one"
+    line = (
+        "error: no parity result in this session; --reflex-strict wants at least one; a check() without the "
+        "parity fixture is no test's: take parity.check"
+    )
     for args in ((), ("-q",), ("-k", "nonesuch")):
         found = run(source, "--reflex-strict", *args)
         assert found.ret == 1
