@@ -411,3 +411,121 @@ def test_two_cameras_are_numbered_in_the_recordings_order(tmp_path: Path) -> Non
     assert [float(seen[f"image_{i}"].mean()) for i in range(2)] == [1.0, 0.0]
     with pytest.raises(InputError, match="no key is the policy's input 'image_0'"):
         reflex.episodes(tmp_path).fixtures([*specs, InputSpec("image_2", (1, 3, 4, 4))], 1, 0)
+
+
+def of_arrays(place: Path, **arrays: np.ndarray) -> Path:
+    place.mkdir()
+    np.savez(place / "episode_0.npz", **arrays)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (np.full((3, 7), np.nan, np.float32), r"state\[0\] is nan; every value must be finite"),
+        (np.array([["now"] * 7] * 3), "state is text, and the policy's 'state' is float32"),
+        (
+            np.full((3, 7), 1e300),
+            r"state is 1e\+300 at \[0, 0\], which float32, that the policy reads",
+        ),
+        (
+            np.zeros((3, 4), np.float32),
+            r"state is \[4\], and 'state' takes \[1, 7\]; nothing is",
+        ),
+    ],
+)
+def test_a_value_that_the_policy_cannot_read_is_named(state: np.ndarray, said: str, tmp_path: Path) -> None:
+    place = of_arrays(tmp_path / "arrays", state=state, image=np.zeros((3, 32, 32, 3), np.uint8))
+    with pytest.raises(InputError, match=said):
+        every(reflex.episodes(place).fixtures(SPECS[:2], 2, 0))
+
+
+def test_whole_numbers_take_no_fraction_and_text_no_numbers(tmp_path: Path) -> None:
+    place = of_arrays(tmp_path / "arrays", task=np.full((3, 2), 0.5, np.float32), words=np.array(["up"] * 3))
+    tasks = [InputSpec("task", (1, 2), "int64", Integers(0, 3))]
+    with pytest.raises(InputError, match="task is float32, and the policy's 'task' takes int64"):
+        every(reflex.episodes(place).fixtures(tasks, 2, 0))
+    words = [InputSpec("words", (1, 2), "int64", Integers(0, 3))]
+    with pytest.raises(InputError, match="words is text, and the policy's 'words' is int64; tokenise it"):
+        every(reflex.episodes(place).fixtures(words, 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.array([None, None, None]), "holds objects; save it in C order"),
+        (np.asfortranarray(np.zeros((3, 7), np.float32)), "holds columns first; save it in C order"),
+    ],
+)
+def test_arrays_that_no_row_can_be_read_of_are_refused(array: np.ndarray, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        reflex.episodes(of_arrays(tmp_path / "arrays", state=array)).fixtures(SPECS[1:2], 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"features": []}, "features is no JSON object"),
+        ({"units": "furlong"}, "its units are 'furlong', expected one of "),
+        ({"units": ["deg"]}, r"its units are \['deg'\], expected one of "),
+        ({"shape": "seven"}, "says of 'observation.state' what cannot be read"),
+    ],
+)
+def test_what_a_dataset_says_of_itself_and_nobody_can_read(
+    change: dict[str, Any], said: str, dataset: Path
+) -> None:
+    path = dataset / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    if "features" in change:
+        info |= change
+    else:
+        info["features"]["observation.state"] |= change
+    path.write_text(json.dumps(info))
+    with pytest.raises(InputError, match=said):
+        fixtures(dataset)
+
+
+def test_units_are_for_each_element_or_one_for_all(dataset: Path) -> None:
+    path = dataset / "meta" / "info.json"
+    for units, found in (("deg", ("deg",) * 7), (["deg"] * 6 + ["mm"], ("deg",) * 6 + ("mm",))):
+        info = json.loads(path.read_text())
+        info["features"]["observation.state"]["units"] = units
+        path.write_text(json.dumps(info))
+        assert reflex.episodes(dataset).recording.features["observation.state"].units == found
+
+
+def test_what_the_hub_does_not_have_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    def gives(error: Exception) -> None:
+        def fetch(*given: object, **more: object) -> str:
+            raise error
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+
+    monkeypatch.setenv("HF_LEROBOT_HOME", str(tmp_path))
+    gives(ValueError("404: no dataset\nof that name"))
+    with pytest.raises(InputError, match="no recording at me/none, and the hub gives no such dataset: 404"):
+        fixtures(Path("me/none"))
+    gives(ConnectionError())
+    with pytest.raises(InputError, match="and the hub gives no such dataset: ConnectionError"):
+        fixtures(Path("me/none"))
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match="without huggingface-hub none is fetched; install it"):
+        fixtures(Path("me/none"))
+    monkeypatch.undo()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *given, **more: str(GOLDEN))
+    monkeypatch.setenv("HF_LEROBOT_HOME", str(tmp_path))
+    assert fixtures(Path("me/none"), 24).count == 24
+
+
+def test_fixtures_as_a_sequence() -> None:
+    from pytest_reflex.inputs.fixtures import Made
+
+    made = Made(fixtures(GOLDEN, 5))
+    assert len(made) == 5
+    assert equal(made[-1], made[4])
+    assert [one["state"].tobytes() for one in made[1:3]] == [made[i]["state"].tobytes() for i in (1, 2)]
+    for at in (5, -6):
+        with pytest.raises(IndexError):
+            made[at]
