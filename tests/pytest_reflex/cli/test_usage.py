@@ -1,0 +1,70 @@
+"""Options that contradict each other: one line that says which to leave away, before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pytest_reflex.cli import main
+
+pytestmark = pytest.mark.once
+
+REFERENCE = ("validate", "export", "b", "--reference", "g.onnx")
+ROLLOUT = ("rollout", "b", "--model", "arm.py:policy", "--env", "planar-reach")
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(*arguments: str) -> str:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        said = capfd.readouterr()
+        assert (left.value.code, said.out) == (2, "")
+        return said.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("certify", "b", "--key", "k", "--verify", "--result", "r"),
+            "--result was given, and --verify takes what was certified",
+        ),
+        (("certify", "b", "--key", "k", "--key", "l"), "--key was given twice, and one key signs"),
+        ((*REFERENCE, "--episodes", "e"), "--episodes was given, and with --reference fixtures are drawn"),
+        ((*REFERENCE, "--processors"), "--processors was given, and a graph that is the judge has none"),
+        ((*REFERENCE, "--steps", "3"), "--steps was given, and a graph that is the judge takes its own"),
+        (
+            ("validate", "a.onnx", "--reference", "g.onnx", "--episodes", "e"),
+            "--episodes was given, and with --reference fixtures are drawn",
+        ),
+        (
+            ("init", "checkpoint", "--inputs", "SPECS"),
+            "--inputs was given, and a checkpoint says itself what it reads; leave it out",
+        ),
+        (
+            ("rollout", "ws://localhost:1", *ROLLOUT[2:], "--runtime", "openvino"),
+            "ws://localhost:1 is served, and its server says on what; leave --runtime away",
+        ),
+        (
+            (*ROLLOUT, "--latency", "now"),
+            "invalid value for '--latency': 'now' is no latency; give a number of control periods, "
+            "or measured",
+        ),
+        (
+            ("locate", "b", "--model", "arm.py:policy", "--runtime", "ort"),
+            "--model was given, and with --runtime PyTorch is not asked",
+        ),
+        (("locate", "b"), "missing option '--model', or '--runtime'"),
+    ],
+)
+def test_what_contradicts_itself_is_one_line(
+    arguments: tuple[str, ...], said: str, refused: Callable[..., str]
+) -> None:
+    err = refused(*arguments)
+    assert err.startswith(f"reflex: error: {said}; see `reflex ")
+    assert err.count("\n") == 1
