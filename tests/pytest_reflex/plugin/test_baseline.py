@@ -241,3 +241,15 @@ def test_a_column_in_pytest_html(run: Run) -> None:
     page = Path("report.html").read_text()
     assert "max_abs_diff" in page
     assert "e-05 of 1.0e-04" in page
+
+
+def test_a_baseline_of_another_version_and_one_that_cannot_be_written(run: Run) -> None:
+    Path("main.json").write_text('{"results": {}, "format": "reflex-baseline", "version": 9}')
+    found = run(off(1e-5), *AT)
+    assert found.ret == 4
+    said = "main.json: is no baseline (ValueError: it is 'reflex-baseline', version 9); write it with"
+    assert any(said in line for line in found.errlines)
+    Path("taken").write_text("")
+    found = run(off(1e-5), "--reflex-baseline", "taken/main.json", "--reflex-baseline-update")
+    assert found.ret == 1
+    found.stdout.fnmatch_lines(["error: *taken/main.json: the baseline could not be written (*)"])
