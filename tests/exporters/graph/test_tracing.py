@@ -266,12 +266,15 @@ def test_an_output_may_be_called_like_a_value_or_a_weight_inside() -> None:
                 "val_0": x,
             }
 
-    module, x = Clashing().eval(), torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    module, x = Clashing().eval(), torch.randn(2, 4)
     with torch.no_grad():
         expected = {name: value.numpy() for name, value in module(x).items()}
     found = run(trace(module, module.forward, {"x": x}), x=x)
     assert list(found) == list(expected)
-    assert all(ulps(found[name], expected[name], dtype=np.float32) <= 4 for name in expected)
+    # All come of one product, whose sums have the last places of its largest values.
+    top = max(float(np.abs(value).max()) for value in expected.values())
+    assert all(ulps(found[name], expected[name], scale=top) <= 4 for name in expected)
 
 
 def test_a_constant_and_an_input_may_be_outputs() -> None:
