@@ -88,8 +88,11 @@ def test_the_readme_that_an_index_shows_links_into_the_repository() -> None:
     assert len(before) == len(after) > 20
     assert all(link.startswith("https://") for link in after)
     for link in after:
-        path = link.removeprefix(place)
-        assert path == link or (ROOT / path).exists(), link
+        path, _, heading = link.removeprefix(place).partition("#")
+        assert not link.startswith(place) or (ROOT / path).exists(), link
+        if heading and link.startswith(place):
+            named = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w]+", "-", title.lower()).strip("-") for title in named}, link
     assert shown.replace(place, "") == own
 
 
