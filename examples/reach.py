@@ -155,11 +155,16 @@ def trained(env: str = "panda-reach", camera: bool = False, *, starts: int = 200
 
 def succeeds(policy: Reach, starts: int = 20, seconds: float = SECONDS) -> float:
     """In what share of starts that it never saw it does the job."""
+    return share_done(policy.own_runner(), policy.inputs, policy.env, starts, seconds)
+
+
+def share_done(runner: Any, inputs: list[InputSpec], env: str, starts: int, seconds: float) -> float:
+    """The same of what runs any policy that reads these."""
     from pytest_reflex.judge.rollout.driving import Terms, drive
     from pytest_reflex.judge.rollout.observing import Observing
 
-    arm, observing = environment_named(policy.env)(HZ), Observing(policy.inputs, 0)
-    runner, terms = policy.own_runner(), Terms(seconds, HZ, EXECUTE, 0)
+    arm, observing = environment_named(env)(HZ), Observing(inputs, 0)
+    terms = Terms(seconds, HZ, EXECUTE, 0)
     with runner:
         done = [
             drive("policy", runner.run, arm, observing, terms, start).succeeded for start in range(starts)

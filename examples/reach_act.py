@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reach import CHUNK, EXECUTE, HZ, SECONDS, STATES, demonstrations
+from reach import CHUNK, EXECUTE, SECONDS, STATES, demonstrations, share_done
 
 from exporters import act
-from pytest_reflex.judge.rollout.driving import Terms, drive
-from pytest_reflex.judge.rollout.environments import environment_named
-from pytest_reflex.judge.rollout.observing import Observing
 
 ENV = "panda-reach"
 WHOLE, OWN = STATES[ENV]  # all that is known, and what of it is the arm's
@@ -73,15 +70,7 @@ def trained(*, starts: int = 200, epochs: int = 40, seed: int = 0) -> Any:
 
 def succeeds(policy: Any, starts: int = 20, seconds: float = SECONDS) -> float:
     """In what share of starts that it never saw it does the job."""
-    runner = act.reference(policy)
-    arm, observing = environment_named(ENV)(HZ), Observing(act.inputs(policy), 0)
-    terms = Terms(seconds, HZ, EXECUTE, 0)
-    with runner:
-        done = [
-            drive("policy", runner.run, arm, observing, terms, start).succeeded for start in range(starts)
-        ]
-    arm.close()
-    return sum(map(bool, done)) / starts
+    return share_done(act.reference(policy), act.inputs(policy), ENV, starts, seconds)
 
 
 if __name__ == "__main__":

@@ -141,8 +141,7 @@ def verified(
     path = Path(directory)
     # Unlike a path's own methods these take what is too long for a name.
     if not os.path.isdir(path):
-        near = "" if os.path.exists(path) else near_path(path)
-        raise BundleError(f"no bundle at {path}{near}: expected a directory that holds {MANIFEST}")
+        raise BundleError(f"no bundle at {path}{near_path(path)}: expected a directory that holds {MANIFEST}")
     manifest, stated = read_manifest(path)
     around = stated.processors
     graphs = {*stated.graphs.values(), *(around.graphs.values() if around is not None else ())}

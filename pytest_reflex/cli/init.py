@@ -17,7 +17,16 @@ import click
 
 from pytest_reflex.cli.jobs import RUN, TESTS, Job, jobs_of, leftovers
 from pytest_reflex.cli.reads import are_specs, inputs_of, require_inputs
-from pytest_reflex.cli.reference import importable, is_script, named, nameless, policy_in, require_policy
+from pytest_reflex.cli.reference import (
+    importable,
+    is_graph,
+    is_policy,
+    is_script,
+    named,
+    nameless,
+    policy_in,
+    require_policy,
+)
 from pytest_reflex.cli.report import PASS, Reported
 from pytest_reflex.errors import BundleError, CheckpointError, ReflexError
 
@@ -199,7 +208,7 @@ def init(model: str, ci: str, inputs: str, bundle: Path | None, out: Path) -> Re
     left as it is, but for a job of this command's own that nobody has changed and that lacks what MODEL
     needs.
     """
-    if bundle is not None and inputs != "INPUTS" and not _is_graph(bundle):
+    if bundle is not None and inputs != "INPUTS" and not is_graph(bundle):
         raise click.UsageError("--inputs was given, and --bundle says itself what it reads; leave it out")
     if inputs != "INPUTS" and not is_script(model):
         raise click.UsageError("--inputs was given, and a checkpoint says itself what it reads; leave it out")
@@ -298,7 +307,7 @@ def _of_a_checkpoint(model: str, bundle: Path | None, out: Path) -> _Made:
             f"MODEL is {model!r}, a graph, and a test wants the policy too; give that as file.py:name, and "
             f"--bundle {shlex.quote(model)}"
         )
-    if bundle is not None and _is_graph(bundle):
+    if bundle is not None and is_graph(bundle):
         raise BundleError(_NO_POLICY_S.format(bundle=bundle, model=model))
     family = registry.family_of(model)
     if family not in FAMILIES:
@@ -388,11 +397,6 @@ def _placed(judged: Path, out: Path) -> dict[str, str]:
     }
 
 
-def _is_graph(bundle: Path) -> bool:
-    """Whether it is an ``.onnx`` file, and no bundle around one."""
-    return bundle.suffix == ".onnx" and not bundle.is_dir()
-
-
 def _judging_a_graph(file: Path, model: str, held: Any, inputs: str, out: Path) -> dict[str, str]:
     """How a test judges a plain ``.onnx`` file.
 
@@ -446,7 +450,7 @@ def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Ma
     held = named(model, "MODEL")
     require_policy(held, model)
     text = _OF_A_SCRIPT
-    if bundle is not None and _is_graph(bundle):
+    if bundle is not None and is_graph(bundle):
         text, judged = _OF_A_SCRIPT_S_FILE, _judging_a_graph(bundle, model, held, inputs, out)
     elif bundle is not None:
         text, judged = _OF_A_SCRIPT_S_BUNDLE, _judging_a_script_s(bundle, model, held, out)
@@ -470,7 +474,7 @@ def _of_a_script(model: str, inputs: str, bundle: Path | None, out: Path) -> _Ma
             shown=_in_docstring(f"{_from(out, Path(source))}:{name}"),
             folders=", ".join(_folder(_from(out, folder)) for folder in folders),
             module=called,
-            policy=f"{name}()" if policy_in(held, model) is not held else name,
+            policy=name if is_policy(held) else f"{name}()",
         ),
         judged["extra"],
         Path(source),

@@ -13,6 +13,7 @@ from pytest_reflex.cli.options import RUNTIMES, check_options, inputs_option, mo
 from pytest_reflex.cli.progress import Progress
 from pytest_reflex.cli.reference import (
     drawn_of_a_file,
+    is_graph,
     named_reference,
     or_by_recording,
     require_draws,
@@ -82,7 +83,7 @@ def matrix(
     asked, left_out = (runtimes, []) if runtimes is not None else usual()
     began = time.time()
     with Progress() as report_progress:
-        sides = _file if directory.suffix == ".onnx" and not directory.is_dir() else _bundle
+        sides = _file if is_graph(directory) else _bundle
         candidate, reference, given, below = sides(directory, model, inputs, steps, report_progress)
         candidates = on_runtimes(candidate, asked, reference, judging["provider"])
         made = judged(reference, candidates, given, name=str(directory), progress=report_progress, **judging)

@@ -198,6 +198,11 @@ def has_to_be_given(function: Any) -> bool:
     return any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in given)
 
 
+def is_graph(path: Path) -> bool:
+    """Whether it names an ``.onnx`` file, there or not, and no bundle that is called so."""
+    return path.suffix == ".onnx" and not path.is_dir()
+
+
 def is_script(model: str) -> bool:
     """Whether it can only be ``module:name`` or ``file.py:name``: no directory and no hub id has a colon."""
     return ":" in model and not Path(model).exists()
@@ -334,6 +339,15 @@ def own_policy(model: str) -> tuple[Any, Any]:
     return policy, inputs
 
 
+def is_policy(found: Any) -> bool:
+    """Whether it is a policy, or the runner of one, and nothing that has to be called for it."""
+    from torch import nn
+
+    from pytest_reflex.runners import TorchRunner
+
+    return isinstance(found, nn.Module | TorchRunner)
+
+
 def policy_in(found: Any, model: str) -> Any:
     """The policy that is named or that a named function gives; or the runner that says how one is asked.
 
@@ -344,7 +358,7 @@ def policy_in(found: Any, model: str) -> Any:
 
     from pytest_reflex.runners import TorchRunner
 
-    if isinstance(found, nn.Module | TorchRunner):
+    if is_policy(found):
         return found
     policy = made_by(found, model)
     if isinstance(policy, TorchRunner):

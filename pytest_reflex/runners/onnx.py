@@ -153,8 +153,9 @@ class OnnxRunner(FilesRunner):
             return
         if isinstance(self._model, Path) and not self._model.is_file():
             wrong = "is a directory" if self._model.is_dir() else "does not exist"
-            near = "" if self._model.is_dir() else near_path(self._model)
-            raise RunnerError(f"{self._model} {wrong}{near}; give the path of an .onnx file")
+            raise RunnerError(
+                f"{self._model} {wrong}{near_path(self._model)}; give the path of an .onnx file"
+            )
         try:
             import onnxruntime
         except ImportError as error:

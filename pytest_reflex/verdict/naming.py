@@ -45,6 +45,8 @@ def unknown(what: str, names: Sequence[str], known: Iterable[str]) -> str:
 
 def near_path(path: Path) -> str:
     """``" (did you mean 'checkpoints/pi0'?)"``, of what lies where a path leads that is none; or empty."""
+    if os.path.exists(path):
+        return ""
     try:
         there = [str(path.with_name(name)) for name in sorted(os.listdir(path.parent))]
     except (OSError, ValueError):

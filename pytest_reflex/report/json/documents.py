@@ -200,8 +200,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Run]:
         if not shallow(made):
             raise ValueError("it is nested deeper than any document")
     except OSError as error:
-        near = "" if os.path.exists(path) else near_path(Path(path))
-        raise ReflexError(f"{shown}: cannot be read ({error.strerror}){near}; give a parity.json") from error
+        raise ReflexError(
+            f"{shown}: cannot be read ({error.strerror}){near_path(Path(path))}; give a parity.json"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ReflexError(
             f"{shown}: is not JSON ({error}); give a parity.json that pytest-reflex wrote"
