@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +60,11 @@ def bundle(made: Bundle, tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """What --model names; the class is this file's."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     (tmp_path / "arm_script.py").write_text(f"{SCRIPT}\n\ndef policy():\n    return Arm().eval()\n")
-    yield f"{tmp_path / 'arm_script.py'}:policy"
-    sys.modules.pop("arm_script", None)
+    return f"{tmp_path / 'arm_script.py'}:policy"
 
 
 def test_a_bundle_passes_on_frames_and_says_which(made: Bundle) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,14 @@ class Exported:
 
     path: Path
     ran: Ran
+
+
+def linted(place: Path) -> None:
+    """A linter and a formatter have nothing to say of what was written there."""
+    for check in (["check", "--select", "E,F,W,I,B,UP,RUF"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *check, "--isolated", "--line-length", "120", str(place)]
+        said = subprocess.run(command, capture_output=True, text=True)
+        assert said.returncode == 0, said.stdout + said.stderr
 
 
 def digests(directory: Path) -> dict[str, str]:

@@ -20,7 +20,6 @@ from floors import ulps
 
 from exporters import FAMILIES
 from pytest_reflex import __version__
-from pytest_reflex.cli import main
 from pytest_reflex.report.json import SCHEMA_VERSION
 from pytest_reflex.verdict.results import FIRST_MADE
 from pytest_reflex.verdict.tolerances import THRESHOLD
@@ -33,20 +32,6 @@ LAST_WEIGHT = "policy.action_out_proj.weight.T"
 PARAMETER = "action_out_proj.bias"
 
 FLOAT = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
-
-
-@pytest.fixture
-def here(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """The same command in this process, for what would import torch anew each time."""
-
-    def run(*arguments: object) -> Ran:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        said = capfd.readouterr()
-        return Ran(int(str(left.value.code)), said.out, said.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +137,7 @@ def test_what_a_policy_prints_stays_out_of_the_json(own: Path, reflex: Reflex, t
     ],
 )
 def test_the_steps_of_a_fail_are_shown_and_of_a_pass_where_asked(
-    flags: tuple[str, ...], passed: bool, seen: bool, own: Path, here: Callable[..., Ran]
+    flags: tuple[str, ...], passed: bool, seen: bool, own: Path, here: Reflex
 ) -> None:
     ran = here("validate", "export", own, "--model", f"{OWN_POLICY}:policy", "--output-json", *flags)
     (result,) = parsed(ran)["results"]
@@ -233,7 +218,7 @@ def test_a_change_too_small_for_the_threshold_is_plainby_the_digest(copied: Path
 
 
 def test_a_changed_weight_of_the_checkpoint_fails(
-    bundle: Path, checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]
+    bundle: Path, checkpoint: Path, tmp_path: Path, here: Reflex
 ) -> None:
     changed = _checkpoint(checkpoint, tmp_path, lambda weights: weights[PARAMETER].__iadd__(1e-2))
     ran = here("validate", "export", bundle, "--model", changed, "--fixtures", 3)
@@ -255,7 +240,7 @@ def test_a_provider_that_is_not_there_fails(bundle: Path, reflex: Reflex) -> Non
 
 
 def test_an_export_that_misses_its_threshold_leaves_everything_as_it_was(
-    checkpoint: Path, copied: Path, tmp_path: Path, here: Callable[..., Ran]
+    checkpoint: Path, copied: Path, tmp_path: Path, here: Reflex
 ) -> None:
     before, inode = digests(copied), copied.stat().st_ino
     options = ["--cameras", 2, "--prompt-tokens", 8, "--fixtures", 1, "--threshold", "1e-12"]
@@ -423,9 +408,7 @@ def test_a_damaged_bundle_is_one_line_and_exit_2(
     }  # fmt: skip
 
 
-def test_a_bundle_of_an_unknown_family_is_refused(
-    copied: Path, checkpoint: Path, here: Callable[..., Ran]
-) -> None:
+def test_a_bundle_of_an_unknown_family_is_refused(copied: Path, checkpoint: Path, here: Reflex) -> None:
     from exporters.bundle.manifest import seal
 
     file = copied / "reflex.json"
@@ -477,14 +460,14 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_exit_2(
     checkpoint: Path,
     bundle: Path,
     tmp_path: Path,
-    here: Callable[..., Ran],
+    here: Reflex,
 ) -> None:
     changed = _checkpoint(checkpoint, tmp_path, change)
     refused(here("validate", "export", bundle, "--model", changed), message.replace("{}", str(changed)))
 
 
 def test_pickled_weights_are_plainunread(
-    checkpoint: Path, bundle: Path, tmp_path: Path, here: Callable[..., Ran]
+    checkpoint: Path, bundle: Path, tmp_path: Path, here: Reflex
 ) -> None:
     pickled = Path(shutil.copytree(checkpoint, tmp_path / "pickled"))
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
@@ -495,7 +478,7 @@ def test_pickled_weights_are_plainunread(
     )
 
 
-def test_an_unknown_layout_is_refused(checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_an_unknown_layout_is_refused(checkpoint: Path, tmp_path: Path, here: Reflex) -> None:
     refused(
         here("export", checkpoint, tmp_path / "out", "--layout", "zigzag"),
         "invalid value for '--layout': 'zigzag' is not one of 'unrolled', 'loop', 'stepwise'; "
@@ -504,7 +487,7 @@ def test_an_unknown_layout_is_refused(checkpoint: Path, tmp_path: Path, here: Ca
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_in_another_precision(checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_an_export_in_another_precision(checkpoint: Path, tmp_path: Path, here: Reflex) -> None:
     refused(
         here("export", checkpoint, tmp_path / "out", "--precision", "int4"),
         "invalid value for '--precision': 'int4' is not one of 'float32', 'float16', 'bfloat16', 'int8', "
@@ -523,7 +506,7 @@ def test_an_export_in_another_precision(checkpoint: Path, tmp_path: Path, here: 
 
 @pytest.mark.parametrize("what", ["a directory", "a file"])
 def test_export_replaces_nothing_but_a_bundle(
-    what: str, checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]
+    what: str, checkpoint: Path, tmp_path: Path, here: Reflex
 ) -> None:
     taken = tmp_path / "taken"
     kept = taken if what == "a file" else taken / "notes.txt"
@@ -558,7 +541,7 @@ def test_export_replaces_nothing_but_a_bundle(
     ],
 )
 def test_a_module_that_cannot_be_had_is_one_line_and_exit_2(
-    name: str, message: str, own: Path, here: Callable[..., Ran]
+    name: str, message: str, own: Path, here: Reflex
 ) -> None:
     name, message = (
         text.replace("{file}", str(OWN_POLICY)).replace("{own}", str(own)) for text in (name, message)
@@ -636,7 +619,7 @@ def test_no_command_is_an_error_that_shows_the_commands(
     assert re.findall(r"^  (\w+)", listed, re.MULTILINE) == names
 
 
-def test_a_recording_takes_no_fixtures_of_anyone_elses(bundle: Path, here: Callable[..., Ran]) -> None:
+def test_a_recording_takes_no_fixtures_of_anyone_elses(bundle: Path, here: Reflex) -> None:
     for option, own in (("--fixtures", "fixtures"), ("--seed", "fixtures"), ("--steps", "steps")):
         refused(
             here("validate", "export", bundle, "--model", bundle / "fixtures.safetensors", option, "2"),
@@ -645,14 +628,14 @@ def test_a_recording_takes_no_fixtures_of_anyone_elses(bundle: Path, here: Calla
 
 
 def test_an_option_of_another_family_is_plainbefore_any_work(
-    checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]
+    checkpoint: Path, tmp_path: Path, here: Reflex
 ) -> None:
     ran = here("export", checkpoint, tmp_path / "p0", "--tokens", "5")
     refused(ran, "--tokens was given, and pi0 has no such choice; see `reflex export -h`")
     assert not (tmp_path / "p0").exists()
 
 
-def test_what_no_loop_heeds_is_refused(tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_what_no_loop_heeds_is_refused(tmp_path: Path, here: Reflex) -> None:
     (tmp_path / "grasp.py").write_text(
         "import torch\nfrom pytest_reflex import InputSpec\n"
         "INPUTS = [InputSpec('input', (1, 2))]\npolicy = torch.nn.Linear(2, 2)\n"
@@ -671,7 +654,7 @@ def test_what_no_loop_heeds_is_refused(tmp_path: Path, here: Callable[..., Ran])
 
 
 def test_a_matrix_asks_the_runtimes_that_are_installed(
-    checkpoint: Path, bundle: Path, here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, bundle: Path, here: Reflex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from importlib.util import find_spec
 
@@ -688,7 +671,7 @@ def test_a_matrix_asks_the_runtimes_that_are_installed(
     )
 
 
-def test_a_matrix_of_a_plain_file(tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_a_matrix_of_a_plain_file(tmp_path: Path, here: Reflex) -> None:
     script = tmp_path / "grasp.py"
     script.write_text(
         "import torch\nfrom pytest_reflex import InputSpec\n\n\ntorch.manual_seed(0)\n"
@@ -725,7 +708,7 @@ def test_a_matrix_of_a_plain_file(tmp_path: Path, here: Callable[..., Ran]) -> N
 
 
 def test_an_export_without_a_verdict_is_no_pass(
-    checkpoint: Path, tmp_path: Path, here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, tmp_path: Path, here: Reflex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from exporters import pi0
 
@@ -744,7 +727,7 @@ def test_what_breaks_or_stops_the_command_is_no_verdict(
     error: BaseException,
     as_json: bool,
     bundle: Path,
-    here: Callable[..., Ran],
+    here: Reflex,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -764,7 +747,7 @@ def test_what_breaks_or_stops_the_command_is_no_verdict(
     assert json.loads(ran.out)["exit_code"] == 2 if as_json else not ran.out
 
 
-def test_a_reason_without_end_is_cut(bundle: Path, tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_a_reason_without_end_is_cut(bundle: Path, tmp_path: Path, here: Reflex) -> None:
     long = tmp_path / ("x" * 9000)
     for place, model in ((long, "nowhere"), (bundle, long), (bundle, f"{long}.safetensors")):
         ran = here("validate", "export", place, "--model", model)
@@ -775,7 +758,7 @@ def test_a_reason_without_end_is_cut(bundle: Path, tmp_path: Path, here: Callabl
 
 
 def test_a_github_job_is_told_what_is_wrong(
-    copied: Path, tmp_path: Path, here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+    copied: Path, tmp_path: Path, here: Reflex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))

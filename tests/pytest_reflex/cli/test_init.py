@@ -7,14 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from bundle_cases import Ran
+from bundle_cases import Reflex, linted
 
-from pytest_reflex.cli import main
 from pytest_reflex.cli.init import _job
 from pytest_reflex.cli.jobs import JOBS, RUN, TESTS
 
@@ -75,33 +73,14 @@ def policy():
 }
 
 
-@pytest.fixture
-def here(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Ran]:
+@pytest.fixture(autouse=True)
+def _in_a_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def run(*arguments: object) -> Ran:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        said = capfd.readouterr()
-        return Ran(int(str(left.value.code)), said.out, said.err)
-
-    return run
 
 
 def passes(place: Path, python: list[str], plugin_args: list[str]) -> None:
     """The command that ``init`` ends with, in its repository; and linters have nothing to say of the test."""
-    for check in (["check", "--select", "E,F,W,I,B,UP,RUF"], ["format", "--check"]):
-        said = subprocess.run(
-            [sys.executable, "-m", "ruff", *check, "--isolated", "--line-length", "120", TESTS],
-            cwd=place,
-            capture_output=True,
-            text=True,
-        )
-        assert said.returncode == 0, said.stdout + said.stderr
+    linted(place / TESTS)
     done = subprocess.run(
         [*python, "-m", "pytest", *plugin_args, TESTS, "--reflex-strict", "-q"],
         cwd=place,
@@ -141,7 +120,7 @@ IGNORE = (
 
 
 def test_a_checkpoint(
-    checkpoint: Path, tmp_path: Path, here: Callable[..., Ran], python: list[str], plugin_args: list[str]
+    checkpoint: Path, tmp_path: Path, here: Reflex, python: list[str], plugin_args: list[str]
 ) -> None:
     shutil.copytree(checkpoint, tmp_path / "checkpoints" / "tiny-pi0")
     ran = here("init", "checkpoints/tiny-pi0")
@@ -175,7 +154,7 @@ def test_a_script(
     name: str,
     more: list[str],
     tmp_path: Path,
-    here: Callable[..., Ran],
+    here: Reflex,
     python: list[str],
     plugin_args: list[str],
 ) -> None:
@@ -197,7 +176,7 @@ def test_a_script(
 
 
 def test_a_script_and_the_bundle_that_was_shipped(
-    tmp_path: Path, here: Callable[..., Ran], python: list[str], plugin_args: list[str]
+    tmp_path: Path, here: Reflex, python: list[str], plugin_args: list[str]
 ) -> None:
     (tmp_path / "actor.py").write_text(INSTANCE)
     assert here("export", "actor.py:actor", "shipped", "--fixtures", "3").code == 0
@@ -243,7 +222,7 @@ def test_a_script_and_the_bundle_that_was_shipped(
 
 
 def test_a_script_and_a_plain_file_that_was_shipped(
-    tmp_path: Path, here: Callable[..., Ran], python: list[str], plugin_args: list[str]
+    tmp_path: Path, here: Reflex, python: list[str], plugin_args: list[str]
 ) -> None:
     (tmp_path / "actor.py").write_text(INSTANCE)
     assert here("export", "actor.py:actor", "made", "--fixtures", "3").code == 0
@@ -276,9 +255,7 @@ def test_a_script_and_a_plain_file_that_was_shipped(
         assert (ran.code, ran.out, ran.err) == (2, "", f"reflex: error: {said}\n")
 
 
-def test_a_file_of_a_package(
-    tmp_path: Path, here: Callable[..., Ran], python: list[str], plugin_args: list[str]
-) -> None:
+def test_a_file_of_a_package(tmp_path: Path, here: Reflex, python: list[str], plugin_args: list[str]) -> None:
     for file, text in PACKAGE.items():
         (tmp_path / "src" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "src" / file).write_text(text)
@@ -295,7 +272,7 @@ def test_a_file_of_a_package(
     assert ran.err.endswith("a file that imports from its package by dots needs an __init__.py beside it\n")
 
 
-def test_each_model_has_a_test_of_its_own(tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_each_model_has_a_test_of_its_own(tmp_path: Path, here: Reflex) -> None:
     for file in ("reach.py", "grasp.py", "lift.py"):
         (tmp_path / file).write_text(FUNCTION.replace("SPECS", "INPUTS").replace("from sizes import", "#"))
         (tmp_path / file).write_text((tmp_path / file).read_text().replace("SIZE", "5"))
@@ -323,7 +300,7 @@ def test_each_model_has_a_test_of_its_own(tmp_path: Path, here: Callable[..., Ra
     )
 
 
-def test_what_comes_next_can_be_pasted(tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_what_comes_next_can_be_pasted(tmp_path: Path, here: Reflex) -> None:
     (tmp_path / "actor.py").write_text(INSTANCE)
     ran = here("init", "actor.py:actor", "-o", tmp_path / "my arm")
     assert ran.out.endswith(f"\nNext: cd '{tmp_path}/my arm' && {RUN}\n")
@@ -336,7 +313,7 @@ def test_the_jobs_of_lerobot_s_policies(tmp_path: Path) -> None:
     fits(tmp_path)
 
 
-def test_what_is_there_is_left_alone(tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_what_is_there_is_left_alone(tmp_path: Path, here: Reflex) -> None:
     (tmp_path / "actor.py").write_text(INSTANCE)
     (tmp_path / GITLAB).write_text("mine: {script: [true]}\n")
     ran = here("init", "actor.py:actor")
@@ -347,7 +324,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path, here: Callable[..., Ran]) -
     assert pasted["parity"] == yaml.safe_load(JOBS["gitlab"].text("export"))["parity"]
 
 
-def test_a_job_of_its_own_gets_the_extra_of_one_more_policy(tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_a_job_of_its_own_gets_the_extra_of_one_more_policy(tmp_path: Path, here: Reflex) -> None:
     (tmp_path / "actor.py").write_text(INSTANCE)
     for extra, left, line in (
         ("lerobot", "lerobot", f"as it was   {WORKFLOW}\n"),
@@ -413,9 +390,7 @@ def test_the_jobs_install_a_repository_that_is_a_package(
     assert (done.returncode, done.stdout) == (0, "install -e .\n" if installs else "")
 
 
-def test_a_policy_from_outside_of_the_repository_is_warned_of(
-    tmp_path: Path, here: Callable[..., Ran]
-) -> None:
+def test_a_policy_from_outside_of_the_repository_is_warned_of(tmp_path: Path, here: Reflex) -> None:
     (tmp_path / "actor.py").write_text(INSTANCE)
     (tmp_path / "arm").mkdir()
     (tmp_path / "arm" / ".gitignore").write_text("/parity_reports\njunit.xml\n")
@@ -429,7 +404,7 @@ def test_a_policy_from_outside_of_the_repository_is_warned_of(
     )
 
 
-def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_one_job_or_none(tmp_path: Path, here: Reflex) -> None:
     (tmp_path / "actor.py").write_text(INSTANCE)
     here("init", "actor.py:actor", "--ci", "none", "-o", tmp_path / "a")
     here("init", "actor.py:actor", "--ci", "gitlab", "-o", tmp_path / "b")
@@ -478,9 +453,7 @@ def test_one_job_or_none(tmp_path: Path, here: Callable[..., Ran]) -> None:
         ("nowhere", "no checkpoint directory 'nowhere'"),
     ],
 )
-def test_what_cannot_be_had_is_one_line(
-    model: str, said: str, tmp_path: Path, here: Callable[..., Ran]
-) -> None:
+def test_what_cannot_be_had_is_one_line(model: str, said: str, tmp_path: Path, here: Reflex) -> None:
     (tmp_path / "actor.py").write_text(
         INSTANCE + "class Table(torch.nn.Module): pass\n" + "def sized(width, *, depth=2): pass\n"
     )

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from bundle_cases import Ran
+from bundle_cases import Reflex, linted
 from tiny_checkpoints import LEROBOT_PI0, tiny_checkpoint
 
 from exporters import FAMILIES, gaussian_actor
-from pytest_reflex.cli import main
 from pytest_reflex.cli.jobs import RUN, TESTS
 
 WORKFLOW, GITLAB = ".github/workflows/parity.yml", ".gitlab-ci.yml"
 
 pytestmark = [pytest.mark.lerobot, pytest.mark.usefixtures("traced_once")]
-
-
-def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> Ran:
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    said = capfd.readouterr()
-    return Ran(int(str(left.value.code)), said.out, said.err)
 
 
 class Seen:
@@ -45,10 +35,7 @@ def passes(plugin_args: list[str]) -> None:
     pytester would forget every module that it was the first to import, and torchvision cannot be imported
     twice.
     """
-    for check in (["check", "--select", "E,F,W,I,B,UP,RUF"], ["format", "--check"]):
-        command = [sys.executable, "-m", "ruff", *check, "--isolated", "--line-length", "120", TESTS]
-        said = subprocess.run(command, capture_output=True, text=True)
-        assert said.returncode == 0, said.stdout + said.stderr
+    linted(Path(TESTS))
     seen = Seen()
     code = pytest.main([*plugin_args, TESTS, "--reflex-strict"], plugins=[seen])
     assert (code, seen.outcomes) == (pytest.ExitCode.OK, ["passed"])
@@ -70,6 +57,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("family", [*(each for each in FAMILIES if each != "pi0"), LEROBOT_PI0])
 def test_what_is_written_passes_as_it_is(
     family: str,
+    here: Reflex,
     capfd: pytest.CaptureFixture[str],
     repository: Path,
     plugin_args: list[str],
@@ -77,7 +65,7 @@ def test_what_is_written_passes_as_it_is(
 ) -> None:
     pytest.importorskip("lerobot", reason="needs lerobot (Python 3.12 or later)")
     with tiny_checkpoint(family, repository / "checkpoints" / family, tmp_path):
-        ran = run(capfd, "init", f"checkpoints/{family}")
+        ran = here("init", f"checkpoints/{family}")
         name = family.replace("-", "_")
         assert (ran.code, ran.err) == (0, "")
         assert ran.out == (
@@ -97,7 +85,7 @@ def test_what_is_written_passes_as_it_is(
 
 
 def test_a_script_that_loads_a_policy_of_a_family_says_nothing_of_inputs(
-    capfd: pytest.CaptureFixture[str],
+    here: Reflex,
     repository: Path,
     plugin_args: list[str],
     tmp_path: Path,
@@ -110,35 +98,33 @@ def test_a_script_that_loads_a_policy_of_a_family_says_nothing_of_inputs(
             # The family says what it reads, whatever else stands there.
             "from pytest_reflex import InputSpec\n\nINPUTS = [InputSpec('x', (1, 4))]\n"
         )
-        assert run(capfd, "init", "actor.py:policy", "--inputs", "MINE", "--ci", "none").err == (
+        assert here("init", "actor.py:policy", "--inputs", "MINE", "--ci", "none").err == (
             "reflex: error: --inputs was given, and a policy of gaussian_actor says itself what it reads; "
             "leave it out\n"
         )
-        assert run(capfd, "init", "actor.py:policy", "--ci", "github").err == ""
+        assert here("init", "actor.py:policy", "--ci", "github").err == ""
         assert "pip install 'pytest-reflex[lerobot]'" in (repository / WORKFLOW).read_text()
         passes(plugin_args)
         # With a bundle that is there the family is held against the policy's, and nothing is exported.
         gaussian_actor.export(gaussian_actor.load("trained"), "shipped", verify=False)
-        assert run(capfd, "init", "actor.py:policy", "--bundle", "shipped", "--ci", "none").err == ""
+        assert here("init", "actor.py:policy", "--bundle", "shipped", "--ci", "none").err == ""
         (written,) = [p for p in Path(TESTS).glob("*.py") if "and shipped compute" in p.read_text()]
         assert '    parity.check(script.policy(), open_bundle(ROOT / "shipped"))\n' in written.read_text()
         Path("other.py").write_text("import torch\n\nlayer = torch.nn.Linear(4, 2)\n")
-        assert run(capfd, "init", "other.py:layer", "--bundle", "shipped").err == (
+        assert here("init", "other.py:layer", "--bundle", "shipped").err == (
             "reflex: error: shipped is a bundle of gaussian_actor, and the policy of other.py:layer is a "
             "Linear\n"
         )
 
 
-def test_a_training_is_called_by_its_own_name(
-    capfd: pytest.CaptureFixture[str], repository: Path, tmp_path: Path
-) -> None:
+def test_a_training_is_called_by_its_own_name(here: Reflex, repository: Path, tmp_path: Path) -> None:
     pytest.importorskip("lerobot", reason="needs lerobot (Python 3.12 or later)")
     inside = "checkpoints/020000/pretrained_model"
     with tiny_checkpoint("gaussian_actor", tmp_path / "made", tmp_path):
         for training in ("outputs/train/sac_arm", "outputs/again/sac_arm"):
             shutil.copytree(tmp_path / "made", repository / training / inside)
             (repository / training / "checkpoints" / "last").symlink_to("020000")
-        ran = run(capfd, "init", f"outputs/train/sac_arm/{inside}", "--ci", "none")
+        ran = here("init", f"outputs/train/sac_arm/{inside}", "--ci", "none")
         assert ran.out.startswith(f"written     {TESTS}/test_sac_arm.py\n")
-        ran = run(capfd, "init", "outputs/again/sac_arm", "--ci", "none")
+        ran = here("init", "outputs/again/sac_arm", "--ci", "none")
         assert ran.out.startswith(f"written     {TESTS}/test_again_sac_arm.py\n")

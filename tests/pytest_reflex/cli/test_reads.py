@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bundle_cases import Ran
-
-from pytest_reflex.cli import main
+from bundle_cases import Ran, Reflex
 
 pytestmark = pytest.mark.once
 
@@ -51,23 +47,10 @@ def makes():
 """
 
 
-@pytest.fixture
-def here(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Ran]:
+@pytest.fixture(autouse=True)
+def _beside_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "learns.py").write_text(SCRIPT)
-
-    def run(*arguments: object) -> Ran:
-        capfd.readouterr()
-        monkeypatch.delitem(sys.modules, "learns", raising=False)
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        said = capfd.readouterr()
-        return Ran(int(str(left.value.code)), said.out, said.err)
-
-    return run
 
 
 def line(name: str) -> str:
@@ -81,7 +64,7 @@ def line(name: str) -> str:
 
 @pytest.mark.parametrize("name", ["policy", "ready"])
 def test_a_forward_that_is_a_loss_is_told_from_what_the_policy_does(
-    name: str, here: Callable[..., Ran], tmp_path: Path
+    name: str, here: Reflex, tmp_path: Path
 ) -> None:
     said = (
         f"reflex: error: the forward of learns.py:{name} reads 'batch.action' besides what INPUTS in "
@@ -99,9 +82,7 @@ def test_a_forward_that_is_a_loss_is_told_from_what_the_policy_does(
     )
 
 
-def test_a_loss_that_is_to_be_judged_itself_says_all_that_it_reads(
-    here: Callable[..., Ran], tmp_path: Path
-) -> None:
+def test_a_loss_that_is_to_be_judged_itself_says_all_that_it_reads(here: Reflex, tmp_path: Path) -> None:
     whole = 'INPUTS = [InputSpec("batch.action", (1, 8)), InputSpec("batch.observation.image", (1, 12)), '
     (tmp_path / "learns.py").write_text(
         SCRIPT.replace('INPUTS = [InputSpec("observation.image", (1, 12)), ', whole)
@@ -112,7 +93,7 @@ def test_a_loss_that_is_to_be_judged_itself_says_all_that_it_reads(
     assert "besides what INPUTS" not in ran.err
 
 
-def test_a_runner_is_exported_judged_and_tested_by_its_name(here: Callable[..., Ran], tmp_path: Path) -> None:
+def test_a_runner_is_exported_judged_and_tested_by_its_name(here: Reflex, tmp_path: Path) -> None:
     ran = here("export", "learns.py:runner", "out", "--fixtures", "3", "--strict")
     assert (ran.code, ran.err) == (0, "")
     ran = here("validate", "out", "--model", "learns.py:runner", "--fixtures", "3", "--strict")
@@ -131,7 +112,7 @@ def test_a_runner_is_exported_judged_and_tested_by_its_name(here: Callable[..., 
     assert any("bundle.reference_runner(script.runner, inputs=script.INPUTS)\n" in text for text in texts)
 
 
-def test_a_function_that_gives_a_runner_is_told_to_name_it(here: Callable[..., Ran]) -> None:
+def test_a_function_that_gives_a_runner_is_told_to_name_it(here: Reflex) -> None:
     assert here("export", "learns.py:makes", "out") == Ran(
         2,
         "",

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from bundle_cases import Ran
+from bundle_cases import Reflex
 
-from pytest_reflex.cli import main
 from pytest_reflex.runners import RecordedRunner
 
 pytestmark = pytest.mark.once
@@ -52,20 +50,6 @@ number = 3
 """
 
 
-@pytest.fixture
-def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
-    monkeypatch.setattr("sys.path", list(__import__("sys").path))
-
-    def run(*arguments: object) -> Ran:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        said = capfd.readouterr()
-        return Ran(int(str(left.value.code)), said.out, said.err)
-
-    return run
-
-
 class Scaled(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * torch.full((4,), 3.0)
@@ -103,7 +87,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["actor", "ready", "runner", "of_arrays"])
-def test_an_onnx_file_is_judged_against_a_script(name: str, place: Path, here: Callable[..., Ran]) -> None:
+def test_an_onnx_file_is_judged_against_a_script(name: str, place: Path, here: Reflex) -> None:
     ran = here("validate", place / "actor.onnx", "--model", f"{place / 'policy.py'}:{name}", "--strict")
     assert ran.code == 0, ran.err
     assert ran.out.startswith("parity PASS: max_abs_diff 0.000e+00 is below 1.0e-05 (5 fixtures)\n")
@@ -111,7 +95,7 @@ def test_an_onnx_file_is_judged_against_a_script(name: str, place: Path, here: C
 
 
 def test_without_inputs_beside_the_policy_they_are_as_the_graph_states_them(
-    place: Path, here: Callable[..., Ran]
+    place: Path, here: Reflex
 ) -> None:
     ran = here("validate", place / "actor.onnx", "--model", f"{place / 'bare.py'}:ready", "--strict")
     assert ran.code == 0, ran.err
@@ -120,23 +104,21 @@ def test_without_inputs_beside_the_policy_they_are_as_the_graph_states_them(
     )
 
 
-def test_the_options_may_come_first_and_the_inputs_may_be_named(
-    place: Path, here: Callable[..., Ran]
-) -> None:
+def test_the_options_may_come_first_and_the_inputs_may_be_named(place: Path, here: Reflex) -> None:
     script = place / "policy.py"
     ran = here("validate", "--model", f"{script}:actor", "--inputs", f"{script}:INPUTS", place / "actor.onnx")
     assert ran.code == 0, ran.err
     assert "Inputs:" not in ran.out
 
 
-def test_a_name_without_its_file_is_told_the_file(place: Path, here: Callable[..., Ran]) -> None:
+def test_a_name_without_its_file_is_told_the_file(place: Path, here: Reflex) -> None:
     script = place / "policy.py"
     ran = here("validate", place / "actor.onnx", "--model", f"{script}:actor", "--inputs", "INPUTS")
     said = f"--inputs is 'INPUTS'; say of which file: --inputs {script}:INPUTS"
     assert (ran.code, ran.err) == (2, f"reflex: error: {said}\n")
 
 
-def test_the_place_in_a_plain_file_is_not_to_be_had(place: Path, here: Callable[..., Ran]) -> None:
+def test_the_place_in_a_plain_file_is_not_to_be_had(place: Path, here: Reflex) -> None:
     ran = here("locate", place / "actor.onnx", "--model", "policy.py:actor")
     assert (ran.code, ran.err) == (
         2,
@@ -146,7 +128,7 @@ def test_the_place_in_a_plain_file_is_not_to_be_had(place: Path, here: Callable[
     )
 
 
-def test_a_free_axis_is_judged_in_several_sizes(place: Path, here: Callable[..., Ran]) -> None:
+def test_a_free_axis_is_judged_in_several_sizes(place: Path, here: Reflex) -> None:
     ran = here("validate", "onnx", place / "free.onnx", "--model", f"{place / 'bare.py'}:ready", "--strict")
     assert ran.code == 0, ran.err + ran.out
     # Inputs of one size alone say nothing of the others.
@@ -156,9 +138,7 @@ def test_a_free_axis_is_judged_in_several_sizes(place: Path, here: Callable[...,
 
 
 @pytest.mark.parametrize("verb", [("locate",), ("repair", "--budget", "1e-2")], ids=["locate", "repair"])
-def test_a_recording_is_no_policy_to_look_into(
-    verb: tuple[str, ...], place: Path, here: Callable[..., Ran]
-) -> None:
+def test_a_recording_is_no_policy_to_look_into(verb: tuple[str, ...], place: Path, here: Reflex) -> None:
     ran = here(verb[0], place, *verb[1:], "--model", "seen.safetensors")
     assert ran.code == 2
     assert ran.err.startswith(
@@ -166,7 +146,7 @@ def test_a_recording_is_no_policy_to_look_into(
     )
 
 
-def test_a_wrong_file_fails(place: Path, here: Callable[..., Ran]) -> None:
+def test_a_wrong_file_fails(place: Path, here: Reflex) -> None:
     (place / "other.py").write_text(SCRIPT.replace("from weights import SCALE", "SCALE = 2.5"))
     ran = here("validate", place / "actor.onnx", "--model", f"{place / 'other.py'}:of_arrays")
     assert (ran.code, ran.err) == (1, "")
@@ -191,9 +171,7 @@ def test_a_wrong_file_fails(place: Path, here: Callable[..., Ran]) -> None:
         ),
     ],
 )
-def test_what_a_name_is_that_cannot_be_taken(
-    model: str, said: str, place: Path, here: Callable[..., Ran]
-) -> None:
+def test_what_a_name_is_that_cannot_be_taken(model: str, said: str, place: Path, here: Reflex) -> None:
     script = str(place / "policy.py")
     ran = here("validate", place / "actor.onnx", "--model", model.replace("{}", script))
     assert (ran.code, ran.err) == (2, f"reflex: error: {said.replace('{}', script)}\n")
@@ -209,7 +187,7 @@ def test_what_a_name_is_that_cannot_be_taken(
     ],
 )
 def test_a_package_that_a_script_lacks_is_named_with_its_extra(
-    package: str, advice: str, place: Path, here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+    package: str, advice: str, place: Path, here: Reflex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = place / f"wants_{package}.py"
     script.write_text(f"import {package}\n")
@@ -222,7 +200,7 @@ def test_a_package_that_a_script_lacks_is_named_with_its_extra(
     )
 
 
-def test_whole_numbers_need_a_meaning(place: Path, here: Callable[..., Ran]) -> None:
+def test_whole_numbers_need_a_meaning(place: Path, here: Reflex) -> None:
     ran = here("validate", place / "ids.onnx", "--model", f"{place / 'bare.py'}:ready")
     assert (ran.code, ran.err) == (
         2,
@@ -232,7 +210,7 @@ def test_whole_numbers_need_a_meaning(place: Path, here: Callable[..., Ran]) -> 
 
 
 def test_a_familys_bundle_takes_a_script_too(
-    bundle: Path, checkpoint: Path, tmp_path: Path, here: Callable[..., Ran]
+    bundle: Path, checkpoint: Path, tmp_path: Path, here: Reflex
 ) -> None:
     script = tmp_path / "mine.py"
     script.write_text(
@@ -249,7 +227,7 @@ def test_a_familys_bundle_takes_a_script_too(
     )
 
 
-def test_a_report_is_made_of_a_directory(place: Path, tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_a_report_is_made_of_a_directory(place: Path, tmp_path: Path, here: Reflex) -> None:
     script = f"{place / 'policy.py'}:ready"
     ran = here("validate", place / "actor.onnx", "--model", script, "--output-json")
     for name in ("one", "two"):
@@ -296,7 +274,7 @@ wrong = off()
 
 
 def test_the_simplest_failing_input_is_stored_where_it_is_asked_for(
-    tmp_path: Path, place: Path, here: Callable[..., Ran]
+    tmp_path: Path, place: Path, here: Reflex
 ) -> None:
     """And judged again from there; of a pass there is none."""
     for name in ("weights.py", "actor.onnx"):

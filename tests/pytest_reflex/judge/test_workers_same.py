@@ -62,10 +62,7 @@ def helper(x, by=1):
 def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     (tmp_path / "held_policy.py").write_text(POLICY)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "held_policy", raising=False)
-    module = importlib.import_module("held_policy")
-    yield module
-    sys.modules.pop("held_policy", None)
+    return importlib.import_module("held_policy")
 
 
 def named(theirs: modules.Modules, after: modules.Modules | None = None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,8 +184,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str]
         "    def __init__(self, model, *, threads=None, name=None):\n"
         "        super().__init__(model, threads=threads, name=name)\n"
     )
-    yield install  # type: ignore[misc]
-    sys.modules.pop("brought_runtime", None)
+    return install
 
 
 def test_another_distribution_brings_a_runtime(site: Callable[[str, str], None], bundle: Bundle) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +18,9 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
-def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    yield importlib.import_module(request.param)
-    # Other tests write files of these names, which are theirs to import.
-    for name in ("reach", "reach_act"):
-        sys.modules.pop(name, None)
+    return importlib.import_module(request.param)
 
 
 def alike(one: torch.nn.Module, other: torch.nn.Module) -> bool:
