@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from exporters.bundle import registry
 from exporters.bundle.runner import BundleRunner
 from exporters.bundle.store import StoredBundle, verified
-from pytest_reflex.errors import BundleError, ReflexError
+from pytest_reflex.errors import BundleError, ReflexError, a_type
 from pytest_reflex.runners import Runner
 from pytest_reflex.runners.runtimes import DEFAULT, full_name, graph_runtime
 
@@ -250,8 +250,7 @@ def locate(reference: Any, bundle: Bundle, **options: Any) -> Located:
             f"; open it, open_bundle({os.fspath(bundle)!r})" if isinstance(bundle, str | os.PathLike) else ""
         )
         raise ReflexError(
-            f"the bundle is a {type(bundle).__name__}{turned}{path}; give locate(reference, bundle), in "
-            "check's order"
+            f"the bundle is {a_type(bundle)}{turned}{path}; give locate(reference, bundle), in check's order"
         )
     return bundle.locate(reference, **options)
 
@@ -264,7 +263,7 @@ def require_bundle(given: object) -> Bundle:
     """
     if isinstance(given, Bundle):
         return given
-    raise BundleError(f"a {type(given).__name__} is no bundle; give open_bundle(DIRECTORY)")
+    raise BundleError(f"{a_type(given)} is no bundle; give open_bundle(DIRECTORY)")
 
 
 def open_bundle(directory: str | os.PathLike[str], *, to_judge: bool = False) -> Bundle:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_reflex.errors import CheckpointError, lfs_pointer
+from pytest_reflex.errors import CheckpointError, a_type, lfs_pointer
 from pytest_reflex.runners.base import first_line
 from pytest_reflex.verdict.naming import near_path
 
@@ -136,7 +136,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{file} holds a {type(config).__name__}, expected a JSON object")
+        raise CheckpointError(f"{file} holds {a_type(config)}, expected a JSON object")
     return config
 
 

@@ -93,6 +93,17 @@ class _Brief(reprlib.Repr):
         return super().repr_int(x, level)
 
 
+def a_type(value: object) -> str:
+    """What a value is, in a message: "an int", "a Linear", or "None"."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    lower = name.lower()
+    letters = lower.startswith("nd") or (name[:2].isupper() and name[0] in "FHLMNRX")  # ef, aitch, el ...
+    vowel = lower[0] in "aeiou" and not lower.startswith(("uint", "uni", "use"))
+    return f"{'an' if vowel or letters else 'a'} {name}"
+
+
 def brief(value: object) -> str:
     """A value as a message names it: its ``repr``, in one line, shortened where it is long."""
     text = " ".join(_Brief().repr(value).splitlines())

@@ -21,7 +21,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pytest_reflex.errors import CertificateError, MissingPackageError, SettingsError
+from pytest_reflex.errors import CertificateError, MissingPackageError, SettingsError, a_type
 from pytest_reflex.report.json.values import shallow
 
 __all__ = [
@@ -57,7 +57,7 @@ def strictly(text: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CertificateError(f"{what} is not as it was written ({_short(error)})") from error
     if not isinstance(found, dict):
-        raise CertificateError(f"{what} is a {type(found).__name__}, expected a JSON object")
+        raise CertificateError(f"{what} is {a_type(found)}, expected a JSON object")
     return found
 
 
@@ -134,7 +134,7 @@ def _signed(kind: str, payload: bytes) -> bytes:
 def _unpacked(text: object, what: str) -> bytes:
     try:
         if not isinstance(text, str):
-            raise ValueError(f"a {type(text).__name__}")
+            raise ValueError(a_type(text))
         found = base64.b64decode(text, validate=True)
         if base64.b64encode(found).decode("ascii") != text:
             raise ValueError("it is spelled otherwise than it was written")
@@ -175,7 +175,7 @@ def private_key(path: str | os.PathLike[str]) -> Any:
             f"key: {path} is no private key in PEM ({_short(error)}){asks}; {_MAKE}"
         ) from error
     if not isinstance(found, _ed25519().Ed25519PrivateKey):
-        raise SettingsError(f"key: {path} is a {type(found).__name__}, expected Ed25519; {_MAKE}")
+        raise SettingsError(f"key: {path} is {a_type(found)}, expected Ed25519; {_MAKE}")
     return found
 
 
@@ -194,7 +194,7 @@ def public_key(path: str | os.PathLike[str]) -> Any:
     except Exception as error:
         raise SettingsError(f"key: {path} is no public key in PEM ({_short(error)}); {_PUBLIC}") from error
     if not isinstance(found, _ed25519().Ed25519PublicKey):
-        raise SettingsError(f"key: {path} is a {type(found).__name__}, expected Ed25519; {_PUBLIC}")
+        raise SettingsError(f"key: {path} is {a_type(found)}, expected Ed25519; {_PUBLIC}")
     if found.public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo) != text:
         raise SettingsError(f"key: {path} holds more than one public key; {_PUBLIC}")
     return found

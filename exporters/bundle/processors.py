@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from exporters.bundle.said import Said
-from pytest_reflex.errors import InputError, MissingPackageError, ReflexError
+from pytest_reflex.errors import InputError, MissingPackageError, ReflexError, a_type
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.result import POSTPROCESS, PREPROCESS
 from pytest_reflex.runners import OnnxRunner
@@ -308,7 +308,7 @@ class OpenProcessors:
             InputError: something is missing, unknown, of another dtype or shape, or not finite.
         """
         if not isinstance(raw, Mapping):
-            raise InputError(f"the observation is a {type(raw).__name__}; give what is seen by its name")
+            raise InputError(f"the observation is {a_type(raw)}; give what is seen by its name")
         given = {spec.name: fitting(spec, raw) for spec in self.said.raw}
         if unknown := raw.keys() - given.keys():
             raise InputError(
@@ -375,7 +375,7 @@ def _words(task: object) -> Array:
             return np.frombuffer(words, np.uint8)
     except UnicodeError as error:
         raise InputError(f"{TASK!r} is no UTF-8 text ({error}); give the task as text") from error
-    raise InputError(f"{TASK!r} is a {type(task).__name__}; give the task as text")
+    raise InputError(f"{TASK!r} is {a_type(task)}; give the task as text")
 
 
 def tokenizer_of(file: Path) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from exporters.bundle.processors import WORDS, OpenProcessors
 from exporters.flow.schedule import BACKBONE
-from pytest_reflex.errors import InputError, RunnerError
+from pytest_reflex.errors import InputError, RunnerError, a_type
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxRunner
 from pytest_reflex.runners.base import HasTraps, RunnerBase, said_by
@@ -233,7 +233,7 @@ class BundleRunner(RunnerBase):
         """
         if not isinstance(observation, Mapping):
             raise InputError(
-                f"observation is a {type(observation).__name__}; give a dict of arrays by the names of the "
+                f"observation is {a_type(observation)}; give a dict of arrays by the names of the "
                 f"inputs, {', '.join(self._inputs)}"
             )
         given = {name: np.asarray(array) for name, array in observation.items()}

@@ -33,7 +33,7 @@ from exporters.graph.narrowing import narrowed
 from exporters.graph.precisions import PRECISIONS, Kept, Precision
 from exporters.graph.traced_halves import CONTEXT, Example, example_of, require_float32, trace_halves
 from exporters.graph.tracing import converted, trace, uncollected
-from pytest_reflex.errors import InputError, SettingsError
+from pytest_reflex.errors import InputError, SettingsError, a_type
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.inputs.episodes import Episodes
 from pytest_reflex.inputs.spec import specs_of
@@ -228,9 +228,7 @@ def narrowing_of(
             try:
                 sizes_of(known, {name: np.asarray(array) for name, array in given.items()})
             except (InputError, AttributeError) as error:
-                said = (
-                    error if isinstance(error, InputError) else f"a {type(given).__name__}, expected inputs"
-                )
+                said = error if isinstance(error, InputError) else f"{a_type(given)}, expected inputs"
                 raise SettingsError(f"calibration[{number}]: {said}") from error
         said = f"{len(calibration)} sets of inputs that were given"
         return Narrowing(precision, calibration, said, keep)
@@ -261,7 +259,7 @@ def planned(
         raise SettingsError(f"steps is {steps!r}, expected a whole number of at least 1")
     owner = reference.model if isinstance(reference, TorchRunner) else reference
     if not isinstance(owner, nn.Module):
-        raise InputError(f"the reference is a {type(owner).__name__}, expected an nn.Module to export")
+        raise InputError(f"the reference is {a_type(owner)}, expected an nn.Module to export")
     for name, value in (("steps", steps), ("layout", layout)) if flow is None else ():
         if value is not None:
             raise SettingsError(

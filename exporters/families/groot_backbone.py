@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytest_reflex.errors import InputError, ReflexError
+from pytest_reflex.errors import InputError, ReflexError, a_type
 
 __all__ = ["Grid", "GrootBackbone", "backbone_of", "model_of"]
 
@@ -64,7 +64,7 @@ def backbone_of(policy: Any) -> Any:
     backbone = getattr(model_of(policy), "backbone", None)
     if backbone is None or not hasattr(backbone, "language_model"):
         raise ReflexError(
-            f"a {type(policy).__name__} has no vision-language backbone; give lerobot's GrootPolicy or "
+            f"{a_type(policy)} has no vision-language backbone; give lerobot's GrootPolicy or "
             "GR00TN17, or leave the images out and export the action head alone"
         )
     return backbone

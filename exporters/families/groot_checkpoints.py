@@ -11,7 +11,7 @@ import torch
 
 from exporters import checkpoints
 from exporters.families.lerobot import require_versions
-from pytest_reflex.errors import CheckpointError, ReflexError
+from pytest_reflex.errors import CheckpointError, ReflexError, a_type
 
 # GR00T's own configurations; lerobot's says "groot" and names the checkpoint that it was built on.
 N16, N17 = "Gr00tN1d6", "Gr00tN1d7"
@@ -43,7 +43,7 @@ def head_of(policy: Any) -> Any:
     lacking = next((part for part in _PARTS if not hasattr(head, part)), None)
     if lacking is not None:
         raise ReflexError(
-            f"a {type(policy).__name__} was given as {FAMILY}, and it has no {lacking}; "
+            f"{a_type(policy)} was given as {FAMILY}, and it has no {lacking}; "
             "expected lerobot's GrootPolicy, GR00TN17 or GR00TN17ActionHead"
         )
     return head

@@ -24,7 +24,7 @@ from exporters.families.observations import observation_inputs
 from exporters.families.options import LEROBOT, PROMPTED, Option
 from exporters.families.real_time import RealTimeFlow, guides, real_time_inputs
 from exporters.flow.policy import FlowPolicy
-from pytest_reflex.errors import ReflexError
+from pytest_reflex.errors import ReflexError, a_type
 from pytest_reflex.inputs import CameraMask, Gaussian, Image, InputSpec, PromptMask, State, Tokens
 
 __all__ = ["CAMERAS", "LerobotFamily", "cameras_of", "observation_inputs", "require_versions"]
@@ -109,7 +109,7 @@ class LerobotPolicy(Family):
                 at = getattr(at, name, None)
             if at is None:
                 raise ReflexError(
-                    f"a {type(policy).__name__} was given as {self.name}, and its model "
+                    f"{a_type(policy)} was given as {self.name}, and its model "
                     f"({type(model).__name__}) has no {part}; expected lerobot's {self.policy}"
                 )
 

@@ -22,7 +22,7 @@ from exporters.families.lerobot_features import FeatureFamily
 from exporters.families.lerobot_prompt import KINDS, prompt_of, require_prompt, tokenizer_text
 from exporters.families.lerobot_statistics import ranges, require_statistics
 from exporters.families.pipeline_files import require_known_steps
-from pytest_reflex.errors import CheckpointError, InputError, ReflexError
+from pytest_reflex.errors import CheckpointError, InputError, ReflexError, a_type
 from pytest_reflex.inputs import InputSpec, Integers, Joints, State, Text
 from pytest_reflex.inputs.episodes import Episodes
 from pytest_reflex.runners.float64 import lifted
@@ -252,7 +252,7 @@ def _both(source: object) -> tuple[Any, Any]:
 def _briefly(value: object) -> str:
     if isinstance(value, tuple):
         return f"a tuple of {', '.join(type(one).__name__ for one in value) or 'nothing'}"
-    return f"a {type(value).__name__}"
+    return a_type(value)
 
 
 def _loaded(directory: Path) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporters.bundle.registry import family_named, family_of, known_families
 from exporters.families.pipeline_files import has_pipelines
-from pytest_reflex.errors import CheckpointError, InputError, ReflexError, SettingsError
+from pytest_reflex.errors import CheckpointError, InputError, ReflexError, SettingsError, a_type
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.settings import threshold
 
@@ -79,7 +79,7 @@ def export_policy(
 
         if inputs is None:
             raise InputError(
-                f"a {type(live).__name__} is of none of the families {', '.join(known_families())}; "
+                f"{a_type(live)} is of none of the families {', '.join(known_families())}; "
                 "say what it reads, inputs=[InputSpec(...), ...]"
             )
         return export(live, out_dir, inputs=inputs, **options)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from exporters import checkpoints
-from pytest_reflex.errors import CheckpointError, ReflexError
+from pytest_reflex.errors import CheckpointError, ReflexError, a_type
 
 __all__ = ["KNOWN_STEPS", "PIPELINES", "can_be_put_in", "has_pipelines", "require_known_steps"]
 
@@ -88,5 +88,5 @@ def _steps(file: Path) -> frozenset[str]:
 
 def _step(said: Any) -> Mapping[str, Any]:
     if not isinstance(said, Mapping):
-        raise TypeError(f"a step is a {type(said).__name__}")
+        raise TypeError(f"a step is {a_type(said)}")
     return said

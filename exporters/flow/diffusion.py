@@ -16,7 +16,7 @@ import torch
 
 from exporters.flow.schedule import Schedule, TableSchedule
 from exporters.flow.update import EARLIER, EULER, MODEL, NOISE, START, X_NEXT, Operation, X
-from pytest_reflex.errors import SettingsError
+from pytest_reflex.errors import SettingsError, a_type
 
 Row = dict[str, Any]
 # What the network's answer, or an update's clipped form of it, says of ``x`` without noise.
@@ -51,9 +51,7 @@ class DiffusionSchedule(Schedule):
         }
         found = next((kind for kind in made if kind in kinds), None)
         if found is None:
-            raise SettingsError(
-                f"the scheduler is a {type(scheduler).__name__}, expected one of {', '.join(made)}"
-            )
+            raise SettingsError(f"the scheduler is {a_type(scheduler)}, expected one of {', '.join(made)}")
         most = scheduler.config.num_train_timesteps
         if steps > most:
             raise SettingsError(

@@ -18,7 +18,7 @@ from torch import nn
 
 from exporters.flow.schedule import EulerSchedule, Loop, Schedule
 from exporters.flow.update import Update
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import RunnerError, a_type
 from pytest_reflex.runners import TorchRunner
 from pytest_reflex.runners.structure import arguments, by_name, misfit
 from pytest_reflex.runners.torch import in_its_names, samplers_of
@@ -188,7 +188,7 @@ def flow_states(flow: nn.Module, steps: int | None = None, /, **inputs: torch.Te
         RunnerError: the module is no :class:`FlowPolicy`, so nobody knows its steps.
     """
     if not isinstance(flow, FlowPolicy):
-        raise RunnerError(f"a {type(flow).__name__} is no FlowPolicy, whose loop is known")
+        raise RunnerError(f"{a_type(flow)} is no FlowPolicy, whose loop is known")
     loop = flow.loop(steps)
     if said := misfit(flow.prefix, inputs, loop.noises):
         raise RunnerError(f"{type(flow).__name__} {said}")

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from exporters.bundle.processors import TASK, Processors
-from pytest_reflex.errors import InputError
+from pytest_reflex.errors import InputError, a_type
 
 __all__ = ["is_raw", "raw_observation"]
 
@@ -54,7 +54,7 @@ def raw_observation(
             raise InputError(f"input {field!r} is {name!r}, which is given twice; send one")
         if not isinstance(value, np.ndarray | np.generic) and not (name == TASK and isinstance(value, str)):
             wanted = "as text" if name == TASK else "as an array"
-            raise InputError(f"input {field!r} is a {type(value).__name__}; send it {wanted}")
+            raise InputError(f"input {field!r} is {a_type(value)}; send it {wanted}")
         raw[name] = value
     return raw, given
 

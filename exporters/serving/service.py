@@ -26,7 +26,7 @@ from exporters.serving.observed import is_raw, raw_observation
 from exporters.serving.server import Server, bound
 from pytest_reflex import settings
 from pytest_reflex._version import __version__
-from pytest_reflex.errors import BundleError, InputError, ReflexError, RunnerError, SettingsError
+from pytest_reflex.errors import BundleError, InputError, ReflexError, RunnerError, SettingsError, a_type
 from pytest_reflex.judge.check import check
 from pytest_reflex.progress import Progress
 from pytest_reflex.report.json.results import tolerances_from_json
@@ -366,7 +366,7 @@ def _fields(message: str | bytes) -> dict[str, Any]:
         raise InputError("the message is text; send a map of named arrays, packed with msgpack")
     found = wire.decode(message)
     if not isinstance(found, dict):
-        raise InputError(f"the message is a {type(found).__name__}; send a map of named arrays")
+        raise InputError(f"the message is {a_type(found)}; send a map of named arrays")
     return found
 
 
@@ -376,7 +376,7 @@ def _observation(found: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(name, str):
             raise InputError(f"field {name!r}: a name is text, not bytes")
         if not isinstance(value, np.ndarray | np.generic):
-            raise InputError(f"input {name!r} is a {type(value).__name__}; send it as an array")
+            raise InputError(f"input {name!r} is {a_type(value)}; send it as an array")
     return dict(found)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pytest_reflex.cli.jobs import RUN, TESTS, Job, jobs_of, leftovers
+from pytest_reflex.cli.jobs import RUN, TESTS, Job, ignored, jobs_of, leftovers
 from pytest_reflex.cli.reads import are_specs, inputs_of, require_inputs
 from pytest_reflex.cli.reference import (
     importable,
@@ -28,7 +28,7 @@ from pytest_reflex.cli.reference import (
     require_policy,
 )
 from pytest_reflex.cli.report import PASS, Reported
-from pytest_reflex.errors import BundleError, CheckpointError, ReflexError
+from pytest_reflex.errors import BundleError, CheckpointError, ReflexError, a_type
 
 if TYPE_CHECKING:
     from exporters.bundles import Bundle
@@ -221,10 +221,17 @@ def init(model: str, ci: str, inputs: str, bundle: Path | None, out: Path) -> Re
     for job in jobs_of(ci):
         lines.append(_job(out, job, made.extra, below))
     for reads in (made.reads, bundle):
-        if reads is not None and not reads.resolve().is_relative_to(out.resolve()):
+        if reads is None:
+            continue
+        if not reads.resolve().is_relative_to(out.resolve()):
             below.append(
                 f"{reads} is not in the repository {out.resolve()}, so the test finds it on this machine "
                 "alone, and no job does; copy it into the repository, or give its own by --out"
+            )
+        elif lost := ignored(out, reads):
+            below.append(
+                f"git ignores {lost}, so the test finds it on this machine alone, and no job does; take it "
+                "out of .gitignore, large files into Git LFS, or have the job fetch it before the test"
             )
     if bundle is None:
         below.append(
@@ -371,7 +378,7 @@ def _judging_a_script_s(directory: Path, model: str, held: Any, out: Path) -> di
         policy = policy_in(held, model)
         family = family_of_policy(policy)
         if family is None or family.name != bundle.family:
-            own = f"a {type(policy).__name__}" if family is None else f"of {family.name}"
+            own = a_type(policy) if family is None else f"of {family.name}"
             raise BundleError(
                 f"{directory} is a bundle of {bundle.family}, and the policy of {model} is {own}"
             )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["JOBS", "RUN", "TESTS", "Job", "jobs_of", "leftovers"]
+__all__ = ["JOBS", "RUN", "TESTS", "Job", "ignored", "jobs_of", "leftovers"]
 
 TESTS: Final = "tests/parity"
 # What a job judges with, and so what is to be run before it is pushed.
@@ -133,13 +135,25 @@ def jobs_of(host: str) -> list[Job]:
     return [job for name, job in JOBS.items() if host in (name, "both")]
 
 
+def ignored(root: Path, judged: Path) -> str:
+    """Of what a test reads, the first that git ignores and that no job has for that; empty where none is."""
+    inside = [path for path in sorted(judged.rglob("*")) if path.is_file()] if judged.is_dir() else []
+    names = "\0".join(os.path.relpath(path, root) for path in (judged, *inside))
+    command = ["git", "-C", str(root), "check-ignore", "--stdin", "-z"]
+    try:
+        found = subprocess.run(command, input=names, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ""  # nothing is ignored, there is no git, or this is no repository
+    return found.stdout.partition("\0")[0]
+
+
 def leftovers(root: Path) -> list[str]:
     """What to say of the files that runs leave and that git does not ignore yet."""
     try:
-        ignored = (root / ".gitignore").read_text(encoding="utf-8").splitlines()
+        lines = (root / ".gitignore").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
-        ignored = []
-    known = {line.strip().strip("/") for line in ignored}
+        lines = []
+    known = {line.strip().strip("/") for line in lines}
     missing = [name for name in ("parity_reports/", "junit.xml") if name.strip("/") not in known]
     return (
         [f"The jobs write {' and '.join(missing)}; where you run them yourself, add these to .gitignore"]

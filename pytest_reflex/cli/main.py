@@ -75,7 +75,7 @@ def _run(given: list[str], as_json: bool) -> Reported:
     except click.exceptions.NoArgsIsHelpError as error:
         return Reported(ERROR, "", error.format_message() + "\n")
     except click.ClickException as error:
-        return _fail(error, _usage(error), as_json)
+        return _fail(error, _usage(error, given), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         return _fail(error, "interrupted; nothing was written", as_json)
     except ModuleNotFoundError as error:
@@ -125,11 +125,11 @@ def _printed(said: Reported) -> int:
     return said.code
 
 
-def _usage(error: click.ClickException) -> str:
+def _usage(error: click.ClickException, given: list[str]) -> str:
     """What click says of a command line, in one line and with where to look."""
     said = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
-    where = context.command_path if context is not None else "reflex"
+    where = context.command_path if context is not None else _command_of(given)
     from pytest_reflex.verdict.naming import did_you_mean
 
     # click's own guesses come in the order of the alphabet.
@@ -142,6 +142,17 @@ def _usage(error: click.ClickException) -> str:
         said = f"no such option {error.option_name!r}{nearest}"
     see = " See" if said.endswith("?") else "; see"
     return f"{said[:1].lower()}{said[1:]}{see} `{where} -h`"
+
+
+def _command_of(given: list[str]) -> str:
+    """The command that a command line names, for what click says without its context."""
+    path = "reflex"
+    command: click.Command = app
+    for word in given:
+        if not isinstance(command, click.Group) or word not in command.commands:
+            break
+        path, command = f"{path} {word}", command.commands[word]
+    return path
 
 
 def _fail(error: BaseException, message: str, as_json: bool) -> Reported:

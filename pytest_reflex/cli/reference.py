@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from pytest_reflex.cli.reads import are_specs, inputs_of, require_inputs
-from pytest_reflex.errors import BundleError, CheckpointError, ReflexError
+from pytest_reflex.errors import BundleError, CheckpointError, ReflexError, a_type
 from pytest_reflex.verdict.naming import did_you_mean, near_path
 
 if TYPE_CHECKING:
@@ -367,7 +367,7 @@ def policy_in(found: Any, model: str) -> Any:
             f"{model.rpartition(':')[0]} and {model.rpartition(':')[0]}:runner"
         )
     if not isinstance(policy, nn.Module):
-        raise CheckpointError(f"{model} gives a {type(policy).__name__}, expected an nn.Module")
+        raise CheckpointError(f"{model} gives {a_type(policy)}, expected an nn.Module")
     return policy
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from pytest_reflex.errors import InputError
+from pytest_reflex.errors import InputError, a_type
 from pytest_reflex.inputs.near_copies import distinct_count
 from pytest_reflex.inputs.ranges import made
 from pytest_reflex.inputs.spec import Draw, InputSpec, check_specs, free_sizes, listed
@@ -219,8 +219,8 @@ def _given(items: Sequence[object]) -> list[dict[str, Array]]:
     fixtures: list[dict[str, Array]] = []
     for i, item in enumerate(items):
         if not isinstance(item, Mapping):
-            kind = type(item).__name__
-            raise InputError(f"inputs[{i}] is a {kind}; give InputSpecs only, or mappings from name to array")
+            what = a_type(item)
+            raise InputError(f"inputs[{i}] is {what}; give InputSpecs only, or mappings from name to array")
         fixtures.append({name: _array(i, name, value) for name, value in item.items()})
         names, first = sorted(fixtures[-1]), sorted(fixtures[0])
         if not names or names != first:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from pytest_reflex.errors import InputError
+from pytest_reflex.errors import InputError, a_type
 
 Array = np.ndarray[Any, Any]
 
@@ -202,9 +202,8 @@ def listed(inputs: object, recorded: str = ", or of recorded inputs") -> list[An
     Raises:
         InputError: it is one thing, or things by name; the message says what was meant.
     """
-    kind = type(inputs).__name__
     if isinstance(inputs, Mapping):
-        raise InputError(f"inputs is a {kind}; {_instead_of(inputs)}")
+        raise InputError(f"inputs is {a_type(inputs)}; {_instead_of(inputs)}")
     if isinstance(inputs, InputSpec):
         raise InputError("inputs is one InputSpec; give a list of them, inputs=[spec]")
     try:
@@ -212,8 +211,7 @@ def listed(inputs: object, recorded: str = ", or of recorded inputs") -> list[An
             raise TypeError(inputs)
         return list(inputs)  # type: ignore[call-overload, no-any-return]
     except TypeError:  # an array without axes says that it can be gone through
-        given = "None" if inputs is None else f"a {kind}"
-        raise InputError(f"inputs is {given}; give a list of InputSpec{recorded}") from None
+        raise InputError(f"inputs is {a_type(inputs)}; give a list of InputSpec{recorded}") from None
 
 
 def _instead_of(inputs: Mapping[Any, object]) -> str:
@@ -237,7 +235,7 @@ def specs_of(inputs: object) -> list[InputSpec]:
         if not isinstance(item, InputSpec):
             what = "recorded arrays, which say no meaning" if isinstance(item, Mapping) else "no InputSpec"
             raise InputError(
-                f"inputs[{i}] is a {type(item).__name__}, {what}; give a list of InputSpec, each with a name "
+                f"inputs[{i}] is {a_type(item)}, {what}; give a list of InputSpec, each with a name "
                 "and a shape, such as InputSpec('x', (1, 7))"
             )
     return items

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from pytest_reflex.errors import SettingsError
+from pytest_reflex.errors import SettingsError, a_type
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.judge.sides import Candidate, reference_runner
 from pytest_reflex.runners import OnnxRunner, Runner, TorchRunner
@@ -67,7 +67,7 @@ def on_runtimes(
         )
     if not isinstance(candidate, OnRuntimes | str | os.PathLike):
         raise SettingsError(
-            f"runtimes: the candidate is a {type(candidate).__name__}, which is on a runtime already; give a "
+            f"runtimes: the candidate is {a_type(candidate)}, which is on a runtime already; give a "
             "bundle or the path of an .onnx file"
         )
     if not any(_opens_it(name) for name in runtimes):

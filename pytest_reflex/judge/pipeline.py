@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 
 from pytest_reflex import settings
-from pytest_reflex.errors import BundleError, SettingsError
+from pytest_reflex.errors import BundleError, SettingsError, a_type
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, MakesFixtures, fixtures_from
 from pytest_reflex.judge.check import check
@@ -109,7 +109,7 @@ def stages_of(
         BundleError: it is nothing that has processors.
     """
     if not isinstance(bundle, HasStages):
-        raise BundleError(f"a {type(bundle).__name__} has no processors; give a bundle that has them")
+        raise BundleError(f"{a_type(bundle)} has no processors; give a bundle that has them")
     return bundle.stages(policy, source, seed=seed or 0, provider=provider or "cpu", steps=steps)
 
 
@@ -178,7 +178,7 @@ def _limits(
     """
     if not isinstance(thresholds, Mapping | None):
         raise SettingsError(
-            f"thresholds is a {type(thresholds).__name__}, expected those of stages by name, such as "
+            f"thresholds is {a_type(thresholds)}, expected those of stages by name, such as "
             "{'whole': '0.001 deg'}"
         )
     if strange := ({*(thresholds or {})} | {*stages}) - {*STAGES}:

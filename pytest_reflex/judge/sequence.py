@@ -15,7 +15,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from pytest_reflex import settings
-from pytest_reflex.errors import InputError, ParityError, ReflexError
+from pytest_reflex.errors import InputError, ParityError, ReflexError, a_type
 from pytest_reflex.inputs import InputSpec, make_fixture
 from pytest_reflex.inputs.spec import listed
 from pytest_reflex.judge.check import check
@@ -190,9 +190,9 @@ def _sequences(
 def _recorded(number: int, one: object, states: Mapping[str, str]) -> dict[str, Array]:
     """A recorded sequence, once it is sure to be one in which a state is handed on."""
     if not isinstance(one, Mapping):
-        kind = type(one).__name__
+        what = a_type(one)
         raise InputError(
-            f"inputs[{number}] is a {kind}; give InputSpecs only, or sequences: mappings from name to array"
+            f"inputs[{number}] is {what}; give InputSpecs only, or sequences: mappings from name to array"
         )
     arrays = {name: np.asarray(value) for name, value in one.items()}
     short = [name for name, a in arrays.items() if name not in states and (not a.ndim or len(a) < 2)]

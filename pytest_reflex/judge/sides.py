@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from pytest_reflex.errors import InputError, ReflexError, RunnerError, SettingsError
+from pytest_reflex.errors import InputError, ReflexError, RunnerError, SettingsError, a_type
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.runners import OnnxReference, OnnxRunner, RecordedRunner, Runner
 from pytest_reflex.runners.base import said_by
@@ -175,7 +175,7 @@ def _said(given: object) -> str:
     """What was given, in words: a class is named as one, and a function by its name."""
     if isinstance(given, type):
         return f"the class {given.__name__}, not one of it"
-    return f"the function {given.__name__}" if inspect.isroutine(given) else f"a {type(given).__name__}"
+    return f"the function {given.__name__}" if inspect.isroutine(given) else a_type(given)
 
 
 def provider_asked(runner: Runner, provider: str) -> str:

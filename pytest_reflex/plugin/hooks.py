@@ -18,12 +18,12 @@ from typing import Any, Final
 import pytest
 
 from pytest_reflex import settings
-from pytest_reflex.errors import ParityError, SettingsError
+from pytest_reflex.errors import ParityError, ReflexError, SettingsError
 from pytest_reflex.plugin.baseline import BASELINE, Baseline
 from pytest_reflex.plugin.collector import Collector, Told, told_by
 from pytest_reflex.plugin.exits import WatchedExits
 from pytest_reflex.plugin.fixture import Parity
-from pytest_reflex.plugin.outcome import Outcome, is_parity_test, refuse, verdict_first
+from pytest_reflex.plugin.outcome import Outcome, is_parity_test, refuse, users_frames, verdict_first
 from pytest_reflex.plugin.progress_line import line_for
 
 _SOURCES: Final = pytest.StashKey[tuple[settings.Source, settings.Source]]()
@@ -305,6 +305,12 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     if call.excinfo is not None and isinstance(call.excinfo.value, ParityError):
         verdict_first(call.excinfo)
+    elif (
+        call.excinfo is not None
+        and isinstance(call.excinfo.value, ReflexError)
+        and not item.config.getoption("fulltrace")
+    ):
+        users_frames(call.excinfo.value)
     report = yield
     if _OUTCOME in item.stash or is_parity_test(item):
         _outcome_of(item).see(report, strict=item.config.stash[_SETTINGS].strict)

@@ -11,7 +11,7 @@ import mmap
 import os
 import re
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
@@ -366,6 +366,10 @@ def refuse(report: pytest.TestReport | pytest.CollectReport, why: str) -> None:
         del report.wasxfail
 
 
+# What stands between a test and its policy: this package, and what torch calls any module by.
+_OWN: Final = str(Path(__file__).resolve().parent.parent)
+_TORCH: Final = ("_wrapped_call_impl", "_call_impl")
+
 _Info = TypeVar("_Info", bound=pytest.ExceptionInfo[BaseException])
 
 
@@ -376,6 +380,21 @@ def verdict_first(info: _Info) -> _Info:
     # Not public: where pytest knows no such attribute the name stays, and nothing else changes.
     info._striptext = f"{name}: "
     return info
+
+
+def users_frames(error: BaseException) -> None:
+    """Let what went wrong in a policy be told from the policy's own line on, not from what called it here."""
+    cause = error.__cause__
+    while cause is not None:
+        found = cause.__traceback__
+        while found is not None and _calls_a_policy(found.tb_frame.f_code):
+            found = found.tb_next
+        cause.__traceback__ = found or cause.__traceback__
+        cause = cause.__cause__
+
+
+def _calls_a_policy(code: CodeType) -> bool:
+    return code.co_filename.startswith(_OWN) or code.co_name in _TORCH
 
 
 def _line_in(item: pytest.Item, report: pytest.TestReport) -> int:

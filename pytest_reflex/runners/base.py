@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, runtime_checkable
 
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import RunnerError, a_type
 
 T = TypeVar("T")
 
@@ -319,13 +319,13 @@ def asked(runner: Runner, inputs: Mapping[str, Array]) -> dict[str, Array]:
 
     outputs = runner.run(inputs)
     if not isinstance(outputs, Mapping):
-        raise RunnerError(f"{runner.name} gave a {type(outputs).__name__}; a runner gives arrays by name")
+        raise RunnerError(f"{runner.name} gave {a_type(outputs)}; a runner gives arrays by name")
     for name, value in outputs.items():
         if type(name) is not str:  # what only says that it is equal to another one is no name
-            raise RunnerError(f"{runner.name}: output name {name!r} is a {type(name).__name__}; give text")
+            raise RunnerError(f"{runner.name}: output name {name!r} is {a_type(name)}; give text")
         good = isinstance(value, np.ndarray | np.generic)
         if not good or value.dtype.hasobject:
-            what = "holds text or objects" if good else f"is a {type(value).__name__}"
+            what = "holds text or objects" if good else f"is {a_type(value)}"
             raise RunnerError(f"{runner.name}: output {name!r} {what}; a check compares arrays of numbers")
     return {name: np.asarray(value) for name, value in outputs.items()}
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError
+from pytest_reflex.errors import MissingPackageError, ReflexError, RunnerError, a_type
 from pytest_reflex.runners.base import RunnerBase, first_line, shown
 from pytest_reflex.runners.structure import StructureError, by_name, named
 from pytest_reflex.verdict import machine
@@ -92,8 +92,8 @@ class FunctionRunner(RunnerBase):
         import numpy as np
 
         if not isinstance(value, one):
-            kind = type(value).__name__
-            raise RunnerError(f"{self.name}: output {name!r} is a {kind}; return arrays or tensors only")
+            what = a_type(value)
+            raise RunnerError(f"{self.name}: output {name!r} is {what}; return arrays or tensors only")
         if isinstance(value, np.ndarray | np.generic):
             return np.array(value)
         from pytest_reflex.runners.torch import array_of

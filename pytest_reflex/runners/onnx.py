@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import RunnerError, a_type
 from pytest_reflex.runners.base import FLUSHED, first_line
 from pytest_reflex.runners.model_files import FilesRunner, files_of, which_model
 from pytest_reflex.settings import PROVIDERS, provider_name
@@ -274,7 +274,7 @@ class OnnxRunner(FilesRunner):
         made = dict(zip(self.outputs, outputs, strict=True))
         for name, value in made.items():
             if not isinstance(value, np.ndarray | np.generic):
-                raise RunnerError(f"{self.name}: output {name!r} is a {type(value).__name__}, not an array")
+                raise RunnerError(f"{self.name}: output {name!r} is {a_type(value)}, not an array")
         made = {name: np.asarray(value) for name, value in made.items()}
         return made if self._decisions is None else self._decisions.take(made)
 

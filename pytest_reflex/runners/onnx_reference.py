@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import RunnerError, a_type
 from pytest_reflex.runners.base import HasFloat64, Runner, RunnerBase, said_by, trajectory_of
 from pytest_reflex.runners.onnx import OnnxRunner
 from pytest_reflex.verdict.results import ONNX_REFERENCE
@@ -100,6 +100,6 @@ def _opened_by(graph: Any) -> tuple[Runner, Sequence[InputSpec] | None]:
     if isinstance(graph, Runner) and said_by(graph, "provider_asked", None) is not None:
         return graph, None
     raise RunnerError(
-        f"OnnxReference is given a {type(graph).__name__}; give the path of an .onnx file, a bundle, or a "
+        f"OnnxReference is given {a_type(graph)}; give the path of an .onnx file, a bundle, or a "
         "runner of one"
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import RunnerError, a_type
 from pytest_reflex.runners.base import first_line
 from pytest_reflex.runners.model_files import FilesRunner
 from pytest_reflex.runners.opened_files import OpenedFiles
@@ -93,7 +93,7 @@ class _PackagedRunner(FilesRunner):
         import torch
 
         if not isinstance(value, torch.Tensor):
-            raise RunnerError(f"{self.name}: output {name!r} is a {type(value).__name__}, not a tensor")
+            raise RunnerError(f"{self.name}: output {name!r} is {a_type(value)}, not a tensor")
         return value
 
     def _load(self) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_reflex.errors import InputError, RunnerError, SettingsError
+from pytest_reflex.errors import InputError, RunnerError, SettingsError, a_type
 from pytest_reflex.runners.base import RunnerBase, first_line
 from pytest_reflex.settings import PROVIDERS, provider_name
 from pytest_reflex.verdict import machine
@@ -134,7 +134,7 @@ class ServedRunner(RunnerBase):
         outputs.pop(TIMING, None)
         for name, value in outputs.items():
             if not isinstance(name, str) or not isinstance(value, np.ndarray):
-                raise RunnerError(f"{self.name}: output {name!r} is a {type(value).__name__}, not an array")
+                raise RunnerError(f"{self.name}: output {name!r} is {a_type(value)}, not an array")
         if self._whole:
             if list(outputs) != [ACTIONS] or outputs[ACTIONS].ndim != 2:
                 raise RunnerError(

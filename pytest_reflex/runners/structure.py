@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import RunnerError, a_type
 from pytest_reflex.verdict.naming import unknown
 
 Path = tuple[str, ...]
@@ -59,7 +59,7 @@ def named(
     names = [".".join(way) for way in ways]
     if not names:
         raise StructureError(
-            f"returned a {type(value).__name__} without a tensor in it; return one, or give a "
+            f"returned {a_type(value)} without a tensor in it; return one, or give a "
             "TorchRunner(policy, call) that does"
         )
     taken = set(inputs)

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_reflex.errors import ReflexError, RunnerError
+from pytest_reflex.errors import ReflexError, RunnerError, a_type
 from pytest_reflex.runners.base import RunnerBase, first_line, shown
 from pytest_reflex.runners.memory import release_mapped
 from pytest_reflex.runners.structure import StructureError, arguments, misfit, named
@@ -88,9 +88,7 @@ class TorchRunner(RunnerBase):
         apart: bool = False,
     ) -> None:
         if not callable(model):
-            raise RunnerError(
-                f"model is a {type(model).__name__}; give an nn.Module or a function that returns one"
-            )
+            raise RunnerError(f"model is {a_type(model)}; give an nn.Module or a function that returns one")
         if isinstance(model, type):
             raise RunnerError(
                 f"model is the class {model.__name__}, which would have other weights each time it is "
@@ -365,9 +363,7 @@ class TorchRunner(RunnerBase):
         if not isinstance(model, torch.nn.Module):
             runner = isinstance(model, RunnerBase)
             way = "; name a runner itself, and no function that gives one" if runner else ""
-            raise RunnerError(
-                f"{self.name} returned a {type(model).__name__}; it must return an nn.Module{way}"
-            )
+            raise RunnerError(f"{self.name} returned {a_type(model)}; it must return an nn.Module{way}")
         return model
 
     def _checked_types(self, model: torch.nn.Module) -> tuple[torch.dtype, ...]:
@@ -479,7 +475,7 @@ class TorchRunner(RunnerBase):
 
         if isinstance(value, torch.Tensor):
             return value
-        wrong = f"output {name!r} is a {type(value).__name__}"
+        wrong = f"output {name!r} is {a_type(value)}"
         raise RunnerError(
             f"{self.name}: {wrong}, not a tensor; return tensors only, or give a "
             "TorchRunner(policy, call) that does"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pytest_reflex.errors import InputError, MissingPackageError
+from pytest_reflex.errors import InputError, MissingPackageError, a_type
 
 __all__ = ["decode", "encode", "package"]
 
@@ -131,7 +131,7 @@ def _plain(value: object) -> object:
         return list(value)
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"a {type(value).__name__} has no form on the wire")
+    raise TypeError(f"{a_type(value)} has no form on the wire")
 
 
 def _sendable(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -202,7 +202,7 @@ def _scalar(found: Mapping[Any, Any], at: str) -> np.generic:
     data = found[_DATA]
     kinds: dict[str, tuple[type, ...]] = {"b": (bool,), "i": (int,), "u": (int,), "f": (int, float)}
     if type(data) not in kinds[dtype.kind]:
-        raise InputError(f"{_named(at)}: a {type(data).__name__} came for a {dtype.name}")
+        raise InputError(f"{_named(at)}: {a_type(data)} came for a {dtype.name}")
     # numpy 1 wraps what numpy 2 refuses.
     if dtype.kind in "iu" and not np.iinfo(dtype).min <= data <= np.iinfo(dtype).max:
         raise InputError(f"{_named(at)}: {data} is no {dtype.name}")
@@ -217,6 +217,6 @@ def _dtype(found: Mapping[Any, Any], at: str, keys: set[bytes]) -> np.dtype[Any]
     named = found[_DTYPE]
     dtype = _DTYPES.get(named) if isinstance(named, str) else None
     if dtype is None:
-        shown = repr(named[:20]) if isinstance(named, str) else f"a {type(named).__name__}"
+        shown = repr(named[:20]) if isinstance(named, str) else a_type(named)
         raise InputError(f"{_named(at)}: dtype {shown} cannot travel; send one of {', '.join(_NAMES)}")
     return dtype

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_reflex.errors import InputError, ReflexError
+from pytest_reflex.errors import InputError, ReflexError, a_type
 from pytest_reflex.inputs.episodes.arrays import SUFFIXES, ArrayRecording
 from pytest_reflex.inputs.episodes.choice import Place, chosen, distinct, extremes
 from pytest_reflex.inputs.episodes.lerobot_dataset import INFO, LeRobotRecording
@@ -195,9 +195,7 @@ def episodes(
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
         raise InputError(f"seed is {seed!r}, expected a whole number of at least 0")
     if keys is not None and not isinstance(keys, Mapping):
-        raise InputError(
-            f"keys is a {type(keys).__name__}, expected the recording's key of an input by its name"
-        )
+        raise InputError(f"keys is {a_type(keys)}, expected the recording's key of an input by its name")
     return Episodes(opened(source), frames, seed, dict(keys or {}), tuple(specs_of(inputs)), through)
 
 

@@ -74,10 +74,10 @@ def test_the_command_exports_what_a_module_names(reflex: Reflex, tmp_path: Path)
     ("text", "said"),
     [
         ("", "has no 'policy'"),
-        ("policy = 3", "own.py:policy is a int; give an nn.Module or a function that returns one"),
+        ("policy = 3", "own.py:policy is an int; give an nn.Module or a function that returns one"),
         ("def policy(): return 1 / 0", "own.py:policy could not be loaded: ZeroDivisionError"),
         ("def policy(width): pass", "has to be given something, policy(width), and is given nothing; write"),
-        ("def policy(): return 3", "gives a int, expected an nn.Module"),
+        ("def policy(): return 3", "gives an int, expected an nn.Module"),
         ("from torch.nn import Identity as policy", "own.py:policy is the class Identity, which would have"),
         (
             "from torch.nn import Bilinear\npolicy = Bilinear(2, 2, 2)",

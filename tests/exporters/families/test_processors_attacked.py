@@ -248,7 +248,7 @@ def test_nothing_is_made_of_a_file_but_steps_that_are_known(checkpoint: Path, tm
         [
             (lambda _: [1], "is no pipeline"),
             (lambda _: {"name": "x"}, "is no pipeline .no 'steps'"),
-            (lambda _: {"steps": [1]}, "a step is a int"),
+            (lambda _: {"steps": [1]}, "a step is an int"),
         ]
     ):
         other = written(checkpoint, tmp_path / str(at), change)
@@ -361,7 +361,7 @@ def test_a_task_is_text() -> None:
     for good in ("go", b"go", np.array("go"), np.frombuffer(b"go", np.uint8)):
         assert bytes(fitting(task, {TASK: good})) == b"go"
     for bad, said in (
-        (3, "'task' is a int; give the task as text"),
+        (3, "'task' is an int; give the task as text"),
         (["go"], "'task' is a list; give the task as text"),
         (b"\xff", "'task' is no UTF-8 text"),
         ("\ud800", "'task' is no UTF-8 text"),
@@ -370,7 +370,7 @@ def test_a_task_is_text() -> None:
         with pytest.raises(InputError, match=said):
             fitting(task, {TASK: bad})
     known = Processors([task], [], {})
-    with pytest.raises(InputError, match="input 'prompt' is a int; send it as text"):
+    with pytest.raises(InputError, match="input 'prompt' is an int; send it as text"):
         raw_observation({"prompt": 3}, known, {})
     assert is_raw({}, {"state": None}), "a robot that sends nothing is told what it sees"
 

@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[Change, str]] = {
         "input 'state' is a list; send it as an array",
     ),
     "text": (lambda o: o.update(prompt="pick it up"), "input 'prompt' is a str; send it as an array"),
-    "nothing": (lambda o: o.update(state=None), "input 'state' is a NoneType; send it as an array"),
+    "nothing": (lambda o: o.update(state=None), "input 'state' is None; send it as an array"),
     "nested": (
         lambda o: o.update(state={"left": o["state"]}),
         "input 'state' is a dict; send it as an array",
@@ -121,7 +121,7 @@ def test_what_is_wrong_with_an_observation_is_said_in_a_line(
         ("hello", "the message is text; send a map of named arrays, packed with msgpack"),
         (b"\xc1", "the message is not msgpack of maps, arrays and text: FormatError"),
         (msgpack.packb([1]), "the message is a list; send a map of named arrays"),
-        (wire.encode(np.zeros(2)), "the message is a ndarray; send a map of named arrays"),
+        (wire.encode(np.zeros(2)), "the message is an ndarray; send a map of named arrays"),
         (msgpack.packb({}), "input 'image' is missing; this policy takes image, "),
         (
             msgpack.packb({"state": {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": [1]}}),

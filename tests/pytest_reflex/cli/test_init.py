@@ -390,6 +390,25 @@ def test_the_jobs_install_a_repository_that_is_a_package(
     assert (done.returncode, done.stdout) == (0, "install -e .\n" if installs else "")
 
 
+@pytest.mark.parametrize("pattern", ["shipped/", "*.onnx"])
+def test_a_bundle_that_git_ignores_is_warned_of(pattern: str, tmp_path: Path, here: Reflex) -> None:
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    (tmp_path / "actor.py").write_text(INSTANCE)
+    assert here("export", "actor.py:actor", "shipped", "--fixtures", "3").code == 0
+    said = here("init", "actor.py:actor", "--bundle", "shipped", "--ci", "none").out
+    assert "git ignores" not in said
+    (tmp_path / ".gitignore").write_text(f"{pattern}\n")
+    said = here("init", "actor.py:actor", "--bundle", "shipped", "--ci", "none").out
+    lost = "shipped" if pattern == "shipped/" else "shipped/model.onnx"
+    assert (
+        f"git ignores {lost}, so the test finds it on this machine alone, and no job does; take it out of "
+        ".gitignore, large files into Git LFS, or have the job fetch it before the test\n"
+    ) in said
+    # What is in the repository in spite of that is there for a job too.
+    subprocess.run(["git", "-C", tmp_path, "add", "--force", "shipped"], check=True)
+    assert "git ignores" not in here("init", "actor.py:actor", "--bundle", "shipped", "--ci", "none").out
+
+
 def test_a_policy_from_outside_of_the_repository_is_warned_of(tmp_path: Path, here: Reflex) -> None:
     (tmp_path / "actor.py").write_text(INSTANCE)
     (tmp_path / "arm").mkdir()

@@ -162,7 +162,7 @@ def test_a_wrong_file_fails(place: Path, here: Reflex) -> None:
         ),
         ("{}:aktor", "--model is '{}:aktor', and {} has no 'aktor' (did you mean 'actor'?)"),
         ("{}", "--model is '{}', a Python file; say what in it: {}:NAME"),
-        ("{}:number", "model is a int; give an nn.Module or a function that returns one"),
+        ("{}:number", "model is an int; give an nn.Module or a function that returns one"),
         ("checkpoints/pi0", "--model is 'checkpoints/pi0'; give module:name or file.py:name"),
         (
             "actor.onnx",

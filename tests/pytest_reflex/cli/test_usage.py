@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
-from pytest_reflex.cli import main
+from bundle_cases import Reflex
 
 pytestmark = pytest.mark.once
 
@@ -15,14 +14,11 @@ ROLLOUT = ("rollout", "b", "--model", "arm.py:policy", "--env", "planar-reach")
 
 
 @pytest.fixture
-def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refused(here: Reflex) -> Callable[..., str]:
     def run(*arguments: str) -> str:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        said = capfd.readouterr()
-        assert (left.value.code, said.out) == (2, "")
-        return said.err
+        ran = here(*arguments)
+        assert (ran.code, ran.out) == (2, "")
+        return ran.err
 
     return run
 
@@ -68,3 +64,17 @@ def test_what_contradicts_itself_is_one_line(
     err = refused(*arguments)
     assert err.startswith(f"reflex: error: {said}; see `reflex ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "page"),
+    [
+        (("init", "--bundle"), "reflex init"),
+        (("validate", "export", "b", "--model"), "reflex validate export"),
+        (("--model",), "reflex"),
+    ],
+)
+def test_an_option_without_its_argument_names_its_own_page(
+    arguments: tuple[str, ...], page: str, refused: Callable[..., str]
+) -> None:
+    assert refused(*arguments).endswith(f"; see `{page} -h`\n")

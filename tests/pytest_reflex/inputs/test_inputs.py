@@ -593,13 +593,13 @@ def test_what_is_given_has_to_be_some_fixtures_of_the_same_names():
     x = np.zeros(2)
     for given, said in (
         ([], "inputs is empty; give at least one InputSpec, or at least one recorded fixture$"),
-        ([{"x": x}, SPECS[0]], r"inputs\[1\] is a InputSpec; give InputSpecs only, or mappings from name"),
+        ([{"x": x}, SPECS[0]], r"inputs\[1\] is an InputSpec; give InputSpecs only, or mappings from name"),
         ([{"x": x}, {"y": x}], r"inputs\[1\] has \['y'\]; every recorded fixture needs the same names"),
         ([{"x": [None, 1]}], r"inputs\[0\]\['x'\] is object"),
         ({"x": x}, "inputs is a dict; .*give a list of InputSpec"),
         (SPECS[0], "inputs is one InputSpec; give a list of them"),
         ("x", "inputs is a str; give a list of InputSpec"),
-        (3, "inputs is a int; give a list of InputSpec"),
+        (3, "inputs is an int; give a list of InputSpec"),
     ):
         with pytest.raises(InputError, match=said):
             fixtures_from(given, 5, 0)

@@ -402,7 +402,7 @@ def test_what_the_candidate_alone_says_of_a_step_may_be_doubted() -> None:
         ({"steps": 1}, "steps is 1; give a whole number of at least 2"),
         ({"steps": 2.5}, r"steps is 2\.5; give a whole number"),
         ({"inputs": X}, "inputs is one InputSpec; give a list of them, inputs="),
-        ({"inputs": [X, {}]}, r"inputs\[0\] is a InputSpec; give InputSpecs only, or sequences"),
+        ({"inputs": [X, {}]}, r"inputs\[0\] is an InputSpec; give InputSpecs only, or sequences"),
         ({"inputs": [{"x": np.zeros((1, 1, 5), np.float32)}]}, r"inputs\[0\]\['x'\] has shape \[1, 1, 5\]"),
         ({"inputs": [{"x": np.float32(1)}]}, r"inputs\[0\]\['x'\] has shape \[\], steps first; give 2 steps"),
         ({"states": {"h": "hidden_out"}}, "no input is named 'h', which is a state; add its InputSpec"),

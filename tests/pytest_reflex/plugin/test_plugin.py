@@ -72,6 +72,24 @@ def test_no_verdict_is_an_error_in_one_line_without_library_frames(run: Run) -> 
     )
 
 
+def test_what_went_wrong_in_a_policy_is_told_from_its_own_line_on(run: Run) -> None:
+    """Of what stands between the test and the policy no frame is shown, unless all are asked for."""
+    source = (
+        "import torch\n\n"
+        "class Narrow(torch.nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x[:, :2])\n\n"
+        "def test_t(parity):\n"
+        "    parity.check(Narrow(3, 2), off_by(0), inputs=INPUTS)\n"
+    )
+    result = run(source)
+    said = result.stdout.str()
+    assert "super().forward(x[:, :2])" in said
+    assert "mat1 and mat2 shapes cannot be multiplied" in said
+    assert "runners/torch.py" not in said
+    assert "runners/torch.py" in run(source, "--full-trace").stdout.str()
+
+
 def test_several_calls_and_their_names(run: Run) -> None:
     found = run(
         "def test_two(parity):\n"

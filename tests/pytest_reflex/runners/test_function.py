@@ -118,7 +118,7 @@ def test_random_numbers_are_seen() -> None:
         ),
         (
             lambda: check(FunctionRunner(lambda x, mask: [x, 3], name="f"), candidate(), inputs=SPECS),
-            "f: output 'output_1' is a int; return arrays or tensors only",
+            "f: output 'output_1' is an int; return arrays or tensors only",
         ),
         (
             lambda: check(FunctionRunner(lambda x: x, name="f"), candidate(), inputs=SPECS),
@@ -135,7 +135,7 @@ def test_what_is_no_function_of_the_inputs_is_refused_in_one_line(wrong, said: s
     ("function", "told", "said"),
     [
         (lambda x: 1 / 0, {}, r"^f failed on inputs x \[3\]: ZeroDivisionError: division by zero$"),
-        (lambda x: object(), {}, r"^f: output 'output' is a object; return arrays or tensors only$"),
+        (lambda x: object(), {}, r"^f: output 'output' is an object; return arrays or tensors only$"),
         (lambda x: (x, x), {"outputs": ["a"]}, r"^f "),
     ],
 )

@@ -155,7 +155,7 @@ def test_outputs_get_names(returned, outputs, names):
 @pytest.mark.parametrize(
     ("returned", "outputs", "message"),
     [
-        (lambda x: None, None, "returned a NoneType"),
+        (lambda x: None, None, "returned None"),
         (lambda x: (x, x), ["a"], r"returned 2 outputs; 1 are named: \['a'\]"),
         (lambda x: {"a": x}, ["b"], r"returned \['a'\]; its outputs should be \['b'\]"),
         (lambda x: {"a": 1.0}, None, "output 'a' is a float, not a tensor"),
