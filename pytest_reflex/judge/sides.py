@@ -97,10 +97,11 @@ def sides_of(reference: Any, candidate: Any, inputs: object, provider: str) -> S
         InputError: nobody knows the inputs.
     """
     torch = sys.modules.get("torch")
-    if isinstance(reference, str | os.PathLike) and torch and isinstance(candidate, torch.nn.Module):
+    path = f"the path {os.fspath(reference)}" if isinstance(reference, str | os.PathLike) else ""
+    export = path or (a_type(reference) if isinstance(reference, Candidate) else "")
+    if export and torch and isinstance(candidate, torch.nn.Module):
         raise ReflexError(
-            f"candidate is {_said(candidate)} and reference the path {os.fspath(reference)}; the reference, "
-            "the policy, comes first"
+            f"candidate is {_said(candidate)} and reference {export}; the reference, the policy, comes first"
         )
     tested = candidate_runner(candidate, provider)
     truth = reference_runner(reference, candidate)

@@ -392,6 +392,13 @@ class OnnxRunner(FilesRunner):
         given = [i for name, i in self._optional.items() if name in inputs]
         for expected in [*self._required, *given]:
             array = inputs[expected.name]
+            shapes = list(array.shape), list(expected.shape)
+            whole = array.dtype.kind in "biu" and expected.dtype.startswith("float")
+            if whole or _in_another_order(*shapes):
+                raise RunnerError(
+                    f"{self.name}: input {expected.name!r} is {array.dtype.name} {shapes[0]}; it takes "
+                    f"{expected.dtype} {shapes[1]}{_CONVERTED}"
+                )
             if array.dtype.name != expected.dtype:
                 wrong = f"input {expected.name!r} is {array.dtype.name}"
                 narrow = expected.dtype in ("float16", "bfloat16") and array.dtype.name == "float32"
@@ -400,8 +407,21 @@ class OnnxRunner(FilesRunner):
             same_rank = len(array.shape) == len(expected.shape)
             sizes = zip(array.shape, expected.shape, strict=False)
             if not same_rank or any(isinstance(want, int) and got != want for got, want in sizes):
-                wrong = f"input {expected.name!r} has shape {list(array.shape)}"
-                raise RunnerError(f"{self.name}: {wrong}; it takes {list(expected.shape)}")
+                wrong = f"input {expected.name!r} has shape {shapes[0]}"
+                raise RunnerError(f"{self.name}: {wrong}; it takes {shapes[1]}")
+
+
+def _in_another_order(given: list[int], taken: list[Any]) -> bool:
+    """Whether the same axes are there in another order, as pixels that are [H, W, C] and [C, H, W]."""
+    sizes = all(isinstance(size, int) for size in taken)
+    return sizes and given != taken and len(given) > 2 and sorted(given) == sorted(taken)
+
+
+# What to do about a graph before which something else turns what the policy reads into numbers.
+_CONVERTED: Final = (
+    "; give inputs as the file takes them, and as the reference TorchRunner(policy, call=...) that makes of "
+    "them what the policy reads"
+)
 
 
 # What to do about a graph whose inputs and outputs were converted with it.

@@ -11,9 +11,10 @@ import torch
 from policy_cases import SPECS, Policy, candidate, honest
 from torch import nn
 
+import exporters
 from exporters import checkpoints
 from pytest_reflex.errors import CheckpointError, InputError, ReflexError, RunnerError
-from pytest_reflex.inputs import InputSpec
+from pytest_reflex.inputs import Gaussian, InputSpec, Integers
 from pytest_reflex.inputs.fixtures import fixtures_from
 from pytest_reflex.judge.check import check
 
@@ -88,6 +89,34 @@ def test_sides_that_are_swapped_or_say_nothing_of_inputs(tmp_path: Path) -> None
         check(file, model, inputs=SPECS)
     assert str(swapped.value) == (
         f"candidate is a Linear and reference the path {file}; the reference, the policy, comes first"
+    )
+    bundle = exporters.export(model, tmp_path / "bundle", inputs=[InputSpec("input", (1, 8))], fixtures=3)
+    with pytest.raises(ReflexError, match=r"^candidate is a Linear and reference a Bundle; the reference, "):
+        check(bundle, model)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("uint8", (1, 8, 6, 3)), ("float32", (1, 8, 6, 3)), ("uint8", (1, 3, 8, 6))]
+)
+def test_pixels_before_their_conversion_are_told_the_way(
+    dtype: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Bytes, or another order of the axes: the policy converts, the file begins behind that."""
+
+    class See(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.float().flatten(1).sum(1)
+
+    file = tmp_path / "see.onnx"
+    names = {"input_names": ["image"], "output_names": ["output"]}
+    torch.onnx.export(See(), (torch.zeros(1, 3, 8, 6),), file, dynamo=True, verbose=False, **names)
+    meaning = Integers(0, 256) if dtype == "uint8" else Gaussian()
+    with pytest.raises(RunnerError) as refused:
+        check(See(), file, inputs=[InputSpec("image", shape, dtype, meaning)])
+    assert str(refused.value) == (
+        f"{file}: input 'image' is {dtype} {list(shape)}; it takes float32 [1, 3, 8, 6]; give inputs as the "
+        "file takes them, and as the reference TorchRunner(policy, call=...) that makes of them what the "
+        "policy reads"
     )
 
 
