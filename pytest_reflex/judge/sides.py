@@ -98,7 +98,7 @@ def sides_of(reference: Any, candidate: Any, inputs: object, provider: str) -> S
     """
     torch = sys.modules.get("torch")
     path = f"the path {os.fspath(reference)}" if isinstance(reference, str | os.PathLike) else ""
-    export = path or (a_type(reference) if isinstance(reference, Candidate) else "")
+    export = path or ("a bundle" if isinstance(reference, Candidate) else "")
     if export and torch and isinstance(candidate, torch.nn.Module):
         raise ReflexError(
             f"candidate is {_said(candidate)} and reference {export}; the reference, the policy, comes first"

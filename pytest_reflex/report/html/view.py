@@ -364,12 +364,12 @@ def _mosts(result: RunResult) -> list[float]:
 
 
 def _facts(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Facts as rows, what is nested under ``outer.inner``."""
+    """Facts as rows, what is nested under ``outer.inner``; without those that there are none of."""
     rows: list[tuple[str, str]] = []
     for key, value in plain(facts).items():
         if isinstance(value, Mapping):
             rows += _facts(value, f"{before}{key}.")
-        else:
+        elif value is not None:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             rows.append((f"{before}{key}", text))
     return rows

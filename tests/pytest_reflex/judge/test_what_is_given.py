@@ -91,7 +91,7 @@ def test_sides_that_are_swapped_or_say_nothing_of_inputs(tmp_path: Path) -> None
         f"candidate is a Linear and reference the path {file}; the reference, the policy, comes first"
     )
     bundle = exporters.export(model, tmp_path / "bundle", inputs=[InputSpec("input", (1, 8))], fixtures=3)
-    with pytest.raises(ReflexError, match=r"^candidate is a Linear and reference a Bundle; the reference, "):
+    with pytest.raises(ReflexError, match=r"^candidate is a Linear and reference a bundle; the reference, "):
         check(bundle, model)
 
 

@@ -380,6 +380,12 @@ def test_what_a_result_is_refused_for_is_never_cut() -> None:
     assert "[…]" in Page(html.page(as_json.document([full("n" * 500)]))).text
 
 
+def test_a_fact_that_there_is_none_of_takes_no_row() -> None:
+    of = dataclasses.replace(PASSING, candidate={"kind": "onnx", "threads": None, "config": {"seed": None}})
+    rows = dict(result_view(of)["facts"][1][1])
+    assert rows == {"kind": "onnx"}
+
+
 def test_two_runs_stand_beside_each_other() -> None:
     worse, better, same, gone, new = (f"test_{word}" for word in ("worse", "better", "same", "gone", "new"))
     before, now = ({**found.to_json(), "name": ""} for found in (PASSING, FAILING))
