@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = f"{ROOT / 'examples'}{os.sep}"
 # Small on purpose: what is tested here is the command, not the arithmetic.
 SMALL = ["--cameras", "2", "--prompt-tokens", "8", "--fixtures", "3"]
 
@@ -68,11 +69,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_stays_imported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A file that a test wrote, or took from the examples by its bare name, is not the next one's import."""
+    before = set(sys.modules)
     yield
-    written = tmp_path_factory.getbasetemp()
-    for name, module in list(sys.modules.items()):
-        path = Path(getattr(module, "__file__", None) or os.sep)
-        if path.is_relative_to(written) or (path.parent == ROOT / "examples" and "." not in name):
+    written = f"{tmp_path_factory.getbasetemp()}{os.sep}"
+    for name in sys.modules.keys() - before:
+        path = getattr(sys.modules[name], "__file__", None) or ""
+        if path.startswith(written) or (path.startswith(EXAMPLES) and "." not in name):
             del sys.modules[name]
 
 
