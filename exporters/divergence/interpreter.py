@@ -94,6 +94,11 @@ class Program:
             parts[depends].append(node)
         return parts
 
+    def input_name(self, node: fx.Node) -> str:
+        """What the policy calls an input, or what else it holds."""
+        given = (name for name, placeholder in self.inputs.items() if placeholder is node)
+        return next(given, self.called.get(node, node.name))
+
     def values(self, given: Mapping[str, torch.Tensor]) -> dict[fx.Node, Any]:
         """What is known before any node has run."""
         return {**self.held, **{self.inputs[name]: tensor for name, tensor in given.items()}}

@@ -154,7 +154,8 @@ class Spans:
             module = origin.module or self._interpreter.code(end.step.key.half)
             if read.op == "placeholder":
                 own = end.own.module or self._interpreter.code(end.step.key.half)
-                said = f"the policy's {end.own.kind} in `{own}` reads {read.name}, and the graph's does not"
+                called = self._interpreter.program(end.step.key.half).input_name(read)
+                said = f"the policy's {end.own.kind} in `{own}` reads {called}, and the graph's does not"
                 return own, source_in_program(end.made), said
             if origin.name in end.alignment.found:
                 reads = f"reads what its {origin.kind} in `{module}` gives"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import torch
@@ -176,6 +176,41 @@ def unasked(flow: nn.Module) -> list[str]:
     return []
 
 
+def named_context(flow: nn.Module, gave: Any) -> Context:
+    """What a flow's ``prefix`` gave, once it is sure to be tensors by name.
+
+    Raises:
+        RunnerError: it is something else.
+    """
+    if isinstance(gave, Mapping) and all(isinstance(name, str) for name in gave):
+        return dict(gave)
+    raise RunnerError(
+        f"the prefix of {type(flow).__name__} returned {a_type(gave)}; return a dict of tensors by name, "
+        "which velocity takes by keyword"
+    )
+
+
+def like_state(flow: nn.Module, gave: Any, x: torch.Tensor) -> torch.Tensor:
+    """What a flow's ``velocity`` gave, once it is sure to be shaped like the state, where sizes are known.
+
+    Raises:
+        RunnerError: it is no tensor, or of another shape.
+    """
+    if not isinstance(gave, torch.Tensor):
+        raise RunnerError(
+            f"the velocity of {type(flow).__name__} returned {a_type(gave)}; return a tensor shaped like x_t"
+        )
+    sizes = zip(gave.shape, x.shape, strict=False)
+    # A size that is free while it is traced is no int.
+    apart = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes)
+    if apart or gave.ndim != x.ndim:
+        raise RunnerError(
+            f"the velocity of {type(flow).__name__} has shape {list(gave.shape)}, and x_t {list(x.shape)}; "
+            "return one shaped like x_t"
+        )
+    return gave
+
+
 def flow_states(flow: nn.Module, steps: int | None = None, /, **inputs: torch.Tensor) -> list[torch.Tensor]:
     """What the loop of a flow that is its own reference holds after each step, by way of its epilogue.
 
@@ -193,12 +228,11 @@ def flow_states(flow: nn.Module, steps: int | None = None, /, **inputs: torch.Te
     if said := misfit(flow.prefix, inputs, loop.noises):
         raise RunnerError(f"{type(flow).__name__} {said}")
     x, *noises = (inputs.pop(name) for name in loop.noises)
-    context = flow.prefix(**inputs)
+    context = named_context(flow, flow.prefix(**inputs))
     dtype: torch.dtype = getattr(torch, loop.schedule.dtype)
 
     def velocity(index: int, x: torch.Tensor) -> torch.Tensor:
-        return flow.velocity(
-            x, torch.full(x.shape[:1], loop.times[index], dtype=dtype, device=x.device), **context
-        )
+        time = torch.full(x.shape[:1], loop.times[index], dtype=dtype, device=x.device)
+        return like_state(flow, flow.velocity(x, time, **context), x)
 
     return [loop.finished(state) for state in loop.states(x, velocity, *noises)]

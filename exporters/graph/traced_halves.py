@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from exporters.flow.policy import FlowPolicy
+from exporters.flow.policy import FlowPolicy, like_state, named_context
 from exporters.flow.schedule import Loop
 from exporters.graph.loop_invariant import TIME, VELOCITY, X_T
 from exporters.graph.tracing import Traced, trace_program, with_lines
@@ -28,7 +28,7 @@ def prefix_call(flow: FlowPolicy) -> Callable[..., Named]:
     seen = with_lines(flow.prefix)
 
     def prefix(**observation: torch.Tensor) -> Named:
-        gave = by_name(seen, observation, type(flow).__name__)
+        gave = named_context(flow, by_name(seen, observation, type(flow).__name__))
         return {CONTEXT + name: value for name, value in gave.items()}
 
     return prefix
@@ -42,7 +42,7 @@ def velocity_call(flow: FlowPolicy) -> Callable[..., Named]:
     def velocity(**step: torch.Tensor) -> Named:
         x, time = step.pop(X_T), step.pop(TIME)
         context = {name.removeprefix(CONTEXT): value for name, value in step.items()}
-        return {VELOCITY: seen(x, time, **context)}
+        return {VELOCITY: like_state(flow, seen(x, time, **context), x)}
 
     return velocity
 

@@ -48,6 +48,7 @@ from pytest_reflex.cli.reference import (
     as_stated,
     drawn_of_a_file,
     is_own,
+    is_script,
     named_reference,
     nameless,
     or_by_recording,
@@ -185,6 +186,11 @@ class _Validate(click.Group):
     """What is judged says by itself which command it is for: a plain file, a bundle, a server."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and is_script(args[0]):
+            raise click.UsageError(
+                f"{args[0]!r} is a policy; give first what is judged, and the policy by --model {args[0]}",
+                ctx,
+            )
         if not set(args) & set(self.commands):
             if any(given.startswith(("ws://", "wss://")) for given in args):
                 args = ["serve", *args]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 import traceback
@@ -20,6 +21,7 @@ import click
 
 from pytest_reflex.cli.commands import app
 from pytest_reflex.cli.doctor import extra_of
+from pytest_reflex.cli.reference import is_script
 from pytest_reflex.cli.report import ERROR, FAIL, PASS, Reported
 from pytest_reflex.cli.supervise import Handover, death, supervised
 from pytest_reflex.errors import ParityError, ReflexError, RunnerError
@@ -140,6 +142,9 @@ def _usage(error: click.ClickException, given: list[str]) -> str:
         known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         nearest = did_you_mean(error.option_name, [name for name in known if name.startswith("--")])
         said = f"no such option {error.option_name!r}{nearest}"
+    extra = re.search(r"unexpected extra argument \((\S+)\)", said)
+    if extra and is_script(extra[1]):
+        said += f"; a policy is given by --model {extra[1]}"
     see = " See" if said.endswith("?") else "; see"
     return f"{said[:1].lower()}{said[1:]}{see} `{where} -h`"
 
@@ -157,7 +162,9 @@ def _command_of(given: list[str]) -> str:
 
 def _fail(error: BaseException, message: str, as_json: bool) -> Reported:
     # A file's name may hold what a terminal obeys, or what is no text.
-    message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
+    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]
+    message = "".join(line if line[-1] in ".,:;" else f"{line}; " for line in lines).rstrip("; ")
+    message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
     if len(message) > LONGEST_REASON:
         message = f"{message[:LONGEST_REASON]}... ({len(message)} characters)"
     from pytest_reflex.report.json.documents import Run, error_document

@@ -182,6 +182,12 @@ class InputSpec:
         return cls(**given)
 
 
+def _other_axis(spec: InputSpec, name: str, size: int) -> tuple[str | None, ...]:
+    """``free`` with a name at the axis that has its size, where one has; else at none."""
+    at = next((i for i, n in enumerate(spec.shape) if n == size), None)
+    return tuple(name if i == at else None for i in range(len(spec.shape)))
+
+
 def free_sizes(specs: Sequence[InputSpec]) -> dict[str, int]:
     """The names of the free axes, in order, with the size that each has in fixture 0.
 
@@ -192,7 +198,10 @@ def free_sizes(specs: Sequence[InputSpec]) -> dict[str, int]:
     for spec in specs:
         for n, name in zip_longest(spec.shape, spec.free):
             if name and sizes.setdefault(name, n) != n:
-                raise InputError(f"input {spec.name!r}: {name} is {n}, and {sizes[name]} in an earlier input")
+                raise InputError(
+                    f"input {spec.name!r}: {name} is {n}, and {sizes[name]} in an earlier input; say in each "
+                    f"InputSpec which axis it is, such as free={_other_axis(spec, name, sizes[name])}"
+                )
     return sizes
 
 

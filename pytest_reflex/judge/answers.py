@@ -131,8 +131,9 @@ def _of_variation(
     said = _said_of(fixtures, results)
     drawn = fixtures.seed is not None
     distinct = truth.distinct if drawn else fixtures.distinct
+    categories = truth.categories if drawn else {}
     copies = judge_copies(fixtures.count, distinct, "drawn" if drawn else "given")
-    doubted = [*copies, *judge_variation(fixtures.specs, truth.inputs, *([truth.categories] * drawn))]
+    doubted = [*copies, *judge_variation(fixtures.specs, truth.inputs, categories, recorded=not drawn)]
     if copies or drawn or distinct == fixtures.count:
         return doubted, said
     near = f"{fixtures.count} fixtures were given and {distinct} differ; near copies count as one"

@@ -15,6 +15,7 @@ from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.inputs.fixtures import Fixtures, MakesFixtures, fixtures_from
 from pytest_reflex.inputs.ranges import corners
+from pytest_reflex.judge.another_policy import another_policy
 from pytest_reflex.judge.answers import verdict_of
 from pytest_reflex.judge.coverage import covered
 from pytest_reflex.judge.input_dependence import InputDependence, judge_input_dependence, questions
@@ -31,6 +32,7 @@ from pytest_reflex.judge.workers.shares import sharing
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
+from pytest_reflex.runners.base import HasDoubts
 from pytest_reflex.verdict.claim import Claim
 
 __all__ = ["Candidate", "Progress", "check"]
@@ -90,7 +92,13 @@ def check(
     stated = drawn.specs if inputs is None and drawn.seed is not None else ()
     called = name or sides.candidate.name
     with sharing(told, sides, drawn, report_progress, exact=terms.factor is not None) as workers:
-        truth = run_reference(sides.reference, drawn, report_progress, terms, record, stated, workers)
+        try:
+            truth = run_reference(sides.reference, drawn, report_progress, terms, record, stated, workers)
+        except RunnerError as error:  # it may be another's
+            doubts = sides.reference.doubts(stated) if isinstance(sides.reference, HasDoubts) else ()
+            if doubts:
+                raise RunnerError(f"{error}; {'; '.join(doubts)}") from error
+            raise
         try:
             run = run_candidate(sides, drawn, truth, terms, report_progress, workers)
         except RunnerError as error:  # what was changed may be why
@@ -143,6 +151,7 @@ def _judged(
         result = judged_so_far()
     # After the verdict, which nothing of it can change.
     if not result.passed:
+        result = replace(result, notes=(*result.notes, *another_policy(result, sides, candidate)))
         result = replace(result, notes=(*result.notes, *swapped_inputs(result, sides, drawn)))
         result = replace(result, notes=(*result.notes, *trapped(result, sides, drawn)))
     shown = not result.passed if told.trajectory is None else told.trajectory

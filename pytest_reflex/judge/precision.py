@@ -152,7 +152,8 @@ def predicted(
     elif name in FLOATS:
         ways = {"arithmetic": _arithmetic(held), "spared": _spared(held.graph)}
         for idx in range(count):
-            yield _asked(lambda idx=idx: runner.rounded(make(idx), name, **ways))  # type: ignore[misc]
+            inputs = _as_moved(make(idx), held)
+            yield _asked(lambda inputs=inputs: runner.rounded(inputs, name, **ways))  # type: ignore[misc]
     elif name in _EIGHT_BITS:
         yield from _quantised(runner, held, make, count)
     else:
@@ -195,6 +196,17 @@ def _arithmetic(held: Held) -> str:
     if graph.weights_alone or (widened and not by_casts):
         return "float32"
     return "narrow"
+
+
+def _as_moved(inputs: dict[str, Array], held: Held) -> dict[str, Array]:
+    """Inputs, rounded where the graph rounds them for what only moves values; see :class:`GraphPrecision`."""
+    from pytest_reflex.runners.rounded import stored_as
+
+    moved = () if held.graph is None else held.graph.moved
+    return {
+        name: stored_as(array, held.precision.name) if name in moved and array.dtype == np.float32 else array
+        for name, array in inputs.items()
+    }
 
 
 def _spared(graph: GraphPrecision | None) -> str:

@@ -19,6 +19,9 @@ Array = np.ndarray[Any, Any]
 FEWEST_SIZES: Final = 3
 
 
+_MORE: Final = "draw 5 fixtures or more"
+
+
 def categories_of(specs: Sequence[InputSpec]) -> dict[str, set[int]]:
     """Of each input that has categories those that were drawn: none yet."""
     return {spec.name: set() for spec in specs if spec.meaning.categories()}
@@ -94,6 +97,8 @@ def judge_variation(
     specs: Sequence[InputSpec],
     fixtures: Sequence[Sequence[InputSummary]],
     drawn: Mapping[str, Collection[int]] = MappingProxyType({}),
+    *,
+    recorded: bool = False,
 ) -> list[str]:
     """A doubt for each free axis that had too few sizes, and each category that was never drawn.
 
@@ -101,7 +106,9 @@ def judge_variation(
         specs: what the inputs stand for, as far as that is known.
         fixtures: what each fixture held.
         drawn: of the inputs that have categories, those that were drawn.
+        recorded: whether the fixtures are given ones, of which more have no other sizes.
     """
+    more = "judge it with drawn fixtures too, or give some of other sizes" if recorded else _MORE
     doubts = []
     for axis, plain in free_sizes(specs).items():
         places = [(s.name, i) for s in specs for i, name in enumerate(s.free) if name == axis]
@@ -116,7 +123,7 @@ def judge_variation(
             had = ", ".join(map(str, sorted(sizes)))
             doubts.append(
                 f"axis {axis!r} is free and was judged in sizes {had} alone, where {FEWEST_SIZES} are wanted "
-                f"and one above {plain}; draw 5 fixtures or more"
+                f"and one above {plain}; {more}"
             )
     for spec in specs:
         every, seen = spec.meaning.categories(), drawn.get(spec.name)

@@ -248,7 +248,8 @@ class Parity:
             else:
                 self._record(result, unmet=f"parity FAIL: {said}")
         if not met:
-            raise ParityError(f"parity FAIL: {said}", result)
+            noted = "".join(f"\nNote: {note}" for note in result.notes)
+            raise ParityError(f"parity FAIL: {said}{noted}", result)
         return result
 
     def rollout(

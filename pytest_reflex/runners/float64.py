@@ -58,7 +58,7 @@ def lifted(*, half: bool = False) -> Iterator[None]:
     """Within, torch computes in float64 what the program asks for in float32.
 
     Weights, inputs and constants keep their values; every result is float64.
-    torch's default dtype is float64 meanwhile, and is restored.
+    torch's default dtype is float64 meanwhile, and oneDNN is off; both are restored.
 
     Args:
         half: whether what it asks for in float16 or bfloat16 is computed in float64, too.
@@ -69,7 +69,7 @@ def lifted(*, half: bool = False) -> Iterator[None]:
     """
     # Integers that are divided become floats of the default dtype.
     widen = _Widening(NARROW | HALF if half else NARROW)
-    with _default(torch.float64), _WideCalls(widen), _WideOperators(widen):
+    with _default(torch.float64), _without_onednn(), _WideCalls(widen), _WideOperators(widen):
         yield
 
 
@@ -123,6 +123,17 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    """An LSTM that is given float32 takes oneDNN's kernel, which has none for what it is widened to."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,26 @@ def _read(model: onnx.ModelProto | str | Path | bytes) -> GraphPrecision:
         raise RunnerError(f"this is no ONNX model whose types can be read: {first_line(error)}") from error
     found = _Found()
     found.graph(typed.graph, {})
+    found.moved = [*_moved(typed.graph)]
     return found.described()
+
+
+def _moved(graph: Any) -> Iterator[str]:
+    """Inputs that are narrowed for an operator that moves values, or for an output."""
+    types, given = _types(graph), {value.name for value in graph.output}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for value in graph.input:
+        narrowed = [
+            node.output[0]
+            for node in readers.get(value.name, ())
+            if node.op_type == "Cast" and types.get(node.output[0]) in FLOATS[FLOATS.index("float32") + 1 :]
+        ]
+        after = [reader.op_type for name in narrowed for reader in readers.get(name, ())]
+        if types.get(value.name) == "float32" and (given & {*narrowed} or MOVES & {*after}):
+            yield value.name
 
 
 def _typed(model: onnx.ModelProto, infer: Any) -> onnx.ModelProto:
@@ -127,6 +146,7 @@ class _Found:
         self.dynamic = self.activations = False
         self.scales: list[float] = []
         self.held: dict[str, float] = {}  # numbers that may be scales, by name
+        self.moved: list[str] = []
         self.off: set[str] = set()  # what is false whatever comes in
 
     def described(self) -> GraphPrecision:
@@ -145,6 +165,7 @@ class _Found:
             scales=tuple(self.scales),
             unread=_sorted(self.unread),
             draws=_sorted(self.draws),
+            moved=tuple(self.moved),
         )
 
     def graph(self, graph: Any, outer: Mapping[str, str]) -> None:

@@ -408,7 +408,8 @@ class OnnxRunner(FilesRunner):
             sizes = zip(array.shape, expected.shape, strict=False)
             if not same_rank or any(isinstance(want, int) and got != want for got, want in sizes):
                 wrong = f"input {expected.name!r} has shape {shapes[0]}"
-                raise RunnerError(f"{self.name}: {wrong}; it takes {shapes[1]}")
+                advice = _FIXED if same_rank and self.name.endswith(".onnx") else ""
+                raise RunnerError(f"{self.name}: {wrong}; it takes {shapes[1]}{advice}")
 
 
 def _in_another_order(given: list[int], taken: list[Any]) -> bool:
@@ -417,6 +418,10 @@ def _in_another_order(given: list[int], taken: list[Any]) -> bool:
     return sizes and given != taken and len(given) > 2 and sorted(given) == sorted(taken)
 
 
+# Of a file from elsewhere, whose inputs somebody else has said.
+_FIXED: Final = (
+    " alone; where its InputSpec leaves an axis free, export the file with that axis free, or leave free= out"
+)
 # What to do about a graph before which something else turns what the policy reads into numbers.
 _CONVERTED: Final = (
     "; give inputs as the file takes them, and as the reference TorchRunner(policy, call=...) that makes of "

@@ -24,6 +24,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Literal
 
+import numpy as np
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -33,7 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_reflex.errors import RunnerError
 from pytest_reflex.runners.float64 import MOVES
 
-__all__ = ["NARROW_TYPES", "Arithmetic", "NotRounded", "Spared", "narrow_type", "rounded"]
+__all__ = ["NARROW_TYPES", "Arithmetic", "NotRounded", "Spared", "narrow_type", "rounded", "stored_as"]
 
 Arithmetic = Literal["narrow", "float32"]
 # What a conversion leaves in float32: nothing, what depends on nothing but a step's time, or every constant.
@@ -58,6 +59,23 @@ def narrow_type(precision: str) -> torch.dtype:
         raise RunnerError(f"precision is {precision!r}; give one of {', '.join(NARROW_TYPES)}")
     dtype: torch.dtype = getattr(torch, precision)
     return dtype
+
+
+def stored_as(array: np.ndarray[Any, Any], precision: str) -> np.ndarray[Any, Any]:
+    """Float32 values, each as that precision stores it: at the end of the range where it lies beyond.
+
+    Raises:
+        RunnerError: it is none that float32 could be rounded to.
+    """
+    stored: np.ndarray[Any, Any] = _narrowed(torch.from_numpy(array.copy()), narrow_type(precision)).numpy()
+    return stored
+
+
+def _narrowed(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    top = torch.finfo(dtype).max
+    narrow = value.clamp(-top, top).to(dtype).to(torch.float32)
+    infinite = value.isinf()
+    return torch.where(infinite, value, narrow) if infinite.any() else narrow
 
 
 @contextlib.contextmanager
@@ -107,7 +125,6 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._dtype = dtype
-        self._top = torch.finfo(dtype).max
         self._narrow = arithmetic == "narrow"
         self._spared = spared
         self._weights = {tensor.untyped_storage()._cdata for tensor in weights}
@@ -204,11 +221,7 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _stored(self, value: torch.Tensor) -> torch.Tensor:
         """A weight, a constant or an input, as it is stored: within the range."""
-        if value.dtype != torch.float32:
-            return value
-        narrow = self._result(value.clamp(-self._top, self._top))
-        infinite = value.isinf()
-        return torch.where(infinite, value, narrow) if infinite.any() else narrow
+        return _narrowed(value, self._dtype) if value.dtype == torch.float32 else value
 
     def _number(self, value: Any) -> Any:
         """A number that the program has in its text is a constant of the graph."""

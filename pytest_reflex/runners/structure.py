@@ -190,7 +190,13 @@ def misfit(call: Callable[..., Any], given: Iterable[str], besides: Iterable[str
         return ""
     said = [*(f"no {name!r}" for name in missing)]
     said += [unknown("input", strange, missing or takes)] if strange else []
-    return f"takes {', '.join(takes)}, and is given {', '.join(names)}: {', '.join(said)}"
+    if not takes and any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters):
+        told = ", ".join(name for name in names if name.isidentifier())
+        return (
+            f"takes its inputs without names, and is given {', '.join(names)}; give TorchRunner(policy, "
+            f"call=lambda {told}: policy({told}))"
+        )
+    return f"takes {', '.join(takes) or 'no input'}, and is given {', '.join(names)}: {', '.join(said)}"
 
 
 def by_name(call: Callable[..., Any], given: Mapping[str, Any], who: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -187,7 +188,7 @@ def below_threshold(
     rtol: float = 0.0,
     floors: Mapping[str, Floor] | None = None,
 ) -> Answer:
-    """What the threshold gate says of the outputs' figures: yes, or why not of the first that is above.
+    """What the threshold gate says of the outputs' figures: yes, or why not of the one furthest above.
 
     Args:
         differences: the figures, by output.
@@ -196,6 +197,7 @@ def below_threshold(
         rtol: the share of the reference's value that is added to a bound; integers have none.
         floors: the outputs' floors, which say why there is none.
     """
+    worst, most, above = "", -1.0, 0
     for name, d in differences.items():
         bound = (bounds or {}).get(name, threshold)
         floor = (floors or {}).get(name)
@@ -211,8 +213,13 @@ def below_threshold(
             why = f"is {d.excess(rtol):.3e} beyond rtol {rtol:g}, not below {bound:.1e}"
         else:
             why = f"is not below {bound:.1e}"
-        return Answer.no("threshold", f"{said} {why}")
-    return Answer.yes("threshold")
+        beyond = d.excess(rtol) / bound if bound > 0 else math.inf
+        above += 1
+        # A NaN is beyond everything.
+        if not worst or not beyond <= most:
+            worst, most = f"{said} {why}", math.inf if math.isnan(beyond) else beyond
+    more = f", and {above - 1} more output{'s' * (above > 2)}" if above > 1 else ""
+    return Answer.no("threshold", f"{worst}{more}") if worst else Answer.yes("threshold")
 
 
 FIXTURE_GATES: Final[tuple[tuple[str, Callable[[Evidence], Answer]], ...]] = tuple(

@@ -48,10 +48,12 @@ def near_path(path: Path) -> str:
     if os.path.exists(path):
         return ""
     try:
-        there = [str(path.with_name(name)) for name in sorted(os.listdir(path.parent))]
+        there = [path.with_name(name) for name in sorted(os.listdir(path.parent))]
     except (OSError, ValueError):
         return ""
-    return did_you_mean(str(path), there)
+    # What all paths here begin with, and what many end with, makes no two names alike.
+    alike = [other for other in there if did_you_mean(path.stem, [other.stem])]
+    return did_you_mean(str(path), map(str, alike))
 
 
 def only_pair(given: Iterable[str], taken: Iterable[str]) -> tuple[str, str] | None:
@@ -69,10 +71,21 @@ def output_advice(reference: Sequence[str], candidate: Sequence[str]) -> str:
         return f"; where the names are right, give OnnxRunner(path, outputs={list(reference)})"
     if all(re.fullmatch(r"output(_\d+)?", name) for name in reference):  # TorchRunner's own
         return f"; name them, in the policy's order: TorchRunner(policy, outputs={names})"
+    if any("." in name for name in reference):
+        picked = ", ".join(f"{new!r}: gave{_picked(old)}" for old, new in zip(reference, names, strict=True))
+        return (
+            "; where their order is the same, give TorchRunner(policy, call=lambda **given: (lambda gave: "
+            f"{{{picked}}})(policy(**given)))"
+        )
     return (
         "; where their order is the same, give TorchRunner(policy, call=lambda **given: "
         f"dict(zip({names}, policy(**given).values())))"
     )
+
+
+def _picked(name: str) -> str:
+    """How the output ``arm.0`` is taken out of what a policy gives: ``['arm'][0]``."""
+    return "".join(f"[{part}]" if part.isdigit() else f"[{part!r}]" for part in name.split("."))
 
 
 def call_line(given: Sequence[str], taken: Sequence[str]) -> str:

@@ -47,6 +47,8 @@ BASELINE_GATE: Final = "baseline"
 SWAPPED: Final = "inputs are swapped: "
 # What a note begins with that names what a processor or a library does unasked.
 TRAP: Final = "the machine explains it: "
+# What a note begins with where the policy is no longer the one that the candidate was made of.
+ANOTHER: Final = "the policy is another: "
 # What is said of an input of which another value changed the reference alone.
 DEAD: Final = "is dead"
 # What is said of one of which it changed neither side.

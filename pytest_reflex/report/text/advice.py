@@ -11,6 +11,7 @@ from typing import Final
 from pytest_reflex.verdict.claim import MOST_SHARE, percent, seconds_text
 from pytest_reflex.verdict.divergence import Location
 from pytest_reflex.verdict.results import (
+    ANOTHER,
     BASELINE_GATE,
     DEAD,
     DRAWS,
@@ -75,6 +76,13 @@ _LIKE_THE_POLICY: Final = (
 )
 
 
+_ANOTHER: Final = (
+    "the policy gives other values by now than when the bundle was exported, so give the one that it was "
+    "made of: with its checkpoint, or where it is made anew each time with a seed, torch.manual_seed(0); "
+    "where it was trained on, export it again."
+)
+
+
 _IDLE: Final = (
     "where other inputs decide whether it is read, such as a mask that is off in these fixtures, take "
     "another seed (--seed N) or recorded frames in which it is on; an input that the policy never reads is "
@@ -109,6 +117,8 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
     """
     if any(answer.gate == "intact" and not answer.passed for answer in result.answers):
         return _ADVICE["intact"]
+    if any(note.startswith(ANOTHER) for note in result.notes):
+        return _ANOTHER
     if swapped := next((n for n in result.notes if n.startswith(SWAPPED)), ""):
         return f"{swapped.removeprefix(SWAPPED)}: wire these two as the policy reads them."
     if trap := next((n for n in result.notes if n.startswith(TRAP)), ""):

@@ -169,11 +169,47 @@ def test_what_has_no_meaning_in_float64_is_said(model: nn.Module, inputs: Any, s
     assert torch.get_default_dtype() == torch.float32
 
 
-def test_the_default_dtype_is_restored_after_an_error() -> None:
+def test_what_was_set_is_restored_after_an_error() -> None:
     with pytest.raises(NotLifted), lifted():
         X.view(torch.int32)
     assert torch.get_default_dtype() == torch.float32
     assert torch.zeros(1).dtype == torch.float32
+    assert torch.backends.mkldnn.enabled
+    with torch.backends.mkldnn.flags(enabled=False):
+        with lifted():
+            pass
+        assert not torch.backends.mkldnn.enabled
+
+
+LAYERS = {
+    "LSTM": lambda: nn.LSTM(4, 3, batch_first=True),
+    "LSTM, two layers, both ways": lambda: nn.LSTM(4, 3, num_layers=2, bidirectional=True, batch_first=True),
+    "LSTM, projected": lambda: nn.LSTM(4, 3, proj_size=2, batch_first=True),
+    "LSTM, without bias": lambda: nn.LSTM(4, 3, bias=False, batch_first=True),
+    "GRU": lambda: nn.GRU(4, 3, batch_first=True),
+    "RNN": lambda: nn.RNN(4, 3, batch_first=True),
+    "RNN, relu": lambda: nn.RNN(4, 3, nonlinearity="relu", batch_first=True),
+    "LSTMCell": lambda: nn.LSTMCell(4, 3),
+    "attention": lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True),
+    "convolution": lambda: nn.Conv1d(3, 2, 2),
+    "transposed": lambda: nn.ConvTranspose1d(3, 2, 2),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_that_chooses_a_kernel_is_what_its_double_is(name: str) -> None:
+    """What is chosen by the dtype of what a layer is given is chosen before anything is widened."""
+    torch.manual_seed(0)
+    layer = LAYERS[name]().eval()
+    x = X if name == "LSTMCell" else X[None]
+    with torch.no_grad():
+        with lifted():
+            got = layer(x)
+        narrow, expected = layer(x), layer.double()(x.double())
+    first = [value[0] if isinstance(value, tuple) else value for value in (got, expected, narrow)]
+    assert first[0].dtype == torch.float64
+    assert ulps(first[0].numpy(), first[1].numpy(), dtype=np.float64) <= 16
+    assert ulps(first[2].numpy(), first[1].numpy(), dtype=np.float64) > 1000
 
 
 def test_rounding_on_purpose_is_left_alone() -> None:
