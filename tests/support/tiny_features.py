@@ -142,7 +142,8 @@ def scatter(policy: nn.Module, seed: int) -> None:
             drawn = torch.randn(weight.shape, generator=generator)
             if weight.ndim > 1:
                 # A network that answers loudly would have its loop amplify every last bit.
-                gain = 0.3 if "final_conv.1" in name or "output_proj" in name else 1.0
+                loud = {"final_conv.1": 0.3, "output_proj": 0.1}
+                gain = next((one for part, one in loud.items() if part in name), 1.0)
                 # A table of whole matrices has rows that are far longer than what they are multiplied with.
                 gain = 2.0 if re.search(r"action_(en|de)coder\.fc", name) else gain
                 weight.copy_(gain * drawn / math.sqrt(weight[0].numel()))
