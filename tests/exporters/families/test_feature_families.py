@@ -172,7 +172,7 @@ def test_a_checkpoint_is_read_by_lerobots_own_loader(
 
 
 def test_a_policy_of_another_family_is_refused(live: Callable[[str], Any]) -> None:
-    said = "a ACTPolicy was given as diffusion, and its model .* has no diffusion.unet"
+    said = "an ACTPolicy was given as diffusion, and its model .* has no diffusion.unet"
     with pytest.raises(ReflexError, match=said):
         family_named("diffusion").inputs(live("act"))
 

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from pytest_reflex.errors import RunnerError
+from pytest_reflex.errors import RunnerError, a_type
 from pytest_reflex.runners import TorchRunner
 from pytest_reflex.runners.structure import StructureError, arguments, named
 
@@ -108,7 +108,7 @@ def test_two_outputs_of_one_name_are_refused(value: object) -> None:
 
 @pytest.mark.parametrize("value", [None, [], {"a": None}, (None, {})], ids=str)
 def test_nothing_to_compare_is_refused(value: object) -> None:
-    with pytest.raises(StructureError, match=rf"returned a {type(value).__name__} without a tensor"):
+    with pytest.raises(StructureError, match=f"returned {a_type(value)} without a tensor"):
         names(value)
 
 
