@@ -184,8 +184,9 @@ def named_context(flow: nn.Module, gave: Any) -> Context:
     """
     if isinstance(gave, Mapping) and all(isinstance(name, str) for name in gave):
         return dict(gave)
+    what = "a tensor" if isinstance(gave, torch.Tensor) else a_type(gave)
     raise RunnerError(
-        f"the prefix of {type(flow).__name__} returned {a_type(gave)}; return a dict of tensors by name, "
+        f"the prefix of {type(flow).__name__} returned {what}; return a dict of tensors by name, "
         "which velocity takes by keyword"
     )
 

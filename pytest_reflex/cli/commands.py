@@ -188,7 +188,7 @@ class _Validate(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and is_script(args[0]):
             raise click.UsageError(
-                f"{args[0]!r} is a policy; give first what is judged, and the policy by --model {args[0]}",
+                f"{args[0]!r} is a policy; give first what is judged, and it by --model {args[0]}",
                 ctx,
             )
         if not set(args) & set(self.commands):

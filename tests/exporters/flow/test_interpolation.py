@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from exporters.flow.diffusion import InterpolationSchedule
 from exporters.flow.policy import flow_states
 from exporters.flow.schedule import LAYOUTS, Layout, schedule_from_json
 from exporters.flow.update import Operation
+from pytest_reflex.errors import ReflexError, RunnerError
 from pytest_reflex.inputs import Gaussian, InputSpec, State, make_fixture
 
 INPUTS = [InputSpec("state", (2, 4), meaning=State()), InputSpec("noise", (2, 6, 5), meaning=Gaussian())]
@@ -80,6 +83,37 @@ def test_every_layout_starts_from_the_noise_in_each_step(tmp_path: Path) -> None
         with made.runner() as runner:
             outputs.append(runner.run(make_fixture(INPUTS, 3, 1))["actions"])
     assert all(np.array_equal(outputs[0], other) for other in outputs[1:])
+
+
+@pytest.mark.parametrize(
+    ("half", "gives", "said"),
+    [
+        (
+            "prefix",
+            lambda gave: gave["seen"],
+            "the prefix of Odd returned a tensor; return a dict of",
+        ),
+        ("prefix", lambda gave: None, "the prefix of Odd returned None; return a dict of tensors by name"),
+        ("velocity", lambda gave: {"v": gave}, "the velocity of Odd returned a dict; return a tensor shaped"),
+        (
+            "velocity",
+            lambda gave: gave[:, 1:],
+            "the velocity of Odd has shape [2, 5, 5], and x_t [2, 6, 5]",
+        ),
+        ("velocity", lambda gave: gave[0], "the velocity of Odd has shape [6, 5], and x_t [2, 6, 5]; return"),
+    ],
+)
+def test_a_half_that_gives_something_else_is_named(half: str, gives: Any, said: str, tmp_path: Path) -> None:
+    class Odd(Mixer):
+        sample_actions = None
+
+    flow = Odd()
+    own = getattr(flow, half)
+    setattr(flow, half, lambda *given, **named: gives(own(*given, **named)))
+    with pytest.raises(RunnerError, match=f"^{re.escape(said)}"):
+        flow_states(flow, **given(1))
+    with pytest.raises(ReflexError, match=re.escape(said)):
+        export(flow, tmp_path / "odd", inputs=INPUTS)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

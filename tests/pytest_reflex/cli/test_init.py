@@ -390,6 +390,19 @@ def test_the_jobs_install_a_repository_that_is_a_package(
     assert (done.returncode, done.stdout) == (0, "install -e .\n" if installs else "")
 
 
+def test_a_bundle_of_another_policy_is_refused(tmp_path: Path, here: Reflex) -> None:
+    (tmp_path / "actor.py").write_text(INSTANCE)
+    (tmp_path / "other.py").write_text(INSTANCE.replace('"x"', '"input"'))
+    assert here("export", "other.py:actor", "shipped", "--fixtures", "3").code == 0
+    ran = here("init", "actor.py:actor", "--bundle", "shipped", "--ci", "none")
+    assert (ran.code, ran.err) == (
+        2,
+        "reflex: error: shipped reads 'input', and INPUTS beside actor.py:actor has 'x'; give the bundle "
+        "that was exported from it\n",
+    )
+    assert not (tmp_path / TESTS).exists()
+
+
 @pytest.mark.parametrize("pattern", ["shipped/", "*.onnx"])
 def test_a_bundle_that_git_ignores_is_warned_of(pattern: str, tmp_path: Path, here: Reflex) -> None:
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)

@@ -67,6 +67,29 @@ def test_what_contradicts_itself_is_one_line(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("validate", "arm.py:policy", "--model", "b"),
+            "'arm.py:policy' is a policy; give first what is judged, and it by --model arm.py:policy",
+        ),
+        (
+            ("validate", "export", "b", "arm.py:policy"),
+            "got unexpected extra argument (arm.py:policy); a policy is given by --model arm.py:policy",
+        ),
+        (
+            ("locate", "b", "arm.py:policy"),
+            "got unexpected extra argument (arm.py:policy); a policy is given by --model arm.py:policy",
+        ),
+    ],
+)
+def test_a_policy_in_the_place_of_what_is_judged_is_told_its_own(
+    arguments: tuple[str, ...], said: str, refused: Callable[..., str]
+) -> None:
+    assert refused(*arguments).startswith(f"reflex: error: {said}; see `reflex ")
+
+
+@pytest.mark.parametrize(
     ("arguments", "page"),
     [
         (("init", "--bundle"), "reflex init"),

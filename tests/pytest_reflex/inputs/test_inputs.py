@@ -344,6 +344,10 @@ def test_an_axis_of_one_name_has_one_size():
     right = InputSpec("right", (4, 3), free=("batch", None))
     with pytest.raises(InputError, match="input 'right': batch is 4, and 2 in an earlier input"):
         free_sizes([left, right])
+    # The first axis of a layer's state is none of the batch's.
+    state = InputSpec("state", (1, 2, 16), free=("batch", None, None))
+    with pytest.raises(InputError, match=r"each InputSpec which axis it is, such as free=\(None, 'batch', "):
+        free_sizes([left, state])
 
 
 def test_free_axes_are_judged_in_several_sizes():

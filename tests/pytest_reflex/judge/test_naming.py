@@ -14,7 +14,7 @@ from pytest_reflex.errors import RunnerError
 from pytest_reflex.inputs import InputSpec
 from pytest_reflex.judge.check import check
 from pytest_reflex.runners import OnnxRunner, TorchRunner
-from pytest_reflex.verdict.naming import call_line, did_you_mean, output_advice, unknown
+from pytest_reflex.verdict.naming import call_line, did_you_mean, near_path, output_advice, unknown
 
 ONE = [InputSpec("observation", (1, 8))]
 TWO = [InputSpec("state", (1, 8)), InputSpec("goal", (1, 8))]
@@ -127,6 +127,50 @@ def test_outputs_in_another_order_are_shown_the_line_to_write_and_it_works(gauss
     assert check(Turned(), OnnxRunner(gaussian, outputs=["std", "mean"]), inputs=TWO).passed
     with pytest.raises(RunnerError, match=re.escape("outputs=['std'] was given")):
         OnnxRunner(gaussian, outputs=["std"]).open()
+
+
+class Nested(nn.Module):
+    def forward(self, state: torch.Tensor, goal: torch.Tensor) -> dict[str, object]:
+        return {"arm": [state + 2 * goal], "gripper": {"open": state * goal}}
+
+
+def test_nested_outputs_are_shown_a_line_that_works(gaussian: Path) -> None:
+    policy = Nested().eval()
+    result = check(policy, gaussian, inputs=TWO)
+    assert result.fixtures[0].refusal is not None
+    call = (
+        "lambda **given: (lambda gave: {'mean': gave['arm'][0], 'std': gave['gripper']['open']})"
+        "(policy(**given))"
+    )
+    assert result.fixtures[0].refusal.said.endswith(
+        f"; where their order is the same, give TorchRunner(policy, call={call})"
+    )
+    assert check(TorchRunner(policy, call=eval(call, {"policy": policy})), gaussian, inputs=TWO).passed
+
+
+class Unnamed(nn.Module):
+    def forward(self, *given: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"mean": given[0] + 2 * given[1], "std": given[0] * given[1]}
+
+
+def test_inputs_without_names_are_shown_a_line_that_works(gaussian: Path) -> None:
+    policy = Unnamed().eval()
+    with pytest.raises(RunnerError) as refused:
+        check(policy, gaussian, inputs=TWO)
+    call = "lambda state, goal: policy(state, goal)"
+    assert str(refused.value) == (
+        "Unnamed takes its inputs without names, and is given state, goal; give "
+        f"TorchRunner(policy, call={call})"
+    )
+    assert check(TorchRunner(policy, call=eval(call, {"policy": policy})), gaussian, inputs=TWO).passed
+
+
+def test_a_path_is_near_by_its_name_and_not_by_what_many_names_have(tmp_path: Path) -> None:
+    for name in ("eps.onnx", "actor.onnx", "n.json"):
+        (tmp_path / name).touch()
+    assert near_path(tmp_path / "aktor.onnx") == f" (did you mean {str(tmp_path / 'actor.onnx')!r}?)"
+    assert near_path(tmp_path / "nope.onnx") == ""
+    assert near_path(tmp_path / "nope") == ""
 
 
 def test_lines() -> None:

@@ -54,6 +54,38 @@ def test_a_converted_graph_is_float16_and_its_ends_are_casts() -> None:
     assert (found.narrow, found.mixed, found.text) == ("float16", False, "float16")
 
 
+def moved(*nodes: Any) -> tuple[str, ...]:
+    """Which inputs of a float16 graph are rounded whatever a runtime widens: those that these nodes read."""
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8])] for name in ("x", "y")]
+    axes = numpy_helper.from_array(np.array([0]), "axes")
+    graph = helper.make_graph(nodes, "g", *ends, [axes])
+    return precision_of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])).moved
+
+
+NARROWED = helper.make_node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16)
+WIDENED = helper.make_node("Cast", ["made"], ["y"], to=TensorProto.FLOAT)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "found"),
+    [
+        ([helper.make_node("Tanh", ["half"], ["made"])], ()),
+        ([helper.make_node("Identity", ["half"], ["made"])], ("x",)),
+        ([helper.make_node("Tanh", ["half"], ["t"]), helper.make_node("Identity", ["t"], ["made"])], ()),
+        ([helper.make_node("Concat", ["half", "half"], ["made"], axis=1)], ("x",)),
+        ([helper.make_node("Unsqueeze", ["half", "axes"], ["made"])], ("x",)),
+    ],
+    ids=["computed with", "handed on", "computed with first", "joined", "reshaped"],
+)
+def test_an_input_that_is_only_moved_is_rounded(nodes: list[Any], found: tuple[str, ...]) -> None:
+    assert moved(NARROWED, *nodes, WIDENED) == found
+
+
+def test_an_input_of_a_float32_graph_is_not() -> None:
+    assert moved(helper.make_node("Identity", ["x"], ["y"])) == ()
+    assert precision_of(model()).moved == ()
+
+
 def test_a_block_that_was_kept_in_float32_is_counted() -> None:
     found = precision_of(convert_float_to_float16(model(), keep_io_types=True, node_block_list=["first"]))
     assert found.narrow == "float16"

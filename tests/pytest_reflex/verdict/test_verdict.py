@@ -10,7 +10,8 @@ import pytest
 from floors import ulps
 
 from pytest_reflex.result import ParityResult
-from pytest_reflex.verdict.gates import FIXTURE_GATES, Evidence, judge_fixture
+from pytest_reflex.verdict.gates import FIXTURE_GATES, Evidence, below_threshold, judge_fixture
+from pytest_reflex.verdict.metrics import difference
 from pytest_reflex.verdict.results import FIXTURE_GATE_NAMES, RUN_GATE_NAMES, Answer, FixtureResult
 from pytest_reflex.verdict.tolerances import STRICT_THRESHOLD
 
@@ -134,6 +135,21 @@ def test_the_threshold_itself_is_no_pass():
     assert judge_fixture(0, at).refusal.gate == "threshold"
     assert judge_fixture(0, replace(at, threshold=np.nextafter(1e-4, 1))).passed
     assert not judge_fixture(0, replace(at, threshold=NAN)).passed
+
+
+@pytest.mark.parametrize("nearer", [1e-3, NAN])
+def test_the_output_that_is_furthest_above_is_named_and_the_others_are_counted(nearer):
+    one = np.ones((1, 2), np.float32)
+    off = {"a": 1e-2, "b": 2e-3, "c": nearer, "d": 0.0}
+    differences = {name: difference(one, one + np.float32(by)) for name, by in off.items()}
+    furthest = "a: max_abs_diff 1.000e-02" if nearer == nearer else "c: max_abs_diff nan"
+    said = below_threshold(differences, 1e-4).said
+    assert said.startswith(furthest)
+    assert said.endswith("is not below 1.0e-04, and 2 more outputs")
+    assert below_threshold({"d": differences["d"]}, 1e-4).passed
+    # Beside what each may be off by.
+    held = below_threshold(differences, 1e-4, {"a": 1.0, "b": 1e-5, "c": 1.0}).said
+    assert held.startswith("c: " if nearer != nearer else "b: ")
 
 
 def test_the_cosine_decides_nothing():
