@@ -9,7 +9,7 @@ itself makes grow; the reference in float64, free-running too, tells one from th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -141,12 +141,33 @@ def check_sequence(
     name = f"{tested.name}, forced"
     forced = _told(check, forced_truth, forced_tested, inputs=led, name=name, **options)
 
+    left = _left_out(sequences[0], recorded[0], states)
+    free = replace(free, notes=(*free.notes, *left))
     count = len(next(iter(recorded[0].values())))
     if forced.passed and free.passed:
         return SequenceResult(forced, free, count, None, "")
     wrong, seen = (free, free_tested.seen) if forced.passed else (forced, forced_tested.seen)
     begins, output = _begins(recorded, seen, wrong)
     return SequenceResult(forced, free, count, begins, _cause(wrong, forced.passed, begins, output))
+
+
+def _left_out(given: Mapping[str, Array], gave: Mapping[str, Array], states: Mapping[str, str]) -> list[str]:
+    """A note where an output that nobody takes on has the shape of an input that is no state.
+
+    Args:
+        given: a sequence, step by step but for the states.
+        gave: what the reference gave for it, step by step.
+        states: as for :func:`check_sequence`.
+    """
+    floats = {name: made for name, made in gave.items() if made.ndim > 1 and made.dtype.kind == "f"}
+    outputs = {name: made for name, made in floats.items() if name not in states.values()}
+    return [
+        f"output {output!r} is taken on by no step, and input {name!r} of its shape is another in each; "
+        f"where it is that one's state, say so: states={{..., {name!r}: {output!r}}}"
+        for output, made in outputs.items()
+        for name, array in given.items()
+        if name not in states and (array.shape, array.dtype) == (made.shape, made.dtype)
+    ]
 
 
 def _told(check: Callable[..., ParityResult], *sides: Runner, **options: Any) -> ParityResult:

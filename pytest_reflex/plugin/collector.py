@@ -91,6 +91,7 @@ class Collector:
         self._told = Told()
         self._ended: set[str] = set()
         self._failed: set[str] = set()
+        self.uncollected = ""  # the first that could not be
         self._unfinished = ""
         self._root = root or Path()
         self._began = time.time(), time.monotonic()
@@ -168,6 +169,8 @@ class Collector:
         if self.strict and not self._results:
             drove = "a rollout is no parity: add parity.check" if self._rollouts else ""
             why = drove or "a check() without the parity fixture is no test's: take parity.check"
+            if self.uncollected:
+                why = f"{self.uncollected} could not be collected, as is said above"
             self.problem(f"no parity result in this session; --reflex-strict wants at least one; {why}")
         self._unfinished = self._left_out()
         if self.strict and self._unfinished and not self.problems:

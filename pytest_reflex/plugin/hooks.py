@@ -374,6 +374,10 @@ class _Controller:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._collector.saw(report)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and not self._collector.uncollected:
+            self._collector.uncollected = report.nodeid
+
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self._collector.problem(f"internal error: {_last_line(excinfo.value)}")
 

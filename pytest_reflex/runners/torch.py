@@ -8,10 +8,11 @@ widened to float32, which changes no value.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_reflex.errors import ReflexError, RunnerError, a_type
 from pytest_reflex.runners.base import RunnerBase, first_line, shown
@@ -397,18 +398,24 @@ class TorchRunner(RunnerBase):
         return tuple(dtype for dtype in (torch.float32, *halves) if dtype in found)
 
     def _trained_otherwise(self) -> bool:
-        """Whether a module that computes otherwise while training was in that mode when it was opened."""
+        """Whether a module that computes otherwise while training was in that mode when it was opened.
+
+        Of one whose code asks for its mode, as for a functional dropout, that is taken to be so.
+        """
         from torch.nn.modules.batchnorm import _NormBase
         from torch.nn.modules.dropout import _DropoutNd
 
         return any(
-            training and (isinstance(module, _NormBase) or (isinstance(module, _DropoutNd) and module.p > 0))
+            training
+            and (
+                isinstance(module, _NormBase)
+                or (isinstance(module, _DropoutNd) and module.p > 0)
+                or _asks_for_its_mode(cast("Any", type(module)))
+            )
             for module, training in self._training
         )
 
     def _bound(self, model: torch.nn.Module) -> Callable[..., Any]:
-        import functools
-
         if self._call is not None:
             return self._call if model is self._given else functools.partial(self._call, model)
         return model
@@ -532,6 +539,17 @@ def in_its_names(model: torch.nn.Module, given: Mapping[str, Any]) -> dict[str, 
     taken = _required(model.forward)
     pair = None if taken is None else only_pair(given, taken)
     return dict(given) if pair is None else {pair[1]: given[pair[0]]}
+
+
+@functools.cache
+def _asks_for_its_mode(kind: Any) -> bool:
+    """Whether the code of a module's own ``forward`` asks whether it is training; of torch's it is known."""
+    if kind.__module__.startswith("torch."):
+        return False
+    try:
+        return "self.training" in inspect.getsource(kind.forward)
+    except (OSError, TypeError, AttributeError):
+        return False
 
 
 def _required(function: Callable[..., object]) -> list[str] | None:

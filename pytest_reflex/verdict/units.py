@@ -106,7 +106,10 @@ class Units:
         for name, unit in self.elements.items():
             if name not in known:
                 there = ", ".join(names) or f"0 to {count - 1}"
-                raise SettingsError(f"units: there is no element {name!r}; there are {there}")
+                raise SettingsError(
+                    f"units: there is no element {name!r} of an action; there are {there}; another output is "
+                    "in no unit"
+                )
             found[known[name]] = unit
         return tuple(found)
 

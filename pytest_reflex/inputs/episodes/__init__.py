@@ -93,7 +93,7 @@ class Episodes:
         judged = _Judged(self, specs, keys, drawn, seed, places)
         noted = f"; {', '.join(spec.name for spec in drawn)} drawn" if drawn else ""
         said = (
-            f"{len(places)} of {self.total} frames of {called} ({len(self.recording.lengths)} episodes), "
+            f"{len(places)} of {self.total} frames of {called} ({_episodes(len(self.recording.lengths))}), "
             f"chosen with seed {seed}{noted}"
         )
         return Fixtures(
@@ -197,6 +197,10 @@ def episodes(
     if keys is not None and not isinstance(keys, Mapping):
         raise InputError(f"keys is {a_type(keys)}, expected the recording's key of an input by its name")
     return Episodes(opened(source), frames, seed, dict(keys or {}), tuple(specs_of(inputs)), through)
+
+
+def _episodes(count: int) -> str:
+    return f"{count} episode{'s' * (count != 1)}"
 
 
 def opened(source: str | os.PathLike[str]) -> Recording:

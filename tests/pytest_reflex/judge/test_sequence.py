@@ -151,6 +151,19 @@ def test_an_honest_export_passes_forced_and_free(made: tuple[Any, ...]) -> None:
     assert str(result).startswith(f"PASS over {STEPS} steps\n")
 
 
+def test_a_state_that_is_left_out_is_asked_for(made: tuple[Any, ...]) -> None:
+    """It is drawn anew in each step, on both sides, which hides nothing and judges no hand-over of it."""
+    policy, where, _, states = made
+    left = {"input": list(states)[-1], "output": list(states.values())[-1]}
+    kept = {name: output for name, output in states.items() if name != left["input"]}
+    said = f"say so: states={{..., {left['input']!r}: {left['output']!r}}}"
+    assert not any("taken on by no step" in note for note in judged(made).free.notes)
+    if kept:
+        result = check_sequence(policy, open_bundle(where), states=kept, steps=STEPS)
+        assert any(note.endswith(said) for note in result.free.notes), result.free.notes
+        assert said in " ".join(str(result).split())
+
+
 def test_five_hundred_steps_and_a_hand_over_that_is_wrong_late(made: tuple[Any, ...]) -> None:
     """Rounding alone passes; a state that is stale once, or handed on in half precision, is no rounding."""
     _, where, _, states = made

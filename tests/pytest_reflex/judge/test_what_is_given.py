@@ -95,6 +95,23 @@ def test_sides_that_are_swapped_or_say_nothing_of_inputs(tmp_path: Path) -> None
         check(bundle, model)
 
 
+class Functional(nn.Module):
+    """Drops by a function, which it tells its mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.policy = Policy()
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.policy(nn.functional.dropout(x, 0.5, self.training), mask)
+
+
+def test_a_module_that_asks_for_its_mode_is_said_to_have_been_in_training(tmp_path: Path) -> None:
+    said = ("Functional was in training mode; it was judged in eval mode, as a robot runs it",)
+    assert check(Functional(), candidate(), inputs=SPECS).notes == said
+    assert check(Functional().eval(), candidate(), inputs=SPECS).notes == ()
+
+
 @pytest.mark.parametrize(
     ("dtype", "shape"), [("uint8", (1, 8, 6, 3)), ("float32", (1, 8, 6, 3)), ("uint8", (1, 3, 8, 6))]
 )

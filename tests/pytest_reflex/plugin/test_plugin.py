@@ -549,6 +549,13 @@ def test_strict_fails_a_session_without_a_result(run: Run) -> None:
         found = run(source, "--reflex-strict", *args)
         assert found.ret == 1
         assert line in found.outlines
+    # Where a file was not collected, that is why.
+    for args in ((), ("-n1",)):
+        outlines = run("import nonesuch_package\n" + source, "--reflex-strict", *args).outlines
+        assert (
+            "error: no parity result in this session; --reflex-strict wants at least one; test_it.py could "
+            "not be collected, as is said above"
+        ) in outlines
     found = run(source, "--reflex-strict", "-p", "no:terminal")
     assert found.ret == 1
     assert f"reflex: {line}" in found.errlines

@@ -113,7 +113,7 @@ def test_what_pads_a_policys_actions_is_held_to_the_strictest() -> None:
         ("0.01 deg", "deg, 2=%", "says nothing of actions's element 2, which is in %; say that too"),
         ("0.01 mm", "deg", "says nothing of actions's element 0, which is in deg"),
         ("0.01 deg", "1=deg", "nobody says in which unit its element 0 is"),
-        ("0.01 deg", "deg, wrist=%", "units: there is no element 'wrist'; there are 0 to 2"),
+        ("0.01 deg", "deg, wrist=%", "units: there is no element 'wrist' of an action; there are 0 to 2"),
         ("1e-3 furlong", "deg", "'1e-3 furlong' is not a threshold"),
         ("-1 deg", "deg", "'-1 deg' in '-1 deg' is not a threshold in a unit; give a finite number above 0"),
         ("1 deg and 1 rad", "deg", "has two thresholds for one angle"),
