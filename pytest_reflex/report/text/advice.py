@@ -77,9 +77,9 @@ _LIKE_THE_POLICY: Final = (
 
 
 _ANOTHER: Final = (
-    "the policy gives other values by now than when the bundle was exported, so give the one that it was "
-    "made of: with its checkpoint, or where it is made anew each time with a seed, torch.manual_seed(0); "
-    "where it was trained on, export it again."
+    "the bundle was made of a policy that answers otherwise than this one: of another checkpoint, trained on "
+    "or changed since, or made anew each time without a seed (torch.manual_seed(0)). Give that one, or export "
+    "this."
 )
 
 
@@ -118,7 +118,8 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
     if any(answer.gate == "intact" and not answer.passed for answer in result.answers):
         return _ADVICE["intact"]
     if any(note.startswith(ANOTHER) for note in result.notes):
-        return _ANOTHER
+        place = result.located.place if result.located is not None else None
+        return _ANOTHER + (_where(result) if place is None else f" {_located(result, place)}")
     if swapped := next((n for n in result.notes if n.startswith(SWAPPED)), ""):
         return f"{swapped.removeprefix(SWAPPED)}: wire these two as the policy reads them."
     if trap := next((n for n in result.notes if n.startswith(TRAP)), ""):

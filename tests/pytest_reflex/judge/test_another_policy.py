@@ -49,7 +49,8 @@ def test_a_policy_that_was_drawn_anew_or_trained_on_is_named(bundle: Bundle) -> 
         "when it was exported"
     )
     text = " ".join(failure_message(result).split())
-    assert "Next: the policy gives other values by now than when the bundle was exported, so give" in text
+    assert "Next: the bundle was made of a policy that answers otherwise than this one: of another" in text
+    assert "Give that one, or export this. reflex locate" in text
     assert len(notes(check(Actor(seed=1).eval(), bundle))) == 1
 
 
