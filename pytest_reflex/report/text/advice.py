@@ -78,8 +78,8 @@ _LIKE_THE_POLICY: Final = (
 
 _ANOTHER: Final = (
     "the bundle was made of a policy that answers otherwise than this one: of another checkpoint, trained on "
-    "or changed since, or made anew each time without a seed (torch.manual_seed(0)). Give that one, or export "
-    "this."
+    "or changed since, or made anew each time without a seed (torch.manual_seed(0)). Give that one, or "
+    "export this."
 )
 
 
