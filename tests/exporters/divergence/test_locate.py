@@ -489,6 +489,26 @@ def test_what_a_plain_module_computes_itself_is_named_by_its_class_and_line(tmp_
     assert "owner" not in divergence_text(found)
 
 
+class TwoCameras(torch.nn.Module):
+    def __init__(self, *, swapped: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch, self.wrist = torch.nn.Conv2d(3, 2, 2), torch.nn.Conv2d(3, 2, 2)
+        self.swapped = swapped
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        left, right = batch["images.left"], batch["images.right"]
+        left, right = (right, left) if self.swapped else (left, right)
+        return torch.tanh(self.patch(left)).flatten(1) + self.wrist(right).flatten(1)
+
+
+def test_an_input_that_is_not_read_is_called_as_the_policy_calls_it(tmp_path: Path) -> None:
+    inputs = [InputSpec(f"images.{side}", (1, 3, 4, 4)) for side in ("left", "right")]
+    made = exporters.export(TwoCameras(swapped=True).eval(), tmp_path / "b", inputs=inputs, fixtures=3)
+    said = str(made.locate(TwoCameras().eval()))
+    assert "the policy's conv2d in `patch` reads images.left, and the graph's does not" in said
+
+
 def test_the_reference_comes_first_as_in_check(tmp_path: Path) -> None:
     module = Plain().eval()
     bundle = exporters.export(module, tmp_path / "plain", inputs=[InputSpec("x", (1, 4))], verify=False)
