@@ -383,14 +383,20 @@ def verdict_first(info: _Info) -> _Info:
 
 
 def users_frames(error: BaseException) -> None:
-    """Let what went wrong in a policy be told from the policy's own line on, not from what called it here."""
+    """Let what went wrong in a policy be told from the policy's own line on, not from what called it here.
+
+    What did not get as far as that is told by the message alone.
+    """
     cause = error.__cause__
     while cause is not None:
         found = cause.__traceback__
         while found is not None and _calls_a_policy(found.tb_frame.f_code):
             found = found.tb_next
-        cause.__traceback__ = found or cause.__traceback__
-        cause = cause.__cause__
+        if found is None:
+            error.__cause__, error.__suppress_context__ = None, True
+            return
+        cause.__traceback__ = found
+        error, cause = cause, cause.__cause__
 
 
 def _calls_a_policy(code: CodeType) -> bool:

@@ -88,6 +88,10 @@ def test_what_went_wrong_in_a_policy_is_told_from_its_own_line_on(run: Run) -> N
     assert "mat1 and mat2 shapes cannot be multiplied" in said
     assert "runners/torch.py" not in said
     assert "runners/torch.py" in run(source, "--full-trace").stdout.str()
+    # What did not get as far as the policy's own code is told in one line.
+    said = run(source.replace("self, x)", "self, x, mask)")).stdout.str()
+    assert "E       pytest_reflex.errors.RunnerError: Narrow takes x, mask, and is given x: no 'mask'" in said
+    assert "direct cause" not in said
 
 
 def test_several_calls_and_their_names(run: Run) -> None:
