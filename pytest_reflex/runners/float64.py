@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 __all__ = ["MOVES", "NotLifted", "lifted"]
 
@@ -38,13 +38,6 @@ _MAKERS = frozenset(
         torch.arange, torch.linspace, torch.logspace, torch.eye, torch.rand, torch.randn, torch.hann_window,
     }
 )  # fmt: skip
-# They compare the dtypes of their arguments before any operator is called.
-_CHECKED = frozenset(
-    {
-        torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d,
-        torch.conv_transpose3d, torch.batch_norm, torch.instance_norm, torch.group_norm,
-    }
-)  # fmt: skip
 # The same bits under another dtype: there is no float64 of that.
 _BITS = frozenset({_aten.view.dtype})
 
@@ -58,7 +51,7 @@ def lifted(*, half: bool = False) -> Iterator[None]:
     """Within, torch computes in float64 what the program asks for in float32.
 
     Weights, inputs and constants keep their values; every result is float64.
-    torch's default dtype is float64 meanwhile, and oneDNN is off; both are restored.
+    torch's default dtype is float64 meanwhile, and is restored.
 
     Args:
         half: whether what it asks for in float16 or bfloat16 is computed in float64, too.
@@ -69,7 +62,7 @@ def lifted(*, half: bool = False) -> Iterator[None]:
     """
     # Integers that are divided become floats of the default dtype.
     widen = _Widening(NARROW | HALF if half else NARROW)
-    with _default(torch.float64), _without_onednn(), _WideCalls(widen), _WideOperators(widen):
+    with _default(torch.float64), _wide_recurrence(), _WideCalls(widen), _WideOperators(widen):
         yield
 
 
@@ -87,9 +80,29 @@ class _WideCalls(TorchFunctionMode):
         if func in _MAKERS:
             with _default(torch.float32):
                 return self._wide(func(*args, **named))
-        if func in _CHECKED:
-            args, named = pytree.tree_map(self._wide, (args, named))
-        return func(*args, **named)
+        try:
+            return func(*args, **named)
+        except (RuntimeError, TypeError, ValueError):
+            # Many compare the dtypes of their arguments, or choose a kernel by one, above every operator.
+            wide = pytree.tree_map(self._wide, (args, named))
+            if _writes(func, named) or not _differ(wide, (args, named)):
+                raise
+            return func(*wide[0], **wide[1])
+
+
+def _writes(func: Callable[..., Any], named: Mapping[str, Any]) -> bool:
+    """Whether a function may have written to an argument before it failed."""
+    name = getattr(func, "__name__", "_")
+    return (
+        named.get("out") is not None
+        or (name.endswith("_") and not name.endswith("__"))
+        or name == "__setitem__"
+    )
+
+
+def _differ(one: Any, other: Any) -> bool:
+    pairs = zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True)
+    return any(a is not b for a, b in pairs)
 
 
 class _WideOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -126,14 +139,20 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_onednn() -> Iterator[None]:
-    """An LSTM that is given float32 takes oneDNN's kernel, which has none for what it is widened to."""
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+def _wide_recurrence() -> Iterator[None]:
+    """Python's own check of an LSTM, a GRU or an RNN compares dtypes before its weights are widened."""
+    checked: Any = torch.nn.RNNBase.check_input
+
+    def of_any_width(layer: Any, given: torch.Tensor, sizes: torch.Tensor | None) -> None:
+        with _disable_current_modes():  # it would be widened again
+            narrow = given.to(layer._flat_weights[0].dtype)
+        checked(layer, narrow, sizes)
+
+    torch.nn.RNNBase.check_input = of_any_width  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
-        torch.backends.mkldnn.enabled = before
+        torch.nn.RNNBase.check_input = checked  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)

@@ -174,11 +174,40 @@ def test_what_was_set_is_restored_after_an_error() -> None:
         X.view(torch.int32)
     assert torch.get_default_dtype() == torch.float32
     assert torch.zeros(1).dtype == torch.float32
-    assert torch.backends.mkldnn.enabled
-    with torch.backends.mkldnn.flags(enabled=False):
+    with pytest.raises(ValueError, match="does not match weight dtype"):
+        nn.GRU(4, 3)(X.double())
+
+
+# They compare the dtypes of what is computed and of what is held, before any operator is reached.
+COMPARE = {
+    "prelu": lambda x, w: nn.functional.prelu(x, w[0]),
+    "bilinear": lambda x, w: nn.functional.bilinear(x, x, w.expand(2, 4, 4), w[0, :2]),
+    "tensordot": lambda x, w: torch.tensordot(x, w, 1),
+    "multi_dot": lambda x, w: torch.linalg.multi_dot([x, w, x.mT]),
+    "attention": lambda x, w: nn.functional.scaled_dot_product_attention(x[None], w[None], w[None]),
+    "convolution": lambda x, w: nn.functional.conv1d(x[None], w[None, :3, :2]),
+    "norm": lambda x, w: nn.functional.group_norm(x[None].mT, 2, w[0], w[1]),
+    "isclose": lambda x, w: torch.isclose(x, w[:3]) / (1 + x.exp()),
+}
+
+
+@pytest.mark.parametrize("name", COMPARE)
+def test_what_compares_dtypes_gets_all_of_them_wide(name: str) -> None:
+    function, held = COMPARE[name], torch.linspace(0.1, 0.9, 16).view(4, 4)
+    with torch.no_grad():
         with lifted():
-            pass
-        assert not torch.backends.mkldnn.enabled
+            got = function(X / 3, held)
+        expected = function(X.double() / 3, held.double())
+    assert got.dtype == torch.float64
+    assert ulps(got.numpy(), expected.numpy(), dtype=np.float64) <= 16
+
+
+def test_a_function_that_is_wrong_in_float64_too_says_its_own_reason() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"), torch.no_grad(), lifted():
+        torch.mm(X / 3, X)
+    target = torch.zeros(3, 4)
+    with pytest.raises(NotLifted, match="writes to a"), torch.no_grad(), lifted():
+        torch.mm(X / 3, X.mT @ X, out=target)
 
 
 LAYERS = {
@@ -196,20 +225,47 @@ LAYERS = {
 }
 
 
+@pytest.mark.parametrize("behind", [False, True], ids=["alone", "behind another"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_that_chooses_a_kernel_is_what_its_double_is(name: str) -> None:
-    """What is chosen by the dtype of what a layer is given is chosen before anything is widened."""
+def test_a_layer_that_chooses_a_kernel_is_what_its_double_is(name: str, behind: bool) -> None:
+    """What is chosen, or checked, by the dtype of what a layer is given is so before anything is widened."""
     torch.manual_seed(0)
     layer = LAYERS[name]().eval()
     x = X if name == "LSTMCell" else X[None]
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        made = layer(x / 3 if behind else x)
+        return made[0] if isinstance(made, tuple) else made
+
     with torch.no_grad():
         with lifted():
-            got = layer(x)
-        narrow, expected = layer(x), layer.double()(x.double())
-    first = [value[0] if isinstance(value, tuple) else value for value in (got, expected, narrow)]
-    assert first[0].dtype == torch.float64
-    assert ulps(first[0].numpy(), first[1].numpy(), dtype=np.float64) <= 16
-    assert ulps(first[2].numpy(), first[1].numpy(), dtype=np.float64) > 1000
+            got = run(x)
+        narrow = run(x)
+        layer.double()
+        expected = run(x.double())
+    assert got.dtype == torch.float64
+    assert ulps(got.numpy(), expected.numpy(), dtype=np.float64) <= 16
+    assert ulps(narrow.numpy(), expected.numpy(), dtype=np.float64) > 1000
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_state_is_given_in_float32_and_handed_on_in_float64(kind: Any) -> None:
+    torch.manual_seed(0)
+    layer = kind(4, 3, batch_first=True).eval()
+
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        held: Any = torch.full((1, 1, 3), 0.1, dtype=torch.float32)
+        held = held.double() if x.dtype == torch.float64 else held
+        made, held = layer(x / 3, (held, held) if kind is nn.LSTM else held)
+        again: torch.Tensor = layer(x, held)[0]
+        return again + made
+
+    with torch.no_grad():
+        with lifted():
+            got = twice(X[None])
+        layer.double()
+        expected = twice(X[None].double())
+    assert ulps(got.numpy(), expected.numpy(), dtype=np.float64) <= 16
 
 
 def test_rounding_on_purpose_is_left_alone() -> None:
