@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_reflex.errors import ReflexError
 from pytest_reflex.inputs import InputSpec
+from pytest_reflex.verdict.results import READS
 
 if TYPE_CHECKING:
     from exporters.bundle.manifest import Manifest
@@ -79,11 +80,11 @@ def _of_inputs(stated: Manifest, family: Any, model: Any, specs: Sequence[InputS
         return
     names, wanted = [spec.name for spec in specs], [spec.name for spec in own]
     if names != wanted:
-        yield f"the bundle reads {', '.join(names)} and the policy {', '.join(wanted)}{_INPUTS}"
+        yield f"{READS}{', '.join(names)} and the policy {', '.join(wanted)}{_INPUTS}"
         return
     for spec, want in zip(specs, own, strict=True):
         if not _same(spec, want):
-            yield f"the bundle reads {_words(spec)} and the policy {_words(want)}{_INPUTS}"
+            yield f"{READS}{_words(spec)} and the policy {_words(want)}{_INPUTS}"
 
 
 def _of_file(specs: Sequence[InputSpec], read: Sequence[InputSpec]) -> Iterator[str]:
@@ -92,7 +93,7 @@ def _of_file(specs: Sequence[InputSpec], read: Sequence[InputSpec]) -> Iterator[
     for spec in specs:
         want = own.get(spec.name, spec)
         if not _same(spec, want):
-            yield f"the bundle reads {_words(spec)} and the policy's file says {_words(want)}{_AGAIN}"
+            yield f"{READS}{_words(spec)} and the policy's file says {_words(want)}{_AGAIN}"
 
 
 def _same(spec: InputSpec, want: InputSpec) -> bool:

@@ -22,10 +22,14 @@ _ATTRIBUTES: Final = {
     "LeakyRelu": ("alpha", 0.01, "negative_slope"),
     "Elu": ("alpha", 1.0, "alpha"),
 }
+# With one number of the program's text.
+_SCALED: Final = ("Add", "Sub", "Mul", "Div", "Pow")
 
 
 def told_otherwise(node: ir.Node, own: fx.Node) -> str:
     """What the graph's node and the policy's operator are told, where that is not the same; else empty."""
+    if node.op_type in _SCALED:
+        return _by_another(node, own)
     if node.op_type not in _ATTRIBUTES:
         return ""
     attribute, default, argument = _ATTRIBUTES[node.op_type]
@@ -33,11 +37,27 @@ def told_otherwise(node: ir.Node, own: fx.Node) -> str:
     ours = _argument(own, argument)
     if ours is None or type(theirs) is not type(ours) or _same(theirs, ours):
         return ""
-    name = str(getattr(own.target, "__name__", own.target)).partition(".")[0]
+    has = f"the graph's {node.op_type} has {attribute} {_shown(theirs)}"
+    return f"{has}, the policy's {_called(own)} {argument} {_shown(ours)}"
+
+
+def _by_another(node: ir.Node, own: fx.Node) -> str:
+    """Of an operator that both sides give one number of their text, where it is not the same number."""
+    theirs = [
+        float(value.const_value.numpy().item())
+        for value in node.inputs
+        if value is not None and value.const_value is not None and value.const_value.size == 1
+    ]
+    ours = [float(one) for one in own.args if isinstance(one, int | float) and not isinstance(one, bool)]
+    if len(theirs) != 1 or len(ours) != 1 or _same(theirs[0], ours[0]):
+        return ""
     return (
-        f"the graph's {node.op_type} has {attribute} {_shown(theirs)}, the policy's {name} {argument} "
-        f"{_shown(ours)}"
+        f"the graph's {node.op_type} has {_shown(theirs[0])}, the policy's {_called(own)} {_shown(ours[0])}"
     )
+
+
+def _called(own: fx.Node) -> str:
+    return str(getattr(own.target, "__name__", own.target)).partition(".")[0]
 
 
 def _argument(own: fx.Node, name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from torch import fx
 
 from exporters.divergence.alignment import Alignment
 from exporters.divergence.attributes import told_otherwise
@@ -88,9 +89,19 @@ class Spans:
             own = " and ".join(map(_in, [*before, end.own]))
             said = f"the graph's {node.op_type} is the policy's {own} in one"
             return Compared("", source, alone.node, alone.operator, unpaired=said)
-        said = told_otherwise(node, step.node)
+        said = told_otherwise(node, step.node) or self._turned(node, step.node)
         said = said or held_otherwise(end, self._interpreter.program(step.key.half))
         return replace(alone, unpaired=said)
+
+    def _turned(self, node: ir.Node, own: fx.Node) -> str:
+        """Of an operator that reads the same values in another order, that it does so."""
+        read = [self._paired.get(value, "") for value in node.inputs if value is not None]
+        wanted = [one.name for one in own.all_input_nodes]
+        if read == wanted or sorted(read) != sorted(wanted):
+            return ""
+        return (
+            f"the graph's {node.op_type} reads {' and '.join(read)} in another order than the policy's does"
+        )
 
     def _made_of(self, value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
         """The nodes that make ``value`` of values that have counterparts, in order, and these."""

@@ -23,6 +23,10 @@ Array = np.ndarray[Any, Any]
 _PRODUCTS: Final = ("mm", "addmm", "matmul", "bmm", "baddbmm")
 
 
+# Of each gate that PyTorch stacks, in its order, where ONNX has it.
+_GATES: Final = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}
+
+
 def held_otherwise(end: End, program: Program) -> str:
     """How a weight in the graph is not the policy's, in words; empty where each is, or none can be paired.
 
@@ -69,7 +73,21 @@ def _stored(end: End) -> Iterator[tuple[ir.Node, Array]]:
             array = value.const_value.numpy()
             if array.size < 2:
                 continue
-            yield node, _as_the_policy_holds(end.own.kind, node, place, array)
+            if node.op_type in _GATES:
+                yield from ((node, part) for part in _parts(node.op_type, place, array))
+            else:
+                yield node, _as_the_policy_holds(end.own.kind, node, place, array)
+
+
+def _parts(op_type: str, place: int, array: Array) -> Iterator[Array]:
+    """The weights that PyTorch holds of an ONNX operator's one: of each direction, and each of two biases."""
+    if place not in (1, 2, 3) or array.ndim < 2:
+        return
+    order = _GATES[op_type]
+    for direction in array:
+        for half in np.split(direction, 2) if place == 3 else [direction]:
+            gates = np.split(half, len(order))
+            yield np.concatenate([gates[at] for at in order])
 
 
 def _as_the_policy_holds(kind: str, node: ir.Node, place: int, array: Array) -> Array:

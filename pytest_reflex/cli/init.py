@@ -168,7 +168,7 @@ _NO_POLICY_S: Final = (
 
 # What a script calls the function that gives its policy, which says nothing of which policy that is.
 _A_FACTORY: Final = re.compile(
-    r"(?i)(make|build|create|load|get|new)?_?(the_|my_|own_)?(policy|model|module|net|network)?"
+    r"(?i)(make|build|create|load|get|new)?_?(the_|my_|own_)?(policy|model|module|net|network|runner)?"
 )
 
 

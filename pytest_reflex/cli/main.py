@@ -162,8 +162,8 @@ def _command_of(given: list[str]) -> str:
 
 def _fail(error: BaseException, message: str, as_json: bool) -> Reported:
     # A file's name may hold what a terminal obeys, or what is no text.
-    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]
-    message = "".join(line if line[-1] in ".,:;" else f"{line}; " for line in lines).rstrip("; ")
+    # Of an error in several lines those that are set in are its parts.
+    message = "; ".join(" ".join(part.split()) for part in message.split("\n  "))
     message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
     if len(message) > LONGEST_REASON:
         message = f"{message[:LONGEST_REASON]}... ({len(message)} characters)"

@@ -34,6 +34,7 @@ from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
 from pytest_reflex.runners.base import HasDoubts
 from pytest_reflex.verdict.claim import Claim
+from pytest_reflex.verdict.results import READS
 
 __all__ = ["Candidate", "Progress", "check"]
 
@@ -96,8 +97,8 @@ def check(
             truth = run_reference(sides.reference, drawn, report_progress, terms, record, stated, workers)
         except RunnerError as error:  # it may be another's
             doubts = sides.reference.doubts(stated) if isinstance(sides.reference, HasDoubts) else ()
-            if doubts:
-                raise RunnerError(f"{error}; {'; '.join(doubts)}") from error
+            if of_inputs := [doubt for doubt in doubts if doubt.startswith(READS)]:
+                raise RunnerError(f"{error}; {'; '.join(of_inputs)}") from error
             raise
         try:
             run = run_candidate(sides, drawn, truth, terms, report_progress, workers)

@@ -117,8 +117,6 @@ def check_sequence(
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
         raise InputError(f"steps is {steps!r}; give a whole number of at least 2, or no state is handed on")
     told = settings.of_call(options, "check")
-    # What is seen of a sequence is seen in this process.
-    options = {**options, "workers": None, "ray": None}
     tested = candidate_runner(candidate, told.provider)
     truth = reference_runner(reference, candidate, apart=True)
     if truth is tested:  # each of its runs has a runner of its own around it

@@ -49,9 +49,12 @@ class Recurrent(RunnerBase):
         hand_over: what becomes of the states between two steps; by default nothing.
 
     Attributes:
+        in_this_process: that no worker runs it, for what it has seen is read here.
         seen: the outputs of every run since it was first opened, in order. A check opens its reference again
             to ask what inputs do, after all else.
     """
+
+    in_this_process = True
 
     def __init__(
         self,

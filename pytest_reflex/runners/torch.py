@@ -421,7 +421,13 @@ class TorchRunner(RunnerBase):
         return model
 
     def _misnamed(self, inputs: Iterable[str]) -> str:
-        """What to write where the module has other names for its inputs; empty where it has these."""
+        """What to write where the module has other names for its inputs, or its sampler these; or empty."""
+        inputs = list(inputs)
+        for sampler in samplers_of(self.model) if self._call is None and self.model is not None else ():
+            if not misfit(getattr(self.model, sampler), inputs):
+                return (
+                    f"; its {sampler} takes these: to judge that, give TorchRunner(policy, policy.{sampler})"
+                )
         taken = _required(self.model.forward) if self._call is None and self.model is not None else None
         line = "" if taken is None else call_line(list(inputs), taken)
         return f"; name the inputs {', '.join(taken or ())}, or give {line}" if line else ""

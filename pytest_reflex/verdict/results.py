@@ -49,6 +49,8 @@ SWAPPED: Final = "inputs are swapped: "
 TRAP: Final = "the machine explains it: "
 # What a note begins with where the policy is no longer the one that the candidate was made of.
 ANOTHER: Final = "the policy is another: "
+# What a doubt begins with where a bundle and its policy's file have other inputs.
+READS: Final = "the bundle reads "
 # What is said of an input of which another value changed the reference alone.
 DEAD: Final = "is dead"
 # What is said of one of which it changed neither side.

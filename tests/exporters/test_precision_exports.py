@@ -117,7 +117,7 @@ def test_nothing_is_walked_through_in_a_narrow_bundle(tmp_path: Path) -> None:
         (
             {"precision": "int8", "calibration": [3]},
             SettingsError,
-            r"calibration\[0\]: a int, expected inputs",
+            r"calibration\[0\]: an int, expected inputs",
         ),
         (
             {"precision": "int8", "calibration": [GIVEN, {}]},

@@ -15,6 +15,7 @@ from pytest_reflex.judge.workers.pool import Pool
 from pytest_reflex.judge.workers.ray_crew import RayCrew
 from pytest_reflex.judge.workers.work import Work
 from pytest_reflex.progress import Progress
+from pytest_reflex.runners.base import said_by
 
 __all__ = ["OWN", "STARTING", "own_share", "sharing"]
 
@@ -50,7 +51,8 @@ def sharing(
         SettingsError: there are to be more of them than this machine can hold.
         MissingPackageError: Ray is not installed.
     """
-    if told.ray is None and (told.workers or 1) == 1:
+    alone = any(said_by(side, "in_this_process", False) for side in (sides.reference, sides.candidate))
+    if alone or (told.ray is None and (told.workers or 1) == 1):
         yield None
         return
     cores = os.cpu_count() or 1

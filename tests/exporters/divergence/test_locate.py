@@ -489,6 +489,71 @@ def test_what_a_plain_module_computes_itself_is_named_by_its_class_and_line(tmp_
     assert "owner" not in divergence_text(found)
 
 
+class Told(torch.nn.Module):
+    """What an operator is told by one number, or reads in an order."""
+
+    def __init__(
+        self, scale: float = 0.125, add: float = 1.0, power: float = 2.0, turned: bool = False
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.told, self.turned = torch.nn.Linear(8, 8), (scale, add, power), turned
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale, add, power = self.told
+        x = ((self.linear(x) * scale).softmax(-1) + add) ** power
+        parts = [x.cos(), x.sin()]
+        return torch.cat(parts[::-1] if self.turned else parts, -1)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"scale": 0.354}, "the graph's Mul has 0.354, the policy's mul 0.125"),
+        ({"add": 1.5}, "the graph's Add has 1.5, the policy's add 1"),
+        ({"power": 3.0}, "the graph's Pow has 3, the policy's pow 2"),
+        ({"turned": True}, "the graph's Concat reads sin and cos in another order than the policy's does"),
+    ],
+)
+def test_a_number_or_an_order_that_is_another_is_named(other: Any, said: str, tmp_path: Path) -> None:
+    inputs = [InputSpec("x", (1, 4, 8))]
+    made = exporters.export(Told(**other).eval(), tmp_path / "b", inputs=inputs, fixtures=3)
+    assert f"): {said}, and fed alike they are" in str(made.locate(Told().eval()))
+    assert made.locate(Told(**other).eval()).place is None
+
+
+class Layer(torch.nn.Module):
+    def __init__(self, kind: Any, *, both: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = kind(4, 8, batch_first=True, bidirectional=both)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.rnn(x)[0]
+        return out
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("kind", [torch.nn.GRU, torch.nn.LSTM])
+def test_the_weight_of_a_recurrent_layer_is_named_though_onnx_orders_its_gates_otherwise(
+    kind: Any, both: bool, tmp_path: Path
+) -> None:
+    made = exporters.export(
+        Layer(kind, both=both).eval(), tmp_path / "b", inputs=[InputSpec("x", (1, 3, 4))], fixtures=3
+    )
+    assert made.locate(Layer(kind, both=both).eval()).place is None
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    for name in (*names, *(f"{name}_reverse" for name in names if both)):
+        policy = Layer(kind, both=both).eval()
+        with torch.no_grad():
+            getattr(policy.rnn, name)[3] += 0.5
+        numbers = getattr(policy.rnn, name)
+        said = (
+            f"holds other numbers than `rnn.{name}`: {numbers[3].numel()} of {numbers.numel()}, by up to 0.5"
+        )
+        assert said in str(made.locate(policy)), name
+
+
 class TwoCameras(torch.nn.Module):
     def __init__(self, *, swapped: bool = False) -> None:
         super().__init__()

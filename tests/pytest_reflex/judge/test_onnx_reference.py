@@ -132,7 +132,7 @@ def test_the_same_file_on_both_sides_is_no_comparison(
 def test_what_is_no_graph_is_no_such_reference(bundles: dict[str, Path], tmp_path: Path) -> None:
     policy = toy_transformer.Toy().eval()
     for given in (TorchRunner(policy), policy, 3, RecordedRunner(bundles["int8"] / "fixtures.safetensors")):
-        with pytest.raises(RunnerError, match=r"OnnxReference is given a .*; give the path"):
+        with pytest.raises(RunnerError, match=r"OnnxReference is given an? .*; give the path"):
             OnnxReference(given)
     with pytest.raises(RunnerError, match="does not exist"):
         OnnxReference(tmp_path / "no.onnx")

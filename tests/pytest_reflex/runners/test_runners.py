@@ -194,7 +194,7 @@ def test_randomness_is_noticed():
 @pytest.mark.parametrize(
     ("load", "message"),
     [
-        (lambda: 3, "returned a int; it must return an nn.Module$"),
+        (lambda: 3, "returned an int; it must return an nn.Module$"),
         (
             lambda: FunctionRunner(lambda x: x),
             "returned a FunctionRunner; it must return an nn.Module; name a runner itself, and no function",

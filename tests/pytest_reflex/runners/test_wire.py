@@ -161,7 +161,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a scalar of text": (scalar_map("1", "<f4"), "field 'state': a str came for a float32"),
     "a scalar too large": (scalar_map(300, "|u1"), "field 'state': 300 is no uint8"),
     "a scalar below zero": (scalar_map(-1, "<u8"), "field 'state': -1 is no uint64"),
-    "a scalar bool": (scalar_map(1, "|b1"), "field 'state': a int came for a bool"),
+    "a scalar bool": (scalar_map(1, "|b1"), "field 'state': an int came for a bool"),
     "a scalar object": (scalar_map(1, "|O"), "field 'state': dtype"),
 }
 
