@@ -205,7 +205,7 @@ def is_graph(path: Path) -> bool:
 
 def is_script(model: str) -> bool:
     """Whether it can only be ``module:name`` or ``file.py:name``: no directory and no hub id has a colon."""
-    return ":" in model and not Path(model).exists()
+    return ":" in model and "://" not in model and not Path(model).exists()
 
 
 def nameless(model: str, option: str = "--model") -> str:

@@ -80,7 +80,8 @@ def report(
 
     documents = [read_run(file) for given in files for file in _documents(given)]
     run = merge(documents, threshold=threshold, rtol=rtol, strict=strict)
-    earlier = None if against is None else read_run(against)
+    before = [] if against is None else [read_run(file) for file in _documents(against)]
+    earlier = merge(before) if len(before) > 1 else next(iter(before), None)
     if earlier is not None and earlier.error is not None:
         raise ReflexError(f"{against}: reached no verdict, so nothing can be compared with it")
     as_json = dumps(run.to_json())

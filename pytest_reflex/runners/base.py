@@ -305,8 +305,11 @@ def copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def shown(arrays: Mapping[str, Array]) -> str:
-    """What a model was given, for the message where it fails: each name with its shape."""
-    return ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+    """What a model was given, for the message where it fails: each name with its shape, and its dtype."""
+    return ", ".join(
+        f"{name} {list(array.shape)}" + ("" if array.dtype.name == "float32" else f" {array.dtype.name}")
+        for name, array in arrays.items()
+    )
 
 
 def asked(runner: Runner, inputs: Mapping[str, Array]) -> dict[str, Array]:

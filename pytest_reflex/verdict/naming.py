@@ -78,8 +78,8 @@ def output_advice(reference: Sequence[str], candidate: Sequence[str]) -> str:
             f"{{{picked}}})(policy(**given)))"
         )
     return (
-        "; where their order is the same, give TorchRunner(policy, call=lambda **given: "
-        f"dict(zip({names}, policy(**given).values())))"
+        f"; where their order is the same, give TorchRunner(policy, outputs={names}), or of a dict "
+        f"TorchRunner(policy, call=lambda **given: dict(zip({names}, policy(**given).values())))"
     )
 
 

@@ -150,7 +150,8 @@ class Floor:
         if self.values < FEW_VALUES and beyond <= CHANCE:
             return (
                 "undecided",
-                f"{self.values} values are too few to tell a factor of {beyond:.1f} from chance",
+                f"{self.values} values are too few to tell a factor of {beyond:.1f} from chance; "
+                "judge more fixtures, such as 30",
             )
         if self.unsure and beyond <= CHANCE:
             return "undecided", f"it is {beyond:.1f} times further than rounding explains; {self.unsure}"

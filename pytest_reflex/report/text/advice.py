@@ -133,6 +133,8 @@ def next_steps(result: RunResult, refusal: Answer) -> str:
         return _of_precision(result) or _beyond(result) + _where(result)
     if refusal.gate == "reference" and refusal.said.startswith("the bundle"):
         return "the file was made for another loop or other inputs than the policy has: " + _LIKE_THE_POLICY
+    if refusal.gate == BASELINE_GATE:
+        return _ADVICE[BASELINE_GATE] + _where(result)
     if refusal.gate in ("finite", "exact"):
         first = _floats_first(result) if refusal.gate == "exact" else ""
         return (first or _ADVICE[refusal.gate]) + _where(result)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 from bundle_cases import Reflex
 
+from pytest_reflex.cli.reference import is_script
+
 pytestmark = pytest.mark.once
 
 REFERENCE = ("validate", "export", "b", "--reference", "g.onnx")
@@ -87,6 +89,12 @@ def test_a_policy_in_the_place_of_what_is_judged_is_told_its_own(
     arguments: tuple[str, ...], said: str, refused: Callable[..., str]
 ) -> None:
     assert refused(*arguments).startswith(f"reflex: error: {said}; see `reflex ")
+
+
+def test_a_server_is_no_policy(refused: Callable[..., str]) -> None:
+    said = refused("validate", "ws://localhost:1", "--model", "arm.py:policy")
+    assert "is a policy" not in said
+    assert not is_script("ws://localhost:1")
 
 
 @pytest.mark.parametrize(

@@ -182,8 +182,8 @@ def test_lines() -> None:
     )
     assert output_advice(["a"], ["b", "c"]) == ""
     assert output_advice(["a", "b"], ["c", "d"]) == (
-        "; where their order is the same, give TorchRunner(policy, call=lambda **given: "
-        "dict(zip(['c', 'd'], policy(**given).values())))"
+        "; where their order is the same, give TorchRunner(policy, outputs=['c', 'd']), or of a dict "
+        "TorchRunner(policy, call=lambda **given: dict(zip(['c', 'd'], policy(**given).values())))"
     )
 
 

@@ -94,6 +94,16 @@ def test_what_went_wrong_in_a_policy_is_told_from_its_own_line_on(run: Run) -> N
     assert "direct cause" not in said
 
 
+def test_what_a_policy_was_given_when_it_failed_is_told_with_its_dtype(run: Run) -> None:
+    source = (
+        "import torch\n\n"
+        "def test_t(parity):\n"
+        "    given = [{'x': np.ones((2, 3))}]\n"
+        "    parity.check(torch.nn.Linear(3, 2), off_by(0), inputs=given)\n"
+    )
+    assert "Linear failed on inputs x [2, 3] float64: RuntimeError" in run(source).stdout.str()
+
+
 def test_several_calls_and_their_names(run: Run) -> None:
     found = run(
         "def test_two(parity):\n"

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -403,6 +404,14 @@ def test_report_against_an_earlier_run(reflex: Callable[..., Any]) -> None:
     assert "Since the earlier run" in Path("summary.md").read_text(encoding="utf-8")
     assert "Since the earlier run" in Path("parity_reports/index.html").read_text(encoding="utf-8")
     assert "  nothing changed" in reflex("fail.json", "--against", "fail.json")[1]
+    # A directory is read as one that is reported on.
+    Path("before").mkdir()
+    shutil.copy("fail.json", "before")
+    assert "  nothing changed" in reflex("fail.json", "--against", "before")[1]
+    shutil.copy("pass.json", "before")
+    code, out, err = reflex("fail.json", "--against", "before")
+    assert (code, err) == (1, "")
+    assert "gone" in out
 
 
 def test_report_says_in_one_line_what_it_cannot_read_or_write(reflex: Callable[..., Any]) -> None:

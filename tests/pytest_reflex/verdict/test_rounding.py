@@ -188,6 +188,7 @@ def test_the_words_at_their_edges() -> None:
     few = floor_with(3 * edge, values=FEW_VALUES - 1)
     assert few.word == "undecided"
     assert "too few to tell" in few.reason
+    assert few.reason.endswith("from chance; judge more fixtures, such as 30")
     assert floor_with(3 * edge, values=FEW_VALUES).word == "bug"
     assert floor_with(1.01 * CHANCE * edge, values=1).word == "bug"
     assert replace(floor_with(edge), candidate_max=None).word == "undecided"
