@@ -181,8 +181,8 @@ def test_a_type_error_of_the_policy_s_own_stays_what_it_is(tmp_path: Path) -> No
 def test_whole_numbers_that_are_out_of_range(bundle: Bundle) -> None:
     far = InputSpec("task", (1, 2), "int64", Integers(5, 6))
     assert said(RunnerError, lambda: reflex.check(Grasp(), bundle, inputs=[DEPTH, far])) == (
-        "Grasp failed on inputs depth [1, 7], task [1, 2] int64: IndexError: index out of range in self; of the "
-        "inputs of whole numbers 'task' is from 5 to 5: say in "
+        "Grasp failed on inputs depth [1, 7], task [1, 2] int64: IndexError: index out of range in self; of "
+        "the inputs of whole numbers 'task' is from 5 to 5: say in "
         "its InputSpec what it may be, Integers(low, high)"
     )
     with bundle.runner() as policy:

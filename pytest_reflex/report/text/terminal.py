@@ -378,9 +378,12 @@ def precision_lines(result: RunResult, width: int = WIDTH) -> str:
 
 
 def notes(result: RunResult, width: int = WIDTH) -> str:
-    return printable(
-        "\n".join(line for note in result.notes for line in _wrap(f"Note: {note}", width, rest="  "))
-    )
+    """Notes, and what is doubted: a strict check refuses for it."""
+    doubted = {doubt.said for doubt in result.doubts}
+    lines: list[str] = []
+    for note in result.notes:
+        lines += _wrap(f"{'Doubt' if note in doubted else 'Note'}: {note}", width, rest="  ")
+    return printable("\n".join(lines))
 
 
 def failure_message(
