@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 LONGEST_REASON: Final = 4000
 
 
+# What an export that is refused leaves, and how what it would have been is looked into.
+_UNWRITTEN: Final = (
+    "Nothing was written. To look into it, in Python: export(policy, OUT, inputs=INPUTS, verify=False)"
+    ".locate(policy)"
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code; an error is one line on stderr, and JSON where asked for."""
     # A shell asks what could stand here; it is no command. Empty it would be one, that nobody looks after.
@@ -71,7 +78,7 @@ def _run(given: list[str], as_json: bool) -> Reported:
         result = error.result if error.pipeline is None else error.pipeline
         if result.passed:
             return _fail(error, "a fail was raised whose result passed; nothing is proven", as_json)
-        return _say(result, as_json, began)
+        return _say(result, as_json, began, _UNWRITTEN if given[:1] == ["export"] else "")
     except ReflexError as error:
         return _fail(error, str(error), as_json)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -195,11 +194,6 @@ def _again(result: RunResult, *more: str, told: tuple[str, ...] = ()) -> str:
         told: what stands in place of ``--model MODEL``.
     """
     bundle, *model = _named(result)
-    if not told and not os.path.exists(bundle):  # an export that was refused
-        return (
-            f"no bundle was written; in Python export(policy, {bundle!r}, inputs=INPUTS, verify=False)"
-            ".locate(policy)"
-        )
     worst = result.worst_fixture
     idx = worst.fixture_idx if worst is not None else 0
     if result.located is not None:
