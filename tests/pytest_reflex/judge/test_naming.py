@@ -165,6 +165,28 @@ def test_inputs_without_names_are_shown_a_line_that_works(gaussian: Path) -> Non
     assert check(TorchRunner(policy, call=eval(call, {"policy": policy})), gaussian, inputs=TWO).passed
 
 
+class Loss(nn.Module):
+    """Its forward is a loss, and what acts has a name of its own."""
+
+    def forward(self, state: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        return (state - actions).square().mean()
+
+    def sample_actions(self, state: torch.Tensor, goal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return state + 2 * goal, state * goal
+
+
+def test_a_sampler_that_takes_the_inputs_is_named_in_place_of_a_loss(gaussian: Path) -> None:
+    policy = Loss().eval()
+    with pytest.raises(RunnerError) as refused:
+        check(policy, gaussian, inputs=TWO)
+    assert str(refused.value) == (
+        "Loss takes state, actions, and is given state, goal: no 'actions', unknown input 'goal'; its "
+        "sample_actions takes these: to judge that, give TorchRunner(policy, policy.sample_actions)"
+    )
+    runner = TorchRunner(policy, policy.sample_actions, outputs=["mean", "std"])
+    assert check(runner, gaussian, inputs=TWO).passed
+
+
 def test_a_path_is_near_by_its_name_and_not_by_what_many_names_have(tmp_path: Path) -> None:
     for name in ("eps.onnx", "actor.onnx", "n.json"):
         (tmp_path / name).touch()

@@ -164,6 +164,18 @@ def test_a_state_that_is_left_out_is_asked_for(made: tuple[Any, ...]) -> None:
         assert said in " ".join(str(result).split())
 
 
+def test_both_results_are_recorded_by_a_test(made: tuple[Any, ...], parity: Any) -> None:
+    policy, where, _, states = made
+    result = check_sequence(policy, open_bundle(where), states=states, steps=STEPS, check=parity.check)
+    assert result.passed
+    assert parity.results == [result.free, result.forced]
+
+
+def test_a_sequence_is_seen_in_this_process(made: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_reflex.judge.workers.shares.RayCrew", None)  # nobody starts one
+    assert judged(made, workers=2).passed
+
+
 def test_five_hundred_steps_and_a_hand_over_that_is_wrong_late(made: tuple[Any, ...]) -> None:
     """Rounding alone passes; a state that is stale once, or handed on in half precision, is no rounding."""
     _, where, _, states = made
