@@ -21,6 +21,8 @@ Array = np.ndarray[Any, Any]
 # So many operators are named; of more, how many there are.
 _NAMED = 6
 _PASSED_ON = ("Identity", "Constant")
+# They give the same in whatever order they read.
+_EITHER_WAY = ("Add", "Mul", "Max", "Min", "And", "Or", "Xor", "Equal", "Sum", "Mean")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Spans:
         """Of an operator that reads the same values in another order, that it does so."""
         read = [self._paired.get(value, "") for value in node.inputs if value is not None]
         wanted = [one.name for one in own.all_input_nodes]
-        if read == wanted or sorted(read) != sorted(wanted):
+        if node.op_type in _EITHER_WAY or read == wanted or sorted(read) != sorted(wanted):
             return ""
         return (
             f"the graph's {node.op_type} reads {' and '.join(read)} in another order than the policy's does"
