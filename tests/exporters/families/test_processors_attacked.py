@@ -231,7 +231,7 @@ def test_a_source_that_is_none_is_named(checkpoint: Path) -> None:
         ((after, before), "are turned round, or have each other's steps: UnnormalizerProcessorStep"),
         ((before,), "are a tuple of DataProcessorPipeline, expected a checkpoint's directory or"),
         (("a", "b"), "are a tuple of str, str, expected"),
-        (3, "are a int, expected"),
+        (3, "are an int, expected"),
     ):
         with pytest.raises(CheckpointError, match=said):
             pipelines(act.FAMILY, policy, source)  # type: ignore[arg-type]
