@@ -49,7 +49,8 @@ def _by_another(node: ir.Node, own: fx.Node) -> str:
         if value is not None and value.const_value is not None and value.const_value.size == 1
     ]
     ours = [float(one) for one in own.args if isinstance(one, int | float) and not isinstance(one, bool)]
-    if len(theirs) != 1 or len(ours) != 1 or _same(theirs[0], ours[0]):
+    scaled = own.kwargs.get("alpha", 1) != 1
+    if scaled or len(theirs) != 1 or len(ours) != 1 or _same(theirs[0], ours[0]):
         return ""
     return (
         f"the graph's {node.op_type} has {_shown(theirs[0])}, the policy's {_called(own)} {_shown(ours[0])}"

@@ -21,8 +21,11 @@ Array = np.ndarray[Any, Any]
 # So many operators are named; of more, how many there are.
 _NAMED = 6
 _PASSED_ON = ("Identity", "Constant")
-# They give the same in whatever order they read.
-_EITHER_WAY = ("Add", "Mul", "Max", "Min", "And", "Or", "Xor", "Equal", "Sum", "Mean")
+# They give something else in another order, and have the same order on both sides.
+_ORDERED = (
+    *("Sub", "Div", "Pow", "MatMul", "Concat", "Where"),
+    *("Greater", "Less", "GreaterOrEqual", "LessOrEqual"),
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Spans:
         """Of an operator that reads the same values in another order, that it does so."""
         read = [self._paired.get(value, "") for value in node.inputs if value is not None]
         wanted = [one.name for one in own.all_input_nodes]
-        if node.op_type in _EITHER_WAY or read == wanted or sorted(read) != sorted(wanted):
+        if node.op_type not in _ORDERED or read == wanted or sorted(read) != sorted(wanted):
             return ""
         return (
             f"the graph's {node.op_type} reads {' and '.join(read)} in another order than the policy's does"

@@ -186,7 +186,7 @@ class _Validate(click.Group):
     """What is judged says by itself which command it is for: a plain file, a bundle, a server."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and is_script(args[0]):
+        if args and not args[0].startswith("-") and is_script(args[0]):
             raise click.UsageError(
                 f"{args[0]!r} is a policy; give first what is judged, and it by --model {args[0]}",
                 ctx,

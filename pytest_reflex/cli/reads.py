@@ -142,28 +142,16 @@ def _keys_read(called: Callable[..., Any], name: str, deep: int) -> list[str]:
         return []
     keys: list[str] = []
     places = [node for node in ast.walk(tree) if isinstance(node, ast.Subscript | ast.Call)]
-    looked_into = {id(node.value) for node in places if isinstance(node, ast.Subscript) and _path(node, name)}
     for node in sorted(places, key=lambda node: (node.lineno, node.col_offset)):
-        if isinstance(node, ast.Subscript):
-            if id(node) not in looked_into and (path := _path(node, name)):
-                keys.append(path)
-        elif deep > 0 and (method := _method(called, node.func)) is not None:
+        if isinstance(node, ast.Subscript) and _is(node.value, name):
+            if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
+                keys.append(node.slice.value)
+        elif isinstance(node, ast.Call) and deep > 0 and (method := _method(called, node.func)) is not None:
             at = next((at for at, given in enumerate(node.args) if _is(given, name)), None)
             parameters = [*inspect.signature(method).parameters]
             if at is not None and at < len(parameters):
                 keys += _keys_read(method, parameters[at], deep - 1)
     return keys
-
-
-def _path(node: ast.expr, name: str) -> str:
-    """``"cameras.top"`` of ``batch["cameras"]["top"]``; empty where it is none of that dict's."""
-    keys: list[str] = []
-    while isinstance(node, ast.Subscript):
-        if not (isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)):
-            return ""
-        keys.append(node.slice.value)
-        node = node.value
-    return ".".join(reversed(keys)) if _is(node, name) else ""
 
 
 def _is(node: ast.expr, name: str) -> bool:

@@ -152,8 +152,7 @@ def predicted(
     elif name in FLOATS:
         ways = {"arithmetic": _arithmetic(held), "spared": _spared(held.graph)}
         for idx in range(count):
-            inputs = _as_moved(make(idx), held)
-            yield _asked(lambda inputs=inputs: runner.rounded(inputs, name, **ways))  # type: ignore[misc]
+            yield _rounded(lambda inputs: runner.rounded(inputs, name, **ways), make(idx), held)
     elif name in _EIGHT_BITS:
         yield from _quantised(runner, held, make, count)
     else:
@@ -198,13 +197,27 @@ def _arithmetic(held: Held) -> str:
     return "narrow"
 
 
-def _as_moved(inputs: dict[str, Array], held: Held) -> dict[str, Array]:
-    """Inputs, rounded where the graph rounds them for what only moves values; see :class:`GraphPrecision`."""
+def _rounded(
+    run: Callable[[dict[str, Array]], dict[str, Array]], inputs: dict[str, Array], held: Held
+) -> Outputs:
+    """The prediction; of an output that an input is only moved to, with that input rounded."""
+    made = _asked(lambda: run(inputs))
+    moved = {} if held.graph is None or isinstance(made, str) else held.graph.moved
+    for names in dict.fromkeys(moved.values()):
+        again = _asked(lambda names=names: run(_as_moved(inputs, names, held.precision.name)))  # type: ignore[misc]
+        if isinstance(made, str) or isinstance(again, str):
+            return again
+        own = {output for output, some in moved.items() if some == names}
+        made = {output: again[output] if output in own else value for output, value in made.items()}
+    return made
+
+
+def _as_moved(inputs: Mapping[str, Array], names: tuple[str, ...], precision: str) -> dict[str, Array]:
+    """Inputs, those of these names as the graph rounds them where it only moves them."""
     from pytest_reflex.runners.rounded import stored_as
 
-    moved = () if held.graph is None else held.graph.moved
     return {
-        name: stored_as(array, held.precision.name) if name in moved and array.dtype == np.float32 else array
+        name: stored_as(array, precision) if name in names and array.dtype == np.float32 else array
         for name, array in inputs.items()
     }
 

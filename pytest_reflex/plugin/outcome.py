@@ -387,16 +387,23 @@ def users_frames(error: BaseException) -> None:
 
     What did not get as far as that is told by the message alone.
     """
-    cause = error.__cause__
-    while cause is not None:
-        found = cause.__traceback__
-        while found is not None and _calls_a_policy(found.tb_frame.f_code):
-            found = found.tb_next
-        if found is None:
-            error.__cause__, error.__suppress_context__ = None, True
-            return
-        cause.__traceback__ = found
-        error, cause = cause, cause.__cause__
+    causes: list[BaseException] = []
+    following = error.__cause__
+    while following is not None and following not in causes:
+        causes.append(following)
+        following = following.__cause__
+    own = [_from_a_policy(cause.__traceback__) for cause in causes]
+    if causes and not any(own) and all(cause.__traceback__ for cause in causes):
+        error.__cause__, error.__suppress_context__ = None, True
+    for cause, found in zip(causes, own, strict=True):
+        cause.__traceback__ = found or cause.__traceback__
+
+
+def _from_a_policy(found: TracebackType | None) -> TracebackType | None:
+    """The frames from the first on that neither is this package's nor what torch calls any module by."""
+    while found is not None and _calls_a_policy(found.tb_frame.f_code):
+        found = found.tb_next
+    return found
 
 
 def _calls_a_policy(code: CodeType) -> bool:

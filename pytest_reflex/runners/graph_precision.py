@@ -53,6 +53,9 @@ MOVES: Final = frozenset(
     }
 )  # fmt: skip
 
+_MOVERS: Final = MOVES | {"ScatterND", "ScatterElements"}
+_NARROW: Final = FLOATS[FLOATS.index("float32") + 1 :]
+
 # What graphs were found to be, by their bytes: an export reads its own, and so does each check of it.
 _known: dict[bytes, GraphPrecision] = {}
 _KNOWN_MOST: Final = 64
@@ -97,26 +100,54 @@ def _read(model: onnx.ModelProto | str | Path | bytes) -> GraphPrecision:
         raise RunnerError(f"this is no ONNX model whose types can be read: {first_line(error)}") from error
     found = _Found()
     found.graph(typed.graph, {})
-    found.moved = [*_moved(typed.graph)]
+    found.moved = dict(_moved(typed.graph))
     return found.described()
 
 
-def _moved(graph: Any) -> Iterator[str]:
-    """Inputs that are narrowed for an operator that moves values, or for an output."""
-    types, given = _types(graph), {value.name for value in graph.output}
+def _moved(graph: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """For each output the inputs that are narrowed for it by operators that only move them, or for it itself.
+
+    An output that something else computes with the input too gets no allowance for what is moved.
+    """
+    types, readers = _types(graph), _readers(graph)
+    for output in graph.output:
+        towards = _towards(graph, output.name)
+        found = []
+        for value in graph.input:
+            first = [node for node in readers.get(value.name, ()) if {*node.output} & towards]
+            casts = [n for n in first if n.op_type == "Cast" and types.get(n.output[0]) in _NARROW]
+            after = [r for cast in casts for r in readers.get(cast.output[0], ()) if {*r.output} & towards]
+            given = any(cast.output[0] == output.name for cast in casts)
+            moves = all(reader.op_type in _MOVERS for reader in after) and len(casts) == len(first)
+            if types.get(value.name) == "float32" and moves and (after or given):
+                found.append(value.name)
+        if found:
+            yield output.name, tuple(found)
+
+
+def _readers(graph: Any) -> dict[str, list[Any]]:
+    """The nodes that read a value, in themselves or in a graph within them."""
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
-        for name in node.input:
+        inner = [name for one in _graphs(node) for name in _read_in(one)]
+        for name in {*node.input, *inner}:
             readers.setdefault(name, []).append(node)
-    for value in graph.input:
-        narrowed = [
-            node.output[0]
-            for node in readers.get(value.name, ())
-            if node.op_type == "Cast" and types.get(node.output[0]) in FLOATS[FLOATS.index("float32") + 1 :]
-        ]
-        after = [reader.op_type for name in narrowed for reader in readers.get(name, ())]
-        if types.get(value.name) == "float32" and (given & {*narrowed} or MOVES & {*after}):
-            yield value.name
+    return readers
+
+
+def _towards(graph: Any, output: str) -> set[str]:
+    """Every value that an output hangs on, and itself."""
+    makers = {name: node for node in graph.node for name in node.output if name}
+    found: set[str] = set()
+    wanted = [output]
+    while wanted:
+        name = wanted.pop()
+        if name in found:
+            continue
+        found.add(name)
+        if (node := makers.get(name)) is not None:
+            wanted += [*node.input, *(read for inner in _graphs(node) for read in _read_in(inner))]
+    return found
 
 
 def _typed(model: onnx.ModelProto, infer: Any) -> onnx.ModelProto:
@@ -146,7 +177,7 @@ class _Found:
         self.dynamic = self.activations = False
         self.scales: list[float] = []
         self.held: dict[str, float] = {}  # numbers that may be scales, by name
-        self.moved: list[str] = []
+        self.moved: dict[str, tuple[str, ...]] = {}
         self.off: set[str] = set()  # what is false whatever comes in
 
     def described(self) -> GraphPrecision:
@@ -165,7 +196,7 @@ class _Found:
             scales=tuple(self.scales),
             unread=_sorted(self.unread),
             draws=_sorted(self.draws),
-            moved=tuple(self.moved),
+            moved=self.moved,
         )
 
     def graph(self, graph: Any, outer: Mapping[str, str]) -> None:

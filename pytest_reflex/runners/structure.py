@@ -164,7 +164,7 @@ def arguments(call: Callable[..., Any], tensors: Mapping[str, Any]) -> dict[str,
             raise StructureError(f"is given {root!r} and {part!r}, which is a part of it; give either")
         whole[root] = _built(root, inside)
     taker = _dict_taker(parameters, whole, rest)
-    return {**whole, taker: _Flat(rest)} if taker else {**whole, **rest}
+    return {**whole, taker: rest} if taker else {**whole, **rest}
 
 
 def misfit(call: Callable[..., Any], given: Iterable[str], besides: Iterable[str] = ()) -> str:
@@ -243,22 +243,11 @@ def _dict_taker(
     return needed[0].name if takes else None
 
 
-class _Flat(dict[str, Any]):
-    """A dict by the names of its inputs, as lerobot's; what they have before a dot is found as a dict too."""
-
-    def __missing__(self, key: str) -> Any:
-        before = f"{key}."
-        inside = {name.removeprefix(before): value for name, value in self.items() if name.startswith(before)}
-        if not inside:
-            raise KeyError(key)
-        return _Flat(inside)
-
-
 def _built(root: str, inside: Mapping[str, Any]) -> Any:
     """A dict, or the tuple or cache that numbered parts make."""
     firsts = list(dict.fromkeys(way.partition(".")[0] for way in inside))
     if not all(first.isdecimal() for first in firsts):
-        return _Flat(inside)
+        return dict(inside)
     if sorted(map(int, firsts)) != list(range(len(firsts))):
         raise StructureError(
             f"is given parts of {root!r} that are numbered {', '.join(firsts)}; "

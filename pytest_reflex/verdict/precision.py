@@ -42,8 +42,9 @@ class GraphPrecision:
             they are fixed and of a whole tensor.
         unread: operators whose types nobody knows, by name.
         draws: operators that draw random numbers, by name.
-        moved: inputs in float32 that a cast narrows for what only moves values. A runtime that widens what
-            other operators read leaves that cast out; these it rounds, for it moves values of any type.
+        moved: by output the inputs in float32 that a cast narrows for it, for what only moves values. A
+            runtime that widens what other operators read leaves that cast out; these it rounds, for it moves
+            values of any type.
     """
 
     weights: Mapping[str, int] = field(default_factory=dict)
@@ -57,7 +58,7 @@ class GraphPrecision:
     scales: tuple[float, ...] = ()
     unread: Mapping[str, int] = field(default_factory=dict)
     draws: Mapping[str, int] = field(default_factory=dict)
-    moved: tuple[str, ...] = ()
+    moved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def stored(self) -> str:
@@ -207,7 +208,7 @@ def merged(parts: Iterable[GraphPrecision]) -> GraphPrecision:
         scales=tuple(scale for p in every for scale in p.scales),
         unread=added(p.unread for p in every),
         draws=added(p.draws for p in every),
-        moved=tuple(dict.fromkeys(name for p in every for name in p.moved)),
+        moved={output: names for p in every for output, names in p.moved.items()},
     )
 
 

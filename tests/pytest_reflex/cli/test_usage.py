@@ -95,6 +95,7 @@ def test_a_server_is_no_policy(refused: Callable[..., str]) -> None:
     said = refused("validate", "ws://localhost:1", "--model", "arm.py:policy")
     assert "is a policy" not in said
     assert not is_script("ws://localhost:1")
+    assert "is a policy" not in refused("validate", "--model=arm.py:policy", "b")
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,26 @@ def test_an_output_that_hands_an_input_on_costs_what_rounding_the_input_does(tmp
     assert {output.name for f in result.fixtures for output in f.outputs if not f.passed} >= {"moved"}
 
 
+class Encoder(nn.Module):
+    """Computes with a count far from 0, and hands a part of it on."""
+
+    def __init__(self, bias: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.linear, self.bias = nn.Linear(9, 5), bias
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": self.linear(x - 1000.0) + self.bias, "first": x[..., :2]}
+
+
+def test_rounding_what_goes_by_buys_nothing_for_what_is_computed(tmp_path: Path) -> None:
+    inputs = [InputSpec("x", (1, 9), meaning=Gaussian(1000.0, 3.0))]
+    told: dict[str, Any] = {"inputs": inputs, "precision": "float16", "verify": False}
+    result = check(Encoder().eval(), exporters.export(Encoder(bias=0.1).eval(), tmp_path / "b", **told))
+    assert {output.name for f in result.fixtures for output in f.outputs if not f.passed} >= {"y"}
+    assert not result.passed
+
+
 def test_held_to_float32_it_is_a_bug() -> None:
     result = judged(half(graph()), rounding="float32", floor=True)
     assert (result.passed, result.word) == (False, "bug")

@@ -94,6 +94,29 @@ def test_what_went_wrong_in_a_policy_is_told_from_its_own_line_on(run: Run) -> N
     assert "direct cause" not in said
 
 
+def test_an_error_that_causes_itself_or_has_lost_its_trace_is_shown_whole(run: Run) -> None:
+    source = (
+        "import torch\n\n"
+        "class Loops(torch.nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        try: raise ValueError('round and round')\n"
+        "        except ValueError as error: raise error from error\n\n"
+        "class Wraps(torch.nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        from pytest_reflex.errors import RunnerError\n"
+        "        try: raise ValueError('at the bottom')\n"
+        "        except ValueError as error:\n"
+        "            wrapped = TypeError('between')\n"
+        "            wrapped.__cause__ = error\n"
+        "            raise RunnerError('above') from wrapped\n\n"
+        "def test_loops(parity): parity.check(Loops(3, 2), off_by(0), inputs=INPUTS)\n"
+        "def test_wraps(parity): parity.check(Wraps(3, 2), off_by(0), inputs=INPUTS)\n"
+    )
+    said = run(source).stdout.str()
+    assert "round and round" in said
+    assert "raise ValueError('at the bottom')" in said
+
+
 def test_what_a_policy_was_given_when_it_failed_is_told_with_its_dtype(run: Run) -> None:
     source = (
         "import torch\n\n"

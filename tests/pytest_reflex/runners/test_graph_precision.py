@@ -54,8 +54,8 @@ def test_a_converted_graph_is_float16_and_its_ends_are_casts() -> None:
     assert (found.narrow, found.mixed, found.text) == ("float16", False, "float16")
 
 
-def moved(*nodes: Any) -> tuple[str, ...]:
-    """Which inputs of a float16 graph are rounded whatever a runtime widens: those that these nodes read."""
+def moved(*nodes: Any) -> dict[str, tuple[str, ...]]:
+    """By output, which inputs of a float16 graph are rounded whatever a runtime widens."""
     ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8])] for name in ("x", "y")]
     axes = numpy_helper.from_array(np.array([0]), "axes")
     graph = helper.make_graph(nodes, "g", *ends, [axes])
@@ -69,21 +69,30 @@ WIDENED = helper.make_node("Cast", ["made"], ["y"], to=TensorProto.FLOAT)
 @pytest.mark.parametrize(
     ("nodes", "found"),
     [
-        ([helper.make_node("Tanh", ["half"], ["made"])], ()),
-        ([helper.make_node("Identity", ["half"], ["made"])], ("x",)),
-        ([helper.make_node("Tanh", ["half"], ["t"]), helper.make_node("Identity", ["t"], ["made"])], ()),
-        ([helper.make_node("Concat", ["half", "half"], ["made"], axis=1)], ("x",)),
-        ([helper.make_node("Unsqueeze", ["half", "axes"], ["made"])], ("x",)),
+        ([helper.make_node("Tanh", ["half"], ["made"])], {}),
+        ([helper.make_node("Identity", ["half"], ["made"])], {"y": ("x",)}),
+        ([helper.make_node("Tanh", ["half"], ["t"]), helper.make_node("Identity", ["t"], ["made"])], {}),
+        ([helper.make_node("Concat", ["half", "half"], ["made"], axis=1)], {"y": ("x",)}),
+        ([helper.make_node("Unsqueeze", ["half", "axes"], ["made"])], {"y": ("x",)}),
+        # What computes with it too gets it as it is: an allowance for the one would be one for the other.
+        (
+            [
+                helper.make_node("Tanh", ["half"], ["t"]),
+                helper.make_node("Concat", ["half", "t"], ["made"], axis=1),
+            ],
+            (),
+        ),
+        ([helper.make_node("ScatterND", ["half", "axes", "half"], ["made"])], {"y": ("x",)}),
     ],
-    ids=["computed with", "handed on", "computed with first", "joined", "reshaped"],
+    ids=["computed with", "handed on", "computed with first", "joined", "reshaped", "both", "scattered"],
 )
-def test_an_input_that_is_only_moved_is_rounded(nodes: list[Any], found: tuple[str, ...]) -> None:
+def test_an_input_that_is_only_moved_is_rounded(nodes: list[Any], found: dict[str, tuple[str, ...]]) -> None:
     assert moved(NARROWED, *nodes, WIDENED) == found
 
 
 def test_an_input_of_a_float32_graph_is_not() -> None:
-    assert moved(helper.make_node("Identity", ["x"], ["y"])) == ()
-    assert precision_of(model()).moved == ()
+    assert moved(helper.make_node("Identity", ["x"], ["y"])) == {}
+    assert precision_of(model()).moved == {}
 
 
 def test_a_block_that_was_kept_in_float32_is_counted() -> None:

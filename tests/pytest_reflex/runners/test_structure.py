@@ -183,21 +183,3 @@ def test_a_runner_says_whose_structure_it_is() -> None:
         }
         with pytest.raises(RunnerError, match=r"Recurrent is given parts of 'h' that are numbered 1, 2"):
             runner.run({"x": given["x"], "h.1": given["h.0"], "h.2": given["h.1"]})
-
-
-class Cameras(nn.Module):
-    """Reads a dict of dicts, by keys and as a whole."""
-
-    def forward(self, batch: dict[str, Any]) -> torch.Tensor:
-        return batch["cameras"]["top"] + 2 * batch["cameras"]["wrist"] + batch["state.joints"]
-
-
-def test_a_dict_of_dicts_is_read_by_the_names_of_its_inputs() -> None:
-    given = {"batch.cameras.top": A, "batch.cameras.wrist": B, "batch.state.joints": C}
-    made = arguments(Cameras(), given)
-    assert list(made) == ["batch"]
-    # As lerobot has it, too: keys with dots, and nothing else among them.
-    assert list(made["batch"]) == ["cameras.top", "cameras.wrist", "state.joints"]
-    assert float(Cameras()(**made)) == float(A + 2 * B + C)
-    with pytest.raises(KeyError, match="'camera'"):
-        made["batch"]["camera"]
