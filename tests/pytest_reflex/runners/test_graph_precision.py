@@ -80,7 +80,7 @@ WIDENED = helper.make_node("Cast", ["made"], ["y"], to=TensorProto.FLOAT)
                 helper.make_node("Tanh", ["half"], ["t"]),
                 helper.make_node("Concat", ["half", "t"], ["made"], axis=1),
             ],
-            (),
+            {},
         ),
         ([helper.make_node("ScatterND", ["half", "axes", "half"], ["made"])], {"y": ("x",)}),
     ],
