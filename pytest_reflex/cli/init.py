@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from keyword import iskeyword
@@ -25,6 +25,7 @@ from pytest_reflex.cli.reference import (
     named,
     nameless,
     policy_in,
+    read_by,
     require_policy,
 )
 from pytest_reflex.cli.report import PASS, Reported
@@ -32,7 +33,6 @@ from pytest_reflex.errors import BundleError, CheckpointError, ReflexError, a_ty
 
 if TYPE_CHECKING:
     from exporters.bundles import Bundle
-    from pytest_reflex.inputs import InputSpec
 
 # A test that makes what it judges sees a policy that has changed on both sides.
 _GUARDS: Final = "without --bundle the test guards the export and not a file that was shipped"
@@ -388,7 +388,7 @@ def _judging_a_script_s(directory: Path, model: str, held: Any, out: Path) -> di
                 f"{directory} has processors, and the policy of {model} was loaded from no checkpoint, which "
                 "would say what they should do; give the checkpoint in place of the file"
             )
-    elif specs := _stated(model):
+    elif specs := read_by(model):
         reads, wanted = ([spec.name for spec in some] for some in (bundle.inputs, specs))
         if {*reads} != {*wanted}:
             raise BundleError(
@@ -398,15 +398,6 @@ def _judging_a_script_s(directory: Path, model: str, held: Any, out: Path) -> di
     # Of a family's policies lerobot's extra has what all of them need.
     extra = "export" if bundle.family == "module" else "lerobot"
     return {**_opening(bundle, directory, out), "extra": extra}
-
-
-def _stated(model: str) -> Sequence[InputSpec]:
-    """What a script calls INPUTS, where it has them."""
-    try:
-        found = named(f"{model.rpartition(':')[0]}:INPUTS", "--inputs")
-    except CheckpointError:
-        return ()
-    return found if are_specs(found) else ()
 
 
 def _opening(bundle: Bundle, directory: Path, out: Path) -> dict[str, str]:

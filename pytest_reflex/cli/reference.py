@@ -97,7 +97,7 @@ def named_reference(bundle: Bundle | Served, model: str, steps: int | None = Non
         return recording, recording.recorded()
     if bundle.family == "module" or is_script(model):
         held = named(model)
-        runner = bundle.reference_runner(held, steps, _read_by(model))
+        runner = bundle.reference_runner(held, steps, read_by(model))
         runner.name = model
         return runner, None
     if model.endswith(".py"):
@@ -179,7 +179,7 @@ def as_stated(specs: Sequence[InputSpec], advice: str) -> str:
     return f"Inputs: {drawn}, as the graph states them; {advice}"
 
 
-def _read_by(model: str) -> Any:
+def read_by(model: str) -> Any:
     """What the file of a policy says that it reads; nothing where it says nothing."""
     beside = getattr(_module_of(model.rpartition(":")[0]), "INPUTS", None)
     return beside if are_specs(beside) else ()

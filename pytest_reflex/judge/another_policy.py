@@ -37,11 +37,8 @@ def another_policy(result: ParityResult, sides: Sides, candidate: Any) -> list[s
         sides: both sides, closed.
         candidate: what was given as the candidate.
     """
-    worst = result.worst_fixture
-    refusal = None if worst is None else worst.refusal
-    if worst is None or refusal is None or refusal.gate not in ("finite", "exact", "threshold"):
-        return []
-    if isinstance(sides.reference, RecordedRunner) or not isinstance(candidate, Remembers):
+    worst = result.worst_refused_for_figures
+    if worst is None or isinstance(sides.reference, RecordedRunner) or not isinstance(candidate, Remembers):
         return []
     if changed(candidate, sides.candidate):  # and so may be what it remembers
         return []

@@ -22,7 +22,14 @@ from pytest_reflex.judge.input_dependence import InputDependence, judge_input_de
 from pytest_reflex.judge.precision import held_to
 from pytest_reflex.judge.reference import one_model
 from pytest_reflex.judge.rounds import Rounds, drawn_on, fit
-from pytest_reflex.judge.runs import CandidateRun, Recorder, reference_effects, run_candidate, run_reference
+from pytest_reflex.judge.runs import (
+    CandidateRun,
+    Recorder,
+    doubts_of,
+    reference_effects,
+    run_candidate,
+    run_reference,
+)
 from pytest_reflex.judge.sides import Candidate, changed, known_inputs, sides_of
 from pytest_reflex.judge.swapped_inputs import swapped_inputs
 from pytest_reflex.judge.terms import Terms
@@ -32,7 +39,6 @@ from pytest_reflex.judge.workers.shares import sharing
 from pytest_reflex.progress import Progress, progress_callback
 from pytest_reflex.result import ParityResult
 from pytest_reflex.runners import RecordedRunner, Runner
-from pytest_reflex.runners.base import HasDoubts
 from pytest_reflex.verdict.claim import Claim
 from pytest_reflex.verdict.results import READS
 
@@ -96,7 +102,7 @@ def check(
         try:
             truth = run_reference(sides.reference, drawn, report_progress, terms, record, stated, workers)
         except RunnerError as error:  # it may be another's
-            doubts = sides.reference.doubts(stated) if isinstance(sides.reference, HasDoubts) else ()
+            doubts = doubts_of(sides.reference, stated)
             if of_inputs := [doubt for doubt in doubts if doubt.startswith(READS)]:
                 raise RunnerError(f"{error}; {'; '.join(of_inputs)}") from error
             raise

@@ -50,14 +50,8 @@ def diagnosed(
     Only a fixture that was refused for its figures is looked into: what is of another shape, or ran on
     another provider, says where it is wrong itself. A search that fails says so in a note.
     """
-    worst = result.worst_fixture
-    refused = worst.refusal if worst is not None else None
-    if (
-        not seconds
-        or worst is None
-        or refused is None
-        or refused.gate not in ("finite", "exact", "threshold")
-    ):
+    worst = result.worst_refused_for_figures
+    if not seconds or worst is None:
         return result
     if not isinstance(candidate, Locatable):
         file = _graph_file(candidate)

@@ -98,6 +98,11 @@ class CandidateRun:
     first: dict[str, Array]
 
 
+def doubts_of(runner: Runner, stated: Sequence[InputSpec]) -> list[str]:
+    """What a reference has to say against a candidate that states these inputs, as far as it can."""
+    return [*(runner.doubts(stated) if isinstance(runner, HasDoubts) else ())]
+
+
 def run_reference(
     runner: Runner,
     fixtures: Fixtures,
@@ -143,7 +148,7 @@ def run_reference(
             for found in predicted(runner, terms.held, fixtures.make, fixtures.count):
                 rounded.append(found)
                 report_progress(precision, len(rounded), fixtures.count)
-        doubts = [*(runner.doubts(stated) if isinstance(runner, HasDoubts) else ())]
+        doubts = doubts_of(runner, stated)
         doubts += half_precision(facts, exact, outputs)
     rounded = rounded or [*outputs]
     rounding = rounding_of(exact, rounded) if exact else {}

@@ -49,11 +49,8 @@ def trapped(result: ParityResult, sides: Sides, fixtures: Fixtures) -> list[str]
         sides: both sides, closed.
         fixtures: what they were given.
     """
-    worst = result.worst_fixture
-    refusal = None if worst is None else worst.refusal
-    if worst is None or refusal is None or refusal.gate not in ("finite", "exact", "threshold"):
-        return []
-    if worst.fixture_idx >= fixtures.count:
+    worst = result.worst_refused_for_figures
+    if worst is None or worst.fixture_idx >= fixtures.count:
         return []
     limits = {output.name: result.limit_of(output) for output in worst.outputs}
     inputs = fixtures.make(worst.fixture_idx)

@@ -19,9 +19,6 @@ Array = np.ndarray[Any, Any]
 FEWEST_SIZES: Final = 3
 
 
-_MORE: Final = "draw 5 fixtures or more"
-
-
 def categories_of(specs: Sequence[InputSpec]) -> dict[str, set[int]]:
     """Of each input that has categories those that were drawn: none yet."""
     return {spec.name: set() for spec in specs if spec.meaning.categories()}
@@ -108,7 +105,8 @@ def judge_variation(
         drawn: of the inputs that have categories, those that were drawn.
         recorded: whether the fixtures are given ones, of which more have no other sizes.
     """
-    more = "judge it with drawn fixtures too, or give some of other sizes" if recorded else _MORE
+    others = "judge it with drawn fixtures too, or give some of other sizes"
+    more = others if recorded else "draw 5 fixtures or more"
     doubts = []
     for axis, plain in free_sizes(specs).items():
         places = [(s.name, i) for s in specs for i, name in enumerate(s.free) if name == axis]

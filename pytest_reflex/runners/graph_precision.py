@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -100,8 +101,7 @@ def _read(model: onnx.ModelProto | str | Path | bytes) -> GraphPrecision:
         raise RunnerError(f"this is no ONNX model whose types can be read: {first_line(error)}") from error
     found = _Found()
     found.graph(typed.graph, {})
-    found.moved = dict(_moved(typed.graph))
-    return found.described()
+    return replace(found.described(), moved=dict(_moved(typed.graph)))
 
 
 def _moved(graph: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -111,7 +111,7 @@ def _moved(graph: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
     """
     types, readers = _types(graph), _readers(graph)
     for output in graph.output:
-        towards = _towards(graph, output.name)
+        _, towards = _used(graph, [output.name])
         found = []
         for value in graph.input:
             first = [node for node in readers.get(value.name, ()) if {*node.output} & towards]
@@ -133,21 +133,6 @@ def _readers(graph: Any) -> dict[str, list[Any]]:
         for name in {*node.input, *inner}:
             readers.setdefault(name, []).append(node)
     return readers
-
-
-def _towards(graph: Any, output: str) -> set[str]:
-    """Every value that an output hangs on, and itself."""
-    makers = {name: node for node in graph.node for name in node.output if name}
-    found: set[str] = set()
-    wanted = [output]
-    while wanted:
-        name = wanted.pop()
-        if name in found:
-            continue
-        found.add(name)
-        if (node := makers.get(name)) is not None:
-            wanted += [*node.input, *(read for inner in _graphs(node) for read in _read_in(inner))]
-    return found
 
 
 def _typed(model: onnx.ModelProto, infer: Any) -> onnx.ModelProto:
@@ -177,7 +162,6 @@ class _Found:
         self.dynamic = self.activations = False
         self.scales: list[float] = []
         self.held: dict[str, float] = {}  # numbers that may be scales, by name
-        self.moved: dict[str, tuple[str, ...]] = {}
         self.off: set[str] = set()  # what is false whatever comes in
 
     def described(self) -> GraphPrecision:
@@ -196,7 +180,6 @@ class _Found:
             scales=tuple(self.scales),
             unread=_sorted(self.unread),
             draws=_sorted(self.draws),
-            moved=self.moved,
         )
 
     def graph(self, graph: Any, outer: Mapping[str, str]) -> None:
@@ -205,7 +188,7 @@ class _Found:
         self.off |= {tensor.name for tensor in graph.initializer if _false(tensor)}
         self.off |= {node.output[0] for node in graph.node for held in _tensors(node) if _false(held)}
         self.held |= {tensor.name: scale for tensor in graph.initializer for scale in _scalar(tensor)}
-        nodes, read = _used(graph)
+        nodes, read = _used(graph, [value.name for value in graph.output])
         makers = {name: node for node in nodes for name in node.output if name}
         readers: dict[str, list[Any]] = {}
         for node in nodes:
@@ -285,12 +268,12 @@ class _Found:
             self.waves[kind] += 1
 
 
-def _used(graph: Any) -> tuple[list[Any], set[str]]:
-    """The nodes that an output hangs on, in order, and every name that is read: the rest computes nothing."""
+def _used(graph: Any, outputs: Iterable[str]) -> tuple[list[Any], set[str]]:
+    """The nodes that outputs hang on, in order, and every name that is read: the rest computes nothing."""
     makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
     read: set[str] = set()
     used: set[int] = set()
-    wanted = [value.name for value in graph.output]
+    wanted = [*outputs]
     while wanted:
         name = wanted.pop()
         if name in read:

@@ -392,24 +392,25 @@ class OnnxRunner(FilesRunner):
         given = [i for name, i in self._optional.items() if name in inputs]
         for expected in [*self._required, *given]:
             array = inputs[expected.name]
-            shapes = list(array.shape), list(expected.shape)
-            whole = array.dtype.kind in "biu" and expected.dtype.startswith("float")
-            if whole or _in_another_order(*shapes):
-                raise RunnerError(
-                    f"{self.name}: input {expected.name!r} is {array.dtype.name} {shapes[0]}; it takes "
-                    f"{expected.dtype} {shapes[1]}{_CONVERTED}"
-                )
-            if array.dtype.name != expected.dtype:
-                wrong = f"input {expected.name!r} is {array.dtype.name}"
-                narrow = expected.dtype in ("float16", "bfloat16") and array.dtype.name == "float32"
-                raise RunnerError(f"{self.name}: {wrong}; it takes {expected.dtype}{_WIDE if narrow else ''}")
-            # A dimension with a name, or none, takes any length.
             same_rank = len(array.shape) == len(expected.shape)
             sizes = zip(array.shape, expected.shape, strict=False)
-            if not same_rank or any(isinstance(want, int) and got != want for got, want in sizes):
-                wrong = f"input {expected.name!r} has shape {shapes[0]}"
+            # A dimension with a name, or none, takes any length.
+            fits = same_rank and not any(isinstance(want, int) and got != want for got, want in sizes)
+            if array.dtype.name != expected.dtype or not fits:
+                called = f"{self.name}: input {expected.name!r}"
                 advice = _FIXED if same_rank and self.name.endswith(".onnx") else ""
-                raise RunnerError(f"{self.name}: {wrong}; it takes {shapes[1]}{advice}")
+                raise RunnerError(f"{called} {_misfit(array, expected.dtype, list(expected.shape), advice)}")
+
+
+def _misfit(array: np.ndarray[Any, Any], dtype: str, shape: list[Any], advice: str) -> str:
+    """What an array is that does not fit an input, and what that takes; ``advice`` is for another size."""
+    given = list(array.shape)
+    if (array.dtype.kind in "biu" and dtype.startswith("float")) or _in_another_order(given, shape):
+        return f"is {array.dtype.name} {given}; it takes {dtype} {shape}{_CONVERTED}"
+    if array.dtype.name != dtype:
+        narrow = dtype in ("float16", "bfloat16") and array.dtype.name == "float32"
+        return f"is {array.dtype.name}; it takes {dtype}{_WIDE if narrow else ''}"
+    return f"has shape {given}; it takes {shape}{advice}"
 
 
 def _in_another_order(given: list[int], taken: list[Any]) -> bool:

@@ -422,14 +422,16 @@ class TorchRunner(RunnerBase):
 
     def _misnamed(self, inputs: Iterable[str]) -> str:
         """What to write where the module has other names for its inputs, or its sampler these; or empty."""
+        if self._call is not None or self.model is None:
+            return ""
         inputs = list(inputs)
-        for sampler in samplers_of(self.model) if self._call is None and self.model is not None else ():
+        for sampler in samplers_of(self.model):
             if not misfit(getattr(self.model, sampler), inputs):
                 return (
                     f"; its {sampler} takes these: to judge that, give TorchRunner(policy, policy.{sampler})"
                 )
-        taken = _required(self.model.forward) if self._call is None and self.model is not None else None
-        line = "" if taken is None else call_line(list(inputs), taken)
+        taken = _required(self.model.forward)
+        line = "" if taken is None else call_line(inputs, taken)
         return f"; name the inputs {', '.join(taken or ())}, or give {line}" if line else ""
 
     def _device(self) -> torch.device:

@@ -376,6 +376,13 @@ class RunResult:
         )
 
     @property
+    def worst_refused_for_figures(self) -> FixtureResult | None:
+        """The worst fixture, where its figures are why it was refused, and no shape, name or provider."""
+        worst = self.worst_fixture
+        refusal = None if worst is None else worst.refusal
+        return worst if refusal is not None and refusal.gate in ("finite", "exact", "threshold") else None
+
+    @property
     def against(self) -> Against:
         """What the candidate was held against: ``policy``, or ``onnx``, and then PyTorch was not asked."""
         return "onnx" if self.reference.get("kind") == ONNX_REFERENCE else "policy"
